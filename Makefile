@@ -1,0 +1,48 @@
+# Everything a newcomer needs. Each command makes its environment first: only Python 3.11 to 3.13 and make are needed.
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: run demo test check fix bench endurance requirements clean
+
+run: ## both programs on this machine, one key, one line to paste
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python -m quickstart
+
+demo: ## signs with all four curves, shows a refused double signature
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python -m quickstart.demo
+
+test: check ## everything: format, lint, types, tests, coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check:
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fix: ## repair format and what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: ## rates and latencies of the enclave
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.enclave
+
+endurance: ## kill -9 between mark and reply, 200 times; a few minutes
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m tests.endurance.kill_host 200
+
+requirements: ## resolve the dependencies anew; needs uv
+	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml -o requirements.txt
+	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--group dev pyproject.toml -o requirements-dev.txt
+	printf 'hatchling\neditables\n' | uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header - -o requirements-build.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -1,0 +1,109 @@
+"""The command `enclave-signer`: configuration, provider, listener, signals. Concrete providers are named only here."""
+
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from enclave_signer.config import Config, is_loopback, parse_config
+from enclave_signer.errors import ConfigError, EnclaveSignerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from enclave_signer.sealing.base import SealerProvider
+    from enclave_signer.server import Server
+
+logger = logging.getLogger("enclave_signer")
+
+#: Exit codes: the table of `docs/architecture.md`.
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+
+
+def main() -> None:
+    """Run the daemon until a signal, or end with one line that says why it cannot run."""
+    try:
+        config = parse_config(sys.argv[1:], os.environ)
+        provider = open_provider(config)
+        run(config, provider)
+    except ConfigError as error:
+        sys.exit(_said(error, EXIT_CONFIG))
+    except EnclaveSignerError as error:
+        sys.exit(_said(error, EXIT_FAILED))
+
+
+def _said(error: EnclaveSignerError, code: int) -> int:
+    sys.stderr.write(f"enclave-signer: {error}\n")
+    return code
+
+
+def open_provider(config: Config) -> "SealerProvider":
+    """Return the sealer that the configuration names.
+
+    Raises:
+        ConfigError: It cannot be opened as configured.
+    """
+    from enclave_signer.sealing.local import LocalSealer, load_or_create_key  # absent in production
+
+    if config.sealing_key is None:
+        raise ConfigError("the local sealer needs a key file")
+    key, made = load_or_create_key(config.sealing_key)
+    configure_logging(config.log_level)
+    logger.warning(
+        "keys are sealed by a file on this machine: not for keys of value file=%s%s",
+        config.sealing_key,
+        " (made just now)" if made else "",
+    )
+    if not is_loopback(config.host):
+        logger.warning("listening beyond this machine with the local sealer: anyone who reaches the port can sign")
+    return LocalSealer(key)
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error, one line per record."""
+    logging.basicConfig(level=level.upper(), format="%(asctime)s level=%(levelname)s %(message)s", force=True)
+
+
+def run(config: Config, provider: "SealerProvider") -> None:
+    """Check the curves, listen, serve until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: The address cannot be had.
+        EnclaveSignerError: A curve does not give the known answers: nothing may be signed with it.
+    """
+    import trio  # `--help` need not wait for it
+
+    from enclave_signer import curves
+    from enclave_signer.server import Server, listen
+
+    curves.self_test()
+    try:
+        listener = listen(config.host, config.port)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from error
+    server = Server(listener, provider, config.limits)
+    host, port = listener.getsockname()[:2]
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                nursery.start_soon(_stop_at_signal, server, signals)
+                logger.info("listening on %s:%d sealer=%s", host, port, provider.name)
+                await server.serve()
+                nursery.cancel_scope.cancel()
+        logger.info("stopped")
+
+    trio.run(serve)
+
+
+async def _stop_at_signal(server: "Server", signals: "AsyncIterator[int]") -> None:
+    async for number in signals:
+        logger.info("stopping: %s", signal.Signals(number).name)
+        server.stop()
+        return
+
+
+if __name__ == "__main__":
+    main()

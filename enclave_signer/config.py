@@ -1,0 +1,132 @@
+"""What the daemon is told at its start: flags and environment, checked, as one frozen value.
+
+Source for `LISTEN_PORT` and its default: tee-signer.
+"""
+
+import argparse
+import ipaddress
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from enclave_signer import __version__
+from enclave_signer.errors import ConfigError
+
+#: tee-signer's port.
+DEFAULT_PORT = 2000
+SEALERS = ("local",)
+LOG_LEVELS = ("error", "warning", "info", "debug")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one client, or all of them, may take of the daemon."""
+
+    #: Connections at once: a host holds two, a command one. Each costs a file descriptor and at most 192 KiB.
+    max_connections: int = 256
+    #: Seconds until `Initialize` succeeded, which may have to ask a cloud; strangers are gone after it.
+    initialize_s: float = 30.0
+    #: Seconds for the rest of a frame after its first bytes: 128 KiB is nothing, even over a slow line.
+    frame_s: float = 10.0
+    #: Seconds for a client to take its answers.
+    write_s: float = 10.0
+    #: Calls of one connection before others have their turn: about 3 ms of ECDSA.
+    frames_per_turn: int = 64
+    #: Keys that one connection may keep open; the largest custodians have some thousands.
+    max_handles: int = 16384
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything the daemon needs to know to start."""
+
+    host: str
+    port: int
+    sealer: str
+    sealing_key: Path | None
+    log_level: str
+    limits: Limits = DEFAULT_LIMITS
+
+
+def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
+    """Return the configuration that the command line and the environment ask for.
+
+    Raises:
+        ConfigError: A value cannot be used; the text names the flag or variable.
+        SystemExit: For `--help`, `--version` and unknown flags, as argparse does.
+    """
+    flags = _parser().parse_args(arguments)
+    if flags.sealing_key is None:
+        raise ConfigError("--sealer local needs --sealing-key FILE")
+    host, port = _listen(flags.listen, environment)
+    return Config(
+        host=host,
+        port=port,
+        sealer=flags.sealer,
+        sealing_key=flags.sealing_key,
+        log_level=flags.log,
+        limits=Limits(max_connections=_positive(flags.max_connections, "--max-connections")),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="enclave-signer",
+        description="Hold Tezos keys and sign with them, for a host that speaks length-prefixed CBOR over TCP.",
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="HOST:PORT",
+        help=f"where to listen (default: 127.0.0.1, port $LISTEN_PORT or {DEFAULT_PORT}; port 0 takes a free one)",
+    )
+    parser.add_argument(
+        "--sealer", choices=SEALERS, default="local", help="what seals private keys (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sealing-key", metavar="FILE", type=Path, help="the key file of the local sealer; made, 0600, when absent"
+    )
+    parser.add_argument(
+        "--max-connections",
+        metavar="N",
+        type=int,
+        default=DEFAULT_LIMITS.max_connections,
+        help="clients at once; more are closed at once (default: %(default)s)",
+    )
+    parser.add_argument("--log", choices=LOG_LEVELS, default="info", help="least level to log (default: %(default)s)")
+    parser.add_argument("--version", action="version", version=f"enclave-signer {__version__}")
+    return parser
+
+
+def _listen(listen: str | None, environment: Mapping[str, str]) -> tuple[str, int]:
+    if listen is None:
+        # The local sealer protects nothing from whoever has its key file: only this machine may come near it.
+        return "127.0.0.1", _port(environment.get("LISTEN_PORT", str(DEFAULT_PORT)), "LISTEN_PORT")
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host:
+        raise ConfigError(f"--listen {listen}: must be HOST:PORT, for example 127.0.0.1:{DEFAULT_PORT}")
+    return host.removeprefix("[").removesuffix("]"), _port(port, "--listen")
+
+
+def _port(text: str, where: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 5 or int(text) > 65535:
+        raise ConfigError(f"{where}: {text[:40]!r} is no port, it must be a number from 0 to 65535")
+    return int(text)
+
+
+def _positive(value: int, where: str) -> int:
+    if value < 1:
+        raise ConfigError(f"{where} must be at least 1")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`; a name counts when every address it has does."""
+    try:
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)

@@ -1,0 +1,213 @@
+"""One client's stream: read what is there, decode, run what waits side by side, answer all in order, write once.
+
+- A turn takes at most `frames_per_turn` calls, then the other connections have theirs.
+- Nothing is read while a turn is being answered: a client that does not read its answers stops itself.
+- A client has a time limit until `Initialize` succeeded, for the rest of a frame it began, and for taking its answers;
+  an initialized, idle connection has none, as closing it would close the keys opened on it.
+- Whatever goes wrong ends this connection only. This is the daemon's one catch-all.
+"""
+
+import logging
+import math
+import socket
+from collections.abc import Sequence
+
+import trio
+
+from enclave_signer.config import Limits
+from enclave_signer.crew import Crew
+from enclave_signer.errors import EnclaveSignerError
+from enclave_signer.protocol import codec
+from enclave_signer.protocol.errors import BadFrame, BadMessage, WireError
+from enclave_signer.protocol.framing import FrameDecoder, encode_frame
+from enclave_signer.protocol.messages import Result
+from enclave_signer.session import Computation, Finish, Opening, Session
+
+logger = logging.getLogger(__name__)
+
+#: One read takes what a few hundred calls need; more would only make a turn longer.
+READ_BYTES = 64 * 1024
+
+_INTERNAL_ERROR = codec.encode_error(WireError("internal error: the daemon's log has it"))
+
+
+class Connection:
+    """Serves one client until either side ends."""
+
+    def __init__(self, stream: socket.socket, peer: str, session: Session, crew: Crew, limits: Limits) -> None:
+        self._stream = stream
+        self._peer = peer
+        self._session = session
+        self._crew = crew
+        self._limits = limits
+        self._frames = FrameDecoder()
+        self._scope = trio.CancelScope()
+        self._opened = trio.current_time()
+        self._frame_began: float | None = None
+        self._waiting = False
+        self._stopping = False
+
+    async def serve(self) -> None:
+        """Serve the client; returns when it is gone or in breach of a limit, whatever happened."""
+        try:
+            with self._scope:
+                await self._serve()
+            if self._scope.cancelled_caught and not self._stopping:
+                logger.info("connection closed: too slow peer=%s", self._peer)
+        except BadFrame as error:
+            logger.info("connection closed: %s peer=%s", error, self._peer)
+        except OSError as error:
+            logger.info("connection lost: %s peer=%s", error.strerror, self._peer)
+        except Exception:
+            logger.exception("connection closed by a bug peer=%s", self._peer)
+        finally:
+            self._stream.close()
+
+    def stop(self) -> None:
+        """Serve the calls already read, then end."""
+        self._stopping = True
+        if self._waiting:
+            self._scope.cancel()
+
+    async def _serve(self) -> None:
+        while not self._stopping:
+            frames = self._next_frames()
+            if frames:
+                self._scope.deadline = math.inf
+                answers = await self._answer(frames)
+                await self._write(b"".join(map(encode_frame, answers)))
+            elif not await self._read():
+                return
+
+    def _next_frames(self) -> list[bytes]:
+        frames: list[bytes] = []
+        while len(frames) < self._limits.frames_per_turn and (frame := self._frames.next_frame()) is not None:
+            frames.append(frame)
+        if frames:
+            self._frame_began = None
+        return frames
+
+    async def _read(self) -> bool:
+        """Wait for bytes and take them; return False at the end of the stream."""
+        self._scope.deadline = self._reading_deadline()
+        self._waiting = True
+        await trio.lowlevel.wait_readable(self._stream)
+        self._waiting = False
+        try:
+            data = self._stream.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return True
+        self._frames.feed(data)
+        return bool(data)
+
+    def _reading_deadline(self) -> float:
+        if self._frames.pending:
+            # The clock of a frame starts with its first bytes; the following ones do not move it.
+            if self._frame_began is None:
+                self._frame_began = trio.current_time()
+            return self._frame_began + self._limits.frame_s
+        return math.inf if self._session.ready else self._opened + self._limits.initialize_s
+
+    async def _write(self, data: bytes) -> None:
+        sent = self._send(data)
+        if sent == len(data):
+            # One look at the other connections per turn; the next read is another.
+            return
+        self._scope.deadline = trio.current_time() + self._limits.write_s
+        view = memoryview(data)[sent:]
+        while view:
+            await trio.lowlevel.wait_writable(self._stream)
+            view = view[self._send(view) :]
+
+    def _send(self, data: bytes | memoryview) -> int:
+        try:
+            return self._stream.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    async def _answer(self, frames: Sequence[bytes]) -> list[bytes]:
+        turn = _Turn(self._session, self._crew, self)
+        for frame in frames:
+            await turn.take(frame)
+        return await turn.answers()
+
+
+class _Turn:
+    """The calls of one turn on their way to answers in the same order."""
+
+    def __init__(self, session: Session, crew: Crew, owner: object) -> None:
+        self._session = session
+        self._crew = crew
+        self._owner = owner
+        self._answers: list[bytes] = []
+        self._openings: list[tuple[int, Opening]] = []
+        self._computations: list[tuple[int, Computation]] = []
+
+    async def take(self, frame: bytes) -> None:
+        """Begin the call in a frame."""
+        index = len(self._answers)
+        self._answers.append(_INTERNAL_ERROR)
+        try:
+            request = codec.decode_request(frame)
+            if self._openings and self._session.waits_for_openings(request):
+                await self._finish_openings()
+            outcome = self._session.begin(request)
+        except Exception as error:  # noqa: BLE001 -- `_encode` tells refusals from bugs
+            self._answers[index] = _encode(error)
+            return
+        if isinstance(outcome, Opening):
+            self._openings.append((index, outcome))
+        else:
+            self._settle(index, outcome)
+
+    async def answers(self) -> list[bytes]:
+        """Return the answer of every call, in order, once all are there."""
+        if self._openings:
+            await self._finish_openings()
+        if self._computations:
+            jobs = [computation.run for _, computation in self._computations]
+            outcomes = await self._crew.run(self._owner, jobs)
+            for (index, _), outcome in zip(self._computations, outcomes, strict=True):
+                self._answers[index] = _encode(outcome)
+        return self._answers
+
+    def _settle(self, index: int, outcome: Result | Computation) -> None:
+        if isinstance(outcome, Computation):
+            self._computations.append((index, outcome))
+        else:
+            self._answers[index] = codec.encode_ok(outcome)
+
+    async def _finish_openings(self) -> None:
+        openings, self._openings = self._openings, []
+        finishes: dict[int, Finish | Exception] = {}
+
+        async def run(index: int, opening: Opening) -> None:
+            try:
+                finishes[index] = await opening.run()
+            except Exception as error:  # noqa: BLE001 -- an outcome; `_encode` tells refusals from bugs
+                finishes[index] = error
+
+        async with trio.open_nursery() as nursery:
+            for index, opening in openings:
+                nursery.start_soon(run, index, opening)
+        for index, _ in openings:
+            self._finish(index, finishes[index])
+
+    def _finish(self, index: int, finish: Finish | Exception) -> None:
+        if isinstance(finish, Exception):
+            self._answers[index] = _encode(finish)
+            return
+        try:
+            self._settle(index, finish())
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._answers[index] = _encode(error)
+
+
+def _encode(outcome: Result | Exception) -> bytes:
+    """Return the answer that an outcome is; a bug is logged here and told to the peer without its text."""
+    if not isinstance(outcome, Exception):
+        return codec.encode_ok(outcome)
+    if isinstance(outcome, BadMessage | EnclaveSignerError):
+        return codec.encode_error(WireError(str(outcome)))
+    logger.error("a call failed by a bug", exc_info=outcome)
+    return _INTERNAL_ERROR

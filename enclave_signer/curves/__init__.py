@@ -1,0 +1,92 @@
+"""Derive, sign and verify on the four curves of Tezos: a door that the host may use as well.
+
+`curve` loads the library of a curve when it is first asked for, so that programs which sign nothing start quickly.
+"""
+
+import logging
+from importlib import import_module
+
+from enclave_signer.curves.base import (
+    Curve,
+    CurveError,
+    InvalidPrivateKey,
+    InvalidPublicKey,
+    InvalidSignature,
+    ProofNotSupported,
+    SigningKey,
+    VerifyingKey,
+    VersionNotSupported,
+)
+from enclave_signer.curves.known_answers import KNOWN_ANSWERS, check_curve
+from enclave_signer.protocol.messages import KeyType
+
+__all__ = [
+    "Curve",
+    "CurveError",
+    "InvalidPrivateKey",
+    "InvalidPublicKey",
+    "InvalidSignature",
+    "ProofNotSupported",
+    "SigningKey",
+    "VerifyingKey",
+    "VersionNotSupported",
+    "curve",
+    "install_slow_bls",
+    "self_test",
+]
+
+logger = logging.getLogger(__name__)
+
+#: Where each curve lives; such a module names it `CURVE`.
+_MODULES = {
+    KeyType.ED25519: "enclave_signer.curves.ed25519",
+    KeyType.SECP256K1: "enclave_signer.curves.secp256k1",
+    KeyType.P256: "enclave_signer.curves.p256",
+    KeyType.BLS: "enclave_signer.curves.bls",
+}
+_SLOW_BLS = "enclave_signer.curves.bls_py_ecc"
+
+_loaded: dict[KeyType, Curve] = {}
+
+
+def curve(key_type: KeyType) -> Curve:
+    """Return a curve, ready to use.
+
+    Raises:
+        CurveError: Its library is missing or not the one it should be; the text says what to install.
+    """
+    found = _loaded.get(key_type)
+    if found is None:
+        found = _loaded[key_type] = _load(_MODULES[key_type])
+    return found
+
+
+def self_test() -> None:
+    """Return when every curve loads and gives its known answers; takes some 10 ms once the libraries are loaded.
+
+    Raises:
+        CurveError: One does not: sign nothing, and do what the text says.
+    """
+    for answer in KNOWN_ANSWERS:
+        check_curve(curve(answer.key_type), answer)
+
+
+def install_slow_bls() -> None:
+    """Sign BLS with py_ecc from now on, 400 times slower and not in constant time; keys opened before stay as they are.
+
+    Call it before anything is served, where no ckzg wheel can be had.
+
+    Raises:
+        CurveError: py_ecc is not installed; install the extra `slow-bls`.
+    """
+    try:
+        slow = _load(_SLOW_BLS)
+    except ImportError as error:
+        raise CurveError("py_ecc is missing: install the extra slow-bls, or use libblst") from error
+    logger.warning("BLS signs with py_ecc: not constant time, not audited, 0.15 s a signature; not for keys of value")
+    _loaded[KeyType.BLS] = slow
+
+
+def _load(module: str) -> Curve:
+    loaded: Curve = import_module(module).CURVE
+    return loaded

@@ -1,0 +1,79 @@
+"""Ed25519 over BLAKE2b-256, by libsodium.
+
+- Any 32 bytes are a private key (RFC 8032 calls it the seed).
+- Public keys must be canonical and of the prime-order group: what a seed gives always is.
+"""
+
+import secrets
+
+from nacl.bindings import (
+    crypto_core_ed25519_is_valid_point,
+    crypto_sign,
+    crypto_sign_BYTES,
+    crypto_sign_open,
+    crypto_sign_seed_keypair,
+)
+from nacl.exceptions import BadSignatureError
+
+from enclave_signer.curves.base import Curve, InvalidPublicKey, check_public_key_size, private_key_bytes
+from enclave_signer.curves.digest import DigestSigningKey, DigestVerifyingKey
+from enclave_signer.protocol.messages import PRIVATE_KEY_BYTES, KeyType, PrivateKey, PublicKey
+
+
+class Ed25519SigningKey(DigestSigningKey):
+    """An opened Ed25519 key."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, seed: bytes) -> None:
+        public_key, self._secret = crypto_sign_seed_keypair(seed)
+        super().__init__(PublicKey(KeyType.ED25519, public_key))
+
+    def _sign(self, digest: bytes) -> bytes:
+        return crypto_sign(digest, self._secret)[:crypto_sign_BYTES]
+
+
+class Ed25519VerifyingKey(DigestVerifyingKey):
+    """A parsed Ed25519 public key."""
+
+    __slots__ = ()
+
+    def _verifies(self, signature: bytes, digest: bytes) -> bool:
+        try:
+            crypto_sign_open(signature + digest, self.public_key.data)
+        except BadSignatureError:
+            return False
+        return True
+
+
+class Ed25519:
+    """The curve."""
+
+    key_type = KeyType.ED25519
+    slow = False
+
+    def generate(self) -> PrivateKey:
+        """Return a new seed."""
+        return PrivateKey(KeyType.ED25519, secrets.token_bytes(PRIVATE_KEY_BYTES))
+
+    def open(self, private_key: PrivateKey) -> Ed25519SigningKey:
+        """Return the key, ready to sign.
+
+        Raises:
+            InvalidPrivateKey: Another curve's key, or not 32 bytes.
+        """
+        return Ed25519SigningKey(private_key_bytes(private_key, KeyType.ED25519))
+
+    def parse_public_key(self, data: bytes) -> Ed25519VerifyingKey:
+        """Return the key, ready to verify.
+
+        Raises:
+            InvalidPublicKey: Not 32 bytes, not canonical, not on the curve, or not in its prime-order group.
+        """
+        check_public_key_size(data, KeyType.ED25519)
+        if not crypto_core_ed25519_is_valid_point(data):
+            raise InvalidPublicKey("not a public key of Ed25519: no canonical point of the prime-order group")
+        return Ed25519VerifyingKey(PublicKey(KeyType.ED25519, data))
+
+
+CURVE: Curve = Ed25519()

@@ -1,0 +1,93 @@
+"""The sealing port, and the two promises that every sealer's blobs keep.
+
+- *Sealed means it opens again*: a new blob is opened, and gives the same public key, before anyone is told of it.
+  A key that only an encrypt right protects would be lost, with its funds, at the next restart.
+- *A blob is what it says*: a key that was opened gives the public key that its blob names.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from enclave_signer.curves import CurveError, SigningKey, curve
+from enclave_signer.errors import BlobCorrupt, SealingRefused
+from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class UnsealedKey:
+    """What a blob held: the key, and the public key that the blob names (None for blobs without a header)."""
+
+    private_key: PrivateKey
+    named: PublicKey | None
+
+
+class Sealer(Protocol):
+    """Turns private keys into blobs and back. Raises `SealingError` and nothing else."""
+
+    async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
+        """Return a blob of at most `MAX_BLOB_BYTES`, safe to keep outside.
+
+        Raises:
+            SealingRefused: The sealer said no, do not retry.
+            SealingUnavailable: No answer, retry later.
+        """
+        ...
+
+    async def unseal(self, blob: bytes) -> UnsealedKey:
+        """Return the key in a blob.
+
+        Raises:
+            BlobCorrupt: Not what was sealed.
+            SealingRefused: Sealed under a key that this sealer may not use.
+            SealingUnavailable: No answer, retry later.
+        """
+        ...
+
+
+class SealerProvider(Protocol):
+    """Opens sealers for sessions; chosen by the daemon's configuration."""
+
+    @property
+    def name(self) -> str:
+        """The name in configuration, logs and blob headers."""
+        ...
+
+    async def open_sealer(self, credentials: Credentials) -> Sealer:
+        """Return the sealer that the credentials of `Initialize` ask for.
+
+        Raises:
+            SealingRefused: They ask for something that the configuration does not allow.
+            SealingUnavailable: No answer, retry later.
+        """
+        ...
+
+
+async def open_key(sealer: Sealer, blob: bytes) -> SigningKey:
+    """Return the opened key of a blob, ready to sign.
+
+    Raises:
+        SealingError: As the sealer says, or `BlobCorrupt` when the key is not the one that the blob names.
+    """
+    unsealed = await sealer.unseal(blob)
+    try:
+        key = curve(unsealed.private_key.key_type).open(unsealed.private_key)
+    except CurveError:
+        raise BlobCorrupt("blob corrupt: it holds no valid private key") from None
+    if unsealed.named is not None and unsealed.named != key.public_key:
+        raise BlobCorrupt("blob corrupt: it holds another key than its header names")
+    return key
+
+
+async def seal_key(sealer: Sealer, private_key: PrivateKey) -> tuple[bytes, SigningKey]:
+    """Return a new blob that was seen to open again, and its key, ready to sign.
+
+    Raises:
+        CurveError: The private key is not one.
+        SealingError: As the sealer says, or `SealingRefused` when the new blob opens as another key.
+    """
+    key = curve(private_key.key_type).open(private_key)
+    blob = await sealer.seal(private_key, key.public_key)
+    reopened = await open_key(sealer, blob)
+    if reopened.public_key != key.public_key:
+        raise SealingRefused("the new blob opens as another key: it was not kept")
+    return blob, key

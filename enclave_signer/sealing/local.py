@@ -1,0 +1,117 @@
+"""Sealing under a key file, for a laptop: AES-256-GCM. Whoever reads that file and the blobs has the keys.
+
+Not part of the production image: there a key management service seals for the measured image only.
+"""
+
+import os
+import stat
+from hashlib import blake2b
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
+from enclave_signer.protocol import codec
+from enclave_signer.protocol.errors import BadMessage
+from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
+from enclave_signer.sealing.base import Sealer, UnsealedKey
+from enclave_signer.sealing.blob import BlobHeader, parse_blob
+
+#: AES-256.
+KEY_BYTES = 32
+#: What GCM is made for; random nonces are safe for 2^32 blobs of one key.
+NONCE_BYTES = 12
+SEALER_NAME = "local"
+
+
+class LocalSealer:
+    """Seals under one AES key; both a sealer and the provider of it, as credentials choose nothing here."""
+
+    name = SEALER_NAME
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self._kek = _kek_name(key)
+
+    def __repr__(self) -> str:
+        """Return the name of the key, never the key."""
+        return f"LocalSealer({self._kek})"
+
+    async def open_sealer(self, credentials: Credentials) -> Sealer:
+        """Return itself: the credentials name cloud resources, which mean nothing here."""
+        del credentials
+        return self
+
+    async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
+        """Return a blob; see `Sealer`."""
+        header = BlobHeader(SEALER_NAME, self._kek, public_key).encode()
+        nonce = os.urandom(NONCE_BYTES)
+        return header + nonce + self._cipher.encrypt(nonce, codec.encode_private_key(private_key), header)
+
+    async def unseal(self, blob: bytes) -> UnsealedKey:
+        """Return the key in a blob; see `Sealer`."""
+        header, authenticated, sealed = parse_blob(blob)
+        if (header.sealer, header.kek) != (SEALER_NAME, self._kek):
+            raise SealingRefused(f"blob sealed by {header.sealer} under {header.kek}, this enclave has {self._kek}")
+        nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+        try:
+            secret = self._cipher.decrypt(nonce, ciphertext, authenticated)
+            return UnsealedKey(codec.decode_private_key(secret), header.public_key)
+        except (InvalidTag, ValueError, BadMessage):
+            raise BlobCorrupt("blob corrupt: it does not open under the key it names") from None
+
+
+def _kek_name(key: bytes) -> str:
+    """Return a name that tells two key files apart and gives nothing away of either."""
+    return f"local:{blake2b(key, digest_size=8, person=b'kek name').hexdigest()}"
+
+
+def load_or_create_key(path: Path) -> tuple[bytes, bool]:
+    """Return the key in a file, and whether the file was made just now.
+
+    Raises:
+        ConfigError: The file is no key file, can be read by others, or cannot be made.
+    """
+    try:
+        try:
+            return _load(path), False
+        except FileNotFoundError:
+            return _create(path), True
+    except OSError as error:
+        raise ConfigError(f"sealing key file {path}: {error.strerror}") from error
+
+
+def _load(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"sealing key file {path} is not a regular file")
+        if status.st_mode & 0o077:
+            raise ConfigError(f"sealing key file {path} can be used by others: chmod 600 {path}")
+        key = file.read(KEY_BYTES + 1)
+    if len(key) != KEY_BYTES:
+        raise ConfigError(f"sealing key file {path} must have {KEY_BYTES} bytes: restore it, or name another file")
+    return key
+
+
+def _create(path: Path) -> bytes:
+    # Complete and durable before it has its name: a key file cut short would lose every blob sealed under it.
+    key = os.urandom(KEY_BYTES)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(unfinished, path)
+    finally:
+        unfinished.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return key

@@ -1,0 +1,127 @@
+"""The listener: takes connections up to a limit, gives each a session, ends in order."""
+
+import errno
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from enclave_signer.config import Limits
+from enclave_signer.connection import Connection
+from enclave_signer.crew import Crew, open_crew
+from enclave_signer.sealing.base import SealerProvider
+from enclave_signer.session import Session
+
+logger = logging.getLogger(__name__)
+
+#: Clients that the kernel keeps waiting while the loop is busy.
+BACKLOG = 512
+#: Out of file descriptors or memory: wait for connections to end, then accept again.
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_EXHAUSTED_PAUSE_S = 0.1
+#: Seconds for the calls already read to be answered at a stop.
+STOP_S = 5.0
+#: Refused connections are told of once per this many seconds: a flood must not fill the log.
+_REFUSAL_LOG_S = 10.0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+    ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.settimeout(0)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+class Server:
+    """Accepts clients until stopped."""
+
+    def __init__(self, listener: socket.socket, provider: SealerProvider, limits: Limits) -> None:
+        self._listener = listener
+        self._provider = provider
+        self._limits = limits
+        self._connections: set[Connection] = set()
+        self._accepting = trio.CancelScope()
+        self._refused = 0
+        self._refusal_logged = -_REFUSAL_LOG_S
+
+    async def serve(self) -> None:
+        """Serve until `stop`, then answer what was read and return."""
+        async with open_crew() as crew, trio.open_nursery() as nursery:
+            with self._listener, self._accepting:
+                await self._accept(nursery, crew)
+            nursery.cancel_scope.deadline = trio.current_time() + STOP_S
+            for connection in self._connections:
+                connection.stop()
+
+    def stop(self) -> None:
+        """Take no more clients, let the calls already read be answered, end."""
+        self._accepting.cancel()
+
+    async def _accept(self, nursery: trio.Nursery, crew: Crew) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._listener)
+            try:
+                stream, address = self._listener.accept()
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    logger.warning("cannot accept connections: %s", error.strerror)
+                    await trio.sleep(_EXHAUSTED_PAUSE_S)
+                continue
+            if len(self._connections) >= self._limits.max_connections:
+                stream.close()
+                self._log_refusal()
+                continue
+            nursery.start_soon(self._serve_client, stream, f"{address[0]}:{address[1]}", crew)
+
+    async def _serve_client(self, stream: socket.socket, peer: str, crew: Crew) -> None:
+        session = Session(self._provider, max_handles=self._limits.max_handles)
+        connection = Connection(stream, peer, session, crew, self._limits)
+        with self._counted(connection), stream:
+            if not _prepare(stream):
+                return
+            logger.debug("connection opened peer=%s", peer)
+            await connection.serve()
+            logger.debug("connection ended peer=%s", peer)
+
+    @contextmanager
+    def _counted(self, connection: Connection) -> Iterator[None]:
+        self._connections.add(connection)
+        try:
+            yield
+        finally:
+            self._connections.discard(connection)
+
+    def _log_refusal(self) -> None:
+        self._refused += 1
+        now = trio.current_time()
+        if now - self._refusal_logged >= _REFUSAL_LOG_S:
+            logger.warning("connections refused: limit=%d refused=%d", self._limits.max_connections, self._refused)
+            self._refusal_logged = now
+            self._refused = 0
+
+
+def _prepare(stream: socket.socket) -> bool:
+    try:
+        stream.settimeout(0)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A host that vanished without a word is noticed, although an idle connection has no time limit of ours.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,179 @@
+"""What one connection may ask, in which order, and what each call does.
+
+- A session is NEW until `Initialize` succeeds, then READY for good; any other call before that is "uninitialized",
+  a second `Initialize` "already initialized".
+- Handles are numbered in the order of the calls that made them, however these calls overlap.
+- This room touches no socket and starts no task: it turns a call into an answer, or into work for the connection.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from enclave_signer.curves import SigningKey, curve
+from enclave_signer.errors import SessionStateError
+from enclave_signer.keychain import Keychain
+from enclave_signer.protocol.messages import (
+    Credentials,
+    Generate,
+    GenerateAndImport,
+    GetPublicKey,
+    GetPublicKeyFrom,
+    Import,
+    ImportedKey,
+    ImportUnencrypted,
+    Initialize,
+    KeyType,
+    PrivateKey,
+    ProvePossession,
+    PublicKey,
+    Request,
+    Result,
+    SealedKey,
+    Sign,
+    Signature,
+    SigningVersion,
+    SignWith,
+)
+from enclave_signer.sealing.base import Sealer, SealerProvider, open_key, seal_key
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """A signature worth another core; safe to run in any thread."""
+
+    run: Callable[[], Signature]
+
+
+#: The last step of an opening: cheap, and taken in the order of the calls, so that handles are numbered in it.
+Finish = Callable[[], Result | Computation]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Work of the sealer: may wait, and overlap with other openings; returns its last step."""
+
+    run: Callable[[], Awaitable[Finish]]
+
+
+Outcome = Result | Computation | Opening
+
+
+class Session:
+    """The calls of one connection, its sealer and its keychain."""
+
+    def __init__(self, provider: SealerProvider, *, max_handles: int) -> None:
+        self._provider = provider
+        self._sealer: Sealer | None = None
+        self._keychain = Keychain(max_handles)
+
+    def begin(self, request: Request) -> Outcome:
+        """Return the result of a call, or the work that leads to it.
+
+        Raises:
+            EnclaveSignerError: The call is refused; the session goes on.
+        """
+        match request:
+            case Sign(handle, message, version):
+                return self._sign(self._key(handle), message, version)
+            case GetPublicKey(handle):
+                return self._key(handle).public_key
+            case ProvePossession(handle):
+                return self._prove_possession(self._key(handle))
+            case Initialize(credentials):
+                return self._initialize(credentials)
+            case _:
+                return self._open(request)
+
+    @staticmethod
+    def waits_for_openings(request: Request) -> bool:
+        """Whether a call must not begin before the openings ahead of it are finished.
+
+        True for what reads the keychain or the state; openings themselves overlap.
+        """
+        return isinstance(request, Sign | GetPublicKey | ProvePossession | Initialize)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `Initialize` succeeded."""
+        return self._sealer is not None
+
+    def _ready_sealer(self) -> Sealer:
+        if self._sealer is None:
+            raise SessionStateError("uninitialized")
+        return self._sealer
+
+    def _key(self, handle: int) -> SigningKey:
+        self._ready_sealer()
+        return self._keychain.key(handle)
+
+    def _initialize(self, credentials: Credentials) -> Opening:
+        if self._sealer is not None:
+            raise SessionStateError("already initialized")
+
+        def finish(sealer: Sealer) -> None:
+            if self._sealer is not None:
+                raise SessionStateError("already initialized")
+            self._sealer = sealer
+
+        return _opening(lambda: self._provider.open_sealer(credentials), finish)
+
+    @staticmethod
+    def _sign(key: SigningKey, message: bytes, version: SigningVersion) -> Signature | Computation:
+        if curve(key.public_key.key_type).slow:
+            return Computation(lambda: key.sign(message, version))
+        return key.sign(message, version)
+
+    @staticmethod
+    def _prove_possession(key: SigningKey) -> Signature | Computation:
+        if curve(key.public_key.key_type).slow:
+            return Computation(key.prove_possession)
+        return key.prove_possession()
+
+    def _open(
+        self, request: Import | ImportUnencrypted | Generate | GenerateAndImport | SignWith | GetPublicKeyFrom
+    ) -> Opening:
+        sealer = self._ready_sealer()
+        match request:
+            case Import(blob):
+                return _opening(lambda: open_key(sealer, blob), self._keep)
+            case ImportUnencrypted(private_key):
+                return _opening(lambda: seal_key(sealer, private_key), self._keep_sealed)
+            case Generate(key_type):
+                return _opening(lambda: seal_key(sealer, _generate(key_type)), _sealed)
+            case GenerateAndImport(key_type):
+                return _opening(lambda: seal_key(sealer, _generate(key_type)), self._keep_sealed)
+            case SignWith(blob, message, version):
+                return _opening(lambda: open_key(sealer, blob), lambda key: self._sign(key, message, version))
+            case GetPublicKeyFrom(blob):
+                return _opening(lambda: open_key(sealer, blob), _public_key)
+
+    def _keep(self, key: SigningKey) -> ImportedKey:
+        return ImportedKey(key.public_key, self._keychain.add(key))
+
+    def _keep_sealed(self, sealed: tuple[bytes, SigningKey]) -> SealedKey:
+        blob, key = sealed
+        return SealedKey(blob, key.public_key, self._keychain.add(key))
+
+
+def _opening(work: Callable[[], Awaitable[T]], finish: Callable[[T], Result | Computation]) -> Opening:
+    async def run() -> Finish:
+        return partial(finish, await work())
+
+    return Opening(run)
+
+
+def _generate(key_type: KeyType) -> PrivateKey:
+    return curve(key_type).generate()
+
+
+def _sealed(sealed: tuple[bytes, SigningKey]) -> SealedKey:
+    blob, key = sealed
+    return SealedKey(blob, key.public_key)
+
+
+def _public_key(key: SigningKey) -> PublicKey:
+    return key.public_key

@@ -1,0 +1,44 @@
+"""Tezos text and bytes: base58check, keys, consensus messages. Pure; both programs may enter here."""
+
+from enclave_signer.tezos.base58 import MAX_TEXT_CHARS, Family, Kind, decode, encode
+from enclave_signer.tezos.consensus import (
+    CONSENSUS_MAGIC,
+    ConsensusKind,
+    ConsensusMessage,
+    Right,
+    parse_consensus,
+)
+from enclave_signer.tezos.errors import EncryptedSecretKey, MalformedBase58, MalformedMessage, TezosError
+from enclave_signer.tezos.keys import (
+    check_public_key_hash,
+    encode_public_key,
+    encode_signature,
+    parse_public_key,
+    parse_secret_key,
+    parse_signature,
+    public_key_hash,
+)
+
+__all__ = [
+    "CONSENSUS_MAGIC",
+    "MAX_TEXT_CHARS",
+    "ConsensusKind",
+    "ConsensusMessage",
+    "EncryptedSecretKey",
+    "Family",
+    "Kind",
+    "MalformedBase58",
+    "MalformedMessage",
+    "Right",
+    "TezosError",
+    "check_public_key_hash",
+    "decode",
+    "encode",
+    "encode_public_key",
+    "encode_signature",
+    "parse_consensus",
+    "parse_public_key",
+    "parse_secret_key",
+    "parse_signature",
+    "public_key_hash",
+]

@@ -1,0 +1,178 @@
+"""Tezos base58check: the table of prefixes, encoding, decoding.
+
+- A text is base58 of prefix, payload and the first 4 bytes of double SHA-256 over both.
+- The prefix decides the kind, and every kind has one payload size: a decoded value has the right length.
+- Errors never repeat the text: it may be a secret key.
+
+Source: Octez `src/lib_crypto/base58.ml`; `tests/vectors/signatory-vectors.json`.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from hashlib import sha256
+
+from base58 import b58decode, b58encode
+
+from enclave_signer.tezos.errors import MalformedBase58
+
+#: Decoding is quadratic (100 000 characters take seconds), so longer texts are refused unread. BLsig, the longest kind,
+#: has 142 characters.
+MAX_TEXT_CHARS = 142
+_CHECKSUM_BYTES = 4
+_ALPHABET = frozenset("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")
+
+
+class Family(StrEnum):
+    """What a text stands for, in the words of the error texts."""
+
+    PUBLIC_KEY_HASH = "public key hash"
+    CONTRACT = "contract address"
+    PUBLIC_KEY = "public key"
+    PRIVATE_KEY = "secret key"
+    ENCRYPTED_PRIVATE_KEY = "encrypted secret key"
+    SIGNATURE = "signature"
+    CHAIN_ID = "chain id"
+    BLOCK_HASH = "block hash"
+    PROTOCOL_HASH = "protocol hash"
+    PAYLOAD_HASH = "block payload hash"
+    OPERATIONS_HASH = "operations hash"
+    CONTEXT_HASH = "context hash"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a kind is written.
+
+    Attributes:
+        family: What the text stands for.
+        label: How the text begins, for people.
+        prefix: The bytes before the payload.
+        payload_bytes: Size of the payload.
+    """
+
+    family: Family
+    label: str
+    prefix: bytes
+    payload_bytes: int
+
+
+def _layout(family: Family, label: str, prefix_hex: str, payload_bytes: int) -> Layout:
+    return Layout(family, label, bytes.fromhex(prefix_hex), payload_bytes)
+
+
+class Kind(Enum):
+    """Every kind of text this signer reads or writes."""
+
+    ED25519_PUBLIC_KEY_HASH = _layout(Family.PUBLIC_KEY_HASH, "tz1", "06a19f", 20)
+    SECP256K1_PUBLIC_KEY_HASH = _layout(Family.PUBLIC_KEY_HASH, "tz2", "06a1a1", 20)
+    P256_PUBLIC_KEY_HASH = _layout(Family.PUBLIC_KEY_HASH, "tz3", "06a1a4", 20)
+    BLS_PUBLIC_KEY_HASH = _layout(Family.PUBLIC_KEY_HASH, "tz4", "06a1a6", 20)
+    CONTRACT = _layout(Family.CONTRACT, "KT1", "025a79", 20)
+    ED25519_PUBLIC_KEY = _layout(Family.PUBLIC_KEY, "edpk", "0d0f25d9", 32)
+    SECP256K1_PUBLIC_KEY = _layout(Family.PUBLIC_KEY, "sppk", "03fee256", 33)
+    P256_PUBLIC_KEY = _layout(Family.PUBLIC_KEY, "p2pk", "03b28b7f", 33)
+    BLS_PUBLIC_KEY = _layout(Family.PUBLIC_KEY, "BLpk", "069587cc", 48)
+    ED25519_SEED = _layout(Family.PRIVATE_KEY, "edsk", "0d0f3a07", 32)
+    ED25519_EXPANDED_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "edsk", "2bf64e07", 64)
+    SECP256K1_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "spsk", "11a2e0c9", 32)
+    P256_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "p2sk", "1051eebd", 32)
+    BLS_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "BLsk", "0396c028", 32)
+    ED25519_ENCRYPTED_SEED = _layout(Family.ENCRYPTED_PRIVATE_KEY, "edesk", "075a3cb329", 56)
+    SECP256K1_ENCRYPTED_PRIVATE_KEY = _layout(Family.ENCRYPTED_PRIVATE_KEY, "spesk", "09edf1ae96", 56)
+    P256_ENCRYPTED_PRIVATE_KEY = _layout(Family.ENCRYPTED_PRIVATE_KEY, "p2esk", "09303973ab", 56)
+    BLS_ENCRYPTED_PRIVATE_KEY = _layout(Family.ENCRYPTED_PRIVATE_KEY, "BLesk", "02051e3519", 56)
+    ED25519_SIGNATURE = _layout(Family.SIGNATURE, "edsig", "09f5cd8612", 64)
+    SECP256K1_SIGNATURE = _layout(Family.SIGNATURE, "spsig1", "0d7365133f", 64)
+    P256_SIGNATURE = _layout(Family.SIGNATURE, "p2sig", "36f02c34", 64)
+    BLS_SIGNATURE = _layout(Family.SIGNATURE, "BLsig", "28ab40cf", 96)
+    GENERIC_SIGNATURE = _layout(Family.SIGNATURE, "sig", "04822b", 64)
+    CHAIN_ID = _layout(Family.CHAIN_ID, "Net", "575200", 4)
+    BLOCK_HASH = _layout(Family.BLOCK_HASH, "B", "0134", 32)
+    PROTOCOL_HASH = _layout(Family.PROTOCOL_HASH, "P", "02aa", 32)
+    BLOCK_PAYLOAD_HASH = _layout(Family.PAYLOAD_HASH, "vh", "016af2", 32)
+    OPERATION_LIST_LIST_HASH = _layout(Family.OPERATIONS_HASH, "LLo", "1d9f6d", 32)
+    CONTEXT_HASH = _layout(Family.CONTEXT_HASH, "Co", "4fc7", 32)
+
+
+def encode(kind: Kind, payload: bytes) -> str:
+    """Write a payload as text.
+
+    Args:
+        kind: What the payload is.
+        payload: Exactly the bytes that the kind asks for.
+
+    Returns:
+        The base58check text, e.g. `tz1…`.
+
+    Raises:
+        MalformedBase58: The payload has another size; look at where it came from.
+    """
+    layout = kind.value
+    if len(payload) != layout.payload_bytes:
+        raise MalformedBase58(_size_text(layout, len(payload)))
+    data = layout.prefix + payload
+    return b58encode(data + _checksum(data)).decode("ascii")
+
+
+def decode(text: str, *families: Family) -> tuple[Kind, bytes]:
+    """Read a text that stands for one of the given families.
+
+    Args:
+        text: Anything; only exact base58check is accepted, without spaces around it.
+        families: What is acceptable here, at least one.
+
+    Returns:
+        The kind, and a payload of that kind's size.
+
+    Raises:
+        MalformedBase58: The text is too long, garbled, of an unknown kind, or of a kind not wanted here; the error says
+            which.
+    """
+    wanted = " or ".join(_with_article(family) for family in families)
+    kind, payload = _split(_decode_checked(text, wanted), wanted)
+    family = kind.value.family
+    if family not in families:
+        raise MalformedBase58(f"wrong kind: got {_with_article(family)} ({kind.value.label}…) where {wanted} is needed")
+    return kind, payload
+
+
+def _decode_checked(text: str, wanted: str) -> bytes:
+    """Undo base58 and check the checksum; returns prefix and payload."""
+    if not text:
+        raise MalformedBase58(f"empty text where {wanted} is needed")
+    if len(text) > MAX_TEXT_CHARS:
+        raise MalformedBase58(
+            f"{len(text)} characters where {wanted} is needed; no base58 value is longer than {MAX_TEXT_CHARS}"
+        )
+    # The library strips spaces and quotes the text in its errors, so nothing but the alphabet reaches it.
+    if not _ALPHABET.issuperset(text):
+        raise MalformedBase58(f"invalid character where {wanted} is needed; base58 has no 0, O, I, l and no spaces")
+    raw = b58decode(text)
+    data, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
+    if _checksum(data) != checksum:
+        raise MalformedBase58(f"invalid checksum where {wanted} is needed; copy it again in full")
+    return data
+
+
+def _split(data: bytes, wanted: str) -> tuple[Kind, bytes]:
+    """Find the kind by its prefix; no prefix of the table begins another."""
+    for kind in Kind:
+        layout = kind.value
+        if data.startswith(layout.prefix):
+            payload = data[len(layout.prefix) :]
+            if len(payload) != layout.payload_bytes:
+                raise MalformedBase58(_size_text(layout, len(payload)))
+            return kind, payload
+    raise MalformedBase58(f"unknown prefix where {wanted} is needed; check that the text is one")
+
+
+def _size_text(layout: Layout, size_bytes: int) -> str:
+    return f"{_with_article(layout.family)} ({layout.label}…) of {size_bytes} bytes instead of {layout.payload_bytes}"
+
+
+def _with_article(family: Family) -> str:
+    return f"an {family}" if family[0] in "aeio" else f"a {family}"
+
+
+def _checksum(data: bytes) -> bytes:
+    return sha256(sha256(data).digest()).digest()[:_CHECKSUM_BYTES]

@@ -1,0 +1,173 @@
+"""Keys, hashes and signatures as Tezos text.
+
+- Only the shape is checked here, prefix and size. `enclave_signer.curves` knows whether bytes are a point, or a scalar
+  in range.
+- BLS secret keys are little-endian in text and big-endian in `PrivateKey`; everything else keeps its bytes.
+- No error repeats the text it complains about.
+
+Source: Octez `src/lib_crypto`; `tests/vectors/signatory-vectors.json` (`keypairs`, `encrypted_secret_keys`).
+"""
+
+from hashlib import blake2b
+
+from enclave_signer.protocol.messages import PRIVATE_KEY_BYTES, KeyType, PrivateKey, PublicKey, Signature
+from enclave_signer.tezos.base58 import Family, Kind, decode, encode
+from enclave_signer.tezos.errors import EncryptedSecretKey, MalformedBase58
+
+#: Bytes of a public key hash: BLAKE2b-160.
+PUBLIC_KEY_HASH_BYTES = 20
+
+_HASH_KINDS = {
+    KeyType.ED25519: Kind.ED25519_PUBLIC_KEY_HASH,
+    KeyType.SECP256K1: Kind.SECP256K1_PUBLIC_KEY_HASH,
+    KeyType.P256: Kind.P256_PUBLIC_KEY_HASH,
+    KeyType.BLS: Kind.BLS_PUBLIC_KEY_HASH,
+}
+_PUBLIC_KEY_KINDS = {
+    KeyType.ED25519: Kind.ED25519_PUBLIC_KEY,
+    KeyType.SECP256K1: Kind.SECP256K1_PUBLIC_KEY,
+    KeyType.P256: Kind.P256_PUBLIC_KEY,
+    KeyType.BLS: Kind.BLS_PUBLIC_KEY,
+}
+_SIGNATURE_KINDS = {
+    KeyType.ED25519: Kind.ED25519_SIGNATURE,
+    KeyType.SECP256K1: Kind.SECP256K1_SIGNATURE,
+    KeyType.P256: Kind.P256_SIGNATURE,
+    KeyType.BLS: Kind.BLS_SIGNATURE,
+}
+_KEY_TYPE_OF_HASH = {kind: key_type for key_type, kind in _HASH_KINDS.items()}
+_KEY_TYPE_OF_PUBLIC_KEY = {kind: key_type for key_type, kind in _PUBLIC_KEY_KINDS.items()}
+_KEY_TYPE_OF_SIGNATURE = {kind: key_type for key_type, kind in _SIGNATURE_KINDS.items()}
+_KEY_TYPE_OF_PRIVATE_KEY = {
+    Kind.ED25519_SEED: KeyType.ED25519,
+    Kind.ED25519_EXPANDED_PRIVATE_KEY: KeyType.ED25519,
+    Kind.SECP256K1_PRIVATE_KEY: KeyType.SECP256K1,
+    Kind.P256_PRIVATE_KEY: KeyType.P256,
+    Kind.BLS_PRIVATE_KEY: KeyType.BLS,
+}
+
+
+def public_key_hash(public_key: PublicKey) -> str:
+    """Name a public key by its hash.
+
+    Args:
+        public_key: A key of the right size; it need not be a valid point.
+
+    Returns:
+        The address, `tz1…` to `tz4…`.
+    """
+    digest = blake2b(public_key.data, digest_size=PUBLIC_KEY_HASH_BYTES).digest()
+    return encode(_HASH_KINDS[public_key.key_type], digest)
+
+
+def check_public_key_hash(text: str) -> KeyType:
+    """Check that a text is a public key hash.
+
+    Args:
+        text: What a client or a configuration says.
+
+    Returns:
+        The curve that the hash belongs to.
+
+    Raises:
+        MalformedBase58: It is something else; give a `tz1…` to `tz4…` address.
+    """
+    kind, _ = decode(text, Family.PUBLIC_KEY_HASH)
+    return _KEY_TYPE_OF_HASH[kind]
+
+
+def encode_public_key(public_key: PublicKey) -> str:
+    """Write a public key as text.
+
+    Returns:
+        `edpk…`, `sppk…`, `p2pk…` or `BLpk…`.
+
+    Raises:
+        MalformedBase58: The key has the wrong size; look at where it came from.
+    """
+    return encode(_PUBLIC_KEY_KINDS[public_key.key_type], public_key.data)
+
+
+def parse_public_key(text: str) -> PublicKey:
+    """Read a public key.
+
+    Returns:
+        The key; its size is right, but only `enclave_signer.curves` knows whether it is a point.
+
+    Raises:
+        MalformedBase58: It is something else; give an `edpk…`, `sppk…`, `p2pk…` or `BLpk…` text.
+    """
+    kind, payload = decode(text, Family.PUBLIC_KEY)
+    return PublicKey(_KEY_TYPE_OF_PUBLIC_KEY[kind], payload)
+
+
+def encode_signature(signature: Signature) -> str:
+    """Write a signature, or a proof of possession, in the form of its curve.
+
+    Returns:
+        `edsig…`, `spsig1…`, `p2sig…` or `BLsig…`.
+
+    Raises:
+        MalformedBase58: The signature has the wrong size; look at where it came from.
+    """
+    return encode(_SIGNATURE_KINDS[signature.key_type], signature.data)
+
+
+def parse_signature(text: str, key_type: KeyType | None = None) -> Signature:
+    """Read a signature.
+
+    Args:
+        text: `edsig…`, `spsig1…`, `p2sig…`, `BLsig…`, or, when the curve is given, the generic `sig…`.
+        key_type: The curve that the signature must belong to; None takes any curve that the text names itself.
+
+    Returns:
+        The signature; not verified.
+
+    Raises:
+        MalformedBase58: It is something else, of another curve, or generic where the curve is not known.
+    """
+    kind, payload = decode(text, Family.SIGNATURE)
+    named = _KEY_TYPE_OF_SIGNATURE.get(kind)
+    if named is None:
+        return _generic_signature(payload, key_type)
+    if key_type is not None and named is not key_type:
+        raise MalformedBase58(f"wrong kind: got a signature of a {named} key where one of a {key_type} key is needed")
+    return Signature(named, payload)
+
+
+def _generic_signature(payload: bytes, key_type: KeyType | None) -> Signature:
+    """Take the curve of a `sig…` text from the caller."""
+    if key_type is None:
+        raise MalformedBase58(
+            "a generic signature (sig…) does not name its curve; give edsig…, spsig1…, p2sig… or BLsig…"
+        )
+    if key_type is KeyType.BLS:
+        raise MalformedBase58("a generic signature (sig…) cannot hold a signature of a Bls key; give BLsig…")
+    return Signature(key_type, payload)
+
+
+def parse_secret_key(text: str) -> PrivateKey:
+    """Read a secret key in clear.
+
+    The expanded Ed25519 form (98 characters) is seed and public key: the seed is taken. Whether that public key is the
+    seed's is not looked at, for this room knows no curves; who needs certainty compares the hash of the opened key.
+
+    Args:
+        text: `edsk…` (54 or 98 characters), `spsk…`, `p2sk…` or `BLsk…`, without spaces around it.
+
+    Returns:
+        The key, 32 bytes: the Ed25519 seed, or the scalar big-endian; `enclave_signer.curves` checks its range.
+
+    Raises:
+        EncryptedSecretKey: The key needs a password; decrypt it first.
+        MalformedBase58: It is not a secret key; the error does not repeat the text.
+    """
+    kind, payload = decode(text, Family.PRIVATE_KEY, Family.ENCRYPTED_PRIVATE_KEY)
+    key_type = _KEY_TYPE_OF_PRIVATE_KEY.get(kind)
+    if key_type is None:
+        raise EncryptedSecretKey(
+            f"the secret key is encrypted ({kind.value.label}…); decrypt it with its password first, then give it in clear"
+        )
+    if key_type is KeyType.BLS:
+        payload = payload[::-1]
+    return PrivateKey(key_type, payload[:PRIVATE_KEY_BYTES])

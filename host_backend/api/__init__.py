@@ -1,0 +1,1 @@
+"""HTTP: knows the signer; nothing knows HTTP."""

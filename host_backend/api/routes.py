@@ -1,0 +1,186 @@
+"""The routes that `octez-client` and the Octez baker use, and the utility routes.
+
+Source: Signatory's `pkg/server`; statuses and bodies are its own. This is the host's catch-all: whatever escapes the
+signer is logged as a bug and answered 500, and the server goes on.
+"""
+
+import binascii
+import json
+import logging
+from collections.abc import Callable, Sequence
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
+from enclave_signer.protocol.messages import SigningVersion
+from enclave_signer.tezos import TezosError, check_public_key_hash, encode_public_key, encode_signature
+from host_backend.errors import HostError, MalformedRequest
+from host_backend.signer import Signer
+from host_backend.vault import Vault
+
+logger = logging.getLogger(__name__)
+
+#: The hex of the largest message, its quotes, and white space to spare.
+MAX_BODY_BYTES = 2 * MAX_MESSAGE_BYTES + 1024
+#: What a client may ask for by `?version=`; anything else means the latest, as in Signatory.
+_VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2}
+_JSON = b"application/json; charset=utf-8"
+
+
+class _Json(JSONResponse):
+    """Compact JSON and a line feed, as Signatory sends it."""
+
+    media_type = _JSON.decode()
+
+    def render(self, content: object) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
+class TooLarge(MalformedRequest):
+    """The body is longer than any message; send less."""
+
+    http_status = 413
+
+
+class Keys:
+    """`GET` and `POST /keys/{pkh}`: plain ASGI, as this is the hot path."""
+
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            pkh = scope["path_params"]["pkh"]
+            body = await self._sign(pkh, scope, receive) if scope["method"] == "POST" else self._public_key(pkh)
+            status = 200
+        except HostError as error:
+            status, body = error.http_status, _failure(str(error))
+        except Exception:
+            logger.exception("a request failed by a bug")
+            status, body = 500, _failure("internal error")
+        length = str(len(body)).encode()
+        headers = [(b"content-type", _JSON), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _sign(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
+        _check(pkh)
+        message = parse_body(await _body(receive))
+        signature = await self._signer.sign(pkh, message, _version(scope["query_string"]))
+        return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
+
+    def _public_key(self, pkh: str) -> bytes:
+        _check(pkh)
+        return b'{"public_key":"%s"}\n' % encode_public_key(self._signer.public_key(pkh)).encode()
+
+
+def _check(pkh: str) -> None:
+    try:
+        check_public_key_hash(pkh)
+    except TezosError as error:
+        raise MalformedRequest(str(error)) from None
+
+
+async def _body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise MalformedRequest("the client left before its request was complete")
+        part = event.get("body", b"")
+        more = event.get("more_body", False)
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes, the largest message needs fewer")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def parse_body(body: bytes) -> bytes:
+    """Return the message in a body: a JSON string of hex; null is an empty message, as in Signatory.
+
+    Raises:
+        MalformedRequest: Not that.
+    """
+    try:
+        text = json.loads(body)
+    except (ValueError, RecursionError):
+        raise MalformedRequest("the body must be a JSON string of hex") from None
+    if text is None:
+        return b""
+    if not isinstance(text, str):
+        raise MalformedRequest("the body must be a JSON string of hex, not another JSON value")
+    try:
+        return binascii.unhexlify(text)
+    except ValueError:
+        raise MalformedRequest("the message must be hex: an even number of digits 0-9 and a-f, no 0x") from None
+
+
+def _version(query: bytes) -> SigningVersion:
+    if not query:
+        return SigningVersion.V2
+    values = parse_qs(query.decode("latin-1"), max_num_fields=20).get("version", [""])
+    return _VERSIONS.get(values[0], SigningVersion.V2)
+
+
+def _failure(message: str) -> bytes:
+    body = [{"id": "failure", "kind": "temporary", "msg": message}]
+    return json.dumps(body, separators=(",", ":")).encode() + b"\n"
+
+
+async def _authorized_keys(_: Request) -> Response:
+    # No client authentication in this version, which is what an empty object says.
+    return _Json({})
+
+
+async def _not_found(_: Request, __: Exception) -> Response:
+    return PlainTextResponse("404 page not found\n", 404)
+
+
+async def _wrong_method(_: Request, __: Exception) -> Response:
+    return Response(status_code=405)
+
+
+_EXCEPTIONS = {404: _not_found, 405: _wrong_method}
+
+
+def signing_app(signer: Signer) -> Starlette:
+    """Return the application of `server.address`."""
+    keys = Route("/keys/{pkh}", Keys(signer), methods=["GET", "POST"])
+    authorized_keys = Route("/authorized_keys", _authorized_keys, methods=["GET"])
+    return _app([keys, authorized_keys])
+
+
+def utility_app(vaults: Sequence[Vault], stopping: Callable[[], bool]) -> Starlette:
+    """Return the application of `server.utility_address`."""
+
+    async def healthz(_: Request) -> Response:
+        problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
+        if stopping():
+            problems.append("stopping")
+        degraded = [f"{pkh}: {reason}" for vault in vaults for pkh, reason in vault.quarantined.items()]
+        body: dict[str, object] = {"ready": not problems}
+        if problems:
+            body["reasons"] = problems
+        if degraded:
+            body["degraded"] = degraded
+        return _Json(body, 503 if problems else 200)
+
+    async def livez(_: Request) -> Response:
+        return _Json({"alive": True})
+
+    return _app([Route("/healthz", healthz, methods=["GET"]), Route("/livez", livez, methods=["GET"])])
+
+
+def _app(routes: list[Route]) -> Starlette:
+    app = Starlette(routes=routes, exception_handlers=_EXCEPTIONS)
+    app.router.redirect_slashes = False
+    return app

@@ -1,0 +1,211 @@
+"""The composition root: opens what the configuration names, owns signals and the order of stopping.
+
+Concrete stores are named only here.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from host_backend.config import Address, Config, VaultConfig
+from host_backend.durable import create_folder
+from host_backend.errors import ConfigError, HostError, StoreUnavailable
+from host_backend.keystore.file import FileKeyStore
+from host_backend.log import fields
+from host_backend.signer import Signer
+from host_backend.vault import Vault, open_vault
+from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for requests under way at a stop.
+STOP_S = 10
+#: Requests and idle connections at once; a baker has a handful, and each waits for at most a signature.
+MAX_CONNECTIONS = 1024
+#: Seconds that an idle client connection is kept.
+KEEP_ALIVE_S = 75
+#: Clients that the kernel keeps waiting while the loop is busy.
+BACKLOG = 512
+#: Where Signatory keeps its marks, newest form first.
+SIGNATORY_WATERMARKS = ("watermark_v2", "watermark_v1", "watermark")
+
+
+def refuse_foreign_marks(base_dir: Path) -> None:
+    """Pass when no other program left marks in the folder.
+
+    Raises:
+        ConfigError: Signatory's marks are there; signing without them could sign twice.
+    """
+    for name in SIGNATORY_WATERMARKS:
+        if any((base_dir / name).glob("*.json")):
+            raise ConfigError(
+                f"{base_dir / name} holds Signatory's watermarks, which this version cannot take over: "
+                "signing without them could sign twice; keep Signatory for these keys, or use another base_dir"
+            )
+
+
+async def create_watermark_store(config: Config) -> None:
+    """Make the watermark store of a configuration.
+
+    Raises:
+        ConfigError: There is one, or marks of another program, or the folder is in use.
+        StoreUnavailable: It could not be written.
+    """
+    refuse_foreign_marks(config.base_dir)
+    try:
+        create_folder(config.base_dir)
+    except OSError as error:
+        raise StoreUnavailable(f"base_dir {config.base_dir} cannot be made: {error.strerror}") from error
+    await asyncio.to_thread(create, config.base_dir / STORE_NAME)
+    logger.info("watermark store made", extra=fields(file=config.base_dir / STORE_NAME))
+
+
+async def create_watermark_store_for_first_key(config: Config) -> None:
+    """Make the watermark store before the first key of a configuration; do nothing when there is any key or store.
+
+    Keys that exist without a store may have signed before: for them only `watermark init` makes one.
+    """
+    if (config.base_dir / STORE_NAME).exists():
+        return
+    for vault in config.vaults.values():
+        if await FileKeyStore(vault.key_file).load():
+            return
+    await create_watermark_store(config)
+
+
+@asynccontextmanager
+async def open_configured_vault(config: VaultConfig) -> AsyncIterator[Vault]:
+    """Open one vault of a configuration; see `open_vault`."""
+    logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
+    opened = open_vault(
+        FileKeyStore(config.key_file),
+        host=config.enclave.host,
+        port=config.enclave.port,
+        credentials=config.credentials,
+        name=config.name,
+    )
+    async with opened as vault:
+        yield vault
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: signals are this room's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+
+def _http_server(app: "ASGIApp") -> _HttpServer:
+    settings = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_S,
+    )
+    return _HttpServer(settings)
+
+
+def bind(address: Address) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        ConfigError: The address cannot be had.
+    """
+    try:
+        if address.host:
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        dual = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if dual else socket.AF_INET
+        return socket.create_server(("", address.port), family=family, backlog=BACKLOG, dualstack_ipv6=dual)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {address}: {error.strerror or error}") from error
+
+
+async def serve(config: Config) -> None:
+    """Sign for clients until SIGINT or SIGTERM.
+
+    Raises:
+        HostError: The host cannot start; the text says why.
+    """
+    from host_backend.api.routes import signing_app, utility_app  # noqa: PLC0415 -- other commands need no HTTP
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    refuse_foreign_marks(config.base_dir)
+    async with AsyncExitStack() as stack:
+        watermark = await FileWatermarkStore.open(config.base_dir / STORE_NAME)
+        stack.push_async_callback(watermark.aclose)
+        vaults = [await stack.enter_async_context(open_configured_vault(vault)) for vault in config.vaults.values()]
+        signer = Signer(config.policies, vaults, watermark)
+        _log_keys(config, vaults)
+        utility = stack.enter_context(bind(config.utility_address))
+        signing = stack.enter_context(bind(config.address))
+        servers = [_http_server(utility_app(vaults, stop.is_set)), _http_server(signing_app(signer))]
+        async with asyncio.TaskGroup() as group:
+            for server, listener in zip(servers, (utility, signing), strict=True):
+                group.create_task(server.serve(sockets=[listener]))
+            _log_listening("Utility HTTP server", utility)
+            _log_listening("HTTP server", signing)
+            await stop.wait()
+            logger.info("Shutting down...")
+            for server in servers:
+                server.should_exit = True
+    logger.info("stopped")
+
+
+def _log_listening(name: str, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    logger.info("%s is listening for connections on %s", name, Address(host, port))
+
+
+def _log_keys(config: Config, vaults: Sequence[Vault]) -> None:
+    held = {key.pkh for vault in vaults for key in vault.keys}
+    for vault in vaults:
+        for key in vault.keys:
+            logger.info("key ready", extra=fields(pkh=key.pkh, vault=vault.name, active=key.pkh in config.policies))
+    for pkh in config.policies.keys() - held:
+        logger.warning("a key under `tezos` is not ready in any vault", extra=fields(pkh=pkh))
+
+
+def run_serve(config: Config) -> None:
+    """Run `serve` on the fastest event loop there is.
+
+    Raises:
+        HostError: As `serve` does.
+    """
+    import uvloop  # noqa: PLC0415 -- other commands do not need it
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(config))
+    except* HostError as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[HostError]) -> HostError:
+    leaf: BaseException = group
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    assert isinstance(leaf, HostError)  # noqa: S101 -- the group holds nothing else
+    return leaf

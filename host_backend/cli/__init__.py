@@ -1,0 +1,1 @@
+"""The command line: words only. Every command imports late, so that `--help` answers at once."""

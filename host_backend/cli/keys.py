@@ -1,0 +1,143 @@
+"""What the commands on keys do, and the forms they print in: Signatory's."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from enclave_signer.protocol.messages import KeyType, PrivateKey
+from enclave_signer.tezos import Right, TezosError, check_public_key_hash, encode_public_key, parse_secret_key
+from host_backend.app import create_watermark_store_for_first_key, open_configured_vault
+from host_backend.config import Config, VaultConfig
+from host_backend.errors import ConfigError, MalformedRequest
+from host_backend.log import fields
+from host_backend.policy import KeyPolicy
+from host_backend.vault import VaultKey
+from host_backend.watermark.file import STORE_NAME, raise_mark
+from host_backend.watermark.rule import MarkKey
+
+logger = logging.getLogger(__name__)
+
+#: Signatory's name for the kind of vault, where it shows one.
+VAULT_KIND = "ConfidentialSpace"
+#: The longest secret key has 98 characters; a file may have blank lines around it.
+MAX_SECRET_FILE_CHARS = 4096
+_LABEL_COLUMNS = 27
+
+
+def describe(key: VaultKey, policy: KeyPolicy | None) -> str:
+    """Return the block of lines that `list` and `generate` print for a key, ending in an empty line."""
+    lines = [
+        ("Public Key Hash:", key.pkh),
+        ("Public Key:", encode_public_key(key.public_key)),
+        ("Reference:", ""),
+        ("Vault:", VAULT_KIND),
+        ("Active:", "false" if policy is None else "true"),
+    ]
+    if policy is not None:
+        lines += [
+            ("Allowed Requests:", _sorted(policy.requests)),
+            ("Allowed Operations:", _sorted(policy.operations)),
+            ("Allow Proof of Possession:", "false"),
+        ]
+    return "".join(f"{label:<{_LABEL_COLUMNS}}{value}\n" for label, value in lines) + "\n"
+
+
+def _sorted(names: frozenset[str]) -> str:
+    return f"[{' '.join(sorted(names))}]"
+
+
+async def list_all(config: Config) -> None:
+    """Print every key of every vault; keys that are out of service are named in the log.
+
+    Raises:
+        HostError: A vault cannot be opened.
+    """
+    for vault_config in config.vaults.values():
+        async with open_configured_vault(vault_config) as vault:
+            for key in vault.keys:
+                click.echo(describe(key, config.policies.get(key.pkh)), nl=False)
+            if not vault.keys:
+                logger.error("No valid keys found in the vault %s", vault.name)
+
+
+async def generate_keys(config: Config, vault_config: VaultConfig, key_type: KeyType, count: int) -> None:
+    """Make keys and print each as soon as its blob is durable.
+
+    Raises:
+        HostError: A key could not be made or stored; the ones printed before are there.
+    """
+    await create_watermark_store_for_first_key(config)
+    async with open_configured_vault(vault_config) as vault:
+        for _ in range(count):
+            key = await vault.generate(key_type)
+            click.echo(describe(key, config.policies.get(key.pkh)), nl=False)
+
+
+def read_secret_keys(arguments: Sequence[str], source: Path | None) -> list[PrivateKey]:
+    """Return the secret keys that were named, whole or not at all.
+
+    Raises:
+        MalformedRequest: One of them is no secret key in clear; the text never repeats it.
+    """
+    if source is not None:
+        texts = [_read_file(source)]
+    elif list(arguments) == ["-"]:
+        texts = [sys.stdin.read(MAX_SECRET_FILE_CHARS + 1)]
+    elif arguments:
+        logger.warning("a secret key on the command line can be seen by others: use the prompt, --from FILE, or -")
+        texts = list(arguments)
+    else:
+        texts = [click.prompt("Enter the secret key", hide_input=True, err=True)]
+    return [_parse(text, index) for index, text in enumerate(texts)]
+
+
+def _read_file(source: Path) -> str:
+    if str(source) == "-":
+        return sys.stdin.read(MAX_SECRET_FILE_CHARS + 1)
+    try:
+        with source.open(encoding="ascii") as file:
+            return file.read(MAX_SECRET_FILE_CHARS + 1)
+    except UnicodeDecodeError:
+        raise MalformedRequest(f"{source} holds no base58 secret key") from None
+    except OSError as error:
+        raise ConfigError(f"{source} cannot be read: {error.strerror}") from error
+
+
+def _parse(text: str, index: int) -> PrivateKey:
+    try:
+        return parse_secret_key(text.strip())
+    except TezosError as error:
+        which = f"secret key {index + 1}: " if index else ""
+        raise MalformedRequest(f"{which}{error}") from None
+
+
+async def import_secret_keys(config: Config, vault_config: VaultConfig, keys: Sequence[PrivateKey]) -> None:
+    """Have keys sealed and stored, in order.
+
+    Raises:
+        HostError: At the first key that could not be; the ones logged as imported are there.
+    """
+    await create_watermark_store_for_first_key(config)
+    async with open_configured_vault(vault_config) as vault:
+        for private_key in keys:
+            logger.info("Requesting import operation", extra=fields(vault=VAULT_KIND))
+            key = await vault.import_key(private_key)
+            logger.info("Successfully imported", extra=fields(pkh=key.pkh, vault=VAULT_KIND))
+
+
+def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: int, round_: int) -> None:
+    """Move one mark up.
+
+    Raises:
+        HostError: The mark stays as it is; the text says why.
+    """
+    try:
+        check_public_key_hash(pkh)
+    except TezosError as error:
+        raise MalformedRequest(str(error)) from None
+    raise_mark(config.base_dir / STORE_NAME, MarkKey(chain_id, pkh, Right(right)), level, round_)
+    extra = fields(chain_id=chain_id, pkh=pkh, right=right, lvl=level, round=round_)
+    logger.warning("watermark raised", extra=extra)

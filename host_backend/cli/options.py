@@ -1,0 +1,85 @@
+"""Options that every command takes, before or after its name, as Signatory's do."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from host_backend.config import Config
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LOG_LEVELS = ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace")
+
+
+@dataclass
+class Options:
+    """What was said on the command line; None where nothing was."""
+
+    config: Path | None = None
+    base_dir: str | None = None
+    log: str | None = None
+    json_log: bool | None = None
+
+    def over(self, other: "Options") -> "Options":
+        """Return these options, and the other ones where these say nothing."""
+        return Options(
+            self.config if self.config is not None else other.config,
+            self.base_dir if self.base_dir is not None else other.base_dir,
+            self.log if self.log is not None else other.log,
+            self.json_log if self.json_log is not None else other.json_log,
+        )
+
+    def start_logging(self) -> None:
+        """Log as was asked."""
+        from host_backend.log import LEVELS, configure
+
+        configure(LEVELS[self.log or "info"], as_json=bool(self.json_log))
+
+    def load(self) -> "Config":
+        """Start logging, and return the configuration that was named.
+
+        Raises:
+            ConfigError: It cannot be used.
+        """
+        import logging
+
+        from host_backend.config import DEFAULT_CONFIG_FILE, load_config
+
+        self.start_logging()
+        config = load_config(self.config or DEFAULT_CONFIG_FILE, self.base_dir)
+        for warning in config.warnings:
+            logging.getLogger(__name__).warning("%s", warning)
+        return config
+
+
+_DECORATORS = (
+    click.option(
+        "-c", "--config", type=click.Path(path_type=Path), help="Configuration [default: /etc/signatory.yaml]."
+    ),
+    click.option("--base-dir", metavar="FOLDER", help="Takes the place of `base_dir` in the configuration."),
+    click.option("--log", type=click.Choice(LOG_LEVELS), help="Least level to log [default: info]."),
+    click.option("--json-log", is_flag=True, default=None, help="Log as JSON, one object per line."),
+)
+
+
+def takes_options(command: Callable[Concatenate[Options, P], R]) -> Callable[P, R]:
+    """Give a command the common options; it gets them as its first argument, those before its name included."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        said = Options(*(kwargs.pop(name) for name in ("config", "base_dir", "log", "json_log")))  # type: ignore[arg-type]
+        context = click.get_current_context()
+        options = said.over(context.obj or Options())
+        context.obj = options
+        return command(options, *args, **kwargs)
+
+    decorated: Callable[P, R] = run
+    for decorator in reversed(_DECORATORS):
+        decorated = decorator(decorated)
+    return decorated

@@ -1,0 +1,135 @@
+"""Durable files, and locks between processes: the one place in the host that makes either.
+
+- A file is replaced whole: a temporary file beside it, fsync, rename, fsync of the folder. A reader, or a crash, finds
+  the old content or the new, never a part of either.
+- A lock is an `flock` on a file of its own, gone when its holder ends, however it ends. The file stays and names its
+  last holder: were it removed, two processes could each lock "the" file.
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from host_backend.errors import ConfigError
+
+#: Seconds between two tries for a lock: short beside the milliseconds for which a file is held to be rewritten.
+_LOCK_RETRY_S = 0.02
+#: Bytes read of a lock file: a pid has at most ten digits.
+_PID_BYTES = 16
+
+
+class LockHeld(ConfigError):
+    """Another process holds the lock; the text names the folder and the process."""
+
+
+def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace a file, or make it; its content survives power loss from the moment this returns.
+
+    Args:
+        path: The file; its folder must exist. Behind a symbolic link the file is replaced, not the link, so that data
+            stay on the volume the operator chose.
+        data: The whole new content.
+        mode: Permission bits of a new file; an existing one keeps its own bits and, where allowed, its owner.
+
+    Raises:
+        OSError: Not written and the old file is whole, unless the folder's own fsync failed: then either content may
+            be found later. No temporary file is left.
+    """
+    path = path.resolve()
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _take_after(file.fileno(), path, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def _take_after(descriptor: int, path: Path, mode: int) -> None:
+    try:
+        existing = path.stat()
+    except FileNotFoundError:
+        os.fchmod(descriptor, mode)
+        return
+    # Only root may give files away; for anyone else the new file is their own, as with any editor.
+    with suppress(PermissionError):
+        os.fchown(descriptor, existing.st_uid, existing.st_gid)
+    os.fchmod(descriptor, existing.st_mode & 0o7777)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make the names in a folder durable: files created, renamed or removed there.
+
+    Raises:
+        OSError: The folder cannot be opened, or its storage failed.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def create_folder(path: Path, mode: int = 0o700) -> None:
+    """Make a folder and those above it where missing, durably; existing ones stay as they are.
+
+    Raises:
+        OSError: A folder cannot be made, or a file has its name.
+    """
+    if path.is_dir():
+        return
+    create_folder(path.parent, mode)
+    path.mkdir(mode, exist_ok=True)
+    fsync_directory(path.parent)
+
+
+@contextmanager
+def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock between processes (and between two holders in one process).
+
+    Advisory: it binds only those who take it. Blocks the thread while it waits, so no event loop may wait here.
+
+    Args:
+        path: The lock file, made (0600) when missing and never removed; its folder must exist.
+        wait_s: How long to wait for another holder; 0 refuses at once.
+
+    Raises:
+        LockHeld: Another process kept it for longer than that; stop that process.
+        OSError: The lock file cannot be opened or written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(descriptor, path, wait_s)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                raise LockHeld(_held_text(descriptor, path)) from error
+            time.sleep(_LOCK_RETRY_S)
+        else:
+            return
+
+
+def _held_text(descriptor: int, path: Path) -> str:
+    written = os.pread(descriptor, _PID_BYTES, 0).strip()
+    holder = f"process {written.decode()}" if written.isdigit() else "another process"
+    return f"{path.parent} is in use by {holder} (lock file {path.name}): stop it first, or use another folder"

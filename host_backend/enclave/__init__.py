@@ -1,0 +1,1 @@
+"""The link to the enclave: one stream, answers matched to calls in order."""

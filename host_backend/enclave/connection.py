@@ -1,0 +1,153 @@
+"""One stream to the enclave: many calls in flight, written in batches, answers matched in order.
+
+- A round trip belongs to the connection, not to its caller: a caller that leaves never disturbs it.
+- A late, garbled, oversize or unexpected answer closes the connection and fails everything in flight.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from enclave_signer.protocol.framing import encode_frame
+from enclave_signer.protocol.messages import (
+    Generate,
+    GenerateAndImport,
+    Import,
+    ImportUnencrypted,
+    Initialize,
+    Request,
+    Result,
+)
+from host_backend.enclave.replies import ReplyLine
+from host_backend.errors import EnclaveUnavailable, HostError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for the connection to be made.
+CONNECT_S = 5.0
+#: Seconds for a signature: a thousand times what one takes.
+SIGN_S = 10.0
+#: Seconds for a call that may ask the enclave's sealer, which may ask a cloud that retries.
+SEALER_S = 60.0
+
+_ASKS_SEALER = (Initialize, Import, ImportUnencrypted, Generate, GenerateAndImport)
+
+
+class _Caller:
+    """Hands an answer to a future, unless its owner has left."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: asyncio.Future[Result]) -> None:
+        self.future = future
+
+    def answered(self, result: Result) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def failed(self, error: HostError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class EnclaveConnection(asyncio.Protocol):
+    """A stream to the enclave. Use `connect`; all methods belong to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._line = ReplyLine()
+        self._unsent: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._on_end: Callable[[HostError], None] | None = None
+        self.ended = self._loop.create_future()
+
+    @property
+    def broken(self) -> HostError | None:
+        """Why the connection has ended; None while it is good."""
+        return self._line.broken
+
+    async def ask(self, request: Request) -> Result:
+        """Return the enclave's answer.
+
+        Raises:
+            EnclaveRefused: The enclave said no, or answered something else.
+            EnclaveUnavailable: The connection ended before the answer came.
+        """
+        future: asyncio.Future[Result] = self._loop.create_future()
+        limit_s = SEALER_S if isinstance(request, _ASKS_SEALER) else SIGN_S
+        body = self._line.add(request, _Caller(future), self._loop.time() + limit_s)
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(encode_frame(body))
+        return await future
+
+    def _send(self) -> None:
+        """Write every call that was made in this pass of the event loop, at once."""
+        frames, self._unsent = self._unsent, []
+        if self._transport is None or self._line.broken is not None:
+            return
+        self._transport.write(b"".join(frames))
+        if self._timer is None:
+            self._watch_deadline()
+
+    def _watch_deadline(self) -> None:
+        """Arm one timer for the call at the head; it looks again when it fires, instead of being moved per call."""
+        self._timer = None
+        if (late := self._line.expire(self._loop.time())) is not None:
+            self._end(late)
+        elif (deadline := self._line.next_deadline) is not None:
+            self._timer = self._loop.call_at(deadline, self._watch_deadline)
+
+    def close(self) -> None:
+        """End the connection; what is in flight fails."""
+        self._end(EnclaveUnavailable("the connection to the enclave was closed"))
+
+    def _end(self, reason: HostError) -> None:
+        self._line.end(reason)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            self._transport.abort()
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; called by asyncio."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- what `create_connection` promises
+        self._transport = transport
+        stream = transport.get_extra_info("socket")
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came; called by asyncio."""
+        try:
+            self._line.feed(data)
+        except HostError as error:
+            self._end(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End; called by asyncio."""
+        detail = f": {error}" if error is not None else ""
+        self._end(EnclaveUnavailable(f"the connection to the enclave was lost{detail}"))
+
+
+async def connect(host: str, port: int) -> EnclaveConnection:
+    """Return a new connection to the enclave.
+
+    Raises:
+        EnclaveUnavailable: It cannot be reached.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            _, connection = await loop.create_connection(EnclaveConnection, host, port)
+    except TimeoutError:
+        raise EnclaveUnavailable(f"the enclave at {host}:{port} did not answer within {CONNECT_S:g} s") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EnclaveUnavailable(f"the enclave at {host}:{port} cannot be reached: {reason}") from error
+    return connection

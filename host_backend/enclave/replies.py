@@ -1,0 +1,114 @@
+"""Which answer belongs to which call: they come in the order of the calls. Pure; knows no socket and no clock.
+
+- A call stays in line until its answer came, whether or not its caller still waits: that is what keeps the line right.
+- Any doubt ends the line for good: every call in it fails, and so does every later one.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from enclave_signer.protocol import codec
+from enclave_signer.protocol.errors import ProtocolError, WireError
+from enclave_signer.protocol.framing import FrameDecoder
+from enclave_signer.protocol.messages import Request, Result
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+
+
+class Waiter(Protocol):
+    """Whoever waits for an answer; told at most once, and free not to listen any more."""
+
+    def answered(self, result: Result) -> None:
+        """Take the answer."""
+        ...
+
+    def failed(self, error: HostError) -> None:
+        """Take the reason why there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    request: Request
+    waiter: Waiter
+    deadline: float
+
+
+class ReplyLine:
+    """The calls in flight on one stream."""
+
+    def __init__(self) -> None:
+        self._frames = FrameDecoder()
+        self._calls: deque[_Call] = deque()
+        self._broken: HostError | None = None
+
+    def __len__(self) -> int:
+        """Return how many calls are in flight."""
+        return len(self._calls)
+
+    @property
+    def broken(self) -> HostError | None:
+        """Why the line has ended; None while it has not."""
+        return self._broken
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When the call at the head must be answered; None when none is in flight."""
+        return self._calls[0].deadline if self._calls else None
+
+    def add(self, request: Request, waiter: Waiter, deadline: float) -> bytes:
+        """Put a call in line and return the frame body to send.
+
+        Raises:
+            HostError: The line has ended.
+        """
+        if self._broken is not None:
+            raise self._broken
+        body = codec.encode_request(request)
+        self._calls.append(_Call(request, waiter, deadline))
+        return body
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the enclave and tell the callers whose answers they hold.
+
+        Raises:
+            EnclaveRefused: They are no answers to these calls; the line has ended, close the stream.
+        """
+        self._frames.feed(data)
+        try:
+            while (frame := self._frames.next_frame()) is not None:
+                self._answer(frame)
+        except ProtocolError as error:
+            garbled = EnclaveRefused(f"the enclave's answer is garbled: {error}")
+            self.end(garbled)
+            raise garbled from error
+
+    def _answer(self, frame: bytes) -> None:
+        if not self._calls:
+            raise ProtocolError("an answer came that no call asked for")
+        call = self._calls[0]
+        try:
+            result = codec.decode_reply(call.request, frame)
+        except WireError as error:
+            self._calls.popleft()
+            call.waiter.failed(EnclaveRefused(f"the enclave refused: {error}"))
+            return
+        self._calls.popleft()
+        call.waiter.answered(result)
+
+    def expire(self, now: float) -> EnclaveUnavailable | None:
+        """End the line when the call at its head is late; return the reason if so."""
+        deadline = self.next_deadline
+        if deadline is None or now < deadline:
+            return None
+        late = EnclaveUnavailable("the enclave did not answer in time")
+        self.end(late)
+        return late
+
+    def end(self, reason: HostError) -> None:
+        """Fail every call in flight and every later one; the first reason stays."""
+        if self._broken is not None:
+            return
+        self._broken = reason
+        while self._calls:
+            self._calls.popleft().waiter.failed(reason)

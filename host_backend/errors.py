@@ -1,0 +1,69 @@
+"""What the host refuses or fails at, by what the caller should do; the table of `docs/architecture.md` in code.
+
+Each family carries its HTTP status, its exit code and its log level, so that no room decides these twice.
+Texts: lower case, name the thing and the fix, no secret, no blob.
+"""
+
+import logging
+from typing import ClassVar
+
+
+class HostError(Exception):
+    """Root of everything the host refuses or fails at knowingly."""
+
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+    log_level: ClassVar[int] = logging.ERROR
+
+
+class ConfigError(HostError):
+    """The configuration or the command line is wrong; the text names the place and the fix."""
+
+    exit_code = 2
+
+
+class MalformedRequest(HostError):
+    """The request is not well formed; fix it."""
+
+    http_status = 400
+    exit_code = 2
+    log_level = logging.INFO
+
+
+class PolicyDenied(HostError):
+    """The policy does not allow this; stop, or change the policy."""
+
+    http_status = 403
+    log_level = logging.WARNING
+
+
+class KeyNotFound(HostError):
+    """No vault holds this key; check the configuration."""
+
+    http_status = 404
+    log_level = logging.WARNING
+
+
+class WatermarkRejected(HostError):
+    """Signing this could be a double signature; never retry this level and round."""
+
+    http_status = 409
+    log_level = logging.WARNING
+
+
+class EnclaveRefused(HostError):
+    """The enclave answered, and the answer is no, garbled or wrong; look at the enclave."""
+
+    http_status = 502
+
+
+class EnclaveUnavailable(HostError):
+    """The enclave did not answer in time, or is not ready; retry later."""
+
+    http_status = 503
+
+
+class StoreUnavailable(HostError):
+    """A key or watermark store did not answer, so nothing was signed; look at the disk, retry later."""
+
+    http_status = 503

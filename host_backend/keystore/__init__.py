@@ -1,0 +1,1 @@
+"""Where sealed keys are kept: the port (`base`) and its stores."""

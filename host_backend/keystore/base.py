@@ -1,0 +1,55 @@
+"""The port behind which sealed keys are kept.
+
+- A store keeps what it is given and nothing else: it opens no blob and checks no key against its hash.
+- Keys are only ever added. What is stored stays as it is, and comes back in the order in which it was added.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+#: Largest sealed key: the largest ciphertext that Cloud KMS takes back, and half a frame of the enclave's wire.
+#: Real ones have hundreds of bytes.
+MAX_BLOB_BYTES = 64 * 1024
+#: Longest public-key hash, in characters; real ones have 36 or 37.
+MAX_PKH_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A sealed key under its public-key hash, as stored: whether the two belong together is not known here."""
+
+    pkh: str
+    blob: bytes = field(repr=False)
+
+
+class KeyStore(Protocol):
+    """Sealed keys by public-key hash."""
+
+    async def load(self) -> tuple[StoredKey, ...]:
+        """Read every key, in stored order.
+
+        Returns:
+            All entries; a store written by others may name one hash several times.
+
+        Raises:
+            ConfigError: What is stored is not well formed; the text names the place.
+            StoreUnavailable: The store did not answer.
+        """
+        ...
+
+    async def add(self, key: StoredKey) -> bool:
+        """Store a key durably.
+
+        A caller that is cancelled meanwhile does not know whether the key was stored.
+
+        Args:
+            key: The key; its hash has 1 to `MAX_PKH_CHARS` characters, its blob 1 to `MAX_BLOB_BYTES` bytes.
+
+        Returns:
+            True once it is durable; False when that hash is already stored, durably: then nothing is changed.
+
+        Raises:
+            ConfigError: What is stored is not well formed, or there is no room by the store's own limits.
+            StoreUnavailable: Not known to be stored; look at the storage, then try again.
+        """
+        ...

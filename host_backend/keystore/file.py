@@ -1,0 +1,151 @@
+"""Sealed keys in Signatory's key file.
+
+- A JSON array, indented by 4 spaces, without final newline, mode 0600; an absent or empty file means no keys.
+- Each entry has `public_key_hash` and `encrypted_private_key` (base64). Other members, repeated hashes and the order
+  are kept when the file is rewritten: nothing that someone stored is lost.
+- What is not well formed is refused whole, naming the entry: a file half understood would be rewritten by halves.
+- Adding locks `<file>.lock`, reads again, and replaces the file durably. Signatory takes no lock: never let it add
+  keys to the same file at the same time.
+
+Source: Signatory `pkg/vault/confidentialspace`, storage `file`.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+import math
+from pathlib import Path
+
+from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, write_durably
+from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, StoredKey
+
+#: Largest key file: over ten thousand keys of usual size, read in a fraction of a second.
+MAX_FILE_BYTES = 16 * 1024 * 1024
+#: How long adding waits for another process that is adding: far more than one rewriting takes.
+LOCK_WAIT_S = 10.0
+
+#: An entry as read, with the members we do not know.
+_Entry = dict[str, object]
+
+
+class FileKeyStore:
+    """A `KeyStore` in one file, shared with other processes of ours and readable by Signatory.
+
+    Args:
+        path: The key file. It and its folder are made (0600, 0700) when the first key is added.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock_path = path.with_name(path.name + ".lock")
+
+    async def load(self) -> tuple[StoredKey, ...]:
+        """Read every key; see `KeyStore.load`."""
+        return await asyncio.to_thread(self._load)
+
+    async def add(self, key: StoredKey) -> bool:
+        """Store a key durably; see `KeyStore.add`."""
+        return await asyncio.to_thread(self._add, key)
+
+    def _load(self) -> tuple[StoredKey, ...]:
+        try:
+            return self._parse(self._read())
+        except OSError as error:
+            raise StoreUnavailable(f"key file {self._path} cannot be read: {error}") from error
+
+    def _add(self, key: StoredKey) -> bool:
+        try:
+            create_folder(self._path.parent)
+            with locked(self._lock_path, wait_s=LOCK_WAIT_S):
+                return self._append(key)
+        except (OSError, LockHeld) as error:
+            raise StoreUnavailable(f"key {key.pkh} is not stored in {self._path}: {error}") from error
+
+    def _append(self, key: StoredKey) -> bool:
+        entries = self._read()
+        if any(stored.pkh == key.pkh for stored in self._parse(entries)):
+            # Whoever stored it may have died before this step.
+            fsync_directory(self._path.resolve().parent)
+            return False
+        added: _Entry = {
+            "public_key_hash": key.pkh,
+            "encrypted_private_key": base64.b64encode(key.blob).decode(),
+        }
+        self._stored_key(len(entries), added)
+        data = json.dumps([*entries, added], indent=4).encode()
+        if len(data) > MAX_FILE_BYTES:
+            raise ConfigError(
+                f"key file {self._path} would exceed {MAX_FILE_BYTES} bytes with {key.pkh}: use a second vault"
+            )
+        write_durably(self._path, data)
+        return True
+
+    def _read(self) -> list[object]:
+        """The entries, of any type.
+
+        Raises:
+            ConfigError: Too large, or not a JSON array.
+            OSError: The file exists and cannot be read.
+        """
+        try:
+            with self._path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            return []
+        if len(data) > MAX_FILE_BYTES:
+            raise ConfigError(f"key file {self._path} has more than {MAX_FILE_BYTES} bytes: is it a key file?")
+        if not data.strip():
+            return []
+        try:
+            entries: object = json.loads(
+                data.decode(),
+                object_pairs_hook=_entry_of,
+                parse_float=_finite_number,
+                parse_constant=_finite_number,
+            )
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"key file {self._path} is not JSON: {error}") from error
+        if not isinstance(entries, list):
+            raise ConfigError(f"key file {self._path} is not a JSON array of keys")
+        return entries
+
+    def _parse(self, entries: list[object]) -> tuple[StoredKey, ...]:
+        return tuple(self._stored_key(index, entry) for index, entry in enumerate(entries))
+
+    def _stored_key(self, index: int, entry: object) -> StoredKey:
+        where = f"key file {self._path}, entry {index} (counted from 0)"
+        if not isinstance(entry, dict):
+            raise ConfigError(f"{where}: not an object")
+        pkh = _text(where, entry, "public_key_hash")
+        if not 0 < len(pkh) <= MAX_PKH_CHARS:
+            raise ConfigError(f"{where}: public_key_hash must have 1 to {MAX_PKH_CHARS} characters")
+        try:
+            blob = base64.b64decode(_text(where, entry, "encrypted_private_key"), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ConfigError(f"{where}: encrypted_private_key is not base64") from error
+        if not 0 < len(blob) <= MAX_BLOB_BYTES:
+            raise ConfigError(f"{where}: encrypted_private_key must have 1 to {MAX_BLOB_BYTES} bytes")
+        return StoredKey(pkh, blob)
+
+
+def _text(where: str, entry: _Entry, member: str) -> str:
+    value = entry.get(member)
+    if not isinstance(value, str):
+        raise ConfigError(f"{where}: {member} must be a text")
+    return value
+
+
+def _entry_of(members: list[tuple[str, object]]) -> _Entry:
+    entry = dict(members)
+    if len(entry) != len(members):
+        raise ValueError("an object names one member twice")
+    return entry
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} could not be written back")
+    return number

@@ -1,0 +1,224 @@
+"""Marks in a file of the host's folder: the store of a host that has a disk.
+
+- One process has the file, by an exclusive lock held from `open` to `aclose`; within it one thread has the connection.
+- That thread takes everything that waits as one batch, judges it in order against the stored marks and the batch so
+  far, and writes what advanced. Only then does anyone in the batch get an answer: a repeat of a mark that is being
+  written has waited for it, and many requests share one fsync.
+- After any error of a write its outcome is unknown: the whole batch gets `StoreUnavailable`, the file is closed, and
+  the next request opens and reads it again. If it has by then fallen behind a mark already answered for, nothing is
+  signed any more.
+- What is in the file, and when it is durable: `sqlite_marks`.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Self
+
+from host_backend.errors import HostError, StoreUnavailable, WatermarkRejected
+from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, is_above, judge
+from host_backend.watermark.sqlite_marks import (
+    STORE_NAME,
+    Connect,
+    connect_existing,
+    create,
+    exclusively,
+    open_marks,
+    raise_mark,
+    read_marks,
+    write_marks,
+)
+
+__all__ = ["STORE_NAME", "FileWatermarkStore", "create", "raise_mark", "read_marks"]
+
+#: Requests judged together: more than keys times rights of any baker, and far below what `write_marks` takes at once.
+_MAX_BATCH = 1000
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    key: MarkKey
+    asked: Mark
+    answer: asyncio.Future[Verdict]
+
+
+class FileWatermarkStore:
+    """A `WatermarkStore` in one SQLite file. Get one from `open`; it belongs to the event loop that runs then."""
+
+    def __init__(self, path: Path, max_level_jump: int, connect: Connect) -> None:
+        self._path = path
+        self._max_level_jump = max_level_jump
+        self._connect = connect
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
+        # None ends the thread; nothing is put after it.
+        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        # Only the thread touches these two.
+        self._connection: sqlite3.Connection | None = None
+        self._marks: dict[MarkKey, Mark] = {}
+
+    @classmethod
+    async def open(
+        cls, path: Path, *, max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP, connect: Connect = connect_existing
+    ) -> Self:
+        """Open the store and keep every other process out until `aclose`.
+
+        Args:
+            path: The file that `create` made.
+            max_level_jump: Levels, at least 0, by which one request may pass the stored mark.
+            connect: Another way to get connections: the seam at which tests make a disk fail.
+
+        Raises:
+            ConfigError: No store, not ours, not sound, or another process has it; the text says which.
+            StoreUnavailable: It could not be read or written.
+        """
+        store = cls(path, max_level_jump, connect)
+        # A daemon thread: whatever it answered for is durable, so the process may end at any moment.
+        threading.Thread(target=store._run, name="watermark", daemon=True).start()
+        try:
+            await asyncio.shield(store._opened)
+        except BaseException:
+            await store.aclose()
+            raise
+        return store
+
+    async def advance(self, key: MarkKey, asked: Mark) -> Verdict:
+        """Ask whether a message may be signed; see `WatermarkStore.advance`. Waits as long as the disk does."""
+        if self._closing:
+            raise StoreUnavailable(f"watermark store {self._path} is closed")
+        answer: asyncio.Future[Verdict] = self._loop.create_future()
+        self._requests.put(_Request(key, asked, answer))
+        return await answer
+
+    async def aclose(self) -> None:
+        """Answer those who wait, close the file, let others have it; see `WatermarkStore.aclose`."""
+        if not self._closing:
+            self._closing = True
+            self._requests.put(None)
+        await asyncio.shield(self._ended)
+
+    # In the event loop, called by the thread.
+
+    def _on_opened(self, error: HostError | None) -> None:
+        if self._opened.done():
+            return
+        if error is None:
+            self._opened.set_result(None)
+        else:
+            self._opened.set_exception(error)
+
+    def _on_ended(self) -> None:
+        """Let nobody wait for a thread that has ended, even if a bug ended it."""
+        self._closing = True
+        if not self._opened.done():
+            self._opened.set_exception(
+                StoreUnavailable(f"watermark store {self._path}: its thread failed, see the log")
+            )
+        while not self._requests.empty():
+            request = self._requests.get()
+            if request is not None:
+                _deliver([request], [StoreUnavailable(f"watermark store {self._path} is closed")])
+        self._ended.set_result(None)
+
+    # In the thread.
+
+    def _run(self) -> None:
+        try:
+            with exclusively(self._path):
+                self._connection = self._open()
+                self._loop.call_soon_threadsafe(self._on_opened, None)
+                self._serve()
+                self._close()
+        except HostError as error:
+            self._loop.call_soon_threadsafe(self._on_opened, error)
+        finally:
+            self._loop.call_soon_threadsafe(self._on_ended)
+
+    def _serve(self) -> None:
+        while True:
+            taken = [self._requests.get()]
+            waiting = min(self._requests.qsize(), _MAX_BATCH - 1)
+            taken.extend(self._requests.get() for _ in range(waiting))
+            batch = [request for request in taken if request is not None]
+            if batch:
+                self._loop.call_soon_threadsafe(_deliver, batch, self._answer(batch))
+            if taken[-1] is None:
+                return
+
+    def _answer(self, batch: Sequence[_Request]) -> Sequence[Verdict | HostError]:
+        try:
+            if self._connection is None:
+                self._connection = self._open()
+            outcomes, advanced = self._judge(batch)
+            if advanced:
+                write_marks(self._connection, advanced)
+                self._marks.update(advanced)
+        except Exception as error:
+            # Whatever it was, callers get an answer and the thread lives on.
+            logger.exception("watermark store %s failed; %d requests are not signed", self._path, len(batch))
+            self._close()
+            return [self._unavailable(error) for _ in batch]
+        return outcomes
+
+    def _judge(self, batch: Sequence[_Request]) -> tuple[Sequence[Verdict | HostError], dict[MarkKey, Mark]]:
+        outcomes: list[Verdict | HostError] = []
+        advanced: dict[MarkKey, Mark] = {}
+        for request in batch:
+            stored = advanced.get(request.key) or self._marks.get(request.key)
+            try:
+                verdict = judge(request.key, stored, request.asked, self._max_level_jump)
+            except WatermarkRejected as refusal:
+                outcomes.append(refusal)
+                continue
+            if verdict is Verdict.ADVANCE:
+                advanced[request.key] = request.asked
+            outcomes.append(verdict)
+        return outcomes, advanced
+
+    def _open(self) -> sqlite3.Connection:
+        connection, marks = open_marks(self._path, self._connect)
+        for key, answered in self._marks.items():
+            found = marks.get(key)
+            if found != answered and (found is None or not is_above(found, answered)):
+                connection.close()
+                raise StoreUnavailable(
+                    f"watermark store {self._path} went back: {key} was at {answered} and is at {found or 'nothing'}; "
+                    "stop the host and `enclave-host watermark raise` every mark above what was signed"
+                )
+        self._marks = marks
+        return connection
+
+    def _close(self) -> None:
+        """Close the file, which also brings its log into it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error as error:
+                # Nothing depends on it: what was answered for is durable in the log.
+                logger.warning("watermark store %s did not close well: %s", self._path, error)
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        text = str(error) if isinstance(error, HostError) else f"watermark store {self._path}: {error}"
+        unavailable = StoreUnavailable(text)
+        unavailable.__cause__ = error
+        return unavailable
+
+
+def _deliver(batch: Sequence[_Request], outcomes: Sequence[Verdict | HostError]) -> None:
+    for request, outcome in zip(batch, outcomes, strict=True):
+        if request.answer.done():
+            continue  # its caller left
+        if isinstance(outcome, Verdict):
+            request.answer.set_result(outcome)
+        else:
+            request.answer.set_exception(outcome)

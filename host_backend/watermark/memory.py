@@ -1,0 +1,31 @@
+"""Marks in memory, forgotten at the end: for tests and trial runs, never for a key that bakes."""
+
+from host_backend.errors import StoreUnavailable
+from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, judge
+
+
+class MemoryWatermarkStore:
+    """A `WatermarkStore` that survives nothing.
+
+    Args:
+        max_level_jump: Levels by which one request may pass the stored mark.
+    """
+
+    def __init__(self, max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP) -> None:
+        self._max_level_jump = max_level_jump
+        self._marks: dict[MarkKey, Mark] = {}
+        self._closed = False
+
+    async def advance(self, key: MarkKey, asked: Mark) -> Verdict:
+        """Ask whether a message may be signed; see `WatermarkStore.advance`."""
+        if self._closed:
+            raise StoreUnavailable("the watermark store in memory is closed")
+        verdict = judge(key, self._marks.get(key), asked, self._max_level_jump)
+        if verdict is Verdict.ADVANCE:
+            self._marks[key] = asked
+        return verdict
+
+    async def aclose(self) -> None:
+        """Forget every mark."""
+        self._closed = True
+        self._marks.clear()

@@ -1,0 +1,141 @@
+"""A YAML file as values that know where they stand: every error names the file, the line and the dotted path.
+
+Source: YAML 1.2 through ruamel.yaml, which refuses duplicate keys and reads `no`, `on` and `1:30` as text.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from host_backend.errors import ConfigError
+
+#: A configuration of thousands of keys stays far below.
+MAX_FILE_BYTES = 4 * 1024 * 1024
+
+_TAG = "tag:yaml.org,2002:"
+
+
+class Value:
+    """One value of the file; null when `node` is None, as for an empty file."""
+
+    __slots__ = ("_file", "_node", "path")
+
+    def __init__(self, file: Path, path: str, node: Node | None) -> None:
+        self._file = file
+        self._node = node
+        self.path = path
+
+    def fail(self, problem: str) -> NoReturn:
+        """Raise a ConfigError that names this place."""
+        line = self._node.start_mark.line + 1 if self._node is not None else 1
+        raise ConfigError(f"{self._file}:{line}: {self.path or 'the file'}: {problem}")
+
+    @property
+    def is_null(self) -> bool:
+        """Whether the value is absent or null."""
+        return self._node is None or (isinstance(self._node, ScalarNode) and self._node.tag == f"{_TAG}null")
+
+    def mapping(self) -> dict[str, "Value"]:
+        """Return the entries of a map with text keys."""
+        if self.is_null:
+            return {}
+        if not isinstance(self._node, MappingNode):
+            self.fail("must be a map")
+        entries: dict[str, Value] = {}
+        for key_node, value_node in self._node.value:
+            key = self._key(key_node)
+            path = f"{self.path}.{key}" if self.path else key
+            entry = Value(self._file, path, value_node)
+            if key in entries:
+                Value(self._file, path, key_node).fail("stands here a second time")
+            entries[key] = entry
+        return entries
+
+    def _key(self, node: Node) -> str:
+        if not isinstance(node, ScalarNode) or node.tag == f"{_TAG}merge":
+            Value(self._file, self.path, node).fail("has a key that is not text")
+        return str(node.value)
+
+    def record(self, known: Iterable[str], not_yet: Iterable[str] = ()) -> dict[str, "Value"]:
+        """Return the entries of a map that may only have known fields.
+
+        Args:
+            known: Fields that mean something.
+            not_yet: Fields of Signatory's grammar that this version does not have: an error, as ignoring one could
+                allow what its author meant to forbid.
+        """
+        entries = self.mapping()
+        known, not_yet = tuple(known), tuple(not_yet)
+        for name, entry in entries.items():
+            if name in not_yet:
+                entry.fail(
+                    "this field of Signatory's configuration is not supported yet: remove it to start without it"
+                )
+            if name not in known:
+                near = difflib.get_close_matches(name, (*known, *not_yet), n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+                entry.fail(f"unknown field, {hint}")
+        return entries
+
+    def items(self) -> list["Value"]:
+        """Return the items of a list; null is an empty one."""
+        if self.is_null:
+            return []
+        if not isinstance(self._node, SequenceNode):
+            self.fail("must be a list")
+        return [Value(self._file, f"{self.path}[{index}]", node) for index, node in enumerate(self._node.value)]
+
+    def text(self) -> str:
+        """Return a text that is not empty; numbers are taken as they are written."""
+        if self.is_null or not isinstance(self._node, ScalarNode):
+            self.fail("must be a text")
+        if not self._node.value:
+            self.fail("must not be empty")
+        return str(self._node.value)
+
+    def choice(self, choices: Mapping[str, str]) -> str:
+        """Return one of the texts that are keys of `choices`; a value other than "" says why it cannot be used."""
+        value = self.text()
+        if value not in choices:
+            usable = ", ".join(name for name, problem in choices.items() if not problem)
+            self.fail(f"unknown value {value[:40]!r}, known are {usable}")
+        if problem := choices[value]:
+            self.fail(problem)
+        return value
+
+
+def load_document(file: Path) -> Value:
+    """Return the top value of a YAML file.
+
+    Raises:
+        ConfigError: The file cannot be read, is too large, or is no YAML.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no configuration is")
+    try:
+        node = YAML(typ="safe", pure=True).compose(data)
+    except YAMLError as error:
+        raise ConfigError(f"{file}{_where(error)}: not readable as YAML: {_problem(error)}") from None
+    except RecursionError:
+        raise ConfigError(f"{file}: nested too deeply") from None
+    return Value(file, "", node)
+
+
+def _where(error: YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f":{mark.line + 1}" if mark is not None else ""
+
+
+def _problem(error: YAMLError) -> str:
+    problem = getattr(error, "problem", None)
+    return str(problem or type(error).__name__).partition("\n")[0]

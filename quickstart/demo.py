@@ -1,0 +1,75 @@
+"""`make demo`: signs with all four curves, shows a refused double signature, and ends."""
+
+import asyncio
+import http.client
+import json
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from enclave_signer.curves import curve
+from enclave_signer.protocol.messages import SigningVersion
+from enclave_signer.tezos import parse_public_key, parse_signature
+from host_backend.errors import HostError
+from quickstart.local_signer import LocalSigner, StartFailed, running_signer
+from quickstart.messages import attestation
+
+KEY_TYPES = ("tz1", "tz2", "tz3", "tz4")
+
+
+def ask(url: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+    """Return status and body of one HTTP request."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    try:
+        connection.request(method, path, body=body)
+        response = connection.getresponse()
+        return response.status, response.read().decode().strip()
+    finally:
+        connection.close()
+
+
+def sign_and_verify(signer: LocalSigner, pkh: str) -> None:
+    """Sign one attestation and verify it with the public key that the host names."""
+    message = attestation(1)
+    status, body = ask(signer.url, "POST", f"/keys/{pkh}", json.dumps(message.hex()))
+    if status != 200:
+        raise StartFailed(f"no signature by {pkh}: {status} {body}")
+    signature = parse_signature(json.loads(body)["signature"])
+    _, body = ask(signer.url, "GET", f"/keys/{pkh}")
+    public_key = parse_public_key(json.loads(body)["public_key"])
+    curve(public_key.key_type).parse_public_key(public_key.data).verify(signature, message, SigningVersion.V2)
+    print(f"  {pkh}  {public_key.key_type:<9}  signed and verified")
+
+
+def show_refusal(signer: LocalSigner, pkh: str) -> None:
+    """Ask for another attestation at the same level and show that there is none."""
+    status, body = ask(signer.url, "POST", f"/keys/{pkh}", json.dumps(attestation(1, payload=b"\x23" * 32).hex()))
+    if status != 409:
+        raise StartFailed(f"a double signature was not refused: {status} {body}")
+    print(f"  {pkh}  {status}  {json.loads(body)[0]['msg']}")
+
+
+async def demo() -> None:
+    """Run both programs on a folder of their own and show what they do."""
+    with tempfile.TemporaryDirectory(prefix="enclave-signer-demo-") as folder:
+        print("Starting the enclave and the host, making a key of each curve inside the enclave.")
+        async with running_signer(Path(folder), KEY_TYPES) as signer:
+            print("\nOne attestation, level 1, by each key:")
+            for pkh in signer.keys:
+                await asyncio.to_thread(sign_and_verify, signer, pkh)
+            print("\nAnother attestation of level 1, which would be a double signature:")
+            await asyncio.to_thread(show_refusal, signer, signer.keys[-1])
+    print("\nDone; both programs are stopped and nothing is left behind.")
+
+
+def main() -> None:
+    """Run, or say in words what went wrong."""
+    try:
+        asyncio.run(demo())
+    except (StartFailed, HostError) as error:
+        sys.exit(f"make demo: {error}")
+
+
+if __name__ == "__main__":
+    main()

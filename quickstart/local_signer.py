@@ -1,0 +1,191 @@
+"""The enclave daemon and the host as two processes on loopback, with everything they keep in one folder."""
+
+import asyncio
+import re
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from host_backend.config import load_config
+
+#: Seconds for a program to say that it is ready, or to end.
+PATIENCE_S = 30.0
+VAULT = "enclave"
+#: What the keys of the first look may sign: what a baker's may.
+_POLICY = "{block: , preattestation: , attestation: , attestation_with_dal: }"
+
+
+class StartFailed(Exception):
+    """One of the programs ended, or said nothing; the text shows what it said."""
+
+
+class LocalSigner:
+    """Both programs, their folder and their addresses. Use `running_signer`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_file = folder / "signatory.yaml"
+        self._stack = AsyncExitStack()
+        self._processes: list[Process] = []
+
+    @property
+    def url(self) -> str:
+        """Where clients sign."""
+        return f"http://{load_config(self.config_file).address}"
+
+    @property
+    def utility_url(self) -> str:
+        """Where the state of the host is asked."""
+        return f"http://{load_config(self.config_file).utility_address}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The hashes of the keys that the configuration lists."""
+        return tuple(load_config(self.config_file).policies)
+
+    def write_config(self, keys: Sequence[str], ports: tuple[int, int, int]) -> None:
+        """Write the configuration: the enclave's port, the host's two, and the keys."""
+        enclave_port, port, utility_port = ports
+        lines = [
+            f"base_dir: {self.folder / 'host'}",
+            f"server: {{address: 127.0.0.1:{port}, utility_address: 127.0.0.1:{utility_port}}}",
+            "vaults:",
+            f"  {VAULT}:",
+            "    driver: confidentialspace",
+            f"    config: {{host: 127.0.0.1, port: {enclave_port}}}",
+            "watermark: {driver: file}",
+            "tezos:",
+            *(f"  {pkh}: {{allow: {_POLICY}}}" for pkh in keys),
+        ]
+        self.config_file.write_text("\n".join(lines) + "\n")
+
+    async def start_enclave(self) -> None:
+        """Start the daemon on the port that the configuration names."""
+        port = load_config(self.config_file).vaults[VAULT].enclave.port
+        await self._start(
+            "enclave_signer",
+            ("--listen", f"127.0.0.1:{port}", "--sealing-key", str(self.folder / "sealing.key")),
+            "listening on",
+        )
+
+    async def generate(self, key_type: str) -> str:
+        """Make a key inside the enclave and return its hash."""
+        command = ("-m", "host_backend", "generate", "-c", str(self.config_file), "-v", VAULT, "-t", key_type)
+        process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=PIPE, stderr=PIPE)
+        said, errors = await process.communicate()
+        found = re.search(r"^Public Key Hash:\s+(\S+)$", said.decode(), re.MULTILINE)
+        if process.returncode or found is None:
+            raise StartFailed(f"no key could be made:\n{errors.decode()}")
+        return found[1]
+
+    async def start_host(self) -> None:
+        """Start the host."""
+        await self._start("host_backend", ("serve", "-c", str(self.config_file)), '"HTTP server is listening')
+
+    async def _start(self, module: str, arguments: Sequence[str], ready: str) -> None:
+        process = await self._stack.enter_async_context(_process(module, arguments))
+        self._processes.append(process)
+        log = (self.folder / f"{module}.log").open("ab", buffering=0)
+        self._stack.callback(log.close)
+        said: list[bytes] = []
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while ready.encode() not in (line := await _line(process)):
+                    said.append(line)
+                    log.write(line)
+                    if not line:
+                        raise StartFailed(f"{module} did not start:\n{b''.join(said).decode()}")
+        except TimeoutError:
+            raise StartFailed(f"{module} was not ready within {PATIENCE_S:g} s:\n{b''.join(said).decode()}") from None
+        log.write(line)
+        copying = asyncio.create_task(_copy(process, log))
+        self._stack.callback(copying.cancel)
+
+    async def wait_ended(self) -> None:
+        """Return when one of the programs has ended by itself."""
+        waiting = [asyncio.create_task(process.wait()) for process in self._processes]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def stop(self) -> None:
+        """Stop the host, then the enclave."""
+        await self._stack.aclose()
+
+
+async def _line(process: Process) -> bytes:
+    assert process.stderr is not None  # noqa: S101 -- asked for
+    return await process.stderr.readline()
+
+
+async def _copy(process: Process, log: IO[bytes]) -> None:
+    while line := await _line(process):
+        log.write(line)
+
+
+@asynccontextmanager
+async def _process(module: str, arguments: Sequence[str]) -> AsyncIterator[Process]:
+    # A session of its own, so that Ctrl-C reaches only whoever decides the order of stopping.
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        stderr=PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def free_port(preferred: int) -> int:
+    """Return the preferred port of loopback if it is free, else one that is."""
+    for port in (preferred, 0):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)) as listener:
+            return int(listener.getsockname()[1])
+    raise StartFailed("no port of 127.0.0.1 is free")
+
+
+@asynccontextmanager
+async def running_signer(folder: Path, key_types: Sequence[str]) -> AsyncIterator[LocalSigner]:
+    """Start both programs; on a folder's first use make the keys and the configuration, later keep them.
+
+    Raises:
+        StartFailed: A program did not start; the text shows what it said.
+        ConfigError: The configuration in the folder cannot be used.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    signer = LocalSigner(folder.resolve())
+    try:
+        if signer.config_file.exists():
+            await signer.start_enclave()
+        else:
+            ports = free_port(2000), free_port(6732), free_port(9583)
+            signer.write_config((), ports)
+            try:
+                await signer.start_enclave()
+                signer.write_config([await signer.generate(key_type) for key_type in key_types], ports)
+            except BaseException:
+                signer.config_file.unlink()
+                raise
+        await signer.start_host()
+        yield signer
+    finally:
+        await signer.stop()

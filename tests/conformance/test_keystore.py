@@ -1,0 +1,102 @@
+"""What every `KeyStore` does. A new store joins by one more entry in `STORES`."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from host_backend.errors import ConfigError
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeyStore, StoredKey
+from host_backend.keystore.file import FileKeyStore
+
+#: Opens the same storage each time it is called.
+OpenStore = Callable[[], KeyStore]
+
+STORES: dict[str, Callable[[Path], KeyStore]] = {"file": lambda folder: FileKeyStore(folder / "keys.json")}
+
+FIRST = StoredKey("tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", b"\x00first blob\xff")
+SECOND = StoredKey("tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME", b"second blob")
+
+
+@pytest.fixture(params=STORES.values(), ids=STORES.keys())
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    make: Callable[[Path], KeyStore] = request.param
+    return lambda: make(tmp_path)
+
+
+def load(store: KeyStore) -> tuple[StoredKey, ...]:
+    return asyncio.run(store.load())
+
+
+def add(store: KeyStore, key: StoredKey) -> bool:
+    return asyncio.run(store.add(key))
+
+
+def test_starts_without_keys(open_store: OpenStore) -> None:
+    assert load(open_store()) == ()
+
+
+def test_keys_come_back_in_the_order_of_adding(open_store: OpenStore) -> None:
+    store = open_store()
+    assert add(store, SECOND)
+    assert add(store, FIRST)
+    assert load(store) == load(open_store()) == (SECOND, FIRST)
+
+
+def test_same_hash_is_not_stored_twice(open_store: OpenStore) -> None:
+    store = open_store()
+    assert add(store, FIRST)
+    assert not add(store, FIRST)
+    assert not add(store, StoredKey(FIRST.pkh, b"another blob"))
+    assert load(store) == (FIRST,)
+
+
+def test_two_users_of_one_storage_do_not_lose_each_others_keys(open_store: OpenStore) -> None:
+    one, other = open_store(), open_store()
+    assert load(one) == load(other) == ()
+    assert add(one, FIRST)
+    assert add(other, SECOND)
+    assert not add(one, SECOND)
+    assert load(one) == load(other) == (FIRST, SECOND)
+
+
+def test_concurrent_adding_loses_nothing(open_store: OpenStore) -> None:
+    keys = [StoredKey(f"tz1{number}", b"blob %d" % number) for number in range(12)]
+
+    async def add_all() -> list[bool]:
+        stores = [open_store(), open_store()]
+        return await asyncio.gather(*(stores[index % 2].add(key) for index, key in enumerate(keys * 2)))
+
+    assert sum(asyncio.run(add_all())) == len(keys)
+    assert set(load(open_store())) == set(keys)
+    assert len(load(open_store())) == len(keys)
+
+
+def test_sizes_at_the_limits_are_kept(open_store: OpenStore) -> None:
+    store = open_store()
+    largest = StoredKey("p" * MAX_PKH_CHARS, bytes(MAX_BLOB_BYTES))
+    assert add(store, largest)
+    assert add(store, StoredKey("p", b"\x00"))
+    assert load(store) == (largest, StoredKey("p", b"\x00"))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        StoredKey("", b"blob"),
+        StoredKey("p" * (MAX_PKH_CHARS + 1), b"blob"),
+        StoredKey("tz1", b""),
+        StoredKey("tz1", bytes(MAX_BLOB_BYTES + 1)),
+    ],
+)
+def test_sizes_beyond_the_limits_are_refused_and_nothing_changes(open_store: OpenStore, key: StoredKey) -> None:
+    store = open_store()
+    add(store, FIRST)
+    with pytest.raises(ConfigError, match="must have 1 to"):
+        add(store, key)
+    assert load(store) == (FIRST,)
+
+
+def test_blob_is_never_printed() -> None:
+    assert "first" not in repr(FIRST)

@@ -1,0 +1,130 @@
+"""Real programs as real processes: started, waited for by what they say, stopped."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+#: Seconds for a program to say that it is ready, and to end: far more than either takes.
+PATIENCE_S = 60.0
+
+ROOT = Path(__file__).parents[2]
+
+
+class Program:
+    """A running process whose standard error is kept."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+        )
+        self._lines: list[str] = []
+        self._news = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._news:
+                self._lines.append(line)
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    @property
+    def log(self) -> str:
+        """Everything said on standard error so far."""
+        with self._news:
+            return "".join(self._lines)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Return the first match of a pattern in what the program says; fail when it ends before."""
+
+        def match() -> re.Match[str] | None:
+            return re.search(pattern, "".join(self._lines))
+
+        with self._news:
+            self._news.wait_for(lambda: match() is not None or self._ended, PATIENCE_S)
+            found = match()
+            assert found is not None, f"no {pattern!r} in what the program said:\n{''.join(self._lines)}"
+            return found
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code; everything said is in `log` then."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return code
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the process has in RAM."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def running(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Program]:
+    """Run a program; kill it at the end if it still runs."""
+    program = Program(command, environment)
+    try:
+        yield program
+    finally:
+        if program.process.poll() is None:
+            program.process.kill()
+        program.stop()
+        assert program.process.stderr is not None
+        program.process.stderr.close()
+
+
+class Enclave(Program):
+    """A running daemon and its address."""
+
+    host = "127.0.0.1"
+
+    def ready(self) -> None:
+        self.port = int(self.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.host, self.port
+
+
+@contextmanager
+def running_enclave(*arguments: str, module: str = "tests.doubles.passthrough_enclave") -> Iterator[Enclave]:
+    """Run a daemon on a free port; by default the one that seals nothing."""
+    enclave = Enclave([sys.executable, "-m", module, "--listen", "127.0.0.1:0", *arguments])
+    try:
+        enclave.ready()
+        yield enclave
+    finally:
+        if enclave.process.poll() is None:
+            enclave.process.kill()
+        enclave.stop()
+        assert enclave.process.stderr is not None
+        enclave.process.stderr.close()
+
+
+@contextmanager
+def running_local_enclave(key_file: Path, *arguments: str) -> Iterator[Enclave]:
+    """Run the daemon with the local sealer."""
+    with running_enclave("--sealing-key", str(key_file), *arguments, module="enclave_signer") as enclave:
+        yield enclave

@@ -1,0 +1,201 @@
+"""`FileKeyStore`: Signatory's file, byte for byte, and every way in which a file can be wrong."""
+
+import asyncio
+import base64
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from host_backend.durable import locked
+from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.keystore import file as keystore_file
+from host_backend.keystore.base import MAX_BLOB_BYTES, StoredKey
+from host_backend.keystore.file import MAX_FILE_BYTES, FileKeyStore
+from tests.doubles.small_disk import files_up_to
+
+#: As Signatory writes it.
+SIGNATORY_FILE = b"""[
+    {
+        "public_key_hash": "tz1LggX2HUdvJ1tF4Fvv8fjsrzLeW4Jr9t2Q",
+        "encrypted_private_key": "z+DEj+dTDTq6T1s6mzMHMlFpGoP7waskjbMcQuwrlwM="
+    }
+]"""
+STORED = StoredKey(
+    "tz1LggX2HUdvJ1tF4Fvv8fjsrzLeW4Jr9t2Q",
+    base64.b64decode("z+DEj+dTDTq6T1s6mzMHMlFpGoP7waskjbMcQuwrlwM="),
+)
+OTHER = StoredKey("tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", b"blob")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def load(path: Path) -> tuple[StoredKey, ...]:
+    return asyncio.run(FileKeyStore(path).load())
+
+
+def add(path: Path, key: StoredKey) -> bool:
+    return asyncio.run(FileKeyStore(path).add(key))
+
+
+def entries(path: Path) -> list[dict[str, object]]:
+    content: list[dict[str, object]] = json.loads(path.read_bytes())
+    return content
+
+
+def test_reads_and_writes_signatorys_bytes(path: Path) -> None:
+    assert add(path, STORED)
+    assert path.read_bytes() == SIGNATORY_FILE
+    assert load(path) == (STORED,)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"[]"])
+def test_empty_file_means_no_keys(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    assert load(path) == ()
+    assert add(path, STORED)
+    assert path.read_bytes() == SIGNATORY_FILE
+
+
+def test_loading_makes_nothing(path: Path) -> None:
+    assert load(path.parent / "folder" / "keys.json") == ()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_adding_makes_private_folder_and_file(path: Path) -> None:
+    path = path.parent / "made" / "keys.json"
+    assert add(path, STORED)
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(file.name for file in path.parent.iterdir()) == ["keys.json", "keys.json.lock"]
+
+
+def test_unknown_members_repeated_keys_and_order_survive_adding(path: Path) -> None:
+    entry = json.loads(SIGNATORY_FILE)[0]
+    before = [
+        {**entry, "note": {"ключ": [1, 2.5, None, True, "\ud800"]}},
+        {"encrypted_private_key": "AAAA", "public_key_hash": "tz3"},
+        entry,
+        {**entry, "encrypted_private_key": "AAAA"},
+    ]
+    path.write_text(json.dumps(before))
+    assert load(path) == (STORED, StoredKey("tz3", bytes(3)), STORED, StoredKey(STORED.pkh, bytes(3)))
+    assert not add(path, STORED)
+    assert path.read_text() == json.dumps(before)
+    assert add(path, OTHER)
+    after = entries(path)
+    assert after[:-1] == before
+    assert [list(entry) for entry in after[:-1]] == [list(entry) for entry in before]
+    assert after[-1] == {"public_key_hash": OTHER.pkh, "encrypted_private_key": "YmxvYg=="}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"nonsense", "is not JSON"),
+        (SIGNATORY_FILE[:-1], "is not JSON"),
+        (SIGNATORY_FILE + b"]", "is not JSON"),
+        (b"\xff\xfe[\x00]\x00", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[" + b"9" * 5000 + b"]", "is not JSON"),
+        (b"[NaN]", "could not be written back"),
+        (b"[1e999]", "could not be written back"),
+        (b'[{"a": 1, "a": 1}]', "names one member twice"),
+        (b"null", "is not a JSON array"),
+        (b"{}", "is not a JSON array"),
+        (b'"text"', "is not a JSON array"),
+    ],
+)
+def test_malformed_file_is_refused_and_left_alone(path: Path, content: bytes, reason: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load(path)
+    assert f"key file {path}" in str(caught.value)
+    with pytest.raises(ConfigError, match=reason):
+        add(path, OTHER)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ('"text"', "not an object"),
+        ("null", "not an object"),
+        ("[]", "not an object"),
+        ("{}", "public_key_hash must be a text"),
+        ('{"public_key_hash": 1, "encrypted_private_key": "AAAA"}', "public_key_hash must be a text"),
+        ('{"public_key_hash": "tz1"}', "encrypted_private_key must be a text"),
+        ('{"public_key_hash": "tz1", "encrypted_private_key": null}', "encrypted_private_key must be a text"),
+        ('{"public_key_hash": "", "encrypted_private_key": "AAAA"}', "public_key_hash must have 1 to 64"),
+        ('{"public_key_hash": "tz1", "encrypted_private_key": ""}', "must have 1 to 65536 bytes"),
+        ('{"public_key_hash": "tz1", "encrypted_private_key": "AAA"}', "is not base64"),
+        ('{"public_key_hash": "tz1", "encrypted_private_key": "AA-_"}', "is not base64"),
+        ('{"public_key_hash": "tz1", "encrypted_private_key": "AAAé"}', "is not base64"),
+        ('{"public_key_hash": "tz1", "encrypted_private_key": "AA AA"}', "is not base64"),
+    ],
+)
+def test_malformed_entry_is_refused_by_file_and_index(path: Path, entry: str, reason: str) -> None:
+    good = '{"public_key_hash": "tz1", "encrypted_private_key": "AAAA"}'
+    path.write_text(f"[{good}, {entry}, {good}]")
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"key file {path}, entry 1 (counted from 0): ")
+    with pytest.raises(ConfigError, match=reason):
+        add(path, OTHER)
+
+
+def test_too_large_blob_in_a_file_is_refused(path: Path) -> None:
+    text = base64.b64encode(bytes(MAX_BLOB_BYTES + 1)).decode()
+    path.write_text(json.dumps([{"public_key_hash": "tz1", "encrypted_private_key": text}]))
+    with pytest.raises(ConfigError, match="entry 0"):
+        load(path)
+
+
+def test_too_large_file_is_refused(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(ConfigError, match="is it a key file"):
+        load(path)
+
+
+def test_file_does_not_grow_beyond_its_limit(path: Path) -> None:
+    filling = json.dumps([{"public_key_hash": "tz1", "encrypted_private_key": "AAAA", "note": "n" * MAX_FILE_BYTES}])
+    surplus = len(filling) - MAX_FILE_BYTES
+    path.write_text(filling.replace("n" * surplus, "", 1))
+    assert path.stat().st_size == MAX_FILE_BYTES
+    with pytest.raises(ConfigError, match="would exceed"):
+        add(path, OTHER)
+    assert path.stat().st_size == MAX_FILE_BYTES
+    assert len(load(path)) == 1
+
+
+def test_unreadable_file_is_unavailable(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(StoreUnavailable, match=str(path)):
+        load(path)
+    with pytest.raises(StoreUnavailable, match=str(path)):
+        add(path, OTHER)
+
+
+def test_full_disk_is_unavailable_and_loses_nothing(path: Path) -> None:
+    assert add(path, STORED)
+    with files_up_to(1024), pytest.raises(StoreUnavailable, match="is not stored"):
+        add(path, StoredKey("tz1", bytes(4096)))
+    assert path.read_bytes() == SIGNATORY_FILE
+    assert sorted(file.name for file in path.parent.iterdir()) == ["keys.json", "keys.json.lock"]
+    assert add(path, OTHER)
+
+
+def test_lock_held_too_long_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keystore_file, "LOCK_WAIT_S", 0.0)
+    with (
+        locked(path.with_name("keys.json.lock")),
+        pytest.raises(StoreUnavailable, match=f"in use by process {os.getpid()}"),
+    ):
+        add(path, OTHER)
+    assert not path.exists()
