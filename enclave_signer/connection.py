@@ -43,6 +43,7 @@ class Connection:
         self._frames = FrameDecoder()
         self._scope = trio.CancelScope()
         self._opened = trio.current_time()
+        self._deadline = math.inf
         self._frame_began: float | None = None
         self._waiting = False
         self._stopping = False
@@ -73,7 +74,7 @@ class Connection:
         while not self._stopping:
             frames = self._next_frames()
             if frames:
-                self._scope.deadline = math.inf
+                self._set_deadline(math.inf)
                 answers = await self._answer(frames)
                 await self._write(b"".join(map(encode_frame, answers)))
             elif not await self._read():
@@ -89,7 +90,7 @@ class Connection:
 
     async def _read(self) -> bool:
         """Wait for bytes and take them; return False at the end of the stream."""
-        self._scope.deadline = self._reading_deadline()
+        self._set_deadline(self._reading_deadline())
         self._waiting = True
         await trio.lowlevel.wait_readable(self._stream)
         self._waiting = False
@@ -99,6 +100,11 @@ class Connection:
             return True
         self._frames.feed(data)
         return bool(data)
+
+    def _set_deadline(self, deadline: float) -> None:
+        # Moving a scope's deadline costs as much as decoding a call, and most of the time there is nothing to move.
+        if deadline != self._deadline:
+            self._scope.deadline = self._deadline = deadline
 
     def _reading_deadline(self) -> float:
         if self._frames.pending:
@@ -111,9 +117,8 @@ class Connection:
     async def _write(self, data: bytes) -> None:
         sent = self._send(data)
         if sent == len(data):
-            # One look at the other connections per turn; the next read is another.
             return
-        self._scope.deadline = trio.current_time() + self._limits.write_s
+        self._set_deadline(trio.current_time() + self._limits.write_s)
         view = memoryview(data)[sent:]
         while view:
             await trio.lowlevel.wait_writable(self._stream)

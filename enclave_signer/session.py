@@ -88,13 +88,12 @@ class Session:
             case _:
                 return self._open(request)
 
-    @staticmethod
-    def waits_for_openings(request: Request) -> bool:
+    def waits_for_openings(self, request: Request) -> bool:
         """Whether a call must not begin before the openings ahead of it are finished.
 
-        True for what reads the keychain or the state; openings themselves overlap.
+        True for what reads the keychain or the state; the openings of a READY session overlap.
         """
-        return isinstance(request, Sign | GetPublicKey | ProvePossession | Initialize)
+        return not self.ready or isinstance(request, Sign | GetPublicKey | ProvePossession | Initialize)
 
     @property
     def ready(self) -> bool:

@@ -108,6 +108,8 @@ class _HttpServer(uvicorn.Server):
 
 
 def _http_server(app: "ASGIApp") -> _HttpServer:
+    # It tells of its process id and life cycle at every start; ours say what matters.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     settings = uvicorn.Config(
         app,
         http="httptools",

@@ -64,7 +64,7 @@ class Signer:
         if isinstance(request, ConsensusMessage):
             digest = blake2b(message, digest_size=32).digest()
             mark = Mark(request.level, request.round, digest)
-            await self._watermark.advance(MarkKey(request.chain_id, pkh, request.right), mark)
+            await self._watermark.advance(MarkKey(request.chain_id, pkh, request.kind.right), mark)
         record.marked()
         return await vault.sign_with(key, message, version)
 

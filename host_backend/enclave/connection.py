@@ -7,7 +7,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from typing import cast
 
 from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.protocol.messages import (
@@ -60,8 +60,6 @@ class EnclaveConnection(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._on_end: Callable[[HostError], None] | None = None
-        self.ended = self._loop.create_future()
 
     @property
     def broken(self) -> HostError | None:
@@ -111,13 +109,11 @@ class EnclaveConnection(asyncio.Protocol):
             self._timer = None
         if self._transport is not None:
             self._transport.abort()
-        if not self.ended.done():
-            self.ended.set_result(reason)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; called by asyncio."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- what `create_connection` promises
-        self._transport = transport
+        # uvloop's transport has the interface and not the base class.
+        self._transport = cast("asyncio.Transport", transport)
         stream = transport.get_extra_info("socket")
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

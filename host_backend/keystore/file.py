@@ -23,7 +23,7 @@ from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, StoredKey
 
 #: Largest key file: over ten thousand keys of usual size, read in a fraction of a second.
 MAX_FILE_BYTES = 16 * 1024 * 1024
-#: How long adding waits for another process that is adding: far more than one rewriting takes.
+#: How long adding waits, unless told otherwise: far more than one rewriting takes.
 LOCK_WAIT_S = 10.0
 
 #: An entry as read, with the members we do not know.
@@ -35,10 +35,12 @@ class FileKeyStore:
 
     Args:
         path: The key file. It and its folder are made (0600, 0700) when the first key is added.
+        lock_wait_s: How long adding waits for another process that is adding.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self._path = path
+        self._lock_wait_s = lock_wait_s
         self._lock_path = path.with_name(path.name + ".lock")
 
     async def load(self) -> tuple[StoredKey, ...]:
@@ -58,7 +60,7 @@ class FileKeyStore:
     def _add(self, key: StoredKey) -> bool:
         try:
             create_folder(self._path.parent)
-            with locked(self._lock_path, wait_s=LOCK_WAIT_S):
+            with locked(self._lock_path, wait_s=self._lock_wait_s):
                 return self._append(key)
         except (OSError, LockHeld) as error:
             raise StoreUnavailable(f"key {key.pkh} is not stored in {self._path}: {error}") from error

@@ -106,42 +106,30 @@ class FileWatermarkStore:
             self._requests.put(None)
         await asyncio.shield(self._ended)
 
-    # In the event loop, called by the thread.
-
-    def _on_opened(self, error: HostError | None) -> None:
-        if self._opened.done():
-            return
-        if error is None:
-            self._opened.set_result(None)
-        else:
-            self._opened.set_exception(error)
-
-    def _on_ended(self) -> None:
-        """Let nobody wait for a thread that has ended, even if a bug ended it."""
+    def _on_ended(self, error: HostError | None) -> None:
+        """In the event loop: let nobody wait for a thread that has ended."""
         self._closing = True
-        if not self._opened.done():
-            self._opened.set_exception(
-                StoreUnavailable(f"watermark store {self._path}: its thread failed, see the log")
-            )
-        while not self._requests.empty():
-            request = self._requests.get()
-            if request is not None:
-                _deliver([request], [StoreUnavailable(f"watermark store {self._path} is closed")])
+        if error is not None and not self._opened.done():
+            self._opened.set_exception(error)
         self._ended.set_result(None)
 
-    # In the thread.
+    # What follows runs in the thread.
 
     def _run(self) -> None:
+        failure: HostError | None = None
         try:
             with exclusively(self._path):
                 self._connection = self._open()
-                self._loop.call_soon_threadsafe(self._on_opened, None)
+                self._loop.call_soon_threadsafe(self._opened.set_result, None)
                 self._serve()
                 self._close()
         except HostError as error:
-            self._loop.call_soon_threadsafe(self._on_opened, error)
+            failure = error
+        except Exception:
+            logger.exception("watermark store %s: a bug has ended its thread", self._path)
+            failure = StoreUnavailable(f"watermark store {self._path}: its thread failed, see the log")
         finally:
-            self._loop.call_soon_threadsafe(self._on_ended)
+            self._loop.call_soon_threadsafe(self._on_ended, failure)
 
     def _serve(self) -> None:
         while True:
@@ -198,14 +186,10 @@ class FileWatermarkStore:
         return connection
 
     def _close(self) -> None:
-        """Close the file, which also brings its log into it."""
+        """Close the file, which also brings its log into it; what was answered for is durable either way."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                connection.close()
-            except sqlite3.Error as error:
-                # Nothing depends on it: what was answered for is durable in the log.
-                logger.warning("watermark store %s did not close well: %s", self._path, error)
+            connection.close()
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         text = str(error) if isinstance(error, HostError) else f"watermark store {self._path}: {error}"

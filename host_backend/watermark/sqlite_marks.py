@@ -226,9 +226,8 @@ def _require_durability(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: SQLite gives journal mode {journal_mode} and synchronous {synchronous} where wal and "
             f"{_SYNCHRONOUS_FULL} are needed for marks to survive a power loss: use a local disk"
         )
-    # A file that may only be read is to be known now, not at the first signature.
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("ROLLBACK")
+    # Writes what is there already: a file that cannot be written is to be known now, not at the first signature.
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     busy = _pragma(connection, "wal_checkpoint(TRUNCATE)")
     if busy:
         raise StoreUnavailable(f"{path} is kept busy by another program: find it and stop it")

@@ -19,10 +19,9 @@ FIRST = StoredKey("tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", b"\x00first blob\xff")
 SECOND = StoredKey("tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME", b"second blob")
 
 
-@pytest.fixture(params=STORES.values(), ids=STORES.keys())
+@pytest.fixture(params=STORES)
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    make: Callable[[Path], KeyStore] = request.param
-    return lambda: make(tmp_path)
+    return lambda: STORES[request.param](tmp_path)
 
 
 def load(store: KeyStore) -> tuple[StoredKey, ...]:

@@ -11,7 +11,6 @@ import pytest
 
 from host_backend.durable import locked
 from host_backend.errors import ConfigError, StoreUnavailable
-from host_backend.keystore import file as keystore_file
 from host_backend.keystore.base import MAX_BLOB_BYTES, StoredKey
 from host_backend.keystore.file import MAX_FILE_BYTES, FileKeyStore
 from tests.doubles.small_disk import files_up_to
@@ -191,11 +190,10 @@ def test_full_disk_is_unavailable_and_loses_nothing(path: Path) -> None:
     assert add(path, OTHER)
 
 
-def test_lock_held_too_long_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keystore_file, "LOCK_WAIT_S", 0.0)
+def test_lock_held_too_long_is_unavailable(path: Path) -> None:
     with (
         locked(path.with_name("keys.json.lock")),
         pytest.raises(StoreUnavailable, match=f"in use by process {os.getpid()}"),
     ):
-        add(path, OTHER)
+        asyncio.run(FileKeyStore(path, lock_wait_s=0.0).add(OTHER))
     assert not path.exists()

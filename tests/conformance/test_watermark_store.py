@@ -1,0 +1,211 @@
+"""What every `WatermarkStore` does. A new store joins by one more entry in `STORES`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from enclave_signer.tezos.consensus import Right
+from host_backend.errors import StoreUnavailable, WatermarkRejected
+from host_backend.watermark.base import WatermarkStore
+from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create
+from host_backend.watermark.memory import MemoryWatermarkStore
+from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict
+
+ADVANCE, REPEAT = Verdict.ADVANCE, Verdict.REPEAT
+
+CHAIN = "NetXo5iVw1vBoxM"
+PKH = "tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf"
+KEY = MarkKey(CHAIN, PKH, Right.BLOCK)
+
+Scenario = Callable[[WatermarkStore], Awaitable[None]]
+#: Runs a scenario with a new, empty store.
+Use = Callable[[Scenario], None]
+
+
+async def open_file(folder: Path, max_level_jump: int) -> WatermarkStore:
+    create(folder / STORE_NAME)
+    return await FileWatermarkStore.open(folder / STORE_NAME, max_level_jump=max_level_jump)
+
+
+async def open_memory(folder: Path, max_level_jump: int) -> WatermarkStore:
+    return MemoryWatermarkStore(max_level_jump)
+
+
+STORES = {"file": open_file, "memory": open_memory}
+MAX_LEVEL_JUMP = 100
+
+
+@pytest.fixture(params=STORES)
+def use(request: pytest.FixtureRequest, tmp_path: Path) -> Use:
+    async def run(scenario: Scenario) -> None:
+        store = await STORES[request.param](tmp_path, MAX_LEVEL_JUMP)
+        try:
+            await scenario(store)
+        finally:
+            await store.aclose()
+
+    return lambda scenario: asyncio.run(run(scenario))
+
+
+def mark(level: int, round_: int = 0, message: int = 0) -> Mark:
+    """The mark of one of several messages at a level and round."""
+    return Mark(level, round_, bytes([message, *level.to_bytes(4), *round_.to_bytes(4)]).ljust(32, b"\0"))
+
+
+async def refused(store: WatermarkStore, key: MarkKey, asked: Mark) -> None:
+    with pytest.raises(WatermarkRejected, match=r"^watermark validation failed"):
+        await store.advance(key, asked)
+
+
+def test_marks_move_up_only(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        assert await store.advance(KEY, mark(10, 5)) is ADVANCE
+        assert await store.advance(KEY, mark(10, 5)) is REPEAT
+        await refused(store, KEY, mark(10, 5, message=1))
+        await refused(store, KEY, mark(10, 4))
+        await refused(store, KEY, mark(9, 6))
+        assert await store.advance(KEY, mark(10, 6)) is ADVANCE
+        assert await store.advance(KEY, mark(11, 0)) is ADVANCE
+        assert await store.advance(KEY, mark(11, 0)) is REPEAT
+        await refused(store, KEY, mark(10, 6))
+
+    use(scenario)
+
+
+def test_first_mark_may_be_anywhere_and_zero_is_a_level(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        assert await store.advance(KEY, mark(0)) is ADVANCE
+        assert await store.advance(KEY, mark(0)) is REPEAT
+        await refused(store, KEY, mark(0, message=1))
+        other = MarkKey(CHAIN, "tz2", Right.BLOCK)
+        assert await store.advance(other, mark(2**31 - 1, 2**31 - 1)) is ADVANCE
+        assert await store.advance(other, mark(2**31 - 1, 2**31 - 1)) is REPEAT
+
+    use(scenario)
+
+
+def test_chains_keys_and_rights_do_not_affect_each_other(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        for chain in (CHAIN, "NetXdQprcVkpaWU"):
+            for pkh in (PKH, "tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME"):
+                for right in Right:
+                    key = MarkKey(chain, pkh, right)
+                    assert await store.advance(key, mark(10)) is ADVANCE
+                    await refused(store, key, mark(10, message=1))
+
+    use(scenario)
+
+
+def test_refused_requests_change_nothing(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        assert await store.advance(KEY, mark(10)) is ADVANCE
+        for asked in (mark(9), mark(10, message=1), mark(11 + MAX_LEVEL_JUMP), Mark(-1, 0, b""), Mark(11, -1, b"")):
+            await refused(store, KEY, asked)
+        assert await store.advance(KEY, mark(10)) is REPEAT
+        assert await store.advance(KEY, mark(10, 1)) is ADVANCE
+
+    use(scenario)
+
+
+def test_a_level_outside_the_chain_s_range_is_refused_as_the_first_too(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        for asked in (Mark(-1, 0, b""), Mark(0, -1, b""), Mark(2**31, 0, b""), Mark(0, 2**64, b"")):
+            await refused(store, KEY, asked)
+        assert await store.advance(KEY, mark(0)) is ADVANCE
+
+    use(scenario)
+
+
+def test_largest_jump_is_obeyed(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        assert await store.advance(KEY, mark(DEFAULT_MAX_LEVEL_JUMP)) is ADVANCE
+        with pytest.raises(WatermarkRejected, match="enclave-host watermark raise"):
+            await store.advance(KEY, mark(DEFAULT_MAX_LEVEL_JUMP + MAX_LEVEL_JUMP + 1))
+        assert await store.advance(KEY, mark(DEFAULT_MAX_LEVEL_JUMP + MAX_LEVEL_JUMP)) is ADVANCE
+
+    use(scenario)
+
+
+def test_mark_without_digest_has_no_repeat(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        assert await store.advance(KEY, Mark(10, 0, None)) is ADVANCE
+        await refused(store, KEY, Mark(10, 0, None))
+        await refused(store, KEY, mark(10))
+        assert await store.advance(KEY, mark(10, 1)) is ADVANCE
+
+    use(scenario)
+
+
+def test_of_two_messages_asked_together_one_is_allowed(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        for level in range(20):
+            asked = [mark(level, message=number % 2) for number in range(10)]
+            answers = await asyncio.gather(*(store.advance(KEY, one) for one in asked), return_exceptions=True)
+            allowed = {one.digest for one, answer in zip(asked, answers, strict=True) if isinstance(answer, Verdict)}
+            assert len(allowed) == 1
+            assert answers.count(ADVANCE) == 1
+            assert answers.count(REPEAT) == 4
+            assert sum(isinstance(answer, WatermarkRejected) for answer in answers) == 5
+
+    use(scenario)
+
+
+def test_requests_asked_together_are_judged_in_order(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        asked = [mark(1), mark(2), mark(2), mark(1), mark(2, 1), mark(2), mark(3, message=1), mark(3)]
+        answers = await asyncio.gather(*(store.advance(KEY, one) for one in asked), return_exceptions=True)
+        words = [answer.value if isinstance(answer, Verdict) else type(answer).__name__ for answer in answers]
+        no = "WatermarkRejected"
+        assert words == ["advance", "advance", "repeat", no, "advance", no, "advance", no]
+
+    use(scenario)
+
+
+def test_many_keys_together(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        keys = [MarkKey(CHAIN, f"tz1{number}", right) for number in range(700) for right in Right]
+        for _ in range(2):
+            answers = await asyncio.gather(*(store.advance(key, mark(7)) for key in keys))
+        assert answers == [REPEAT] * len(keys)
+
+    use(scenario)
+
+
+def test_caller_that_leaves_disturbs_nobody(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        tasks = [
+            asyncio.create_task(store.advance(MarkKey(CHAIN, f"tz1{number}", Right.BLOCK), mark(5)))
+            for number in range(20)
+        ]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert answers[1::2] == [ADVANCE] * 10
+        # Whether the mark of one that left has moved, or not: the same message may be asked again.
+        for number in range(20):
+            assert await store.advance(MarkKey(CHAIN, f"tz1{number}", Right.BLOCK), mark(5)) in Verdict
+
+    use(scenario)
+
+
+def test_closed_store_is_unavailable_and_closes_again(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        await store.aclose()
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await store.advance(KEY, mark(1))
+        await asyncio.gather(store.aclose(), store.aclose())
+
+    use(scenario)
+
+
+def test_closing_answers_those_who_wait(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        tasks = [asyncio.create_task(store.advance(KEY, mark(level))) for level in range(20)]
+        await asyncio.sleep(0)
+        await store.aclose()
+        assert await asyncio.gather(*tasks) == [ADVANCE] * 20
+
+    use(scenario)

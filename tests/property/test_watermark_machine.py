@@ -1,0 +1,232 @@
+"""A watermark store under everything at once: it never allows two messages where one is due, nor refuses what is due.
+
+- The model is the law in its own words, and what the store has answered for.
+- After a failed write or a crash the store's marks are unknown to its callers: the model then takes what is found in
+  the file, which must be at or above every mark answered for, and must have been asked for.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from enclave_signer.tezos.consensus import Right
+from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
+from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, raise_mark, read_marks
+from host_backend.watermark.rule import Mark, MarkKey, Verdict
+from tests.doubles.failing_sqlite import FailingSqlite
+
+MAX_LEVEL_JUMP = 6
+KEYS = [MarkKey("NetXo5iVw1vBoxM", pkh, right) for pkh in ("tz1", "tz4") for right in (Right.BLOCK, Right.ATTESTATION)]
+
+Request = tuple[MarkKey, Mark]
+Answer = Verdict | BaseException
+
+
+def digest(level: int, round_: int, message: int) -> bytes:
+    """Differs by message, level and round, as digests do; message 3 lies: the same digest everywhere."""
+    return b"same everywhere" if message == 3 else b"%d %d %d" % (level, round_, message)
+
+
+marks = st.builds(
+    lambda level, round_, message: Mark(level, round_, digest(level, round_, message)),
+    st.integers(-1, 14),
+    st.integers(-1, 2),
+    st.sampled_from([0, 0, 0, 1, 1, 2, 3]),
+)
+requests = st.tuples(st.sampled_from(KEYS), marks)
+batches = st.lists(requests, min_size=1, max_size=12)
+
+
+def lawful(stored: Mark | None, asked: Mark) -> Verdict | None:
+    """What the law says; None is a refusal."""
+    if asked.level < 0 or asked.round < 0:
+        return None
+    if stored is None:
+        return Verdict.ADVANCE
+    if stored.digest is not None and stored.digest == asked.digest:
+        return Verdict.REPEAT if (stored.level, stored.round) == (asked.level, asked.round) else None
+    if asked.level > stored.level + MAX_LEVEL_JUMP:
+        return None
+    if asked.level > stored.level or (asked.level == stored.level and asked.round > stored.round):
+        return Verdict.ADVANCE
+    return None
+
+
+class WatermarkMachine(RuleBasedStateMachine):
+    """One store, opened and lost again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.root = Path(tempfile.mkdtemp(prefix="watermark-machine-"))
+        self.disk = FailingSqlite()
+        self.model: dict[MarkKey, Mark] = {}
+        #: Every message answered for, by its place: at most one each, for ever.
+        self.signed: dict[tuple[MarkKey, int, int], bytes | None] = {}
+        self.crashes = 0
+
+    @initialize()
+    def start(self) -> None:
+        self.path = self.root / STORE_NAME
+        create(self.path)
+        self.open()
+
+    def teardown(self) -> None:
+        self.runner.run(self.store.aclose())
+        self.runner.close()
+        shutil.rmtree(self.root)
+
+    def open(self) -> None:
+        self.store = self.runner.run(
+            FileWatermarkStore.open(self.path, max_level_jump=MAX_LEVEL_JUMP, connect=self.disk.connect)
+        )
+
+    def close(self) -> None:
+        self.runner.run(self.store.aclose())
+
+    # What was answered
+
+    def check_lawful(self, batch: list[Request], answers: list[Answer]) -> None:
+        """Nothing failed, so every answer is known beforehand."""
+        for (key, asked), answer in zip(batch, answers, strict=True):
+            expected = lawful(self.model.get(key), asked)
+            if expected is None:
+                assert isinstance(answer, WatermarkRejected), answer
+            else:
+                assert answer is expected
+            if expected is Verdict.ADVANCE:
+                self.model[key] = asked
+        self.record(batch, answers)
+
+    def record(self, batch: list[Request], answers: list[Answer]) -> None:
+        """Whatever happened, no second message at one place."""
+        for (key, asked), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Verdict):
+                place = (key, asked.level, asked.round)
+                assert self.signed.setdefault(place, asked.digest) == asked.digest
+
+    def adopt(self, asked: list[Request]) -> None:
+        """Take the marks that are in the file, if they can be there."""
+        found = read_marks(self.path)
+        for key in KEYS:
+            signed = [place[1:] for place in self.signed if place[0] == key]
+            if key in found:
+                assert found[key] == self.model.get(key) or (key, found[key]) in asked
+                assert all((found[key].level, found[key].round) >= place for place in signed)
+            else:
+                assert not signed
+        self.model = found
+
+    async def ask(self, batch: list[Request]) -> list[Answer]:
+        return await asyncio.gather(*(self.store.advance(*request) for request in batch), return_exceptions=True)
+
+    # What can happen
+
+    @rule(request=requests)
+    def ask_one(self, request: Request) -> None:
+        self.check_lawful([request], self.runner.run(self.ask([request])))
+
+    @rule(batch=batches)
+    def ask_together(self, batch: list[Request]) -> None:
+        self.check_lawful(batch, self.runner.run(self.ask(batch)))
+
+    @rule(batch=batches, leaving=st.sets(st.integers(0, 11)), turns=st.integers(0, 3))
+    def some_callers_leave(self, batch: list[Request], leaving: set[int], turns: int) -> None:
+        async def scenario() -> list[Answer]:
+            tasks = [asyncio.create_task(self.store.advance(*request)) for request in batch]
+            # All have asked after one turn; the others leave the writer some time.
+            for _ in range(1 + turns):
+                await asyncio.sleep(0)
+            for index in leaving & set(range(len(tasks))):
+                tasks[index].cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        answers = self.runner.run(scenario())
+        for index, (key, asked) in enumerate(batch):
+            expected = lawful(self.model.get(key), asked)
+            if isinstance(answers[index], asyncio.CancelledError):
+                assert index in leaving
+            else:
+                assert answers[index] is expected or isinstance(answers[index], WatermarkRejected)
+                assert isinstance(answers[index], Verdict) == (expected is not None)
+            if expected is Verdict.ADVANCE:
+                self.model[key] = asked
+        self.record(batch, answers)
+
+    @rule()
+    def restart(self) -> None:
+        self.close()
+        assert read_marks(self.path) == self.model
+        self.open()
+
+    @rule(batch=batches, before=st.integers(0, 2), after=st.integers(0, 2), openings=st.integers(0, 2))
+    def disk_fails(self, batch: list[Request], before: int, after: int, openings: int) -> None:
+        self.disk.fail_before, self.disk.fail_after, self.disk.fail_openings = before, after, openings
+        answers = self.runner.run(self.ask(batch))
+        self.disk.fail_before = self.disk.fail_after = self.disk.fail_openings = 0
+        assert all(isinstance(answer, Verdict | WatermarkRejected | StoreUnavailable) for answer in answers)
+        self.record(batch, answers)
+        self.adopt(batch)
+
+    @rule(batch=batches, turns=st.integers(0, 4))
+    def crash(self, batch: list[Request], turns: int) -> None:
+        """Copy the files in the midst of a batch and go on with the copy; what was answered later never was."""
+        self.crashes += 1
+        folder = self.root / f"crash-{self.crashes}"
+        folder.mkdir()
+
+        async def scenario() -> list[Answer]:
+            tasks = [asyncio.create_task(self.store.advance(*request)) for request in batch]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            answered = [task.done() for task in tasks]
+            # The log last: it only grows, and the file changes at a checkpoint only.
+            for name in (STORE_NAME, f"{STORE_NAME}-wal"):
+                shutil.copy(self.path.with_name(name), folder)
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+            return [answer if done else TimeoutError() for answer, done in zip(answers, answered, strict=True)]
+
+        answers = self.runner.run(scenario())
+        self.close()
+        self.path = folder / STORE_NAME
+        self.open()
+        self.record(batch, answers)
+        self.adopt(batch)
+
+    @rule(key=st.sampled_from(KEYS), level=st.integers(0, 20), round_=st.integers(0, 2))
+    def raise_offline(self, key: MarkKey, level: int, round_: int) -> None:
+        self.close()
+        stored = self.model.get(key)
+        higher = stored is None or (level, round_) > (stored.level, stored.round)
+        try:
+            raise_mark(self.path, key, level, round_)
+        except ConfigError:
+            assert not higher
+        else:
+            assert higher
+            self.model[key] = Mark(level, round_, None)
+        assert read_marks(self.path) == self.model
+        self.open()
+
+    @rule(key=st.sampled_from(KEYS))
+    def the_last_message_may_always_be_signed_again(self, key: MarkKey) -> None:
+        stored = self.model.get(key)
+        if stored is not None and stored.digest is not None:
+            other = replace(stored, digest=b"another")
+            batch = [(key, stored), (key, other)]
+            verdict, refusal = self.runner.run(self.ask(batch))
+            assert verdict is Verdict.REPEAT
+            assert isinstance(refusal, WatermarkRejected)
+            self.record(batch, [verdict, refusal])
+
+
+TestWatermarkMachine = WatermarkMachine.TestCase
+TestWatermarkMachine.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
