@@ -78,6 +78,8 @@ def run(config: Config, provider: "SealerProvider") -> None:
     from enclave_signer import curves
     from enclave_signer.server import Server, listen
 
+    if config.slow_bls:
+        curves.install_slow_bls()
     curves.self_test()
     try:
         listener = listen(config.host, config.port)

@@ -49,6 +49,8 @@ class Config:
     sealer: str
     sealing_key: Path | None
     log_level: str
+    #: Sign BLS with py_ecc where libblst cannot be had: 400 times slower, not in constant time.
+    slow_bls: bool = False
     limits: Limits = DEFAULT_LIMITS
 
 
@@ -69,6 +71,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
         sealer=flags.sealer,
         sealing_key=flags.sealing_key,
         log_level=flags.log,
+        slow_bls=flags.slow_bls,
         limits=Limits(max_connections=_positive(flags.max_connections, "--max-connections")),
     )
 
@@ -95,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=DEFAULT_LIMITS.max_connections,
         help="clients at once; more are closed at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--slow-bls", action="store_true", help="sign BLS with py_ecc: not constant time, not for keys of value"
     )
     parser.add_argument("--log", choices=LOG_LEVELS, default="info", help="least level to log (default: %(default)s)")
     parser.add_argument("--version", action="version", version=f"enclave-signer {__version__}")

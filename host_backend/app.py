@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from enclave_signer.curves import CurveError, self_test
 from host_backend.config import Address, Config, VaultConfig
 from host_backend.durable import create_folder
 from host_backend.errors import ConfigError, HostError, StoreUnavailable
@@ -21,7 +22,8 @@ from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
 from host_backend.signer import Signer
 from host_backend.vault import Vault, open_vault
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create
+from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, raise_mark
+from host_backend.watermark.rule import MarkKey
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -81,6 +83,11 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
         if await FileKeyStore(vault.key_file).load():
             return
     await create_watermark_store(config)
+
+
+def raise_watermark(config: Config, key: MarkKey, level: int, round_: int) -> None:
+    """Move one mark up while no host runs; see `raise_mark`."""
+    raise_mark(config.base_dir / STORE_NAME, key, level, round_)
 
 
 @asynccontextmanager
@@ -155,6 +162,7 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     refuse_foreign_marks(config.base_dir)
+    _check_curves()
     async with AsyncExitStack() as stack:
         watermark = await FileWatermarkStore.open(config.base_dir / STORE_NAME)
         stack.push_async_callback(watermark.aclose)
@@ -174,6 +182,18 @@ async def serve(config: Config) -> None:
             for server in servers:
                 server.should_exit = True
     logger.info("stopped")
+
+
+def _check_curves() -> None:
+    """Pass when what verifies signatures gives its known answers here.
+
+    Raises:
+        ConfigError: A library is missing, or not the one it should be.
+    """
+    try:
+        self_test()
+    except CurveError as error:
+        raise ConfigError(f"signatures could not be verified: {error}") from error
 
 
 def _log_listening(name: str, listener: socket.socket) -> None:

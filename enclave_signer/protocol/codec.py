@@ -221,20 +221,16 @@ def _encode_credentials(credentials: Credentials) -> dict[str, str]:
 
 def encode_ok(result: Result) -> bytes:
     """Return the body of the frame that answers a call."""
+    value: dict[str, Item] | None
     match result:
         case Signature(key_type, data) | PublicKey(key_type, data):
-            value: Item = {key_type.value: data}
+            value = {key_type.value: data}
         case None:
             value = None
         case ImportedKey(public_key, handle):
-            imported: dict[str, Item] = {"public_key": {public_key.key_type.value: public_key.data}}
-            imported["handle"] = handle
-            value = imported
+            value = {"public_key": {public_key.key_type.value: public_key.data}, "handle": handle}
         case SealedKey(blob, public_key, handle):
-            value = {
-                "encrypted_private_key": blob,
-                "public_key": {public_key.key_type.value: public_key.data},
-            }
+            value = {"encrypted_private_key": blob, "public_key": {public_key.key_type.value: public_key.data}}
             if handle is not None:
                 value["handle"] = handle
     return cbor.encode({"Ok": value})

@@ -8,7 +8,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from enclave_signer.curves import CurveError, SigningKey, curve
+from enclave_signer.curves import InvalidPrivateKey, SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, SealingRefused
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
 
@@ -69,9 +69,10 @@ async def open_key(sealer: Sealer, blob: bytes) -> SigningKey:
         SealingError: As the sealer says, or `BlobCorrupt` when the key is not the one that the blob names.
     """
     unsealed = await sealer.unseal(blob)
+    key_curve = curve(unsealed.private_key.key_type)
     try:
-        key = curve(unsealed.private_key.key_type).open(unsealed.private_key)
-    except CurveError:
+        key = key_curve.open(unsealed.private_key)
+    except InvalidPrivateKey:
         raise BlobCorrupt("blob corrupt: it holds no valid private key") from None
     if unsealed.named is not None and unsealed.named != key.public_key:
         raise BlobCorrupt("blob corrupt: it holds another key than its header names")

@@ -9,13 +9,12 @@ import click
 
 from enclave_signer.protocol.messages import KeyType, PrivateKey
 from enclave_signer.tezos import Right, TezosError, check_public_key_hash, encode_public_key, parse_secret_key
-from host_backend.app import create_watermark_store_for_first_key, open_configured_vault
+from host_backend.app import create_watermark_store_for_first_key, open_configured_vault, raise_watermark
 from host_backend.config import Config, VaultConfig
 from host_backend.errors import ConfigError, MalformedRequest
 from host_backend.log import fields
 from host_backend.policy import KeyPolicy
 from host_backend.vault import VaultKey
-from host_backend.watermark.file import STORE_NAME, raise_mark
 from host_backend.watermark.rule import MarkKey
 
 logger = logging.getLogger(__name__)
@@ -138,6 +137,6 @@ def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: i
         check_public_key_hash(pkh)
     except TezosError as error:
         raise MalformedRequest(str(error)) from None
-    raise_mark(config.base_dir / STORE_NAME, MarkKey(chain_id, pkh, Right(right)), level, round_)
+    raise_watermark(config, MarkKey(chain_id, pkh, Right(right)), level, round_)
     extra = fields(chain_id=chain_id, pkh=pkh, right=right, lvl=level, round=round_)
     logger.warning("watermark raised", extra=extra)

@@ -1,0 +1,179 @@
+"""What every sealer does alike. The one that seals nothing keeps the same promises but for the secrecy."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from enclave_signer.curves import curve
+from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
+from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, PublicKey
+from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey, open_key, seal_key
+from enclave_signer.sealing.blob import BlobHeader, parse_blob
+from enclave_signer.sealing.local import KEY_BYTES, LocalSealer, load_or_create_key
+from tests.doubles.passthrough_enclave import PassthroughSealer
+
+
+def local() -> LocalSealer:
+    return LocalSealer(bytes(range(KEY_BYTES)))
+
+
+@pytest.fixture(params=[local, PassthroughSealer], ids=["local", "passthrough"])
+def provider(request: pytest.FixtureRequest) -> SealerProvider:
+    make: Callable[[], SealerProvider] = request.param
+    return make()
+
+
+def opened(provider: SealerProvider) -> Sealer:
+    return trio.run(provider.open_sealer, Credentials())
+
+
+@pytest.mark.parametrize("key_type", KeyType)
+def test_a_sealed_key_opens_again(provider: SealerProvider, key_type: KeyType) -> None:
+    sealer = opened(provider)
+    blob, key = trio.run(seal_key, sealer, curve(key_type).generate())
+    again = trio.run(open_key, sealer, blob)
+    assert again.public_key == key.public_key
+    assert len(blob) < 400
+
+
+@pytest.mark.parametrize("blob", [b"", b"\0", b"\xff\xff", b"TKSB", bytes(300)])
+def test_what_is_no_blob_is_corrupt(provider: SealerProvider, blob: bytes) -> None:
+    with pytest.raises(BlobCorrupt):
+        trio.run(open_key, opened(provider), blob)
+
+
+def test_every_truncation_is_refused(provider: SealerProvider) -> None:
+    sealer = opened(provider)
+    blob, _ = trio.run(seal_key, sealer, curve(KeyType.ED25519).generate())
+    for size in range(len(blob)):
+        with pytest.raises(BlobCorrupt):
+            trio.run(open_key, sealer, blob[:size])
+
+
+class TestLocal:
+    """What the header and the authenticated encryption promise beyond that."""
+
+    def sealed(self) -> bytes:
+        blob, _ = trio.run(seal_key, local(), curve(KeyType.ED25519).generate())
+        return blob
+
+    def test_every_flipped_bit_is_refused(self) -> None:
+        blob = self.sealed()
+        for position in range(len(blob) * 8):
+            flipped = bytearray(blob)
+            flipped[position // 8] ^= 1 << position % 8
+            with pytest.raises((BlobCorrupt, SealingRefused)):
+                trio.run(open_key, local(), bytes(flipped))
+
+    def test_every_appended_byte_is_refused(self) -> None:
+        blob = self.sealed()
+        for byte in range(256):
+            with pytest.raises(BlobCorrupt):
+                trio.run(open_key, local(), blob + bytes([byte]))
+
+    def test_a_relabelled_blob_does_not_open(self) -> None:
+        header, _, ciphertext = parse_blob(self.sealed())
+        other = curve(KeyType.ED25519).open(curve(KeyType.ED25519).generate()).public_key
+        relabelled = BlobHeader(header.sealer, header.kek, other).encode() + ciphertext
+        with pytest.raises(BlobCorrupt, match="does not open under the key it names"):
+            trio.run(open_key, local(), relabelled)
+
+    def test_another_key_file_is_refused_by_name(self) -> None:
+        blob = self.sealed()
+        with pytest.raises(SealingRefused, match=r"sealed by local under local:\w+, this enclave has local:\w+"):
+            trio.run(open_key, LocalSealer(bytes(KEY_BYTES)), blob)
+
+    def test_another_format_is_named(self) -> None:
+        blob = bytearray(self.sealed())
+        blob[4] = 2
+        with pytest.raises(BlobCorrupt, match="format 2"):
+            trio.run(open_key, local(), bytes(blob))
+
+    def test_two_blobs_of_one_key_differ(self) -> None:
+        key = curve(KeyType.ED25519).generate()
+        assert trio.run(seal_key, local(), key)[0] != trio.run(seal_key, local(), key)[0]
+
+    def test_repr_names_the_key_and_does_not_show_it(self) -> None:
+        key = bytes(range(KEY_BYTES))
+        shown = repr(LocalSealer(key))
+        assert shown.startswith("LocalSealer(local:")
+        assert key.hex()[:8] not in shown
+
+
+class ForgetfulSealer:
+    """Seals, and opens every blob as another key: an encrypt-only grant, or worse."""
+
+    async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
+        del private_key, public_key
+        return b"sealed"
+
+    async def unseal(self, blob: bytes) -> UnsealedKey:
+        del blob
+        return UnsealedKey(PrivateKey(KeyType.ED25519, b"\7" * 32), None)
+
+
+class EncryptOnlySealer(ForgetfulSealer):
+    """Seals, and may not open."""
+
+    async def unseal(self, blob: bytes) -> UnsealedKey:
+        raise SealingRefused("no right to open")
+
+
+@pytest.mark.parametrize("sealer", [ForgetfulSealer(), EncryptOnlySealer()])
+def test_a_blob_that_does_not_open_as_its_key_is_not_announced(sealer: Sealer) -> None:
+    with pytest.raises(SealingRefused):
+        trio.run(seal_key, sealer, PrivateKey(KeyType.ED25519, b"\1" * 32))
+
+
+def test_a_blob_that_names_another_key_is_corrupt() -> None:
+    class Mislabelled(ForgetfulSealer):
+        async def unseal(self, blob: bytes) -> UnsealedKey:
+            unsealed = await super().unseal(blob)
+            return UnsealedKey(unsealed.private_key, PublicKey(KeyType.ED25519, bytes(32)))
+
+    with pytest.raises(BlobCorrupt, match="another key than its header names"):
+        trio.run(open_key, Mislabelled(), b"sealed")
+
+
+class TestKeyFile:
+    """The file that the local sealer's key stands in."""
+
+    def test_it_is_made_for_its_owner_alone_and_kept(self, tmp_path: Path) -> None:
+        path = tmp_path / "sealing.key"
+        key, made = load_or_create_key(path)
+        assert made
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert load_or_create_key(path) == (key, False)
+        assert [*tmp_path.iterdir()] == [path]
+
+    def test_others_must_not_read_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "sealing.key"
+        load_or_create_key(path)
+        path.chmod(0o640)
+        with pytest.raises(ConfigError, match="chmod 600"):
+            load_or_create_key(path)
+
+    @pytest.mark.parametrize("size", [0, 31, 33])
+    def test_it_has_32_bytes(self, tmp_path: Path, size: int) -> None:
+        path = tmp_path / "sealing.key"
+        path.write_bytes(bytes(size))
+        path.chmod(0o600)
+        with pytest.raises(ConfigError, match="32 bytes"):
+            load_or_create_key(path)
+
+    def test_a_folder_or_a_missing_one_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError):
+            load_or_create_key(tmp_path)
+        with pytest.raises(ConfigError, match="No such file"):
+            load_or_create_key(tmp_path / "missing" / "sealing.key")
+
+    def test_the_command_says_it_in_one_line(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "enclave_signer", "--sealing-key", str(tmp_path)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 2
+        assert ended.stderr.count("\n") == 1
+        assert ended.stderr.startswith("enclave-signer: sealing key file")

@@ -1,0 +1,125 @@
+"""Who may import whom. A room that needs more than it may import is in the wrong place, or holds the wrong thing."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("enclave_signer", "host_backend")
+#: The doors by which the host enters the enclave's package.
+DOORS = ("enclave_signer.protocol", "enclave_signer.tezos", "enclave_signer.curves")
+#: What is pure: no task, no socket, no file, no clock.
+CORE = (
+    "enclave_signer.protocol",
+    "enclave_signer.curves",
+    "enclave_signer.tezos",
+    "enclave_signer.keychain",
+    "enclave_signer.sealing.blob",
+    "host_backend.operations",
+    "host_backend.operation_fields",
+    "host_backend.policy",
+    "host_backend.watermark.rule",
+    "host_backend.enclave.replies",
+)
+IMPURE = {"asyncio", "trio", "socket", "subprocess", "sqlite3", "time", "threading", "uvicorn", "starlette"}
+#: Concrete providers, and who may name them.
+PROVIDERS = {
+    "enclave_signer.sealing.local": {"enclave_signer.__main__"},
+    "host_backend.keystore.file": {"host_backend.app"},
+    "host_backend.watermark.file": {"host_backend.app"},
+    "host_backend.watermark.memory": set[str](),
+    "host_backend.api.routes": {"host_backend.app"},
+}
+
+
+def within(module: str, rooms: tuple[str, ...]) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in rooms)
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            yield name, ast.parse(path.read_text())
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Yield what a module imports, names of packages' attributes included: `from a import b` is `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+IMPORTS = {name: set(imports(tree)) for name, tree in modules()}
+
+
+def test_the_rooms_are_there() -> None:
+    for rooms in (DOORS, CORE, tuple(PROVIDERS)):
+        for room in rooms:
+            assert room in IMPORTS
+
+
+def test_the_enclave_never_imports_the_host() -> None:
+    for name, imported in IMPORTS.items():
+        if within(name, ("enclave_signer",)):
+            assert not [other for other in imported if within(other, ("host_backend", "quickstart", "tests"))], name
+
+
+def test_the_host_enters_by_the_doors() -> None:
+    for name, imported in IMPORTS.items():
+        if within(name, ("host_backend",)):
+            entered = {other for other in imported if within(other, ("enclave_signer",))}
+            assert not {other for other in entered if not within(other, DOORS)} - {"enclave_signer.__version__"}, name
+            assert not [other for other in imported if within(other, ("quickstart", "tests"))], name
+
+
+@pytest.mark.parametrize(
+    ("room", "libraries", "ours"),
+    [
+        ("enclave_signer.protocol", {"cbor2"}, ("enclave_signer.protocol",)),
+        (
+            "enclave_signer.tezos",
+            {"base58"},
+            ("enclave_signer.tezos", "enclave_signer.protocol", "enclave_signer.errors"),
+        ),
+        (
+            "enclave_signer.curves",
+            {"_cffi_backend", "cffi", "coincurve", "cryptography", "eth_typing", "nacl", "py_ecc"},
+            ("enclave_signer.curves", "enclave_signer.protocol", "enclave_signer.errors"),
+        ),
+    ],
+)
+def test_what_a_door_stands_on(room: str, libraries: set[str], ours: tuple[str, ...]) -> None:
+    for name, imported in IMPORTS.items():
+        if within(name, (room,)):
+            for other in imported:
+                library = other.partition(".")[0]
+                allowed = library in sys.stdlib_module_names | libraries or within(other, ours)
+                assert allowed, f"{name} imports {other}"
+
+
+def test_the_core_is_pure() -> None:
+    for name, tree in modules():
+        if within(name, CORE):
+            assert not {other.partition(".")[0] for other in IMPORTS[name]} & IMPURE, name
+            assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)], name
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_concrete_providers_are_named_in_the_composition_root_only(provider: str) -> None:
+    users = {name for name, imported in IMPORTS.items() if any(within(other, (provider,)) for other in imported)}
+    assert users - {provider} == PROVIDERS[provider]
+
+
+def test_nothing_knows_the_command_line_or_http() -> None:
+    for name, imported in IMPORTS.items():
+        if not within(name, ("host_backend.cli", "host_backend.__main__")):
+            assert not [other for other in imported if within(other, ("host_backend.cli", "click"))], name
+        if not within(name, ("host_backend.api", "host_backend.app")):
+            assert not [other for other in imported if within(other, ("starlette", "uvicorn"))], name

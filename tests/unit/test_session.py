@@ -1,0 +1,140 @@
+"""Order of calls, handles, and what work a call turns into."""
+
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from enclave_signer.curves import curve
+from enclave_signer.errors import KeyFault, SealingUnavailable, SessionStateError
+from enclave_signer.protocol.messages import (
+    Credentials,
+    Generate,
+    GenerateAndImport,
+    GetPublicKey,
+    GetPublicKeyFrom,
+    Import,
+    ImportedKey,
+    Initialize,
+    KeyType,
+    ProvePossession,
+    Request,
+    SealedKey,
+    Sign,
+    Signature,
+    SignWith,
+)
+from enclave_signer.sealing.base import Sealer
+from enclave_signer.session import Computation, Opening, Outcome, Session
+from tests.doubles.passthrough_enclave import PassthroughSealer
+
+
+def done(session: Session, request: Request) -> object:
+    """Return the result of a call, with all the work it is."""
+    outcome: Outcome = session.begin(request)
+    if isinstance(outcome, Opening):
+        outcome = trio.run(outcome.run)()
+    return outcome.run() if isinstance(outcome, Computation) else outcome
+
+
+@pytest.fixture
+def new() -> Session:
+    return Session(PassthroughSealer(), max_handles=3)
+
+
+@pytest.fixture
+def ready(new: Session) -> Session:
+    done(new, Initialize(Credentials()))
+    return new
+
+
+CALLS: list[Request] = [
+    Import(b""),
+    Generate(KeyType.BLS),
+    GenerateAndImport(KeyType.BLS),
+    Sign(0, b""),
+    SignWith(b"", b""),
+    GetPublicKey(0),
+    GetPublicKeyFrom(b""),
+    ProvePossession(0),
+]
+
+
+@pytest.mark.parametrize("request_", CALLS, ids=lambda call: type(call).__name__)
+def test_nothing_works_before_initialize(new: Session, request_: Request) -> None:
+    with pytest.raises(SessionStateError, match=r"^uninitialized$"):
+        new.begin(request_)
+    assert new.waits_for_openings(request_)
+
+
+def test_initialize_works_once(ready: Session) -> None:
+    assert ready.ready
+    with pytest.raises(SessionStateError, match=r"^already initialized$"):
+        ready.begin(Initialize(Credentials()))
+
+
+def test_a_failed_initialize_may_be_repeated() -> None:
+    class Failing:
+        name = "failing"
+
+        async def open_sealer(self, credentials: Credentials) -> Sealer:
+            raise SealingUnavailable("no answer")
+
+    session = Session(Failing(), max_handles=1)
+    for _ in range(2):
+        with pytest.raises(SealingUnavailable):
+            done(session, Initialize(Credentials()))
+        assert not session.ready
+
+
+@pytest.mark.parametrize("key_type", KeyType)
+def test_handles_count_up_and_belong_to_the_session(ready: Session, key_type: KeyType) -> None:
+    first = done(ready, GenerateAndImport(key_type))
+    assert isinstance(first, SealedKey)
+    assert first.handle == 0
+    again = done(ready, Import(first.blob))
+    assert again == ImportedKey(first.public_key, 1)
+    assert done(ready, GetPublicKey(1)) == done(ready, GetPublicKeyFrom(first.blob)) == first.public_key
+    other = Session(PassthroughSealer(), max_handles=3)
+    done(other, Initialize(Credentials()))
+    with pytest.raises(KeyFault, match="invalid handle"):
+        other.begin(GetPublicKey(0))
+
+
+def test_generate_keeps_nothing_open(ready: Session) -> None:
+    sealed = done(ready, Generate(KeyType.ED25519))
+    assert isinstance(sealed, SealedKey)
+    assert sealed.handle is None
+    with pytest.raises(KeyFault):
+        ready.begin(GetPublicKey(0))
+
+
+def test_handles_are_limited(ready: Session) -> None:
+    for _ in range(3):
+        done(ready, GenerateAndImport(KeyType.ED25519))
+    with pytest.raises(KeyFault, match="holds 3 keys"):
+        done(ready, GenerateAndImport(KeyType.ED25519))
+
+
+@pytest.mark.parametrize("key_type", KeyType)
+def test_only_slow_signatures_are_worth_another_core(ready: Session, key_type: KeyType) -> None:
+    sealed = done(ready, GenerateAndImport(key_type))
+    assert isinstance(sealed, SealedKey)
+    signed = ready.begin(Sign(0, b"m"))
+    assert isinstance(signed, Computation if curve(key_type).slow else Signature)
+    assert done(ready, SignWith(sealed.blob, b"m")) == done(ready, Sign(0, b"m"))
+
+
+@pytest.mark.parametrize("handle", [-1, 1, 2**64 - 1])
+@pytest.mark.parametrize("call", [GetPublicKey, ProvePossession, lambda handle: Sign(handle, b"m")])
+def test_unknown_handles_are_refused(ready: Session, call: Callable[[int], Request], handle: int) -> None:
+    done(ready, GenerateAndImport(KeyType.BLS))
+    with pytest.raises(KeyFault, match="invalid handle"):
+        ready.begin(call(handle))
+
+
+def test_openings_overlap_and_readers_wait(ready: Session) -> None:
+    for request in CALLS:
+        reads = isinstance(request, Sign | GetPublicKey | ProvePossession)
+        assert ready.waits_for_openings(request) == reads
+    assert ready.waits_for_openings(Initialize(Credentials()))
