@@ -5,6 +5,7 @@ Concrete stores are named only here.
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -17,7 +18,7 @@ import uvicorn
 from enclave_signer.curves import CurveError, self_test
 from host_backend.config import Address, Config, VaultConfig
 from host_backend.durable import create_folder
-from host_backend.errors import ConfigError, HostError, StoreUnavailable
+from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
 from host_backend.signer import Signer
@@ -32,8 +33,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for requests under way at a stop.
 STOP_S = 10
-#: Requests and idle connections at once; a baker has a handful, and each waits for at most a signature.
-MAX_CONNECTIONS = 1024
+#: Client connections at once, per address; a baker has a handful. Both addresses, the enclave and the files stay below
+#: the 1024 file descriptors that a process has by default.
+MAX_CONNECTIONS = 480
 #: Seconds that an idle client connection is kept.
 KEEP_ALIVE_S = 75
 #: Clients that the kernel keeps waiting while the loop is busy.
@@ -49,11 +51,23 @@ def refuse_foreign_marks(base_dir: Path) -> None:
         ConfigError: Signatory's marks are there; signing without them could sign twice.
     """
     for name in SIGNATORY_WATERMARKS:
-        if any((base_dir / name).glob("*.json")):
+        if any(file.endswith(".json") for file in _names(base_dir / name)):
             raise ConfigError(
                 f"{base_dir / name} holds Signatory's watermarks, which this version cannot take over: "
                 "signing without them could sign twice; keep Signatory for these keys, or use another base_dir"
             )
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be read ({error.strerror}), and may hold Signatory's watermarks: let it be read, "
+            "or use another base_dir"
+        ) from error
 
 
 async def create_watermark_store(config: Config) -> None:
@@ -115,18 +129,20 @@ class _HttpServer(uvicorn.Server):
 
 
 def _http_server(app: "ASGIApp") -> _HttpServer:
+    from host_backend.api.limits import LimitedHttp  # noqa: PLC0415 -- other commands need no HTTP
+
     # It tells of its process id and life cycle at every start; ours say what matters.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     settings = uvicorn.Config(
         app,
-        http="httptools",
+        http=LimitedHttp,
         ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
+        limit_concurrency=MAX_CONNECTIONS + 1,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_S,
     )
@@ -218,16 +234,5 @@ def run_serve(config: Config) -> None:
     """
     import uvloop  # noqa: PLC0415 -- other commands do not need it
 
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(config))
-    except* HostError as group:
-        raise _first(group) from None
-
-
-def _first(group: BaseExceptionGroup[HostError]) -> HostError:
-    leaf: BaseException = group
-    while isinstance(leaf, BaseExceptionGroup):
-        leaf = leaf.exceptions[0]
-    assert isinstance(leaf, HostError)  # noqa: S101 -- the group holds nothing else
-    return leaf
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(config))

@@ -11,7 +11,8 @@ from pathlib import Path
 from enclave_signer.protocol.messages import Credentials
 from enclave_signer.tezos import TezosError, check_public_key_hash
 from host_backend.errors import ConfigError
-from host_backend.policy import BALLOT_KINDS, DEFAULT_POLICY, OPERATION_KINDS, REQUEST_KINDS, KeyPolicy
+from host_backend.operations import REQUEST_KINDS
+from host_backend.policy import ALLOWABLE_KINDS, DEFAULT_POLICY, UNREADABLE_KINDS, KeyPolicy
 from host_backend.yaml_document import Value, load_document
 
 DEFAULT_CONFIG_FILE = Path("/etc/signatory.yaml")
@@ -37,6 +38,8 @@ _POLICY_NOT_YET = (
     "allowed_operations",
     "allowed_kinds",
 )
+#: What a name or an address is made of; the resolver itself fails with a bug's error on some other texts.
+_HOST = re.compile(r"(?=.{1,253}\Z)[\w%:-]{1,63}(\.[\w-]{1,63})*\.?", re.ASCII)
 #: Old names of request kinds. Source: Signatory.
 _REQUEST_ALIASES = {"endorsement": "attestation", "preendorsement": "preattestation"}
 
@@ -89,7 +92,7 @@ def load_config(file: Path, base_dir: str | None = None) -> Config:
     warnings: list[str] = []
     folder = _base_dir(top.get("base_dir"), base_dir)
     address, utility_address = _server(top.get("server"))
-    _watermark(top.get("watermark"))
+    _watermark(top.get("watermark"), warnings)
     return Config(
         base_dir=folder,
         address=address,
@@ -133,7 +136,14 @@ def _address(value: Value | None, default: str) -> Address:
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not (host.startswith("[") and host.endswith("]"))):
         _fail(value, "must be host:port, or [IPv6]:port, for example 127.0.0.1:6732")
-    return Address(host.removeprefix("[").removesuffix("]"), _port(value, port))
+    host = host.removeprefix("[").removesuffix("]")
+    return Address(_host(value, host) if host else "", _port(value, port))
+
+
+def _host(value: Value | None, text: str) -> str:
+    if not _HOST.fullmatch(text):
+        _fail(value, f"{text[:40]!r} is no host: it must be a name or an address")
+    return text
 
 
 def _port(value: Value | None, text: str) -> int:
@@ -149,10 +159,12 @@ def _fail(value: Value | None, problem: str) -> None:
     value.fail(problem)
 
 
-def _watermark(value: Value | None) -> None:
+def _watermark(value: Value | None, warnings: list[str]) -> None:
     fields = value.record(("driver", "config")) if value else {}
     if "driver" in fields:
         fields["driver"].choice(_WATERMARK_DRIVERS)
+    if "config" in fields and not fields["config"].is_null:
+        warnings.append(f"{fields['config'].path}: the driver file has nothing to configure; this means nothing")
 
 
 def _vaults(value: Value | None, base_dir: Path) -> dict[str, VaultConfig]:
@@ -179,7 +191,7 @@ def _vault(name: str, value: Value, base_dir: Path) -> VaultConfig:
     port = _port(settings["port"], settings["port"].text()) if "port" in settings else DEFAULT_ENCLAVE_PORT
     return VaultConfig(
         name=name,
-        enclave=Address(settings["host"].text(), port),
+        enclave=Address(_host(settings["host"], settings["host"].text()), port),
         credentials=Credentials(
             wip_provider_path=_optional_text(settings.get("wip_provider_path")),
             encryption_key_path=_optional_text(settings.get("encryption_key_path")),
@@ -221,17 +233,20 @@ def _policy(value: Value, warnings: list[str]) -> KeyPolicy:
         if kind == "pack":
             entry.fail("packed data cannot be signed by this version yet: remove it to start without it")
         if kind not in REQUEST_KINDS:
-            entry.fail(f"invalid request kind `{name}` in `allow` list, known are {', '.join(REQUEST_KINDS)}")
+            known = ", ".join(sorted(REQUEST_KINDS - {"pack"}))
+            entry.fail(f"invalid request kind `{name}` in `allow` list, known are {known}")
         requests.add(kind)
         if kind == "generic":
-            operations = frozenset(_operation(item) for item in entry.items())
+            operations = frozenset(_operation(item, warnings) for item in entry.items())
         elif not entry.is_null:
             warnings.append(f"{entry.path}: only `generic` takes a list; this one means nothing")
     return KeyPolicy(frozenset(requests), operations)
 
 
-def _operation(value: Value) -> str:
+def _operation(value: Value, warnings: list[str]) -> str:
     kind = value.text()
-    if kind not in OPERATION_KINDS and kind not in BALLOT_KINDS:
+    if kind not in ALLOWABLE_KINDS:
         value.fail(f"invalid operation kind `{kind}` in `allow.generic` list")
+    if kind in UNREADABLE_KINDS:
+        warnings.append(f"{value.path}: {kind} cannot be read by this version yet: messages with it are refused")
     return kind

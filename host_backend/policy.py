@@ -7,58 +7,18 @@ from dataclasses import dataclass
 
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import PolicyDenied
-from host_backend.operations import Message, request_kind
-
-#: Kinds of request that a policy may allow; `pack` is one of Signatory's that this version does not have.
-REQUEST_KINDS = ("attestation", "attestation_with_dal", "block", "generic", "preattestation")
-
-#: Kinds of operation that a policy may allow, also those that this version cannot read yet and so refuses.
-#: Source: Signatory's `list-ops`.
-OPERATION_KINDS = frozenset(
-    {
-        "activate_account",
-        "attestations_aggregate",
-        "ballot",
-        "dal_entrapment_evidence",
-        "dal_publish_commitment",
-        "delegation",
-        "double_baking_evidence",
-        "double_consensus_operation_evidence",
-        "drain_delegate",
-        "failing_noop",
-        "finalize_unstake",
-        "increase_paid_storage",
-        "origination",
-        "preattestations_aggregate",
-        "proposals",
-        "register_global_constant",
-        "reveal",
-        "seed_nonce_revelation",
-        "set_delegate_parameters",
-        "set_deposits_limit",
-        "signature_prefix",
-        "smart_rollup_add_messages",
-        "smart_rollup_cement",
-        "smart_rollup_execute_outbox_message",
-        "smart_rollup_originate",
-        "smart_rollup_publish",
-        "smart_rollup_recover_bond",
-        "smart_rollup_refute",
-        "smart_rollup_timeout",
-        "stake",
-        "transaction",
-        "transfer_ticket",
-        "unstake",
-        "update_companion_key",
-        "update_consensus_key",
-        "vdf_revelation",
-        "zk_rollup_origination",
-        "zk_rollup_publish",
-        "zk_rollup_update",
-    }
+from host_backend.operations import (
+    OPERATION_KINDS,
+    UNSUPPORTED_OPERATIONS,
+    Message,
+    request_kind,
 )
-#: `ballot` alone allows all three.
-BALLOT_KINDS = frozenset({"ballot:yay", "ballot:nay", "ballot:pass"})
+
+#: Names of operations that a policy may allow although no message with one can be read yet: those are refused as
+#: malformed, whatever the policy says.
+UNREADABLE_KINDS = frozenset(UNSUPPORTED_OPERATIONS.values())
+#: Names of operations that a policy may allow; `ballot` alone allows all three votes.
+ALLOWABLE_KINDS = OPERATION_KINDS | UNREADABLE_KINDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from enclave_signer.curves import CurveError, VerifyingKey, curve
+from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
 from enclave_signer.protocol.messages import (
     Credentials,
     KeyType,
@@ -103,8 +104,8 @@ class Vault:
         """
         if key.public_key.key_type is KeyType.BLS and version is SigningVersion.V0:
             raise MalformedRequest("version 0 cannot be signed by a tz4 key: use version 1 or 2")
-        if self._client.broken is not None:
-            raise self._client.broken
+        if (broken := self._client.broken) is not None:
+            raise broken
 
     async def restore(self) -> None:
         """Open every stored blob; those that fail are quarantined.
@@ -194,6 +195,8 @@ class Vault:
 
     async def sign_with(self, key: VaultKey, message: bytes, version: SigningVersion) -> Signature:
         """Return a verified signature of a key that is at hand; see `sign`."""
+        if len(message) > MAX_MESSAGE_BYTES:
+            raise MalformedRequest(f"message of {len(message)} bytes, the limit is {MAX_MESSAGE_BYTES}")
         signature = await self._client.sign(key.handle, message, version)
         await self._verify(key, lambda: key.verifying_key.verify(signature, message, version))
         return signature

@@ -59,7 +59,7 @@ class Value:
     def _key(self, node: Node) -> str:
         if not isinstance(node, ScalarNode) or node.tag == f"{_TAG}merge":
             Value(self._file, self.path, node).fail("has a key that is not text")
-        return str(node.value)
+        return _printable(Value(self._file, self.path, node), str(node.value))
 
     def record(self, known: Iterable[str], not_yet: Iterable[str] = ()) -> dict[str, "Value"]:
         """Return the entries of a map that may only have known fields.
@@ -96,7 +96,7 @@ class Value:
             self.fail("must be a text")
         if not self._node.value:
             self.fail("must not be empty")
-        return str(self._node.value)
+        return _printable(self, str(self._node.value))
 
     def choice(self, choices: Mapping[str, str]) -> str:
         """Return one of the texts that are keys of `choices`; a value other than "" says why it cannot be used."""
@@ -107,6 +107,13 @@ class Value:
         if problem := choices[value]:
             self.fail(problem)
         return value
+
+
+def _printable(value: Value, text: str) -> str:
+    # Escapes can put NUL, line feeds and half characters into a text; no name, address or path here has them.
+    if not text.isprintable():
+        value.fail("must not have control characters")
+    return text
 
 
 def load_document(file: Path) -> Value:

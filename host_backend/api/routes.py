@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: The hex of the largest message, its quotes, and white space to spare.
 MAX_BODY_BYTES = 2 * MAX_MESSAGE_BYTES + 1024
+#: Octez sends two: `authentication` and `version`.
+MAX_QUERY_FIELDS = 20
 #: What a client may ask for by `?version=`; anything else means the latest, as in Signatory.
 _VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2}
 _JSON = b"application/json; charset=utf-8"
@@ -127,7 +129,12 @@ def parse_body(body: bytes) -> bytes:
 def _version(query: bytes) -> SigningVersion:
     if not query:
         return SigningVersion.V2
-    values = parse_qs(query.decode("latin-1"), max_num_fields=20).get("version", [""])
+    try:
+        values = parse_qs(query.decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS).get("version", [""])
+    except ValueError:
+        raise MalformedRequest(
+            f"the query has more than {MAX_QUERY_FIELDS} fields, only version means anything"
+        ) from None
     return _VERSIONS.get(values[0], SigningVersion.V2)
 
 
@@ -142,7 +149,7 @@ async def _authorized_keys(_: Request) -> Response:
 
 
 async def _not_found(_: Request, __: Exception) -> Response:
-    return PlainTextResponse("404 page not found\n", 404)
+    return PlainTextResponse("404 page not found\n", 404, {"x-content-type-options": "nosniff"})
 
 
 async def _wrong_method(_: Request, __: Exception) -> Response:
@@ -181,6 +188,9 @@ def utility_app(vaults: Sequence[Vault], stopping: Callable[[], bool]) -> Starle
 
 
 def _app(routes: list[Route]) -> Starlette:
+    for route in routes:
+        # Added by Starlette wherever GET is; Signatory answers 405.
+        (route.methods or set()).discard("HEAD")
     app = Starlette(routes=routes, exception_handlers=_EXCEPTIONS)
     app.router.redirect_slashes = False
     return app

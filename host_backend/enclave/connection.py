@@ -9,7 +9,6 @@ import logging
 import socket
 from typing import cast
 
-from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.protocol.messages import (
     Generate,
     GenerateAndImport,
@@ -54,8 +53,10 @@ class _Caller:
 class EnclaveConnection(asyncio.Protocol):
     """A stream to the enclave. Use `connect`; all methods belong to the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, sign_s: float = SIGN_S, sealer_s: float = SEALER_S) -> None:
         self._loop = asyncio.get_running_loop()
+        self._sign_s = sign_s
+        self._sealer_s = sealer_s
         self._line = ReplyLine()
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
@@ -74,11 +75,11 @@ class EnclaveConnection(asyncio.Protocol):
             EnclaveUnavailable: The connection ended before the answer came.
         """
         future: asyncio.Future[Result] = self._loop.create_future()
-        limit_s = SEALER_S if isinstance(request, _ASKS_SEALER) else SIGN_S
-        body = self._line.add(request, _Caller(future), self._loop.time() + limit_s)
+        limit_s = self._sealer_s if isinstance(request, _ASKS_SEALER) else self._sign_s
+        frame = self._line.add(request, _Caller(future), self._loop.time() + limit_s)
         if not self._unsent:
             self._loop.call_soon(self._send)
-        self._unsent.append(encode_frame(body))
+        self._unsent.append(frame)
         return await future
 
     def _send(self) -> None:
@@ -87,12 +88,18 @@ class EnclaveConnection(asyncio.Protocol):
         if self._transport is None or self._line.broken is not None:
             return
         self._transport.write(b"".join(frames))
-        if self._timer is None:
+        deadline = self._line.next_deadline
+        if self._timer is None or (deadline is not None and deadline < self._timer.when()):
             self._watch_deadline()
 
     def _watch_deadline(self) -> None:
-        """Arm one timer for the call at the head; it looks again when it fires, instead of being moved per call."""
-        self._timer = None
+        """Arm one timer for the call at the head; it looks again when it fires, instead of being moved per call.
+
+        It may be early, never late: it is moved when the head must be answered before it fires.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if (late := self._line.expire(self._loop.time())) is not None:
             self._end(late)
         elif (deadline := self._line.next_deadline) is not None:
@@ -131,8 +138,14 @@ class EnclaveConnection(asyncio.Protocol):
         self._end(EnclaveUnavailable(f"the connection to the enclave was lost{detail}"))
 
 
-async def connect(host: str, port: int) -> EnclaveConnection:
+async def connect(host: str, port: int, *, sign_s: float = SIGN_S, sealer_s: float = SEALER_S) -> EnclaveConnection:
     """Return a new connection to the enclave.
+
+    Args:
+        host: The enclave's address.
+        port: The enclave's port.
+        sign_s: Seconds for a signature.
+        sealer_s: Seconds for a call that may ask the enclave's sealer.
 
     Raises:
         EnclaveUnavailable: It cannot be reached.
@@ -140,7 +153,7 @@ async def connect(host: str, port: int) -> EnclaveConnection:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(CONNECT_S):
-            _, connection = await loop.create_connection(EnclaveConnection, host, port)
+            _, connection = await loop.create_connection(lambda: EnclaveConnection(sign_s, sealer_s), host, port)
     except TimeoutError:
         raise EnclaveUnavailable(f"the enclave at {host}:{port} did not answer within {CONNECT_S:g} s") from None
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.errors import ProtocolError, WireError
-from enclave_signer.protocol.framing import FrameDecoder
+from enclave_signer.protocol.framing import FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Request, Result
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
 
@@ -48,8 +48,8 @@ class ReplyLine:
 
     @property
     def broken(self) -> HostError | None:
-        """Why the line has ended; None while it has not."""
-        return self._broken
+        """Why the line has ended; None while it has not. A new error each time, as a raised one keeps its traceback."""
+        return None if self._broken is None else type(self._broken)(str(self._broken))
 
     @property
     def next_deadline(self) -> float | None:
@@ -57,16 +57,18 @@ class ReplyLine:
         return self._calls[0].deadline if self._calls else None
 
     def add(self, request: Request, waiter: Waiter, deadline: float) -> bytes:
-        """Put a call in line and return the frame body to send.
+        """Put a call in line and return the frame to send.
 
         Raises:
             HostError: The line has ended.
+            ValueError: The call is too large for a frame; nothing was put in line.
         """
-        if self._broken is not None:
-            raise self._broken
-        body = codec.encode_request(request)
+        if (broken := self.broken) is not None:
+            raise broken
+        # Encoded first: a call that is never sent must not stand in line, or every later answer would be another's.
+        frame = encode_frame(codec.encode_request(request))
         self._calls.append(_Call(request, waiter, deadline))
-        return body
+        return frame
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the enclave and tell the callers whose answers they hold.

@@ -1,0 +1,187 @@
+"""Time limits, orderly stop and failures of the daemon: real sockets, a clock that jumps when nothing moves."""
+
+import logging
+import math
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+
+import cbor2
+import pytest
+import trio
+from trio.testing import MockClock
+
+from enclave_signer.config import Limits
+from enclave_signer.protocol.framing import encode_frame
+from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
+from enclave_signer.sealing.base import Sealer, SealerProvider
+from enclave_signer.server import Server, listen
+from tests.doubles.passthrough_enclave import PassthroughSealer
+
+LIMITS = Limits(initialize_s=30, frame_s=10, write_s=7)
+INITIALIZE = encode_frame(cbor2.dumps({"Initialize": {}}))
+GENERATE = encode_frame(cbor2.dumps({"GenerateAndImport": "Bls"}))
+SIGN = encode_frame(cbor2.dumps({"Sign": {"handle": 0, "message": b"m", "version": 2}}))
+OK = encode_frame(cbor2.dumps({"Ok": None}))
+
+
+class SlowSealer(PassthroughSealer):
+    """Takes five seconds to seal."""
+
+    async def open_sealer(self, credentials: Credentials) -> Sealer:
+        del credentials
+        return self
+
+    async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
+        await trio.sleep(5)
+        return await super().seal(private_key, public_key)
+
+
+class BrokenSealer(PassthroughSealer):
+    """Has a bug."""
+
+    async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
+        raise ZeroDivisionError("a bug")
+
+
+class World:
+    """A serving daemon, and the clients that a test opens."""
+
+    def __init__(self, server: Server, port: int, streams: AsyncExitStack) -> None:
+        self.server = server
+        self.port = port
+        self._streams = streams
+
+    async def connect(self, *, initialize: bool = True) -> trio.SocketStream:
+        stream = await self._streams.enter_async_context(await trio.open_tcp_stream("127.0.0.1", self.port))
+        if initialize:
+            await stream.send_all(INITIALIZE)
+            assert await receive(stream) == {"Ok": None}
+        return stream
+
+
+async def exactly(stream: trio.SocketStream, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = await stream.receive_some(size - len(data))
+        assert part, "the daemon closed the connection"
+        data += part
+    return data
+
+
+async def receive(stream: trio.SocketStream) -> object:
+    head = await exactly(stream, 4)
+    return cbor2.loads(await exactly(stream, int.from_bytes(head, "big")))
+
+
+def run(main: Callable[[World], Awaitable[None]], provider: SealerProvider | None = None) -> None:
+    async def serve() -> None:
+        listener = listen("127.0.0.1", 0)
+        server = Server(listener, provider or PassthroughSealer(), LIMITS)
+        async with trio.open_nursery() as nursery, AsyncExitStack() as streams:
+            nursery.start_soon(server.serve)
+            await main(World(server, listener.getsockname()[1], streams))
+            server.stop()
+
+    # The clock jumps only when nothing has moved for this long in real time: loopback is far faster.
+    trio.run(serve, clock=MockClock(autojump_threshold=0.2))
+
+
+def test_a_stranger_that_does_not_initialize_is_closed() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect(initialize=False)
+        started = trio.current_time()
+        # Being busy without Initialize does not help.
+        await stream.send_all(SIGN)
+        assert await receive(stream) == {"Err": {"message": "uninitialized", "source": None}}
+        assert await stream.receive_some(1) == b""
+        assert trio.current_time() - started == pytest.approx(30, abs=1)
+
+    run(main)
+
+
+def test_an_initialized_idle_connection_is_kept() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        await trio.sleep(80_000)
+        await stream.send_all(GENERATE)
+        assert "Ok" in str(await receive(stream))
+
+    run(main)
+
+
+def test_the_clock_of_a_frame_is_not_moved_by_its_bytes() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        started = trio.current_time()
+        sent = 0
+        with suppress(trio.BrokenResourceError):
+            for byte in SIGN:
+                await stream.send_all(bytes([byte]))
+                sent += 1
+                await trio.sleep(3)
+        assert sent < len(SIGN)
+        assert 9 < trio.current_time() - started < 20
+
+    run(main)
+
+
+def test_a_client_that_does_not_take_its_answers_is_closed() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        started = trio.current_time()
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(SIGN * 1000)
+        assert trio.current_time() - started >= 7
+
+    run(main)
+
+
+def test_a_stop_answers_what_was_read_and_closes_the_rest() -> None:
+    async def main(world: World) -> None:
+        idle = await world.connect()
+        busy = await world.connect()
+        await busy.send_all(GENERATE)
+        with trio.move_on_after(1):
+            await trio.sleep(math.inf)
+        world.server.stop()
+        assert "Ok" in str(await receive(busy))
+        assert await busy.receive_some(1) == b""
+        assert await idle.receive_some(1) == b""
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await world.connect()
+
+    run(main, SlowSealer())
+
+
+def test_a_slow_sealer_delays_no_other_connection() -> None:
+    async def main(world: World) -> None:
+        signing, sealing = await world.connect(), await world.connect()
+        await signing.send_all(GENERATE)
+        assert "Ok" in str(await receive(signing))
+        await sealing.send_all(GENERATE * 3)
+        started = trio.current_time()
+        for _ in range(50):
+            await signing.send_all(SIGN)
+            assert "Ok" in str(await receive(signing))
+        assert trio.current_time() == started
+        for _ in range(3):
+            assert "Ok" in str(await receive(sealing))
+        # Three seals side by side.
+        assert trio.current_time() - started == pytest.approx(5)
+
+    run(main, SlowSealer())
+
+
+def test_a_bug_is_logged_and_answered_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        await stream.send_all(GENERATE + SIGN)
+        assert await receive(stream) == {"Err": {"message": "internal error: the daemon's log has it", "source": None}}
+        assert "invalid handle" in str(await receive(stream))
+
+    with caplog.at_level(logging.ERROR):
+        run(main, BrokenSealer())
+    assert "ZeroDivisionError" in caplog.text
