@@ -5,11 +5,10 @@ Concrete stores are named only here.
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,7 @@ def refuse_foreign_marks(base_dir: Path) -> None:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return os.listdir(folder)
+        return [file.name for file in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -174,15 +173,17 @@ async def serve(config: Config) -> None:
     """
     from host_backend.api.routes import signing_app, utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     refuse_foreign_marks(config.base_dir)
     _check_curves()
+    stop = asyncio.Event()
     async with AsyncExitStack() as stack:
-        watermark = await FileWatermarkStore.open(config.base_dir / STORE_NAME)
-        stack.push_async_callback(watermark.aclose)
-        vaults = [await stack.enter_async_context(open_configured_vault(vault)) for vault in config.vaults.values()]
+        async with _until_signal(stop):
+            watermark = await FileWatermarkStore.open(config.base_dir / STORE_NAME)
+            stack.push_async_callback(watermark.aclose)
+            vaults = [await stack.enter_async_context(open_configured_vault(vault)) for vault in config.vaults.values()]
+        if stop.is_set():
+            logger.info("stopped before it was ready")
+            return
         signer = Signer(config.policies, vaults, watermark)
         _log_keys(config, vaults)
         utility = stack.enter_context(bind(config.utility_address))
@@ -210,6 +211,28 @@ def _check_curves() -> None:
         self_test()
     except CurveError as error:
         raise ConfigError(f"signatures could not be verified: {error}") from error
+
+
+@asynccontextmanager
+async def _until_signal(stop: asyncio.Event) -> AsyncIterator[None]:
+    """Set `stop` at SIGINT and SIGTERM from now on, and abandon what is inside: an enclave may never answer."""
+    loop = asyncio.get_running_loop()
+    limit = asyncio.timeout(None)
+
+    def on_signal() -> None:
+        stop.set()
+        # An error once what is inside has ended.
+        with suppress(RuntimeError):
+            limit.reschedule(loop.time())
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
 
 
 def _log_listening(name: str, listener: socket.socket) -> None:

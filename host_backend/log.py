@@ -49,7 +49,11 @@ class TextFormatter(logging.Formatter):
         """Return the record as one line."""
         time, level = _head(record)
         line = f'time="{time}" level={level} msg={_quoted(record.getMessage(), always=True)}'
-        return line + "".join(f" {name}={_quoted(str(value))}" for name, value in _entries(record).items())
+        return line + "".join(f" {name}={_quoted(_plain(value))}" for name, value in _entries(record).items())
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _quoted(text: str, *, always: bool = False) -> str:

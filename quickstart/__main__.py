@@ -15,12 +15,11 @@ STATE = Path(".state")
 
 async def run(folder: Path) -> int:
     """Run until a signal, or until a program ends; return the exit code."""
-    first = not (folder / "signatory.yaml").exists()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running_signer(folder, ["tz4"]) as signer:
-        introduce(signer, first=first)
+        introduce(signer)
         ended = asyncio.create_task(signer.wait_ended())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -32,13 +31,15 @@ async def run(folder: Path) -> int:
     return code
 
 
-def introduce(signer: LocalSigner, *, first: bool) -> None:
+def introduce(signer: LocalSigner) -> None:
     """Say what was done, and how to sign."""
     (pkh, *_) = signer.keys
     body = json.dumps(attestation(1).hex())
     print(f"enclave   holds the keys; they are sealed by {signer.folder / 'sealing.key'}: fine for a laptop only")
     print(f"host      {signer.url}   health: {signer.utility_url}/healthz")
-    print(f"key       {pkh} ({'generated inside the enclave just now' if first else 'kept from an earlier run'})")
+    print(
+        f"key       {pkh} ({'generated inside the enclave just now' if signer.first_run else 'kept from an earlier run'})"
+    )
     print(f"files     {signer.folder} (configuration, sealed keys, watermarks, logs)")
     print("\nSign an attestation:\n")
     print(f"    curl -d '{body}' {signer.url}/keys/{pkh}\n")

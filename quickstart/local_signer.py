@@ -29,6 +29,7 @@ class LocalSigner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config_file = folder / "signatory.yaml"
+        self.first_run = False
         self._stack = AsyncExitStack()
         self._processes: list[Process] = []
 
@@ -87,10 +88,9 @@ class LocalSigner:
         await self._start("host_backend", ("serve", "-c", str(self.config_file)), '"HTTP server is listening')
 
     async def _start(self, module: str, arguments: Sequence[str], ready: str) -> None:
-        process = await self._stack.enter_async_context(_process(module, arguments))
+        log = self._stack.enter_context((self.folder / f"{module}.log").open("ab", buffering=0))
+        process = await self._stack.enter_async_context(_process(module, arguments, log))
         self._processes.append(process)
-        log = (self.folder / f"{module}.log").open("ab", buffering=0)
-        self._stack.callback(log.close)
         said: list[bytes] = []
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -102,8 +102,7 @@ class LocalSigner:
         except TimeoutError:
             raise StartFailed(f"{module} was not ready within {PATIENCE_S:g} s:\n{b''.join(said).decode()}") from None
         log.write(line)
-        copying = asyncio.create_task(_copy(process, log))
-        self._stack.callback(copying.cancel)
+        self._stack.push_async_callback(_cancel, asyncio.create_task(_copy(process, log)))
 
     async def wait_ended(self) -> None:
         """Return when one of the programs has ended by itself."""
@@ -129,8 +128,13 @@ async def _copy(process: Process, log: IO[bytes]) -> None:
         log.write(line)
 
 
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
 @asynccontextmanager
-async def _process(module: str, arguments: Sequence[str]) -> AsyncIterator[Process]:
+async def _process(module: str, arguments: Sequence[str], log: IO[bytes]) -> AsyncIterator[Process]:
     # A session of its own, so that Ctrl-C reaches only whoever decides the order of stopping.
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -149,6 +153,7 @@ async def _process(module: str, arguments: Sequence[str]) -> AsyncIterator[Proce
             process.terminate()
         try:
             async with asyncio.timeout(PATIENCE_S):
+                await _copy(process, log)
                 await process.wait()
         except TimeoutError:
             process.kill()
@@ -174,9 +179,11 @@ async def running_signer(folder: Path, key_types: Sequence[str]) -> AsyncIterato
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer = LocalSigner(folder.resolve())
     try:
-        if signer.config_file.exists():
+        # A first run that was killed may have left a configuration without keys.
+        if signer.config_file.exists() and signer.keys:
             await signer.start_enclave()
         else:
+            signer.first_run = True
             ports = free_port(2000), free_port(6732), free_port(9583)
             signer.write_config((), ports)
             try:

@@ -8,7 +8,15 @@ from pathlib import Path
 import click
 
 from enclave_signer.protocol.messages import KeyType, PrivateKey
-from enclave_signer.tezos import Right, TezosError, check_public_key_hash, encode_public_key, parse_secret_key
+from enclave_signer.tezos import (
+    Family,
+    Right,
+    TezosError,
+    check_public_key_hash,
+    decode,
+    encode_public_key,
+    parse_secret_key,
+)
 from host_backend.app import create_watermark_store_for_first_key, open_configured_vault, raise_watermark
 from host_backend.config import Config, VaultConfig
 from host_backend.errors import ConfigError, MalformedRequest
@@ -22,7 +30,7 @@ logger = logging.getLogger(__name__)
 #: Signatory's name for the kind of vault, where it shows one.
 VAULT_KIND = "ConfidentialSpace"
 #: The longest secret key has 98 characters; a file may have blank lines around it.
-MAX_SECRET_FILE_CHARS = 4096
+MAX_SECRET_FILE_BYTES = 4096
 _LABEL_COLUMNS = 27
 
 
@@ -68,8 +76,8 @@ async def generate_keys(config: Config, vault_config: VaultConfig, key_type: Key
     Raises:
         HostError: A key could not be made or stored; the ones printed before are there.
     """
-    await create_watermark_store_for_first_key(config)
     async with open_configured_vault(vault_config) as vault:
+        await create_watermark_store_for_first_key(config)
         for _ in range(count):
             key = await vault.generate(key_type)
             click.echo(describe(key, config.policies.get(key.pkh)), nl=False)
@@ -84,25 +92,42 @@ def read_secret_keys(arguments: Sequence[str], source: Path | None) -> list[Priv
     if source is not None:
         texts = [_read_file(source)]
     elif list(arguments) == ["-"]:
-        texts = [sys.stdin.read(MAX_SECRET_FILE_CHARS + 1)]
+        texts = [_read_standard_input()]
     elif arguments:
         logger.warning("a secret key on the command line can be seen by others: use the prompt, --from FILE, or -")
         texts = list(arguments)
     else:
-        texts = [click.prompt("Enter the secret key", hide_input=True, err=True)]
+        texts = [_ask()]
     return [_parse(text, index) for index, text in enumerate(texts)]
 
 
 def _read_file(source: Path) -> str:
     if str(source) == "-":
-        return sys.stdin.read(MAX_SECRET_FILE_CHARS + 1)
+        return _read_standard_input()
     try:
-        with source.open(encoding="ascii") as file:
-            return file.read(MAX_SECRET_FILE_CHARS + 1)
-    except UnicodeDecodeError:
-        raise MalformedRequest(f"{source} holds no base58 secret key") from None
+        with source.open("rb") as file:
+            return _text(file.read(MAX_SECRET_FILE_BYTES + 1), str(source))
     except OSError as error:
         raise ConfigError(f"{source} cannot be read: {error.strerror}") from error
+
+
+def _read_standard_input() -> str:
+    return _text(sys.stdin.buffer.read(MAX_SECRET_FILE_BYTES + 1), "standard input")
+
+
+def _text(data: bytes, source: str) -> str:
+    try:
+        return data.decode("ascii")
+    except UnicodeDecodeError:
+        # Its text would tell a byte of what may be a key.
+        raise MalformedRequest(f"{source} holds no base58 secret key") from None
+
+
+def _ask() -> str:
+    if not sys.stdin.isatty():
+        raise ConfigError("no terminal to ask for the secret key: use --from FILE, or - for standard input")
+    text: str = click.prompt("Enter the secret key", hide_input=True, err=True)
+    return text
 
 
 def _parse(text: str, index: int) -> PrivateKey:
@@ -119,8 +144,8 @@ async def import_secret_keys(config: Config, vault_config: VaultConfig, keys: Se
     Raises:
         HostError: At the first key that could not be; the ones logged as imported are there.
     """
-    await create_watermark_store_for_first_key(config)
     async with open_configured_vault(vault_config) as vault:
+        await create_watermark_store_for_first_key(config)
         for private_key in keys:
             logger.info("Requesting import operation", extra=fields(vault=VAULT_KIND))
             key = await vault.import_key(private_key)
@@ -134,8 +159,10 @@ def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: i
         HostError: The mark stays as it is; the text says why.
     """
     try:
+        decode(chain_id, Family.CHAIN_ID)
         check_public_key_hash(pkh)
     except TezosError as error:
+        # A mark for a chain or key that does not exist would protect nothing.
         raise MalformedRequest(str(error)) from None
     raise_watermark(config, MarkKey(chain_id, pkh, Right(right)), level, round_)
     extra = fields(chain_id=chain_id, pkh=pkh, right=right, lvl=level, round=round_)

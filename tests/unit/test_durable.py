@@ -58,6 +58,23 @@ def test_replacing_makes_a_new_file(tmp_path: Path) -> None:
         assert reader.read() == b"old content"
 
 
+def test_content_is_on_disk_before_its_name_and_the_name_before_returning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    fsync = os.fsync
+    seen: list[tuple[bool, bytes]] = []
+
+    def recording(descriptor: int) -> None:
+        seen.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.read_bytes()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    write_durably(path, b"new")
+    assert seen == [(False, b"old"), (True, b"new")]
+
+
 def test_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     target = tmp_path / "volume" / "file"
     target.parent.mkdir()

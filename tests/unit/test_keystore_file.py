@@ -93,6 +93,15 @@ def test_unknown_members_repeated_keys_and_order_survive_adding(path: Path) -> N
     assert after[-1] == {"public_key_hash": OTHER.pkh, "encrypted_private_key": "YmxvYg=="}
 
 
+def test_key_found_stored_is_durable_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stored it may have died between renaming the file and the fsync of the folder."""
+    add(path, STORED)
+    folders: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: folders.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
+    assert not add(path, STORED)
+    assert folders == [True]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -1,0 +1,166 @@
+"""The host as real processes: `serve`, and commands that end, each on a configuration made for it."""
+
+import http.client
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.doubles.known_keys import KnownKey
+from tests.doubles.processes import PATIENCE_S, ROOT, Program
+
+VAULT = "enclave"
+#: What `write_config` calls a configuration, and where the host keeps its files, both in the folder it is given.
+CONFIG_NAME = "signatory.yaml"
+BASE_NAME = "host"
+#: A policy that allows every kind of consensus message, and transactions.
+BAKER = "{allow: {block: , preattestation: , attestation: , attestation_with_dal: , generic: [transaction]}}"
+
+
+def write_config(
+    folder: Path, enclave_port: int, tezos: Mapping[str, str] | None = None, *, more: Sequence[str] = ()
+) -> Path:
+    """Write a configuration with free ports, one vault, and policies by public-key hash; return its path."""
+    lines = [
+        f"base_dir: {folder / BASE_NAME}",
+        "server: {address: '127.0.0.1:0', utility_address: '127.0.0.1:0'}",
+        "vaults:",
+        f"  {VAULT}: {{driver: confidentialspace, config: {{host: 127.0.0.1, port: {enclave_port}}}}}",
+        "tezos:",
+        *(f"  {pkh}: {policy}" for pkh, policy in (tezos or {}).items()),
+        *more,
+    ]
+    path = folder / CONFIG_NAME
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def key_file(config: Path) -> Path:
+    return config.parent / BASE_NAME / "confidential_space_keys.json"
+
+
+def stored_hashes(config: Path) -> list[str]:
+    """Return the hashes in the key file, in order; none when there is no file."""
+    path = key_file(config)
+    return [entry["public_key_hash"] for entry in json.loads(path.read_text())] if path.exists() else []
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command did; `cmdline` and `environ` are what others could see of it while it ran."""
+
+    code: int
+    stdout: str
+    stderr: str
+    cmdline: bytes
+    environ: bytes
+
+    @property
+    def error(self) -> str:
+        """The text of the one line that begins `Error: `."""
+        (line,) = (line for line in self.stderr.splitlines() if line.startswith("Error: "))
+        return line.removeprefix("Error: ")
+
+
+def run_command(*arguments: str | Path, given: str | bytes = b"") -> Outcome:
+    """Run `enclave-host` with arguments and standard input until it ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "host_backend", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    proc = Path(f"/proc/{process.pid}")
+    cmdline, environ = (proc / "cmdline").read_bytes(), (proc / "environ").read_bytes()
+    stdout, stderr = process.communicate(given.encode() if isinstance(given, str) else given, PATIENCE_S)
+    return Outcome(process.returncode, stdout.decode(), stderr.decode(), cmdline, environ)
+
+
+def import_keys(config: Path, *keys: KnownKey) -> None:
+    """Import keys by one command."""
+    outcome = run_command("import", "-c", config, "--vault", VAULT, *(key.secret for key in keys))
+    assert outcome.code == 0, outcome.stderr
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP response; names of headers in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def message(self) -> str:
+        """The text of a refusal, which has exactly Signatory's form."""
+        assert self.headers["content-type"] == "application/json; charset=utf-8"
+        assert self.body.endswith(b"\n")
+        (refusal,) = json.loads(self.body)
+        assert list(refusal) == ["id", "kind", "msg"]
+        assert (refusal["id"], refusal["kind"]) == ("failure", "temporary")
+        return str(refusal["msg"])
+
+    @property
+    def signature(self) -> str:
+        """The signature of a response that has exactly Signatory's form."""
+        assert self.status == 200, self.body
+        assert self.headers["content-type"] == "application/json; charset=utf-8"
+        assert self.body.startswith(b'{"signature":"')
+        assert self.body.endswith(b'"}\n')
+        return str(json.loads(self.body)["signature"])
+
+
+def ask(port: int, method: str, path: str, body: str | bytes | None = None) -> Answer:
+    """Make one request on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+    try:
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, headers, response.read())
+    finally:
+        connection.close()
+
+
+class Host(Program):
+    """A running `enclave-host serve`."""
+
+    def __init__(self, config: Path, *arguments: str) -> None:
+        self.config = config
+        super().__init__([sys.executable, "-m", "host_backend", "serve", "-c", str(config), *arguments])
+
+    def ready(self) -> None:
+        address = r"is listening for connections on 127\.0\.0\.1:(\d+)"
+        self.port = int(self.wait_for(f"HTTP server {address}.*\n[^\n]*HTTP server {address}")[2])
+        self.utility_port = int(self.wait_for(f"Utility HTTP server {address}")[1])
+
+    def ask(self, method: str, path: str, body: str | bytes | None = None) -> Answer:
+        return ask(self.port, method, path, body)
+
+    def sign(self, pkh: str, message: bytes, query: str = "") -> Answer:
+        return self.ask("POST", f"/keys/{pkh}{query}", json.dumps(message.hex()))
+
+    def health(self) -> tuple[int, dict[str, object]]:
+        answer = ask(self.utility_port, "GET", "/healthz")
+        body = json.loads(answer.body)
+        assert isinstance(body, dict)
+        return answer.status, body
+
+
+@contextmanager
+def running_host(config: Path, *arguments: str) -> Iterator[Host]:
+    """Run the host; kill it at the end if it still runs."""
+    host = Host(config, *arguments)
+    try:
+        host.ready()
+        yield host
+    finally:
+        if host.process.poll() is None:
+            host.process.kill()
+        host.stop()
+        assert host.process.stderr is not None
+        host.process.stderr.close()

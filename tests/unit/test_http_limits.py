@@ -1,0 +1,206 @@
+"""What one HTTP client can take of the host: bytes, time, connections."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from host_backend.api.limits import MAX_HEAD_BYTES, MAX_REQUEST_BYTES, LimitedHttp
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+CONNECTIONS = 3
+
+
+class Hasty(LimitedHttp):
+    """Closes what is incomplete as soon as the loop has looked at its sockets a few times."""
+
+    request_s = 0.02
+    made: "list[Hasty]"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.made.append(self)
+        super().connection_made(transport)
+
+
+class Patient(Hasty):
+    """Closes nothing for its time."""
+
+    request_s = 600
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse every body over a kilobyte, as the routes do, without waiting for its end."""
+    size, more = 0, True
+    while more and size < 1024:
+        event = await receive()
+        size += len(event.get("body", b""))
+        more = event.get("more_body", False)
+    status = 200 if size < 1024 else 413
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+def serve(protocol: type[Hasty], scenario: Callable[[Connect], Awaitable[None]]) -> list[Hasty]:
+    """Run a scenario against a server; return the server's side of every connection."""
+    protocol.made = []
+    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, limit_concurrency=CONNECTIONS + 1)
+    config.load()
+    state = ServerState()
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
+        (listener,) = server.sockets
+        port = listener.getsockname()[1]
+        streams: list[asyncio.StreamWriter] = []
+
+        async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            streams.append(writer)
+            return reader, writer
+
+        try:
+            async with asyncio.timeout(60):
+                await scenario(connect)
+        finally:
+            for writer in streams:
+                writer.close()
+            server.close()
+
+    asyncio.run(run())
+    return protocol.made
+
+
+async def rest(reader: asyncio.StreamReader) -> bytes:
+    """Return everything until the server ends the connection, by a reset or not."""
+    data = b""
+    with suppress(ConnectionError):
+        while part := await reader.read(65536):
+            data += part
+    return data
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"G",
+        REQUEST[:-2],
+        b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n12345678",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
+    ],
+)
+def test_a_request_that_is_never_complete(sent: bytes) -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(sent)
+        assert await rest(reader) == b""
+
+    serve(Hasty, scenario)
+
+
+@pytest.mark.parametrize("sent", [b"\r\n", b"G", REQUEST[:-1], b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n"])
+def test_a_second_request_that_is_never_complete(sent: bytes) -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(REQUEST)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+        writer.write(sent)
+        assert await rest(reader) == b""
+
+    serve(Hasty, scenario)
+
+
+def test_an_idle_client_that_was_served_is_kept() -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        for _ in range(3):
+            writer.write(REQUEST)
+            await reader.readuntil(b"ok")
+            # Another client is closed for its time meanwhile.
+            assert await rest((await connect())[0]) == b""
+
+    serve(Hasty, scenario)
+
+
+@pytest.mark.parametrize("line", [b"a: b\r\n", b"a: " + b"b" * 1000 + b"\r\n"])
+def test_a_head_beyond_the_limit(line: bytes) -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(b"GET / HTTP/1.1\r\n" + line * (MAX_HEAD_BYTES // len(line) + 1))
+        assert await rest(reader) == (
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
+
+    serve(Patient, scenario)
+
+
+def test_a_path_beyond_the_limit() -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(b"GET /" + b"a" * MAX_HEAD_BYTES)
+        assert (await rest(reader)).startswith(b"HTTP/1.1 431 ")
+
+    serve(Patient, scenario)
+
+
+def test_heads_within_the_limit_one_after_the_other() -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        for _ in range(5):
+            writer.write(REQUEST[:-2] + b"a: " + b"b" * (MAX_HEAD_BYTES - 100) + b"\r\n\r\n")
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+
+    serve(Patient, scenario)
+
+
+def test_a_request_without_end() -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        chunk = b"400\r\n" + bytes(1024) + b"\r\n"
+        with suppress(ConnectionError):
+            for _ in range(2 * MAX_REQUEST_BYTES // 1024):
+                writer.write(chunk)
+                await writer.drain()
+        assert (await rest(reader)).count(b"HTTP/1.1 ") <= 1
+
+    (connection,) = serve(Patient, scenario)
+    assert connection.transport.is_closing()
+
+
+def test_a_refused_body_that_ends_leaves_the_connection_usable() -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        for _ in range(3):
+            writer.write(b"POST / HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000))
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 413 ")
+        writer.write(REQUEST)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+
+    serve(Patient, scenario)
+
+
+def test_more_clients_than_allowed() -> None:
+    async def scenario(connect: Connect) -> None:
+        served = [await connect() for _ in range(CONNECTIONS)]
+        for reader, writer in served:
+            writer.write(REQUEST)
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+        assert await rest((await connect())[0]) == b""
+        reader, writer = served.pop()
+        writer.write(REQUEST[:-2] + b"Connection: close\r\n\r\n")
+        assert (await rest(reader)).endswith(b"ok")
+        reader, writer = await connect()
+        writer.write(REQUEST)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+
+    serve(Patient, scenario)

@@ -1,0 +1,209 @@
+"""YAML files as values that know their place; whatever a file holds is a value or a refusal that names the place."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from host_backend.errors import ConfigError
+from host_backend.yaml_document import MAX_FILE_BYTES, Value, load_document
+
+
+def load(folder: Path, data: str | bytes) -> Value:
+    file = folder / "f.yaml"
+    file.write_bytes(data.encode() if isinstance(data, str) else data)
+    return load_document(file)
+
+
+def refused(folder: Path, data: str | bytes) -> str:
+    """Return what follows the file's name in the refusal to load."""
+    with pytest.raises(ConfigError) as refusal:
+        load(folder, data)
+    return str(refusal.value).removeprefix(f"{folder}/f.yaml")
+
+
+def test_values(tmp_path: Path) -> None:
+    top = load(tmp_path, "a: {b: [x, 2, 1:30, no, 0x1F, 1e3]}\nc:\nd: ~\n'e': \"f g\"\n")
+    entries = top.mapping()
+    assert list(entries) == ["a", "c", "d", "e"]
+    items = entries["a"].mapping()["b"].items()
+    assert [item.text() for item in items] == ["x", "2", "1:30", "no", "0x1F", "1e3"]
+    assert [item.path for item in items][:2] == ["a.b[0]", "a.b[1]"]
+    assert entries["c"].is_null
+    assert entries["d"].is_null
+    assert entries["c"].mapping() == {}
+    assert entries["c"].items() == []
+    assert entries["e"].text() == "f g"
+
+
+@pytest.mark.parametrize("data", ["", "\n", "# nothing\n", "---\n", "~", "null"])
+def test_nothing_is_null(tmp_path: Path, data: str) -> None:
+    top = load(tmp_path, data)
+    assert top.is_null
+    assert top.record(("a",)) == {}
+
+
+def test_an_empty_file_has_a_place_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"f\.yaml:1: the file: must be a text$"):
+        load(tmp_path, "").text()
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("a:\n  b: [1]\n", ":2: a.b: must be a text"),
+        ("a:\n  b: {}\n", ":2: a.b: must be a text"),
+        ("a:\n  b:\n", ":2: a.b: must be a text"),
+        ("a:\n  b: ''\n", ":2: a.b: must not be empty"),
+        ('a:\n  b: "x\\0y"\n', ":2: a.b: must not have control characters"),
+        ('a:\n  b: "x\\ny"\n', ":2: a.b: must not have control characters"),
+        ('a:\n  b: "\\uD800"\n', ":2: a.b: must not have control characters"),
+        ("a:\n  b: |\n    x\n    y\n", ":2: a.b: must not have control characters"),
+    ],
+)
+def test_texts(tmp_path: Path, data: str, text: str) -> None:
+    value = load(tmp_path, data).mapping()["a"].mapping()["b"]
+    with pytest.raises(ConfigError) as refusal:
+        value.text()
+    assert str(refusal.value) == f"{tmp_path}/f.yaml{text}"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("a: x\n", ":1: a: must be a map"),
+        ("a: [x]\n", ":1: a: must be a map"),
+        ("a:\n  x: 1\n  y: 2\n  x: 3\n", ":4: a.x: stands here a second time"),
+        ("a: {x: 1,\n x: 1}\n", ":2: a.x: stands here a second time"),
+        ("a:\n  ? [x]\n  : 1\n", ":2: a: has a key that is not text"),
+        ("a:\n  ? {x: 1}\n  : 1\n", ":2: a: has a key that is not text"),
+        ('a:\n  "x\\ny": 1\n', ":2: a: must not have control characters"),
+        ("b: &b {x: 1}\na:\n  <<: *b\n", ":3: a: has a key that is not text"),
+    ],
+)
+def test_maps(tmp_path: Path, data: str, text: str) -> None:
+    value = load(tmp_path, data).mapping()["a"]
+    with pytest.raises(ConfigError) as refusal:
+        value.mapping()
+    assert str(refusal.value) == f"{tmp_path}/f.yaml{text}"
+
+
+def test_lists(tmp_path: Path) -> None:
+    entries = load(tmp_path, "a: x\nb: {}\n").mapping()
+    for name, line in (("a", 1), ("b", 2)):
+        with pytest.raises(ConfigError, match=rf"f\.yaml:{line}: {name}: must be a list$"):
+            entries[name].items()
+
+
+def test_anchors_and_aliases(tmp_path: Path) -> None:
+    top = load(tmp_path, "a: &list [x, y]\nb: *list\nc: &text z\nd: *text\n").mapping()
+    assert [item.text() for item in top["b"].items()] == ["x", "y"]
+    # What went wrong is named by the path that was followed.
+    assert [item.path for item in top["b"].items()] == ["b[0]", "b[1]"]
+    assert top["d"].text() == "z"
+
+
+def test_an_alias_of_itself_is_followed_no_further_than_asked(tmp_path: Path) -> None:
+    value = load(tmp_path, "a: &a [*a]\n").mapping()["a"]
+    for _ in range(100):
+        (value,) = value.items()
+    with pytest.raises(ConfigError, match="must be a text"):
+        value.text()
+
+
+def test_aliases_do_not_multiply(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(20))]
+    top = load(tmp_path, "\n".join(lines)).mapping()
+    assert len(top["a20"].items()) == 10
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("a: [", ":2: not readable as YAML: "),
+        ("a: 1\n\tb: 2\n", ":2: not readable as YAML: "),
+        ("a: b: c\n", ":1: not readable as YAML: "),
+        ("a: 'x\n", ":2: not readable as YAML: "),
+        ("a: *nowhere\n", ":1: not readable as YAML: found undefined alias"),
+        ("a: 1\n---\nb: 2\n", ":2: not readable as YAML: but found another document"),
+        ("%YAML 9.1\n---\na\n", ":1: not readable as YAML: "),
+        ("a: !<\n", ":1: not readable as YAML: "),
+        (b"a: \xff\xfe\n", ": not readable as YAML: ReaderError"),
+        (b"\x00\x01", ": not readable as YAML: ReaderError"),
+        (b"\x7fELF" + bytes(100), ": not readable as YAML: ReaderError"),
+        ("[" * 5000, ": nested too deeply"),
+        ("{a: " * 2000, ": nested too deeply"),
+        ("\n".join(" " * depth + "a:" for depth in range(2000)), ": nested too deeply"),
+    ],
+)
+def test_what_is_no_yaml(tmp_path: Path, data: str | bytes, text: str) -> None:
+    assert refused(tmp_path, data).startswith(text)
+
+
+def test_a_file_too_large(tmp_path: Path) -> None:
+    assert refused(tmp_path, b"#" * (MAX_FILE_BYTES + 1)) == ": larger than 4194304 bytes, no configuration is"
+    assert load(tmp_path, b"#" * MAX_FILE_BYTES).is_null
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read: No such file or directory$"):
+        load_document(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory$"):
+        load_document(tmp_path)
+
+
+def test_records(tmp_path: Path) -> None:
+    top = load(tmp_path, "driver: x\nconfig: y\n")
+    assert list(top.record(("driver", "config", "other"))) == ["driver", "config"]
+    for data, text in (
+        ("a: 1\ndrivr: x\n", ":2: drivr: unknown field, did you mean driver?"),
+        ("a: 1\nzzz: x\n", ":2: zzz: unknown field, known are a, driver"),
+        (
+            "a: 1\nlater: x\n",
+            ":2: later: this field of Signatory's configuration is not supported yet: remove it to start without it",
+        ),
+        ("a: 1\nlatter: x\n", ":2: latter: unknown field, did you mean later?"),
+    ):
+        with pytest.raises(ConfigError) as refusal:
+            load(tmp_path, data).record(("a", "driver"), ("later",))
+        assert str(refusal.value) == f"{tmp_path}/f.yaml{text}"
+
+
+def test_choices(tmp_path: Path) -> None:
+    choices = {"file": "", "gcp": "is not there yet"}
+    entries = load(tmp_path, f"a: file\nb: gcp\nc: {'x' * 99}\n").mapping()
+    assert entries["a"].choice(choices) == "file"
+    with pytest.raises(ConfigError, match=r":2: b: is not there yet$"):
+        entries["b"].choice(choices)
+    with pytest.raises(ConfigError, match=rf":3: c: unknown value '{'x' * 40}', known are file$"):
+        entries["c"].choice(choices)
+
+
+def walk(value: Value, depth: int) -> None:
+    """Read everything as everything, so far down."""
+    readers = (value.text, value.mapping, value.items, lambda: value.record(("a",)), lambda: value.choice({"a": ""}))
+    for reader in readers:
+        try:
+            found = reader()
+        except ConfigError:
+            continue
+        children = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+        for child in list(children)[:3] if depth else ():
+            walk(child, depth - 1)
+
+
+#: Bytes that mean something in YAML, and some that do not.
+YAML_BYTES = st.sampled_from(
+    [bytes([byte]) for byte in b"ab01 \n:-?,[]{}&*!|>'\"%@`#~<=\\\t"] + [b"\xff", b"\0", b"- ", b": ", b"\n  "]
+)
+
+
+@settings(max_examples=300)
+@given(st.one_of(st.binary(max_size=60), st.lists(YAML_BYTES, max_size=40).map(b"".join)))
+def test_any_bytes_are_a_value_or_a_refusal(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    try:
+        value = load(tmp_path_factory.getbasetemp(), data)
+    except ConfigError:
+        return
+    walk(value, 3)
