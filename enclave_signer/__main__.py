@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -73,6 +74,8 @@ def run(config: Config, provider: "SealerProvider") -> None:
         ConfigError: The address cannot be had.
         EnclaveSignerError: A curve does not give the known answers: nothing may be signed with it.
     """
+    # A core dump would hold every key.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     import trio  # `--help` need not wait for it
 
     from enclave_signer import curves

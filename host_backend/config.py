@@ -217,6 +217,8 @@ def _policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPolicy]:
         try:
             check_public_key_hash(pkh)
         except TezosError as error:
+            # Whatever was pasted here, a secret key perhaps, is not repeated: the line says where it stands.
+            entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
             entry.fail(f"not a public key hash: {error}")
         policies[pkh] = DEFAULT_POLICY if entry.is_null else _policy(entry, warnings)
     return policies

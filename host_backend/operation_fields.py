@@ -5,6 +5,8 @@
   decodes and encodes again would not get the signed bytes back from any other form, and a policy could be misled by it.
 - All lengths are checked against what is left before anything is read. Nothing recurses.
 
+`operation_parts` makes larger fields of these.
+
 Source: Octez `data-encoding` and the protocol's `operation_repr.ml`, `entrypoint_repr.ml`, `destination_repr.ml` (protocol 024).
 """
 
@@ -40,6 +42,7 @@ _PUBLIC_KEY_BYTES = {0: 32, 1: 33, 2: 33, 3: 48}
 IMPLICIT_ACCOUNT = 0
 ORIGINATED_CONTRACT = 1
 SMART_ROLLUP = 3
+ZK_ROLLUP = 4
 
 
 class BadField(Exception):
@@ -169,6 +172,18 @@ def integer(limit_bytes: int) -> Field:
     return read
 
 
+def not_negative_integer(limit_bytes: int) -> Field:
+    """Make a field for Z of which only 0 and above make sense: a set of bits."""
+
+    def read(reader: Reader) -> None:
+        first = reader.byte()
+        if first & 0x40:
+            reader.refuse("negative number")
+        _number(reader, first, limit_bytes)
+
+    return read
+
+
 def _number(reader: Reader, first: int, limit_bytes: int) -> None:
     """Move over the rest of an N or a Z."""
     last, size = first, 1
@@ -207,7 +222,7 @@ def account(*tags: int) -> Field:
     """Make a field for an address of 22 bytes.
 
     Args:
-        tags: Which of `IMPLICIT_ACCOUNT`, `ORIGINATED_CONTRACT` and `SMART_ROLLUP` may stand here.
+        tags: Which of `IMPLICIT_ACCOUNT`, `ORIGINATED_CONTRACT`, `SMART_ROLLUP` and `ZK_ROLLUP` may stand here.
     """
 
     def read(reader: Reader) -> None:
@@ -225,16 +240,28 @@ def account(*tags: int) -> Field:
 
 
 def optional(field: Field) -> Field:
-    """Make a field that a flag says to be there (ff) or not (00); at the very end of the message the flag may be missing."""
+    """Make a field that a flag says to be there (ff) or not (00)."""
 
     def read(reader: Reader) -> None:
-        if reader.at_end_of_message():
-            return
         flag = reader.byte()
         if flag == 0xFF:
             field(reader)
         elif flag != 0x00:
             reader.refuse(f"flag 0x{flag:02x}; expected 00 or ff")
+
+    return read
+
+
+def optional_of_late(field: Field) -> Field:
+    """Make an optional field that earlier protocols did not have: at the very end of the message its flag may be missing.
+
+    Anywhere else the bytes of an earlier protocol cannot be told from those of this one.
+    """
+    flagged = optional(field)
+
+    def read(reader: Reader) -> None:
+        if not reader.at_end_of_message():
+            flagged(reader)
 
     return read
 
@@ -255,25 +282,29 @@ def dynamic_bytes(reader: Reader) -> None:
     reader.skip(reader.unsigned(4))
 
 
-def text(limit_bytes: int) -> Field:
-    """Make a field of length-prefixed text of limited size."""
+def limited_bytes(limit_bytes: int, length_bytes: int = 4) -> Field:
+    """Make a field of at most `limit_bytes` bytes of any content, after their number in `length_bytes` bytes."""
 
     def read(reader: Reader) -> None:
-        length = reader.unsigned(4)
+        length = reader.unsigned(length_bytes)
         if length > limit_bytes:
-            reader.refuse(f"a text of {length} bytes; at most {limit_bytes} are allowed", 4)
+            reader.refuse(f"a length of {length} bytes; at most {limit_bytes} are allowed", length_bytes)
         reader.skip(length)
 
     return read
 
 
-def many(field: Field) -> Field:
-    """Make a field that repeats another until a length-prefixed part ends."""
+def many(field: Field, limit: int | None = None) -> Field:
+    """Make a field that repeats another, at most `limit` times, until a length-prefixed part ends."""
 
     def read(reader: Reader) -> None:
         outer = reader.enter()
+        count = 0
         while reader.offset < reader.limit:
+            if count == limit:
+                reader.refuse(f"more than {limit} items", 0)
             field(reader)
+            count += 1
         reader.leave(outer)
 
     return read

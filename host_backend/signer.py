@@ -6,6 +6,7 @@ What stops a request raises; nothing is signed after a raise, and nothing is sen
 consensus message is durable.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from hashlib import blake2b
 
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import ConsensusMessage
-from host_backend.errors import HostError, PolicyDenied
+from host_backend.errors import HostError, PolicyDenied, StoreUnavailable
 from host_backend.log import fields
 from host_backend.operations import Message, parse_message, request_kind
 from host_backend.policy import KeyPolicy
@@ -22,6 +23,9 @@ from host_backend.watermark.base import WatermarkStore
 from host_backend.watermark.rule import Mark, MarkKey
 
 logger = logging.getLogger(__name__)
+
+#: Seconds for a mark to be durable: a disk that takes longer has no answer in time for a block either.
+MARK_S = 5.0
 
 
 class Signer:
@@ -62,11 +66,17 @@ class Signer:
         policy.check(request)
         vault.check_ready(key, version)
         if isinstance(request, ConsensusMessage):
-            digest = blake2b(message, digest_size=32).digest()
-            mark = Mark(request.level, request.round, digest)
-            await self._watermark.advance(MarkKey(request.chain_id, pkh, request.kind.right), mark)
+            await self._mark(pkh, request, message)
         record.marked()
         return await vault.sign_with(key, message, version)
+
+    async def _mark(self, pkh: str, request: ConsensusMessage, message: bytes) -> None:
+        mark = Mark(request.level, request.round, blake2b(message, digest_size=32).digest())
+        try:
+            async with asyncio.timeout(MARK_S):
+                await self._watermark.advance(MarkKey(request.chain_id, pkh, request.kind.right), mark)
+        except TimeoutError:
+            raise StoreUnavailable(f"the watermark was not stored within {MARK_S:g} s: look at the disk") from None
 
     def public_key(self, pkh: str) -> PublicKey:
         """Return the public key of any key in a vault, listed or not.

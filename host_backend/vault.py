@@ -122,6 +122,9 @@ class Vault:
                     imported = await self._client.import_blob(stored.blob)
                     return _checked(imported.public_key, imported.handle, stored.pkh)
                 except EnclaveRefused as error:
+                    if self._client.broken is not None:
+                        # The link failed, not this key.
+                        raise
                     return str(error)
 
         stored_keys = await self._store.load()

@@ -23,16 +23,18 @@ _TAG = "tag:yaml.org,2002:"
 class Value:
     """One value of the file; null when `node` is None, as for an empty file."""
 
-    __slots__ = ("_file", "_node", "path")
+    __slots__ = ("_file", "_node", "_place", "path")
 
-    def __init__(self, file: Path, path: str, node: Node | None) -> None:
+    def __init__(self, file: Path, path: str, node: Node | None, key: Node | None = None) -> None:
         self._file = file
         self._node = node
+        # A value's place is that of its key: a null that is not written has none of its own.
+        self._place = node if key is None else key
         self.path = path
 
     def fail(self, problem: str) -> NoReturn:
         """Raise a ConfigError that names this place."""
-        line = self._node.start_mark.line + 1 if self._node is not None else 1
+        line = self._place.start_mark.line + 1 if self._place is not None else 1
         raise ConfigError(f"{self._file}:{line}: {self.path or 'the file'}: {problem}")
 
     @property
@@ -50,9 +52,9 @@ class Value:
         for key_node, value_node in self._node.value:
             key = self._key(key_node)
             path = f"{self.path}.{key}" if self.path else key
-            entry = Value(self._file, path, value_node)
+            entry = Value(self._file, path, value_node, key_node)
             if key in entries:
-                Value(self._file, path, key_node).fail("stands here a second time")
+                entry.fail("stands here a second time")
             entries[key] = entry
         return entries
 
@@ -144,5 +146,5 @@ def _where(error: YAMLError) -> str:
 
 
 def _problem(error: YAMLError) -> str:
-    problem = getattr(error, "problem", None)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None)
     return str(problem or type(error).__name__).partition("\n")[0]

@@ -150,6 +150,9 @@ async def import_secret_keys(config: Config, vault_config: VaultConfig, keys: Se
             logger.info("Requesting import operation", extra=fields(vault=VAULT_KIND))
             key = await vault.import_key(private_key)
             logger.info("Successfully imported", extra=fields(pkh=key.pkh, vault=VAULT_KIND))
+    logger.warning(
+        "marks made elsewhere do not come with a key: if it has signed for a baker, see `watermark raise` before `serve`"
+    )
 
 
 def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: int, round_: int) -> None:

@@ -121,7 +121,7 @@ def test_aliases_do_not_multiply(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        ("a: [", ":2: not readable as YAML: "),
+        ("a: [", ":1: not readable as YAML: "),
         ("a: 1\n\tb: 2\n", ":2: not readable as YAML: "),
         ("a: b: c\n", ":1: not readable as YAML: "),
         ("a: 'x\n", ":2: not readable as YAML: "),
@@ -129,10 +129,10 @@ def test_aliases_do_not_multiply(tmp_path: Path) -> None:
         ("a: 1\n---\nb: 2\n", ":2: not readable as YAML: but found another document"),
         ("%YAML 9.1\n---\na\n", ":1: not readable as YAML: "),
         ("a: !<\n", ":1: not readable as YAML: "),
-        (b"a: \xff\xfe\n", ": not readable as YAML: ReaderError"),
-        (b"\x00\x01", ": not readable as YAML: ReaderError"),
-        (b"\x7fELF" + bytes(100), ": not readable as YAML: ReaderError"),
-        ("[" * 5000, ": nested too deeply"),
+        (b"a: \xff\xfe\n", ": not readable as YAML: invalid start byte"),
+        (b"\x00\x01", ": not readable as YAML: special characters are not allowed"),
+        (b"\x7fELF" + bytes(100), ": not readable as YAML: special characters are not allowed"),
+        ("[" * 2000, ": nested too deeply"),
         ("{a: " * 2000, ": nested too deeply"),
         ("\n".join(" " * depth + "a:" for depth in range(2000)), ": nested too deeply"),
     ],
@@ -149,7 +149,7 @@ def test_a_file_too_large(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read: No such file or directory$"):
         load_document(tmp_path / "nowhere.yaml")
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory$"):
+    with pytest.raises(ConfigError, match=r"cannot be read: Is a directory$"):
         load_document(tmp_path)
 
 
@@ -194,9 +194,8 @@ def walk(value: Value, depth: int) -> None:
 
 
 #: Bytes that mean something in YAML, and some that do not.
-YAML_BYTES = st.sampled_from(
-    [bytes([byte]) for byte in b"ab01 \n:-?,[]{}&*!|>'\"%@`#~<=\\\t"] + [b"\xff", b"\0", b"- ", b": ", b"\n  "]
-)
+_SINGLE = [bytes([byte]) for byte in b"ab01 \n:-?,[]{}&*!|>'\"%@`#~<=\\\t"]
+YAML_BYTES = st.sampled_from([*_SINGLE, b"\xff", b"\0", b"- ", b": ", b"\n  "])
 
 
 @settings(max_examples=300)

@@ -1,0 +1,316 @@
+"""One stream to the enclave: whatever callers and enclave do, nobody gets another's answer and nobody waits for ever."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+import uvloop
+
+from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES
+from enclave_signer.protocol.messages import (
+    Credentials,
+    Import,
+    ImportedKey,
+    Initialize,
+    KeyType,
+    PublicKey,
+    Result,
+    Sign,
+    Signature,
+)
+from host_backend.enclave.client import open_client
+from host_backend.enclave.connection import EnclaveConnection, connect
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+from tests.doubles.scripted_enclave import ScriptedEnclave, scripted_enclave
+
+Scenario = Callable[[ScriptedEnclave, EnclaveConnection], Awaitable[None]]
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+#: Seconds after which a test has failed, whatever it waits for.
+PATIENCE_S = 60.0
+
+
+def signature(number: int) -> Signature:
+    return Signature(KeyType.P256, number.to_bytes(64, "big"))
+
+
+def call(number: int) -> Sign:
+    return Sign(number, b"m")
+
+
+def play(
+    scenario: Scenario,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+    *,
+    sign_s: float = 600,
+    sealer_s: float = 600,
+) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE_S), scripted_enclave() as enclave:
+            connection = await connect("127.0.0.1", enclave.port, sign_s=sign_s, sealer_s=sealer_s)
+            try:
+                await scenario(enclave, connection)
+            finally:
+                connection.close()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(run())
+
+
+async def outcome(asked: Awaitable[Result]) -> Result | HostError:
+    try:
+        return await asked
+    except HostError as error:
+        return error
+
+
+def ask_all(connection: EnclaveConnection, count: int) -> list[asyncio.Task[Result | HostError]]:
+    return [asyncio.create_task(outcome(connection.ask(call(number)))) for number in range(count)]
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_many_calls_in_flight_get_their_answers(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        asked = ask_all(connection, 100)
+        assert await enclave.take(100) == [call(number) for number in range(100)]
+        for number in range(100):
+            await (enclave.refuse(f"no {number}") if number % 7 == 3 else enclave.answer(signature(number)))
+        for number, answer in enumerate(await asyncio.gather(*asked)):
+            if number % 7 == 3:
+                assert isinstance(answer, EnclaveRefused)
+                assert str(answer) == f"the enclave refused: no {number}"
+            else:
+                assert answer == signature(number)
+        assert connection.broken is None
+
+    play(scenario, loop_factory)
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_callers_that_leave_do_not_shift_the_answers_of_others(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        asked = ask_all(connection, 20)
+        await enclave.take(20)
+        for number in (0, 1, 5, 6, 18):
+            asked[number].cancel()
+        for number in range(10):
+            await enclave.answer(signature(number))
+        await asked[9]
+        asked[12].cancel()
+        for number in range(10, 20):
+            await enclave.answer(signature(number))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for number, answer in enumerate(answers):
+            if number in (0, 1, 5, 6, 12, 18):
+                assert isinstance(answer, asyncio.CancelledError)
+            else:
+                assert answer == signature(number)
+
+    play(scenario, loop_factory)
+
+
+def test_a_caller_that_leaves_before_its_call_is_written() -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        first, second = ask_all(connection, 2)
+        # Both have asked, nothing is written yet.
+        asyncio.get_running_loop().call_soon(first.cancel)
+        # Sent or not, the line must be right: it was put in line, so it is sent.
+        assert await enclave.take(2) == [call(0), call(1)]
+        await enclave.answer(signature(0))
+        await enclave.answer(signature(1))
+        assert await second == signature(1)
+        assert first.cancelled()
+
+    play(scenario)
+
+
+def test_a_time_limit_of_the_caller_s_own_leaves_the_connection_whole() -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await connection.ask(call(0))
+        asked = asyncio.create_task(outcome(connection.ask(call(1))))
+        (*_, last) = await enclave.take(2)
+        assert last == call(1)
+        await enclave.answer(signature(0))
+        await enclave.answer(signature(1))
+        assert await asked == signature(1)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_a_lost_connection_fails_everything(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        asked = ask_all(connection, 5)
+        await enclave.take(5)
+        await enclave.answer(signature(0))
+        assert await asked[0] == signature(0)
+        await enclave.hang_up()
+        for answer in await asyncio.gather(*asked[1:]):
+            assert isinstance(answer, EnclaveUnavailable)
+            assert str(answer).startswith("the connection to the enclave was lost")
+        for _ in range(2):
+            with pytest.raises(EnclaveUnavailable, match="was lost"):
+                await connection.ask(call(9))
+        assert isinstance(connection.broken, EnclaveUnavailable)
+
+    play(scenario, loop_factory)
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_a_late_answer_ends_the_connection(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        for answer in await asyncio.gather(*ask_all(connection, 3)):
+            assert isinstance(answer, EnclaveUnavailable)
+            assert str(answer) == "the enclave did not answer in time"
+        await enclave.ended.wait()
+        with pytest.raises(EnclaveUnavailable, match="did not answer in time"):
+            await connection.ask(call(9))
+
+    play(scenario, loop_factory, sign_s=0.05)
+
+
+def test_the_limit_of_a_signature_holds_after_a_longer_one() -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        key = ImportedKey(PublicKey(KeyType.ED25519, bytes(32)), 0)
+        imported = asyncio.create_task(outcome(connection.ask(Import(b"blob"))))
+        await enclave.take(1)
+        await enclave.answer(key)
+        assert await imported == key
+        # The timer of the import is still armed, for ten minutes.
+        assert str(await outcome(connection.ask(call(0)))) == "the enclave did not answer in time"
+
+    play(scenario, sign_s=0.05)
+
+
+def test_a_signature_behind_a_slow_import_waits_for_it() -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        asked = [
+            asyncio.create_task(outcome(connection.ask(request))) for request in (Import(b"blob"), call(1), call(2))
+        ]
+        await enclave.take(3)
+        # A whole time limit of a signature passes.
+        await asyncio.wait(asked, timeout=0.1)
+        await enclave.refuse("no such blob")
+        await enclave.answer(signature(1))
+        assert isinstance(await asked[0], EnclaveRefused)
+        # By now they are late, and nobody is told another's answer.
+        for number in (1, 2):
+            assert await asked[number] in (signature(1),) or isinstance(asked[number].result(), EnclaveUnavailable)
+        assert isinstance(asked[2].result(), EnclaveUnavailable)
+
+    play(scenario, sign_s=0.05)
+
+
+@pytest.mark.parametrize("noise", [b"\xff\xff\xff\xff", b"\0\0\0\1\xff", b"\0\0\0\0"])
+def test_a_garbled_answer_ends_the_connection(noise: bytes) -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        asked = ask_all(connection, 3)
+        await enclave.take(3)
+        await enclave.answer(signature(0))
+        await enclave.send(noise)
+        first, *others = await asyncio.gather(*asked)
+        assert first == signature(0)
+        for other in others:
+            assert isinstance(other, EnclaveRefused)
+            assert str(other).startswith("the enclave's answer is garbled: ")
+        await enclave.ended.wait()
+
+    play(scenario)
+
+
+def test_an_answer_without_a_call_ends_the_connection() -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        await enclave.answer(signature(0))
+        await enclave.ended.wait()
+        with pytest.raises(EnclaveRefused, match="no call asked for"):
+            await connection.ask(call(0))
+
+    play(scenario)
+
+
+def test_closing_fails_what_is_in_flight() -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        asked = ask_all(connection, 3)
+        await enclave.take(3)
+        connection.close()
+        for answer in await asyncio.gather(*asked):
+            assert isinstance(answer, EnclaveUnavailable)
+            assert str(answer) == "the connection to the enclave was closed"
+        await enclave.ended.wait()
+        connection.close()
+
+    play(scenario)
+
+
+def test_a_call_too_large_to_send_disturbs_nobody() -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        with pytest.raises(ValueError, match="over the limit"):
+            await connection.ask(Sign(0, bytes(MAX_FRAME_BYTES)))
+        asked = asyncio.create_task(outcome(connection.ask(Sign(1, bytes(MAX_MESSAGE_BYTES)))))
+        assert await enclave.take(1) == [Sign(1, bytes(MAX_MESSAGE_BYTES))]
+        await enclave.answer(signature(1))
+        assert await asked == signature(1)
+
+    play(scenario)
+
+
+def test_an_enclave_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(EnclaveUnavailable, match=rf"^the enclave at 127\.0\.0\.1:{port} cannot be reached: .+"):
+        asyncio.run(connect("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_initialize(refused: bool) -> None:
+    credentials = Credentials("pool", "key")
+
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE_S), scripted_enclave() as enclave:
+            opening = asyncio.create_task(open_client("127.0.0.1", enclave.port, credentials))
+            assert await enclave.take(1) == [Initialize(credentials)]
+            if refused:
+                await enclave.refuse("not with that key")
+                with pytest.raises(EnclaveRefused, match="the enclave refused: not with that key"):
+                    await opening
+            else:
+                await enclave.answer(None)
+                client = await opening
+                assert client.broken is None
+                client.close()
+            await enclave.ended.wait()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_a_flood_of_calls_and_leavers(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Every third caller leaves at some moment of its own; the enclave answers as fast as it can."""
+
+    async def serve(enclave: ScriptedEnclave, count: int) -> None:
+        for _ in range(count):
+            (request,) = await enclave.take(1)
+            assert isinstance(request, Sign)
+            await enclave.answer(signature(request.handle))
+
+    async def leave(task: asyncio.Task[Result | HostError], turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        serving = asyncio.create_task(serve(enclave, 600))
+        asked = ask_all(connection, 600)
+        leavers = [asyncio.create_task(leave(asked[number], number % 40)) for number in range(0, 600, 3)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(serving, *leavers)
+        for number, answer in enumerate(answers):
+            assert answer == signature(number) or (number % 3 == 0 and isinstance(answer, asyncio.CancelledError))
+
+    play(partial(scenario), loop_factory)

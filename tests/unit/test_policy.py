@@ -1,0 +1,109 @@
+"""What a key may sign; everything else is denied."""
+
+import pytest
+
+from enclave_signer.tezos import ConsensusKind, ConsensusMessage
+from host_backend.errors import PolicyDenied
+from host_backend.operations import OPERATION_KINDS, REQUEST_KINDS, UNSUPPORTED_OPERATIONS, GenericMessage, Message
+from host_backend.policy import ALLOWABLE_KINDS, DEFAULT_POLICY, UNREADABLE_KINDS, KeyPolicy
+
+
+def names(text: str) -> list[str]:
+    return text.split()
+
+
+#: What `signatory-cli list-ops` prints.
+SIGNATORY_OPERATIONS = names(
+    """
+    activate_account attestations_aggregate ballot dal_entrapment_evidence dal_publish_commitment delegation
+    double_baking_evidence double_consensus_operation_evidence drain_delegate failing_noop finalize_unstake
+    increase_paid_storage origination preattestations_aggregate proposals register_global_constant reveal
+    seed_nonce_revelation set_delegate_parameters set_deposits_limit signature_prefix smart_rollup_add_messages
+    smart_rollup_cement smart_rollup_execute_outbox_message smart_rollup_originate smart_rollup_publish
+    smart_rollup_recover_bond smart_rollup_refute smart_rollup_timeout stake transaction transfer_ticket unstake
+    update_companion_key update_consensus_key vdf_revelation zk_rollup_origination zk_rollup_publish zk_rollup_update
+    """
+)
+#: What `signatory-cli list-requests` prints.
+SIGNATORY_REQUESTS = names("attestation attestation_with_dal block generic pack preattestation")
+BALLOTS = {"ballot:yay", "ballot:nay", "ballot:pass"}
+
+
+def consensus(kind: ConsensusKind) -> ConsensusMessage:
+    return ConsensusMessage(kind, "NetXo5iVw1vBoxM", 1, 0)
+
+
+def denied(policy: KeyPolicy, message: Message) -> str:
+    with pytest.raises(PolicyDenied) as refusal:
+        policy.check(message)
+    return str(refusal.value)
+
+
+def test_the_names_are_signatory_s() -> None:
+    assert len(SIGNATORY_OPERATIONS) == len(set(SIGNATORY_OPERATIONS)) == 39
+    assert set(SIGNATORY_OPERATIONS) == ALLOWABLE_KINDS - BALLOTS
+    assert ALLOWABLE_KINDS >= BALLOTS
+    assert set(SIGNATORY_REQUESTS) == REQUEST_KINDS
+
+
+def test_a_name_is_readable_or_not() -> None:
+    assert not OPERATION_KINDS & UNREADABLE_KINDS
+    assert set(UNSUPPORTED_OPERATIONS.values()) == UNREADABLE_KINDS
+    assert len(UNREADABLE_KINDS) == len(UNSUPPORTED_OPERATIONS)
+
+
+def test_an_empty_policy_denies_everything() -> None:
+    policy = KeyPolicy(frozenset())
+    for kind in ConsensusKind:
+        assert denied(policy, consensus(kind)) == f"request kind `{kind}' is not allowed"
+    assert denied(policy, GenericMessage(("reveal",))) == "request kind `generic' is not allowed"
+
+
+def test_the_default_policy_is_consensus_without_dal() -> None:
+    for kind in (ConsensusKind.BLOCK, ConsensusKind.PREATTESTATION, ConsensusKind.ATTESTATION):
+        DEFAULT_POLICY.check(consensus(kind))
+    assert denied(DEFAULT_POLICY, consensus(ConsensusKind.ATTESTATION_WITH_DAL)) == (
+        "request kind `attestation_with_dal' is not allowed"
+    )
+    assert denied(DEFAULT_POLICY, GenericMessage(("reveal",))) == "request kind `generic' is not allowed"
+
+
+@pytest.mark.parametrize("kind", ConsensusKind)
+def test_each_kind_is_allowed_by_its_own_name_only(kind: ConsensusKind) -> None:
+    KeyPolicy(frozenset({kind.value})).check(consensus(kind))
+    others = frozenset(REQUEST_KINDS - {kind.value})
+    assert (
+        denied(KeyPolicy(others, frozenset(ALLOWABLE_KINDS)), consensus(kind))
+        == f"request kind `{kind}' is not allowed"
+    )
+
+
+def test_every_operation_of_a_batch_must_be_allowed_and_the_first_denied_is_named() -> None:
+    policy = KeyPolicy(frozenset({"generic"}), frozenset({"reveal", "transaction"}))
+    policy.check(GenericMessage(("reveal", "transaction", "transaction")))
+    batch = GenericMessage(("reveal", "delegation", "origination", "transaction"))
+    assert denied(policy, batch) == "operation `delegation' is not allowed"
+    assert denied(KeyPolicy(frozenset({"generic"})), batch) == "operation `reveal' is not allowed"
+
+
+def test_operations_without_the_kind_generic_mean_nothing() -> None:
+    policy = KeyPolicy(frozenset({"block"}), frozenset({"transaction"}))
+    assert denied(policy, GenericMessage(("transaction",))) == "request kind `generic' is not allowed"
+
+
+def test_ballots() -> None:
+    every = KeyPolicy(frozenset({"generic"}), frozenset({"ballot"}))
+    one = KeyPolicy(frozenset({"generic"}), frozenset({"ballot:nay"}))
+    for ballot in BALLOTS:
+        every.check(GenericMessage((ballot,)))
+    one.check(GenericMessage(("ballot:nay",)))
+    assert denied(one, GenericMessage(("ballot:nay", "ballot:yay"))) == "operation `ballot:yay' is not allowed"
+
+
+@pytest.mark.parametrize("name", ["stake", "unstake", "finalize_unstake", "set_delegate_parameters"])
+def test_staking_and_transactions_do_not_cover_each_other(name: str) -> None:
+    transactions = KeyPolicy(frozenset({"generic"}), frozenset({"transaction"}))
+    staking = KeyPolicy(frozenset({"generic"}), frozenset({name}))
+    assert denied(transactions, GenericMessage((name,))) == f"operation `{name}' is not allowed"
+    assert denied(staking, GenericMessage(("transaction",))) == "operation `transaction' is not allowed"
+    staking.check(GenericMessage((name,)))

@@ -1,0 +1,225 @@
+"""Which answer belongs to which call: in order, or not at all."""
+
+import struct
+
+import pytest
+
+from enclave_signer.protocol import codec
+from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
+from enclave_signer.protocol.errors import WireError
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES, encode_frame
+from enclave_signer.protocol.messages import (
+    GetPublicKey,
+    Import,
+    KeyType,
+    PublicKey,
+    Request,
+    Result,
+    Sign,
+    Signature,
+    SigningVersion,
+)
+from host_backend.enclave.replies import ReplyLine
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+
+
+class Caller:
+    """Keeps what it is told, and fails when told twice."""
+
+    def __init__(self) -> None:
+        self.told: Result | HostError = None
+        self.times = 0
+
+    def answered(self, result: Result) -> None:
+        self.told, self.times = result, self.times + 1
+        assert self.times == 1
+
+    def failed(self, error: HostError) -> None:
+        self.told, self.times = error, self.times + 1
+        assert self.times == 1
+
+    @property
+    def error(self) -> HostError:
+        assert isinstance(self.told, HostError)
+        return self.told
+
+
+SIGN = Sign(0, b"message", SigningVersion.V2)
+
+
+def signature(number: int) -> Signature:
+    return Signature(KeyType.ED25519, number.to_bytes(64, "big"))
+
+
+def ok(result: Result) -> bytes:
+    return encode_frame(codec.encode_ok(result))
+
+
+def refusal(*texts: str) -> bytes:
+    error: WireError | None = None
+    for text in reversed(texts):
+        error = WireError(text, error)
+    assert error is not None
+    return encode_frame(codec.encode_error(error))
+
+
+def waiting(count: int, request: Request = SIGN) -> tuple[ReplyLine, list[Caller]]:
+    line, callers = ReplyLine(), [Caller() for _ in range(count)]
+    for number, caller in enumerate(callers):
+        line.add(request, caller, 100.0 + number)
+    return line, callers
+
+
+def test_a_call_is_encoded_as_a_frame() -> None:
+    line = ReplyLine()
+    assert line.add(SIGN, Caller(), 1.0) == encode_frame(codec.encode_request(SIGN))
+    assert len(line) == 1
+
+
+def test_answers_come_in_the_order_of_the_calls() -> None:
+    line, callers = waiting(5)
+    line.feed(ok(signature(0)) + ok(signature(1)))
+    assert [caller.times for caller in callers] == [1, 1, 0, 0, 0]
+    assert len(line) == 3
+    line.feed(b"".join(ok(signature(number)) for number in (2, 3, 4)))
+    assert [caller.told for caller in callers] == [signature(number) for number in range(5)]
+    assert len(line) == 0
+    assert line.broken is None
+
+
+def test_an_answer_may_come_in_pieces() -> None:
+    line, (first, second) = waiting(2)
+    data = ok(signature(0)) + ok(signature(1))
+    for place in range(len(data)):
+        line.feed(data[place : place + 1])
+    assert (first.told, second.told) == (signature(0), signature(1))
+
+
+def test_a_refusal_fails_its_own_call_only() -> None:
+    line, (first, second, third) = waiting(3)
+    line.feed(ok(signature(0)) + refusal("signer error", "invalid handle") + ok(signature(2)))
+    assert (first.told, third.told) == (signature(0), signature(2))
+    assert isinstance(second.told, EnclaveRefused)
+    assert str(second.told) == "the enclave refused: signer error: invalid handle"
+    assert line.broken is None
+
+
+GARBLED = [
+    (b"\xff\xff\xff\xff", "a frame of 4294967295 bytes was announced"),
+    (struct.pack(">I", MAX_FRAME_BYTES + 1), f"a frame of {MAX_FRAME_BYTES + 1} bytes was announced"),
+    (encode_frame(b""), "the CBOR item is cut short"),
+    (encode_frame(b"\xff"), "not the CBOR of this protocol"),
+    (encode_frame(codec.encode_ok(signature(0)) + b"\0"), "1 bytes follow the CBOR item"),
+    (encode_frame(codec.encode_ok(None)), "a signature must be a map"),
+    (
+        encode_frame(codec.encode_ok(PublicKey(KeyType.ED25519, bytes(32)))),
+        "the Ed25519 signature has 32 bytes, not 64",
+    ),
+    (encode_frame(b"\xa1\x63Yes\x00"), "a reply is neither Ok nor Err"),
+]
+
+
+@pytest.mark.parametrize(("data", "text"), GARBLED)
+def test_a_garbled_answer_fails_everything_for_good(data: bytes, text: str) -> None:
+    line, (first, second, third) = waiting(3)
+    line.feed(ok(signature(0)))
+    with pytest.raises(EnclaveRefused, match=text):
+        line.feed(data + ok(signature(1)) + ok(signature(2)))
+    assert first.told == signature(0)
+    for caller in (second, third):
+        assert isinstance(caller.told, EnclaveRefused)
+        assert str(caller.told).startswith(f"the enclave's answer is garbled: {text}")
+    with pytest.raises(EnclaveRefused, match=text):
+        line.add(SIGN, Caller(), 1.0)
+    assert len(line) == 0
+
+
+def test_an_answer_that_no_call_asked_for() -> None:
+    line, (caller,) = waiting(1)
+    with pytest.raises(EnclaveRefused, match="an answer came that no call asked for"):
+        line.feed(ok(signature(0)) + ok(signature(1)))
+    assert caller.told == signature(0)
+    assert line.broken is not None
+
+
+def test_an_answer_before_any_call() -> None:
+    line = ReplyLine()
+    line.feed(ok(signature(0))[:-1])
+    with pytest.raises(EnclaveRefused, match="no call asked for"):
+        line.feed(ok(signature(0))[-1:])
+
+
+def test_bytes_after_the_end_are_never_an_answer() -> None:
+    line, (caller,) = waiting(1)
+    line.end(EnclaveUnavailable("the reason"))
+    with pytest.raises(EnclaveRefused):
+        line.feed(ok(signature(0)))
+    assert str(caller.error) == "the reason"
+    assert str(line.broken) == "the reason"
+
+
+def test_the_first_reason_stays() -> None:
+    line, (caller,) = waiting(1)
+    line.end(EnclaveUnavailable("first"))
+    line.end(EnclaveRefused("second"))
+    assert isinstance(line.broken, EnclaveUnavailable)
+    assert str(line.broken) == str(caller.error) == "first"
+
+
+def test_only_the_head_of_the_line_can_be_late() -> None:
+    line, (first, second) = waiting(2)
+    assert line.next_deadline == 100.0
+    assert line.expire(99.9) is None
+    line.feed(ok(signature(0)))
+    assert line.next_deadline == 101.0
+    assert line.expire(100.9) is None
+    late = line.expire(101.0)
+    assert isinstance(late, EnclaveUnavailable)
+    assert second.told is late
+    assert first.told == signature(0)
+    assert str(line.broken) == "the enclave did not answer in time"
+    assert len(line) == 0
+    assert line.expire(1e9) is None
+
+
+def test_an_answer_that_comes_late_is_nobody_s() -> None:
+    line, (caller,) = waiting(1)
+    assert line.expire(1e9) is not None
+    with pytest.raises(EnclaveRefused):
+        line.feed(ok(signature(0)))
+    assert isinstance(caller.told, EnclaveUnavailable)
+
+
+def test_a_call_that_cannot_be_sent_does_not_stand_in_line() -> None:
+    line = ReplyLine()
+    with pytest.raises(ValueError, match="over the limit"):
+        line.add(Sign(0, bytes(MAX_FRAME_BYTES)), Caller(), 1.0)
+    assert len(line) == 0
+    caller = Caller()
+    line.add(Sign(0, bytes(MAX_MESSAGE_BYTES)), caller, 1.0)
+    line.feed(ok(signature(7)))
+    assert caller.told == signature(7)
+
+
+def test_each_call_expects_its_own_kind_of_answer() -> None:
+    line, asked, key = ReplyLine(), Caller(), PublicKey(KeyType.ED25519, bytes(32))
+    line.add(GetPublicKey(0), asked, 1.0)
+    line.feed(ok(key))
+    assert asked.told == key
+    line.add(Import(b"blob"), caller := Caller(), 1.0)
+    with pytest.raises(EnclaveRefused, match="garbled"):
+        line.feed(ok(key))
+    assert isinstance(caller.told, EnclaveRefused)
+
+
+def test_a_line_that_has_ended_keeps_nothing_of_later_callers() -> None:
+    line = ReplyLine()
+    line.end(EnclaveUnavailable("gone"))
+    for _ in range(3):
+        with pytest.raises(EnclaveUnavailable, match=r"^gone$") as refused:
+            line.add(SIGN, Caller(), 1.0)
+    # One error raised again and again would keep the frames of every raise.
+    frames, traceback = 0, refused.value.__traceback__
+    while traceback is not None:
+        frames, traceback = frames + 1, traceback.tb_next
+    assert frames == 2
