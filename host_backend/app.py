@@ -9,7 +9,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -22,8 +21,9 @@ from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
 from host_backend.signer import Signer
 from host_backend.vault import Vault, open_vault
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, raise_mark
+from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, export_marks, raise_mark
 from host_backend.watermark.rule import MarkKey
+from host_backend.watermark.signatory_files import SignatoryFolder
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -39,44 +39,20 @@ MAX_CONNECTIONS = 480
 KEEP_ALIVE_S = 75
 #: Clients that the kernel keeps waiting while the loop is busy.
 BACKLOG = 512
-#: Where Signatory keeps its marks, newest form first.
-SIGNATORY_WATERMARKS = ("watermark_v2", "watermark_v1", "watermark")
-
-
-def refuse_foreign_marks(base_dir: Path) -> None:
-    """Pass when no other program left marks in the folder.
-
-    Raises:
-        ConfigError: Signatory's marks are there; signing without them could sign twice.
-    """
-    for name in SIGNATORY_WATERMARKS:
-        if any(file.endswith(".json") for file in _names(base_dir / name)):
-            raise ConfigError(
-                f"{base_dir / name} holds Signatory's watermarks, which this version cannot take over: "
-                "signing without them could sign twice; keep Signatory for these keys, or use another base_dir"
-            )
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return [file.name for file in folder.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise ConfigError(
-            f"{folder} cannot be read ({error.strerror}), and may hold Signatory's watermarks: let it be read, "
-            "or use another base_dir"
-        ) from error
 
 
 async def create_watermark_store(config: Config) -> None:
-    """Make the watermark store of a configuration.
+    """Make the watermark store of a configuration, empty; what Signatory marked is merged at every start.
 
     Raises:
-        ConfigError: There is one, or marks of another program, or the folder is in use.
+        ConfigError: There is one, or there was one when a host here ended out of order, or the folder is in use.
         StoreUnavailable: It could not be written.
     """
-    refuse_foreign_marks(config.base_dir)
+    if SignatoryFolder(config.base_dir).left_behind:
+        raise ConfigError(
+            f"a host with base_dir {config.base_dir} did not end in order, and its watermark store is gone: put it back; "
+            "a new one would know nothing of what it signed"
+        )
     try:
         create_folder(config.base_dir)
     except OSError as error:
@@ -98,9 +74,29 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
     await create_watermark_store(config)
 
 
+async def create_watermark_store_after_signatory(config: Config) -> None:
+    """Make the watermark store where Signatory left marks and no host of ours has been; do nothing elsewhere.
+
+    Raises:
+        ConfigError: Its marks cannot be read; nothing may be signed without them.
+    """
+    folder = SignatoryFolder(config.base_dir)
+    if (config.base_dir / STORE_NAME).exists() or folder.left_behind:
+        return
+    if await asyncio.to_thread(folder.read):
+        await create_watermark_store(config)
+
+
 def raise_watermark(config: Config, key: MarkKey, level: int, round_: int) -> None:
-    """Move one mark up while no host runs; see `raise_mark`."""
+    """Move one mark up while no host runs, for Signatory as well; see `raise_mark`."""
     raise_mark(config.base_dir / STORE_NAME, key, level, round_)
+    export_watermarks(config)
+
+
+def export_watermarks(config: Config) -> None:
+    """Hand the marks to Signatory's files while no host runs; see `export_marks`."""
+    export_marks(config.base_dir / STORE_NAME)
+    logger.info("watermarks written for Signatory", extra=fields(base_dir=config.base_dir))
 
 
 @asynccontextmanager
@@ -173,7 +169,7 @@ async def serve(config: Config) -> None:
     """
     from host_backend.api.routes import signing_app, utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
-    refuse_foreign_marks(config.base_dir)
+    await create_watermark_store_after_signatory(config)
     _check_curves()
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:

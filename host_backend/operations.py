@@ -4,15 +4,17 @@
 - A generic message has at least one operation, and each is named as the policy names it.
 - Staking is a transaction to oneself with one of four entry points; it has its own names, and `transaction` does not cover it. A
   ballot carries its vote in its name.
-- To add an operation is to add a row to `OPERATIONS`, with a vector in `tests/vectors`.
+- Packed data is one Micheline value. It has no operations: a policy allows it as a whole or not at all.
+- To add an operation is to add a row to `OPERATIONS`, with vectors in `tests/vectors`.
 
-Source: Octez `operation_repr.ml` (protocol 024); names as `signatory-cli list-ops` prints them;
-`tests/vectors/signatory-vectors.json`, `tests/vectors/forged-operations.json`.
+Source: Octez `operation_repr.ml` and the generated description of its encodings (protocol 024, see `operation_parts`); names as
+`signatory-cli list-ops` prints them; `operations.json`, `forged-operations.json` and `signatory-vectors.json` in `tests/vectors`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import ClassVar
 
 from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
 from enclave_signer.tezos import CONSENSUS_MAGIC, ConsensusKind, ConsensusMessage, MalformedMessage, parse_consensus
@@ -23,6 +25,7 @@ from host_backend.operation_fields import (
     IMPLICIT_ACCOUNT,
     ORIGINATED_CONTRACT,
     SMART_ROLLUP,
+    ZK_ROLLUP,
     BadField,
     Field,
     Reader,
@@ -35,21 +38,44 @@ from host_backend.operation_fields import (
     dynamic_bytes,
     entry_point,
     fixed,
+    limited_bytes,
     many,
+    micheline,
     not_negative_i32,
     optional,
+    optional_of_late,
     public_key,
     public_key_hash,
     record,
     script,
-    text,
+)
+from host_backend.operation_parts import (
+    attestations_aggregate,
+    block_header,
+    circuits_info,
+    contract,
+    inlined_operation,
+    int31,
+    pending_inputs,
+    preattestations_aggregate,
+    private_inputs,
+    refutation,
+    rollup_commitment,
+    rollup_operations,
+    scalars,
+    shard_with_proof,
 )
 
 GENERIC_MAGIC = 0x03
 PACK_MAGIC = 0x05
 _GENERIC = "generic"
-#: Names of request kinds that a policy may allow. `pack` may be configured, but packed data is not decoded yet.
-REQUEST_KINDS = frozenset({_GENERIC, "pack", *ConsensusKind})
+_PACK = "pack"
+#: Names of request kinds that a policy may allow.
+REQUEST_KINDS = frozenset({_GENERIC, _PACK, *ConsensusKind})
+#: Protocols whose operations the table knows: 024, Tallinn. Source: Octez `proto_024_PtTALLiN/lib_protocol/TEZOS_PROTOCOL`.
+PROTOCOLS = ("PtTALLiNtPec7mE7yY4m3k26J8Qukef3E3ehzhfXgFZKGtDdAXu",)
+#: Source: Octez `constants_repr.ml`, `max_proposals_per_delegate`.
+PROPOSALS_LIMIT = 20
 
 _BRANCH_BYTES = 32
 _BALLOTS = {0: "yay", 1: "nay", 2: "pass"}
@@ -71,7 +97,18 @@ class GenericMessage:
     operations: tuple[str, ...]
 
 
-Message = ConsensusMessage | GenericMessage
+@dataclass(frozen=True, slots=True)
+class PackedMessage:
+    """One packed Micheline value, such as contracts check signatures of.
+
+    Attributes:
+        operations: Always empty: there is nothing in it that a policy could tell apart.
+    """
+
+    operations: ClassVar[tuple[str, ...]] = ()
+
+
+Message = ConsensusMessage | GenericMessage | PackedMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +126,20 @@ class Operation:
     name: Callable[[Values], str] | None = None
 
 
+_MANAGER = (
+    ("source", public_key_hash),
+    ("fee", amount),
+    ("counter", amount),
+    ("gas_limit", amount),
+    ("storage_limit", amount),
+)
+
+
+def _managed(kind: str, *fields: tuple[str, Field], name: Callable[[Values], str] | None = None) -> Operation:
+    """Make the row of an operation that begins with the fields of a manager operation."""
+    return Operation(kind, (*_MANAGER, *fields), name)
+
+
 def _transaction_name(values: Values) -> str:
     """Name a transaction; staking is one to the source itself."""
     flag_and_entry_point = values["parameters"][:2]
@@ -102,27 +153,30 @@ def _ballot_name(values: Values) -> str:
     return f"ballot:{_BALLOTS[values['ballot'][0]]}"
 
 
-_contract = account(IMPLICIT_ACCOUNT, ORIGINATED_CONTRACT)
-_destination = account(IMPLICIT_ACCOUNT, ORIGINATED_CONTRACT, SMART_ROLLUP)
+# Octez 024 itself takes implicit and originated accounts only; libraries write the rollups' tags, too.
+_destination = account(IMPLICIT_ACCOUNT, ORIGINATED_CONTRACT, SMART_ROLLUP, ZK_ROLLUP)
 _parameters = optional(record(("entrypoint", entry_point), ("value", script)))
-_proof_of_possession = optional(dynamic(fixed(96)))
-_manager = (
-    ("source", public_key_hash),
-    ("fee", amount),
-    ("counter", amount),
-    ("gas_limit", amount),
-    ("storage_limit", amount),
-)
-_key_update = (*_manager, ("public_key", public_key), ("proof", _proof_of_possession))
+_proof = dynamic(fixed(96))
+_rollup = ("rollup", fixed(20))
+_SIGNATURE_PREFIX = "signature_prefix"
 
-#: Tag to operation. An operation without a vector has no row.
+#: Tag to operation.
 OPERATIONS: Mapping[int, Operation] = MappingProxyType(
     {
         1: Operation("seed_nonce_revelation", (("level", not_negative_i32), ("nonce", fixed(32)))),
+        2: Operation(
+            "double_consensus_operation_evidence",
+            (("slot", fixed(2)), ("op1", inlined_operation), ("op2", inlined_operation)),
+        ),
+        3: Operation("double_baking_evidence", (("bh1", block_header), ("bh2", block_header))),
         4: Operation("activate_account", (("pkh", fixed(20)), ("secret", fixed(20)))),
         5: Operation(
             "proposals",
-            (("source", public_key_hash), ("period", not_negative_i32), ("proposals", many(fixed(32)))),
+            (
+                ("source", public_key_hash),
+                ("period", not_negative_i32),
+                ("proposals", many(fixed(32), PROPOSALS_LIMIT)),
+            ),
         ),
         6: Operation(
             "ballot",
@@ -140,81 +194,100 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
             (("consensus_key", public_key_hash), ("delegate", public_key_hash), ("destination", public_key_hash)),
         ),
         17: Operation("failing_noop", (("arbitrary", dynamic_bytes),)),
-        107: Operation("reveal", _key_update),
-        108: Operation(
+        24: Operation(
+            "dal_entrapment_evidence",
+            (
+                ("attestation", inlined_operation),
+                ("consensus_slot", fixed(2)),
+                ("slot_index", fixed(1)),
+                ("shard_with_proof", shard_with_proof),
+            ),
+        ),
+        30: Operation("preattestations_aggregate", preattestations_aggregate),
+        31: Operation("attestations_aggregate", attestations_aggregate),
+        # Until protocol 022 it had no proof.
+        107: _managed("reveal", ("public_key", public_key), ("proof", optional_of_late(_proof))),
+        108: _managed(
             "transaction",
-            (*_manager, ("amount", amount), ("destination", _destination), ("parameters", _parameters)),
-            _transaction_name,
+            ("amount", amount),
+            ("destination", _destination),
+            ("parameters", _parameters),
+            name=_transaction_name,
         ),
-        109: Operation(
+        109: _managed(
             "origination",
-            (
-                *_manager,
-                ("balance", amount),
-                ("delegate", optional(public_key_hash)),
-                ("code", script),
-                ("storage", script),
-            ),
+            ("balance", amount),
+            ("delegate", optional(public_key_hash)),
+            ("code", script),
+            ("storage", script),
         ),
-        110: Operation("delegation", (*_manager, ("delegate", optional(public_key_hash)))),
-        111: Operation("register_global_constant", (*_manager, ("value", script))),
-        112: Operation("set_deposits_limit", (*_manager, ("limit", optional(amount)))),
-        113: Operation(
-            "increase_paid_storage",
-            (*_manager, ("amount", big_integer), ("destination", account(ORIGINATED_CONTRACT))),
-        ),
-        114: Operation("update_consensus_key", _key_update),
-        115: Operation("update_companion_key", _key_update),
-        158: Operation(
+        110: _managed("delegation", ("delegate", optional(public_key_hash))),
+        111: _managed("register_global_constant", ("value", script)),
+        112: _managed("set_deposits_limit", ("limit", optional(amount))),
+        113: _managed("increase_paid_storage", ("amount", big_integer), ("destination", account(ORIGINATED_CONTRACT))),
+        # Until protocol 021 it had no proof; recorded messages end without.
+        114: _managed("update_consensus_key", ("pk", public_key), ("proof", optional_of_late(_proof))),
+        115: _managed("update_companion_key", ("pk", public_key), ("proof", optional(_proof))),
+        158: _managed(
             "transfer_ticket",
-            (
-                *_manager,
-                ("ticket_contents", script),
-                ("ticket_ty", script),
-                ("ticket_ticketer", _contract),
-                ("ticket_amount", big_natural),
-                ("destination", _contract),
-                ("entrypoint", text(ENTRY_POINT_NAME_LIMIT_BYTES)),
-            ),
+            ("ticket_contents", script),
+            ("ticket_ty", script),
+            ("ticket_ticketer", contract),
+            ("ticket_amount", big_natural),
+            ("destination", contract),
+            ("entrypoint", limited_bytes(ENTRY_POINT_NAME_LIMIT_BYTES)),
         ),
-        200: Operation(
+        200: _managed(
             "smart_rollup_originate",
-            (
-                *_manager,
-                ("pvm_kind", choice(_PVM_KINDS)),
-                ("kernel", dynamic_bytes),
-                ("parameters_ty", script),
-                ("whitelist", optional(many(public_key_hash))),
-            ),
+            ("pvm_kind", choice(_PVM_KINDS)),
+            ("kernel", dynamic_bytes),
+            ("parameters_ty", script),
+            ("whitelist", optional(many(public_key_hash))),
         ),
-        201: Operation("smart_rollup_add_messages", (*_manager, ("message", many(dynamic_bytes)))),
-        206: Operation(
+        201: _managed("smart_rollup_add_messages", ("message", many(dynamic_bytes))),
+        202: _managed("smart_rollup_cement", _rollup),
+        203: _managed("smart_rollup_publish", _rollup, ("commitment", rollup_commitment)),
+        204: _managed("smart_rollup_refute", _rollup, ("opponent", public_key_hash), ("refutation", refutation)),
+        205: _managed(
+            "smart_rollup_timeout",
+            _rollup,
+            ("stakers", record(("alice", public_key_hash), ("bob", public_key_hash))),
+        ),
+        206: _managed(
             "smart_rollup_execute_outbox_message",
-            (*_manager, ("rollup", fixed(20)), ("cemented_commitment", fixed(32)), ("output_proof", dynamic_bytes)),
+            _rollup,
+            ("cemented_commitment", fixed(32)),
+            ("output_proof", dynamic_bytes),
         ),
+        207: _managed("smart_rollup_recover_bond", _rollup, ("staker", public_key_hash)),
+        230: _managed(
+            "dal_publish_commitment",
+            ("slot_index", fixed(1)),
+            ("commitment", fixed(48)),
+            ("commitment_proof", fixed(96)),
+        ),
+        250: _managed(
+            "zk_rollup_origination",
+            ("public_parameters", dynamic_bytes),
+            ("circuits_info", circuits_info),
+            ("init_state", scalars),
+            ("nb_ops", int31),
+        ),
+        251: _managed("zk_rollup_publish", ("zk_rollup", fixed(20)), ("op", rollup_operations)),
+        252: _managed(
+            "zk_rollup_update",
+            ("zk_rollup", fixed(20)),
+            ("pending_pis", pending_inputs),
+            ("private_pis", private_inputs),
+            ("fee_pi", scalars),
+            ("proof", dynamic_bytes),
+        ),
+        # No operation, but the first 32 bytes of a BLS signature, as a signed batch carries them at its end.
+        255: Operation(_SIGNATURE_PREFIX, (("curve", choice({3: "BLS"})), ("prefix", fixed(32)))),
     }
 )
-
-#: Tag to name of operations that exist, but that this signer cannot decode yet.
-UNSUPPORTED_OPERATIONS: Mapping[int, str] = MappingProxyType(
-    {
-        2: "double_consensus_operation_evidence",
-        3: "double_baking_evidence",
-        24: "dal_entrapment_evidence",
-        30: "preattestations_aggregate",
-        31: "attestations_aggregate",
-        202: "smart_rollup_cement",
-        203: "smart_rollup_publish",
-        204: "smart_rollup_refute",
-        205: "smart_rollup_timeout",
-        207: "smart_rollup_recover_bond",
-        230: "dal_publish_commitment",
-        250: "zk_rollup_origination",
-        251: "zk_rollup_publish",
-        252: "zk_rollup_update",
-        255: "signature_prefix",
-    }
-)
+#: Tag to name of operations that exist, but that this signer cannot decode: none.
+UNSUPPORTED_OPERATIONS: Mapping[int, str] = MappingProxyType({})
 _CONSENSUS_OPERATIONS = frozenset({20, 21, 23, 40, 41})
 
 #: Names of operations that a message can have and a policy can allow; `ballot` stands for all three votes.
@@ -225,7 +298,9 @@ OPERATION_KINDS = frozenset(
 
 def request_kind(message: Message) -> str:
     """Name the kind of a message as the policy does: one of `REQUEST_KINDS`."""
-    return _GENERIC if isinstance(message, GenericMessage) else message.kind.value
+    if isinstance(message, ConsensusMessage):
+        return message.kind.value
+    return _PACK if isinstance(message, PackedMessage) else _GENERIC
 
 
 def parse_message(message: bytes) -> Message:
@@ -253,8 +328,21 @@ def parse_message(message: bytes) -> Message:
     if magic == GENERIC_MAGIC:
         return _parse_generic(message)
     if magic == PACK_MAGIC:
-        raise MalformedRequest("packed data is not supported yet (first byte 0x05)")
-    raise MalformedRequest(f"unknown first byte 0x{magic:02x}; expected 03 (operations), 11 (block), 12 or 13")
+        return _parse_packed(message)
+    raise MalformedRequest(
+        f"unknown first byte 0x{magic:02x}; expected 03 (operations), 05 (pack), 11 (block), 12 or 13"
+    )
+
+
+def _parse_packed(message: bytes) -> PackedMessage:
+    """Read one Micheline value to the end of the message."""
+    reader = Reader(message, 1)
+    try:
+        micheline(reader)
+        reader.leave(reader.limit)
+    except BadField as error:
+        raise MalformedRequest(f"packed data at byte {error.offset}: {error}") from error
+    return PackedMessage()
 
 
 def _parse_generic(message: bytes) -> GenericMessage:
@@ -266,10 +354,12 @@ def _parse_generic(message: bytes) -> GenericMessage:
         reader.skip(_BRANCH_BYTES)
         reader.path.clear()
         while not reader.at_end_of_message():
+            if names[-1:] == [_SIGNATURE_PREFIX]:
+                reader.refuse("nothing may follow signature_prefix", 0)
             names.append(_parse_operation(reader))
     except BadField as error:
         raise MalformedRequest(f"{_place(reader.path, len(names) + 1)} at byte {error.offset}: {error}") from error
-    if not names:
+    if not names or names == [_SIGNATURE_PREFIX]:
         raise MalformedRequest("no operation after the branch; a message without operations is not signed")
     return GenericMessage(tuple(names))
 
@@ -304,6 +394,4 @@ def _place(path: list[str], index: int) -> str:
 def _unknown_tag_text(tag: int) -> str:
     if tag in _CONSENSUS_OPERATIONS:
         return f"tag {tag} is a consensus operation; its message begins with 0x12 or 0x13, not 0x03"
-    if tag in UNSUPPORTED_OPERATIONS:
-        return f"tag {tag} ({UNSUPPORTED_OPERATIONS[tag]}) is not known to this signer yet"
-    return f"tag {tag} is not an operation that this signer knows yet; are there surplus bytes?"
+    return f"tag {tag} is no operation of protocol 024; are there surplus bytes?"

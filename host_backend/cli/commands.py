@@ -100,6 +100,18 @@ def init_watermark(options: Options) -> None:
     asyncio.run(create_watermark_store(options.load()))
 
 
+@watermark.command("export")
+@takes_options
+def export_watermark(options: Options) -> None:
+    """Write the marks into Signatory's files, while the host is stopped, and let Signatory start again.
+
+    An orderly stop of `serve` does this by itself.
+    """
+    from host_backend.app import export_watermarks
+
+    export_watermarks(options.load())
+
+
 @watermark.command("raise")
 @click.argument("chain_id")
 @click.argument("pkh")

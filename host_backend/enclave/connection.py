@@ -76,7 +76,7 @@ class EnclaveConnection(asyncio.Protocol):
         """
         future: asyncio.Future[Result] = self._loop.create_future()
         limit_s = self._sealer_s if isinstance(request, _ASKS_SEALER) else self._sign_s
-        frame = self._line.add(request, _Caller(future), self._loop.time() + limit_s)
+        frame = self._line.add(request, _Caller(future), limit_s, self._loop.time())
         if not self._unsent:
             self._loop.call_soon(self._send)
         self._unsent.append(frame)
@@ -88,8 +88,11 @@ class EnclaveConnection(asyncio.Protocol):
         if self._transport is None or self._line.broken is not None:
             return
         self._transport.write(b"".join(frames))
+        self._arm_timer()
+
+    def _arm_timer(self) -> None:
         deadline = self._line.next_deadline
-        if self._timer is None or (deadline is not None and deadline < self._timer.when()):
+        if deadline is not None and (self._timer is None or deadline < self._timer.when()):
             self._watch_deadline()
 
     def _watch_deadline(self) -> None:
@@ -128,9 +131,11 @@ class EnclaveConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what came; called by asyncio."""
         try:
-            self._line.feed(data)
+            self._line.feed(data, self._loop.time())
         except HostError as error:
             self._end(error)
+        else:
+            self._arm_timer()
 
     def connection_lost(self, error: Exception | None) -> None:
         """End; called by asyncio."""

@@ -1,5 +1,7 @@
 """Which answer belongs to which call: they come in the order of the calls. Pure; knows no socket and no clock.
 
+- A call's time limit runs from the moment it is at the head of the line: the enclave answers in order, and a signature
+  behind a slow import is not late because of it.
 - A call stays in line until its answer came, whether or not its caller still waits: that is what keeps the line right.
 - Any doubt ends the line for good: every call in it fails, and so does every later one.
 """
@@ -31,7 +33,7 @@ class Waiter(Protocol):
 class _Call:
     request: Request
     waiter: Waiter
-    deadline: float
+    limit_s: float
 
 
 class ReplyLine:
@@ -40,6 +42,7 @@ class ReplyLine:
     def __init__(self) -> None:
         self._frames = FrameDecoder()
         self._calls: deque[_Call] = deque()
+        self._head_since = 0.0
         self._broken: HostError | None = None
 
     def __len__(self) -> int:
@@ -54,10 +57,16 @@ class ReplyLine:
     @property
     def next_deadline(self) -> float | None:
         """When the call at the head must be answered; None when none is in flight."""
-        return self._calls[0].deadline if self._calls else None
+        return self._head_since + self._calls[0].limit_s if self._calls else None
 
-    def add(self, request: Request, waiter: Waiter, deadline: float) -> bytes:
+    def add(self, request: Request, waiter: Waiter, limit_s: float, now: float) -> bytes:
         """Put a call in line and return the frame to send.
+
+        Args:
+            request: The call.
+            waiter: Who is told of its answer.
+            limit_s: Seconds for the answer, once the call is at the head.
+            now: Seconds on any clock that only goes forward; the same one for every method.
 
         Raises:
             HostError: The line has ended.
@@ -67,10 +76,12 @@ class ReplyLine:
             raise broken
         # Encoded first: a call that is never sent must not stand in line, or every later answer would be another's.
         frame = encode_frame(codec.encode_request(request))
-        self._calls.append(_Call(request, waiter, deadline))
+        if not self._calls:
+            self._head_since = now
+        self._calls.append(_Call(request, waiter, limit_s))
         return frame
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, now: float) -> None:
         """Take bytes from the enclave and tell the callers whose answers they hold.
 
         Raises:
@@ -80,6 +91,7 @@ class ReplyLine:
         try:
             while (frame := self._frames.next_frame()) is not None:
                 self._answer(frame)
+                self._head_since = now
         except ProtocolError as error:
             garbled = EnclaveRefused(f"the enclave's answer is garbled: {error}")
             self.end(garbled)

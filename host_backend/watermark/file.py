@@ -8,6 +8,8 @@
   the next request opens and reads it again. If it has by then fallen behind a mark already answered for, nothing is
   signed any more.
 - What is in the file, and when it is durable: `sqlite_marks`.
+- Signatory's marks are merged at every start and handed back at an orderly stop; while the store is open Signatory
+  cannot start, and once its folder was changed by anyone else nothing is signed: `signatory_files`.
 """
 
 import asyncio
@@ -20,21 +22,23 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Self
 
-from host_backend.errors import HostError, StoreUnavailable, WatermarkRejected
+from host_backend.errors import ConfigError, HostError, StoreUnavailable, WatermarkRejected
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, is_above, judge
+from host_backend.watermark.signatory_files import SignatoryFolder
 from host_backend.watermark.sqlite_marks import (
     STORE_NAME,
     Connect,
     connect_existing,
     create,
     exclusively,
+    export_marks,
     open_marks,
     raise_mark,
     read_marks,
     write_marks,
 )
 
-__all__ = ["STORE_NAME", "FileWatermarkStore", "create", "raise_mark", "read_marks"]
+__all__ = ["STORE_NAME", "FileWatermarkStore", "create", "export_marks", "raise_mark", "read_marks"]
 
 #: Requests judged together: more than keys times rights of any baker, and far below what `write_marks` takes at once.
 _MAX_BATCH = 1000
@@ -62,6 +66,7 @@ class FileWatermarkStore:
         self._closing = False
         # None ends the thread; nothing is put after it.
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._signatory = SignatoryFolder(path.parent)
         # Only the thread touches these two.
         self._connection: sqlite3.Connection | None = None
         self._marks: dict[MarkKey, Mark] = {}
@@ -119,9 +124,12 @@ class FileWatermarkStore:
         failure: HostError | None = None
         try:
             with exclusively(self._path):
+                self._require_log()
                 self._connection = self._open()
+                self._take_over()
                 self._loop.call_soon_threadsafe(self._opened.set_result, None)
                 self._serve()
+                self._hand_back()
                 self._close()
         except HostError as error:
             failure = error
@@ -130,6 +138,40 @@ class FileWatermarkStore:
             failure = StoreUnavailable(f"watermark store {self._path}: its thread failed, see the log")
         finally:
             self._loop.call_soon_threadsafe(self._on_ended, failure)
+
+    def _require_log(self) -> None:
+        # An orderly stop removes that file before SQLite removes its log; a crash leaves both.
+        log = self._path.with_name(f"{self._path.name}-wal")
+        if self._signatory.left_behind and not log.exists():
+            raise ConfigError(
+                f"{log} is missing, though this host did not end in order: marks may be lost; put it back, or raise the "
+                "marks of all keys above everything signed (`enclave-host watermark raise`)"
+            )
+
+    def _take_over(self) -> None:
+        assert self._connection is not None  # noqa: S101 -- `_run` opens it first
+        higher = {
+            key: mark
+            for key, mark in self._signatory.read().items()
+            if (stored := self._marks.get(key)) is None or is_above(mark, stored)
+        }
+        entries = list(higher.items())
+        for start in range(0, len(entries), _MAX_BATCH):
+            write_marks(self._connection, dict(entries[start : start + _MAX_BATCH]))
+        if higher:
+            logger.warning("%d marks taken over from Signatory's files in %s", len(higher), self._path.parent)
+            self._marks.update(higher)
+        self._signatory.begin()
+
+    def _hand_back(self) -> None:
+        try:
+            if self._connection is None:
+                self._connection = self._open()
+            self._signatory.check()
+            self._signatory.hand_back(self._marks)
+        except (HostError, sqlite3.Error) as error:
+            text = "marks are not handed back to Signatory's files, so it must not start: %s"
+            logger.error(text, error)  # noqa: TRY400 -- known, and said in words
 
     def _serve(self) -> None:
         while True:
@@ -143,6 +185,10 @@ class FileWatermarkStore:
                 return
 
     def _answer(self, batch: Sequence[_Request]) -> Sequence[Verdict | HostError]:
+        try:
+            self._signatory.check()
+        except StoreUnavailable as changed:
+            return [changed for _ in batch]
         try:
             if self._connection is None:
                 self._connection = self._open()

@@ -238,10 +238,11 @@ def _state(mark: Mark) -> dict[str, object]:
 _Seen = tuple[int, frozenset[tuple[str, int]]]
 
 
-class FolderInUse:
-    """The file that keeps Signatory out, and a watch for whoever changes the folder meanwhile."""
+class SignatoryFolder:
+    """Signatory's files of one `base_dir`: taken over when the host starts, watched, handed back when it stops."""
 
     def __init__(self, base_dir: Path) -> None:
+        self._base_dir = base_dir
         self._folder = base_dir / FOLDER
         self._file = self._folder / IN_USE_NAME
         self._seen: _Seen | None = None
@@ -250,6 +251,10 @@ class FolderInUse:
     def left_behind(self) -> bool:
         """Whether a host that did not end in order left the file there."""
         return self._file.exists()
+
+    def read(self) -> dict[MarkKey, Mark]:
+        """Return what Signatory marked; see `read_signatory_marks`."""
+        return read_signatory_marks(self._base_dir)
 
     def begin(self) -> None:
         """Keep Signatory out, durably.
@@ -286,14 +291,15 @@ class FolderInUse:
             files = frozenset((entry.name, entry.inode()) for entry in entries)
         return self._folder.stat().st_mtime_ns, files
 
-    def end(self) -> None:
-        """Let Signatory start again, after its files were written.
+    def hand_back(self, marks: Marks) -> None:
+        """Write the marks for Signatory, then let it start again.
 
         Raises:
-            StoreUnavailable: The file cannot be removed.
+            StoreUnavailable: Not done, and Signatory still refuses to start.
         """
+        write_signatory_marks(self._base_dir, marks)
         try:
             self._file.unlink(missing_ok=True)
             fsync_directory(self._folder)
         except OSError as error:
-            raise StoreUnavailable(f"{self._file} cannot be removed: {os.strerror(error.errno or 0)}") from error
+            raise StoreUnavailable(f"{self._file} cannot be removed: {error}") from error

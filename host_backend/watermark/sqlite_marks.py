@@ -21,6 +21,7 @@ from enclave_signer.tezos.consensus import Right
 from host_backend.durable import locked, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above
+from host_backend.watermark.signatory_files import SignatoryFolder
 
 #: Name of the file in the host's folder.
 STORE_NAME = "watermark.sqlite"
@@ -124,6 +125,26 @@ def raise_mark(path: Path, key: MarkKey, level: int, round_: int) -> None:
             if stored is not None and not is_above(mark, stored):
                 raise ConfigError(f"the mark for {key} is at {stored} and moves only up, so not to {mark}")
             write_marks(connection, {key: mark})
+
+
+def export_marks(path: Path) -> None:
+    """Hand every mark to Signatory's files, with what those say already, and let Signatory start on them.
+
+    Args:
+        path: The file; no host may be running on it.
+
+    Raises:
+        ConfigError: There is no file, another process has it, or Signatory's files cannot be read.
+        StoreUnavailable: Not done.
+    """
+    folder = SignatoryFolder(path.parent)
+    with exclusively(path):
+        connection, marks = open_marks(path)
+        connection.close()
+        for key, mark in folder.read().items():
+            if key not in marks or is_above(mark, marks[key]):
+                marks[key] = mark
+        folder.hand_back(marks)
 
 
 @contextmanager

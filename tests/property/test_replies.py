@@ -43,7 +43,7 @@ def feed(line: ReplyLine, data: bytes, cuts: list[int]) -> bool:
     """Feed in pieces until it breaks; return whether it did."""
     for chunk in chunks(data, cuts):
         try:
-            line.feed(chunk)
+            line.feed(chunk, 0.0)
         except EnclaveRefused:
             return True
     return False
@@ -52,7 +52,7 @@ def feed(line: ReplyLine, data: bytes, cuts: list[int]) -> bool:
 def call(line: ReplyLine, count: int) -> list[Caller]:
     callers = [Caller() for _ in range(count)]
     for number, caller in enumerate(callers):
-        line.add(Sign(number, b"m"), caller, float(number))
+        line.add(Sign(number, b"m"), caller, 1.0, 0.0)
     return callers
 
 
@@ -106,11 +106,11 @@ def test_any_order_of_calls_and_answers(steps: list[str]) -> None:
     for step in steps:
         if step == "call":
             callers.append(Caller())
-            line.add(Sign(0, b"m"), callers[-1], float(len(callers)))
+            line.add(Sign(0, b"m"), callers[-1], 1.0, 0.0)
         elif step == "expire":
-            assert line.expire(answered + 0.5) is None
+            assert line.expire(0.5) is None
         elif answered < len(callers):
-            line.feed(answer(answered, refused=step == "refusal"))
+            line.feed(answer(answered, refused=step == "refusal"), 0.0)
             answered += 1
         assert len(line) == len(callers) - answered
     assert [len(caller.told) for caller in callers] == [1] * answered + [0] * (len(callers) - answered)

@@ -44,6 +44,8 @@ class Caller:
         return self.told
 
 
+#: Seconds for an answer, on the clock of these tests.
+LIMIT_S = 10.0
 SIGN = Sign(0, b"message", SigningVersion.V2)
 
 
@@ -66,22 +68,22 @@ def refusal(*texts: str) -> bytes:
 def waiting(count: int, request: Request = SIGN) -> tuple[ReplyLine, list[Caller]]:
     line, callers = ReplyLine(), [Caller() for _ in range(count)]
     for number, caller in enumerate(callers):
-        line.add(request, caller, 100.0 + number)
+        line.add(request, caller, LIMIT_S, 100.0 + number)
     return line, callers
 
 
 def test_a_call_is_encoded_as_a_frame() -> None:
     line = ReplyLine()
-    assert line.add(SIGN, Caller(), 1.0) == encode_frame(codec.encode_request(SIGN))
+    assert line.add(SIGN, Caller(), LIMIT_S, 0.0) == encode_frame(codec.encode_request(SIGN))
     assert len(line) == 1
 
 
 def test_answers_come_in_the_order_of_the_calls() -> None:
     line, callers = waiting(5)
-    line.feed(ok(signature(0)) + ok(signature(1)))
+    line.feed(ok(signature(0)) + ok(signature(1)), 0.0)
     assert [caller.times for caller in callers] == [1, 1, 0, 0, 0]
     assert len(line) == 3
-    line.feed(b"".join(ok(signature(number)) for number in (2, 3, 4)))
+    line.feed(b"".join(ok(signature(number)) for number in (2, 3, 4)), 0.0)
     assert [caller.told for caller in callers] == [signature(number) for number in range(5)]
     assert len(line) == 0
     assert line.broken is None
@@ -91,13 +93,13 @@ def test_an_answer_may_come_in_pieces() -> None:
     line, (first, second) = waiting(2)
     data = ok(signature(0)) + ok(signature(1))
     for place in range(len(data)):
-        line.feed(data[place : place + 1])
+        line.feed(data[place : place + 1], 0.0)
     assert (first.told, second.told) == (signature(0), signature(1))
 
 
 def test_a_refusal_fails_its_own_call_only() -> None:
     line, (first, second, third) = waiting(3)
-    line.feed(ok(signature(0)) + refusal("signer error", "invalid handle") + ok(signature(2)))
+    line.feed(ok(signature(0)) + refusal("signer error", "invalid handle") + ok(signature(2)), 0.0)
     assert (first.told, third.told) == (signature(0), signature(2))
     assert isinstance(second.told, EnclaveRefused)
     assert str(second.told) == "the enclave refused: signer error: invalid handle"
@@ -122,38 +124,38 @@ GARBLED = [
 @pytest.mark.parametrize(("data", "text"), GARBLED)
 def test_a_garbled_answer_fails_everything_for_good(data: bytes, text: str) -> None:
     line, (first, second, third) = waiting(3)
-    line.feed(ok(signature(0)))
+    line.feed(ok(signature(0)), 0.0)
     with pytest.raises(EnclaveRefused, match=text):
-        line.feed(data + ok(signature(1)) + ok(signature(2)))
+        line.feed(data + ok(signature(1)) + ok(signature(2)), 0.0)
     assert first.told == signature(0)
     for caller in (second, third):
         assert isinstance(caller.told, EnclaveRefused)
         assert str(caller.told).startswith(f"the enclave's answer is garbled: {text}")
     with pytest.raises(EnclaveRefused, match=text):
-        line.add(SIGN, Caller(), 1.0)
+        line.add(SIGN, Caller(), LIMIT_S, 0.0)
     assert len(line) == 0
 
 
 def test_an_answer_that_no_call_asked_for() -> None:
     line, (caller,) = waiting(1)
     with pytest.raises(EnclaveRefused, match="an answer came that no call asked for"):
-        line.feed(ok(signature(0)) + ok(signature(1)))
+        line.feed(ok(signature(0)) + ok(signature(1)), 0.0)
     assert caller.told == signature(0)
     assert line.broken is not None
 
 
 def test_an_answer_before_any_call() -> None:
     line = ReplyLine()
-    line.feed(ok(signature(0))[:-1])
+    line.feed(ok(signature(0))[:-1], 0.0)
     with pytest.raises(EnclaveRefused, match="no call asked for"):
-        line.feed(ok(signature(0))[-1:])
+        line.feed(ok(signature(0))[-1:], 0.0)
 
 
 def test_bytes_after_the_end_are_never_an_answer() -> None:
     line, (caller,) = waiting(1)
     line.end(EnclaveUnavailable("the reason"))
     with pytest.raises(EnclaveRefused):
-        line.feed(ok(signature(0)))
+        line.feed(ok(signature(0)), 0.0)
     assert str(caller.error) == "the reason"
     assert str(line.broken) == "the reason"
 
@@ -166,14 +168,14 @@ def test_the_first_reason_stays() -> None:
     assert str(line.broken) == str(caller.error) == "first"
 
 
-def test_only_the_head_of_the_line_can_be_late() -> None:
+def test_only_the_head_of_the_line_can_be_late_counted_from_when_it_became_that() -> None:
     line, (first, second) = waiting(2)
-    assert line.next_deadline == 100.0
-    assert line.expire(99.9) is None
-    line.feed(ok(signature(0)))
-    assert line.next_deadline == 101.0
-    assert line.expire(100.9) is None
-    late = line.expire(101.0)
+    assert line.next_deadline == 110.0
+    assert line.expire(109.9) is None
+    line.feed(ok(signature(0)), 109.9)
+    assert line.next_deadline == 119.9
+    assert line.expire(119.8) is None
+    late = line.expire(119.9)
     assert isinstance(late, EnclaveUnavailable)
     assert second.told is late
     assert first.told == signature(0)
@@ -182,33 +184,45 @@ def test_only_the_head_of_the_line_can_be_late() -> None:
     assert line.expire(1e9) is None
 
 
+def test_each_call_has_its_own_limit() -> None:
+    line = ReplyLine()
+    line.add(Import(b"blob"), Caller(), 60.0, 0.0)
+    line.add(SIGN, Caller(), LIMIT_S, 0.0)
+    deadlines = [line.next_deadline]
+    for now in (50.0, 55.0):
+        line.feed(refusal("no"), now)
+        deadlines.append(line.next_deadline)
+    line.add(SIGN, Caller(), LIMIT_S, 70.0)
+    assert [*deadlines, line.next_deadline] == [60.0, 60.0, None, 80.0]
+
+
 def test_an_answer_that_comes_late_is_nobody_s() -> None:
     line, (caller,) = waiting(1)
     assert line.expire(1e9) is not None
     with pytest.raises(EnclaveRefused):
-        line.feed(ok(signature(0)))
+        line.feed(ok(signature(0)), 0.0)
     assert isinstance(caller.told, EnclaveUnavailable)
 
 
 def test_a_call_that_cannot_be_sent_does_not_stand_in_line() -> None:
     line = ReplyLine()
     with pytest.raises(ValueError, match="over the limit"):
-        line.add(Sign(0, bytes(MAX_FRAME_BYTES)), Caller(), 1.0)
+        line.add(Sign(0, bytes(MAX_FRAME_BYTES)), Caller(), LIMIT_S, 0.0)
     assert len(line) == 0
     caller = Caller()
-    line.add(Sign(0, bytes(MAX_MESSAGE_BYTES)), caller, 1.0)
-    line.feed(ok(signature(7)))
+    line.add(Sign(0, bytes(MAX_MESSAGE_BYTES)), caller, LIMIT_S, 0.0)
+    line.feed(ok(signature(7)), 0.0)
     assert caller.told == signature(7)
 
 
 def test_each_call_expects_its_own_kind_of_answer() -> None:
     line, asked, key = ReplyLine(), Caller(), PublicKey(KeyType.ED25519, bytes(32))
-    line.add(GetPublicKey(0), asked, 1.0)
-    line.feed(ok(key))
+    line.add(GetPublicKey(0), asked, LIMIT_S, 0.0)
+    line.feed(ok(key), 0.0)
     assert asked.told == key
-    line.add(Import(b"blob"), caller := Caller(), 1.0)
+    line.add(Import(b"blob"), caller := Caller(), LIMIT_S, 0.0)
     with pytest.raises(EnclaveRefused, match="garbled"):
-        line.feed(ok(key))
+        line.feed(ok(key), 0.0)
     assert isinstance(caller.told, EnclaveRefused)
 
 
@@ -217,7 +231,7 @@ def test_a_line_that_has_ended_keeps_nothing_of_later_callers() -> None:
     line.end(EnclaveUnavailable("gone"))
     for _ in range(3):
         with pytest.raises(EnclaveUnavailable, match=r"^gone$") as refused:
-            line.add(SIGN, Caller(), 1.0)
+            line.add(SIGN, Caller(), LIMIT_S, 0.0)
     # One error raised again and again would keep the frames of every raise.
     frames, traceback = 0, refused.value.__traceback__
     while traceback is not None:

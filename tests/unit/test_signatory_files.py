@@ -11,7 +11,7 @@ from host_backend.watermark.rule import Mark, MarkKey
 from host_backend.watermark.signatory_files import (
     FOLDER,
     IN_USE_NAME,
-    FolderInUse,
+    SignatoryFolder,
     read_signatory_marks,
     write_signatory_marks,
 )
@@ -148,21 +148,21 @@ def test_the_form_is_signatorys(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_kept_and_watched(tmp_path: Path) -> None:
-    folder = FolderInUse(tmp_path)
+    folder = SignatoryFolder(tmp_path)
     states = [folder.left_behind]
     folder.begin()
     states.append(folder.left_behind)
     assert (tmp_path / FOLDER / IN_USE_NAME).is_file()
     folder.check()
     for _ in range(2):
-        folder.end()
+        folder.hand_back({})
         states.append(folder.left_behind)
     assert states == [False, True, False, False]
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "replace"])
 def test_a_change_by_another_is_noticed(tmp_path: Path, change: str) -> None:
-    folder = FolderInUse(tmp_path)
+    folder = SignatoryFolder(tmp_path)
     folder.begin()
     marker = tmp_path / FOLDER / IN_USE_NAME
     match change:
@@ -179,6 +179,6 @@ def test_a_change_by_another_is_noticed(tmp_path: Path, change: str) -> None:
 
 def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:
     (tmp_path / FOLDER).write_text("")
-    for act in (FolderInUse(tmp_path).begin, lambda: read_signatory_marks(tmp_path)):
+    for act in (SignatoryFolder(tmp_path).begin, lambda: read_signatory_marks(tmp_path)):
         with pytest.raises(HostError):
             act()

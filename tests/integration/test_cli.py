@@ -1,0 +1,431 @@
+"""`enclave-host` as processes: what its commands print, keep, refuse, and exit with."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.host_process import (
+    BASE_NAME,
+    VAULT,
+    Outcome,
+    import_keys,
+    key_file,
+    run_command,
+    running_host,
+    stored_hashes,
+    write_config,
+)
+from tests.doubles.known_keys import CHAIN_ID, FOUR, KnownKey
+from tests.doubles.processes import ROOT, Enclave, running_local_enclave
+
+TZ1, TZ2, TZ3, TZ4 = FOUR
+HASH = r"tz[1-4][1-9A-HJ-NP-Za-km-z]{33,34}"
+LOG_LINE = re.compile(r'time="[^"]+" level=(info|warning|error) msg="')
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enclave]:
+    with running_local_enclave(tmp_path_factory.mktemp("enclave") / "sealing.key") as enclave:
+        yield enclave
+
+
+@pytest.fixture
+def config(tmp_path: Path, local: Enclave) -> Path:
+    return write_config(
+        tmp_path, local.port, {TZ1.pkh: "{allow: {block: , generic: [transaction, reveal]}}", TZ2.pkh: ""}
+    )
+
+
+def refused(outcome: Outcome, code: int) -> str:
+    """Return the text of a refusal, which must be one line with this exit code beside lines of the log."""
+    assert outcome.code == code, outcome.stderr
+    assert outcome.stdout == ""
+    assert "Traceback" not in outcome.stderr
+    others = [line for line in outcome.stderr.splitlines() if not line.startswith("Error: ")]
+    assert all(LOG_LINE.match(line) for line in others), outcome.stderr
+    return outcome.error
+
+
+def entry(pkh: str, public_key: str, *policy: str) -> str:
+    """Return what is printed for a key, in Signatory's form."""
+    lines = [
+        f"Public Key Hash:           {pkh}",
+        f"Public Key:                {public_key}",
+        "Reference:                 ",
+        "Vault:                     ConfidentialSpace",
+        f"Active:                    {'true' if policy else 'false'}",
+        *policy,
+    ]
+    return "\n".join(lines) + "\n\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "pkh", "public_key"),
+    [
+        ("tz1", "tz1", "edpk"),
+        ("ed25519", "tz1", "edpk"),
+        ("tz2", "tz2", "sppk"),
+        ("secp256k1", "tz2", "sppk"),
+        ("tz3", "tz3", "p2pk"),
+        ("p256", "tz3", "p2pk"),
+        ("tz4", "tz4", "BLpk"),
+        ("bls", "tz4", "BLpk"),
+    ],
+)
+def test_generate(config: Path, kind: str, pkh: str, public_key: str) -> None:
+    outcome = run_command("generate", "-c", config, "-n", "2", "-t", kind, "-v", VAULT)
+    assert outcome.code == 0, outcome.stderr
+    form = entry(f"({pkh}\\w{{33,34}})", f"({public_key}\\w+)")
+    found = re.fullmatch(form * 2, outcome.stdout)
+    assert found, outcome.stdout
+    assert stored_hashes(config) == [found[1], found[3]]
+    assert run_command("list", "-c", config).stdout == outcome.stdout
+
+
+def test_generate_makes_one_tz1_key_unless_told_otherwise(config: Path) -> None:
+    outcome = run_command("generate", "--config", config, "--vault", VAULT)
+    assert re.fullmatch(entry("tz1\\w{33}", "edpk\\w+"), outcome.stdout)
+    assert key_file(config).stat().st_mode & 0o777 == 0o600
+    assert key_file(config).parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("key", FOUR, ids=lambda key: str(key.name))
+@pytest.mark.parametrize("source", ["file", "dash", "from dash", "argument"])
+def test_import(config: Path, tmp_path: Path, key: KnownKey, source: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(f"\n  {key.secret}\r\n\n")
+    words, given = {
+        "file": (["--from", secret], ""),
+        "dash": (["-"], f"{key.secret}\n"),
+        "from dash": (["-f", "-"], key.secret),
+        "argument": ([key.secret], ""),
+    }[source]
+    outcome = run_command("import", "-c", config, "--vault", VAULT, *words, given=given)
+    assert (outcome.code, outcome.stdout) == (0, ""), outcome.stderr
+    assert f'msg="Successfully imported" pkh={key.pkh} vault=ConfidentialSpace' in outcome.stderr
+    assert ("a secret key on the command line can be seen by others" in outcome.stderr) == (source == "argument")
+    assert stored_hashes(config) == [key.pkh]
+    assert key.secret not in outcome.stderr
+
+
+def test_import_by_prompt_shows_nothing_of_the_key(config: Path) -> None:
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "host_backend", "import", "-c", str(config), "--vault", VAULT]
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, cwd=ROOT, start_new_session=True
+    ) as process:
+        os.close(slave)
+        assert process.stderr is not None
+        said = b""
+        # The blank after the colon comes when the terminal shows nothing any more.
+        while not said.endswith(b"Enter the secret key: "):
+            said += process.stderr.read(1)
+        os.write(master, TZ4.secret.encode() + b"\n")
+        said += process.stderr.read()
+        # The other side is closed; what was shown is still there to be read.
+        shown = b""
+        try:
+            while part := os.read(master, 4096):
+                shown += part
+        except OSError:
+            pass
+        os.close(master)
+    assert process.returncode == 0, said
+    assert shown.strip() == b""
+    assert TZ4.secret.encode() not in said
+    assert stored_hashes(config) == [TZ4.pkh]
+
+
+def test_import_without_a_terminal_to_ask(config: Path) -> None:
+    text = refused(run_command("import", "-c", config, "--vault", VAULT), 2)
+    assert text == "no terminal to ask for the secret key: use --from FILE, or - for standard input"
+
+
+def test_importing_a_key_twice_keeps_one_entry(config: Path) -> None:
+    import_keys(config, TZ1, TZ2)
+    before = key_file(config).read_bytes()
+    import_keys(config, TZ1)
+    import_keys(config, TZ2, TZ2)
+    assert key_file(config).read_bytes() == before
+    assert stored_hashes(config) == [TZ1.pkh, TZ2.pkh]
+
+
+def test_importing_several_keys_keeps_their_order(config: Path) -> None:
+    import_keys(config, TZ4, TZ1)
+    import_keys(config, TZ3, TZ2)
+    assert stored_hashes(config) == [TZ4.pkh, TZ1.pkh, TZ3.pkh, TZ2.pkh]
+
+
+WRONG_CHECKSUM = TZ1.secret[:-1] + ("1" if TZ1.secret[-1] != "1" else "2")
+ENCRYPTED = "edesk1GXwWmGjXiLHBKxGBxwmNvG21vKBh6FBxc4CyJ8adQQE2avP5vBB57ZUZ93Anm7i4k8RmsHaPzVAvpnHkFF"
+NEEDED = "a private key or an encrypted private key is needed"
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (b"", f"empty text where {NEEDED}"),
+        (b"\n", f"empty text where {NEEDED}"),
+        (b"notakey", None),
+        (WRONG_CHECKSUM.encode(), f"invalid checksum where {NEEDED}; copy it again in full"),
+        (TZ1.secret[:-7].encode(), f"invalid checksum where {NEEDED}; copy it again in full"),
+        (TZ1.secret[1:].encode(), f"invalid checksum where {NEEDED}; copy it again in full"),
+        (
+            TZ1.secret.replace("e", "0", 1).encode(),
+            f"invalid character where {NEEDED}; base58 has no 0, O, I, l and no spaces",
+        ),
+        (
+            f"{TZ1.secret} {TZ2.secret}".encode(),
+            f"invalid character where {NEEDED}; base58 has no 0, O, I, l and no spaces",
+        ),
+        (
+            ENCRYPTED.encode(),
+            "the secret key is encrypted (edesk…); decrypt it with its password first, then give it in clear",
+        ),
+        (TZ1.public_key.encode(), f"wrong kind: got a public key (edpk…) where {NEEDED}"),
+        (TZ1.pkh.encode(), f"wrong kind: got a public key hash (tz1…) where {NEEDED}"),
+        (b"x" * 5000, None),
+        (b"\xff\xfe", "standard input holds no base58 secret key"),
+        ("ä".encode(), "standard input holds no base58 secret key"),
+        (b"-----BEGIN PRIVATE KEY-----\nMC4CAQAw\n-----END PRIVATE KEY-----\n", None),
+    ],
+)
+def test_imports_of_what_is_no_secret_key(config: Path, given: bytes, text: str | None) -> None:
+    import_keys(config, TZ2)
+    before = key_file(config).read_bytes()
+    outcome = run_command("import", "-c", config, "--vault", VAULT, "-", given=given)
+    error = refused(outcome, 2)
+    assert text is None or error == text
+    assert key_file(config).read_bytes() == before
+    assert b"".join(given.split()).decode("latin-1") not in outcome.stderr or not given.strip()
+
+
+def test_a_bad_key_among_several_stops_all(config: Path) -> None:
+    outcome = run_command("import", "-c", config, "--vault", VAULT, TZ1.secret, WRONG_CHECKSUM)
+    assert refused(outcome, 2) == f"secret key 2: invalid checksum where {NEEDED}; copy it again in full"
+    assert stored_hashes(config) == []
+
+
+def test_imports_from_files_that_cannot_be_read(config: Path, tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "nowhere", "No such file or directory"), (tmp_path, "Is a directory")):
+        outcome = run_command("import", "-c", config, "--vault", VAULT, "--from", path)
+        assert refused(outcome, 2) == f"{path} cannot be read: {reason}"
+    binary = tmp_path / "binary"
+    binary.write_bytes(bytes(range(256)))
+    outcome = run_command("import", "-c", config, "--vault", VAULT, "--from", binary)
+    assert refused(outcome, 2) == f"{binary} holds no base58 secret key"
+    assert stored_hashes(config) == []
+
+
+@pytest.mark.parametrize("command", ["generate", "import"])
+def test_vaults_that_are_not_named_well(config: Path, command: str) -> None:
+    words = [TZ1.secret] if command == "import" else []
+    outcome = run_command(command, "-c", config, "--vault", "nosuch", *words)
+    assert refused(outcome, 2) == f"{command}: vault nosuch is not found, the configuration has: {VAULT}"
+    outcome = run_command(command, "-c", config, *words)
+    assert outcome.code == 2
+    assert "'--vault'" in outcome.error
+    assert "Traceback" not in outcome.stderr
+    assert stored_hashes(config) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["generate", "-v", VAULT, "-t", "tz9"],
+        ["generate", "-v", VAULT, "-n", "0"],
+        ["generate", "-v", VAULT, "-n", "x"],
+        ["list", "--nosuch"],
+        ["list", "--log", "loud"],
+        ["nosuch"],
+        ["watermark", "raise", CHAIN_ID, TZ1.pkh, "endorsement", "1"],
+        ["watermark", "raise", CHAIN_ID, TZ1.pkh, "block"],
+    ],
+)
+def test_words_that_mean_nothing(config: Path, words: list[str]) -> None:
+    outcome = run_command("-c", config, *words)
+    assert outcome.code == 2
+    assert outcome.error
+    assert "Traceback" not in outcome.stderr
+    assert not (config.parent / BASE_NAME).exists()
+
+
+@pytest.mark.parametrize("words", [["generate", "-v", VAULT], ["import", "--vault", VAULT, "-"], ["list"], ["serve"]])
+def test_an_enclave_that_cannot_be_reached(tmp_path: Path, words: list[str]) -> None:
+    config = write_config(tmp_path, 1)
+    if words[0] == "serve":
+        assert run_command("watermark", "init", "-c", config).code == 0
+    before = sorted(tmp_path.rglob("*"))
+    outcome = run_command(*words, "-c", config, given=TZ1.secret)
+    assert refused(outcome, 1) == "the enclave at 127.0.0.1:1 cannot be reached: Connection refused"
+    # No store, no key file: the next try begins where this one did.
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.suffix != ".lock"] == []
+
+
+def test_list(config: Path) -> None:
+    outcome = run_command("list", "-c", config)
+    assert (outcome.code, outcome.stdout) == (0, "")
+    assert f'level=error msg="No valid keys found in the vault {VAULT}"' in outcome.stderr
+    import_keys(config, TZ3, TZ2, TZ1)
+    outcome = run_command("list", "-c", config)
+    requests = "Allowed Requests:          [block generic]"
+    operations = "Allowed Operations:        [reveal transaction]"
+    proof = "Allow Proof of Possession: false"
+    assert outcome.stdout == (
+        entry(TZ3.pkh, TZ3.public_key)
+        + entry(
+            TZ2.pkh,
+            TZ2.public_key,
+            "Allowed Requests:          [attestation block preattestation]",
+            "Allowed Operations:        []",
+            proof,
+        )
+        + entry(TZ1.pkh, TZ1.public_key, requests, operations, proof)
+    )
+
+
+def test_flags_may_stand_before_and_after_the_command(config: Path, tmp_path: Path) -> None:
+    import_keys(config, TZ1)
+    expected = run_command("list", "-c", config).stdout
+    assert expected
+    assert run_command("-c", config, "list").stdout == expected
+    assert run_command("--config", config, "--log", "error", "list").stderr == ""
+    assert run_command("list", "--log", "error", "-c", config).stderr == ""
+    # What stands nearer to the command wins.
+    assert (
+        run_command("-c", tmp_path / "nowhere", "--log", "debug", "list", "-c", config, "--log", "error").stderr == ""
+    )
+    for words in (["--base-dir", tmp_path / "other", "list"], ["list", "--base-dir", tmp_path / "other"]):
+        assert "No valid keys found" in run_command("-c", config, *words).stderr
+    for words in (["-c", config, "watermark", "init"], ["watermark", "-c", config, "init"]):
+        assert "a watermark store is never overwritten" in run_command(*words).error
+
+
+def test_json_log(config: Path) -> None:
+    import_keys(config, TZ1)
+    for words in (
+        ["--json-log", "list"],
+        ["list", "--json-log"],
+        ["import", "--vault", VAULT, "--json-log", TZ1.secret],
+    ):
+        lines = run_command("-c", config, *words).stderr.splitlines()
+        assert lines
+        for line in lines:
+            assert {"level", "msg", "time"} <= json.loads(line).keys()
+    with running_host(config, "--json-log") as host:
+        host.stop()
+        messages = [json.loads(line)["msg"] for line in host.log.splitlines()]
+    assert messages[-1] == "stopped"
+
+
+def test_configurations_that_cannot_be_used(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere.yaml"
+    for command in ("serve", "list"):
+        outcome = run_command(command, "-c", nowhere)
+        assert refused(outcome, 2) == f"{nowhere}: cannot be read: No such file or directory"
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("server:\n  adress: ':1'\n")
+    outcome = run_command("serve", "-c", wrong)
+    assert refused(outcome, 2) == f"{wrong}:2: server.adress: unknown field, did you mean address?"
+
+
+def test_warnings_of_the_configuration_are_logged(tmp_path: Path, local: Enclave) -> None:
+    config = write_config(tmp_path, local.port, {TZ1.pkh: "{allow: {endorsement: }}"})
+    stderr = run_command("list", "-c", config).stderr
+    assert (
+        f"level=warning msg=\"tezos.{TZ1.pkh}.allow.endorsement: 'endorsement' is the old name of 'attestation'\""
+        in stderr
+    )
+
+
+def test_keys_without_a_watermark_store_do_not_start(config: Path) -> None:
+    import_keys(config, TZ1)
+    base = config.parent / BASE_NAME
+    (base / "watermark.sqlite").unlink()
+    text = refused(run_command("serve", "-c", config), 2)
+    assert text.startswith(f"no watermark store at {base}/watermark.sqlite: ")
+    assert "enclave-host watermark init" in text
+    # Nor does another key make one: the keys that are there may have signed.
+    assert run_command("import", "-c", config, "--vault", VAULT, TZ2.secret).code == 0
+    refused(run_command("serve", "-c", config), 2)
+    assert run_command("watermark", "init", "-c", config).code == 0
+    with running_host(config) as host:
+        assert host.health() == (200, {"ready": True})
+
+
+def test_one_folder_has_one_host(config: Path) -> None:
+    import_keys(config, TZ1)
+    with running_host(config) as host:
+        text = refused(run_command("serve", "-c", config), 2)
+        base = config.parent / BASE_NAME
+        assert text == (
+            f"{base} is in use by process {host.pid} (lock file watermark.lock): stop it first, or use another folder"
+        )
+        raised = run_command("watermark", "raise", "-c", config, CHAIN_ID, TZ1.pkh, "block", "5")
+        assert refused(raised, 2) == text
+        # Other commands go on.
+        assert run_command("list", "-c", config).code == 0
+        assert host.health() == (200, {"ready": True})
+
+
+def test_an_address_that_is_taken(config: Path) -> None:
+    import_keys(config, TZ1)
+    with running_host(config) as host:
+        other = config.with_name("other.yaml")
+        other.write_text(config.read_text().replace("address: '127.0.0.1:0'", f"address: '127.0.0.1:{host.port}'", 1))
+        outcome = run_command("serve", "-c", other, "--base-dir", config.parent / "second")
+        assert outcome.code == 2
+        assert run_command("watermark", "init", "-c", other, "--base-dir", config.parent / "second").code == 0
+        outcome = run_command("serve", "-c", other, "--base-dir", config.parent / "second")
+        assert refused(outcome, 2) == f"cannot listen on 127.0.0.1:{host.port}: Address already in use"
+
+
+def test_watermark_init(config: Path) -> None:
+    store = config.parent / BASE_NAME / "watermark.sqlite"
+    outcome = run_command("watermark", "init", "-c", config)
+    assert (outcome.code, outcome.stdout) == (0, "")
+    assert store.stat().st_mode & 0o777 == 0o600
+    before = store.read_bytes()
+    text = refused(run_command("watermark", "init", "-c", config), 2)
+    assert text == f"{store} exists: a watermark store is never overwritten; move it away first"
+    assert store.read_bytes() == before
+
+
+def test_watermark_raise(config: Path) -> None:
+    def watermark_raise(*words: str) -> Outcome:
+        return run_command("watermark", "raise", "-c", config, *words)
+
+    assert "no watermark store at" in refused(watermark_raise(CHAIN_ID, TZ1.pkh, "block", "100"), 2)
+    import_keys(config, TZ1)
+    assert watermark_raise(CHAIN_ID, TZ1.pkh, "block", "100").code == 0
+    assert watermark_raise(CHAIN_ID, TZ1.pkh, "block", "100", "--round", "3").code == 0
+    for level, round_ in (("100", "3"), ("100", "0"), ("99", "9")):
+        text = refused(watermark_raise(CHAIN_ID, TZ1.pkh, "block", level, "--round", round_), 2)
+        assert "moves only up" in text
+    assert "both must be from 0 to 2147483647" in refused(watermark_raise(CHAIN_ID, TZ1.pkh, "block", "2147483648"), 2)
+    for chain_id, pkh in (
+        (CHAIN_ID[:-1], TZ1.pkh),
+        ("mainnet", TZ1.pkh),
+        (CHAIN_ID, TZ1.pkh[:-1]),
+        (CHAIN_ID, TZ1.secret),
+    ):
+        outcome = watermark_raise(chain_id, pkh, "block", "200")
+        assert refused(outcome, 2)
+        assert TZ1.secret not in outcome.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["serve", "--help"], ["import", "--help"], ["version"]])
+def test_help_and_version_read_no_configuration_and_load_little(words: list[str]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "host_backend", *words]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in outcome.stderr.splitlines()}
+    assert "click" in loaded
+    heavy = {"cryptography", "nacl", "coincurve", "ckzg", "cffi", "cbor2", "base58", "uvicorn", "uvloop", "starlette"}
+    assert not loaded & (heavy | {"httptools", "ruamel", "sqlite3", "_sqlite3", "asyncio", "ssl", "trio"})
+    assert outcome.stdout
