@@ -25,6 +25,8 @@ EXIT_CONFIG = 2
 
 def main() -> None:
     """Run the daemon until a signal, or end with one line that says why it cannot run."""
+    # A core dump would hold every key.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         config = parse_config(sys.argv[1:], os.environ)
         provider = open_provider(config)
@@ -74,8 +76,6 @@ def run(config: Config, provider: "SealerProvider") -> None:
         ConfigError: The address cannot be had.
         EnclaveSignerError: A curve does not give the known answers: nothing may be signed with it.
     """
-    # A core dump would hold every key.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     import trio  # `--help` need not wait for it
 
     from enclave_signer import curves
@@ -86,8 +86,9 @@ def run(config: Config, provider: "SealerProvider") -> None:
     curves.self_test()
     try:
         listener = listen(config.host, config.port)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a host name"
+        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from error
     server = Server(listener, provider, config.limits)
     host, port = listener.getsockname()[:2]
 

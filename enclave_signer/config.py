@@ -35,6 +35,8 @@ class Limits:
     frames_per_turn: int = 64
     #: Keys that one connection may keep open; the largest custodians have some thousands.
     max_handles: int = 16384
+    #: Keys that all connections together may keep open: some 150 MiB.
+    max_open_keys: int = 65536
 
 
 DEFAULT_LIMITS = Limits()
@@ -133,6 +135,6 @@ def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`; a name counts when every address it has does."""
     try:
         addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)

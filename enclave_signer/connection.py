@@ -54,15 +54,17 @@ class Connection:
             with self._scope:
                 await self._serve()
             if self._scope.cancelled_caught and not self._stopping:
-                logger.info("connection closed: too slow peer=%s", self._peer)
+                logger.debug("connection closed: too slow peer=%s", self._peer)
         except BadFrame as error:
-            logger.info("connection closed: %s peer=%s", error, self._peer)
+            logger.debug("connection closed: %s peer=%s", error, self._peer)
         except OSError as error:
-            logger.info("connection lost: %s peer=%s", error.strerror, self._peer)
+            logger.debug("connection lost: %s peer=%s", error.strerror, self._peer)
         except Exception:
             logger.exception("connection closed by a bug peer=%s", self._peer)
         finally:
             self._stream.close()
+            self._crew.leave(self)
+            self._session.close()
 
     def stop(self) -> None:
         """Serve the calls already read, then end."""
@@ -77,6 +79,9 @@ class Connection:
                 self._set_deadline(math.inf)
                 answers = await self._answer(frames)
                 await self._write(b"".join(map(encode_frame, answers)))
+                if self._frames.pending:
+                    # What has come already must not go ahead of the other connections.
+                    await trio.lowlevel.checkpoint()
             elif not await self._read():
                 return
 
@@ -107,12 +112,16 @@ class Connection:
             self._scope.deadline = self._deadline = deadline
 
     def _reading_deadline(self) -> float:
+        frame = self._frame_deadline()
+        return frame if self._session.ready else min(frame, self._opened + self._limits.initialize_s)
+
+    def _frame_deadline(self) -> float:
         if self._frames.pending:
             # The clock of a frame starts with its first bytes; the following ones do not move it.
             if self._frame_began is None:
                 self._frame_began = trio.current_time()
             return self._frame_began + self._limits.frame_s
-        return math.inf if self._session.ready else self._opened + self._limits.initialize_s
+        return math.inf
 
     async def _write(self, data: bytes) -> None:
         sent = self._send(data)

@@ -77,6 +77,11 @@ class Crew:
             await batch.complete.wait()
         return batch.outcomes
 
+    def leave(self, owner: object) -> None:
+        """Forget an owner that asks no more, and the keys that hang on it."""
+        if self._last_owner is owner:
+            self._last_owner = None
+
     def _enqueue(self, batch: _Batch) -> None:
         with self._lock:
             self._batches.append(batch)

@@ -11,6 +11,7 @@ import trio
 from enclave_signer.config import Limits
 from enclave_signer.connection import Connection
 from enclave_signer.crew import Crew, open_crew
+from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.sealing.base import SealerProvider
 from enclave_signer.session import Session
 
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: Clients that the kernel keeps waiting while the loop is busy.
 BACKLOG = 512
+#: Seconds of silence after which the kernel asks whether the other side still lives.
+KEEP_ALIVE_IDLE_S = 60
 #: Out of file descriptors or memory: wait for connections to end, then accept again.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE_S = 0.1
@@ -57,6 +60,7 @@ class Server:
         self._limits = limits
         self._connections: set[Connection] = set()
         self._accepting = trio.CancelScope()
+        self._open_keys = OpenKeys(limits.max_open_keys)
         self._refused = 0
         self._refusal_logged = -_REFUSAL_LOG_S
 
@@ -90,11 +94,13 @@ class Server:
             nursery.start_soon(self._serve_client, stream, f"{address[0]}:{address[1]}", crew)
 
     async def _serve_client(self, stream: socket.socket, peer: str, crew: Crew) -> None:
-        session = Session(self._provider, max_handles=self._limits.max_handles)
+        session = Session(self._provider, Keychain(self._limits.max_handles, self._open_keys))
         connection = Connection(stream, peer, session, crew, self._limits)
         with self._counted(connection), stream:
             if not _prepare(stream):
                 return
+            if self._accepting.cancel_called:
+                connection.stop()
             logger.debug("connection opened peer=%s", peer)
             await connection.serve()
             logger.debug("connection ended peer=%s", peer)
@@ -122,6 +128,7 @@ def _prepare(stream: socket.socket) -> bool:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A host that vanished without a word is noticed, although an idle connection has no time limit of ours.
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
     except OSError:
         return False
     return True

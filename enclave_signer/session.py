@@ -65,10 +65,10 @@ Outcome = Result | Computation | Opening
 class Session:
     """The calls of one connection, its sealer and its keychain."""
 
-    def __init__(self, provider: SealerProvider, *, max_handles: int) -> None:
+    def __init__(self, provider: SealerProvider, keychain: Keychain) -> None:
         self._provider = provider
         self._sealer: Sealer | None = None
-        self._keychain = Keychain(max_handles)
+        self._keychain = keychain
 
     def begin(self, request: Request) -> Outcome:
         """Return the result of a call, or the work that leads to it.
@@ -94,6 +94,10 @@ class Session:
         True for what reads the keychain or the state; the openings of a READY session overlap.
         """
         return not self.ready or isinstance(request, Sign | GetPublicKey | ProvePossession | Initialize)
+
+    def close(self) -> None:
+        """Drop every key that was opened; the session is over."""
+        self._keychain.close()
 
     @property
     def ready(self) -> bool:

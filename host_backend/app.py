@@ -16,7 +16,7 @@ import uvicorn
 from enclave_signer.curves import CurveError, self_test
 from host_backend.config import Address, Config, VaultConfig
 from host_backend.durable import create_folder
-from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
 from host_backend.signer import Signer
@@ -158,7 +158,7 @@ def bind(address: Address) -> socket.socket:
         family = socket.AF_INET6 if dual else socket.AF_INET
         return socket.create_server(("", address.port), family=family, backlog=BACKLOG, dualstack_ipv6=dual)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {error.strerror or error}") from error
+        raise ConfigError(f"cannot listen on {address}: {reason_of(error)}") from error
 
 
 async def serve(config: Config) -> None:

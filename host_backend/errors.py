@@ -4,7 +4,9 @@ Each family carries its HTTP status, its exit code and its log level, so that no
 Texts: lower case, name the thing and the fix, no secret, no blob.
 """
 
+import errno
 import logging
+import os
 from typing import ClassVar
 
 
@@ -67,3 +69,10 @@ class StoreUnavailable(HostError):
     """A key or watermark store did not answer, so nothing was signed; look at the disk, retry later."""
 
     http_status = 503
+
+
+def reason_of(error: OSError) -> str:
+    """Return what the system says of an error, without the addresses that libraries put into the text."""
+    if error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)

@@ -19,7 +19,7 @@ from enclave_signer.protocol.messages import (
     Result,
 )
 from host_backend.enclave.replies import ReplyLine
-from host_backend.errors import EnclaveUnavailable, HostError
+from host_backend.errors import EnclaveUnavailable, HostError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +162,5 @@ async def connect(host: str, port: int, *, sign_s: float = SIGN_S, sealer_s: flo
     except TimeoutError:
         raise EnclaveUnavailable(f"the enclave at {host}:{port} did not answer within {CONNECT_S:g} s") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise EnclaveUnavailable(f"the enclave at {host}:{port} cannot be reached: {reason}") from error
+        raise EnclaveUnavailable(f"the enclave at {host}:{port} cannot be reached: {reason_of(error)}") from error
     return connection

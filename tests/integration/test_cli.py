@@ -164,7 +164,7 @@ def test_importing_several_keys_keeps_their_order(config: Path) -> None:
 
 WRONG_CHECKSUM = TZ1.secret[:-1] + ("1" if TZ1.secret[-1] != "1" else "2")
 ENCRYPTED = "edesk1GXwWmGjXiLHBKxGBxwmNvG21vKBh6FBxc4CyJ8adQQE2avP5vBB57ZUZ93Anm7i4k8RmsHaPzVAvpnHkFF"
-NEEDED = "a private key or an encrypted private key is needed"
+NEEDED = "a secret key or an encrypted secret key is needed"
 
 
 @pytest.mark.parametrize(

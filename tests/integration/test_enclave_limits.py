@@ -185,3 +185,39 @@ def test_a_bug_is_logged_and_answered_without_its_text(caplog: pytest.LogCapture
     with caplog.at_level(logging.ERROR):
         run(main, BrokenSealer())
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_stranger_that_keeps_sending_frames_is_closed_as_well() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect(initialize=False)
+        started = trio.current_time()
+        with suppress(trio.BrokenResourceError):
+            while trio.current_time() - started < 100:
+                # The end of one empty frame, and the beginning of the next.
+                await stream.send_all(b"\0\0\0\0\0")
+                await trio.sleep(9)
+                await stream.send_all(b"\0\0\0")
+        assert trio.current_time() - started < 50
+
+    run(main)
+
+
+def test_a_flood_of_frames_does_not_go_ahead_of_another_client() -> None:
+    async def main(world: World) -> None:
+        flooding, other = await world.connect(), await world.connect()
+        await other.send_all(GENERATE)
+        assert "Ok" in str(await receive(other))
+        frames = 16_000
+        await flooding.send_all(b"\0\0\0\0" * frames)
+        for _ in range(3):
+            await other.send_all(SIGN)
+            assert "Ok" in str(await receive(other))
+        # The other client had three answers before the flood had all of its own.
+        flooding.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        taken = 0
+        with trio.move_on_after(0):
+            taken = len(await flooding.receive_some(1 << 22))
+        refusal = len(encode_frame(cbor2.dumps({"Err": {"message": "the CBOR item is cut short", "source": None}})))
+        assert taken < frames * refusal
+
+    run(main)

@@ -7,6 +7,7 @@ import trio
 
 from enclave_signer.curves import curve
 from enclave_signer.errors import KeyFault, SealingUnavailable, SessionStateError
+from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.protocol.messages import (
     Credentials,
     Generate,
@@ -39,7 +40,7 @@ def done(session: Session, request: Request) -> object:
 
 @pytest.fixture
 def new() -> Session:
-    return Session(PassthroughSealer(), max_handles=3)
+    return Session(PassthroughSealer(), Keychain(3, OpenKeys(100)))
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_a_failed_initialize_may_be_repeated() -> None:
         async def open_sealer(self, credentials: Credentials) -> Sealer:
             raise SealingUnavailable("no answer")
 
-    session = Session(Failing(), max_handles=1)
+    session = Session(Failing(), Keychain(1, OpenKeys(1)))
     for _ in range(2):
         with pytest.raises(SealingUnavailable):
             done(session, Initialize(Credentials()))
@@ -95,7 +96,7 @@ def test_handles_count_up_and_belong_to_the_session(ready: Session, key_type: Ke
     again = done(ready, Import(first.blob))
     assert again == ImportedKey(first.public_key, 1)
     assert done(ready, GetPublicKey(1)) == done(ready, GetPublicKeyFrom(first.blob)) == first.public_key
-    other = Session(PassthroughSealer(), max_handles=3)
+    other = Session(PassthroughSealer(), Keychain(3, OpenKeys(100)))
     done(other, Initialize(Credentials()))
     with pytest.raises(KeyFault, match="invalid handle"):
         other.begin(GetPublicKey(0))
@@ -138,3 +139,17 @@ def test_openings_overlap_and_readers_wait(ready: Session) -> None:
         reads = isinstance(request, Sign | GetPublicKey | ProvePossession)
         assert ready.waits_for_openings(request) == reads
     assert ready.waits_for_openings(Initialize(Credentials()))
+
+
+def test_all_sessions_together_are_limited_and_a_closed_one_gives_its_keys_back() -> None:
+    open_keys = OpenKeys(2)
+    first, second = (Session(PassthroughSealer(), Keychain(3, open_keys)) for _ in range(2))
+    for session in (first, second):
+        done(session, Initialize(Credentials()))
+        done(session, GenerateAndImport(KeyType.ED25519))
+    with pytest.raises(KeyFault, match="holds 2 opened keys"):
+        done(second, GenerateAndImport(KeyType.ED25519))
+    first.close()
+    with pytest.raises(KeyFault, match="invalid handle"):
+        first.begin(GetPublicKey(0))
+    assert isinstance(done(second, GenerateAndImport(KeyType.ED25519)), SealedKey)
