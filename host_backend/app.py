@@ -184,7 +184,7 @@ async def serve(config: Config) -> None:
         _log_keys(config, vaults)
         utility = stack.enter_context(bind(config.utility_address))
         signing = stack.enter_context(bind(config.address))
-        servers = [_http_server(utility_app(vaults, stop.is_set)), _http_server(signing_app(signer))]
+        servers = [_http_server(utility_app(vaults, watermark, stop.is_set)), _http_server(signing_app(signer))]
         async with asyncio.TaskGroup() as group:
             for server, listener in zip(servers, (utility, signing), strict=True):
                 group.create_task(server.serve(sockets=[listener]))

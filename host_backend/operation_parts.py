@@ -5,8 +5,8 @@
 - The shape of a proof is read, its contents are not: curve points, scalars and serialized proofs are bytes here.
 
 Source: Octez' own description of the encodings, `client-libs/kaitai-struct-files/files/id_024__pttallin__operation__unsigned.ksy`
-(generated; it shows a flag before the signature of an inlined operation, which `varopt` of `data-encoding` does not write, as
-messages forged by a node prove), and `sc_rollup_game_repr.ml`, `sc_rollup_proof_repr.ml`, `zk_rollup_operation_repr.ml`.
+(generated; it shows a flag before the signature of an inlined operation, which `varopt` of `data-encoding` does not write and
+no recorded message has), and `operation_repr.ml`, `sc_rollup_proof_repr.ml`, `zk_rollup_operation_repr.ml`.
 """
 
 from enclave_signer.tezos.consensus import MAX_DAL_BITSET_BYTES

@@ -253,10 +253,17 @@ def find_key(vaults: Iterable[Vault], pkh: str) -> tuple[Vault, VaultKey]:
         KeyNotFound: None holds it.
         EnclaveRefused: It is out of service.
     """
+    out_of_service: EnclaveRefused | None = None
     for vault in vaults:
-        if (key := vault.find(pkh)) is not None:
+        try:
+            key = vault.find(pkh)
+        except EnclaveRefused as error:
+            # Another vault may hold the same key, in order.
+            out_of_service = error
+            continue
+        if key is not None:
             return vault, key
-    raise KeyNotFound("this key not found in any vault")
+    raise out_of_service or KeyNotFound("this key not found in any vault")
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from enclave_signer.tezos import TezosError, check_public_key_hash, encode_publi
 from host_backend.errors import HostError, MalformedRequest
 from host_backend.signer import Signer
 from host_backend.vault import Vault
+from host_backend.watermark.base import WatermarkStore
 
 logger = logging.getLogger(__name__)
 
@@ -166,11 +167,13 @@ def signing_app(signer: Signer) -> Starlette:
     return _app([keys, authorized_keys])
 
 
-def utility_app(vaults: Sequence[Vault], stopping: Callable[[], bool]) -> Starlette:
+def utility_app(vaults: Sequence[Vault], watermark: WatermarkStore, stopping: Callable[[], bool]) -> Starlette:
     """Return the application of `server.utility_address`."""
 
     async def healthz(_: Request) -> Response:
         problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
+        if watermark.problem is not None:
+            problems.append(watermark.problem)
         if stopping():
             problems.append("stopping")
         degraded = [f"{pkh}: {reason}" for vault in vaults for pkh, reason in vault.quarantined.items()]

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for the connection to be made.
 CONNECT_S = 5.0
+#: Seconds of silence after which the kernel asks whether the enclave still lives.
+KEEP_ALIVE_IDLE_S = 60
 #: Seconds for a signature: a thousand times what one takes.
 SIGN_S = 10.0
 #: Seconds for a call that may ask the enclave's sealer, which may ask a cloud that retries.
@@ -127,6 +129,7 @@ class EnclaveConnection(asyncio.Protocol):
         stream = transport.get_extra_info("socket")
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
 
     def data_received(self, data: bytes) -> None:
         """Take what came; called by asyncio."""

@@ -33,6 +33,11 @@ class WatermarkStore(Protocol):
         """
         ...
 
+    @property
+    def problem(self) -> str | None:
+        """Why the last request could not be judged; None when it could."""
+        ...
+
     async def aclose(self) -> None:
         """Answer those who wait, then let go of the storage. Later requests get `StoreUnavailable`. May be repeated."""
         ...

@@ -17,6 +17,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,7 +25,7 @@ from typing import Self
 
 from host_backend.errors import ConfigError, HostError, StoreUnavailable, WatermarkRejected
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, is_above, judge
-from host_backend.watermark.signatory_files import SignatoryFolder
+from host_backend.watermark.signatory_files import SignatoryFolder, merged
 from host_backend.watermark.sqlite_marks import (
     STORE_NAME,
     Connect,
@@ -32,6 +33,7 @@ from host_backend.watermark.sqlite_marks import (
     create,
     exclusively,
     export_marks,
+    forget_digest,
     open_marks,
     raise_mark,
     read_marks,
@@ -67,6 +69,7 @@ class FileWatermarkStore:
         # None ends the thread; nothing is put after it.
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
         self._signatory = SignatoryFolder(path.parent)
+        self.problem: str | None = None
         # Only the thread touches these two.
         self._connection: sqlite3.Connection | None = None
         self._marks: dict[MarkKey, Mark] = {}
@@ -126,7 +129,7 @@ class FileWatermarkStore:
             with exclusively(self._path):
                 self._require_log()
                 self._connection = self._open()
-                self._take_over()
+                self._begin(self._connection)
                 self._loop.call_soon_threadsafe(self._opened.set_result, None)
                 self._serve()
                 self._hand_back()
@@ -136,32 +139,48 @@ class FileWatermarkStore:
         except Exception:
             logger.exception("watermark store %s: a bug has ended its thread", self._path)
             failure = StoreUnavailable(f"watermark store {self._path}: its thread failed, see the log")
+            self.problem = str(failure)
         finally:
             self._loop.call_soon_threadsafe(self._on_ended, failure)
 
     def _require_log(self) -> None:
-        # An orderly stop removes that file before SQLite removes its log; a crash leaves both.
+        # SQLite removes its log when the store is closed, which is noted then; a crash leaves log and note as they were.
         log = self._path.with_name(f"{self._path.name}-wal")
-        if self._signatory.left_behind and not log.exists():
+        if self._signatory.left_behind and not self._signatory.closed_whole and not log.exists():
             raise ConfigError(
                 f"{log} is missing, though this host did not end in order: marks may be lost; put it back, or raise the "
                 "marks of all keys above everything signed (`enclave-host watermark raise`)"
             )
 
-    def _take_over(self) -> None:
-        assert self._connection is not None  # noqa: S101 -- `_run` opens it first
-        higher = {
-            key: mark
-            for key, mark in self._signatory.read().items()
-            if (stored := self._marks.get(key)) is None or is_above(mark, stored)
-        }
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        left_behind = self._signatory.left_behind
+        try:
+            # Signatory is kept out first, so that it can mark nothing between the reading and the watching.
+            self._signatory.begin()
+            self._take_over(connection)
+            self._signatory.check()
+        except BaseException:
+            self._close()
+            if not left_behind:
+                self._signatory.withdraw()
+            raise
+
+    def _take_over(self, connection: sqlite3.Connection) -> None:
+        higher: dict[MarkKey, Mark] = {}
+        for key, theirs in self._signatory.read().items():
+            stored = self._marks.get(key)
+            mark = merged(stored, theirs)
+            if stored is None or is_above(mark, stored):
+                higher[key] = mark
+            elif mark != stored:
+                forget_digest(connection, key)
+                self._marks[key] = mark
         entries = list(higher.items())
         for start in range(0, len(entries), _MAX_BATCH):
-            write_marks(self._connection, dict(entries[start : start + _MAX_BATCH]))
+            write_marks(connection, dict(entries[start : start + _MAX_BATCH]))
         if higher:
             logger.warning("%d marks taken over from Signatory's files in %s", len(higher), self._path.parent)
             self._marks.update(higher)
-        self._signatory.begin()
 
     def _hand_back(self) -> None:
         try:
@@ -188,10 +207,12 @@ class FileWatermarkStore:
         try:
             self._signatory.check()
         except StoreUnavailable as changed:
+            self.problem = str(changed)
             return [changed for _ in batch]
         try:
             if self._connection is None:
                 self._connection = self._open()
+                self._signatory.begin()
             outcomes, advanced = self._judge(batch)
             if advanced:
                 write_marks(self._connection, advanced)
@@ -200,7 +221,9 @@ class FileWatermarkStore:
             # Whatever it was, callers get an answer and the thread lives on.
             logger.exception("watermark store %s failed; %d requests are not signed", self._path, len(batch))
             self._close()
+            self.problem = str(self._unavailable(error))
             return [self._unavailable(error) for _ in batch]
+        self.problem = None
         return outcomes
 
     def _judge(self, batch: Sequence[_Request]) -> tuple[Sequence[Verdict | HostError], dict[MarkKey, Mark]]:
@@ -236,6 +259,9 @@ class FileWatermarkStore:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+            if self._signatory.left_behind:
+                with suppress(StoreUnavailable):
+                    self._signatory.note_closed()
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         text = str(error) if isinstance(error, HostError) else f"watermark store {self._path}: {error}"

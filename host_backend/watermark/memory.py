@@ -15,6 +15,8 @@ class MemoryWatermarkStore:
         self._max_level_jump = max_level_jump
         self._marks: dict[MarkKey, Mark] = {}
         self._closed = False
+        #: A store in memory has none.
+        self.problem: str | None = None
 
     async def advance(self, key: MarkKey, asked: Mark) -> Verdict:
         """Ask whether a message may be signed; see `WatermarkStore.advance`."""

@@ -62,17 +62,17 @@ def read_signatory_marks(base_dir: Path) -> dict[MarkKey, Mark]:
     for name, parse in ((FOLDER, _parse_v2), (_FOLDER_V1, _parse_v1), (_FOLDER_V0, _parse_v0)):
         for file in _files(base_dir / name):
             for key, mark in parse(_Entry(file, "", _load(file)), _chain_id(file)):
-                _raise(highest, key, mark)
+                highest[key] = merged(highest.get(key), mark)
     return highest
 
 
-def _raise(highest: dict[MarkKey, Mark], key: MarkKey, mark: Mark) -> None:
-    stored = highest.get(key)
+def merged(stored: Mark | None, mark: Mark) -> Mark:
+    """Return the higher of two marks; of two messages at one level and round, neither may be repeated."""
     if stored is None or is_above(mark, stored):
-        highest[key] = mark
-    elif not is_above(stored, mark) and stored.digest != mark.digest:
-        # Two messages at one level and round, as Signatory allows with and without DAL: neither may be repeated.
-        highest[key] = Mark(mark.level, mark.round, None)
+        return mark
+    if is_above(stored, mark) or stored.digest == mark.digest:
+        return stored
+    return Mark(mark.level, mark.round, None)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -144,8 +144,10 @@ class _Entry:
             raise self.fail(f"{name} must be a whole number")
         return value
 
-    def mark(self) -> Mark:
-        """Return level, round and digest."""
+    def mark(self, *more: str) -> Mark:
+        """Return level, round and digest of an object that has nothing else but `more`."""
+        if unknown := {name for name, _ in self.entries()} - {"level", "round", "hash", *more}:
+            raise self.fail(f"unknown member {min(unknown)!r}")
         mark = Mark(self.integer("level"), self.integer("round"), self._digest())
         if not in_range(mark):
             raise self.fail(f"{mark} is out of range")
@@ -198,7 +200,7 @@ def _parse_v1(top: _Entry, chain_id: str) -> _Parsed:
     """
     for pkh, state in top.entries():
         own = _ORDERS.get(state.integer("order"), Right.ATTESTATION)
-        mark = state.mark()
+        mark = state.mark("order")
         for right in Right:
             known = mark if right is own else Mark(mark.level, mark.round, None)
             yield MarkKey(chain_id, state.pkh(pkh), right), known
@@ -235,7 +237,10 @@ def _state(mark: Mark) -> dict[str, object]:
     return state
 
 
-_Seen = tuple[int, frozenset[tuple[str, int]]]
+_Seen = tuple[int, frozenset[tuple[str, int, int, int]]]
+#: What the file says while a host has the keys, and after one closed its store whole without handing them back.
+_OPEN = b'"enclave-host has these keys: stop it before Signatory starts"\n'
+_CLOSED = b'"enclave-host had these keys and did not hand them back: start it, or enclave-host watermark export"\n'
 
 
 class SignatoryFolder:
@@ -256,15 +261,37 @@ class SignatoryFolder:
         """Return what Signatory marked; see `read_signatory_marks`."""
         return read_signatory_marks(self._base_dir)
 
+    @property
+    def closed_whole(self) -> bool:
+        """Whether the host that left the file there had closed its store by itself, log and all."""
+        try:
+            return self._file.read_bytes() == _CLOSED
+        except OSError:
+            return False
+
     def begin(self) -> None:
-        """Keep Signatory out, durably.
+        """Keep Signatory out, durably, and watch the folder from now on.
 
         Raises:
             StoreUnavailable: The file cannot be written.
         """
+        self._write(_OPEN)
+
+    def note_closed(self) -> None:
+        """Note that the store was closed whole, while Signatory is still kept out; what others changed stays noticed.
+
+        Raises:
+            StoreUnavailable: The file cannot be written.
+        """
+        changed = not self._unchanged()
+        self._write(_CLOSED)
+        if changed:
+            self._seen = None
+
+    def _write(self, text: bytes) -> None:
         try:
             create_folder(self._folder, 0o750)
-            write_durably(self._file, b'"enclave-host has these keys: stop it before Signatory starts"\n')
+            write_durably(self._file, text)
             self._seen = self._look()
         except OSError as error:
             raise StoreUnavailable(f"{self._file} cannot be written: {error}") from error
@@ -275,20 +302,23 @@ class SignatoryFolder:
         Raises:
             StoreUnavailable: Somebody did, and may be signing with the same keys.
         """
-        try:
-            same = self._look() == self._seen
-        except OSError:
-            same = False
-        if not same:
+        if not self._unchanged():
             raise StoreUnavailable(
                 f"{self._folder} was changed by another program while this host had it: make sure that no other "
                 "signer uses these keys, then restart the host"
             )
 
+    def _unchanged(self) -> bool:
+        try:
+            return self._look() == self._seen
+        except OSError:
+            return False
+
     def _look(self) -> _Seen:
-        # Names and inodes as well: a file system's clock may stand still for some milliseconds.
+        # All of it: a file may be rewritten in place, and a file system's clock may stand still for some milliseconds.
         with os.scandir(self._folder) as entries:
-            files = frozenset((entry.name, entry.inode()) for entry in entries)
+            stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+        files = frozenset((name, stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
         return self._folder.stat().st_mtime_ns, files
 
     def hand_back(self, marks: Marks) -> None:
@@ -298,6 +328,14 @@ class SignatoryFolder:
             StoreUnavailable: Not done, and Signatory still refuses to start.
         """
         write_signatory_marks(self._base_dir, marks)
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Let Signatory start again, on its files as they are.
+
+        Raises:
+            StoreUnavailable: Not done.
+        """
         try:
             self._file.unlink(missing_ok=True)
             fsync_directory(self._folder)

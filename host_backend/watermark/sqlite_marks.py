@@ -21,7 +21,7 @@ from enclave_signer.tezos.consensus import Right
 from host_backend.durable import locked, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above
-from host_backend.watermark.signatory_files import SignatoryFolder
+from host_backend.watermark.signatory_files import SignatoryFolder, merged
 
 #: Name of the file in the host's folder.
 STORE_NAME = "watermark.sqlite"
@@ -31,6 +31,9 @@ APPLICATION_ID = 0x4548574D
 SCHEMA_VERSION = 1
 #: `PRAGMA synchronous` in numbers: FULL.
 _SYNCHRONOUS_FULL = 2
+
+#: Seconds to wait for another program to let go of the file: less than a request waits, so that it hears the reason.
+_BUSY_TIMEOUT_S = 2.0
 
 # STRICT needs SQLite 3.37 (2021); older ones call it a syntax error.
 _SCHEMA = """
@@ -63,7 +66,8 @@ def connect_existing(path: Path) -> sqlite3.Connection:
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None)
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
 
 
 def create(path: Path) -> None:
@@ -142,8 +146,7 @@ def export_marks(path: Path) -> None:
         connection, marks = open_marks(path)
         connection.close()
         for key, mark in folder.read().items():
-            if key not in marks or is_above(mark, marks[key]):
-                marks[key] = mark
+            marks[key] = merged(marks.get(key), mark)
         folder.hand_back(marks)
 
 
@@ -202,6 +205,16 @@ def write_marks(connection: sqlite3.Connection, marks: Mapping[MarkKey, Mark]) -
         raise StoreUnavailable(
             "another process has written watermarks, despite the lock: find it and stop it; nothing was signed"
         )
+
+
+def forget_digest(connection: sqlite3.Connection, key: MarkKey) -> None:
+    """Let no message be repeated at a stored mark; durable when this returns.
+
+    Raises:
+        sqlite3.Error: Whether it is stored is not known; open the file anew.
+    """
+    where = (key.chain_id, key.pkh, key.right.value)
+    connection.execute('UPDATE marks SET digest = NULL WHERE (chain_id, pkh, "right") = (?, ?, ?)', where)
 
 
 def _load(connection: sqlite3.Connection) -> dict[MarkKey, Mark]:

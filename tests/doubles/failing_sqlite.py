@@ -44,7 +44,7 @@ class _Connection(sqlite3.Connection):
 
     def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
         if not sql.startswith(_WRITE):
-            return super().execute(sql)
+            return super().execute(sql, parameters)  # type: ignore[arg-type]
         assert isinstance(parameters, list)
         self.disk.writes += 1
         self.disk.stalled.set()

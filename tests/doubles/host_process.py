@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from tests.doubles.known_keys import KnownKey
 from tests.doubles.processes import PATIENCE_S, ROOT, Program
 
 VAULT = "enclave"
+_LOG_LINE = re.compile(r'time="[^"]+" level=(info|warning|error) msg="')
 #: What `write_config` calls a configuration, and where the host keeps its files, both in the folder it is given.
 CONFIG_NAME = "signatory.yaml"
 BASE_NAME = "host"
@@ -78,6 +80,16 @@ def run_command(*arguments: str | Path, given: str | bytes = b"") -> Outcome:
     cmdline, environ = (proc / "cmdline").read_bytes(), (proc / "environ").read_bytes()
     stdout, stderr = process.communicate(given.encode() if isinstance(given, str) else given, PATIENCE_S)
     return Outcome(process.returncode, stdout.decode(), stderr.decode(), cmdline, environ)
+
+
+def refused(outcome: Outcome, code: int) -> str:
+    """Return the text of a refusal, which must be one line with this exit code beside lines of the log."""
+    assert outcome.code == code, outcome.stderr
+    assert outcome.stdout == ""
+    assert "Traceback" not in outcome.stderr
+    others = [line for line in outcome.stderr.splitlines() if not line.startswith("Error: ")]
+    assert all(_LOG_LINE.match(line) for line in others), outcome.stderr
+    return outcome.error
 
 
 def import_keys(config: Path, *keys: KnownKey) -> None:

@@ -14,31 +14,14 @@ Contents = Mapping[str, Json]
 
 _TAGS = {"tz1": 0, "tz2": 1, "tz3": 2, "tz4": 3, "edpk": 0, "sppk": 1, "p2pk": 2, "BLpk": 3}
 _ROLLUPS = {"sr1": 3, "epx1": 4}
-_ENTRY_POINTS = {
-    "default": 0,
-    "root": 1,
-    "do": 2,
-    "set_delegate": 3,
-    "remove_delegate": 4,
-    "deposit": 5,
-    "stake": 6,
-    "unstake": 7,
-    "finalize_unstake": 8,
-    "set_delegate_parameters": 9,
-}
+#: In the order of their tags.
+_ENTRY_POINTS = (
+    *("default", "root", "do", "set_delegate", "remove_delegate", "deposit"),
+    *("stake", "unstake", "finalize_unstake", "set_delegate_parameters"),
+)
 _PRIMITIVES = {
-    "parameter": 0,
-    "storage": 1,
-    "code": 2,
-    "Pair": 7,
-    "Unit": 11,
-    "CDR": 23,
-    "NIL": 61,
-    "PAIR": 66,
-    "int": 91,
-    "string": 104,
-    "unit": 108,
-    "operation": 109,
+    **{"parameter": 0, "storage": 1, "code": 2, "Pair": 7, "Unit": 11, "CDR": 23, "NIL": 61, "PAIR": 66},
+    **{"string": 104, "unit": 108, "operation": 109},
 }
 
 
@@ -140,7 +123,7 @@ def script(node: Json) -> bytes:
 
 def entry_point(name: str) -> bytes:
     if name in _ENTRY_POINTS:
-        return bytes([_ENTRY_POINTS[name]])
+        return bytes([_ENTRY_POINTS.index(name)])
     return b"\xff" + sized(name.encode(), 1)
 
 

@@ -24,12 +24,16 @@ from enclave_signer.tezos import (
 )
 from host_backend.errors import MalformedRequest
 from host_backend.operations import OPERATION_KINDS, REQUEST_KINDS, GenericMessage, parse_message, request_kind
+from tests.doubles import operation_vectors
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 SIGNATORY = json.loads((VECTORS / "signatory-vectors.json").read_text())
 FORGED = json.loads((VECTORS / "forged-operations.json").read_text())
+OPERATIONS = operation_vectors.load()
 MESSAGES = [
-    bytes.fromhex(item["hex"]) for item in SIGNATORY["payloads"] + FORGED["payloads"] if len(item["hex"]) < 2000
+    bytes.fromhex(item["hex"])
+    for item in SIGNATORY["payloads"] + FORGED["payloads"] + OPERATIONS["made"] + OPERATIONS["packed"]
+    if len(item["hex"]) < 2000
 ]
 TEXTS = [key[name] for key in SIGNATORY["keypairs"] for name in ("sk", "pk", "pkh")] + [
     item["signature"] for item in SIGNATORY["signatures"]
@@ -63,9 +67,11 @@ def check(message: bytes) -> None:
     if isinstance(parsed, GenericMessage):
         assert parsed.operations
         assert set(parsed.operations) <= OPERATION_KINDS
-    else:
+    elif isinstance(parsed, ConsensusMessage):
         check_consensus(parsed)
         assert parse_consensus(message) == parsed
+    else:
+        assert (request_kind(parsed), message[0]) == ("pack", 0x05)
 
 
 def check_text(error: str, secret: str = "") -> None:

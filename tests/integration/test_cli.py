@@ -1,7 +1,6 @@
 """`enclave-host` as processes: what its commands print, keep, refuse, and exit with."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,17 +15,17 @@ from tests.doubles.host_process import (
     Outcome,
     import_keys,
     key_file,
+    refused,
     run_command,
     running_host,
     stored_hashes,
     write_config,
 )
-from tests.doubles.known_keys import CHAIN_ID, FOUR, KnownKey
+from tests.doubles.known_keys import CHAIN_ID, FOUR, attestation, block, preattestation
 from tests.doubles.processes import ROOT, Enclave, running_local_enclave
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
 HASH = r"tz[1-4][1-9A-HJ-NP-Za-km-z]{33,34}"
-LOG_LINE = re.compile(r'time="[^"]+" level=(info|warning|error) msg="')
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +39,6 @@ def config(tmp_path: Path, local: Enclave) -> Path:
     return write_config(
         tmp_path, local.port, {TZ1.pkh: "{allow: {block: , generic: [transaction, reveal]}}", TZ2.pkh: ""}
     )
-
-
-def refused(outcome: Outcome, code: int) -> str:
-    """Return the text of a refusal, which must be one line with this exit code beside lines of the log."""
-    assert outcome.code == code, outcome.stderr
-    assert outcome.stdout == ""
-    assert "Traceback" not in outcome.stderr
-    others = [line for line in outcome.stderr.splitlines() if not line.startswith("Error: ")]
-    assert all(LOG_LINE.match(line) for line in others), outcome.stderr
-    return outcome.error
 
 
 def entry(pkh: str, public_key: str, *policy: str) -> str:
@@ -95,134 +84,6 @@ def test_generate_makes_one_tz1_key_unless_told_otherwise(config: Path) -> None:
     assert key_file(config).parent.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("key", FOUR, ids=lambda key: str(key.name))
-@pytest.mark.parametrize("source", ["file", "dash", "from dash", "argument"])
-def test_import(config: Path, tmp_path: Path, key: KnownKey, source: str) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text(f"\n  {key.secret}\r\n\n")
-    words, given = {
-        "file": (["--from", secret], ""),
-        "dash": (["-"], f"{key.secret}\n"),
-        "from dash": (["-f", "-"], key.secret),
-        "argument": ([key.secret], ""),
-    }[source]
-    outcome = run_command("import", "-c", config, "--vault", VAULT, *words, given=given)
-    assert (outcome.code, outcome.stdout) == (0, ""), outcome.stderr
-    assert f'msg="Successfully imported" pkh={key.pkh} vault=ConfidentialSpace' in outcome.stderr
-    assert ("a secret key on the command line can be seen by others" in outcome.stderr) == (source == "argument")
-    assert stored_hashes(config) == [key.pkh]
-    assert key.secret not in outcome.stderr
-
-
-def test_import_by_prompt_shows_nothing_of_the_key(config: Path) -> None:
-    master, slave = os.openpty()
-    command = [sys.executable, "-m", "host_backend", "import", "-c", str(config), "--vault", VAULT]
-    with subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, cwd=ROOT, start_new_session=True
-    ) as process:
-        os.close(slave)
-        assert process.stderr is not None
-        said = b""
-        # The blank after the colon comes when the terminal shows nothing any more.
-        while not said.endswith(b"Enter the secret key: "):
-            said += process.stderr.read(1)
-        os.write(master, TZ4.secret.encode() + b"\n")
-        said += process.stderr.read()
-        # The other side is closed; what was shown is still there to be read.
-        shown = b""
-        try:
-            while part := os.read(master, 4096):
-                shown += part
-        except OSError:
-            pass
-        os.close(master)
-    assert process.returncode == 0, said
-    assert shown.strip() == b""
-    assert TZ4.secret.encode() not in said
-    assert stored_hashes(config) == [TZ4.pkh]
-
-
-def test_import_without_a_terminal_to_ask(config: Path) -> None:
-    text = refused(run_command("import", "-c", config, "--vault", VAULT), 2)
-    assert text == "no terminal to ask for the secret key: use --from FILE, or - for standard input"
-
-
-def test_importing_a_key_twice_keeps_one_entry(config: Path) -> None:
-    import_keys(config, TZ1, TZ2)
-    before = key_file(config).read_bytes()
-    import_keys(config, TZ1)
-    import_keys(config, TZ2, TZ2)
-    assert key_file(config).read_bytes() == before
-    assert stored_hashes(config) == [TZ1.pkh, TZ2.pkh]
-
-
-def test_importing_several_keys_keeps_their_order(config: Path) -> None:
-    import_keys(config, TZ4, TZ1)
-    import_keys(config, TZ3, TZ2)
-    assert stored_hashes(config) == [TZ4.pkh, TZ1.pkh, TZ3.pkh, TZ2.pkh]
-
-
-WRONG_CHECKSUM = TZ1.secret[:-1] + ("1" if TZ1.secret[-1] != "1" else "2")
-ENCRYPTED = "edesk1GXwWmGjXiLHBKxGBxwmNvG21vKBh6FBxc4CyJ8adQQE2avP5vBB57ZUZ93Anm7i4k8RmsHaPzVAvpnHkFF"
-NEEDED = "a secret key or an encrypted secret key is needed"
-
-
-@pytest.mark.parametrize(
-    ("given", "text"),
-    [
-        (b"", f"empty text where {NEEDED}"),
-        (b"\n", f"empty text where {NEEDED}"),
-        (b"notakey", None),
-        (WRONG_CHECKSUM.encode(), f"invalid checksum where {NEEDED}; copy it again in full"),
-        (TZ1.secret[:-7].encode(), f"invalid checksum where {NEEDED}; copy it again in full"),
-        (TZ1.secret[1:].encode(), f"invalid checksum where {NEEDED}; copy it again in full"),
-        (
-            TZ1.secret.replace("e", "0", 1).encode(),
-            f"invalid character where {NEEDED}; base58 has no 0, O, I, l and no spaces",
-        ),
-        (
-            f"{TZ1.secret} {TZ2.secret}".encode(),
-            f"invalid character where {NEEDED}; base58 has no 0, O, I, l and no spaces",
-        ),
-        (
-            ENCRYPTED.encode(),
-            "the secret key is encrypted (edesk…); decrypt it with its password first, then give it in clear",
-        ),
-        (TZ1.public_key.encode(), f"wrong kind: got a public key (edpk…) where {NEEDED}"),
-        (TZ1.pkh.encode(), f"wrong kind: got a public key hash (tz1…) where {NEEDED}"),
-        (b"x" * 5000, None),
-        (b"\xff\xfe", "standard input holds no base58 secret key"),
-        ("ä".encode(), "standard input holds no base58 secret key"),
-        (b"-----BEGIN PRIVATE KEY-----\nMC4CAQAw\n-----END PRIVATE KEY-----\n", None),
-    ],
-)
-def test_imports_of_what_is_no_secret_key(config: Path, given: bytes, text: str | None) -> None:
-    import_keys(config, TZ2)
-    before = key_file(config).read_bytes()
-    outcome = run_command("import", "-c", config, "--vault", VAULT, "-", given=given)
-    error = refused(outcome, 2)
-    assert text is None or error == text
-    assert key_file(config).read_bytes() == before
-    assert b"".join(given.split()).decode("latin-1") not in outcome.stderr or not given.strip()
-
-
-def test_a_bad_key_among_several_stops_all(config: Path) -> None:
-    outcome = run_command("import", "-c", config, "--vault", VAULT, TZ1.secret, WRONG_CHECKSUM)
-    assert refused(outcome, 2) == f"secret key 2: invalid checksum where {NEEDED}; copy it again in full"
-    assert stored_hashes(config) == []
-
-
-def test_imports_from_files_that_cannot_be_read(config: Path, tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "nowhere", "No such file or directory"), (tmp_path, "Is a directory")):
-        outcome = run_command("import", "-c", config, "--vault", VAULT, "--from", path)
-        assert refused(outcome, 2) == f"{path} cannot be read: {reason}"
-    binary = tmp_path / "binary"
-    binary.write_bytes(bytes(range(256)))
-    outcome = run_command("import", "-c", config, "--vault", VAULT, "--from", binary)
-    assert refused(outcome, 2) == f"{binary} holds no base58 secret key"
-    assert stored_hashes(config) == []
-
-
 @pytest.mark.parametrize("command", ["generate", "import"])
 def test_vaults_that_are_not_named_well(config: Path, command: str) -> None:
     words = [TZ1.secret] if command == "import" else []
@@ -261,11 +122,15 @@ def test_an_enclave_that_cannot_be_reached(tmp_path: Path, words: list[str]) -> 
     config = write_config(tmp_path, 1)
     if words[0] == "serve":
         assert run_command("watermark", "init", "-c", config).code == 0
-    before = sorted(tmp_path.rglob("*"))
+    before = files(tmp_path)
     outcome = run_command(*words, "-c", config, given=TZ1.secret)
     assert refused(outcome, 1) == "the enclave at 127.0.0.1:1 cannot be reached: Connection refused"
     # No store, no key file: the next try begins where this one did.
-    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and path.suffix != ".lock"] == []
+    assert files(tmp_path) == before
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
 def test_list(config: Path) -> None:
@@ -301,9 +166,10 @@ def test_flags_may_stand_before_and_after_the_command(config: Path, tmp_path: Pa
     assert (
         run_command("-c", tmp_path / "nowhere", "--log", "debug", "list", "-c", config, "--log", "error").stderr == ""
     )
-    for words in (["--base-dir", tmp_path / "other", "list"], ["list", "--base-dir", tmp_path / "other"]):
+    other = str(tmp_path / "other")
+    for words in (["--base-dir", other, "list"], ["list", "--base-dir", other]):
         assert "No valid keys found" in run_command("-c", config, *words).stderr
-    for words in (["-c", config, "watermark", "init"], ["watermark", "-c", config, "init"]):
+    for words in (["-c", str(config), "watermark", "init"], ["watermark", "-c", str(config), "init"]):
         assert "a watermark store is never overwritten" in run_command(*words).error
 
 
@@ -359,6 +225,42 @@ def test_keys_without_a_watermark_store_do_not_start(config: Path) -> None:
         assert host.health() == (200, {"ready": True})
 
 
+def signatory_file(config: Path, folder: str, text: str) -> Path:
+    file = config.parent / BASE_NAME / folder / f"{CHAIN_ID}.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    return file
+
+
+def test_marks_of_signatory_are_taken_over_and_handed_back(config: Path) -> None:
+    state = {"level": 100, "round": 2, "hash": None}
+    file = signatory_file(config, "watermark_v2", json.dumps({TZ2.pkh: {"block": state, "attestation": state}}))
+    import_keys(config, TZ2)
+    with running_host(config) as host:
+        assert host.sign(TZ2.pkh, block(100)).status == 409
+        assert host.sign(TZ2.pkh, attestation(100, round_=2)).status == 409
+        assert host.sign(TZ2.pkh, attestation(100, round_=3)).status == 200
+        assert host.sign(TZ2.pkh, preattestation(1)).status == 200
+        # Signatory does not start while a file is there whose name is no chain.
+        assert len(list(file.parent.glob("*.json"))) == 2
+        assert host.stop() == 0
+    assert list(file.parent.glob("*.json")) == [file]
+    kinds = json.loads(file.read_text())[TZ2.pkh]
+    assert {kind: (state["level"], state["round"]) for kind, state in kinds.items()} == {
+        "block": (100, 2),
+        "attestation": (100, 3),
+        "attestation_with_dal": (100, 3),
+        "preattestation": (1, 0),
+    }
+
+
+@pytest.mark.parametrize("folder", ["watermark_v2", "watermark_v1", "watermark"])
+def test_marks_of_signatory_that_cannot_be_read_stop_the_start(config: Path, folder: str) -> None:
+    file = signatory_file(config, folder, '{"tz1": ')
+    import_keys(config, TZ2)
+    assert refused(run_command("serve", "-c", config), 2).startswith(f"{file}: ")
+
+
 def test_one_folder_has_one_host(config: Path) -> None:
     import_keys(config, TZ1)
     with running_host(config) as host:
@@ -401,7 +303,9 @@ def test_watermark_raise(config: Path) -> None:
     def watermark_raise(*words: str) -> Outcome:
         return run_command("watermark", "raise", "-c", config, *words)
 
-    assert "no watermark store at" in refused(watermark_raise(CHAIN_ID, TZ1.pkh, "block", "100"), 2)
+    assert "is not a folder: make it, or correct base_dir" in refused(
+        watermark_raise(CHAIN_ID, TZ1.pkh, "block", "1"), 2
+    )
     import_keys(config, TZ1)
     assert watermark_raise(CHAIN_ID, TZ1.pkh, "block", "100").code == 0
     assert watermark_raise(CHAIN_ID, TZ1.pkh, "block", "100", "--round", "3").code == 0

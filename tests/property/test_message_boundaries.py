@@ -21,43 +21,10 @@ NATURAL_I32 = st.integers(0, 2**31 - 1)
 NEGATIVE_I32 = st.integers(-(2**31), -1)
 VOTES = st.sampled_from([(0x12, 20), (0x12, 40), (0x13, 21), (0x13, 23), (0x13, 41)])
 
-#: Operations whose last field is optional. At the end of a message even its flag may be missing.
-OPTIONAL_AT_THE_END = {
-    "reveal",
-    "transaction",
-    "stake",
-    "unstake",
-    "finalize_unstake",
-    "set_delegate_parameters",
-    "delegation",
-    "set_deposits_limit",
-    "update_consensus_key",
-    "update_companion_key",
-    "smart_rollup_originate",
-}
-#: Bytes of that field, flag included, for each operation of a message, where it is not just the flag 00.
-OPTION_BYTES = {
-    "request_operation": [27],
-    "request_multiple_operations": [27, 22],
-    "policy_delegation": [22],
-    "policy_reveal": [1, 22],
-    "policy_update_consensus_key": [0],
-    "policy_delegate_with_consesus_key": [1, 22, 0],
-    "policy_stake": [8],
-    "forged 2 delegation": [22],
-    "forged 5 transaction": [60],
-    "forged 6 transaction": [8],
-    "forged 7 transaction": [8],
-    "forged 8 transaction": [8],
-    "forged 9 transaction": [23],
-    "forged 10 transaction": [8],
-    "forged 11 transaction": [13],
-    "forged 18 set_deposits_limit": [6],
-    "forged 29 delegation+transaction+transaction": [22, 1, 8],
-    "forged 30 transaction+set_deposits_limit": [1, 6],
-}
-#: Messages of the vectors that end without that flag.
-WITHOUT_FINAL_FLAG = {name for name, sizes in OPTION_BYTES.items() if sizes[-1] == 0}
+#: Operations whose last field is an option that earlier protocols had not: at the end of a message even its flag may be missing.
+LATE_OPTION = {"reveal", "update_consensus_key"}
+#: Messages of the vectors that end without that flag. In all the others it is there, and it is 00.
+WITHOUT_FINAL_FLAG = {"policy_update_consensus_key", "policy_delegate_with_consesus_key"}
 #: Where the operations of a batch end, in bytes, but for the last: each such beginning is a whole message, too.
 ENDS = {
     "request_multiple_operations": [118],
@@ -97,12 +64,14 @@ def whole_beginnings(name: str, message: bytes) -> set[int]:
     parsed = parse_message(message)
     if not isinstance(parsed, GenericMessage):
         return set()
-    assert {*OPTION_BYTES, *ENDS} <= set(IDS)
+    assert {*WITHOUT_FINAL_FLAG, *ENDS} <= set(IDS)
     ends = [*ENDS.get(name, []), len(message)]
-    sizes = OPTION_BYTES.get(name, [int(operation in OPTIONAL_AT_THE_END) for operation in parsed.operations])
-    assert len(ends) == len(sizes) == len(parsed.operations)
-    without_option = {end - size for end, size in zip(ends, sizes, strict=True) if size}
-    return without_option | set(ends[:-1])
+    flagged = [operation in LATE_OPTION for operation in parsed.operations]
+    if name in WITHOUT_FINAL_FLAG:
+        assert flagged[-1]
+        flagged[-1] = False
+    without_flag = {end - 1 for end, flag in zip(ends, flagged, strict=True) if flag}
+    return without_flag | set(ends[:-1])
 
 
 @pytest.mark.parametrize(("name", "message"), MESSAGES, ids=IDS)

@@ -4,15 +4,18 @@ import re
 
 import pytest
 
-from enclave_signer.tezos import ConsensusKind, ConsensusMessage
+from enclave_signer.tezos import ConsensusKind, ConsensusMessage, Family, Kind, decode
 from host_backend.errors import MalformedRequest
 from host_backend.operation_fields import MICHELINE_DEPTH_LIMIT
 from host_backend.operations import (
     OPERATION_KINDS,
     OPERATIONS,
+    PROPOSALS_LIMIT,
+    PROTOCOLS,
     REQUEST_KINDS,
     UNSUPPORTED_OPERATIONS,
     GenericMessage,
+    PackedMessage,
     parse_message,
     request_kind,
 )
@@ -24,6 +27,7 @@ OTHER = b"\x00" + b"\xcc" * 20
 CONTRACT = b"\x01" + b"\xdd" * 20 + b"\x00"
 MANAGER = PKH + b"\x01\x02\x03\x04"
 UNIT = b"\x03\x0b"
+PREFIX = b"\xff\x03" + b"\xee" * 32
 
 
 def dynamic(data: bytes) -> bytes:
@@ -59,11 +63,11 @@ def refusal(message: bytes) -> str:
 
 def test_the_names_of_the_signatory_list_are_all_there() -> None:
     pseudo = {"stake", "unstake", "finalize_unstake", "set_delegate_parameters"}
-    listed = {row.kind for row in OPERATIONS.values()} | set(UNSUPPORTED_OPERATIONS.values()) | pseudo
+    listed = {row.kind for row in OPERATIONS.values()} | pseudo
     assert len(listed) == 39
-    assert listed - set(UNSUPPORTED_OPERATIONS.values()) == {name for name in OPERATION_KINDS if ":" not in name}
+    assert listed == {name for name in OPERATION_KINDS if ":" not in name}
     assert {name for name in OPERATION_KINDS if ":" in name} == {"ballot:yay", "ballot:nay", "ballot:pass"}
-    assert not set(OPERATIONS) & set(UNSUPPORTED_OPERATIONS)
+    assert not UNSUPPORTED_OPERATIONS
 
 
 def test_request_kinds() -> None:
@@ -89,8 +93,10 @@ def test_consensus_messages_pass_through() -> None:
     ("message", "error"),
     [
         (b"", "empty message; send the bytes of an operation or a block, first byte included"),
-        (b"\x02\xde\xad", "unknown first byte 0x02; expected 03 (operations), 11 (block), 12 or 13"),
-        (b"\x05\x00\x00", "packed data is not supported yet (first byte 0x05)"),
+        (b"\x02\xde\xad", "unknown first byte 0x02; expected 03 (operations), 05 (pack), 11 (block), 12 or 13"),
+        (b"\x05\x00\x00\x00", "packed data at byte 3: 1 surplus byte(s)"),
+        (b"\x05", "packed data at byte 1: 1 byte(s) needed, 0 left"),
+        (b"\x05\x0b", "packed data at byte 1: unknown Micheline tag 11; known are 0 to 10"),
         (b"\x03" * (32 * 1024 + 1), "message of 32769 bytes; a Tezos operation has at most 32768"),
         (b"\x03", "field branch at byte 1: 32 byte(s) needed, 0 left"),
         (HEAD, "no operation after the branch; a message without operations is not signed"),
@@ -101,12 +107,21 @@ def test_consensus_messages_pass_through() -> None:
         ),
         (
             HEAD + transaction() + b"\xee",
-            "operation 2 at byte 83: tag 238 is not an operation that this signer knows yet; are there surplus bytes?",
+            "operation 2 at byte 83: tag 238 is no operation of protocol 024; are there surplus bytes?",
         ),
         (
-            HEAD + b"\x03" + b"\x00" * 100,
-            "operation 1 at byte 33: tag 3 (double_baking_evidence) is not known to this signer yet",
+            HEAD + b"\x07" + b"\x00" * 100,
+            "operation 1 at byte 33: tag 7 is no operation of protocol 024; are there surplus bytes?",
         ),
+        (
+            HEAD + transaction()[:-1],
+            "operation 1 (transaction), field parameters at byte 82: 1 byte(s) needed, 0 left",
+        ),
+        (
+            HEAD + PREFIX,
+            "no operation after the branch; a message without operations is not signed",
+        ),
+        (HEAD + transaction() + PREFIX * 2, "operation 3 at byte 117: nothing may follow signature_prefix"),
         (
             call(b"\x00\x00\x00"),
             "operation 1 (transaction), field parameters.value at byte 90: 1 surplus byte(s)",
@@ -155,9 +170,8 @@ def test_other_entry_points_to_oneself_are_plain_transactions(tag: int) -> None:
     assert names(HEAD + transaction(b"\x00" + PKH, parameters(bytes([tag])))) == ("transaction",)
 
 
-@pytest.mark.parametrize("parameters", [b"", b"\x00"])
-def test_a_transfer_to_oneself_is_a_plain_transaction(parameters: bytes) -> None:
-    assert names(HEAD + transaction(b"\x00" + PKH, parameters)) == ("transaction",)
+def test_a_transfer_to_oneself_is_a_plain_transaction() -> None:
+    assert names(HEAD + transaction(b"\x00" + PKH)) == ("transaction",)
 
 
 @pytest.mark.parametrize("name", [b"stake", b"unstake", b"finalize_unstake", b"set_delegate_parameters", b"default"])
@@ -189,10 +203,11 @@ def test_entry_points_by_name() -> None:
 @pytest.mark.parametrize(
     ("destination", "error"),
     [
-        (b"\x02" + b"\xdd" * 20 + b"\x00", "unknown address tag 2; known here: 0, 1, 3"),
-        (b"\x04" + b"\xdd" * 20 + b"\x00", "unknown address tag 4; known here: 0, 1, 3"),
+        (b"\x02" + b"\xdd" * 20 + b"\x00", "unknown address tag 2; known here: 0, 1, 3, 4"),
+        (b"\x05" + b"\xdd" * 20 + b"\x00", "unknown address tag 5; known here: 0, 1, 3, 4"),
         (b"\x01" + b"\xdd" * 20 + b"\x01", "the padding byte after the address is not zero"),
         (b"\x03" + b"\xdd" * 20 + b"\x01", "the padding byte after the address is not zero"),
+        (b"\x04" + b"\xdd" * 20 + b"\x01", "the padding byte after the address is not zero"),
         (b"\x00\x04" + b"\xdd" * 20, "unknown public key hash tag 4; known are 0 to 3"),
     ],
 )
@@ -336,6 +351,7 @@ def test_deep_sequences_cost_no_stack() -> None:
     "operation",
     [
         b"\x05" + PKH + b"\x00" * 4 + dynamic(b"\x01" * 33),
+        b"\x05" + PKH + b"\x00" * 4 + dynamic(b"\x01" * 32 * (PROPOSALS_LIMIT + 1)),
         b"\xc9" + MANAGER + dynamic(dynamic(b"ab") + b"\x00"),
         b"\xc8" + MANAGER + b"\x03" + dynamic(b"") + dynamic(UNIT) + b"\x00",
         b"\x9e" + MANAGER + dynamic(UNIT) * 2 + CONTRACT + b"\x01" + CONTRACT + dynamic(b"a" * 32),
@@ -347,3 +363,38 @@ def test_deep_sequences_cost_no_stack() -> None:
 )
 def test_other_fields_are_checked(operation: bytes) -> None:
     assert re.match(r"operation 1 \(\w+\), field \w+ at byte \d+: ", refusal(HEAD + operation))
+
+
+def test_protocols_are_given_by_their_hash() -> None:
+    assert [decode(name, Family.PROTOCOL_HASH)[0] for name in PROTOCOLS] == [Kind.PROTOCOL_HASH]
+
+
+@pytest.mark.parametrize("expression", [UNIT, b"\x00\x05", b"\x02" + dynamic(UNIT * 3)])
+def test_packed_data_is_one_expression(expression: bytes) -> None:
+    parsed = parse_message(b"\x05" + expression)
+    assert parsed == PackedMessage()
+    assert request_kind(parsed) == "pack"
+    assert parsed.operations == ()
+
+
+@pytest.mark.parametrize("tag", [b"\x6b", b"\x72"])
+def test_a_proof_that_earlier_protocols_had_not_may_be_left_out_at_the_end_only(tag: bytes) -> None:
+    older = tag + MANAGER + PKH + b"\xaa" * 12
+    assert len(names(HEAD + older)) == 1
+    assert len(names(HEAD + transaction() + older)) == 2
+    refusal(HEAD + older + transaction())
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        b"\x73" + MANAGER + PKH + b"\xaa" * 12,
+        b"\x6e" + MANAGER,
+        b"\x70" + MANAGER,
+        transaction()[:-1],
+        b"\xc8" + MANAGER + b"\x01" + dynamic(b"") + dynamic(UNIT),
+    ],
+)
+def test_any_other_flag_is_needed_at_the_end_too(operation: bytes) -> None:
+    names(HEAD + operation + b"\x00")
+    assert "1 byte(s) needed, 0 left" in refusal(HEAD + operation)

@@ -1,0 +1,167 @@
+"""The first look: `make run` and `make demo`, and what a newcomer without python3-venv is told."""
+
+import http.client
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from enclave_signer.curves import curve
+from enclave_signer.protocol.messages import SigningVersion
+from enclave_signer.tezos import parse_public_key, parse_signature
+from tests.doubles.host_process import stored_hashes
+from tests.doubles.processes import PATIENCE_S, ROOT
+from tests.doubles.quickstart_process import Quickstart, running_quickstart
+from tests.doubles.secret_search import descendants
+
+
+def ask(url: str, body: str | None = None) -> tuple[int, dict[str, object]]:
+    """GET, or POST what is given."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE_S)
+    try:
+        connection.request("GET" if body is None else "POST", parts.path, body)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        assert isinstance(answer, dict)
+        return response.status, answer
+    finally:
+        connection.close()
+
+
+def paste(quickstart: Quickstart) -> str:
+    """Do what the printed line does; return the hash of the key that has signed."""
+    (line,) = (line for line in quickstart.said.splitlines() if line.strip().startswith("curl "))
+    command, option, body, url = shlex.split(line)
+    assert (command, option) == ("curl", "-d")
+    status, answer = ask(url, body)
+    assert status == 200
+    _, key = ask(url)
+    public_key = parse_public_key(str(key["public_key"]))
+    verifying_key = curve(public_key.key_type).parse_public_key(public_key.data)
+    verifying_key.verify(parse_signature(str(answer["signature"])), bytes.fromhex(json.loads(body)), SigningVersion.V2)
+    return url.rpartition("/")[2]
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_the_first_run_makes_a_key_and_the_second_keeps_it(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with running_quickstart(folder) as first:
+        assert "(generated inside the enclave just now)" in first.said
+        pkh = paste(first)
+        assert pkh.startswith("tz4")
+        assert ask(first.find(r"health: (\S+)")[1]) == (200, {"ready": True})
+        programs = descendants(first.pid)
+        assert len(programs) == 2
+        assert first.stop(whole_session=True) == 0
+    assert alive(programs) == []
+    assert f"Stopped. Keys and marks stay in {folder}/ for the next run." in first.said
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+    with running_quickstart(folder) as second:
+        assert "(kept from an earlier run)" in second.said
+        # The same message again: idempotent, also across runs.
+        assert paste(second) == pkh
+        assert second.stop(signal.SIGTERM) == 0
+    assert stored_hashes(folder / "signatory.yaml") == [pkh]
+    for log in ("enclave_signer.log", "host_backend.log"):
+        assert (folder / log).read_text().count("stopped") == 2
+
+
+def test_two_at_once_take_different_ports(tmp_path: Path) -> None:
+    with running_quickstart(tmp_path / "one") as one, running_quickstart(tmp_path / "two") as two:
+        assert one.find(r"host +(\S+)")[1] != two.find(r"host +(\S+)")[1]
+        assert paste(one) != paste(two)
+        assert one.stop() == two.stop() == 0
+
+
+def test_a_program_that_ends_by_itself_stops_the_other(tmp_path: Path) -> None:
+    with running_quickstart(tmp_path / "state") as quickstart:
+        programs = descendants(quickstart.pid)
+        os.kill(programs[0], signal.SIGKILL)
+        assert quickstart.wait() == 1
+        assert "A program ended by itself: see the logs in" in quickstart.said
+    assert alive(programs) == []
+
+
+def test_a_first_run_that_was_killed_is_no_obstacle(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    with running_quickstart(folder) as quickstart:
+        quickstart.stop()
+    config = folder / "signatory.yaml"
+    # What is there before the first key was made.
+    lines = config.read_text().splitlines()
+    config.write_text("\n".join(lines[: lines.index("tezos:") + 1]) + "\n")
+    with running_quickstart(folder) as again:
+        assert "(generated inside the enclave just now)" in again.said
+        paste(again)
+
+
+def test_a_folder_that_cannot_be_used_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "signatory.yaml").write_text("basedir: /x\n")
+    command = [sys.executable, "-m", "quickstart", str(tmp_path)]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert outcome.returncode == 1
+    assert outcome.stderr == f"make run: {tmp_path}/signatory.yaml:1: basedir: unknown field, did you mean base_dir?\n"
+
+
+def test_the_demo_ends_by_itself_and_shows_a_refusal() -> None:
+    command = [sys.executable, "-m", "quickstart.demo"]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert outcome.stdout.count("signed and verified") == 4
+    (refusal,) = (line for line in outcome.stdout.splitlines() if "  409  " in line)
+    assert "watermark validation failed: attestation of tz4" in refusal
+
+
+def environment(folder: Path, python: str) -> subprocess.CompletedProcess[str]:
+    """Run `scripts/environment` with a Python of the test's own, and no other one on the path."""
+    fake = folder / "python3"
+    fake.write_text(f"#!/bin/sh\n{python}\n")
+    fake.chmod(0o755)
+    return subprocess.run(
+        [ROOT / "scripts" / "environment", str(folder / "venv"), "requirements.txt"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        env={"PATH": f"{folder}:/usr/bin:/bin", "PYTHON": "python3"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        (
+            # A Debian without python3-venv: the interpreter is there, `ensurepip` is not.
+            'case "$2" in *ensurepip*) exit 1;; esac',
+            (
+                "This Python cannot make virtual environments: the package python3-venv is missing.",
+                "On Debian and Ubuntu: sudo apt install python3-venv",
+            ),
+        ),
+        (
+            'case "$2" in *version_info*) exit 1;; esac',
+            (
+                "Python 3.11, 3.12 or 3.13 is needed, and python3 is none of them.",
+                "Install one, or name it: make PYTHON=/path/to/python3.12 ...",
+            ),
+        ),
+    ],
+    ids=["no venv", "too old"],
+)
+def test_a_python_that_will_not_do_is_told_in_words(tmp_path: Path, python: str, said: tuple[str, ...]) -> None:
+    outcome = environment(tmp_path, python)
+    assert (outcome.returncode, outcome.stdout) == (1, "")
+    assert tuple(outcome.stderr.splitlines()) == said
+    assert not (tmp_path / "venv").exists()

@@ -1,0 +1,213 @@
+"""The store on a folder that Signatory used, uses, or will use again."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from enclave_signer.tezos import Right
+from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
+from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, export_marks, raise_mark, read_marks
+from host_backend.watermark.rule import Mark, MarkKey, Verdict
+from host_backend.watermark.signatory_files import (
+    FOLDER,
+    IN_USE_NAME,
+    SignatoryFolder,
+    read_signatory_marks,
+    write_signatory_marks,
+)
+from tests.doubles.failing_sqlite import FailingSqlite
+
+KEY = MarkKey("NetXo5iVw1vBoxM", "tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", Right.BLOCK)
+OTHER = MarkKey("NetXo5iVw1vBoxM", "tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME", Right.ATTESTATION)
+X, Y, Z = b"x" * 32, b"y" * 32, b"z" * 32
+
+Scenario = Callable[[FileWatermarkStore], Awaitable[None]]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    create(tmp_path / STORE_NAME)
+    return tmp_path / STORE_NAME
+
+
+def marker(path: Path) -> Path:
+    return path.parent / FOLDER / IN_USE_NAME
+
+
+def run(path: Path, scenario: Scenario, disk: FailingSqlite | None = None) -> None:
+    async def main() -> None:
+        store = await FileWatermarkStore.open(path, connect=(disk or FailingSqlite()).connect)
+        try:
+            await scenario(store)
+        finally:
+            await store.aclose()
+
+    asyncio.run(main())
+
+
+async def nothing(_: FileWatermarkStore) -> None:
+    """Open and close in order."""
+
+
+def advanced(level: int, digest: bytes = X) -> Scenario:
+    async def scenario(store: FileWatermarkStore) -> None:
+        assert await store.advance(KEY, Mark(level, 0, digest)) is Verdict.ADVANCE
+
+    return scenario
+
+
+def refused(level: int, digest: bytes = X) -> Scenario:
+    async def scenario(store: FileWatermarkStore) -> None:
+        with pytest.raises(WatermarkRejected):
+            await store.advance(KEY, Mark(level, 0, digest))
+
+    return scenario
+
+
+def test_signatorys_marks_count_from_the_first_request(path: Path) -> None:
+    write_signatory_marks(path.parent, {KEY: Mark(100, 0, X)})
+    run(path, refused(100, Y))
+    run(path, refused(99))
+    assert read_marks(path) == {KEY: Mark(100, 0, X)}
+
+
+def test_what_signatory_marked_since_the_last_stop_is_merged_at_the_next_start(path: Path) -> None:
+    run(path, advanced(100))
+    assert read_signatory_marks(path.parent) == {KEY: Mark(100, 0, X)}
+    write_signatory_marks(path.parent, {KEY: Mark(200, 0, Y)})
+    run(path, refused(150))
+    run(path, advanced(201, Z))
+
+
+def test_lower_marks_of_signatory_change_nothing(path: Path) -> None:
+    run(path, advanced(100))
+    write_signatory_marks(path.parent, {KEY: Mark(50, 0, Y)})
+    run(path, refused(60))
+    assert read_marks(path)[KEY] == read_signatory_marks(path.parent)[KEY] == Mark(100, 0, X)
+
+
+def test_of_two_messages_at_one_place_neither_is_repeated(path: Path) -> None:
+    run(path, advanced(100, Y))
+    write_signatory_marks(path.parent, {KEY: Mark(100, 0, X)})
+    run(path, refused(100, X))
+    run(path, refused(100, Y))
+    assert read_marks(path) == {KEY: Mark(100, 0, None)}
+
+
+def test_signatory_is_kept_out_while_the_store_is_open_and_let_in_after_it(path: Path) -> None:
+    async def scenario(_: FileWatermarkStore) -> None:
+        assert marker(path).exists()
+
+    run(path, scenario)
+    assert not marker(path).exists()
+
+
+@pytest.mark.parametrize("change", ["mark", "marker", "in place"])
+def test_nothing_is_signed_after_another_program_changed_the_folder(path: Path, change: str) -> None:
+    write_signatory_marks(path.parent, {KEY: Mark(10, 0, Z)})
+    file = path.parent / FOLDER / f"{KEY.chain_id}.json"
+
+    async def scenario(store: FileWatermarkStore) -> None:
+        await store.advance(KEY, Mark(100, 0, X))
+        match change:
+            case "mark":
+                write_signatory_marks(path.parent, {KEY: Mark(300, 0, Y)})
+            case "marker":
+                marker(path).unlink()
+            case _:
+                with file.open("a") as stream:
+                    stream.write("\n")
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="changed by another program"):
+                await store.advance(KEY, Mark(101, 0, X))
+        assert store.problem is not None
+
+    run(path, scenario)
+    if change == "mark":
+        # What it wrote is left alone, and counts at the next start.
+        assert read_signatory_marks(path.parent)[KEY] == Mark(300, 0, Y)
+        run(path, refused(250))
+    run(path, advanced(1000, Z))
+
+
+def test_unreadable_marks_stop_the_start_and_do_not_keep_signatory_out(path: Path) -> None:
+    (path.parent / FOLDER).mkdir()
+    file = path.parent / FOLDER / f"{KEY.chain_id}.json"
+    file.write_text("{")
+    with pytest.raises(ConfigError, match=str(file)):
+        run(path, nothing)
+    assert not marker(path).exists()
+    file.write_text("{}")
+    run(path, advanced(1))
+
+
+def crash(path: Path, folder: Path) -> Path:
+    """Copy everything as it is: what a kill of the host leaves."""
+    for source in (path, path.with_name(f"{STORE_NAME}-wal"), marker(path)):
+        target = folder / source.relative_to(path.parent)
+        target.parent.mkdir(exist_ok=True, parents=True)
+        target.write_bytes(source.read_bytes())
+    return folder / STORE_NAME
+
+
+@pytest.fixture
+def crashed(path: Path, tmp_path: Path) -> Path:
+    copies: list[Path] = []
+
+    async def scenario(store: FileWatermarkStore) -> None:
+        await store.advance(KEY, Mark(100, 0, X))
+        copies.append(crash(path, tmp_path / "crashed"))
+
+    run(path, scenario)
+    (copy,) = copies
+    return copy
+
+
+def test_after_a_crash_the_store_goes_on_by_itself(crashed: Path) -> None:
+    assert marker(crashed).exists()
+    run(crashed, refused(100, Y))
+    run(crashed, advanced(101, Z))
+    assert not marker(crashed).exists()
+
+
+def test_after_a_crash_a_missing_log_stops_the_start(crashed: Path) -> None:
+    crashed.with_name(f"{STORE_NAME}-wal").unlink()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="-wal is missing"):
+            run(crashed, nothing)
+
+
+def test_after_a_crash_a_raise_and_an_export_lead_on(crashed: Path) -> None:
+    crashed.with_name(f"{STORE_NAME}-wal").unlink()
+    raise_mark(crashed, KEY, 500, 0)
+    export_marks(crashed)
+    assert read_signatory_marks(crashed.parent) == {KEY: Mark(500, 0, None)}
+    run(crashed, refused(500))
+    run(crashed, advanced(501))
+
+
+def test_a_disk_that_failed_until_the_stop_does_not_stop_the_next_start(path: Path) -> None:
+    disk = FailingSqlite()
+
+    async def scenario(store: FileWatermarkStore) -> None:
+        await store.advance(KEY, Mark(100, 0, X))
+        (path.parent / FOLDER / "NetXdQprcVkpaWU.json").write_text("{}")
+
+    run(path, scenario, disk)
+    assert marker(path).exists()
+    assert SignatoryFolder(path.parent).closed_whole
+    run(path, refused(100, Y))
+    assert not marker(path).exists()
+
+
+def test_export_brings_both_together(path: Path) -> None:
+    run(path, advanced(100))
+    write_signatory_marks(path.parent, {KEY: Mark(50, 0, Y), OTHER: Mark(7, 1, Y)})
+    export_marks(path)
+    expected = {KEY: Mark(100, 0, X), OTHER: Mark(7, 1, Y)}
+    assert read_signatory_marks(path.parent) == expected
+    kinds = json.loads((path.parent / FOLDER / f"{KEY.chain_id}.json").read_text())[OTHER.pkh]
+    assert kinds["attestation"] == kinds["attestation_with_dal"]
