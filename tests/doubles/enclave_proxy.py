@@ -13,7 +13,7 @@ from tests.doubles.processes import PATIENCE_S
 
 
 class Hold(Enum):
-    """What is kept back; what was kept is never given later."""
+    """What is kept back, from the next signature on and until the host's connection ends: nothing is given later."""
 
     NOTHING = auto()
     #: Calls of `Sign` are recorded, and the enclave never hears of them.
@@ -34,9 +34,12 @@ class EnclaveProxy:
         self._threads: list[threading.Thread] = []
         #: Every message that the host has asked the enclave to sign, in order, held back or not.
         self.messages: list[bytes] = []
-        #: Called at the first byte of every call of `Sign`, before anything else is done with it.
-        self.on_sign: Callable[[], None] = lambda: None
-        self._replies = 0
+        #: Signatures that were kept from being asked for, or told.
+        self.held = 0
+        #: Called with whatever came from the host, before anything else is done with it.
+        self.on_bytes: Callable[[bytes], None] = lambda _: None
+        #: Called with every message that the host asks the enclave to sign, before it is passed on.
+        self.on_message: Callable[[bytes], None] = lambda _: None
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -47,18 +50,15 @@ class EnclaveProxy:
         with self._lock:
             self._hold = what
 
-    @property
-    def replies(self) -> int:
-        """How many signatures the enclave has given, held back or not."""
-        return self._replies
-
-    def wait(self, messages: int = 0, replies: int = 0) -> None:
-        """Return when at least so many messages were recorded and so many signatures given."""
+    def wait(self, *, messages: int = 0, held: int = 0) -> None:
+        """Return when at least so many messages were recorded and so many signatures kept back."""
         with self._lock:
-            done = self._lock.wait_for(
-                lambda: len(self.messages) >= messages and self._replies >= replies, PATIENCE_S
-            )
-        assert done, f"{len(self.messages)} messages and {self._replies} signatures, {messages} and {replies} are waited for"
+            assert self._lock.wait_for(lambda: len(self.messages) >= messages and self.held >= held, PATIENCE_S)
+
+    def wait_for_silence(self) -> None:
+        """Return when no host is connected: what it had sent is recorded, what it was sent is lost."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: not self._streams, PATIENCE_S)
 
     def close(self) -> None:
         # Shut down first: closing alone does not wake the thread that accepts.
@@ -84,22 +84,24 @@ class EnclaveProxy:
                     self._threads += link.start()
 
     def _ended(self, *streams: socket.socket) -> None:
-        with self._lock:
-            self._streams -= set(streams)
         for stream in streams:
             stream.close()
+        with self._lock:
+            self._streams -= set(streams)
+            self._lock.notify_all()
 
-    def _record_message(self, message: bytes) -> Hold:
+    def _record(self, message: bytes) -> None:
+        self.on_message(message)
         with self._lock:
             self.messages.append(message)
             self._lock.notify_all()
-            return self._hold
 
-    def _record_reply(self) -> Hold:
+    def _holds(self, what: Hold) -> bool:
         with self._lock:
-            self._replies += 1
-            self._lock.notify_all()
-            return self._hold
+            if self._hold is what:
+                self.held += 1
+                self._lock.notify_all()
+            return self._hold is what
 
 
 class _Link:
@@ -122,11 +124,12 @@ class _Link:
 
     def _requests(self) -> None:
         try:
-            for frame in _frames(self._host, on_first_byte=self._first_byte):
+            for frame in _frames(self._host, self._proxy.on_bytes):
                 call = cbor2.loads(frame[4:])
                 signs = "Sign" in call
-                held = signs and self._proxy._record_message(call["Sign"]["message"]) is Hold.REQUESTS
-                if not held:
+                if signs:
+                    self._proxy._record(call["Sign"]["message"])
+                if not (signs and self._proxy._holds(Hold.REQUESTS)):
                     with self._lock:
                         self._asked.append(signs)
                     self._enclave.sendall(frame)
@@ -135,15 +138,12 @@ class _Link:
         finally:
             self._end()
 
-    def _first_byte(self) -> None:
-        self._proxy.on_sign()
-
     def _answers(self) -> None:
         try:
-            for frame in _frames(self._enclave):
+            for frame in _frames(self._enclave, lambda _: None):
                 with self._lock:
                     signed = self._asked.pop(0)
-                if not (signed and self._proxy._record_reply() is Hold.REPLIES):
+                if not (signed and self._proxy._holds(Hold.REPLIES)):
                     self._host.sendall(frame)
         except OSError:
             pass
@@ -161,15 +161,11 @@ class _Link:
             self._proxy._ended(self._host, self._enclave)
 
 
-def _frames(stream: socket.socket, on_first_byte: Callable[[], None] | None = None) -> Iterator[bytes]:
+def _frames(stream: socket.socket, on_bytes: Callable[[bytes], None]) -> Iterator[bytes]:
     """Yield whole frames, length included, until the stream ends."""
     data = b""
-    while True:
-        part = stream.recv(65536)
-        if not part:
-            return
-        if on_first_byte is not None:
-            on_first_byte()
+    while part := stream.recv(65536):
+        on_bytes(part)
         data += part
         while len(data) >= 4 and len(data) >= 4 + struct.unpack(">I", data[:4])[0]:
             end = 4 + struct.unpack(">I", data[:4])[0]

@@ -139,16 +139,24 @@ def ask(port: int, method: str, path: str, body: str | bytes | None = None) -> A
 
 
 class Host(Program):
-    """A running `enclave-host serve`."""
+    """A running `enclave-host serve`; `prefix` is a command that runs it, such as a tracer."""
 
-    def __init__(self, config: Path, *arguments: str) -> None:
+    def __init__(self, config: Path, *arguments: str, prefix: Sequence[str] = ()) -> None:
         self.config = config
-        super().__init__([sys.executable, "-m", "host_backend", "serve", "-c", str(config), *arguments])
+        super().__init__([*prefix, sys.executable, "-m", "host_backend", "serve", "-c", str(config), *arguments])
 
     def ready(self) -> None:
         address = r"is listening for connections on 127\.0\.0\.1:(\d+)"
         self.port = int(self.wait_for(f"HTTP server {address}.*\n[^\n]*HTTP server {address}")[2])
         self.utility_port = int(self.wait_for(f"Utility HTTP server {address}")[1])
+
+    def discard(self) -> None:
+        """Kill it if it still runs, as with `kill -9`, and forget it."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.stop()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
     def ask(self, method: str, path: str, body: str | bytes | None = None) -> Answer:
         return ask(self.port, method, path, body)
@@ -164,15 +172,11 @@ class Host(Program):
 
 
 @contextmanager
-def running_host(config: Path, *arguments: str) -> Iterator[Host]:
+def running_host(config: Path, *arguments: str, prefix: Sequence[str] = ()) -> Iterator[Host]:
     """Run the host; kill it at the end if it still runs."""
-    host = Host(config, *arguments)
+    host = Host(config, *arguments, prefix=prefix)
     try:
         host.ready()
         yield host
     finally:
-        if host.process.poll() is None:
-            host.process.kill()
-        host.stop()
-        assert host.process.stderr is not None
-        host.process.stderr.close()
+        host.discard()

@@ -20,8 +20,17 @@ _ENTRY_POINTS = (
     *("stake", "unstake", "finalize_unstake", "set_delegate_parameters"),
 )
 _PRIMITIVES = {
-    **{"parameter": 0, "storage": 1, "code": 2, "Pair": 7, "Unit": 11, "CDR": 23, "NIL": 61, "PAIR": 66},
-    **{"string": 104, "unit": 108, "operation": 109},
+    "parameter": 0,
+    "storage": 1,
+    "code": 2,
+    "Pair": 7,
+    "Unit": 11,
+    "CDR": 23,
+    "NIL": 61,
+    "PAIR": 66,
+    "string": 104,
+    "unit": 108,
+    "operation": 109,
 }
 
 
@@ -209,12 +218,8 @@ def validity_rollup(text: str) -> bytes:
 
 
 def commitment(c: Contents) -> bytes:
-    return (
-        raw(c["compressed_state"])
-        + signed(c["inbox_level"], 4)
-        + raw(c["predecessor"])
-        + signed(int(c["number_of_ticks"]), 8)
-    )
+    head = raw(c["compressed_state"]) + signed(c["inbox_level"], 4)
+    return head + raw(c["predecessor"]) + signed(int(c["number_of_ticks"]), 8)
 
 
 def refutation(c: Contents) -> bytes:
@@ -257,9 +262,8 @@ def rollup_operation(item: Json) -> bytes:
     op, ticket = item
     price = raw(op["price"]["id"]) + z(op["price"]["amount"])
     head = signed(op["op_code"], 4) + price + key(op["l1_dst"]) + validity_rollup(op["rollup_id"])
-    if ticket is None:
-        tail = b"\x00"
-    else:
+    tail = b"\x00"
+    if ticket is not None:
         tail = b"\x01" + micheline(ticket["contents"]) + micheline(ticket["ty"]) + address(ticket["ticketer"])
     return head + listed(op["payload"], raw) + tail
 
