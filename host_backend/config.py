@@ -11,8 +11,8 @@ from pathlib import Path
 from enclave_signer.protocol.messages import Credentials
 from enclave_signer.tezos import TezosError, check_public_key_hash
 from host_backend.errors import ConfigError
-from host_backend.operations import REQUEST_KINDS
-from host_backend.policy import ALLOWABLE_KINDS, DEFAULT_POLICY, UNREADABLE_KINDS, KeyPolicy
+from host_backend.operations import OPERATION_KINDS, REQUEST_KINDS
+from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from host_backend.yaml_document import Value, load_document
 
 DEFAULT_CONFIG_FILE = Path("/etc/signatory.yaml")
@@ -232,23 +232,19 @@ def _policy(value: Value, warnings: list[str]) -> KeyPolicy:
         kind = _REQUEST_ALIASES.get(name, name)
         if kind != name:
             warnings.append(f"{entry.path}: {name!r} is the old name of {kind!r}")
-        if kind == "pack":
-            entry.fail("packed data cannot be signed by this version yet: remove it to start without it")
         if kind not in REQUEST_KINDS:
-            known = ", ".join(sorted(REQUEST_KINDS - {"pack"}))
+            known = ", ".join(sorted(REQUEST_KINDS))
             entry.fail(f"invalid request kind `{name}` in `allow` list, known are {known}")
         requests.add(kind)
         if kind == "generic":
-            operations = frozenset(_operation(item, warnings) for item in entry.items())
+            operations = frozenset(_operation(item) for item in entry.items())
         elif not entry.is_null:
             warnings.append(f"{entry.path}: only `generic` takes a list; this one means nothing")
     return KeyPolicy(frozenset(requests), operations)
 
 
-def _operation(value: Value, warnings: list[str]) -> str:
+def _operation(value: Value) -> str:
     kind = value.text()
-    if kind not in ALLOWABLE_KINDS:
+    if kind not in OPERATION_KINDS:
         value.fail(f"invalid operation kind `{kind}` in `allow.generic` list")
-    if kind in UNREADABLE_KINDS:
-        warnings.append(f"{value.path}: {kind} cannot be read by this version yet: messages with it are refused")
     return kind

@@ -286,8 +286,6 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
         255: Operation(_SIGNATURE_PREFIX, (("curve", choice({3: "BLS"})), ("prefix", fixed(32)))),
     }
 )
-#: Tag to name of operations that exist, but that this signer cannot decode: none.
-UNSUPPORTED_OPERATIONS: Mapping[int, str] = MappingProxyType({})
 _CONSENSUS_OPERATIONS = frozenset({20, 21, 23, 40, 41})
 
 #: Names of operations that a message can have and a policy can allow; `ballot` stands for all three votes.

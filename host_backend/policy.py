@@ -7,18 +7,7 @@ from dataclasses import dataclass
 
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import PolicyDenied
-from host_backend.operations import (
-    OPERATION_KINDS,
-    UNSUPPORTED_OPERATIONS,
-    Message,
-    request_kind,
-)
-
-#: Names of operations that a policy may allow although no message with one can be read yet: those are refused as
-#: malformed, whatever the policy says.
-UNREADABLE_KINDS = frozenset(UNSUPPORTED_OPERATIONS.values())
-#: Names of operations that a policy may allow; `ballot` alone allows all three votes.
-ALLOWABLE_KINDS = OPERATION_KINDS | UNREADABLE_KINDS
+from host_backend.operations import Message, request_kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ CORE = (
     "enclave_signer.sealing.blob",
     "host_backend.operations",
     "host_backend.operation_fields",
+    "host_backend.operation_parts",
     "host_backend.policy",
     "host_backend.watermark.rule",
     "host_backend.enclave.replies",

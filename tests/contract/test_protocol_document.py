@@ -109,6 +109,8 @@ def test_limits_are_those_of_the_code() -> None:
     assert table["time for a client to take its answers"] == f"{DEFAULT_LIMITS.write_s:g} s"
     assert table["connections at once; more are closed at once"].startswith(f"{DEFAULT_LIMITS.max_connections},")
     assert table["keys per connection"].startswith(f"{DEFAULT_LIMITS.max_handles:_};".replace("_", " "))
+    open_keys = f"{DEFAULT_LIMITS.max_open_keys:_};".replace("_", " ")
+    assert table["keys of all connections together"].startswith(open_keys)
     assert table["calls of one connection before the others have their turn"] == str(DEFAULT_LIMITS.frames_per_turn)
     assert f"{MAX_FRAME_BYTES:_} bytes".replace("_", " ") in PAGE.read_text()
 

@@ -20,7 +20,6 @@ from host_backend.signer import Signer
 from host_backend.vault import open_vault
 from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
-from host_backend.watermark.sqlite_marks import connect_existing
 from tests.doubles.enclave_proxy import enclave_proxy
 from tests.doubles.host_process import BAKER, import_keys, running_host, write_config
 from tests.doubles.known_keys import FOUR, attestation
@@ -36,7 +35,9 @@ class Watched:
 
     events: list[str] = field(default_factory=list)
     stored: set[tuple[object, object]] = field(default_factory=set)
-    connections: list[sqlite3.Connection] = field(default_factory=list)
+    #: Journal mode and `synchronous` of the connection, at every write.
+    durability: list[tuple[str, int]] = field(default_factory=list)
+    connections: int = 0
     failing: bool = False
 
     def connect(self, path: Path) -> sqlite3.Connection:
@@ -47,6 +48,9 @@ class Watched:
                 assert isinstance(parameters, list | tuple)
                 if not sql.startswith("INSERT"):
                     return super().execute(sql, parameters)
+                (journal_mode,) = super().execute("PRAGMA journal_mode").fetchone()
+                (synchronous,) = super().execute("PRAGMA synchronous").fetchone()
+                watched.durability.append((journal_mode, synchronous))
                 watched.events.append("storing")
                 if watched.failing:
                     raise sqlite3.OperationalError("disk I/O error")
@@ -58,58 +62,32 @@ class Watched:
                 watched.stored |= set(zip(parameters[0::6], parameters[3::6], strict=True))
                 return cursor
 
+        self.connections += 1
         uri = f"{path.absolute().as_uri()}?mode=rw"
-        # The test looks at what the store's thread has opened.
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, factory=Connection, check_same_thread=False)
-        self.connections.append(connection)
-        return connection
-
-
-def durability(connection: sqlite3.Connection) -> tuple[str, int]:
-    (journal_mode,) = sqlite3.Connection.execute(connection, "PRAGMA journal_mode").fetchone()
-    (synchronous,) = sqlite3.Connection.execute(connection, "PRAGMA synchronous").fetchone()
-    return journal_mode, synchronous
+        return sqlite3.connect(uri, uri=True, isolation_level=None, factory=Connection)
 
 
 def test_every_connection_writes_a_log_and_waits_for_the_disk(tmp_path: Path) -> None:
     path = tmp_path / STORE_NAME
     create(path)
     watched = Watched()
-    seen: list[tuple[str, int]] = []
 
-    async def scenario() -> None:
+    async def scenario(first: int) -> None:
         store = await FileWatermarkStore.open(path, connect=watched.connect)
-        for level in range(3):
-            assert await store.advance(KEY, Mark(level, 0, bytes(32))) is Verdict.ADVANCE
-            seen.append(durability(watched.connections[-1]))
+        for level in range(first, first + 3):
+            assert await store.advance(KEY, Mark(level, 0, b"%d" % level)) is Verdict.ADVANCE
             # After an error the file is opened anew.
             watched.failing = True
             with pytest.raises(StoreUnavailable):
-                await store.advance(KEY, Mark(level, 1, bytes([1] * 32)))
+                await store.advance(KEY, Mark(level, 1, b"another"))
             watched.failing = False
         await store.aclose()
 
-    asyncio.run(scenario())
-    asyncio.run(scenario_of_a_second_start(path, watched, seen))
-    assert len(watched.connections) == 4
+    for start in (0, 10):
+        asyncio.run(scenario(start))
+    assert watched.connections >= 6
     # 2 is FULL. Source: https://sqlite.org/pragma.html#pragma_synchronous
-    assert seen == [("wal", 2)] * 4
-
-
-async def scenario_of_a_second_start(path: Path, watched: Watched, seen: list[tuple[str, int]]) -> None:
-    store = await FileWatermarkStore.open(path, connect=watched.connect)
-    assert await store.advance(KEY, Mark(9, 0, bytes(32))) is Verdict.ADVANCE
-    seen.append(durability(watched.connections[-1]))
-    await store.aclose()
-
-
-def test_the_default_connection_is_asked_for_the_same(tmp_path: Path) -> None:
-    """What the product connects with differs from the test's connection in nothing that matters here."""
-    path = tmp_path / STORE_NAME
-    create(path)
-    connection = connect_existing(path)
-    assert connection.isolation_level is None
-    connection.close()
+    assert watched.durability == [("wal", 2)] * 12
 
 
 class OneKey:
@@ -216,7 +194,7 @@ if strace_works():
                 kinds.append("log")
             elif to_enclave in call.arguments:
                 kinds.append("enclave")
-        # Initialize, Import, then the signatures.
+        # Initialize, Import, then the signatures; the log's own header is synced before the first one.
         place = [index for index, kind in enumerate(kinds) if kind == "enclave"][1]
         signing = "".join(kind[0] for kind in kinds[place + 1 :])
-        assert re.match(r"(l+s+e){3}", signing), signing
+        assert re.match(r"((l+s+)+e){3}", signing), signing

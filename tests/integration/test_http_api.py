@@ -239,6 +239,7 @@ def test_keys_that_cannot_sign(host: Host) -> None:
         (DENIED, block(1), "request kind `block' is not allowed"),
         (TZ1, PAYLOADS["policy_delegation"], "operation `delegation' is not allowed"),
         (TZ1, PAYLOADS["policy_stake"], "operation `stake' is not allowed"),
+        (TZ1, PAYLOADS["policy_pack_data_is"], "request kind `pack' is not allowed"),
         (VOTER, PAYLOADS["policy_ballot_yay"], "operation `ballot:yay' is not allowed"),
         (VOTER, PAYLOADS["policy_delegate_with_consesus_key"], "operation `delegation' is not allowed"),
         (VOTER, block(1), "request kind `block' is not allowed"),

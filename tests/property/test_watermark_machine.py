@@ -22,7 +22,11 @@ from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from tests.doubles.failing_sqlite import FailingSqlite
 
 MAX_LEVEL_JUMP = 6
-KEYS = [MarkKey("NetXo5iVw1vBoxM", pkh, right) for pkh in ("tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", "tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME") for right in (Right.BLOCK, Right.ATTESTATION)]
+KEYS = [
+    MarkKey("NetXo5iVw1vBoxM", pkh, right)
+    for pkh in ("tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", "tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME")
+    for right in (Right.BLOCK, Right.ATTESTATION)
+]
 
 Request = tuple[MarkKey, Mark]
 Answer = Verdict | BaseException

@@ -8,7 +8,7 @@ import pytest
 from enclave_signer.protocol.messages import Credentials
 from host_backend.config import Address, Config, load_config
 from host_backend.errors import ConfigError
-from host_backend.operations import OPERATION_KINDS, UNSUPPORTED_OPERATIONS
+from host_backend.operations import OPERATION_KINDS
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from tests.doubles.known_keys import KEYS
 
@@ -277,16 +277,6 @@ def test_every_name_that_a_policy_may_allow(tmp_path: Path) -> None:
     assert config.warnings == ()
 
 
-def test_operations_that_cannot_be_read_yet_are_allowed_with_a_warning(tmp_path: Path) -> None:
-    names = sorted(UNSUPPORTED_OPERATIONS.values())
-    config = load(tmp_path, policy(f"{{generic: [transaction, {', '.join(names)}]}}"))
-    assert config.policies[PKH].operations == {"transaction", *names}
-    assert config.warnings == tuple(
-        f"tezos.{PKH}.allow.generic[{index}]: {name} cannot be read by this version yet: messages with it are refused"
-        for index, name in enumerate(names, 1)
-    )
-
-
 def test_old_names_and_lists_that_mean_nothing_give_warnings(tmp_path: Path) -> None:
     config = load(tmp_path, policy("{endorsement: , preendorsement: , block: [anything]}"))
     assert config.policies[PKH] == KeyPolicy(frozenset({"attestation", "preattestation", "block"}))
@@ -303,11 +293,10 @@ def test_old_names_and_lists_that_mean_nothing_give_warnings(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("allow", "expected"),
     [
-        ("{pack: }", ".pack: packed data cannot be signed by this version yet: remove it to start without it"),
         (
             "{foo: }",
             ".foo: invalid request kind `foo` in `allow` list, known are "
-            + ", ".join(("attestation", "attestation_with_dal", "block", "generic", "preattestation")),
+            + ", ".join(("attestation", "attestation_with_dal", "block", "generic", "pack", "preattestation")),
         ),
         ("{generic: [foo]}", ".generic[0]: invalid operation kind `foo` in `allow.generic` list"),
         ("{generic: [reveal, 'ballot:x']}", ".generic[1]: invalid operation kind `ballot:x` in `allow.generic` list"),

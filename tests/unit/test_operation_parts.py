@@ -166,6 +166,10 @@ def proof(input_proof: bytes) -> bytes:
             "raw_data at byte 110: a length of 4097 bytes; at most 4096 are allowed",
         ),
         (proof(b"\x00\xff\xff\xff\xff\x00" + dynamic(b"")), "inbox_proof.level at byte 109: negative number"),
+        (
+            proof(b"\x01\x02\xff\xff\xff\xff\x01\x00\x02" + dynamic(b"")),
+            "dal_page.published_level at byte 110: negative number",
+        ),
         (proof(b"")[:107] + b"\x02", "refutation.move.step.proof.input_proof at byte 107: flag 0x02; expected"),
         (proof(b"")[:100] + b"\x02", "refutation at byte 100: unknown tag 2; known are 0 start, 1 move"),
     ],
@@ -179,6 +183,30 @@ def test_the_largest_raw_data() -> None:
     assert names(proof(b"\x01\x00" + raw_data)) == ("smart_rollup_refute",)
 
 
+def publish(inbox_level: bytes, number_of_ticks: bytes) -> bytes:
+    return HEAD + b"\xcb" + MANAGER + b"\xdd" * 20 + b"\x01" * 32 + inbox_level + b"\x02" * 32 + number_of_ticks
+
+
+def test_commitments() -> None:
+    assert names(publish(b"\x00" * 4, b"\x7f" + b"\xff" * 7)) == ("smart_rollup_publish",)
+    assert "commitment.inbox_level at byte 111: negative number" in refusal(publish(b"\xff" * 4, b"\x00" * 8))
+    assert "commitment.number_of_ticks at byte 147: negative" in refusal(publish(b"\x00" * 4, b"\xff" * 8))
+
+
+def test_a_member_of_a_committee_says_whether_it_attests_dal() -> None:
+    message = HEAD + b"\x1f" + VOTE[2:] + dynamic(b"\x00\x01\x00\x00\x02")
+    assert "field committee.dal_attestation at byte 83: 1 byte(s) needed, 0 left" in refusal(message)
+
+
+def test_proposals() -> None:
+    def proposals(count: int, period: bytes = b"\x00" * 4) -> bytes:
+        return HEAD + b"\x05" + PKH + period + dynamic(b"\x01" * 32 * count)
+
+    assert names(proposals(20)) == ("proposals",)
+    assert "field proposals at byte 703: more than 20 items" in refusal(proposals(21))
+    assert "field period at byte 55: negative number" in refusal(proposals(1, b"\xff" * 4))
+
+
 def origination(nb_ops: int) -> bytes:
     return HEAD + b"\xfa" + MANAGER + dynamic(b"") * 3 + nb_ops.to_bytes(4, "big", signed=True)
 
@@ -188,18 +216,17 @@ def shard(index: int) -> bytes:
     return HEAD + b"\x18" + inlined(b"\x15" + VOTE) + b"\x00\x07\x03" + proven
 
 
-@pytest.mark.parametrize("make", [origination, shard])
-def test_a_number_of_31_bits(make: Callable[[int], bytes]) -> None:
+@pytest.mark.parametrize(("make", "place"), [(origination, 71), (shard, 180)])
+def test_a_number_of_31_bits(make: Callable[[int], bytes], place: int) -> None:
     for number in (-(2**30), -1, 0, 2**30 - 1):
         names(make(number))
     for number in (-(2**31), -(2**30) - 1, 2**30, 2**31 - 1):
-        assert "number of more than 31 bits" in refusal(make(number))
+        assert re.search(rf"at byte {place}: number of more than 31 bits", refusal(make(number)))
 
 
 @pytest.mark.parametrize(
     "operation",
     [
-        b"\xcb" + MANAGER + b"\xdd" * 20 + b"\x01" * 32 + b"\x00" * 4 + b"\x02" * 32 + b"\x80" + b"\x00" * 7,
         b"\xfa" + MANAGER + dynamic(b"") + dynamic(dynamic(b"a") + b"\x03") + dynamic(b"") + b"\x00" * 4,
         b"\xfa" + MANAGER + dynamic(b"") * 2 + dynamic(b"\x01" * 31) + b"\x00" * 4,
         b"\xfc"

@@ -10,10 +10,8 @@ from host_backend.operation_fields import MICHELINE_DEPTH_LIMIT
 from host_backend.operations import (
     OPERATION_KINDS,
     OPERATIONS,
-    PROPOSALS_LIMIT,
     PROTOCOLS,
     REQUEST_KINDS,
-    UNSUPPORTED_OPERATIONS,
     GenericMessage,
     PackedMessage,
     parse_message,
@@ -67,7 +65,6 @@ def test_the_names_of_the_signatory_list_are_all_there() -> None:
     assert len(listed) == 39
     assert listed == {name for name in OPERATION_KINDS if ":" not in name}
     assert {name for name in OPERATION_KINDS if ":" in name} == {"ballot:yay", "ballot:nay", "ballot:pass"}
-    assert not UNSUPPORTED_OPERATIONS
 
 
 def test_request_kinds() -> None:
@@ -350,7 +347,6 @@ def test_deep_sequences_cost_no_stack() -> None:
     "operation",
     [
         b"\x05" + PKH + b"\x00" * 4 + dynamic(b"\x01" * 33),
-        b"\x05" + PKH + b"\x00" * 4 + dynamic(b"\x01" * 32 * (PROPOSALS_LIMIT + 1)),
         b"\xc9" + MANAGER + dynamic(dynamic(b"ab") + b"\x00"),
         b"\xc8" + MANAGER + b"\x03" + dynamic(b"") + dynamic(UNIT) + b"\x00",
         b"\x9e" + MANAGER + dynamic(UNIT) * 2 + CONTRACT + b"\x01" + CONTRACT + dynamic(b"a" * 32),

@@ -4,8 +4,8 @@ import pytest
 
 from enclave_signer.tezos import ConsensusKind, ConsensusMessage
 from host_backend.errors import PolicyDenied
-from host_backend.operations import OPERATION_KINDS, REQUEST_KINDS, UNSUPPORTED_OPERATIONS, GenericMessage, Message
-from host_backend.policy import ALLOWABLE_KINDS, DEFAULT_POLICY, UNREADABLE_KINDS, KeyPolicy
+from host_backend.operations import OPERATION_KINDS, REQUEST_KINDS, GenericMessage, Message, PackedMessage
+from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 
 
 def names(text: str) -> list[str]:
@@ -41,15 +41,9 @@ def denied(policy: KeyPolicy, message: Message) -> str:
 
 def test_the_names_are_signatory_s() -> None:
     assert len(SIGNATORY_OPERATIONS) == len(set(SIGNATORY_OPERATIONS)) == 39
-    assert set(SIGNATORY_OPERATIONS) == ALLOWABLE_KINDS - BALLOTS
-    assert ALLOWABLE_KINDS >= BALLOTS
+    assert set(SIGNATORY_OPERATIONS) == OPERATION_KINDS - BALLOTS
+    assert OPERATION_KINDS >= BALLOTS
     assert set(SIGNATORY_REQUESTS) == REQUEST_KINDS
-
-
-def test_a_name_is_readable_or_not() -> None:
-    assert not OPERATION_KINDS & UNREADABLE_KINDS
-    assert set(UNSUPPORTED_OPERATIONS.values()) == UNREADABLE_KINDS
-    assert len(UNREADABLE_KINDS) == len(UNSUPPORTED_OPERATIONS)
 
 
 def test_an_empty_policy_denies_everything() -> None:
@@ -72,10 +66,7 @@ def test_the_default_policy_is_consensus_without_dal() -> None:
 def test_each_kind_is_allowed_by_its_own_name_only(kind: ConsensusKind) -> None:
     KeyPolicy(frozenset({kind.value})).check(consensus(kind))
     others = frozenset(REQUEST_KINDS - {kind.value})
-    assert (
-        denied(KeyPolicy(others, frozenset(ALLOWABLE_KINDS)), consensus(kind))
-        == f"request kind `{kind}' is not allowed"
-    )
+    assert denied(KeyPolicy(others, OPERATION_KINDS), consensus(kind)) == f"request kind `{kind}' is not allowed"
 
 
 def test_every_operation_of_a_batch_must_be_allowed_and_the_first_denied_is_named() -> None:
@@ -89,6 +80,13 @@ def test_every_operation_of_a_batch_must_be_allowed_and_the_first_denied_is_name
 def test_operations_without_the_kind_generic_mean_nothing() -> None:
     policy = KeyPolicy(frozenset({"block"}), frozenset({"transaction"}))
     assert denied(policy, GenericMessage(("transaction",))) == "request kind `generic' is not allowed"
+
+
+def test_packed_data_is_all_or_nothing() -> None:
+    packed = PackedMessage()
+    KeyPolicy(frozenset({"pack"})).check(packed)
+    others = frozenset(REQUEST_KINDS - {"pack"})
+    assert denied(KeyPolicy(others, OPERATION_KINDS), packed) == "request kind `pack' is not allowed"
 
 
 def test_ballots() -> None:
