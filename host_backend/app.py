@@ -48,10 +48,12 @@ async def create_watermark_store(config: Config) -> None:
         ConfigError: There is one, or there was one when a host here ended out of order, or the folder is in use.
         StoreUnavailable: It could not be written.
     """
-    if SignatoryFolder(config.base_dir).left_behind:
+    folder = SignatoryFolder(config.base_dir)
+    if folder.left_behind:
         raise ConfigError(
-            f"a host with base_dir {config.base_dir} did not end in order, and its watermark store is gone: put it back; "
-            "a new one would know nothing of what it signed"
+            f"the last host on {config.base_dir} did not end in order, and its watermark store is gone: put it back; a "
+            f"new one would know nothing of what was signed. If it is lost, remove {folder.in_use_file}, make a new one, "
+            "and raise the marks of all keys above everything signed"
         )
     try:
         create_folder(config.base_dir)
@@ -90,7 +92,9 @@ async def create_watermark_store_after_signatory(config: Config) -> None:
 def raise_watermark(config: Config, key: MarkKey, level: int, round_: int) -> None:
     """Move one mark up while no host runs, for Signatory as well; see `raise_mark`."""
     raise_mark(config.base_dir / STORE_NAME, key, level, round_)
-    export_watermarks(config)
+    # After a crash the next start reads all marks before Signatory may; until then its files stay as they are.
+    if not SignatoryFolder(config.base_dir).left_behind:
+        export_watermarks(config)
 
 
 def export_watermarks(config: Config) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
@@ -16,6 +17,8 @@ from host_backend.errors import ConfigError
 
 #: A configuration of thousands of keys stays far below.
 MAX_FILE_BYTES = 4 * 1024 * 1024
+#: The deepest value of the grammar, an operation that a key may sign, is at 5.
+MAX_DEPTH = 32
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -132,12 +135,26 @@ def load_document(file: Path) -> Value:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no configuration is")
     try:
-        node = YAML(typ="safe", pure=True).compose(data)
+        reader = YAML(typ="safe", pure=True)
+        reader.Composer = _BoundedComposer
+        node = reader.compose(data)
     except YAMLError as error:
         raise ConfigError(f"{file}{_where(error)}: not readable as YAML: {_problem(error)}") from None
-    except RecursionError:
-        raise ConfigError(f"{file}: nested too deeply") from None
     return Value(file, "", node)
+
+
+class _BoundedComposer(Composer):
+    """Builds nodes down to `MAX_DEPTH`: how deep Python itself may go depends on what else it has loaded."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Node | None, index: object) -> Node | None:
+        if self._depth >= MAX_DEPTH:
+            raise ComposerError(None, None, "nested too deeply", self.parser.peek_event().start_mark)
+        self._depth += 1
+        node: Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def _where(error: YAMLError) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Self
 
-from host_backend.errors import ConfigError, HostError, StoreUnavailable, WatermarkRejected
+from host_backend.errors import HostError, StoreUnavailable, WatermarkRejected
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, is_above, judge
 from host_backend.watermark.signatory_files import SignatoryFolder, merged
 from host_backend.watermark.sqlite_marks import (
@@ -37,6 +37,7 @@ from host_backend.watermark.sqlite_marks import (
     open_marks,
     raise_mark,
     read_marks,
+    require_log,
     write_marks,
 )
 
@@ -127,7 +128,7 @@ class FileWatermarkStore:
         failure: HostError | None = None
         try:
             with exclusively(self._path):
-                self._require_log()
+                require_log(self._path, self._signatory)
                 self._connection = self._open()
                 self._begin(self._connection)
                 self._loop.call_soon_threadsafe(self._opened.set_result, None)
@@ -142,15 +143,6 @@ class FileWatermarkStore:
             self.problem = str(failure)
         finally:
             self._loop.call_soon_threadsafe(self._on_ended, failure)
-
-    def _require_log(self) -> None:
-        # SQLite removes its log when the store is closed, which is noted then; a crash leaves log and note as they were.
-        log = self._path.with_name(f"{self._path.name}-wal")
-        if self._signatory.left_behind and not self._signatory.closed_whole and not log.exists():
-            raise ConfigError(
-                f"{log} is missing, though this host did not end in order: marks may be lost; put it back, or raise the "
-                "marks of all keys above everything signed (`enclave-host watermark raise`)"
-            )
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         left_behind = self._signatory.left_behind

@@ -253,6 +253,11 @@ class SignatoryFolder:
         self._seen: _Seen | None = None
 
     @property
+    def in_use_file(self) -> Path:
+        """The file that keeps Signatory out."""
+        return self._file
+
+    @property
     def left_behind(self) -> bool:
         """Whether a host that did not end in order left the file there."""
         return self._file.exists()

@@ -122,13 +122,18 @@ def raise_mark(path: Path, key: MarkKey, level: int, round_: int) -> None:
     mark = Mark(level, round_, None)
     if not in_range(mark):
         raise ConfigError(f"{mark}: both must be from 0 to {MAX_LEVEL}")
+    folder = SignatoryFolder(path.parent)
     with exclusively(path):
+        whole = _is_whole(path, folder)
         connection, marks = open_marks(path)
         with closing(connection):
             stored = marks.get(key)
             if stored is not None and not is_above(mark, stored):
                 raise ConfigError(f"the mark for {key} is at {stored} and moves only up, so not to {mark}")
             write_marks(connection, {key: mark})
+        if folder.left_behind and whole:
+            # Closing the file removed its log.
+            folder.note_closed()
 
 
 def export_marks(path: Path) -> None:
@@ -138,16 +143,40 @@ def export_marks(path: Path) -> None:
         path: The file; no host may be running on it.
 
     Raises:
-        ConfigError: There is no file, another process has it, or Signatory's files cannot be read.
+        ConfigError: There is no file, another process has it, marks may be lost, or Signatory's files cannot be read.
         StoreUnavailable: Not done.
     """
     folder = SignatoryFolder(path.parent)
     with exclusively(path):
+        require_log(path, folder)
         connection, marks = open_marks(path)
         connection.close()
         for key, mark in folder.read().items():
             marks[key] = merged(marks.get(key), mark)
         folder.hand_back(marks)
+
+
+def require_log(path: Path, folder: SignatoryFolder) -> None:
+    """Pass when nothing of the file can be missing; call before it is opened.
+
+    Raises:
+        ConfigError: The last host did not end in order, and the log that it must have left is gone.
+    """
+    if not _is_whole(path, folder):
+        raise ConfigError(
+            f"{_log(path)} is missing, though the last host did not end in order: marks may be lost; put it back, or "
+            "raise the marks of all keys above everything signed (`enclave-host watermark raise`) and then remove "
+            f"{folder.in_use_file}"
+        )
+
+
+def _is_whole(path: Path, folder: SignatoryFolder) -> bool:
+    # SQLite removes its log when the file is closed, which is noted then; a crash leaves log and note as they were.
+    return not folder.left_behind or folder.closed_whole or _log(path).exists()
+
+
+def _log(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
 
 
 @contextmanager

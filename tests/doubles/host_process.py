@@ -77,7 +77,10 @@ def run_command(*arguments: str | Path, given: str | bytes = b"") -> Outcome:
         cwd=ROOT,
     )
     proc = Path(f"/proc/{process.pid}")
-    cmdline, environ = (proc / "cmdline").read_bytes(), (proc / "environ").read_bytes()
+    # Empty until the kernel has set the new program up.
+    while not (cmdline := (proc / "cmdline").read_bytes()):
+        assert process.poll() is None
+    environ = (proc / "environ").read_bytes()
     stdout, stderr = process.communicate(given.encode() if isinstance(given, str) else given, PATIENCE_S)
     return Outcome(process.returncode, stdout.decode(), stderr.decode(), cmdline, environ)
 

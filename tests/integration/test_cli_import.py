@@ -1,6 +1,7 @@
 """`enclave-host import`: every way to hand over a secret key, and everything that is none."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,7 +57,10 @@ def test_import(config: Path, tmp_path: Path, key: KnownKey, source: str) -> Non
     assert key.secret not in outcome.stderr
 
 
-def test_import_by_prompt_shows_nothing_of_the_key(config: Path) -> None:
+@pytest.mark.parametrize(
+    "typed", [TZ4.secret.encode() + b"\n", b"\x04", b"\x03"], ids=["key", "end of file", "interrupt"]
+)
+def test_import_by_prompt_shows_nothing_of_the_key(config: Path, typed: bytes) -> None:
     master, slave = os.openpty()
     command = [sys.executable, "-m", "host_backend", "import", "-c", str(config), "--vault", VAULT]
     with subprocess.Popen(
@@ -68,7 +72,11 @@ def test_import_by_prompt_shows_nothing_of_the_key(config: Path) -> None:
         # The blank after the colon comes when the terminal shows nothing any more.
         while not said.endswith(b"Enter the secret key: "):
             said += process.stderr.read(1)
-        os.write(master, TZ4.secret.encode() + b"\n")
+        if typed == b"\x03":
+            # The terminal is not the process's own, so it sends no signal.
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(master, typed)
         said += process.stderr.read()
         # The other side is closed; what was shown is still there to be read.
         shown = b""
@@ -78,10 +86,16 @@ def test_import_by_prompt_shows_nothing_of_the_key(config: Path) -> None:
         except OSError:
             pass
         os.close(master)
-    assert process.returncode == 0, said
     assert shown.strip() == b""
     assert TZ4.secret.encode() not in said
-    assert stored_hashes(config) == [TZ4.pkh]
+    assert b"Traceback" not in said
+    if typed.startswith(b"BLsk"):
+        assert process.returncode == 0, said
+        assert stored_hashes(config) == [TZ4.pkh]
+    else:
+        assert process.returncode == 1
+        assert said.endswith(b"\nError: interrupted\n")
+        assert stored_hashes(config) == []
 
 
 def test_import_without_a_terminal_to_ask(config: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -150,7 +151,11 @@ class WatermarkMachine(RuleBasedStateMachine):
                 await asyncio.sleep(0)
             for index in leaving & set(range(len(tasks))):
                 tasks[index].cancel()
-            return await asyncio.gather(*tasks, return_exceptions=True)
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+            # Judged after all of them, so that what those who left asked for is done, whatever comes next.
+            with pytest.raises(WatermarkRejected):
+                await self.store.advance(KEYS[0], Mark(-1, -1, None))
+            return answers
 
         answers = self.runner.run(scenario())
         for index, (key, asked) in enumerate(batch):

@@ -180,13 +180,28 @@ def test_after_a_crash_a_missing_log_stops_the_start(crashed: Path) -> None:
             run(crashed, nothing)
 
 
-def test_after_a_crash_a_raise_and_an_export_lead_on(crashed: Path) -> None:
+def test_after_a_crash_with_a_missing_log_raised_marks_and_a_hand_lead_on(crashed: Path) -> None:
     crashed.with_name(f"{STORE_NAME}-wal").unlink()
     raise_mark(crashed, KEY, 500, 0)
-    export_marks(crashed)
-    assert read_signatory_marks(crashed.parent) == {KEY: Mark(500, 0, None)}
+    with pytest.raises(ConfigError, match=f"then remove {marker(crashed)}"):
+        run(crashed, nothing)
+    with pytest.raises(ConfigError, match=f"then remove {marker(crashed)}"):
+        export_marks(crashed)
+    marker(crashed).unlink()
     run(crashed, refused(500))
     run(crashed, advanced(501))
+
+
+def test_after_a_crash_a_raise_does_not_stop_the_next_start(crashed: Path) -> None:
+    raise_mark(crashed, KEY, 500, 0)
+    run(crashed, refused(500))
+    run(crashed, advanced(501))
+
+
+def test_after_a_crash_an_export_lets_signatory_start(crashed: Path) -> None:
+    export_marks(crashed)
+    assert not marker(crashed).exists()
+    assert read_signatory_marks(crashed.parent) == {KEY: Mark(100, 0, X)}
 
 
 def test_a_disk_that_failed_until_the_stop_does_not_stop_the_next_start(path: Path) -> None:

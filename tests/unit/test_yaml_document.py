@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_backend.errors import ConfigError
-from host_backend.yaml_document import MAX_FILE_BYTES, Value, load_document
+from host_backend.yaml_document import MAX_DEPTH, MAX_FILE_BYTES, Value, load_document
 
 
 def load(folder: Path, data: str | bytes) -> Value:
@@ -132,13 +132,18 @@ def test_aliases_do_not_multiply(tmp_path: Path) -> None:
         (b"a: \xff\xfe\n", ": not readable as YAML: invalid start byte"),
         (b"\x00\x01", ": not readable as YAML: special characters are not allowed"),
         (b"\x7fELF" + bytes(100), ": not readable as YAML: special characters are not allowed"),
-        ("[" * 2000, ": nested too deeply"),
-        ("{a: " * 2000, ": nested too deeply"),
-        ("\n".join(" " * depth + "a:" for depth in range(2000)), ": nested too deeply"),
+        ("[" * 200, ":1: not readable as YAML: nested too deeply"),
+        ("{a: " * 33, ":1: not readable as YAML: nested too deeply"),
+        ("\n".join(" " * depth + "a:" for depth in range(2000)), ":32: not readable as YAML: nested too deeply"),
     ],
 )
 def test_what_is_no_yaml(tmp_path: Path, data: str | bytes, text: str) -> None:
     assert refused(tmp_path, data).startswith(text)
+
+
+def test_nesting_within_the_limit(tmp_path: Path) -> None:
+    assert load(tmp_path, "[" * MAX_DEPTH + "]" * MAX_DEPTH).items()
+    assert refused(tmp_path, "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)).endswith("nested too deeply")
 
 
 def test_a_file_too_large(tmp_path: Path) -> None:

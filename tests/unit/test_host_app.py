@@ -1,0 +1,100 @@
+"""Addresses to listen on, folders that cannot be had, and bugs that are told as bugs."""
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+
+import pytest
+
+from enclave_signer.protocol.messages import Signature, SigningVersion
+from host_backend.api.routes import signing_app
+from host_backend.app import bind, create_watermark_store
+from host_backend.cli import commands
+from host_backend.config import Address, load_config
+from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
+from host_backend.signer import Signer
+from host_backend.watermark.memory import MemoryWatermarkStore
+from tests.doubles.asgi import ask_app
+from tests.doubles.known_keys import FOUR
+
+PKH = FOUR[0].pkh
+
+
+def reachable(listener: socket.socket, host: str) -> bool:
+    try:
+        socket.create_connection((host, listener.getsockname()[1]), timeout=60).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_an_address_without_host_is_all_interfaces() -> None:
+    with bind(Address("", 0)) as listener:
+        assert reachable(listener, "127.0.0.1")
+        assert reachable(listener, "127.0.0.2")
+
+
+def test_an_address_is_itself_only() -> None:
+    with bind(Address("127.0.0.1", 0)) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+        assert not reachable(listener, "127.0.0.2")
+    with bind(Address("localhost", 0)) as listener:
+        assert reachable(listener, "127.0.0.1")
+
+
+def test_addresses_that_cannot_be_had() -> None:
+    # 192.0.2.0/24 is for documents, and no machine's own.
+    with pytest.raises(ConfigError, match=r"^cannot listen on 192\.0\.2\.1:0: Cannot assign requested address$"):
+        bind(Address("192.0.2.1", 0))
+    with pytest.raises(ConfigError, match=r"^cannot listen on \[2001:db8::1\]:0: "):
+        bind(Address("2001:db8::1", 0))
+    with bind(Address("127.0.0.1", 0)) as listener:
+        address = Address("127.0.0.1", listener.getsockname()[1])
+        with pytest.raises(ConfigError, match=rf"^cannot listen on {address}: Address already in use$"):
+            bind(address)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "s.yaml").write_text(f"base_dir: {tmp_path}/file/folder\n")
+    with pytest.raises(StoreUnavailable, match=rf"base_dir {tmp_path}/file/folder cannot be made: "):
+        asyncio.run(create_watermark_store(load_config(tmp_path / "s.yaml")))
+
+
+class BuggySigner(Signer):
+    """A signer that fails as no signer should."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__({}, [], MemoryWatermarkStore())
+        self._error = error
+
+    async def sign(self, pkh: str, message: bytes, version: SigningVersion = SigningVersion.LATEST) -> Signature:
+        del pkh, message, version
+        raise self._error
+
+
+def test_a_bug_is_answered_without_its_text_and_logged_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    app = signing_app(BuggySigner(KeyError("what nobody outside should read")))
+    answer = ask_app(app, "POST", f"/keys/{PKH}", b'"03"')
+    assert (answer.status, answer.message) == (500, "internal error")
+    assert "a request failed by a bug" in caplog.text
+    assert "what nobody outside should read" in caplog.text
+
+
+def test_a_refusal_is_answered_with_its_text() -> None:
+    text = 'watermark validation failed: <"é">'
+    answer = ask_app(signing_app(BuggySigner(WatermarkRejected(text))), "POST", f"/keys/{PKH}", b'"03"')
+    assert (answer.status, answer.message) == (409, text)
+
+
+def test_a_bug_of_a_command_has_its_own_exit_code(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        assert commands._failed(RuntimeError("what happened")) == 70
+    assert capsys.readouterr().err == "Error: internal error: see the log above\n"
+    assert "RuntimeError: what happened" in caplog.text
+    assert commands._failed(StoreUnavailable("the disk")) == 1
+    assert commands._failed(ConfigError("the file")) == 2
+    assert capsys.readouterr().err == "Error: the disk\nError: the file\n"
