@@ -233,10 +233,13 @@ def signatory_file(config: Path, folder: str, text: str) -> Path:
     return file
 
 
-def test_marks_of_signatory_are_taken_over_and_handed_back(config: Path) -> None:
+@pytest.mark.parametrize("own_store", [True, False])
+def test_marks_of_signatory_are_taken_over_and_handed_back(config: Path, own_store: bool) -> None:
+    import_keys(config, TZ2)
+    if not own_store:
+        (config.parent / BASE_NAME / "watermark.sqlite").unlink()
     state = {"level": 100, "round": 2, "hash": None}
     file = signatory_file(config, "watermark_v2", json.dumps({TZ2.pkh: {"block": state, "attestation": state}}))
-    import_keys(config, TZ2)
     with running_host(config) as host:
         assert host.sign(TZ2.pkh, block(100)).status == 409
         assert host.sign(TZ2.pkh, attestation(100, round_=2)).status == 409
@@ -265,6 +268,13 @@ def test_marks_of_a_killed_host_are_handed_to_signatory_when_asked_for(config: P
         host.discard()
     folder = config.parent / BASE_NAME / "watermark_v2"
     (in_use,) = folder.glob("*.json")
+    # What it had signed must not be forgotten: without its store there is neither a start nor a new store.
+    store = folder.parent / "watermark.sqlite"
+    store.rename(store.with_suffix(".moved"))
+    for words in (["serve"], ["watermark", "init"]):
+        assert refused(run_command(*words, "-c", config), 2)
+    assert not store.exists()
+    store.with_suffix(".moved").rename(store)
     outcome = run_command("watermark", "export", "-c", config)
     assert (outcome.code, outcome.stdout) == (0, "")
     (exported,) = folder.glob("*.json")
