@@ -1,22 +1,27 @@
 """What all tests share."""
 
+import importlib
 import sys
 from collections.abc import Iterator
 
-_RECURSION_LIMIT = sys.getrecursionlimit()
+import pytest
+from hypothesis import settings
 
-import py_ecc.bls  # noqa: E402, F401
-import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
-
-from tests.doubles.processes import Enclave, running_enclave  # noqa: E402
-
-# py_ecc raises the limit a hundredfold when it is imported; the programs under test run with the usual one.
-sys.setrecursionlimit(_RECURSION_LIMIT)
+from tests.doubles.processes import Enclave, running_enclave
 
 # Examples are the same in every run, and a busy machine is no failure.
 settings.register_profile("product", deadline=None, derandomize=True)
 settings.load_profile("product")
+
+
+def import_oracle() -> None:
+    """Import py_ecc, which raises the recursion limit a hundredfold, and go on with the one that the programs have."""
+    recursion_limit = sys.getrecursionlimit()
+    importlib.import_module("py_ecc.bls")
+    sys.setrecursionlimit(recursion_limit)
+
+
+import_oracle()
 
 
 @pytest.fixture(scope="module")

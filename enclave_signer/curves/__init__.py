@@ -4,6 +4,7 @@
 """
 
 import logging
+import sys
 from importlib import import_module
 
 from enclave_signer.curves.base import (
@@ -79,10 +80,14 @@ def install_slow_bls() -> None:
     Raises:
         CurveError: py_ecc is not installed; install the extra `slow-bls`.
     """
+    recursion_limit = sys.getrecursionlimit()
     try:
         slow = _load(_SLOW_BLS)
     except ImportError as error:
         raise CurveError("py_ecc is missing: install the extra slow-bls, or use libblst") from error
+    finally:
+        # py_ecc raises it a hundredfold when it is imported, at which deeply nested input would end the process.
+        sys.setrecursionlimit(recursion_limit)
     logger.warning("BLS signs with py_ecc: not constant time, not audited, 0.15 s a signature; not for keys of value")
     _loaded[KeyType.BLS] = slow
 

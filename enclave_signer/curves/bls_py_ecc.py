@@ -5,15 +5,11 @@
 - Keeps the rules, and gives the bytes, of `bls.py`.
 """
 
-import sys
+from eth_typing import BLSPubkey, BLSSignature
+from py_ecc.bls.ciphersuites import G2MessageAugmentation, G2ProofOfPossession
+from py_ecc.optimized_bls12_381.optimized_curve import curve_order
 
-_RECURSION_LIMIT = sys.getrecursionlimit()
-
-from eth_typing import BLSPubkey, BLSSignature  # noqa: E402
-from py_ecc.bls.ciphersuites import G2MessageAugmentation, G2ProofOfPossession  # noqa: E402
-from py_ecc.optimized_bls12_381.optimized_curve import curve_order  # noqa: E402
-
-from enclave_signer.curves.base import (  # noqa: E402
+from enclave_signer.curves.base import (
     Curve,
     InvalidPublicKey,
     check_public_key_size,
@@ -22,11 +18,8 @@ from enclave_signer.curves.base import (  # noqa: E402
     signature_bytes,
     wrong_signature,
 )
-from enclave_signer.curves.bls_suite import suite_of  # noqa: E402
-from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature, SigningVersion  # noqa: E402
-
-# py_ecc raises the limit a hundredfold when it is imported, at which deeply nested input would end the process.
-sys.setrecursionlimit(_RECURSION_LIMIT)
+from enclave_signer.curves.bls_suite import suite_of
+from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature, SigningVersion
 
 _ORDER = curve_order.to_bytes(32, "big")
 
