@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclave_signer.protocol.messages import Credentials
-from enclave_signer.tezos import TezosError, check_public_key_hash
+from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode
 from host_backend.errors import ConfigError
 from host_backend.operations import OPERATION_KINDS, REQUEST_KINDS
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
@@ -32,7 +32,6 @@ _VAULT_DRIVERS = {DRIVER: ""}
 _POLICY_NOT_YET = (
     "log_payloads",
     "allow_proof_of_possession",
-    "allowed_chains",
     "authorized_keys",
     "jwt_users",
     "allowed_operations",
@@ -225,7 +224,7 @@ def _policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPolicy]:
 
 
 def _policy(value: Value, warnings: list[str]) -> KeyPolicy:
-    fields = value.record(("allow",), _POLICY_NOT_YET)
+    fields = value.record(("allow", "allowed_chains"), _POLICY_NOT_YET)
     requests: set[str] = set()
     operations: frozenset[str] = frozenset()
     for name, entry in (fields["allow"].mapping() if "allow" in fields else {}).items():
@@ -240,7 +239,20 @@ def _policy(value: Value, warnings: list[str]) -> KeyPolicy:
             operations = frozenset(_operation(item) for item in entry.items())
         elif not entry.is_null:
             warnings.append(f"{entry.path}: only `generic` takes a list; this one means nothing")
-    return KeyPolicy(frozenset(requests), operations)
+    return KeyPolicy(frozenset(requests), operations, _chains(fields.get("allowed_chains")))
+
+
+def _chains(value: Value | None) -> frozenset[str] | None:
+    """Return the chains of a list; an absent or null one means any, an empty one none. Source: Signatory."""
+    return None if value is None or value.is_null else frozenset(_chain(item) for item in value.items())
+
+
+def _chain(value: Value) -> str:
+    try:
+        decode(value.text(), Family.CHAIN_ID)
+    except TezosError as error:
+        value.fail(str(error))
+    return value.text()
 
 
 def _operation(value: Value) -> str:

@@ -1,6 +1,6 @@
-"""What a key may sign: request kinds, and operation kinds within `generic`. Everything else is denied.
+"""What a key may sign: chains, request kinds, and operation kinds within `generic`. Everything else is denied.
 
-Source: Signatory's `allow` (its names, its default for a key without a policy, its texts).
+Source: Signatory's `allow` and `allowed_chains` (its names, its default for a key without a policy, its texts).
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,17 @@ class KeyPolicy:
 
     requests: frozenset[str]
     operations: frozenset[str] = frozenset()
+    #: Chains (`Net…`) of consensus messages; None: any. Other messages name no chain.
+    chains: frozenset[str] | None = None
 
     def check(self, message: Message) -> None:
         """Pass, or raise.
 
         Raises:
-            PolicyDenied: The kind of request, or the first operation kind, that is not allowed.
+            PolicyDenied: The chain, the kind of request, or the first operation kind, that is not allowed.
         """
+        if isinstance(message, ConsensusMessage) and self.chains is not None and message.chain_id not in self.chains:
+            raise PolicyDenied(f"chain `{message.chain_id}' is not allowed")
         kind = request_kind(message)
         if kind not in self.requests:
             raise PolicyDenied(f"request kind `{kind}' is not allowed")

@@ -142,7 +142,6 @@ def test_unknown_fields_are_named_with_the_nearest_known(tmp_path: Path, text: s
             for field in (
                 "log_payloads",
                 "allow_proof_of_possession",
-                "allowed_chains",
                 "authorized_keys",
                 "jwt_users",
                 "allowed_operations",
@@ -329,3 +328,23 @@ def test_policies_may_share_an_anchor(tmp_path: Path) -> None:
 def test_merge_keys_are_refused(tmp_path: Path) -> None:
     text = f"tezos:\n  {PKH}: &baker {{allow: {{block: }}}}\n  {OTHER}: {{<<: *baker}}\n"
     assert refused(tmp_path, text) == f"3: tezos.{OTHER}: has a key that is not text"
+
+
+@pytest.mark.parametrize(
+    ("chains", "expected"),
+    [
+        ("", None),
+        ("[]", frozenset[str]()),
+        ("[NetXdQprcVkpaWU, NetXo5iVw1vBoxM]", frozenset({"NetXdQprcVkpaWU", "NetXo5iVw1vBoxM"})),
+    ],
+)
+def test_chains_may_be_limited(tmp_path: Path, chains: str, expected: frozenset[str] | None) -> None:
+    config = load(tmp_path, f"tezos: {{{PKH}: {{allow: {{block: }}, allowed_chains: {chains}}}}}")
+    assert config.policies[PKH].chains == expected
+
+
+@pytest.mark.parametrize("chains", ["[mainnet]", f"[{PKH}]", "[NetXdQprcVkpaWV]", "[null]", "NetXdQprcVkpaWU"])
+def test_chains_are_chain_ids(tmp_path: Path, chains: str) -> None:
+    assert f"tezos.{PKH}.allowed_chains" in refused(
+        tmp_path, f"tezos: {{{PKH}: {{allow: {{block: }}, allowed_chains: {chains}}}}}"
+    )
