@@ -173,6 +173,7 @@ async def serve(config: Config) -> None:
     """
     from host_backend.api.routes import signing_app, utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
+    addresses = _require_built(config)
     await create_watermark_store_after_signatory(config)
     _check_curves()
     stop = asyncio.Event()
@@ -186,8 +187,7 @@ async def serve(config: Config) -> None:
             return
         signer = Signer(config.policies, vaults, watermark)
         _log_keys(config, vaults)
-        utility = stack.enter_context(bind(config.utility_address))
-        signing = stack.enter_context(bind(config.address))
+        signing, utility = (stack.enter_context(bind(address)) for address in addresses)
         servers = [_http_server(utility_app(vaults, watermark, stop.is_set)), _http_server(signing_app(signer))]
         async with asyncio.TaskGroup() as group:
             for server, listener in zip(servers, (utility, signing), strict=True):
@@ -199,6 +199,24 @@ async def serve(config: Config) -> None:
             for server in servers:
                 server.should_exit = True
     logger.info("stopped")
+
+
+def _require_built(config: Config) -> tuple[Address, Address]:
+    """Return the two addresses; refuse what is read and not built yet: ignoring it could allow what it forbids."""
+    server = config.server
+    asked = {
+        "server.authorized_keys": server.authorized_keys,
+        "server.jwt": server.jwt_users,
+        "server.tls": server.tls,
+        "policy_hook": config.hook,
+        "watermark.driver mem": None if config.watermark.driver == "file" else config.watermark,
+    }
+    for name, value in asked.items():
+        if value is not None:
+            raise ConfigError(f"{name} is not supported yet: remove it to start without it")
+    if not isinstance(server.address, Address) or not isinstance(server.utility_address, Address):
+        raise ConfigError("Unix sockets are not supported yet: give an address as host:port")
+    return server.address, server.utility_address
 
 
 def _check_curves() -> None:

@@ -1,37 +1,86 @@
-"""What a key may sign: chains, request kinds, and operation kinds within `generic`. Everything else is denied.
+"""What a key may sign, and for whom: clients, chains, request kinds, and operation kinds within `generic`.
 
-Source: Signatory's `allow` and `allowed_chains` (its names, its default for a key without a policy, its texts).
+- Everything that is not allowed is denied, and a key that is not listed signs nothing.
+- A list that is absent allows any client, user or chain; an empty one allows none.
+
+Source: Signatory's policies (its names, its default for a key without a policy, its texts, its order of questions).
 """
 
 from dataclasses import dataclass
 
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import PolicyDenied
-from host_backend.operations import Message, request_kind
+from host_backend.operations import GenericMessage, Message, request_kind
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as far as the server knows.
+
+    Attributes:
+        client: Hash of the key that signed the request; None when none did.
+        user: Whose token came with it; None when there was none.
+        source: The network address; empty when there is none.
+    """
+
+    client: str | None = None
+    user: str | None = None
+    source: str = ""
+
+
+#: A caller of which nothing is known, as on a server that authenticates nobody.
+ANYONE = Caller()
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicy:
-    """What one key may sign."""
+    """What one key may sign, and for whom."""
 
     requests: frozenset[str]
     operations: frozenset[str] = frozenset()
     #: Chains (`Net…`) of consensus messages; None: any. Other messages name no chain.
     chains: frozenset[str] | None = None
+    #: Hashes of keys whose requests are taken; None: any.
+    clients: frozenset[str] | None = None
+    #: Users whose tokens are taken; None: any.
+    users: frozenset[str] | None = None
+    allow_proof_of_possession: bool = False
+    #: Whether its messages may stand in the log.
+    log_payloads: bool = False
 
-    def check(self, message: Message) -> None:
-        """Pass, or raise.
+    def check_user(self, pkh: str, caller: Caller) -> None:
+        """Pass when this user may use the key.
 
         Raises:
-            PolicyDenied: The chain, the kind of request, or the first operation kind, that is not allowed.
+            PolicyDenied: Not this one.
+        """
+        if self.users is not None and caller.user not in self.users:
+            raise PolicyDenied(f"user `{caller.user or ''}' is not authorized to access {pkh}")
+
+    def check(self, message: Message, caller: Caller = ANYONE) -> None:
+        """Pass when this client may have this message signed.
+
+        Raises:
+            PolicyDenied: The chain, the client, the kind of request, or the first operation kind, that is not allowed.
         """
         if isinstance(message, ConsensusMessage) and self.chains is not None and message.chain_id not in self.chains:
             raise PolicyDenied(f"chain `{message.chain_id}' is not allowed")
+        self._check_client(caller)
         kind = request_kind(message)
         if kind not in self.requests:
             raise PolicyDenied(f"request kind `{kind}' is not allowed")
-        if isinstance(message, ConsensusMessage):
+        if isinstance(message, GenericMessage):
+            self._check_operations(message)
+
+    def _check_client(self, caller: Caller) -> None:
+        if self.clients is None:
             return
+        if caller.client is None:
+            raise PolicyDenied("authentication required")
+        if caller.client not in self.clients:
+            raise PolicyDenied(f"client `{caller.client}' is not allowed")
+
+    def _check_operations(self, message: GenericMessage) -> None:
         for operation in message.operations:
             if operation not in self.operations and operation.partition(":")[0] not in self.operations:
                 raise PolicyDenied(f"operation `{operation}' is not allowed")

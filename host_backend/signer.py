@@ -17,7 +17,7 @@ from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import HostError, PolicyDenied, StoreUnavailable
 from host_backend.log import fields
 from host_backend.operations import Message, parse_message, request_kind
-from host_backend.policy import KeyPolicy
+from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.vault import Vault, find_key
 from host_backend.watermark.base import WatermarkStore
 from host_backend.watermark.rule import Mark, MarkKey
@@ -29,41 +29,55 @@ MARK_S = 5.0
 
 
 class Signer:
-    """Decides what is signed, and has it signed."""
+    """Decides what is signed, and has it signed.
+
+    Attributes:
+        policies: By public-key hash; may be replaced as a whole between two requests.
+    """
 
     def __init__(self, policies: Mapping[str, KeyPolicy], vaults: Sequence[Vault], watermark: WatermarkStore) -> None:
-        self._policies = policies
+        self.policies = policies
         self._vaults = vaults
         self._watermark = watermark
 
-    async def sign(self, pkh: str, message: bytes, version: SigningVersion = SigningVersion.LATEST) -> Signature:
+    async def sign(
+        self,
+        pkh: str,
+        message: bytes,
+        version: SigningVersion = SigningVersion.LATEST,
+        caller: Caller = ANYONE,
+    ) -> Signature:
         """Return a verified signature.
 
         Args:
             pkh: The key's hash, as text.
             message: The whole message, magic byte first.
             version: How a BLS key signs.
+            caller: Who asks, as far as that is known.
 
         Raises:
             HostError: Why not; its family says what the caller should do.
         """
         record = _Record(pkh)
         try:
-            signature = await self._sign(record, pkh, message, version)
+            signature = await self._sign(record, pkh, message, version, caller)
         except HostError as error:
             record.log_refusal(error)
             raise
         record.log_signature()
         return signature
 
-    async def _sign(self, record: "_Record", pkh: str, message: bytes, version: SigningVersion) -> Signature:
-        policy = self._policies.get(pkh)
+    async def _sign(
+        self, record: "_Record", pkh: str, message: bytes, version: SigningVersion, caller: Caller
+    ) -> Signature:
+        policy = self.policies.get(pkh)
         if policy is None:
             raise PolicyDenied(f"{pkh} is not listed in config")
+        policy.check_user(pkh, caller)
         request = parse_message(message)
         record.note(request)
         vault, key = find_key(self._vaults, pkh)
-        policy.check(request)
+        policy.check(request, caller)
         vault.check_ready(key, version)
         if isinstance(request, ConsensusMessage):
             await self._mark(pkh, request, message)

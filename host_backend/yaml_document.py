@@ -4,7 +4,8 @@ Source: YAML 1.2 through ruamel.yaml, which refuses duplicate keys and reads `no
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +22,8 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 32
 
 _TAG = "tag:yaml.org,2002:"
+#: Source: YAML 1.1, which Signatory's library follows where a truth value is due.
+_BOOLEANS = {**dict.fromkeys(("true", "yes", "on", "y"), True), **dict.fromkeys(("false", "no", "off", "n"), False)}
 
 
 class Value:
@@ -45,24 +48,36 @@ class Value:
         """Whether the value is absent or null."""
         return self._node is None or (isinstance(self._node, ScalarNode) and self._node.tag == f"{_TAG}null")
 
+    @property
+    def is_list(self) -> bool:
+        """Whether the value is a list."""
+        return isinstance(self._node, SequenceNode)
+
     def mapping(self) -> dict[str, "Value"]:
-        """Return the entries of a map with text keys."""
+        """Return the entries of a map with text keys; those merged into it (`<<`) come last and replace nothing."""
         if self.is_null:
             return {}
         if not isinstance(self._node, MappingNode):
             self.fail("must be a map")
         entries: dict[str, Value] = {}
+        merged: list[Value] = []
         for key_node, value_node in self._node.value:
+            if key_node.tag == f"{_TAG}merge":
+                merged.append(Value(self._file, self.path, value_node, key_node))
+                continue
             key = self._key(key_node)
             path = f"{self.path}.{key}" if self.path else key
             entry = Value(self._file, path, value_node, key_node)
             if key in entries:
                 entry.fail("stands here a second time")
             entries[key] = entry
+        for other in merged:
+            for part in other.items() if other.is_list else [other]:
+                entries = {**part.mapping(), **entries}
         return entries
 
     def _key(self, node: Node) -> str:
-        if not isinstance(node, ScalarNode) or node.tag == f"{_TAG}merge":
+        if not isinstance(node, ScalarNode):
             Value(self._file, self.path, node).fail("has a key that is not text")
         return _printable(Value(self._file, self.path, node), str(node.value))
 
@@ -94,6 +109,41 @@ class Value:
         if not isinstance(self._node, SequenceNode):
             self.fail("must be a list")
         return [Value(self._file, f"{self.path}[{index}]", node) for index, node in enumerate(self._node.value)]
+
+    def leaves(self) -> Iterator["Value"]:
+        """Yield the single values of a value or list, nested lists included."""
+        if self.is_list:
+            for item in self.items():
+                yield from item.leaves()
+        else:
+            yield self
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the value is absent, null or an empty text."""
+        return self.is_null or (isinstance(self._node, ScalarNode) and not self._node.value)
+
+    def boolean(self) -> bool:
+        """Return a truth value, in any of the spellings of YAML 1.1; null is false."""
+        if self.is_null:
+            return False
+        if not isinstance(self._node, ScalarNode) or self._node.value.lower() not in _BOOLEANS:
+            self.fail("must be true or false")
+        return _BOOLEANS[self._node.value.lower()]
+
+    def integer(self, least: int, most: int) -> int:
+        """Return a whole number within bounds."""
+        text = self.text()
+        if not (text.isascii() and text.isdecimal()) or len(text) > 18 or not least <= int(text) <= most:
+            self.fail(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    def number(self, least: float, most: float) -> float:
+        """Return a number within bounds."""
+        text = self.text()
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text, re.ASCII) or not least <= float(text) <= most:
+            self.fail(f"must be a number from {least:g} to {most:g}")
+        return float(text)
 
     def text(self) -> str:
         """Return a text that is not empty; numbers are taken as they are written."""

@@ -36,12 +36,12 @@ class LocalSigner:
     @property
     def url(self) -> str:
         """Where clients sign."""
-        return f"http://{load_config(self.config_file).address}"
+        return f"http://{load_config(self.config_file).server.address}"
 
     @property
     def utility_url(self) -> str:
         """Where the state of the host is asked."""
-        return f"http://{load_config(self.config_file).utility_address}"
+        return f"http://{load_config(self.config_file).server.utility_address}"
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -25,12 +25,9 @@ from tests.doubles.known_keys import KEYS, PAYLOADS, SIGNATORY
 PKH = KEYS["tz1alias"].pkh
 _JSON_TEXT = "Go's text of a JSON error; the status is the same"
 _HEX_TEXT = "Go's text of a hex error; the status is the same"
-_LIST_NAME = "the text names what stands in the file, not the new name of an alias"
 _PLACE = "the text names file, line and dotted path, not Go's structure; refused all the same"
 
 DELIBERATE_DIFFERENCES = {
-    "policy config 7": _LIST_NAME,
-    "policy config 8": _LIST_NAME,
     "config error 0": _PLACE,
     "config error 1": _PLACE,
     "config error 2": _PLACE,

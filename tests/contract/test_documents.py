@@ -18,6 +18,7 @@ from enclave_signer.config import parse_config
 from host_backend import config, errors
 from host_backend.api.routes import TooLarge
 from host_backend.cli.commands import cli
+from host_backend.config import policies, vaults, watermark
 from host_backend.operations import OPERATION_KINDS
 from tests.contract import command_line
 from tests.contract.markdown import DOCS, ROOT, anchors, blocks, documents, prose, rows
@@ -201,9 +202,21 @@ def test_changelog_has_this_version() -> None:
 
 def test_every_configuration_field_is_marked() -> None:
     text = COMPATIBILITY.read_text()
-    fields = [*config._POLICY_NOT_YET, *config._WATERMARK_DRIVERS, *config._STORAGE_DRIVERS, *config._VAULT_DRIVERS]
-    fields += ["base_dir", "address", "utility_address", "jwt", "policy_hook", "allow", "storage", "host", "port"]
-    fields += ["wip_provider_path", "encryption_key_path", *config._REQUEST_ALIASES]
+    fields = [*policies._FIELDS, *policies._DEPRECATED, *policies._MEANINGLESS, *policies._ALIASES]
+    fields += [*watermark._DRIVERS, *vaults._DRIVERS, *vaults._STORAGE_DRIVERS, *vaults._ENVIRONMENT]
+    fields += [*vaults._ENVIRONMENT.values(), "storage", "verify_bls", "max_level_jump"]
+    fields += ["base_dir", "address", "utility_address", "authorized_keys", "jwt", "users", "password", "secret"]
+    fields += [
+        "jwt_exp",
+        "old_cred_exp",
+        "new_data",
+        "tls",
+        "certificate",
+        "key",
+        "client_ca",
+        "policy_hook",
+        "timeout",
+    ]
     for name in fields:
         assert re.search(rf"[`.]{name}\b", text), name
 

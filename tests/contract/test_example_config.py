@@ -16,7 +16,10 @@ def test_it_loads_and_warns_of_nothing() -> None:
     config = load_config(EXAMPLE)
     assert config.warnings == ()
     assert config.base_dir == Path("/var/lib/signatory")
-    assert (config.address, config.utility_address) == (Address("127.0.0.1", 6732), Address("127.0.0.1", 9583))
+    assert (config.server.address, config.server.utility_address) == (
+        Address("127.0.0.1", 6732),
+        Address("127.0.0.1", 9583),
+    )
     (vault,) = config.vaults.values()
     assert (vault.enclave, vault.credentials) == (Address("127.0.0.1", 2000), Credentials())
     assert config.policies == {

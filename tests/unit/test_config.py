@@ -1,20 +1,18 @@
 """Signatory's configuration grammar as frozen values; everything else is refused by file, line and dotted path."""
 
-import re
 from pathlib import Path
 
 import pytest
 
 from enclave_signer.protocol.messages import Credentials
-from host_backend.config import Address, Config, load_config
+from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config
 from host_backend.errors import ConfigError
-from host_backend.operations import OPERATION_KINDS
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from tests.doubles.known_keys import KEYS
 
 PKH = KEYS["tz1alias"].pkh
 OTHER = KEYS["tz4alias"].pkh
-NOT_YET = "this field of Signatory's configuration is not supported yet: remove it to start without it"
+NO_HOST = "must name the enclave's host, here or in the environment (CONFIDENTIAL_SPACE_HOST)"
 DRIVER_NOT_YET = "is one of Signatory's that is not supported yet"
 
 
@@ -42,9 +40,9 @@ def policy(allow: str) -> str:
 def test_an_empty_configuration_has_signatory_s_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, "") == Config(
         base_dir=Path("/var/lib/signatory"),
-        address=Address("", 6732),
-        utility_address=Address("", 9583),
+        server=ServerConfig(Address("", 6732), Address("", 9583)),
         vaults={},
+        watermark=WatermarkConfig("file", 5_000_000),
         policies={},
     )
     assert load(tmp_path, "server:\nvaults:\nwatermark:\ntezos:\n") == load(tmp_path, "")
@@ -71,9 +69,9 @@ tezos:
   {OTHER}:
 """,
     )
-    assert config.address == Address("127.0.0.1", 1)
-    assert config.utility_address == Address("::1", 2)
-    assert (str(config.address), str(config.utility_address)) == ("127.0.0.1:1", "[::1]:2")
+    assert config.server.address == Address("127.0.0.1", 1)
+    assert config.server.utility_address == Address("::1", 2)
+    assert (str(config.server.address), str(config.server.utility_address)) == ("127.0.0.1:1", "[::1]:2")
     one, two = config.vaults.values()
     assert one.enclave == Address("enclave.example", 3)
     assert one.credentials == Credentials("projects/1/p", "projects/p/k")
@@ -106,10 +104,13 @@ def test_base_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: 1", "1: a: unknown field, known are base_dir, server, vaults, watermark, tezos"),
+        ("a: 1", "1: a: unknown field, known are base_dir, server, vaults, watermark, tezos, policy_hook"),
         ("\nbasedir: /x", "2: basedir: unknown field, did you mean base_dir?"),
         ("server: {adress: ':1'}", "1: server.adress: unknown field, did you mean address?"),
-        ("server:\n  tls: {}\n", "2: server.tls: unknown field, known are address, utility_address"),
+        (
+            "server:\n  xyz: {}\n",
+            "2: server.xyz: unknown field, known are address, utility_address, authorized_keys, jwt, tls",
+        ),
         (vault("{host: h, prot: 2}"), "4: vaults.v.config.prot: unknown field, did you mean port?"),
         (
             vault("{host: h, storage: {divers: x}}"),
@@ -134,34 +135,8 @@ def test_unknown_fields_are_named_with_the_nearest_known(tmp_path: Path, text: s
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("policy_hook: {address: x}", "1: policy_hook"),
-        ("server:\n  authorized_keys: x", "2: server.authorized_keys"),
-        ("server:\n  jwt: {users: {}}", "2: server.jwt"),
-        *(
-            (f"tezos:\n  {PKH}:\n    {field}: x", f"3: tezos.{PKH}.{field}")
-            for field in (
-                "log_payloads",
-                "allow_proof_of_possession",
-                "authorized_keys",
-                "jwt_users",
-                "allowed_operations",
-                "allowed_kinds",
-            )
-        ),
-    ],
-)
-def test_fields_of_signatory_that_are_not_built_yet(tmp_path: Path, text: str, expected: str) -> None:
-    assert refused(tmp_path, text) == f"{expected}: {NOT_YET}"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        *(
-            (f"watermark: {{driver: {name}}}", f"1: watermark.driver: {DRIVER_NOT_YET}")
-            for name in ("mem", "gcp", "aws")
-        ),
-        ("watermark: {driver: foo}", "1: watermark.driver: unknown value 'foo', known are file"),
+        *((f"watermark: {{driver: {name}}}", f"1: watermark.driver: {DRIVER_NOT_YET}") for name in ("gcp", "aws")),
+        ("watermark: {driver: foo}", "1: watermark.driver: unknown value 'foo', known are file, mem"),
         ("watermark: {driver: }", "1: watermark.driver: must be a text"),
         ("watermark: []", "1: watermark: must be a map"),
         *(
@@ -176,10 +151,9 @@ def test_fields_of_signatory_that_are_not_built_yet(tmp_path: Path, text: str, e
         ("vaults: {v: }", "1: vaults.v: must name a driver"),
         ("vaults: {v: {}}", "1: vaults.v: must name a driver"),
         ("vaults: {v: {config: {host: h}}}", "1: vaults.v: must name a driver"),
-        ("vaults: {v: {driver: confidentialspace}}", "1: vaults.v: must name the enclave's host"),
-        (vault(""), "4: vaults.v.config: must name the enclave's host"),
-        (vault("{port: 1}"), "4: vaults.v.config: must name the enclave's host"),
-        (vault("{host: h, wip_provider_path: }"), "4: vaults.v.config.wip_provider_path: must be a text"),
+        ("vaults: {v: {driver: confidentialspace}}", f"1: vaults.v: {NO_HOST}"),
+        (vault(""), f"4: vaults.v.config: {NO_HOST}"),
+        (vault("{port: 1}"), f"4: vaults.v.config: {NO_HOST}"),
         ("vaults: [v]", "1: vaults: must be a map"),
     ],
 )
@@ -190,12 +164,12 @@ def test_drivers_and_vaults(tmp_path: Path, text: str, expected: str) -> None:
 def test_vaults_never_share_a_key_file(tmp_path: Path) -> None:
     shared = "{driver: confidentialspace, config: {host: h}}"
     assert refused(tmp_path, f"base_dir: /b\nvaults:\n  one: {shared}\n  two: {shared}\n") == (
-        "2: vaults: vaults one and two share the key file /b/confidential_space_keys.json: give each its own `storage`"
+        "4: vaults.two: shares the key file /b/confidential_space_keys.json with vault one: give each its own `storage`"
     )
     (tmp_path / "link").symlink_to(tmp_path)
     storages = [f"{{host: h, storage: {{config: {tmp_path}/{place}k}}}}" for place in ("", "link/")]
     one, two = (f"{{driver: confidentialspace, config: {storage}}}" for storage in storages)
-    assert "share the key file" in refused(tmp_path, f"vaults: {{one: {one}, two: {two}}}")
+    assert "shares the key file" in refused(tmp_path, f"vaults: {{one: {one}, two: {two}}}")
 
 
 @pytest.mark.parametrize("host", ["a..b", ".a", "a b", "a/b", "x" * 64, ".".join(["x" * 63] * 5), "[::1", "ä", "a@b"])
@@ -212,14 +186,11 @@ def test_usable_hosts(tmp_path: Path, host: str) -> None:
     assert load(tmp_path, vault(f'{{host: "{host}"}}')).vaults["v"].enclave.host == host
 
 
-@pytest.mark.parametrize("port", ["-1", "65536", "100000", "x", "''", "1.0", "\N{FULLWIDTH DIGIT ZERO}", "+1", "0x10"])
+@pytest.mark.parametrize("port", ["-1", "65536", "100000", "x", "1.0", "\N{FULLWIDTH DIGIT ZERO}", "+1", "0x10"])
 def test_ports(tmp_path: Path, port: str) -> None:
-    for text, path in (
-        (vault(f"{{host: h, port: {port}}}"), "4: vaults.v.config.port"),
-        (f'server: {{address: "127.0.0.1:{port.strip(chr(39))}"}}', "1: server.address"),
-    ):
-        expected = "the port must be a number from 0 to 65535"
-        assert refused(tmp_path, text) in (f"{path}: {expected}", f"{path}: must not be empty")
+    expected = "the port must be a number from 0 to 65535"
+    assert refused(tmp_path, vault(f"{{host: h, port: {port}}}")) == f"4: vaults.v.config.port: {expected}"
+    assert refused(tmp_path, f'server: {{address: "127.0.0.1:{port}"}}') == f"1: server.address: {expected}"
 
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1", "::1:80", "::1", "[::1]", "6732"])
@@ -240,111 +211,72 @@ def test_addresses(tmp_path: Path, address: str) -> None:
     ],
 )
 def test_usable_addresses(tmp_path: Path, address: str, expected: Address) -> None:
-    assert load(tmp_path, f"server: {{address: '{address}'}}").address == expected
+    assert load(tmp_path, f"server: {{address: '{address}'}}").server.address == expected
 
 
-@pytest.mark.parametrize(
-    "pkh",
-    [
-        "tz1",
-        PKH[:-1],
-        KEYS["tz1alias"].public_key,
-        KEYS["tz1alias"].secret,
-        "x" * 500,
-        "KT1MjjcdffibmPW7mvy6vdmvR6s9WYbAkTEA",
-    ],
-)
-def test_what_is_no_public_key_hash(tmp_path: Path, pkh: str) -> None:
-    text = refused(tmp_path, f"tezos:\n  {pkh}:\n")
-    assert re.match(rf"2: tezos\.{pkh[:4]}…?: not a public key hash: ", text)
-    assert pkh[4:] not in text or len(pkh) <= 4
+ENVIRONMENT = {
+    "CONFIDENTIAL_SPACE_HOST": "enclave.example  and more",
+    "CONFIDENTIAL_SPACE_PORT": "2001",
+    "GCP_WIP_PROVIDER_PATH": "projects/1/p",
+    "GCP_KMS_ENCRYPTION_KEY_PATH": "projects/p/k",
+}
 
 
-def test_policies_without_values(tmp_path: Path) -> None:
-    assert load(tmp_path, f"tezos: {{{PKH}: }}").policies[PKH] == DEFAULT_POLICY
-    nothing = KeyPolicy(frozenset())
-    for text in ("{}", "{allow: }", "{allow: {}}"):
-        assert load(tmp_path, f"tezos: {{{PKH}: {text}}}").policies[PKH] == nothing
-    assert load(tmp_path, policy("{generic: }")).policies[PKH] == KeyPolicy(frozenset({"generic"}))
-    assert load(tmp_path, policy("{generic: []}")).policies[PKH] == KeyPolicy(frozenset({"generic"}))
+def test_the_environment_stands_in_for_what_is_absent_or_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in ENVIRONMENT.items():
+        monkeypatch.setenv(name, text)
+    for settings in ("", "{}", "{host: '', port: '', wip_provider_path: , encryption_key_path: ''}"):
+        found = load(tmp_path, vault(settings)).vaults["v"]
+        assert found.enclave == Address("enclave.example", 2001)
+        assert found.credentials == Credentials("projects/1/p", "projects/p/k")
+    assert load(tmp_path, "vaults: {v: {driver: confidentialspace}}").vaults["v"].enclave.port == 2001
+    file = load(tmp_path, vault("{host: h, port: 1, wip_provider_path: w, encryption_key_path: k}")).vaults["v"]
+    assert (file.enclave, file.credentials) == (Address("h", 1), Credentials("w", "k"))
 
 
-def test_every_name_that_a_policy_may_allow(tmp_path: Path) -> None:
-    names = sorted(OPERATION_KINDS)
-    config = load(tmp_path, policy(f"{{generic: {names}}}"))
-    assert config.policies[PKH].operations == set(names)
-    assert config.warnings == ()
-
-
-def test_old_names_and_lists_that_mean_nothing_give_warnings(tmp_path: Path) -> None:
-    config = load(tmp_path, policy("{endorsement: , preendorsement: , block: [anything]}"))
-    assert config.policies[PKH] == KeyPolicy(frozenset({"attestation", "preattestation", "block"}))
-    assert config.warnings == (
-        f"tezos.{PKH}.allow.endorsement: 'endorsement' is the old name of 'attestation'",
-        f"tezos.{PKH}.allow.preendorsement: 'preendorsement' is the old name of 'preattestation'",
-        f"tezos.{PKH}.allow.block: only `generic` takes a list; this one means nothing",
-    )
-    config = load(tmp_path, "watermark: {config: {table: x}}")
-    assert config.warnings == ("watermark.config: the driver file has nothing to configure; this means nothing",)
-    assert load(tmp_path, "watermark: {driver: file, config: }").warnings == ()
-
-
-@pytest.mark.parametrize(
-    ("allow", "expected"),
-    [
+def test_an_environment_that_cannot_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text, expected in (
+        ("CONFIDENTIAL_SPACE_HOST", "a..b", "'a..b' is no host: it must be a name or an address"),
         (
-            "{foo: }",
-            ".foo: invalid request kind `foo` in `allow` list, known are "
-            + ", ".join(("attestation", "attestation_with_dal", "block", "generic", "pack", "preattestation")),
+            "CONFIDENTIAL_SPACE_HOST",
+            "a\x01",
+            "the environment variable CONFIDENTIAL_SPACE_HOST must not have control characters",
         ),
-        ("{generic: [foo]}", ".generic[0]: invalid operation kind `foo` in `allow.generic` list"),
-        ("{generic: [reveal, 'ballot:x']}", ".generic[1]: invalid operation kind `ballot:x` in `allow.generic` list"),
-        ("{generic: [attestation]}", ".generic[0]: invalid operation kind `attestation` in `allow.generic` list"),
-        ("{generic: [[reveal]]}", ".generic[0]: must be a text"),
-        ("{generic: [null]}", ".generic[0]: must be a text"),
-        ("{generic: transaction}", ".generic: must be a list"),
-        ("{generic: {transaction: }}", ".generic: must be a list"),
-        ("[block]", ": must be a map"),
-        ("all", ": must be a map"),
-        ("{block: , block: }", ".block: stands here a second time"),
-    ],
-)
-def test_policies_that_cannot_be_meant(tmp_path: Path, allow: str, expected: str) -> None:
-    assert refused(tmp_path, policy(allow)) == f"3: tezos.{PKH}.allow{expected}"
+        ("CONFIDENTIAL_SPACE_PORT", "x", "the port must be a number from 0 to 65535"),
+    ):
+        with monkeypatch.context() as environment:
+            environment.setenv("CONFIDENTIAL_SPACE_HOST", "h")
+            environment.setenv(name, text)
+            assert refused(tmp_path, vault("{}")) == f"4: vaults.v.config: {expected}"
 
 
-def test_a_key_named_twice(tmp_path: Path) -> None:
-    assert (
-        refused(tmp_path, f"tezos:\n  {PKH}:\n  {PKH}: {{allow: {{block: }}}}\n")
-        == f"3: tezos.{PKH}: stands here a second time"
+def test_verification_of_tz4_signatures(tmp_path: Path) -> None:
+    assert load(tmp_path, vault("{host: h}")).vaults["v"].verify_bls == "inline"
+    assert load(tmp_path, vault("{host: h, verify_bls: background}")).vaults["v"].verify_bls == "background"
+    expected = "4: vaults.v.config.verify_bls: unknown value 'never', known are inline, background"
+    assert refused(tmp_path, vault("{host: h, verify_bls: never}")) == expected
+
+
+def test_watermark_settings(tmp_path: Path) -> None:
+    config = load(tmp_path, "watermark: {driver: mem, config: {max_level_jump: 7}}")
+    assert config.watermark == WatermarkConfig("mem", 7)
+    assert config.warnings == ("watermark.driver: marks in memory are forgotten at every stop: never for a baker",)
+    config = load(tmp_path, "watermark: {config: {table: x}}")
+    assert config.watermark == WatermarkConfig()
+    assert config.warnings == ("watermark.config.table: belongs to another driver, means nothing",)
+    assert load(tmp_path, "watermark: {driver: file, config: }").warnings == ()
+    for jump in ("0", "-1", "2147483648", "1.5", "x", "''", "[]"):
+        text = refused(tmp_path, f"watermark: {{config: {{max_level_jump: {jump}}}}}")
+        assert text.startswith("1: watermark.config.max_level_jump: must "), text
+    expected = "1: watermark.config.max_level_jmp: unknown field, did you mean max_level_jump?"
+    assert refused(tmp_path, "watermark: {config: {max_level_jmp: 5}}") == expected
+
+
+@pytest.mark.parametrize("path", ["signer.sock", "", "/" + "x" * 107])
+def test_unix_sockets(tmp_path: Path, path: str) -> None:
+    assert load(tmp_path, "server: {address: 'unix:/run/signer.sock'}").server.address == UnixAddress(
+        Path("/run/signer.sock")
     )
-
-
-def test_policies_may_share_an_anchor(tmp_path: Path) -> None:
-    config = load(tmp_path, f"tezos:\n  {PKH}: &baker {{allow: {{block: }}}}\n  {OTHER}: *baker\n")
-    assert config.policies[PKH] == config.policies[OTHER] == KeyPolicy(frozenset({"block"}))
-
-
-def test_merge_keys_are_refused(tmp_path: Path) -> None:
-    text = f"tezos:\n  {PKH}: &baker {{allow: {{block: }}}}\n  {OTHER}: {{<<: *baker}}\n"
-    assert refused(tmp_path, text) == f"3: tezos.{OTHER}: has a key that is not text"
-
-
-@pytest.mark.parametrize(
-    ("chains", "expected"),
-    [
-        ("", None),
-        ("[]", frozenset[str]()),
-        ("[NetXdQprcVkpaWU, NetXo5iVw1vBoxM]", frozenset({"NetXdQprcVkpaWU", "NetXo5iVw1vBoxM"})),
-    ],
-)
-def test_chains_may_be_limited(tmp_path: Path, chains: str, expected: frozenset[str] | None) -> None:
-    config = load(tmp_path, f"tezos: {{{PKH}: {{allow: {{block: }}, allowed_chains: {chains}}}}}")
-    assert config.policies[PKH].chains == expected
-
-
-@pytest.mark.parametrize("chains", ["[mainnet]", f"[{PKH}]", "[NetXdQprcVkpaWV]", "[null]", "NetXdQprcVkpaWU"])
-def test_chains_are_chain_ids(tmp_path: Path, chains: str) -> None:
-    assert f"tezos.{PKH}.allowed_chains" in refused(
-        tmp_path, f"tezos: {{{PKH}: {{allow: {{block: }}, allowed_chains: {chains}}}}}"
+    assert refused(tmp_path, f"server: {{address: 'unix:{path}'}}") == (
+        "1: server.address: must be unix: and an absolute path of at most 107 bytes"
     )

@@ -79,7 +79,8 @@ def test_texts(tmp_path: Path, data: str, text: str) -> None:
         ("a:\n  ? [x]\n  : 1\n", ":2: a: has a key that is not text"),
         ("a:\n  ? {x: 1}\n  : 1\n", ":2: a: has a key that is not text"),
         ('a:\n  "x\\ny": 1\n', ":2: a: must not have control characters"),
-        ("b: &b {x: 1}\na:\n  <<: *b\n", ":3: a: has a key that is not text"),
+        ("b: &b [x]\na:\n  <<: *b\n", ":1: a[0]: must be a map"),
+        ("b: &b x\na:\n  <<: *b\n", ":3: a: must be a map"),
     ],
 )
 def test_maps(tmp_path: Path, data: str, text: str) -> None:

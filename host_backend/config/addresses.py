@@ -1,0 +1,110 @@
+"""Hosts, ports and paths as the configuration writes them."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from host_backend.yaml_document import Value
+
+#: What a name or an address is made of; the resolver itself fails with a bug's error on some other texts.
+_HOST = re.compile(r"(?=.{1,253}\Z)[\w%:-]{1,63}(\.[\w-]{1,63})*\.?", re.ASCII)
+_UNIX = "unix:"
+#: Bytes of a Unix socket's path. Source: unix(7), sun_path of 108 with its final zero.
+_MAX_UNIX_PATH_BYTES = 107
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen or connect; an empty host listens on all interfaces."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return it as `host:port`."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A Unix socket to listen on."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        """Return it as the configuration writes it."""
+        return f"{_UNIX}{self.path}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it; it does."""
+        return True
+
+
+def parse_listener(value: Value | None, default: Address) -> Address | UnixAddress:
+    """Return where to listen: `host:port`, `[IPv6]:port`, `:port`, or `unix:/path`; the default when it is absent.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    if value is None:
+        return default
+    text = value.text()
+    if not text.startswith(_UNIX):
+        return _parse_address(value, text)
+    path = Path(text.removeprefix(_UNIX))
+    if not path.is_absolute() or len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
+        value.fail(f"must be {_UNIX} and an absolute path of at most {_MAX_UNIX_PATH_BYTES} bytes")
+    return UnixAddress(path)
+
+
+def _parse_address(value: Value, text: str) -> Address:
+    host, colon, port = text.rpartition(":")
+    if not colon or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+        value.fail("must be host:port, or [IPv6]:port, for example 127.0.0.1:6732")
+    host = host.removeprefix("[").removesuffix("]")
+    return Address(parse_host(value, host) if host else "", parse_port(value, port))
+
+
+def parse_host(value: Value, text: str) -> str:
+    """Return a name or an address.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if not _HOST.fullmatch(text):
+        value.fail(f"{text[:40]!r} is no host: it must be a name or an address")
+    return text
+
+
+def parse_port(value: Value, text: str) -> int:
+    """Return a port, 0 to 65535; 0 takes a free one, which tests and the quick start need. Signatory refuses it.
+
+    Raises:
+        ConfigError: It is no port.
+    """
+    if not (text.isascii() and text.isdecimal()) or len(text) > 5 or int(text) > 65535:
+        value.fail("the port must be a number from 0 to 65535")
+    return int(text)
+
+
+def expanded(value: Value) -> str:
+    """Return a text with `$NAME` and `${NAME}` replaced from the environment.
+
+    Raises:
+        ConfigError: A variable is not set; Signatory takes it for an empty text.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in os.environ:
+            value.fail(f"the environment variable {name} is not set")
+        return os.environ[name]
+
+    return re.sub(r"\$(?:(\w+)|\{(\w+)\})", replace, value.text())

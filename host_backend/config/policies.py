@@ -1,0 +1,142 @@
+"""`tezos`: which keys sign, what, and for whom.
+
+Source: Signatory's `pkg/config`, its old names included.
+"""
+
+from collections.abc import Callable
+
+from enclave_signer.protocol.messages import KeyType
+from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode, public_key_hash
+from host_backend.config.server import parse_authorized_keys
+from host_backend.operations import OPERATION_KINDS, REQUEST_KINDS
+from host_backend.policy import DEFAULT_POLICY, KeyPolicy
+from host_backend.yaml_document import Value
+
+_FIELDS = ("log_payloads", "allow", "allow_proof_of_possession", "allowed_chains", "authorized_keys", "jwt_users")
+_DEPRECATED = ("allowed_operations", "allowed_kinds")
+_LISTS = " and ".join(_DEPRECATED)
+#: Shown in Signatory's documentation, and read by nothing there.
+_MEANINGLESS = ("vault",)
+#: Old names. Source: Signatory.
+_ALIASES = {
+    "endorsement": "attestation",
+    "preendorsement": "preattestation",
+    "double_endorsement_evidence": "double_attestation_evidence",
+    "double_preendorsement_evidence": "double_preattestation_evidence",
+}
+
+
+def parse_policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPolicy]:
+    """Return the section `tezos`, by public-key hash.
+
+    Args:
+        value: The section.
+        warnings: Gets a line for everything that means less than its author may think.
+
+    Raises:
+        ConfigError: With file, line and dotted path of what is wrong.
+    """
+    policies: dict[str, KeyPolicy] = {}
+    for pkh, entry in (value.mapping() if value else {}).items():
+        try:
+            key_type = check_public_key_hash(pkh)
+        except TezosError as error:
+            # Whatever was pasted here, a secret key perhaps, is not repeated: the line says where it stands.
+            entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
+            entry.fail(f"not a public key hash: {error}")
+        policies[pkh] = DEFAULT_POLICY if entry.is_null else _policy(entry, key_type, warnings)
+    return policies
+
+
+def _policy(value: Value, key_type: KeyType, warnings: list[str]) -> KeyPolicy:
+    fields = value.record((*_FIELDS, *_DEPRECATED, *_MEANINGLESS))
+    warnings += [f"{fields[name].path}: means nothing" for name in _MEANINGLESS if name in fields]
+    requests, operations = _allowed(value, fields, warnings)
+    keys = parse_authorized_keys(fields.get("authorized_keys"))
+    proof = fields.get("allow_proof_of_possession")
+    may_prove = proof is not None and proof.boolean()
+    if proof is not None and may_prove and key_type is not KeyType.BLS:
+        warnings.append(f"{proof.path}: means nothing, only tz4 keys can prove possession")
+        may_prove = False
+    return KeyPolicy(
+        requests=requests,
+        operations=operations,
+        chains=_texts(fields.get("allowed_chains"), _chain),
+        clients=None if keys is None else frozenset(map(public_key_hash, keys)),
+        users=_texts(fields.get("jwt_users"), Value.text),
+        allow_proof_of_possession=may_prove,
+        log_payloads="log_payloads" in fields and fields["log_payloads"].boolean(),
+    )
+
+
+def _allowed(value: Value, fields: dict[str, Value], warnings: list[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return kinds of request and of operation; `allow` wins over the older pair. Source: Signatory."""
+    old = [fields[name] for name in _DEPRECATED if name in fields and not fields[name].is_null]
+    allow = fields.get("allow")
+    if allow is not None and not (allow.is_null and old):
+        warnings += [f"{entry.path}: means nothing beside `allow`" for entry in old]
+        return _allow(allow, warnings)
+    requests = _kinds(fields.get("allowed_operations"), warnings)
+    operations = _operations(fields.get("allowed_kinds"))
+    if old:
+        warnings.append(f"{value.path}: {_LISTS} are deprecated, write allow: {_allow_map(requests, operations)}")
+    return requests, operations if "generic" in requests else frozenset()
+
+
+def _allow_map(requests: frozenset[str], operations: frozenset[str]) -> str:
+    """Return `allow` as one line of YAML."""
+    lists = {"generic": f"[{', '.join(sorted(operations))}]"} if operations else {}
+    return f"{{{', '.join(f'{kind}: {lists.get(kind, str())}' for kind in sorted(requests))}}}"
+
+
+def _allow(value: Value, warnings: list[str]) -> tuple[frozenset[str], frozenset[str]]:
+    requests: set[str] = set()
+    operations: frozenset[str] = frozenset()
+    for name, entry in value.mapping().items():
+        kind = _request_kind(entry, name, warnings)
+        requests.add(kind)
+        if kind == "generic":
+            operations = _operations(entry)
+        elif not entry.is_null:
+            warnings.append(f"{entry.path}: only `generic` takes a list; this one means nothing")
+    return frozenset(requests), operations
+
+
+def _kinds(value: Value | None, warnings: list[str]) -> frozenset[str]:
+    items = value.items() if value else []
+    return frozenset(_request_kind(item, item.text(), warnings) for item in items)
+
+
+def _request_kind(place: Value, name: str, warnings: list[str]) -> str:
+    kind = _ALIASES.get(name, name)
+    if kind != name:
+        warnings.append(f"{place.path}: {name!r} is the old name of {kind!r}")
+    if kind not in REQUEST_KINDS:
+        known = ", ".join(sorted(REQUEST_KINDS))
+        place.fail(f"invalid request kind `{name}` in `allow` list, known are {known}")
+    return kind
+
+
+def _texts(value: Value | None, parse: Callable[[Value], str]) -> frozenset[str] | None:
+    """Return the items of a list; an absent or null one is None, which means any, and an empty one none."""
+    return None if value is None or value.is_null else frozenset(map(parse, value.items()))
+
+
+def _operations(value: Value | None) -> frozenset[str]:
+    return frozenset(_operation(item) for item in (value.items() if value else []))
+
+
+def _operation(value: Value) -> str:
+    name, colon, choice = value.text().partition(":")
+    kind = _ALIASES.get(name, name) + colon + choice
+    if kind not in OPERATION_KINDS:
+        value.fail(f"invalid operation kind `{kind}` in `allow.generic` list")
+    return kind
+
+
+def _chain(value: Value) -> str:
+    try:
+        decode(value.text(), Family.CHAIN_ID)
+    except TezosError as error:
+        value.fail(str(error))
+    return value.text()

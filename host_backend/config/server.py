@@ -1,0 +1,230 @@
+"""`server` and `policy_hook`: where clients come in, who they are, and who is asked about them.
+
+Source: Signatory's `pkg/config` and `pkg/middlewares/jwt.go`, with its texts for weak credentials.
+"""
+
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from enclave_signer.curves import CurveError, curve
+from enclave_signer.protocol.messages import PublicKey
+from enclave_signer.tezos import TezosError, parse_public_key
+from host_backend.config.addresses import Address, UnixAddress, expanded, parse_listener
+from host_backend.yaml_document import Value
+
+DEFAULT_ADDRESS = Address("", 6732)
+DEFAULT_UTILITY_ADDRESS = Address("", 9583)
+#: Minutes that a token is good for. Source: Signatory.
+DEFAULT_JWT_EXP_MIN = 60
+#: Minutes in ten years: beyond, an expiry protects nothing.
+MAX_JWT_EXP_MIN = 10 * 365 * 24 * 60
+#: Characters, at least. Source: Signatory.
+MIN_PASSWORD_CHARACTERS = 16
+MIN_SECRET_CHARACTERS = 32
+#: Request-signing keys are tried one after another for every request.
+MAX_AUTHORIZED_KEYS = 100
+#: Seconds for the policy hook's answer: a block's round is longer, and its signature must still come.
+DEFAULT_HOOK_TIMEOUT_S = 2.0
+MAX_HOOK_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class JwtCredentials:
+    """What a user logs in with, and what its tokens are signed with."""
+
+    password: str = field(repr=False)
+    secret: str = field(repr=False)
+    #: Minutes that a token is good for.
+    expiry_min: int = DEFAULT_JWT_EXP_MIN
+
+
+@dataclass(frozen=True, slots=True)
+class JwtUser:
+    """A user; while credentials are being changed, the old ones are good until a point in time."""
+
+    credentials: JwtCredentials
+    old: JwtCredentials | None = None
+    #: Unix seconds until which `old` is good as well.
+    old_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """PEM files of the signing server; with `client_ca`, clients must show a certificate that it signed."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where clients come in, and who they are."""
+
+    address: Address | UnixAddress = DEFAULT_ADDRESS
+    utility_address: Address | UnixAddress = DEFAULT_UTILITY_ADDRESS
+    #: Keys that sign requests; None: requests are not signed. Empty: every request is refused. Source: Signatory.
+    authorized_keys: tuple[PublicKey, ...] | None = None
+    #: Users by name; None: no tokens.
+    jwt_users: Mapping[str, JwtUser] | None = None
+    tls: TlsConfig | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HookConfig:
+    """Who is asked about every request that the policy allows."""
+
+    address: str
+    #: Keys that sign its answers; None: answers are not signed.
+    authorized_keys: tuple[PublicKey, ...] | None = None
+    timeout_s: float = DEFAULT_HOOK_TIMEOUT_S
+
+
+def parse_server(value: Value | None) -> ServerConfig:
+    """Return the section `server`.
+
+    Raises:
+        ConfigError: With file, line and dotted path of what is wrong.
+    """
+    fields = value.record(("address", "utility_address", "authorized_keys", "jwt", "tls")) if value else {}
+    authorized_keys = parse_authorized_keys(fields.get("authorized_keys"))
+    jwt_users = _jwt_users(fields.get("jwt"))
+    if authorized_keys is not None and jwt_users is not None:
+        fields["jwt"].fail("cannot use both JWT and static authorized keys")
+    return ServerConfig(
+        address=parse_listener(fields.get("address"), DEFAULT_ADDRESS),
+        utility_address=parse_listener(fields.get("utility_address"), DEFAULT_UTILITY_ADDRESS),
+        authorized_keys=authorized_keys,
+        jwt_users=jwt_users,
+        tls=_tls(fields.get("tls")),
+    )
+
+
+def parse_authorized_keys(value: Value | None) -> tuple[PublicKey, ...] | None:
+    """Return public keys: one, or a list, which may nest; None when it is absent or null.
+
+    Raises:
+        ConfigError: One of them is no public key, or there are too many.
+    """
+    if value is None or value.is_null:
+        return None
+    keys = tuple(dict.fromkeys(_public_key(item) for item in value.leaves()))
+    if len(keys) > MAX_AUTHORIZED_KEYS:
+        value.fail(f"has {len(keys)} keys, at most {MAX_AUTHORIZED_KEYS} can be tried for every request")
+    return keys
+
+
+def _public_key(value: Value) -> PublicKey:
+    try:
+        key = parse_public_key(value.text())
+        curve(key.key_type).parse_public_key(key.data)
+    except (TezosError, CurveError) as error:
+        # What was pasted here may be a secret key, and is not repeated.
+        value.fail(f"not a public key (edpk…, sppk…, p2pk…, BLpk…): {error}")
+    return key
+
+
+def _jwt_users(value: Value | None) -> Mapping[str, JwtUser] | None:
+    if value is None or value.is_null:
+        return None
+    fields = value.record(("users",))
+    users = fields["users"].mapping() if "users" in fields else {}
+    if not users:
+        value.fail("must have users, or nobody could log in")
+    return {name: _jwt_user(entry) for name, entry in users.items()}
+
+
+def _jwt_user(value: Value) -> JwtUser:
+    fields = value.record(("password", "secret", "jwt_exp", "old_cred_exp", "new_data"))
+    present = _credentials(value, fields)
+    if "new_data" not in fields or fields["new_data"].is_null:
+        return JwtUser(present)
+    new_data = fields["new_data"]
+    new = _credentials(new_data, new_data.record(("password", "secret", "jwt_exp")))
+    if new.password == present.password or new.secret == present.secret:
+        new_data.fail("new credentials are same as old: change both the password and the secret")
+    if "old_cred_exp" not in fields or fields["old_cred_exp"].is_null:
+        return JwtUser(new)
+    return JwtUser(new, present, _time(fields["old_cred_exp"]))
+
+
+def _credentials(value: Value, fields: Mapping[str, Value]) -> JwtCredentials:
+    password = _strong(value, fields, "password", MIN_PASSWORD_CHARACTERS)
+    secret = _strong(value, fields, "secret", MIN_SECRET_CHARACTERS)
+    expiry_min = fields["jwt_exp"].integer(0, MAX_JWT_EXP_MIN) if "jwt_exp" in fields else 0
+    return JwtCredentials(password, secret, expiry_min or DEFAULT_JWT_EXP_MIN)
+
+
+def _strong(value: Value, fields: Mapping[str, Value], name: str, least: int) -> str:
+    if name not in fields:
+        value.fail(f"must have a {name}")
+    text = fields[name].text()
+    if len(text) < least:
+        fields[name].fail(f"{name} should be at least {least} characters")
+    kinds = {
+        "uppercase character": any("A" <= character <= "Z" for character in text),
+        "lowercase character": any("a" <= character <= "z" for character in text),
+        "digit": any("0" <= character <= "9" for character in text),
+        "special character": any(" " <= character <= "~" and not character.isalnum() for character in text),
+    }
+    for kind, present in kinds.items():
+        if not present:
+            fields[name].fail(f"{name} should contain at least one {kind}")
+    return text
+
+
+def _time(value: Value) -> float:
+    try:
+        return datetime.strptime(value.text(), "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        value.fail("must be a time in UTC, for example 2026-12-31 23:59:59")
+
+
+def _tls(value: Value | None) -> TlsConfig | None:
+    if value is None or value.is_null:
+        return None
+    fields = value.record(("certificate", "key", "client_ca"))
+    for name in ("certificate", "key"):
+        if name not in fields:
+            value.fail(f"must name the file of the {name}, in PEM form")
+    client_ca = fields.get("client_ca")
+    return TlsConfig(
+        certificate=Path(expanded(fields["certificate"])),
+        key=Path(expanded(fields["key"])),
+        client_ca=None if client_ca is None or client_ca.is_null else Path(expanded(client_ca)),
+    )
+
+
+def parse_hook(value: Value | None) -> HookConfig | None:
+    """Return the section `policy_hook`; None when there is none, or its address is empty. Source: Signatory.
+
+    Raises:
+        ConfigError: With file, line and dotted path of what is wrong.
+    """
+    if value is None or value.is_null:
+        return None
+    fields = value.record(("address", "authorized_keys", "timeout"))
+    address = fields.get("address")
+    if address is None or address.is_empty:
+        return None
+    timeout = fields.get("timeout")
+    return HookConfig(
+        address=_url(address),
+        authorized_keys=parse_authorized_keys(fields.get("authorized_keys")),
+        timeout_s=DEFAULT_HOOK_TIMEOUT_S if timeout is None else timeout.number(0.01, MAX_HOOK_TIMEOUT_S),
+    )
+
+
+def _url(value: Value) -> str:
+    text = value.text()
+    try:
+        url = urllib.parse.urlsplit(text)
+        usable = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        value.fail("must be a whole URL, for example http://127.0.0.1:8080/path")
+    return text

@@ -1,0 +1,104 @@
+"""`vaults`: enclaves, and where the blobs of each are kept.
+
+Source: Signatory's `pkg/vault/confidentialspace`, with its names in the environment.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from enclave_signer.protocol.messages import Credentials
+from host_backend.config.addresses import Address, expanded, parse_host, parse_port
+from host_backend.yaml_document import Value
+
+#: tee-signer's port; Signatory documents it as the default.
+DEFAULT_ENCLAVE_PORT = 2000
+#: The name of the only vault driver, as in Signatory's files.
+DRIVER = "confidentialspace"
+KEY_FILE = "confidential_space_keys.json"
+NOT_YET = "is one of Signatory's that is not supported yet"
+
+_DRIVERS = {DRIVER: ""}
+_STORAGE_DRIVERS = {"file": "", "gcp": NOT_YET, "firestore": NOT_YET}
+#: What stands in for a field that is absent or empty.
+_ENVIRONMENT = {
+    "host": "CONFIDENTIAL_SPACE_HOST",
+    "port": "CONFIDENTIAL_SPACE_PORT",
+    "wip_provider_path": "GCP_WIP_PROVIDER_PATH",
+    "encryption_key_path": "GCP_KMS_ENCRYPTION_KEY_PATH",
+}
+_VERIFY_BLS: Mapping[str, Literal["inline", "background"]] = {"inline": "inline", "background": "background"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultConfig:
+    """One enclave and the blobs that belong to it."""
+
+    name: str
+    enclave: Address
+    credentials: Credentials
+    key_file: Path
+    #: Whether a BLS signature is verified before it leaves, or right after.
+    verify_bls: Literal["inline", "background"] = "inline"
+
+
+def parse_vaults(value: Value | None, base_dir: Path) -> dict[str, VaultConfig]:
+    """Return the section `vaults`.
+
+    Raises:
+        ConfigError: With file, line and dotted path of what is wrong.
+    """
+    entries = value.mapping() if value else {}
+    vaults = {name: _vault(name, entry, base_dir) for name, entry in entries.items()}
+    files: dict[Path, str] = {}
+    for name, vault in vaults.items():
+        other = files.setdefault(vault.key_file.resolve(), name)
+        if other != name:
+            entries[name].fail(f"shares the key file {vault.key_file} with vault {other}: give each its own `storage`")
+    return vaults
+
+
+def _vault(name: str, value: Value, base_dir: Path) -> VaultConfig:
+    if value.is_null:
+        value.fail("must name a driver")
+    fields = value.record(("driver", "config"))
+    if "driver" not in fields:
+        value.fail("must name a driver")
+    fields["driver"].choice(_DRIVERS)
+    config = fields.get("config")
+    settings = config.record((*_ENVIRONMENT, "storage", "verify_bls")) if config else {}
+    place = config or value
+    host, port, provider, key = (_text(place, settings.get(field), field) for field in _ENVIRONMENT)
+    if host is None:
+        place.fail(f"must name the enclave's host, here or in the environment ({_ENVIRONMENT['host']})")
+    verify_bls = settings.get("verify_bls")
+    return VaultConfig(
+        name=name,
+        enclave=Address(
+            parse_host(settings.get("host", place), host),
+            DEFAULT_ENCLAVE_PORT if port is None else parse_port(settings.get("port", place), port),
+        ),
+        credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
+        key_file=_key_file(settings.get("storage"), base_dir),
+        verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],
+    )
+
+
+def _text(place: Value, value: Value | None, field: str) -> str | None:
+    """Return a field's text, else the environment's up to the first white space, else None. Source: Signatory."""
+    if value is not None and not value.is_empty:
+        return value.text()
+    words = os.environ.get(_ENVIRONMENT[field], "").split()
+    if words and not words[0].isprintable():
+        place.fail(f"the environment variable {_ENVIRONMENT[field]} must not have control characters")
+    return words[0] if words else None
+
+
+def _key_file(value: Value | None, base_dir: Path) -> Path:
+    fields = value.record(("driver", "config")) if value else {}
+    if "driver" in fields:
+        fields["driver"].choice(_STORAGE_DRIVERS)
+    config = fields.get("config")
+    return base_dir / KEY_FILE if config is None or config.is_null else Path(expanded(config))
