@@ -8,22 +8,13 @@ from pathlib import Path
 import click
 
 from enclave_signer.protocol.messages import KeyType, PrivateKey
-from enclave_signer.tezos import (
-    Family,
-    Right,
-    TezosError,
-    check_public_key_hash,
-    decode,
-    encode_public_key,
-    parse_secret_key,
-)
-from host_backend.app import create_watermark_store_for_first_key, open_configured_vault, raise_watermark
+from enclave_signer.tezos import TezosError, encode_public_key, parse_secret_key
+from host_backend.app import create_watermark_store_for_first_key, open_configured_vault
 from host_backend.config import Config, VaultConfig
 from host_backend.errors import ConfigError, MalformedRequest
 from host_backend.log import fields
 from host_backend.policy import KeyPolicy
 from host_backend.vault import VaultKey
-from host_backend.watermark.rule import MarkKey
 
 logger = logging.getLogger(__name__)
 
@@ -153,20 +144,3 @@ async def import_secret_keys(config: Config, vault_config: VaultConfig, keys: Se
     logger.warning(
         "marks made elsewhere do not come with a key: if it has signed for a baker, see `watermark raise` before `serve`"
     )
-
-
-def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: int, round_: int) -> None:
-    """Move one mark up.
-
-    Raises:
-        HostError: The mark stays as it is; the text says why.
-    """
-    try:
-        decode(chain_id, Family.CHAIN_ID)
-        check_public_key_hash(pkh)
-    except TezosError as error:
-        # A mark for a chain or key that does not exist would protect nothing.
-        raise MalformedRequest(str(error)) from None
-    raise_watermark(config, MarkKey(chain_id, pkh, Right(right)), level, round_)
-    extra = fields(chain_id=chain_id, pkh=pkh, right=right, lvl=level, round=round_)
-    logger.warning("watermark raised", extra=extra)
