@@ -7,7 +7,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from host_backend.durable import create_folder
 from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
+from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
 from host_backend.vault import Vault, open_vault
 from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, export_marks, raise_mark
@@ -165,8 +166,12 @@ def bind(address: Address) -> socket.socket:
         raise ConfigError(f"cannot listen on {address}: {reason_of(error)}") from error
 
 
-async def serve(config: Config) -> None:
-    """Sign for clients until SIGINT or SIGTERM.
+async def serve(config: Config, load: Callable[[], Config]) -> None:
+    """Sign for clients until SIGINT or SIGTERM; take over changed policies at SIGHUP.
+
+    Args:
+        config: What to serve.
+        load: Reads the same configuration anew.
 
     Raises:
         HostError: The host cannot start; the text says why.
@@ -176,7 +181,8 @@ async def serve(config: Config) -> None:
     addresses = _require_built(config)
     await create_watermark_store_after_signatory(config)
     _check_curves()
-    stop = asyncio.Event()
+    stop, reload = asyncio.Event(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     async with AsyncExitStack() as stack:
         async with _until_signal(stop):
             watermark = await FileWatermarkStore.open(config.base_dir / STORE_NAME)
@@ -192,10 +198,12 @@ async def serve(config: Config) -> None:
         async with asyncio.TaskGroup() as group:
             for server, listener in zip(servers, (utility, signing), strict=True):
                 group.create_task(server.serve(sockets=[listener]))
+            reloading = group.create_task(PolicyReload(config, load, signer).at_each(reload))
             _log_listening("Utility HTTP server", utility)
             _log_listening("HTTP server", signing)
             await stop.wait()
             logger.info("Shutting down...")
+            reloading.cancel()
             for server in servers:
                 server.should_exit = True
     logger.info("stopped")
@@ -267,7 +275,7 @@ def _log_keys(config: Config, vaults: Sequence[Vault]) -> None:
         logger.warning("a key under `tezos` is not ready in any vault", extra=fields(pkh=pkh))
 
 
-def run_serve(config: Config) -> None:
+def run_serve(config: Config, load: Callable[[], Config]) -> None:
     """Run `serve` on the fastest event loop there is.
 
     Raises:
@@ -276,4 +284,4 @@ def run_serve(config: Config) -> None:
     import uvloop  # noqa: PLC0415 -- other commands do not need it
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config))
+        runner.run(serve(config, load))

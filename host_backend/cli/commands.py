@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from enclave_signer import __version__
+from host_backend.cli.configuration import configuration
 from host_backend.cli.options import Options, takes_options
 from host_backend.cli.watermark import watermark
 
@@ -34,7 +35,7 @@ def serve(options: Options) -> None:
     """Sign for clients over HTTP until stopped."""
     from host_backend.app import run_serve
 
-    run_serve(options.load())
+    run_serve(options.load(), options.read_config)
 
 
 @cli.command("list")
@@ -89,6 +90,7 @@ def version() -> None:
     click.echo(f"Release Version: {__version__}")
 
 
+cli.add_command(configuration)
 cli.add_command(watermark)
 
 

@@ -41,19 +41,34 @@ class Options:
 
         configure(LEVELS[self.log or "info"], as_json=bool(self.json_log))
 
-    def load(self) -> "Config":
-        """Start logging, and return the configuration that was named.
+    @property
+    def config_file(self) -> Path:
+        """The configuration that was named."""
+        from host_backend.config import DEFAULT_CONFIG_FILE
+
+        return self.config or DEFAULT_CONFIG_FILE
+
+    def read_config(self) -> "Config":
+        """Return the configuration that was named, as it is now.
+
+        Raises:
+            ConfigError: It cannot be used.
+        """
+        from host_backend.config import load_config
+
+        return load_config(self.config_file, self.base_dir)
+
+    def load(self, *, warn: bool = True) -> "Config":
+        """Start logging, and return the configuration that was named; `warn` logs what in it means nothing.
 
         Raises:
             ConfigError: It cannot be used.
         """
         import logging
 
-        from host_backend.config import DEFAULT_CONFIG_FILE, load_config
-
         self.start_logging()
-        config = load_config(self.config or DEFAULT_CONFIG_FILE, self.base_dir)
-        for warning in config.warnings:
+        config = self.read_config()
+        for warning in config.warnings if warn else ():
             logging.getLogger(__name__).warning("%s", warning)
         return config
 

@@ -222,9 +222,9 @@ def _url(value: Value) -> str:
     text = value.text()
     try:
         url = urllib.parse.urlsplit(text)
-        usable = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+        usable = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0 and "@" not in url.netloc
     except ValueError:
         usable = False
     if not usable:
-        value.fail("must be a whole URL, for example http://127.0.0.1:8080/path")
+        value.fail("must be a whole URL without a password, for example http://127.0.0.1:8080/path")
     return text

@@ -42,7 +42,6 @@ def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig
     driver: Literal["file", "mem"] = "file"
     if "driver" in fields and fields["driver"].choice(_DRIVERS) == "mem":
         driver = "mem"
-        warnings.append(f"{fields['driver'].path}: marks in memory are forgotten at every stop: never for a baker")
     settings = fields["config"].record(("max_level_jump", *_OF_OTHER_DRIVERS)) if "config" in fields else {}
     warnings += [
         f"{settings[name].path}: belongs to another driver, means nothing"

@@ -15,7 +15,7 @@ from host_backend.api.routes import signing_app
 from host_backend.config import load_config
 from host_backend.errors import ConfigError, HostError
 from host_backend.operations import parse_message
-from host_backend.policy import KeyPolicy
+from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.signer import Signer
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask_app
@@ -124,8 +124,14 @@ class FakeSigner(Signer):
     def __init__(self) -> None:
         super().__init__({}, [], MemoryWatermarkStore())
 
-    async def sign(self, pkh: str, message: bytes, version: SigningVersion = SigningVersion.LATEST) -> Signature:
-        del pkh, message, version
+    async def sign(
+        self,
+        pkh: str,
+        message: bytes,
+        version: SigningVersion = SigningVersion.LATEST,
+        caller: Caller = ANYONE,
+    ) -> Signature:
+        del pkh, message, version, caller
         return Signature(KeyType.ED25519, b"\1\2\3" + bytes(61))
 
     def public_key(self, pkh: str) -> PublicKey:

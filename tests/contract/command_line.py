@@ -16,8 +16,9 @@ _HEAD = """# Command line
 Every command with every option, as `--help` prints it. The common options stand before or after the name of a command.
 What the exit codes mean is in [Operations](operations.md#exit-codes).
 
-`enclave-signer` is the daemon that holds the keys; `enclave-host` is everything else. `$LISTEN_PORT` is the only
-environment variable that a program reads by itself; the paths in the configuration may name others.
+`enclave-signer` is the daemon that holds the keys; `enclave-host` is everything else. `enclave-signer` reads
+`$LISTEN_PORT`; the host reads what [stands in for fields of the configuration](signatory-compatibility.md#configuration),
+and the variables that paths in it name.
 """
 
 

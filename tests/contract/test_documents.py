@@ -19,6 +19,7 @@ from host_backend import config, errors
 from host_backend.api.routes import TooLarge
 from host_backend.cli.commands import cli
 from host_backend.config import policies, vaults, watermark
+from host_backend.config.review import review
 from host_backend.operations import OPERATION_KINDS
 from tests.contract import command_line
 from tests.contract.markdown import DOCS, ROOT, anchors, blocks, documents, prose, rows
@@ -229,6 +230,19 @@ def test_names_of_operations_are_those_of_the_code() -> None:
     assert f"all {len(names)} of Signatory" in text
     for path in (ROOT / "README.md", DOCS / "CHANGELOG.md", DECISIONS / "0015-strict-generic-messages.md"):
         assert re.search(rf"[Aa]ll {len(names)} names", path.read_text()), path
+
+
+@pytest.mark.parametrize("preset", blocks(DOCS / "policies.md", "yaml"))
+def test_policy_presets_load_and_mean_something(tmp_path: Path, preset: str) -> None:
+    file = tmp_path / "preset.yaml"
+    file.write_text("server: {address: 127.0.0.1:1, utility_address: 127.0.0.1:2}\n" + preset)
+    found = review(config.load_config(file))
+    assert (found.ignored, found.dangers) == ((), ())
+    assert "signs nothing" not in found.keys.values()
+
+
+def test_every_kind_of_key_has_its_preset() -> None:
+    assert len(blocks(DOCS / "policies.md", "yaml")) == 5
 
 
 def test_example_configuration_loads() -> None:

@@ -260,7 +260,7 @@ def test_verification_of_tz4_signatures(tmp_path: Path) -> None:
 def test_watermark_settings(tmp_path: Path) -> None:
     config = load(tmp_path, "watermark: {driver: mem, config: {max_level_jump: 7}}")
     assert config.watermark == WatermarkConfig("mem", 7)
-    assert config.warnings == ("watermark.driver: marks in memory are forgotten at every stop: never for a baker",)
+    assert config.warnings == ()
     config = load(tmp_path, "watermark: {config: {table: x}}")
     assert config.watermark == WatermarkConfig()
     assert config.warnings == ("watermark.config.table: belongs to another driver, means nothing",)

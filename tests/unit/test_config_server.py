@@ -154,7 +154,10 @@ def test_a_hook(tmp_path: Path) -> None:
     ("hook", "expected"),
     [
         *(
-            (f"{{address: '{address}'}}", ".address: must be a whole URL, for example http://127.0.0.1:8080/path")
+            (
+                f"{{address: '{address}'}}",
+                ".address: must be a whole URL without a password, for example http://127.0.0.1:8080/path",
+            )
             for address in (
                 "127.0.0.1:80",
                 "localhost:80/x",
@@ -163,6 +166,7 @@ def test_a_hook(tmp_path: Path) -> None:
                 "http://[",
                 "http://h:x",
                 "http://h:0",
+                "http://user:password@h",
             )
         ),
         *(

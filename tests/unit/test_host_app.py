@@ -13,6 +13,7 @@ from host_backend.app import bind, create_watermark_store
 from host_backend.cli import commands
 from host_backend.config import Address, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
+from host_backend.policy import ANYONE, Caller
 from host_backend.signer import Signer
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask_app
@@ -69,8 +70,14 @@ class BuggySigner(Signer):
         super().__init__({}, [], MemoryWatermarkStore())
         self._error = error
 
-    async def sign(self, pkh: str, message: bytes, version: SigningVersion = SigningVersion.LATEST) -> Signature:
-        del pkh, message, version
+    async def sign(
+        self,
+        pkh: str,
+        message: bytes,
+        version: SigningVersion = SigningVersion.LATEST,
+        caller: Caller = ANYONE,
+    ) -> Signature:
+        del pkh, message, version, caller
         raise self._error
 
 

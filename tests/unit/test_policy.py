@@ -5,7 +5,7 @@ import pytest
 from enclave_signer.tezos import ConsensusKind, ConsensusMessage
 from host_backend.errors import PolicyDenied
 from host_backend.operations import OPERATION_KINDS, REQUEST_KINDS, GenericMessage, Message, PackedMessage
-from host_backend.policy import DEFAULT_POLICY, KeyPolicy
+from host_backend.policy import ANYONE, DEFAULT_POLICY, Caller, KeyPolicy
 
 
 def names(text: str) -> list[str]:
@@ -33,9 +33,9 @@ def consensus(kind: ConsensusKind) -> ConsensusMessage:
     return ConsensusMessage(kind, "NetXo5iVw1vBoxM", 1, 0)
 
 
-def denied(policy: KeyPolicy, message: Message) -> str:
+def denied(policy: KeyPolicy, message: Message, caller: Caller = ANYONE) -> str:
     with pytest.raises(PolicyDenied) as refusal:
-        policy.check(message)
+        policy.check(message, caller)
     return str(refusal.value)
 
 
@@ -105,3 +105,34 @@ def test_staking_and_transactions_do_not_cover_each_other(name: str) -> None:
     assert denied(transactions, GenericMessage((name,))) == f"operation `{name}' is not allowed"
     assert denied(staking, GenericMessage(("transaction",))) == "operation `transaction' is not allowed"
     staking.check(GenericMessage((name,)))
+
+
+def test_only_known_clients_of_the_list_may_ask() -> None:
+    policy = KeyPolicy(frozenset({"block"}), clients=frozenset({"tz1a"}))
+    message = consensus(ConsensusKind.BLOCK)
+    policy.check(message, Caller(client="tz1a"))
+    assert denied(policy, message) == "authentication required"
+    assert denied(policy, message, Caller(client="tz1b")) == "client `tz1b' is not allowed"
+    nobody = KeyPolicy(frozenset({"block"}), clients=frozenset())
+    assert denied(nobody, message) == "authentication required"
+    assert denied(nobody, message, Caller(client="tz1a")) == "client `tz1a' is not allowed"
+
+
+def test_only_users_of_the_list_may_ask() -> None:
+    policy = KeyPolicy(frozenset(), users=frozenset({"alice"}))
+    policy.check_user("tz1k", Caller(user="alice"))
+    for user, name in (("bob", "bob"), (None, "")):
+        with pytest.raises(PolicyDenied) as refusal:
+            policy.check_user("tz1k", Caller(user=user))
+        assert str(refusal.value) == f"user `{name}' is not authorized to access tz1k"
+    for caller in (ANYONE, Caller(user="bob")):
+        KeyPolicy(frozenset()).check_user("tz1k", caller)
+        with pytest.raises(PolicyDenied):
+            KeyPolicy(frozenset(), users=frozenset()).check_user("tz1k", caller)
+
+
+def test_the_order_of_questions_is_signatory_s() -> None:
+    policy = KeyPolicy(frozenset(), chains=frozenset(), clients=frozenset())
+    message = consensus(ConsensusKind.BLOCK)
+    assert denied(policy, message) == "chain `NetXo5iVw1vBoxM' is not allowed"
+    assert denied(KeyPolicy(frozenset(), clients=frozenset()), message) == "authentication required"

@@ -1,0 +1,144 @@
+"""What a configuration allows, ignores and risks, in words."""
+
+from pathlib import Path
+
+import pytest
+
+from enclave_signer.tezos import parse_public_key, public_key_hash
+from host_backend.config.review import MOVES_FUNDS, Review, review
+from host_backend.operations import OPERATION_KINDS
+from tests.doubles.known_keys import KEYS
+from tests.unit.test_config import OTHER, PKH, load, vault
+
+KEY = KEYS["tz1alias"].public_key
+CLIENT = public_key_hash(parse_public_key(KEY))
+LOOPBACK = "server: {address: '127.0.0.1:1', utility_address: 'localhost:2'%s}\n"
+USERS = 'jwt: {users: {alice: {password: "SecretSecret-1-!", secret: "!sEtcU5RwLQYsA5qQ1c6zpo3FljQxfAKP"}}}'
+
+
+def reviewed(folder: Path, text: str) -> Review:
+    return review(load(folder, text))
+
+
+def test_a_configuration_without_fault(tmp_path: Path) -> None:
+    found = reviewed(
+        tmp_path,
+        "base_dir: /b\n"
+        + LOOPBACK % ""
+        + vault("{host: 127.0.0.1}")
+        + f"tezos:\n  {PKH}: {{allow: {{generic: [transaction, reveal]}}, allowed_chains: [NetXdQprcVkpaWU]}}\n"
+        + f"  {OTHER}: {{allow_proof_of_possession: yes}}\n",
+    )
+    assert found.settings == {
+        "base_dir": "/b",
+        "signing": "127.0.0.1:1, for everybody who reaches it",
+        "health": "localhost:2",
+        "vault v": "enclave 127.0.0.1:2000, sealed keys in /b/confidential_space_keys.json",
+        "watermark": "file, at most 5000000 levels at once",
+        "policy hook": "none",
+    }
+    assert found.keys == {
+        PKH: "signs operations (reveal, transaction); on NetXdQprcVkpaWU",
+        OTHER: "signs proofs of possession",
+    }
+    assert (found.ignored, found.dangers) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("policy", "meaning"),
+    [
+        ("{}", "signs nothing"),
+        ("", "signs attestation, block, preattestation"),
+        ("{allow: {pack: }, allowed_chains: []}", "signs pack; on no chain"),
+        ("{authorized_keys: [], jwt_users: [b, a]}", "signs nothing; for the clients (none); for the users a, b"),
+        (
+            f"{{authorized_keys: {KEY}, jwt_users: []}}",
+            f"signs nothing; for the clients {CLIENT}; for the users (none)",
+        ),
+    ],
+)
+def test_what_a_key_may_sign(tmp_path: Path, policy: str, meaning: str) -> None:
+    assert reviewed(tmp_path, f"tezos: {{{PKH}: {policy}}}").keys == {PKH: meaning}
+
+
+@pytest.mark.parametrize(
+    ("server", "policy", "expected"),
+    [
+        (
+            "",
+            f"{{authorized_keys: {KEY}}}",
+            ".authorized_keys: nobody is known without `server.authorized_keys`: it signs nothing",
+        ),
+        (
+            f", authorized_keys: {KEYS['tz4alias'].public_key}",
+            f"{{authorized_keys: {KEY}}}",
+            f".authorized_keys: {CLIENT} is not in `server.authorized_keys`, and so never known",
+        ),
+        (f", authorized_keys: {KEY}", f"{{authorized_keys: {KEY}}}", None),
+        ("", "{jwt_users: [alice]}", ".jwt_users: nobody is known without `server.jwt`: it signs nothing"),
+        (f", {USERS}", "{jwt_users: [bob, alice]}", ".jwt_users: bob is not in `server.jwt`, and so never known"),
+        ("", "{allow: {generic: }}", ".allow.generic: names no operation, so it allows none"),
+        ("", "{vault: nitro}", ".vault: means nothing"),
+    ],
+)
+def test_what_means_nothing(tmp_path: Path, server: str, policy: str, expected: str | None) -> None:
+    found = reviewed(tmp_path, LOOPBACK % server + f"tezos: {{{PKH}: {policy}}}\n")
+    assert found.ignored == (() if expected is None else (f"tezos.{PKH}{expected}",))
+    assert found.dangers == ()
+
+
+TLS = "tls: {certificate: /c, key: /k%s}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("server: {utility_address: '[::1]:1'}", "server.address: whoever reaches :6732 "),
+        (f"server: {{utility_address: '[::1]:1', {TLS % ''}}}", "server.address: whoever reaches :6732 "),
+        (f"server: {{utility_address: '[::1]:1', {TLS % ', client_ca: /a'}}}", None),
+        ("server: {utility_address: '[::1]:1', authorized_keys: []}", None),
+        (f"server: {{utility_address: '[::1]:1', {USERS}}}", "server.jwt: passwords and tokens cross the network"),
+        (f"server: {{utility_address: '[::1]:1', {USERS}, {TLS % ''}}}", None),
+        ("server: {address: 'unix:/s'}", "server.utility_address: whoever reaches :9583 "),
+        (LOOPBACK % "" + vault("{host: enclave.example}"), "vaults.v: the link to enclave.example:2000 is in clear"),
+        (LOOPBACK % "" + vault("{host: localhost, verify_bls: background}"), "vaults.v.config.verify_bls: a wrong tz4"),
+        (LOOPBACK % "" + "policy_hook: {address: 'http://h'}", "policy_hook: whoever is in between"),
+        (LOOPBACK % "" + "policy_hook: {address: 'https://h'}", None),
+        (LOOPBACK % "" + f"policy_hook: {{address: 'http://h', authorized_keys: {KEY}}}", None),
+        (LOOPBACK % "" + "watermark: {driver: mem}", "watermark.driver: marks in memory are forgotten"),
+        (
+            LOOPBACK % "" + "watermark: {config: {max_level_jump: 5000001}}",
+            "watermark.config.max_level_jump: one wrong",
+        ),
+        (
+            LOOPBACK % "" + f"tezos: {{{PKH}: {{allow: {{block: , generic: [transaction]}}}}}}",
+            f"tezos.{PKH}: bakes, and may transaction",
+        ),
+        (LOOPBACK % "" + f"tezos: {{{PKH}: {{allow: {{block: , generic: [reveal]}}}}}}", None),
+        (LOOPBACK % "" + f"tezos: {{{PKH}: {{allow: {{pack: }}}}}}", f"tezos.{PKH}.allow.pack: packed data"),
+    ],
+)
+def test_what_is_dangerous(tmp_path: Path, text: str, expected: str | None) -> None:
+    dangers = reviewed(tmp_path, text).dangers
+    if expected is None:
+        assert dangers == ()
+    else:
+        (danger,) = dangers
+        assert danger.startswith(expected)
+
+
+def test_who_may_ask(tmp_path: Path) -> None:
+    for server, who in (
+        (f"authorized_keys: {KEY}", "for 1 keys that sign their requests"),
+        (USERS, "for 1 users with a password"),
+        (TLS % ", client_ca: /a", "for everybody with a certificate, over TLS"),
+        (TLS % "", "for everybody who reaches it, over TLS"),
+    ):
+        assert (
+            reviewed(tmp_path, f"server: {{address: '127.0.0.1:1', {server}}}").settings["signing"]
+            == f"127.0.0.1:1, {who}"
+        )
+
+
+def test_operations_that_move_funds_exist() -> None:
+    assert MOVES_FUNDS < OPERATION_KINDS
