@@ -129,12 +129,14 @@ class FileWatermarkStore:
         try:
             with exclusively(self._path):
                 require_log(self._path, self._signatory)
-                self._connection = self._open()
-                self._begin(self._connection)
-                self._loop.call_soon_threadsafe(self._opened.set_result, None)
-                self._serve()
-                self._hand_back()
-                self._close()
+                try:
+                    self._connection = self._open()
+                    self._begin(self._connection)
+                    self._loop.call_soon_threadsafe(self._opened.set_result, None)
+                    self._serve()
+                    self._hand_back()
+                finally:
+                    self._close()
         except HostError as error:
             failure = error
         except Exception:

@@ -43,7 +43,7 @@ CREATE TABLE marks (
     "right" TEXT NOT NULL CHECK ("right" IN ('block', 'preattestation', 'attestation')),
     level INTEGER NOT NULL CHECK (level BETWEEN 0 AND 2147483647),
     round INTEGER NOT NULL CHECK (round BETWEEN 0 AND 2147483647),
-    digest BLOB,
+    digest BLOB CHECK (length(digest) = 32),
     PRIMARY KEY (chain_id, pkh, "right")
 ) STRICT, WITHOUT ROWID
 """

@@ -12,14 +12,15 @@ from pathlib import Path
 from enclave_signer.tezos.consensus import Right
 from host_backend.watermark.file import FileWatermarkStore
 from host_backend.watermark.rule import Mark, MarkKey
+from tests.doubles.watermarks import digest, some_pkh
 
 
 def key(number: int) -> MarkKey:
-    return MarkKey("NetXo5iVw1vBoxM", f"tz1{number}", Right.ATTESTATION)
+    return MarkKey("NetXo5iVw1vBoxM", some_pkh(number), Right.ATTESTATION)
 
 
 def mark(run: int, level: int, round_: int) -> Mark:
-    return Mark(level, round_, b"%d %d %d" % (run, level, round_))
+    return Mark(level, round_, digest(run, level, round_))
 
 
 async def advance_for_ever(store: FileWatermarkStore, run: int, number: int, level: int) -> None:

@@ -3,9 +3,10 @@
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
 from pathlib import Path
 
-from enclave_signer.tezos.consensus import Right
+from enclave_signer.tezos import Kind, Right, encode
 from host_backend.watermark.file import FileWatermarkStore, raise_mark, read_marks
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from host_backend.watermark.sqlite_marks import connect_existing
@@ -17,6 +18,17 @@ OTHER = MarkKey("NetXo5iVw1vBoxM", "tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME", Right
 A = Mark(10, 2, bytes(32))
 B = Mark(10, 2, bytes([1] * 32))
 LATER = Mark(11, 0, bytes([2] * 32))
+
+
+def digest(*of: object) -> bytes:
+    """A digest as long as real ones: another one for anything else."""
+    return blake2b(repr(of).encode(), digest_size=32).digest()
+
+
+def some_pkh(number: int) -> str:
+    """The hash of a key that nobody has."""
+    return encode(Kind.ED25519_PUBLIC_KEY_HASH, number.to_bytes(20))
+
 
 Scenario = Callable[[FileWatermarkStore], Awaitable[None]]
 

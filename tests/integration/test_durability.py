@@ -24,6 +24,7 @@ from tests.doubles.enclave_proxy import enclave_proxy
 from tests.doubles.host_process import BAKER, import_keys, running_host, write_config
 from tests.doubles.known_keys import FOUR, attestation
 from tests.doubles.processes import Enclave, running_local_enclave
+from tests.doubles.watermarks import digest
 
 TZ1, *_ = FOUR
 KEY = MarkKey("NetXo5iVw1vBoxM", TZ1.pkh, Right.BLOCK)
@@ -75,11 +76,11 @@ def test_every_connection_writes_a_log_and_waits_for_the_disk(tmp_path: Path) ->
     async def scenario(first: int) -> None:
         store = await FileWatermarkStore.open(path, connect=watched.connect)
         for level in range(first, first + 3):
-            assert await store.advance(KEY, Mark(level, 0, b"%d" % level)) is Verdict.ADVANCE
+            assert await store.advance(KEY, Mark(level, 0, digest(level))) is Verdict.ADVANCE
             # After an error the file is opened anew.
             watched.failing = True
             with pytest.raises(StoreUnavailable):
-                await store.advance(KEY, Mark(level, 1, b"another"))
+                await store.advance(KEY, Mark(level, 1, digest("another")))
             watched.failing = False
         await store.aclose()
 

@@ -12,6 +12,7 @@ from host_backend.errors import WatermarkRejected
 from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, read_marks
 from host_backend.watermark.rule import Mark, Verdict
 from tests.doubles.watermark_child import key, mark
+from tests.doubles.watermarks import digest
 
 KILLS = 20
 KEYS = 5
@@ -44,7 +45,7 @@ async def check(path: Path, run: int, last: dict[int, tuple[int, int]]) -> None:
         assert (found.level, found.round) >= place
         assert found == mark(run, found.level, found.round)
         with pytest.raises(WatermarkRejected):
-            await store.advance(key(number), Mark(*place, b"another message"))
+            await store.advance(key(number), Mark(*place, digest("another message")))
         assert await store.advance(key(number), found) is Verdict.REPEAT
     await store.aclose()
 

@@ -11,9 +11,24 @@ from host_backend.durable import locked
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
 from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, read_marks
 from host_backend.watermark.rule import Mark, MarkKey
+from host_backend.watermark.signatory_files import SignatoryFolder
 from tests.doubles.failing_sqlite import FailingSqlite
 from tests.doubles.small_disk import files_up_to
-from tests.doubles.watermarks import ADVANCE, KEY, LATER, OTHER, REPEAT, A, B, advance, alter, gather, nothing, use
+from tests.doubles.watermarks import (
+    ADVANCE,
+    KEY,
+    LATER,
+    OTHER,
+    REPEAT,
+    A,
+    B,
+    advance,
+    alter,
+    digest,
+    gather,
+    nothing,
+    use,
+)
 
 
 @pytest.fixture
@@ -107,7 +122,7 @@ def test_what_the_log_holds_is_brought_into_the_file_before_anything_is_answered
 def test_running_store_can_be_read(path: Path) -> None:
     async def scenario(store: FileWatermarkStore) -> None:
         for level in range(5):
-            asked = Mark(level, 0, bytes([level]))
+            asked = Mark(level, 0, digest(level))
             assert await store.advance(KEY, asked) is ADVANCE
             assert read_marks(path) == {KEY: asked}
 
@@ -354,6 +369,29 @@ def test_bug_in_the_middle_is_answered_and_the_store_lives_on(path: Path) -> Non
         with pytest.raises(StoreUnavailable, match="surrogates not allowed"):
             await store.advance(MarkKey(KEY.chain_id, "\ud800", KEY.right), A)
         assert await store.advance(KEY, A) is ADVANCE
+
+    use(path, scenario)
+
+
+def test_bug_at_the_stop_closes_the_file_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(folder: SignatoryFolder, marks: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(SignatoryFolder, "hand_back", fail)
+    advance(path, KEY, A)
+    assert "ZeroDivisionError: a bug" in caplog.text
+    # SQLite removes the log when the last connection is closed.
+    assert not path.with_name(f"{STORE_NAME}-wal").exists()
+    assert SignatoryFolder(path.parent).left_behind
+
+
+def test_digest_of_another_length_is_never_stored(path: Path) -> None:
+    async def scenario(store: FileWatermarkStore) -> None:
+        with pytest.raises(StoreUnavailable, match="CHECK constraint failed"):
+            await store.advance(KEY, Mark(10, 0, b"short"))
+        assert await store.advance(KEY, Mark(10, 0, digest("long enough"))) is ADVANCE
 
     use(path, scenario)
 

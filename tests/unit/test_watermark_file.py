@@ -22,6 +22,7 @@ from tests.doubles.watermarks import (
     A,
     advance,
     alter,
+    digest,
     gather,
     nothing,
     open_and_close,
@@ -166,7 +167,7 @@ def test_raised_mark_blocks_everything_up_to_it(path: Path) -> None:
     assert read_marks(path) == {KEY: Mark(20, 3, None)}
 
     async def scenario(store: FileWatermarkStore) -> None:
-        asked = [A, LATER, Mark(20, 3, bytes(1)), Mark(20, 4, bytes(1))]
+        asked = [A, LATER, Mark(20, 3, digest(20)), Mark(20, 4, digest(20))]
         no = WatermarkRejected
         assert await gather(*(store.advance(KEY, mark) for mark in asked)) == [no, no, no, ADVANCE]
 
