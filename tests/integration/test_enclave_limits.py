@@ -3,26 +3,25 @@
 import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
+from functools import partial
 
 import cbor2
 import pytest
 import trio
-from trio.testing import MockClock
 
 from enclave_signer.config import Limits
 from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
-from enclave_signer.sealing.base import Sealer, SealerProvider
-from enclave_signer.server import Server, listen
+from enclave_signer.sealing.base import Sealer
+from tests.doubles.daemon_in_trio import World, frame, receive
+from tests.doubles.daemon_in_trio import run as run_daemon
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
 LIMITS = Limits(initialize_s=30, frame_s=10, write_s=7)
-INITIALIZE = encode_frame(cbor2.dumps({"Initialize": {}}))
-GENERATE = encode_frame(cbor2.dumps({"GenerateAndImport": "Bls"}))
-SIGN = encode_frame(cbor2.dumps({"Sign": {"handle": 0, "message": b"m", "version": 2}}))
-OK = encode_frame(cbor2.dumps({"Ok": None}))
+run = partial(run_daemon, limits=LIMITS)
+GENERATE = frame({"GenerateAndImport": "Bls"})
+SIGN = frame({"Sign": {"handle": 0, "message": b"m", "version": 2}})
 
 
 class SlowSealer(PassthroughSealer):
@@ -42,49 +41,6 @@ class BrokenSealer(PassthroughSealer):
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         raise ZeroDivisionError("a bug")
-
-
-class World:
-    """A serving daemon, and the clients that a test opens."""
-
-    def __init__(self, server: Server, port: int, streams: AsyncExitStack) -> None:
-        self.server = server
-        self.port = port
-        self._streams = streams
-
-    async def connect(self, *, initialize: bool = True) -> trio.SocketStream:
-        stream = await self._streams.enter_async_context(await trio.open_tcp_stream("127.0.0.1", self.port))
-        if initialize:
-            await stream.send_all(INITIALIZE)
-            assert await receive(stream) == {"Ok": None}
-        return stream
-
-
-async def exactly(stream: trio.SocketStream, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = await stream.receive_some(size - len(data))
-        assert part, "the daemon closed the connection"
-        data += part
-    return data
-
-
-async def receive(stream: trio.SocketStream) -> object:
-    head = await exactly(stream, 4)
-    return cbor2.loads(await exactly(stream, int.from_bytes(head, "big")))
-
-
-def run(main: Callable[[World], Awaitable[None]], provider: SealerProvider | None = None) -> None:
-    async def serve() -> None:
-        listener = listen("127.0.0.1", 0)
-        server = Server(listener, provider or PassthroughSealer(), LIMITS)
-        async with trio.open_nursery() as nursery, AsyncExitStack() as streams:
-            nursery.start_soon(server.serve)
-            await main(World(server, listener.getsockname()[1], streams))
-            server.stop()
-
-    # The clock jumps only when nothing has moved for this long in real time: loopback is far faster.
-    trio.run(serve, clock=MockClock(autojump_threshold=0.2))
 
 
 def test_a_stranger_that_does_not_initialize_is_closed() -> None:
