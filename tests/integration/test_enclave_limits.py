@@ -4,6 +4,7 @@ import logging
 import math
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import cbor2
@@ -11,7 +12,8 @@ import pytest
 import trio
 
 from enclave_signer.config import Limits
-from enclave_signer.protocol.framing import encode_frame
+from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES, encode_frame
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer
 from tests.doubles.daemon_in_trio import World, frame, receive
@@ -177,3 +179,69 @@ def test_a_flood_of_frames_does_not_go_ahead_of_another_client() -> None:
         assert taken < frames * refusal
 
     run(main)
+
+
+def test_an_idle_connection_is_closed_where_that_is_wanted() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        started = trio.current_time()
+        for _ in range(3):
+            await trio.sleep(80)
+            await stream.send_all(SIGN)
+            assert "invalid handle" in str(await receive(stream))
+        assert await stream.receive_some(1) == b""
+        assert trio.current_time() - started == pytest.approx(340, abs=1)
+
+    run(main, limits=replace(LIMITS, idle_s=100))
+
+
+def test_idle_time_does_not_lengthen_that_of_a_frame() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        started = trio.current_time()
+        await stream.send_all(SIGN[:9])
+        assert await stream.receive_some(1) == b""
+        assert trio.current_time() - started == pytest.approx(10, abs=1)
+
+    run(main, limits=replace(LIMITS, idle_s=100))
+
+
+def test_what_one_connection_may_have_under_way_can_be_set() -> None:
+    """With one call under way at once, openings of one connection do not overlap."""
+
+    async def main(world: World, seconds: float) -> None:
+        stream = await world.connect()
+        started = trio.current_time()
+        await stream.send_all(GENERATE * 3)
+        for _ in range(3):
+            assert "Ok" in str(await receive(stream))
+        assert trio.current_time() - started == pytest.approx(seconds)
+
+    run(partial(main, seconds=5), SlowSealer())
+    run(partial(main, seconds=15), SlowSealer(), limits=replace(LIMITS, max_in_flight=1))
+
+
+def test_a_small_buffer_still_takes_the_largest_frame() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        await stream.send_all(GENERATE)
+        assert "Ok" in str(await receive(stream))
+        message = list(bytes(MAX_MESSAGE_BYTES))
+        await stream.send_all(frame({"Sign": {"handle": 0, "message": message, "version": 2}}) + SIGN)
+        for _ in range(2):
+            assert "Ok" in str(await receive(stream))
+
+    run(main, limits=replace(LIMITS, buffer_bytes=MAX_FRAME_BYTES + 4096))
+
+
+def test_keys_of_one_connection_and_of_all_are_limited() -> None:
+    async def main(world: World) -> None:
+        first, second = await world.connect(), await world.connect()
+        for stream, error in ((first, "this connection holds 2 keys"), (second, "this enclave holds 3 opened keys")):
+            replies: list[str] = []
+            while not replies or "Ok" in replies[-1]:
+                await stream.send_all(GENERATE)
+                replies.append(str(await receive(stream)))
+            assert error in replies[-1]
+
+    run(main, limits=replace(LIMITS, max_handles=2, max_open_keys=3))

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 
-import cbor2
 import pytest
 
 from tests.doubles.known_keys import FOUR, KnownKey, attestation, attestation_with_dal, block, transaction
@@ -19,21 +18,17 @@ def guarded() -> Iterator[Enclave]:
         yield daemon
 
 
-def blob_of(key: KnownKey) -> bytes:
-    return cbor2.dumps({key.key_type.value: key.secret_bytes})
-
-
 def sign(message: bytes, version: int = 2, handle: int = 0) -> dict[str, object]:
     return {"Sign": {"handle": handle, "message": message, "version": version}}
 
 
 def sign_with(key: KnownKey, message: bytes) -> dict[str, object]:
-    return {"SignWith": {"encrypted_private_key": blob_of(key), "message": message, "version": 2}}
+    return {"SignWith": {"encrypted_private_key": key.clear_blob, "message": message, "version": 2}}
 
 
 def client_of(enclave: Enclave, key: KnownKey) -> WireClient:
     client = WireClient(enclave.address)
-    assert "Ok" in client.call({"Import": blob_of(key)})
+    assert "Ok" in client.call({"Import": key.clear_blob})
     return client
 
 
@@ -104,7 +99,7 @@ def test_it_does_not_guess(guarded: Enclave) -> None:
 def test_keys_beyond_what_it_can_hold_are_refused() -> None:
     with running_enclave("--max-guarded", "2") as enclave, WireClient(enclave.address) as client:
         for key in FOUR[:3]:
-            assert "Ok" in client.call({"Import": blob_of(key)})
+            assert "Ok" in client.call({"Import": key.clear_blob})
         assert "Ok" in client.call(sign(attestation(5), handle=0))
         assert "Ok" in client.call(sign(attestation(5), handle=1))
         assert "the guard is full with 2 keys" in refused(client.call(sign(attestation(5), handle=2)))

@@ -1,6 +1,5 @@
 """Keys outlive the connection for a while: a host that is back has them although the sealer is away."""
 
-import cbor2
 import trio
 
 from enclave_signer.config import Limits
@@ -11,7 +10,7 @@ from tests.doubles.daemon_in_trio import World, call, frame, receive, run
 from tests.doubles.known_keys import FOUR
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
-BLOBS = [cbor2.dumps({key.key_type.value: key.secret_bytes}) for key in FOUR]
+BLOBS = [key.clear_blob for key in FOUR]
 CREDENTIALS = {"Initialize": {"wip_provider_path": "pool", "encryption_key_path": "key"}}
 OTHERS = {"Initialize": {"wip_provider_path": "pool", "encryption_key_path": "another key"}}
 LIMITS = Limits(retain_s=300)
