@@ -3,7 +3,7 @@
 - Every public key that the enclave gives is checked against the stored hash.
 - A blob that does not open, or opens as another key, takes its own key out of service, never the vault. It is tried
   again from time to time: the sealer may have been away.
-- An answer that names another key is asked for again on the second connection before it counts: either the blob is
+- An answer that names another key is asked for again on a connection of its own before it counts: either the blob is
   another key's, or this connection's answers do not belong to its calls, and then the connection ends.
 - What appears in the store while the vault is open, added by whomever, is opened: first on the second connection, so
   that no signature waits for the sealer, then where signing happens.
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 #: Imports in flight while keys are restored: enough to hide a cloud's latency, few enough that none waits too long.
 RESTORE_IN_FLIGHT = 64
 
-#: Gives the connection for calls that may leave the enclave.
-Second = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
+#: Gives another connection to the same enclave.
+GetConnection = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,30 @@ class _Opened:
 
 
 class Keyring:
-    """The keys of one vault."""
+    """The keys of one vault.
 
-    def __init__(self, vault: str, store: KeyStore, second: Second, on_key: Callable[[VaultKey], None]) -> None:
+    Args:
+        vault: Its name, for the log.
+        store: Where the blobs are kept.
+        second: Gives the connection for calls that may leave the enclave.
+        separate: Gives a connection that nobody else uses.
+        on_key: Told of every key when it comes into service for the first time.
+    """
+
+    def __init__(
+        self,
+        vault: str,
+        store: KeyStore,
+        second: GetConnection,
+        separate: GetConnection,
+        on_key: Callable[[VaultKey], None],
+    ) -> None:
         self._vault = vault
         self._store = store
         self._second = second
+        self._separate = separate
         self._on_key = on_key
+        self._checking_order = asyncio.Lock()
         self._revision: str | None = None
         self._stored: dict[str, tuple[bytes, ...]] = {}
         self._untried: set[str] = set()
@@ -209,19 +226,26 @@ class Keyring:
         return known if known is not None and known.public_key == public_key else checked_key(public_key, pkh)
 
     async def _check_order(self, client: EnclaveClient, blob: bytes, imported: ImportedKey) -> None:
-        """Pass when the second connection opens a blob as the same key; else end the first one."""
-        async with self._second() as second:
-            if second is client:
-                return
-            try:
-                again: ImportedKey | None = await second.import_blob(blob)
-            except EnclaveRefused:
-                if not second.alive:
-                    raise
-                again = None
+        """Pass when another connection opens a blob as the same key; else end this one."""
+        again: ImportedKey | None = None
+        # One at a time: when answers do not belong to calls, all of them name other keys at once.
+        async with self._checking_order:
+            if client.alive:
+                async with self._separate() as other:
+                    again = await _import(other, blob)
         if again is None or again.public_key != imported.public_key:
             client.close()
             raise EnclaveUnavailable("the enclave's answers do not belong to the calls: the connection was closed")
+
+
+async def _import(client: EnclaveClient, blob: bytes) -> ImportedKey | None:
+    """Return the key of a blob, or None if it does not open."""
+    try:
+        return await client.import_blob(blob)
+    except EnclaveRefused:
+        if not client.alive:
+            raise
+        return None
 
 
 def checked_key(public_key: PublicKey, pkh: str) -> VaultKey:

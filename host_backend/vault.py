@@ -55,7 +55,7 @@ class Vault:
         self._verification = Verification(name, verify_bls)
         self._limits = limits
         self._link = EnclaveLink(name, enclave, self._restore, limits=limits, jitter=jitter)
-        self._ring = Keyring(name, store, self._link.second, on_key)
+        self._ring = Keyring(name, store, self._link.second, self._link.separate, on_key)
         self._watching: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = -limits.look_again_s

@@ -51,7 +51,8 @@ class EnclaveLink:
         self.limits = limits
         self._enclave = enclave
         self._restore = restore
-        self._table = Supervisor(limits, jitter)
+        self._loop = asyncio.get_running_loop()
+        self._table = Supervisor(limits, jitter, self._loop.time())
         self._client: EnclaveClient | None = None
         self._up = asyncio.Event()
         self._ended = asyncio.Event()
@@ -189,11 +190,23 @@ class EnclaveLink:
             if self._second_users == 0:
                 self._arm_second_timer()
 
+    @asynccontextmanager
+    async def separate(self) -> AsyncIterator[EnclaveClient]:
+        """Give a connection that nobody else uses, and that is as patient as the attempt to restore keys.
+
+        Raises:
+            EnclaveRefused, EnclaveUnavailable: It cannot be made.
+        """
+        client = await open_client(self._enclave, limits=self.limits, patience_s=self._table.patience_s)
+        try:
+            yield client
+        finally:
+            client.close()
+
     def _arm_second_timer(self) -> None:
         if self._second_timer is not None:
             self._second_timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._second_timer = loop.call_later(self.limits.second_idle_s, self._close_second_if_idle)
+        self._second_timer = self._loop.call_later(self.limits.second_idle_s, self._close_second_if_idle)
 
     def _close_second_if_idle(self) -> None:
         if self._second_users == 0:
@@ -215,7 +228,7 @@ class EnclaveLink:
             if self._client is not None:
                 await self._ended.wait()
             await self._pause()
-            self._table.due()
+            self._table.due(self._loop.time())
 
     async def _guarded_attempt(self) -> None:
         try:
@@ -259,7 +272,7 @@ class EnclaveLink:
             raise
         client.be_patient(self.limits.sealer_s)
         self._client = client
-        self._table.restored(asyncio.get_running_loop().time(), whole=whole)
+        self._table.restored(self._loop.time(), whole=whole)
         self._up.set()
         self._settled.set()
         extra = fields(vault=self.name, generation=self.generation, ms=f"{(time.monotonic() - started) * 1e3:.0f}")
@@ -268,7 +281,7 @@ class EnclaveLink:
     def _lost(self, reason: HostError) -> None:
         # An outage is told once, and its end; every attempt in between would fill the log.
         again = str(reason) == self._table.reason and not self._table.serving
-        self._table.lost(str(reason), asyncio.get_running_loop().time())
+        self._table.lost(str(reason), self._loop.time())
         self._settled.set()
         # Without the task the only attempt failed, and whoever asked for it is told.
         quiet = again or self._closed or self._task is None
@@ -280,8 +293,7 @@ class EnclaveLink:
         )
 
     async def _pause(self) -> None:
-        loop = asyncio.get_running_loop()
-        while (wait_s := self._table.next_attempt(wanted=self._waiting > 0) - loop.time()) > 0:
+        while (wait_s := self._table.next_attempt(wanted=self._waiting > 0) - self._loop.time()) > 0:
             self._wanted.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):

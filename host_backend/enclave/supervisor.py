@@ -8,7 +8,8 @@
 - The pause before the next attempt doubles from 0.1 to 5 s, with jitter, so that hosts do not come back in step. While
   somebody waits for the link it is never longer than `wanted_s`: a baker shall not pay for how long an outage was.
 - Only a generation that lasted is a success: an enclave that answers and then fails at once is not asked ever faster.
-- The first attempts take little silence for a dead link; later ones are patient, as a sealer may be slow in earnest.
+- The first attempts take little silence for a dead link; after some that ended in silence they become patient, as a
+  sealer may be slow in earnest.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,11 +25,12 @@ class LinkLimits:
     connect_s: float = 5.0
     #: For a signature at the head of the line: hundreds of times what one takes, and two losses of a packet. It may be
     #: short because the same message is asked for once more on a new connection.
-    sign_s: float = 0.8
+    sign_s: float = 0.7
     #: For a call that may ask the enclave's sealer, which may ask a cloud that retries.
     sealer_s: float = 60.0
-    #: Without any answer, while keys are restored, until a new connection is tried; doubles after `impatient_attempts`.
-    patience_s: float = 0.8
+    #: Without any answer, while keys are restored, until a new connection is tried; doubles with every attempt that
+    #: ended so, once there were `impatient_attempts` of them.
+    patience_s: float = 0.7
     impatient_attempts: int = 3
     #: That a request waits for the link: a block's round has seconds.
     ready_s: float = 2.0
@@ -38,7 +40,7 @@ class LinkLimits:
     first_pause_s: float = 0.1
     longest_pause_s: float = 5.0
     #: Of the pause while a request waits.
-    wanted_s: float = 0.4
+    wanted_s: float = 0.2
     #: That a generation must last to count as a success.
     lasting_s: float = 1.0
     #: That `serve` waits for its first keys before it listens; it listens anyway.
@@ -100,12 +102,15 @@ class Supervisor:
     Args:
         limits: Its times.
         jitter: Returns a number from 0 to 1, another one each time.
+        now: When the first attempt begins.
     """
 
-    def __init__(self, limits: LinkLimits, jitter: Callable[[], float]) -> None:
+    def __init__(self, limits: LinkLimits, jitter: Callable[[], float], now: float) -> None:
         self._limits = limits
         self._jitter = jitter
         self._failures = 0
+        self._silences = 0
+        self._began = now
         self._ready_since: float | None = None
         self._lost_at = 0.0
         self._pause_s = 0.0
@@ -126,7 +131,7 @@ class Supervisor:
     @property
     def patience_s(self) -> float:
         """Seconds without an answer after which the next attempt is given up."""
-        doublings = max(0, self._failures - self._limits.impatient_attempts + 1)
+        doublings = max(0, self._silences - self._limits.impatient_attempts + 1)
         return float(min(self._limits.patience_s * 2.0 ** min(doublings, 16), self._limits.sealer_s))
 
     def connected(self) -> None:
@@ -138,6 +143,7 @@ class Supervisor:
         """Its keys are there, all of them or some."""
         self._step(Event.WHOLE if whole else Event.IN_PART)
         self._ready_since = now
+        self._silences = 0
         self.restored_count += 1
 
     def keys_changed(self, *, whole: bool) -> None:
@@ -149,6 +155,8 @@ class Supervisor:
         """The attempt failed, or the connection ended."""
         if self._ready_since is not None and now - self._ready_since >= self._limits.lasting_s:
             self._failures = 0
+        if not self.serving and now - self._began >= self.patience_s:
+            self._silences += 1
         self._step(Event.LOST)
         longest = min(self._limits.first_pause_s * 2.0 ** min(self._failures, 16), self._limits.longest_pause_s)
         self._pause_s = longest * (0.5 + self._jitter() / 2)
@@ -161,9 +169,10 @@ class Supervisor:
         """Return when to connect again; `wanted` is whether somebody waits for the link."""
         return self._lost_at + (min(self._pause_s, self._limits.wanted_s) if wanted else self._pause_s)
 
-    def due(self) -> None:
+    def due(self, now: float) -> None:
         """That time has come."""
         self._step(Event.DUE)
+        self._began = now
 
     def _step(self, event: Event) -> None:
         self.state = TABLE[self.state, event]
