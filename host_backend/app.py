@@ -17,6 +17,7 @@ from enclave_signer.curves import CurveError, self_test
 from host_backend.config import Address, Config, VaultConfig
 from host_backend.durable import create_folder
 from host_backend.errors import ConfigError, StoreUnavailable, reason_of
+from host_backend.keyring import VaultKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
 from host_backend.reload import PolicyReload
@@ -105,7 +106,9 @@ def export_watermarks(config: Config) -> None:
 
 
 @asynccontextmanager
-async def open_configured_vault(config: VaultConfig) -> AsyncIterator[Vault]:
+async def open_configured_vault(
+    config: VaultConfig, *, must_succeed: bool = True, on_key: Callable[[VaultKey], None] = lambda _: None
+) -> AsyncIterator[Vault]:
     """Open one vault of a configuration; see `open_vault`."""
     logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
     opened = open_vault(
@@ -114,6 +117,9 @@ async def open_configured_vault(config: VaultConfig) -> AsyncIterator[Vault]:
         port=config.enclave.port,
         credentials=config.credentials,
         name=config.name,
+        must_succeed=must_succeed,
+        on_key=on_key,
+        verify_bls=config.verify_bls,
     )
     async with opened as vault:
         yield vault
@@ -187,12 +193,12 @@ async def serve(config: Config, load: Callable[[], Config]) -> None:
         async with _until_signal(stop):
             watermark = await FileWatermarkStore.open(config.base_dir / STORE_NAME)
             stack.push_async_callback(watermark.aclose)
-            vaults = [await stack.enter_async_context(open_configured_vault(vault)) for vault in config.vaults.values()]
+            vaults = [await stack.enter_async_context(_serving_vault(config, name)) for name in config.vaults]
         if stop.is_set():
             logger.info("stopped before it was ready")
             return
         signer = Signer(config.policies, vaults, watermark)
-        _log_keys(config, vaults)
+        _log_missing_keys(config, vaults)
         signing, utility = (stack.enter_context(bind(address)) for address in addresses)
         servers = [_http_server(utility_app(vaults, watermark, stop.is_set)), _http_server(signing_app(signer))]
         async with asyncio.TaskGroup() as group:
@@ -266,11 +272,19 @@ def _log_listening(name: str, listener: socket.socket) -> None:
     logger.info("%s is listening for connections on %s", name, Address(host, port))
 
 
-def _log_keys(config: Config, vaults: Sequence[Vault]) -> None:
+@asynccontextmanager
+async def _serving_vault(config: Config, name: str) -> AsyncIterator[Vault]:
+    """Open a vault whose enclave may be away: it is waited for for ever, while requests are told so."""
+
+    def on_key(key: VaultKey) -> None:
+        logger.info("key ready", extra=fields(pkh=key.pkh, vault=name, active=key.pkh in config.policies))
+
+    async with open_configured_vault(config.vaults[name], must_succeed=False, on_key=on_key) as vault:
+        yield vault
+
+
+def _log_missing_keys(config: Config, vaults: Sequence[Vault]) -> None:
     held = {key.pkh for vault in vaults for key in vault.keys}
-    for vault in vaults:
-        for key in vault.keys:
-            logger.info("key ready", extra=fields(pkh=key.pkh, vault=vault.name, active=key.pkh in config.policies))
     for pkh in config.policies.keys() - held:
         logger.warning("a key under `tezos` is not ready in any vault", extra=fields(pkh=pkh))
 

@@ -18,7 +18,7 @@ from host_backend.errors import HostError, PolicyDenied, StoreUnavailable
 from host_backend.log import fields
 from host_backend.operations import Message, parse_message, request_kind
 from host_backend.policy import ANYONE, Caller, KeyPolicy
-from host_backend.vault import Vault, find_key
+from host_backend.vault import Vault, find_vault
 from host_backend.watermark.base import WatermarkStore
 from host_backend.watermark.rule import Mark, MarkKey
 
@@ -76,9 +76,9 @@ class Signer:
         policy.check_user(pkh, caller)
         request = parse_message(message)
         record.note(request)
-        vault, key = find_key(self._vaults, pkh)
+        vault = await find_vault(self._vaults, pkh)
         policy.check(request, caller)
-        vault.check_ready(key, version)
+        key = await vault.ready_key(pkh, version)
         if isinstance(request, ConsensusMessage):
             await self._mark(pkh, request, message)
         record.marked()
@@ -92,15 +92,16 @@ class Signer:
         except TimeoutError:
             raise StoreUnavailable(f"the watermark was not stored within {MARK_S:g} s: look at the disk") from None
 
-    def public_key(self, pkh: str) -> PublicKey:
+    async def public_key(self, pkh: str) -> PublicKey:
         """Return the public key of any key in a vault, listed or not.
 
         Raises:
             KeyNotFound: No vault holds it.
             EnclaveRefused: It is out of service.
+            EnclaveUnavailable: It was never opened here, and the enclave cannot be reached.
         """
-        _, key = find_key(self._vaults, pkh)
-        return key.public_key
+        vault = await find_vault(self._vaults, pkh)
+        return (await vault.opened_key(pkh)).public_key
 
 
 class _Record:

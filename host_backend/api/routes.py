@@ -60,7 +60,7 @@ class Keys:
         """Answer one request."""
         try:
             pkh = scope["path_params"]["pkh"]
-            body = await self._sign(pkh, scope, receive) if scope["method"] == "POST" else self._public_key(pkh)
+            body = await (self._sign(pkh, scope, receive) if scope["method"] == "POST" else self._public_key(pkh))
             status = 200
         except HostError as error:
             status, body = error.http_status, _failure(str(error))
@@ -78,9 +78,9 @@ class Keys:
         signature = await self._signer.sign(pkh, message, _version(scope["query_string"]))
         return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
 
-    def _public_key(self, pkh: str) -> bytes:
+    async def _public_key(self, pkh: str) -> bytes:
         _check(pkh)
-        return b'{"public_key":"%s"}\n' % encode_public_key(self._signer.public_key(pkh)).encode()
+        return b'{"public_key":"%s"}\n' % encode_public_key(await self._signer.public_key(pkh)).encode()
 
 
 def _check(pkh: str) -> None:
@@ -176,7 +176,7 @@ def utility_app(vaults: Sequence[Vault], watermark: WatermarkStore, stopping: Ca
             problems.append(watermark.problem)
         if stopping():
             problems.append("stopping")
-        degraded = [f"{pkh}: {reason}" for vault in vaults for pkh, reason in vault.quarantined.items()]
+        degraded = [reason for vault in vaults for reason in vault.degraded]
         body: dict[str, object] = {"ready": not problems}
         if problems:
             body["reasons"] = problems

@@ -50,6 +50,11 @@ class ReplyLine:
         return len(self._calls)
 
     @property
+    def ended(self) -> bool:
+        """Whether the line has ended."""
+        return self._broken is not None
+
+    @property
     def broken(self) -> HostError | None:
         """Why the line has ended; None while it has not. A new error each time, as a raised one keeps its traceback."""
         return None if self._broken is None else type(self._broken)(str(self._broken))
