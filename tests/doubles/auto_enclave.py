@@ -64,7 +64,7 @@ class AutoEnclave:
     async def wait_until(self, true: Callable[[], bool]) -> None:
         """Return when something is so; looked at in every turn of the event loop."""
         while not true():
-            await asyncio.sleep(0)
+            await _turn()
 
     async def wait_for(self, call: type[Request], count: int = 1) -> None:
         await self.wait_until(lambda: len(self.asked(call)) >= count)
@@ -139,6 +139,11 @@ class AutoEnclave:
         blob = b"sealed %d" % len(self.blobs)
         self.blobs[blob] = key
         return SealedKey(blob, key.public_key, _kept(key, number, handles))
+
+
+async def _turn() -> None:
+    """Let everybody else go on."""
+    await asyncio.sleep(0)
 
 
 def _kept(key: SigningKey, number: int, handles: dict[int, SigningKey]) -> int:
