@@ -124,6 +124,13 @@ def running_enclave(*arguments: str, module: str = "tests.doubles.passthrough_en
 
 
 @contextmanager
+def unguarded_enclave(key_file: Path) -> Iterator[Enclave]:
+    """Run the daemon with the local sealer and without its guard: what the host's marks let through is signed."""
+    with running_local_enclave(key_file, "--no-guard") as enclave:
+        yield enclave
+
+
+@contextmanager
 def running_local_enclave(key_file: Path, *arguments: str) -> Iterator[Enclave]:
     """Run the daemon with the local sealer."""
     with running_enclave("--sealing-key", str(key_file), *arguments, module="enclave_signer") as enclave:

@@ -12,7 +12,7 @@ import pytest
 from tests.doubles.host_process import BAKER, BASE_NAME, Host, import_keys, refused, run_command, running_host
 from tests.doubles.host_process import write_config as write
 from tests.doubles.known_keys import KEYS, attestation, block
-from tests.doubles.processes import Enclave, running_local_enclave
+from tests.doubles.processes import Enclave, unguarded_enclave
 
 ALICE = KEYS["alice"]
 OTHER = bytes(32)
@@ -21,7 +21,7 @@ UNPRIVILEGED = (sys.executable, "-m", "tests.doubles.unprivileged")
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enclave]:
-    with running_local_enclave(tmp_path_factory.mktemp("enclave") / "sealing.key") as enclave:
+    with unguarded_enclave(tmp_path_factory.mktemp("enclave") / "sealing.key") as enclave:
         yield enclave
 
 
