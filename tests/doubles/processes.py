@@ -138,6 +138,13 @@ def running_slow_enclave(delay_ms: int, *arguments: str) -> Iterator[Enclave]:
 
 
 @contextmanager
+def unguarded_enclave(key_file: Path) -> Iterator[Enclave]:
+    """Run the daemon with the local sealer and without its guard: what the host's marks let through is signed."""
+    with running_local_enclave(key_file, "--no-guard") as enclave:
+        yield enclave
+
+
+@contextmanager
 def running_local_enclave(key_file: Path, *arguments: str) -> Iterator[Enclave]:
     """Run the daemon with the local sealer."""
     with running_enclave("--sealing-key", str(key_file), *arguments, module="enclave_signer") as enclave:
