@@ -18,7 +18,8 @@ from host_backend.errors import HostError, PolicyDenied, StoreUnavailable
 from host_backend.log import fields
 from host_backend.operations import Message, parse_message, request_kind
 from host_backend.policy import ANYONE, Caller, KeyPolicy
-from host_backend.vault import Vault, find_vault
+from host_backend.vault import Vault
+from host_backend.vaults import find_vault
 from host_backend.watermark.base import WatermarkStore
 from host_backend.watermark.rule import Mark, MarkKey
 

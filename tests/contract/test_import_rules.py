@@ -24,6 +24,7 @@ CORE = (
     "host_backend.policy",
     "host_backend.watermark.rule",
     "host_backend.enclave.replies",
+    "host_backend.enclave.supervisor",
 )
 IMPURE = {"asyncio", "trio", "socket", "subprocess", "sqlite3", "time", "threading", "uvicorn", "starlette"}
 #: Concrete providers, and who may name them.

@@ -1,7 +1,4 @@
-"""The daemon with a sealer that seals nothing and takes its time: `SLOW_SEALER_MS` for every blob it has not seen yet.
-
-What it has seen once it opens at once: as with keys that the daemon remembers.
-"""
+"""The daemon with a sealer that seals nothing and takes its time: `SLOW_SEALER_MS` to seal, and to open a blob."""
 
 import os
 import sys
@@ -22,21 +19,14 @@ class SlowSealer(PassthroughSealer):
 
     def __init__(self, delay_s: float) -> None:
         self._delay_s = delay_s
-        self._seen: set[bytes] = set()
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
-        blob = await super().seal(private_key, public_key)
-        await self._wait(blob)
-        return blob
+        await trio.sleep(self._delay_s)
+        return await super().seal(private_key, public_key)
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
-        await self._wait(blob)
+        await trio.sleep(self._delay_s)
         return await super().unseal(blob)
-
-    async def _wait(self, blob: bytes) -> None:
-        if blob not in self._seen:
-            await trio.sleep(self._delay_s)
-            self._seen.add(blob)
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ from enclave_signer.tezos import parse_secret_key
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, KeyNotFound
 from host_backend.keystore.base import StoredKey
-from host_backend.vault import Vault, find_vault, open_vault
+from host_backend.vault import Vault, open_vault
+from host_backend.vaults import find_vault
 from tests.doubles.auto_enclave import HANDLES_APART, AutoEnclave, auto_enclave, wrong_signature
 from tests.doubles.known_keys import FOUR, KEYS
 from tests.doubles.memory_keys import MemoryKeys
