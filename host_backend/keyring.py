@@ -164,21 +164,33 @@ class Keyring:
         Raises:
             EnclaveRefused, EnclaveUnavailable: A connection ended.
         """
-        for pkh in tuple(self._stored):
-            tried = pkh in self.quarantined and pkh not in self._untried
-            if client.holds(pkh) or (tried and not reopen):
-                continue
-            self._untried.discard(pkh)
-            try:
-                async with self._second() as second:
-                    outcome = await self._open(second, pkh, self._stored[pkh])
-            except HostError:
-                self._untried.add(pkh)
-                raise
-            if isinstance(outcome, _Opened):
-                await self.bring_in(client, outcome.key, outcome.blob)
-            else:
-                self._note(pkh, outcome)
+        limit = asyncio.Semaphore(RESTORE_IN_FLIGHT)
+
+        async def open_one(pkh: str) -> None:
+            async with limit:
+                await self._open_missing(client, pkh)
+
+        await asyncio.gather(*(open_one(pkh) for pkh in self._missing(client, reopen=reopen)))
+
+    def _missing(self, client: EnclaveClient, *, reopen: bool) -> list[str]:
+        return [
+            pkh
+            for pkh in self._stored
+            if not client.holds(pkh) and (reopen or pkh in self._untried or pkh not in self.quarantined)
+        ]
+
+    async def _open_missing(self, client: EnclaveClient, pkh: str) -> None:
+        self._untried.discard(pkh)
+        try:
+            async with self._second() as second:
+                outcome = await self._open(second, pkh, self._stored[pkh])
+        except HostError:
+            self._untried.add(pkh)
+            raise
+        if isinstance(outcome, _Opened):
+            await self.bring_in(client, outcome.key, outcome.blob)
+        else:
+            self._note(pkh, outcome)
 
     async def bring_in(self, client: EnclaveClient, key: VaultKey, blob: bytes) -> None:
         """Open a key on the connection for signatures that was just open on the second one, and announce it.
