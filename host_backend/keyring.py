@@ -132,6 +132,15 @@ class Keyring:
         self._stored[key.pkh] = (blob,)
         return True
 
+    async def replace(self, key: VaultKey, blob: bytes) -> None:
+        """Store a key durably in place of what is stored of it, which the store keeps aside.
+
+        Raises:
+            ConfigError, StoreUnavailable: It could not be stored.
+        """
+        await self._store.replace(StoredKey(key.pkh, blob))
+        self._stored[key.pkh] = (blob,)
+
     async def restore(self, client: EnclaveClient) -> bool:
         """Open every stored blob on a new connection; return whether all keys are in service.
 
