@@ -19,6 +19,7 @@ from host_backend.config import Address, Config, VaultConfig
 from host_backend.durable import create_folder
 from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 from host_backend.keyring import VaultKey
+from host_backend.keystore.base import StoredKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
 from host_backend.reload import PolicyReload
@@ -80,9 +81,14 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
     if config.watermark.driver == "mem" or (config.base_dir / STORE_NAME).exists():
         return
     for vault in config.vaults.values():
-        if await FileKeyStore(vault.key_file).load():
+        if await stored_keys(vault):
             return
     await create_watermark_store(config)
+
+
+async def stored_keys(config: VaultConfig) -> tuple[StoredKey, ...]:
+    """Return the sealed keys of a vault; see `KeyStore.load`."""
+    return await FileKeyStore(config.key_file).load()
 
 
 async def create_watermark_store_after_signatory(config: Config) -> None:

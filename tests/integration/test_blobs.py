@@ -164,7 +164,11 @@ def test_a_damaged_blob_takes_its_own_key_out_of_service(
         assert host.stop() == 0
     # Listing and generating go on; the damaged entry stays as it is.
     listed = run_command("list", "-c", config).stdout
-    assert [key.pkh in listed for key in FOUR] == [False, True, True, True]
+    assert [f"Public Key Hash:           {key.pkh}\n" in listed for key in FOUR] == [False, True, True, True]
+    assert listed.endswith(
+        f"Out of Service:            {TZ1.pkh}\nVault:                     ConfidentialSpace\n"
+        f"Reason:                    {reason}\n\n"
+    )
 
 
 def test_every_flipped_bit_of_a_sample_is_refused(sealed: tuple[Enclave, Path], tmp_path: Path) -> None:
@@ -179,7 +183,9 @@ def test_every_flipped_bit_of_a_sample_is_refused(sealed: tuple[Enclave, Path], 
     # One entry each, under hashes that do not matter: none may open.
     store(config, {f"tz4 with damage {number}": blob for number, blob in enumerate(damaged)})
     outcome = run_command("list", "-c", config)
-    assert (outcome.code, outcome.stdout) == (0, "")
+    assert outcome.code == 0
+    assert "Public Key" not in outcome.stdout
+    assert outcome.stdout.count("Out of Service:            tz4 with damage") == len(damaged)
     reasons = [
         line for line in outcome.stderr.splitlines() if 'msg="key out of service: the enclave refused: blob' in line
     ]

@@ -353,8 +353,10 @@ def test_watermark_raise(config: Path) -> None:
         assert TZ1.secret not in outcome.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-h"], ["serve", "--help"], ["import", "--help"], ["version"]])
-def test_help_and_version_read_no_configuration_and_load_little(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["-h"], ["help"], ["serve", "--help"], ["import", "--help"], ["help", "doctor"]]
+)
+def test_help_reads_no_configuration_and_load_little(words: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "host_backend", *words]
     # What measures coverage loads modules of its own into every process.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
