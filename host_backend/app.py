@@ -325,14 +325,16 @@ async def _until_signal(stop: asyncio.Event) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
 
-    def on_signal() -> None:
+    def on_signal(number: signal.Signals) -> None:
+        # Signatory's words, without the line feed at their end.
+        logger.info("Captured %s", (signal.strsignal(number) or number.name).lower())
         stop.set()
         # An error once what is inside has ended.
         with suppress(RuntimeError):
             limit.reschedule(loop.time())
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     try:
         async with limit:
             yield
