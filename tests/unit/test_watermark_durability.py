@@ -407,3 +407,11 @@ def test_bug_while_opening_is_answered(path: Path, caplog: pytest.LogCaptureFixt
         asyncio.run(run())
     assert "ZeroDivisionError: a bug" in caplog.text
     use(path, nothing)
+
+
+def test_reading_leaves_no_log_that_could_hide_a_lost_one(tmp_path: Path) -> None:
+    path = tmp_path / STORE_NAME
+    create(path)
+    before = sorted(tmp_path.iterdir())
+    assert read_marks(path) == {}
+    assert sorted(tmp_path.iterdir()) == before
