@@ -143,13 +143,14 @@ def holder_of(path: Path) -> int | None:
     Source: proc_locks(5). Where the system does not list its locks, nobody seems to hold any.
     """
     try:
-        wanted = path.stat().st_ino
+        wanted, written = str(path.stat().st_ino), path.read_bytes()[:_PID_BYTES].strip()
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     for words in map(str.split, lines):
         # 1: FLOCK ADVISORY WRITE 4711 08:01:123456 0 EOF
-        if words[1:2] == ["FLOCK"] and words[5].rpartition(":")[2] == str(wanted):
+        # Devices have other numbers here than the file says of itself, on some file systems; the holder's tells as much.
+        if words[1:2] == ["FLOCK"] and words[5].rpartition(":")[2] == wanted and words[4].encode() == written:
             return int(words[4])
     return None
 
