@@ -184,7 +184,11 @@ async def open_watermark_store(config: Config) -> AsyncIterator[WatermarkStore]:
 
 @asynccontextmanager
 async def open_configured_vault(
-    config: VaultConfig, *, must_succeed: bool = True, on_key: Callable[[VaultKey], None] = lambda _: None
+    config: VaultConfig,
+    *,
+    must_succeed: bool = True,
+    on_key: Callable[[VaultKey], None] = lambda _: None,
+    on_restored: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> AsyncIterator[Vault]:
     """Open one vault of a configuration; see `open_vault`."""
     logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
@@ -196,6 +200,7 @@ async def open_configured_vault(
         name=config.name,
         must_succeed=must_succeed,
         on_key=on_key,
+        on_restored=on_restored,
         verify_bls=config.verify_bls,
     )
     async with opened as vault:
@@ -249,12 +254,13 @@ def bind(address: Address) -> socket.socket:
         raise ConfigError(f"cannot listen on {address}: {reason_of(error)}") from error
 
 
-async def serve(config: Config, load: Callable[[], Config]) -> None:
+async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool = True) -> None:
     """Sign for clients until SIGINT or SIGTERM; take over changed policies at SIGHUP.
 
     Args:
         config: What to serve.
         load: Reads the same configuration anew.
+        list_keys: Whether keys that are ready are logged.
 
     Raises:
         HostError: The host cannot start; the text says why.
@@ -268,7 +274,10 @@ async def serve(config: Config, load: Callable[[], Config]) -> None:
     async with AsyncExitStack() as stack:
         async with _until_signal(stop):
             watermark = await stack.enter_async_context(open_watermark_store(config))
-            vaults = [await stack.enter_async_context(_serving_vault(config, name)) for name in config.vaults]
+            vaults = [
+                await stack.enter_async_context(_serving_vault(config, name, list_keys=list_keys))
+                for name in config.vaults
+            ]
         if stop.is_set():
             logger.info("stopped before it was ready")
             return
@@ -349,11 +358,12 @@ def _log_listening(name: str, listener: socket.socket) -> None:
 
 
 @asynccontextmanager
-async def _serving_vault(config: Config, name: str) -> AsyncIterator[Vault]:
+async def _serving_vault(config: Config, name: str, *, list_keys: bool) -> AsyncIterator[Vault]:
     """Open a vault whose enclave may be away: it is waited for for ever, while requests are told so."""
 
     def on_key(key: VaultKey) -> None:
-        logger.info("key ready", extra=fields(pkh=key.pkh, vault=name, active=key.pkh in config.policies))
+        if list_keys:
+            logger.info("key ready", extra=fields(pkh=key.pkh, vault=name, active=key.pkh in config.policies))
 
     async with open_configured_vault(config.vaults[name], must_succeed=False, on_key=on_key) as vault:
         yield vault
@@ -365,7 +375,7 @@ def _log_missing_keys(config: Config, vaults: Sequence[Vault]) -> None:
         logger.warning("a key under `tezos` is not ready in any vault", extra=fields(pkh=pkh))
 
 
-def run_serve(config: Config, load: Callable[[], Config]) -> None:
+def run_serve(config: Config, load: Callable[[], Config], *, list_keys: bool = True) -> None:
     """Run `serve` on the fastest event loop there is.
 
     Raises:
@@ -374,4 +384,4 @@ def run_serve(config: Config, load: Callable[[], Config]) -> None:
     import uvloop  # noqa: PLC0415 -- other commands do not need it
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, load))
+        runner.run(serve(config, load, list_keys=list_keys))

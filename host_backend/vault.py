@@ -50,12 +50,13 @@ class Vault:
         limits: LinkLimits = DEFAULT_LIMITS,
         jitter: Callable[[], float] = random.random,
         on_key: Callable[[VaultKey], None] = lambda _: None,
+        on_restored: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> None:
         self.name = name
         self._verification = Verification(name, verify_bls)
         self._limits = limits
         self._link = EnclaveLink(name, enclave, self._restore, limits=limits, jitter=jitter)
-        self._ring = Keyring(name, store, self._link.second, self._link.separate, on_key)
+        self._ring = Keyring(name, store, self._link.second, self._link.separate, on_key, on_restored)
         self._watching: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = -limits.look_again_s
@@ -402,6 +403,7 @@ async def open_vault(
     verify_bls: VerifyBls = "inline",
     limits: LinkLimits = DEFAULT_LIMITS,
     on_key: Callable[[VaultKey], None] = lambda _: None,
+    on_restored: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> AsyncIterator[Vault]:
     """Connect to an enclave, restore every stored key, keep the link up, and close it at the end.
 
@@ -417,13 +419,14 @@ async def open_vault(
             verified before.
         limits: Times of the link.
         on_key: Told of every key when it comes into service for the first time.
+        on_restored: Told, after each key of a restoring, how many it has dealt with, and of how many.
 
     Raises:
         EnclaveRefused, EnclaveUnavailable: The enclave does not answer, or not with yes.
         ConfigError, StoreUnavailable: The store cannot be read.
     """
     enclave = Endpoint(host, port, credentials or Credentials())
-    vault = Vault(name, store, enclave, verify_bls=verify_bls, limits=limits, on_key=on_key)
+    vault = Vault(name, store, enclave, verify_bls=verify_bls, limits=limits, on_key=on_key, on_restored=on_restored)
     try:
         await vault.start(must_succeed=must_succeed)
         yield vault

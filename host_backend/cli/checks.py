@@ -6,6 +6,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final, Literal
 
 from enclave_signer.curves import CurveError, self_test
 from host_backend.app import open_configured_vault, stored_keys
+from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig, load_config
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
@@ -59,16 +61,15 @@ async def examine(config_file: Path, base_dir: str | None) -> AsyncIterator[Chec
 
 async def _parts(config: Config) -> AsyncIterator[Check]:
     yield _folder(config.base_dir)
-    stored = 0
+    stored: dict[str, int] = {}
     for vault in config.vaults.values():
-        keys, checks = await _key_file(vault)
-        stored += keys
+        stored[vault.name], checks = await _key_file(vault)
         for check in checks:
             yield check
-    yield await asyncio.to_thread(_watermarks, config, stored)
+    yield await asyncio.to_thread(_watermarks, config, sum(stored.values()))
     held: set[str] = set()
     for vault in config.vaults.values():
-        async for check in _enclave(vault, held):
+        async for check in _enclave(vault, stored[vault.name], held):
             yield check
     if missing := sorted(config.policies.keys() - held):
         yield Check("keys", WARNING, f"under `tezos` and ready in no vault: {', '.join(missing)}: they cannot sign")
@@ -161,10 +162,13 @@ def _no_marks(base_dir: Path, found: FoundMarks, stored: int) -> Check:
     return Check("watermarks", WARNING, "no store yet: the first generate, import or watermark init makes one")
 
 
-async def _enclave(vault: VaultConfig, held: set[str]) -> AsyncIterator[Check]:
+async def _enclave(vault: VaultConfig, stored: int, held: set[str]) -> AsyncIterator[Check]:
     name = f"enclave of vault {vault.name}"
     try:
-        async with open_configured_vault(vault) as opened:
+        async with AsyncExitStack() as stack:
+            with progress("opening keys", stored) as advance:
+                opening = open_configured_vault(vault, on_restored=lambda _done, _all: advance())
+                opened = await stack.enter_async_context(opening)
             yield Check(name, OK, f"{vault.enclave} answers, {len(opened.keys)} keys opened and compared")
             for pkh, reason in opened.quarantined.items():
                 fix = 'see "When a key is out of service" in docs/operations.md'

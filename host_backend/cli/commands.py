@@ -37,12 +37,13 @@ def cli(options: Options) -> None:
 
 
 @cli.command()
+@click.option("--no-list", is_flag=True, help="Do not log the keys that are ready.")
 @takes_options
-def serve(options: Options) -> None:
+def serve(options: Options, *, no_list: bool) -> None:
     """Sign for clients over HTTP until stopped."""
     from host_backend.app import run_serve
 
-    run_serve(options.load(), options.read_config)
+    run_serve(options.load(), options.read_config, list_keys=not no_list)
 
 
 @cli.command("help")

@@ -204,6 +204,14 @@ def test_the_path_of_a_configuration_is_taken_as_it_is(tmp_path: Path, local: En
     assert refused(run_command("config", "check", "-c", nowhere), 2).startswith(f"{nowhere}: cannot be read")
 
 
+@pytest.mark.parametrize("words", [[], ["--no-list"]])
+def test_the_keys_are_listed_at_the_start_unless_told_otherwise(config: Path, words: list[str]) -> None:
+    import_keys(config, TZ1)
+    with running_host(config, *words) as host:
+        assert host.health() == (200, {"ready": True})
+        assert (f'msg="key ready" active=true pkh={TZ1.pkh} vault={VAULT}' in host.log) == (words == [])
+
+
 def test_list_and_generate_print_json(config: Path) -> None:
     generated = run_command("generate", "-c", config, "-v", VAULT, "-n", "2", "--json")
     import_keys(config, TZ1, TZ2)

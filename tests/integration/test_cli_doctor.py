@@ -11,6 +11,7 @@ import pytest
 from tests.doubles.host_process import BAKER, VAULT, import_keys, key_file, run_command, running_host, write_config
 from tests.doubles.known_keys import FOUR, attestation
 from tests.doubles.processes import Enclave, running_local_enclave
+from tests.doubles.terminal import on_terminal
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
 ENCLAVE = f"enclave of vault {VAULT}"
@@ -68,6 +69,13 @@ def test_all_is_well(config: Path) -> None:
     assert contents(config.parent) == before
 
 
+def test_opening_many_keys_shows_how_far_it_is_on_a_terminal(config: Path) -> None:
+    shown = on_terminal(["doctor", "-c", str(config)])
+    assert b"opening keys" in shown
+    assert b"2/2" in shown
+    assert "opening keys" not in run_command("doctor", "-c", config).stderr
+
+
 def test_beside_a_running_host(config: Path) -> None:
     with running_host(config) as host:
         assert host.sign(TZ1.pkh, attestation(1)).status == 200
@@ -81,7 +89,7 @@ def test_beside_a_running_host(config: Path) -> None:
 
 def test_after_a_host_that_was_killed(config: Path) -> None:
     with running_host(config) as host:
-        assert host.sign(TZ1.pkh, attestation(1)).status == 200
+        assert host.sign(TZ1.pkh, attestation(3)).status == 200
         host.discard()
     before = contents(config.parent)
     (text,) = texts(examined(config, 0), "watermarks", "warning")

@@ -14,7 +14,8 @@ import pytest
 
 from tests.doubles.host_process import VAULT, import_keys, key_file, refused, run_command, stored_hashes, write_config
 from tests.doubles.known_keys import FOUR, SIGNATORY, KnownKey
-from tests.doubles.processes import PATIENCE_S, ROOT, Enclave, running_local_enclave
+from tests.doubles.processes import ROOT, Enclave, running_local_enclave
+from tests.doubles.terminal import drained, on_terminal
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
 
@@ -248,18 +249,6 @@ def answered(config: Path, answers: Sequence[str]) -> tuple[bytes, bytes, int]:
     return shown, said, process.returncode
 
 
-def drained(master: int) -> bytes:
-    """Return what a terminal was shown, after its other side was closed, and close it."""
-    shown = b""
-    try:
-        while part := os.read(master, 4096):
-            shown += part
-    except OSError:
-        pass
-    os.close(master)
-    return shown
-
-
 def test_json_tells_what_became_of_each_key(config: Path) -> None:
     words = ("import", "-c", config, "--vault", VAULT, "--json", TZ1.secret, TZ2.secret, TZ1.secret)
     outcome = run_command(*words)
@@ -302,14 +291,3 @@ def test_progress_is_shown_on_a_terminal_only(config: Path) -> None:
     lines = [line.rpartition(b"\r\x1b[2K")[2] for line in shown.split(b"\r\n") if b"level=info" in line]
     assert lines
     assert all(line.startswith(b'time="') for line in lines)
-
-
-def on_terminal(words: Sequence[str]) -> bytes:
-    """Run a command whose standard error is a terminal; return what it showed."""
-    master, slave = os.openpty()
-    command = [sys.executable, "-m", "host_backend", *words]
-    process = subprocess.Popen(command, stdin=slave, stdout=subprocess.DEVNULL, stderr=slave, cwd=ROOT)
-    os.close(slave)
-    shown = drained(master)
-    assert process.wait(PATIENCE_S) == 0, shown
-    return shown
