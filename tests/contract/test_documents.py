@@ -199,14 +199,6 @@ def test_every_dependency_has_its_reason() -> None:
         assert f"`{name}`" in reasons, name
 
 
-def test_every_fixed_defect_has_its_test() -> None:
-    found = [cells for cells in rows(DOCS / "defects-fixed.md") if "::" in cells[-1]]
-    assert len(found) > 10
-    for cells in found:
-        path, _, name = cells[-1].strip("`").partition("::")
-        assert f"def {name}(" in (ROOT / "tests" / path.removeprefix("tests/")).read_text(), cells
-
-
 def test_changelog_has_this_version() -> None:
     assert f"\n## [{__version__}]" in (DOCS / "CHANGELOG.md").read_text()
 
