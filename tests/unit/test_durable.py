@@ -213,6 +213,9 @@ def test_who_holds_a_lock_is_seen_without_taking_it(tmp_path: Path) -> None:
     assert not path.exists()
     with locked(path):
         assert holder_of(path) == os.getpid()
+        # A lock that the list names for another process is on another file of that number.
+        path.write_text("1\n")
+        assert holder_of(path) is None
     assert path.exists()
     assert holder_of(path) is None
 
