@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,14 @@ def test_import(config: Path, tmp_path: Path, key: KnownKey, source: str) -> Non
     assert key.secret not in outcome.stderr
 
 
+def interrupt(process: "subprocess.Popen[bytes]") -> None:
+    """Press Ctrl-C until it is heard: one that comes just before the process begins to read waits for the next."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+
+
 @pytest.mark.parametrize(
     "typed", [TZ4.secret.encode() + b"\n", b"\x04", b"\x03"], ids=["key", "end of file", "interrupt"]
 )
@@ -78,7 +87,7 @@ def test_import_by_prompt_shows_nothing_of_the_key(config: Path, typed: bytes) -
             said += process.stderr.read(1)
         if typed == b"\x03":
             # The terminal is not the process's own, so it sends no signal.
-            process.send_signal(signal.SIGINT)
+            interrupt(process)
         else:
             os.write(master, typed)
         said += process.stderr.read()
