@@ -176,6 +176,7 @@ async def serve(config: Config, load: Callable[[], Config]) -> None:
     Raises:
         HostError: The host cannot start; the text says why.
     """
+    from host_backend.api.auth import RequestKeys  # noqa: PLC0415 -- other commands need no HTTP
     from host_backend.api.routes import signing_app, utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
     addresses = _require_built(config)
@@ -194,7 +195,12 @@ async def serve(config: Config, load: Callable[[], Config]) -> None:
         signer = Signer(config.policies, vaults, watermark)
         _log_keys(config, vaults)
         signing, utility = (stack.enter_context(bind(address)) for address in addresses)
-        servers = [_http_server(utility_app(vaults, watermark, stop.is_set)), _http_server(signing_app(signer))]
+        keys = config.server.authorized_keys
+        request_keys = None if keys is None else RequestKeys(keys)
+        servers = [
+            _http_server(utility_app(vaults, watermark, stop.is_set)),
+            _http_server(signing_app(signer, request_keys=request_keys)),
+        ]
         async with asyncio.TaskGroup() as group:
             for server, listener in zip(servers, (utility, signing), strict=True):
                 group.create_task(server.serve(sockets=[listener]))
@@ -213,7 +219,6 @@ def _require_built(config: Config) -> tuple[Address, Address]:
     """Return the two addresses; refuse what is read and not built yet: ignoring it could allow what it forbids."""
     server = config.server
     asked = {
-        "server.authorized_keys": server.authorized_keys,
         "server.jwt": server.jwt_users,
         "server.tls": server.tls,
         "policy_hook": config.hook,

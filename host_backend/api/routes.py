@@ -7,7 +7,8 @@ signer is logged as a bug and answered 500, and the server goes on.
 import binascii
 import json
 import logging
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
@@ -17,9 +18,17 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
-from enclave_signer.protocol.messages import SigningVersion
-from enclave_signer.tezos import TezosError, check_public_key_hash, encode_public_key, encode_signature
+from enclave_signer.protocol.messages import KeyType, PublicKey, SigningVersion
+from enclave_signer.tezos import (
+    TezosError,
+    check_public_key_hash,
+    encode_public_key,
+    encode_signature,
+    parse_public_key,
+)
+from host_backend.api.auth import RequestKeys, proof_requests, sign_request
 from host_backend.errors import HostError, MalformedRequest
+from host_backend.policy import Caller
 from host_backend.signer import Signer
 from host_backend.vault import Vault
 from host_backend.watermark.base import WatermarkStore
@@ -50,17 +59,13 @@ class TooLarge(MalformedRequest):
     http_status = 413
 
 
-class Keys:
-    """`GET` and `POST /keys/{pkh}`: plain ASGI, as this is the hot path."""
-
-    def __init__(self, signer: Signer) -> None:
-        self._signer = signer
+class _Answers(ABC):
+    """Plain ASGI that answers with JSON, or with the family's status; the host's catch-all."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            pkh = scope["path_params"]["pkh"]
-            body = await self._sign(pkh, scope, receive) if scope["method"] == "POST" else self._public_key(pkh)
+            body = await self._answer(scope["path_params"]["pkh"], scope, receive)
             status = 200
         except HostError as error:
             status, body = error.http_status, _failure(str(error))
@@ -72,20 +77,73 @@ class Keys:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _sign(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
-        _check(pkh)
+    @abstractmethod
+    async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
+        """Return the body of a good answer."""
+
+
+class Keys(_Answers):
+    """`GET` and `POST /keys/{pkh}`: the hot path."""
+
+    def __init__(self, signer: Signer, request_keys: RequestKeys | None) -> None:
+        self._signer = signer
+        self._request_keys = request_keys
+
+    async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
+        key_type = _check(pkh)
+        if scope["method"] != "POST":
+            return b'{"public_key":"%s"}\n' % encode_public_key(self._signer.public_key(pkh)).encode()
         message = parse_body(await _body(receive))
-        signature = await self._signer.sign(pkh, message, _version(scope["query_string"]))
+        query = _query(scope["query_string"])
+        client = None
+        if self._request_keys is not None:
+            signed = sign_request(key_type, pkh, message)
+            client = await self._request_keys.authenticate(_first(query, "authentication"), signed)
+        version = _VERSIONS.get(_first(query, "version") or "", SigningVersion.V2)
+        signature = await self._signer.sign(pkh, message, version, _caller(scope, client))
         return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
 
-    def _public_key(self, pkh: str) -> bytes:
-        _check(pkh)
-        return b'{"public_key":"%s"}\n' % encode_public_key(self._signer.public_key(pkh)).encode()
+
+class Proofs(_Answers):
+    """`GET /bls_prove_possession/{pkh}`."""
+
+    def __init__(self, signer: Signer, request_keys: RequestKeys | None) -> None:
+        self._signer = signer
+        self._request_keys = request_keys
+
+    async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
+        del receive
+        key_type = _check(pkh)
+        query = _query(scope["query_string"])
+        bound_to = _bls_pk(_first(query, "bls_pk"))
+        client = None
+        if self._request_keys is not None:
+            signed = proof_requests(key_type, pkh, bound_to)
+            client = await self._request_keys.authenticate(_first(query, "authentication"), *signed)
+        proof = await self._signer.prove_possession(pkh, _caller(scope, client), bound_to=bound_to)
+        return b'{"bls_prove_possession":"%s"}\n' % encode_signature(proof).encode()
 
 
-def _check(pkh: str) -> None:
+def _caller(scope: Scope, client: str | None) -> Caller:
+    peer = scope["client"]
+    return Caller(client, scope.get("user"), peer[0] if peer else "")
+
+
+def _bls_pk(text: str | None) -> PublicKey | None:
+    if text is None:
+        return None
     try:
-        check_public_key_hash(pkh)
+        key = parse_public_key(text)
+    except TezosError as error:
+        raise MalformedRequest(f"bls_pk: {error}") from None
+    if key.key_type is not KeyType.BLS:
+        raise MalformedRequest("bls_pk: not the public key of a tz4 key (BLpk…)")
+    return key
+
+
+def _check(pkh: str) -> KeyType:
+    try:
+        return check_public_key_hash(pkh)
     except TezosError as error:
         raise MalformedRequest(str(error)) from None
 
@@ -127,26 +185,24 @@ def parse_body(body: bytes) -> bytes:
         raise MalformedRequest("the message must be hex: an even number of digits 0-9 and a-f, no 0x") from None
 
 
-def _version(query: bytes) -> SigningVersion:
+def _query(query: bytes) -> Mapping[str, list[str]]:
     if not query:
-        return SigningVersion.V2
+        return {}
     try:
-        values = parse_qs(query.decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS).get("version", [""])
+        return parse_qs(query.decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
         raise MalformedRequest(
-            f"the query has more than {MAX_QUERY_FIELDS} fields, only version means anything"
+            f"the query has more than {MAX_QUERY_FIELDS} fields, only authentication, version and bls_pk mean anything"
         ) from None
-    return _VERSIONS.get(values[0], SigningVersion.V2)
+
+
+def _first(query: Mapping[str, list[str]], name: str) -> str | None:
+    return query[name][0] if name in query else None
 
 
 def _failure(message: str) -> bytes:
     body = [{"id": "failure", "kind": "temporary", "msg": message}]
     return json.dumps(body, separators=(",", ":")).encode() + b"\n"
-
-
-async def _authorized_keys(_: Request) -> Response:
-    # No client authentication in this version, which is what an empty object says.
-    return _Json({})
 
 
 async def _not_found(_: Request, __: Exception) -> Response:
@@ -160,11 +216,33 @@ async def _wrong_method(_: Request, __: Exception) -> Response:
 _EXCEPTIONS = {404: _not_found, 405: _wrong_method}
 
 
-def signing_app(signer: Signer) -> Starlette:
-    """Return the application of `server.address`."""
-    keys = Route("/keys/{pkh}", Keys(signer), methods=["GET", "POST"])
-    authorized_keys = Route("/authorized_keys", _authorized_keys, methods=["GET"])
-    return _app([keys, authorized_keys])
+def signing_app(signer: Signer, *, request_keys: RequestKeys | None = None) -> Starlette:
+    """Return the application of `server.address`.
+
+    Args:
+        signer: Decides, and has things signed.
+        request_keys: Who must have signed a request; None: requests are not signed.
+    """
+
+    async def authorized_keys(_: Request) -> Response:
+        # Of an empty list nothing is said either, as in Signatory; its requests are refused all the same.
+        return _Json({"authorized_keys": request_keys.hashes} if request_keys and request_keys.hashes else {})
+
+    async def known_keys(_: Request) -> Response:
+        return _Json({"known_keys": signer.known_keys})
+
+    async def mode(_: Request) -> Response:
+        return _Json({"mode": "remote-signer", "authentication": "none" if request_keys is None else "authorized_keys"})
+
+    return _app(
+        [
+            Route("/keys/{pkh}", Keys(signer, request_keys), methods=["GET", "POST"]),
+            Route("/bls_prove_possession/{pkh}", Proofs(signer, request_keys), methods=["GET"]),
+            Route("/authorized_keys", authorized_keys, methods=["GET"]),
+            Route("/known_keys", known_keys, methods=["GET"]),
+            Route("/mode", mode, methods=["GET"]),
+        ]
+    )
 
 
 def utility_app(vaults: Sequence[Vault], watermark: WatermarkStore, stopping: Callable[[], bool]) -> Starlette:
