@@ -86,6 +86,12 @@ class EnclaveUnavailable(HostError):
     http_status = 503
 
 
+class HookUnavailable(HostError):
+    """The policy hook did not answer as it should, so nothing was signed; look at it, retry later."""
+
+    http_status = 503
+
+
 class StoreUnavailable(HostError):
     """A key or watermark store did not answer, so nothing was signed; look at the disk, retry later."""
 

@@ -56,6 +56,11 @@ class Record:
         self._since = now
 
     @property
+    def seconds_in_stage(self) -> float:
+        """How long the stage has lasted that has not ended."""
+        return time.perf_counter() - self._since
+
+    @property
     def chain_id(self) -> str:
         """The chain of a consensus message; empty for others, which name none."""
         return self.message.chain_id if isinstance(self.message, ConsensusMessage) else ""

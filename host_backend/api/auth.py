@@ -24,6 +24,9 @@ SIGN_MAGIC = b"\x04\x01"
 #: First bytes of what Octez signs to have possession proved.
 PROVE_MAGIC = b"\x04\x04"
 
+#: What a client may have signed, any one of these.
+Signed = tuple[bytes, ...]
+
 _HASH_TAGS = {KeyType.ED25519: b"\0", KeyType.SECP256K1: b"\1", KeyType.P256: b"\2", KeyType.BLS: b"\3"}
 
 
@@ -38,7 +41,7 @@ def sign_request(key_type: KeyType, pkh: str, message: bytes) -> bytes:
     return SIGN_MAGIC + _tagged(key_type, pkh) + message
 
 
-def proof_requests(key_type: KeyType, pkh: str, bound_to: PublicKey | None) -> tuple[bytes, ...]:
+def proof_requests(key_type: KeyType, pkh: str, bound_to: PublicKey | None) -> Signed:
     """Return what a client may sign to have possession proved: Signatory's form, then Octez's.
 
     Args:
@@ -116,7 +119,7 @@ class _Candidate:
         return curve(self.signature.key_type).slow
 
 
-def _signer_of(candidates: Iterable[_Candidate], signed: tuple[bytes, ...]) -> str | None:
+def _signer_of(candidates: Iterable[_Candidate], signed: Signed) -> str | None:
     for candidate in candidates:
         for data in signed:
             with suppress(CurveError):

@@ -7,8 +7,10 @@ signer is logged as a bug and answered 500, and the server goes on.
 import binascii
 import json
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
@@ -26,12 +28,19 @@ from enclave_signer.tezos import (
     encode_signature,
     parse_public_key,
 )
-from host_backend.api.auth import RequestKeys, proof_requests, sign_request
+from host_backend.api.access import TOLD, log_access, logged
+from host_backend.api.auth import RequestKeys, Signed, proof_requests, sign_request
 from host_backend.errors import HostError, MalformedRequest
+from host_backend.metrics import Metrics
 from host_backend.policy import Caller
 from host_backend.signer import Signer
 from host_backend.vault import Vault
 from host_backend.watermark.base import WatermarkStore
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from host_backend.api.login import Login
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +71,29 @@ class TooLarge(MalformedRequest):
 class _Answers(ABC):
     """Plain ASGI that answers with JSON, or with the family's status; the host's catch-all."""
 
+    def __init__(self, signer: Signer, metrics: Metrics, request_keys: RequestKeys | None) -> None:
+        self._signer = signer
+        self._metrics = metrics
+        self._request_keys = request_keys
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        started = time.perf_counter()
+        pkh = scope["path_params"]["pkh"]
+        error: HostError | None = None
         try:
-            body = await self._answer(scope["path_params"]["pkh"], scope, receive)
+            body = await self._answer(pkh, scope, receive)
             status = 200
-        except HostError as error:
+        except HostError as refusal:
+            error = refusal
             status, body = error.http_status, _failure(str(error))
         except Exception:
             logger.exception("a request failed by a bug")
             status, body = 500, _failure("internal error")
+        seconds = time.perf_counter() - started
+        if scope["method"] == "POST":
+            self._metrics.handled(pkh, status, seconds)
+        log_access(scope, status, seconds, error)
         length = str(len(body)).encode()
         headers = [(b"content-type", _JSON), (b"content-length", length)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -81,13 +103,22 @@ class _Answers(ABC):
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
         """Return the body of a good answer."""
 
+    async def _caller(self, scope: Scope, query: Mapping[str, list[str]], signed: Callable[[], Signed]) -> Caller:
+        """Say who asks; from here on, the signer's own line tells of the request."""
+        client = None
+        if self._request_keys is not None:
+            try:
+                client = await self._request_keys.authenticate(_first(query, "authentication"), *signed())
+            except HostError as error:
+                self._metrics.not_authenticated("authentication", error.http_status)
+                raise
+        scope[TOLD] = True
+        peer = scope["client"]
+        return Caller(client, scope.get("token_user"), peer[0] if peer else "")
+
 
 class Keys(_Answers):
     """`GET` and `POST /keys/{pkh}`: the hot path."""
-
-    def __init__(self, signer: Signer, request_keys: RequestKeys | None) -> None:
-        self._signer = signer
-        self._request_keys = request_keys
 
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
         key_type = _check(pkh)
@@ -95,38 +126,23 @@ class Keys(_Answers):
             return b'{"public_key":"%s"}\n' % encode_public_key(self._signer.public_key(pkh)).encode()
         message = parse_body(await _body(receive))
         query = _query(scope["query_string"])
-        client = None
-        if self._request_keys is not None:
-            signed = sign_request(key_type, pkh, message)
-            client = await self._request_keys.authenticate(_first(query, "authentication"), signed)
+        caller = await self._caller(scope, query, lambda: (sign_request(key_type, pkh, message),))
         version = _VERSIONS.get(_first(query, "version") or "", SigningVersion.V2)
-        signature = await self._signer.sign(pkh, message, version, _caller(scope, client))
+        signature = await self._signer.sign(pkh, message, version, caller)
         return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
 
 
 class Proofs(_Answers):
     """`GET /bls_prove_possession/{pkh}`."""
 
-    def __init__(self, signer: Signer, request_keys: RequestKeys | None) -> None:
-        self._signer = signer
-        self._request_keys = request_keys
-
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
         del receive
         key_type = _check(pkh)
         query = _query(scope["query_string"])
         bound_to = _bls_pk(_first(query, "bls_pk"))
-        client = None
-        if self._request_keys is not None:
-            signed = proof_requests(key_type, pkh, bound_to)
-            client = await self._request_keys.authenticate(_first(query, "authentication"), *signed)
-        proof = await self._signer.prove_possession(pkh, _caller(scope, client), bound_to=bound_to)
+        caller = await self._caller(scope, query, lambda: proof_requests(key_type, pkh, bound_to))
+        proof = await self._signer.prove_possession(pkh, caller, bound_to=bound_to)
         return b'{"bls_prove_possession":"%s"}\n' % encode_signature(proof).encode()
-
-
-def _caller(scope: Scope, client: str | None) -> Caller:
-    peer = scope["client"]
-    return Caller(client, scope.get("user"), peer[0] if peer else "")
 
 
 def _bls_pk(text: str | None) -> PublicKey | None:
@@ -216,13 +232,18 @@ async def _wrong_method(_: Request, __: Exception) -> Response:
 _EXCEPTIONS = {404: _not_found, 405: _wrong_method}
 
 
-def signing_app(signer: Signer, *, request_keys: RequestKeys | None = None) -> Starlette:
+def signing_app(
+    signer: Signer, metrics: Metrics, *, request_keys: RequestKeys | None = None, login: "Login | None" = None
+) -> Starlette:
     """Return the application of `server.address`.
 
     Args:
         signer: Decides, and has things signed.
+        metrics: Counts requests.
         request_keys: Who must have signed a request; None: requests are not signed.
+        login: What gives tokens and wants them; None: no tokens.
     """
+    authentication = "jwt" if login is not None else "none" if request_keys is None else "authorized_keys"
 
     async def authorized_keys(_: Request) -> Response:
         # Of an empty list nothing is said either, as in Signatory; its requests are refused all the same.
@@ -232,21 +253,34 @@ def signing_app(signer: Signer, *, request_keys: RequestKeys | None = None) -> S
         return _Json({"known_keys": signer.known_keys})
 
     async def mode(_: Request) -> Response:
-        return _Json({"mode": "remote-signer", "authentication": "none" if request_keys is None else "authorized_keys"})
+        return _Json({"mode": "remote-signer", "authentication": authentication})
 
-    return _app(
-        [
-            Route("/keys/{pkh}", Keys(signer, request_keys), methods=["GET", "POST"]),
-            Route("/bls_prove_possession/{pkh}", Proofs(signer, request_keys), methods=["GET"]),
-            Route("/authorized_keys", authorized_keys, methods=["GET"]),
-            Route("/known_keys", known_keys, methods=["GET"]),
-            Route("/mode", mode, methods=["GET"]),
-        ]
-    )
+    routes = [
+        Route("/keys/{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
+        Route("/bls_prove_possession/{pkh}", Proofs(signer, metrics, request_keys), methods=["GET"]),
+        Route("/authorized_keys", logged(authorized_keys), methods=["GET"]),
+        Route("/known_keys", logged(known_keys), methods=["GET"]),
+        Route("/mode", logged(mode), methods=["GET"]),
+    ]
+    if login is not None:
+        routes = [*map(login.guard, routes), login.route]
+    return _app(routes)
 
 
-def utility_app(vaults: Sequence[Vault], watermark: WatermarkStore, stopping: Callable[[], bool]) -> Starlette:
-    """Return the application of `server.utility_address`."""
+def utility_app(
+    vaults: Sequence[Vault],
+    watermark: WatermarkStore,
+    stopping: Callable[[], bool],
+    registry: "Callable[[], CollectorRegistry]",
+) -> Starlette:
+    """Return the application of `server.utility_address`.
+
+    Args:
+        vaults: Whose links and keys are reported.
+        watermark: Whose problem is reported.
+        stopping: Whether the host is about to stop.
+        registry: What `/metrics` shows; made at the first request.
+    """
 
     async def healthz(_: Request) -> Response:
         problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
@@ -265,7 +299,18 @@ def utility_app(vaults: Sequence[Vault], watermark: WatermarkStore, stopping: Ca
     async def livez(_: Request) -> Response:
         return _Json({"alive": True})
 
-    return _app([Route("/healthz", healthz, methods=["GET"]), Route("/livez", livez, methods=["GET"])])
+    async def metrics(_: Request) -> Response:
+        from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest  # noqa: PLC0415 -- 60 ms, for who asks
+
+        return Response(generate_latest(registry()), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return _app(
+        [
+            Route("/healthz", healthz, methods=["GET"]),
+            Route("/livez", livez, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
+        ]
+    )
 
 
 def _app(routes: list[Route]) -> Starlette:

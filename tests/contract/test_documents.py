@@ -178,8 +178,9 @@ def test_errors_are_those_of_the_code() -> None:
 def test_decisions_are_listed_and_complete() -> None:
     pages = sorted(DECISIONS.glob("[0-9]*.md"))
     index = (DECISIONS / "README.md").read_text()
-    for number, page in enumerate(pages, start=1):
-        assert page.name.startswith(f"{number:04}-")
+    assert len({page.name[:4] for page in pages}) == len(pages)
+    for page in pages:
+        number = int(page.name[:4])
         title = page.read_text().partition("\n")[0]
         assert f"| [{page.name[:4]}]({page.name}) | {title.removeprefix(f'# {number:04} ')} |" in index
         for heading in ("Context", "Options", "Decision", "Consequences"):

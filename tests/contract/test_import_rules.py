@@ -33,6 +33,7 @@ PROVIDERS = {
     "host_backend.watermark.file": {"host_backend.app"},
     "host_backend.watermark.memory": set[str](),
     "host_backend.api.routes": {"host_backend.app"},
+    "host_backend.policy_hook": {"host_backend.app"},
 }
 
 
