@@ -24,10 +24,10 @@ RESTRICTED = KEYS["bootstrap4"]
 PROVES = "{allow_proof_of_possession: true, allow: {generic: [transaction]}}"
 
 
-@pytest.fixture(scope="module", params=["open", "authenticated"])
+@pytest.fixture(scope="module", params=["open", "authenticated", "unix open", "unix authenticated"])
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, bool]]:
     folder = tmp_path_factory.mktemp("octez")
-    closed = request.param == "authenticated"
+    unix, closed = "unix" in request.param, "authenticated" in request.param
     policies = {key.pkh: BAKER for key in FOUR} | {PROVER.pkh: PROVES}
     if closed:
         policies[RESTRICTED.pkh] = f"{{allow: {{generic: [transaction]}}, authorized_keys: [{AUTH.public_key}]}}"
@@ -37,6 +37,10 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             keys = ", ".join(key.public_key for key in AUTHORIZED)
             text = config.read_text().replace("utility_address", f"authorized_keys: [{keys}], utility_address")
             config.write_text(text)
+        if unix:
+            config.write_text(
+                config.read_text().replace("{address: '127.0.0.1:0'", f"{{address: 'unix:{folder}/socket'")
+            )
         import_keys(config, *FOUR, PROVER, RESTRICTED)
         with running_host(config) as running:
             yield running, closed
@@ -46,21 +50,21 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def clients(host: tuple[Host, bool]) -> Iterator[OctezClient]:
     running, closed = host
-    yield OctezClient(running.port, [AUTH])
+    yield OctezClient(running.address, [AUTH])
     if closed:
         for key in AUTHORIZED[1:]:
-            yield OctezClient(running.port, [key])
+            yield OctezClient(running.address, [key])
     else:
-        yield OctezClient(running.port)
+        yield OctezClient(running.address)
 
 
 def test_imports_and_lists(host: tuple[Host, bool]) -> None:
-    client = OctezClient(host[0].port)
+    client = OctezClient(host[0].address)
     for key in (*FOUR, PROVER):
         assert client.import_key(key.pkh) == key.public_key
     known = client.list_known_keys()
     assert known[:5] == [key.pkh for key in (*FOUR, PROVER)]
-    assert host[0].ask("GET", "/mode").status == 200
+    assert client.ask("GET", "/mode").status == 200
 
 
 def test_signs(host: tuple[Host, bool]) -> None:
@@ -98,7 +102,7 @@ def refusal(client: OctezClient, pkh: str, bls_pk: str | None = None) -> tuple[i
 
 
 def test_proofs_that_are_refused(host: tuple[Host, bool]) -> None:
-    client = OctezClient(host[0].port, [AUTH])
+    client = OctezClient(host[0].address, [AUTH])
     assert refusal(client, TZ4.pkh) == (400, "proof of possession is not allowed")
     assert refusal(client, TZ1.pkh) == (400, "proof of possession is not supported: only tz4 keys have it")
     assert refusal(client, STRANGER.pkh) == (403, f"{STRANGER.pkh} is not listed in config")
@@ -113,14 +117,14 @@ def test_proofs_that_are_refused(host: tuple[Host, bool]) -> None:
 
 def test_authentication(host: tuple[Host, bool]) -> None:
     running, closed = host
-    client = OctezClient(running.port)
+    client = OctezClient(running.address)
     if not closed:
-        assert running.ask("GET", "/authorized_keys").body == b"{}\n"
+        assert client.ask("GET", "/authorized_keys").body == b"{}\n"
         return
     hashes = ",".join(f'"{key.pkh}"' for key in AUTHORIZED)
-    assert running.ask("GET", "/authorized_keys").body == b'{"authorized_keys":[%s]}\n' % hashes.encode()
+    assert client.ask("GET", "/authorized_keys").body == b'{"authorized_keys":[%s]}\n' % hashes.encode()
     with pytest.raises(NoAuthorizedKey):
-        OctezClient(running.port, [STRANGER]).sign(TZ1.pkh, transaction(1))
+        OctezClient(running.address, [STRANGER]).sign(TZ1.pkh, transaction(1))
 
     message = transaction(7)
     signed = b"\x04\x01" + tagged(TZ1.pkh) + message
@@ -163,7 +167,7 @@ def test_a_key_for_some_of_the_clients(host: tuple[Host, bool]) -> None:
         "signed by a server-authorized key that the key policy does not list": signature_by(TZ2, signed),
         "signed by an unknown key": signature_by(STRANGER, signed),
     }
-    client = OctezClient(running.port)
+    client = OctezClient(running.address)
     for outcome in SIGNATORY["authentication_message"]["outcomes"]:
         text = texts.pop(outcome["authentication"])
         query = {} if text is None else {"authentication": text}
