@@ -62,7 +62,8 @@ class Client:
         for call in calls:
             self.stream.sendall(frame(call))
             self.take(wait=True)
-        head, tail = b"\x13" + bytes(37), bytes(36)
+        # Attestations of rising levels, in the form without a slot: what the guard allows, and has to look at.
+        head, tail = b"\x13" + bytes(36) + b"\x29", bytes(36)
         sample = frame({"Sign": {"handle": 0, "message": head + b"LEVL" + tail, "version": 2}})
         self.before, self.after = sample.split(b"LEVL")
 

@@ -1,5 +1,6 @@
 """The command `enclave-signer`: configuration, provider, listener, signals. Concrete providers are named only here."""
 
+import ctypes
 import logging
 import os
 import resource
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("enclave_signer")
 
+#: `prctl(PR_SET_DUMPABLE, …)`. Source: Linux `prctl.h`.
+_PR_SET_DUMPABLE = 4
+
 #: Exit codes: the table of `docs/architecture.md`.
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
@@ -25,9 +29,8 @@ EXIT_CONFIG = 2
 
 def main() -> None:
     """Run the daemon until a signal, or end with one line that says why it cannot run."""
-    # A core dump would hold every key.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
+        forbid_inspection()
         config = parse_config(sys.argv[1:], os.environ)
         provider = open_provider(config)
         run(config, provider)
@@ -35,6 +38,19 @@ def main() -> None:
         sys.exit(_said(error, EXIT_CONFIG))
     except EnclaveSignerError as error:
         sys.exit(_said(error, EXIT_FAILED))
+
+
+def forbid_inspection() -> None:
+    """Keep other processes of the same user, and core dumps, from the memory of this one: it holds every key.
+
+    The kernel then refuses `ptrace` and `/proc/<pid>/mem` to everyone but root.
+
+    Raises:
+        ConfigError: The system does not let it.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0)):
+        raise ConfigError("the system does not let this process forbid others to read its memory: prctl failed")
 
 
 def _said(error: EnclaveSignerError, code: int) -> int:
@@ -89,7 +105,9 @@ def run(config: Config, provider: "SealerProvider") -> None:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
         raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from error
-    server = Server(listener, provider, config.limits)
+    if not config.guard:
+        logger.warning("the guard is off: this enclave signs two blocks or attestations for one right when asked to")
+    server = Server(listener, provider, config.limits, guard=config.guard)
     host, port = listener.getsockname()[:2]
 
     async def serve() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from enclave_signer import __version__
 from enclave_signer.errors import ConfigError
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 
 #: tee-signer's port.
 DEFAULT_PORT = 2000
@@ -23,20 +24,30 @@ LOG_LEVELS = ("error", "warning", "info", "debug")
 class Limits:
     """What one client, or all of them, may take of the daemon."""
 
-    #: Connections at once: a host holds two, a command one. Each costs a file descriptor and at most 192 KiB.
+    #: Connections at once: a host holds two, a command one. Each costs a file descriptor and its buffer.
     max_connections: int = 256
+    #: Bytes of calls that a connection may have waiting: one whole frame, and some hundred calls of the usual size.
+    buffer_bytes: int = MAX_FRAME_BYTES + 65536
     #: Seconds until `Initialize` succeeded, which may have to ask a cloud; strangers are gone after it.
     initialize_s: float = 30.0
     #: Seconds for the rest of a frame after its first bytes: 128 KiB is nothing, even over a slow line.
     frame_s: float = 10.0
     #: Seconds for a client to take its answers.
     write_s: float = 10.0
-    #: Calls of one connection before others have their turn: about 3 ms of ECDSA.
-    frames_per_turn: int = 64
+    #: Seconds of silence after which an initialized connection is closed; 0 never: a host may have nothing to sign for
+    #: days, and keep-alive finds those that are gone.
+    idle_s: float = 0.0
+    #: Calls of one connection under way at once, before others have their turn: about 3 ms of ECDSA.
+    max_in_flight: int = 64
     #: Keys that one connection may keep open; the largest custodians have some thousands.
     max_handles: int = 16384
-    #: Keys that all connections together may keep open: some 150 MiB.
+    #: Keys that all connections together may keep open, remembered ones included: some 150 MiB.
     max_open_keys: int = 65536
+    #: Seconds for which an opened key is remembered after its last connection: a host is back within seconds, a
+    #: machine that restarts within minutes.
+    retain_s: float = 300.0
+    #: Pairs of a key and a chain that the guard can tell apart, some 90 MiB: as many keys as may be open.
+    max_guarded: int = 65536
 
 
 DEFAULT_LIMITS = Limits()
@@ -53,6 +64,8 @@ class Config:
     log_level: str
     #: Sign BLS with py_ecc where libblst cannot be had: 400 times slower, not in constant time.
     slow_bls: bool = False
+    #: Refuse to sign two consensus messages for one right, see `enclave_signer.guard`.
+    guard: bool = True
     limits: Limits = DEFAULT_LIMITS
 
 
@@ -74,8 +87,39 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
         sealing_key=flags.sealing_key,
         log_level=flags.log,
         slow_bls=flags.slow_bls,
-        limits=Limits(max_connections=_positive(flags.max_connections, "--max-connections")),
+        guard=not flags.no_guard,
+        limits=Limits(**{limit.field: _checked(limit, getattr(flags, limit.field)) for limit in _LIMITS}),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A limit that can be set: its flag, its field in `Limits`, the least it may be, and what it is."""
+
+    flag: str
+    field: str
+    least: int
+    unit: str
+    help: str
+
+
+_LIMITS = (
+    _Limit("--max-connections", "max_connections", 1, "N", "clients at once; more are closed at once"),
+    _Limit("--max-in-flight", "max_in_flight", 1, "N", "calls of one client under way at once"),
+    # Less than 4 KiB per read would make a host's pipeline a series of small turns.
+    _Limit("--max-buffer", "buffer_bytes", MAX_FRAME_BYTES + 4096, "BYTES", "calls of one client waiting in memory"),
+    _Limit("--max-keys", "max_handles", 1, "N", "keys that one client may keep open"),
+    _Limit("--max-open-keys", "max_open_keys", 1, "N", "keys open in all, remembered ones included"),
+    _Limit("--max-guarded", "max_guarded", 1, "N", "keys, per chain, that the guard can tell apart; more are refused"),
+    _Limit("--idle", "idle_s", 0, "SECONDS", "close a client that is silent for so long; 0 never does"),
+    _Limit("--retain", "retain_s", 0, "SECONDS", "remember opened keys for so long after their last client left"),
+)
+
+
+def _checked(limit: _Limit, value: int) -> int:
+    if value < limit.least:
+        raise ConfigError(f"{limit.flag} must be at least {limit.least}")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,12 +139,17 @@ def _parser() -> argparse.ArgumentParser:
         "--sealing-key", metavar="FILE", type=Path, help="the key file of the local sealer; made, 0600, when absent"
     )
     parser.add_argument(
-        "--max-connections",
-        metavar="N",
-        type=int,
-        default=DEFAULT_LIMITS.max_connections,
-        help="clients at once; more are closed at once (default: %(default)s)",
+        "--no-guard", action="store_true", help="sign two consensus messages for one right when asked to"
     )
+    for limit in _LIMITS:
+        parser.add_argument(
+            limit.flag,
+            dest=limit.field,
+            metavar=limit.unit,
+            type=int,
+            default=int(getattr(DEFAULT_LIMITS, limit.field)),
+            help=f"{limit.help} (default: %(default)s)",
+        )
     parser.add_argument(
         "--slow-bls", action="store_true", help="sign BLS with py_ecc: not constant time, not for keys of value"
     )
@@ -123,12 +172,6 @@ def _port(text: str, where: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 5 or int(text) > 65535:
         raise ConfigError(f"{where}: {text[:40]!r} is no port, it must be a number from 0 to 65535")
     return int(text)
-
-
-def _positive(value: int, where: str) -> int:
-    if value < 1:
-        raise ConfigError(f"{where} must be at least 1")
-    return value
 
 
 def is_loopback(host: str) -> bool:

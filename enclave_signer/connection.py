@@ -1,9 +1,9 @@
 """One client's stream: read what is there, decode, run what waits side by side, answer all in order, write once.
 
-- A turn takes at most `frames_per_turn` calls, then the other connections have theirs.
+- A turn takes at most `max_in_flight` calls, then the other connections have theirs.
 - Nothing is read while a turn is being answered: a client that does not read its answers stops itself.
 - A client has a time limit until `Initialize` succeeded, for the rest of a frame it began, and for taking its answers;
-  an initialized, idle connection has none, as closing it would close the keys opened on it.
+  an initialized, idle connection has one only if `idle_s` says so, as closing it closes the keys opened on it.
 - Whatever goes wrong ends this connection only. This is the daemon's one catch-all.
 """
 
@@ -19,14 +19,11 @@ from enclave_signer.crew import Crew
 from enclave_signer.errors import EnclaveSignerError
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.errors import BadFrame, BadMessage, WireError
-from enclave_signer.protocol.framing import FrameDecoder, encode_frame
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Result
 from enclave_signer.session import Computation, Finish, Opening, Session
 
 logger = logging.getLogger(__name__)
-
-#: One read takes what a few hundred calls need; more would only make a turn longer.
-READ_BYTES = 64 * 1024
 
 _INTERNAL_ERROR = codec.encode_error(WireError("internal error: the daemon's log has it"))
 
@@ -40,6 +37,8 @@ class Connection:
         self._session = session
         self._crew = crew
         self._limits = limits
+        # Nothing is read while a whole frame waits, so what is held is less than a frame and what one read brings.
+        self._read_bytes = limits.buffer_bytes - MAX_FRAME_BYTES
         self._frames = FrameDecoder()
         self._scope = trio.CancelScope()
         self._opened = trio.current_time()
@@ -87,7 +86,7 @@ class Connection:
 
     def _next_frames(self) -> list[bytes]:
         frames: list[bytes] = []
-        while len(frames) < self._limits.frames_per_turn and (frame := self._frames.next_frame()) is not None:
+        while len(frames) < self._limits.max_in_flight and (frame := self._frames.next_frame()) is not None:
             frames.append(frame)
         if frames:
             self._frame_began = None
@@ -100,7 +99,7 @@ class Connection:
         await trio.lowlevel.wait_readable(self._stream)
         self._waiting = False
         try:
-            data = self._stream.recv(READ_BYTES)
+            data = self._stream.recv(self._read_bytes)
         except (BlockingIOError, InterruptedError):
             return True
         self._frames.feed(data)
@@ -113,7 +112,11 @@ class Connection:
 
     def _reading_deadline(self) -> float:
         frame = self._frame_deadline()
-        return frame if self._session.ready else min(frame, self._opened + self._limits.initialize_s)
+        if not self._session.ready:
+            return min(frame, self._opened + self._limits.initialize_s)
+        if self._limits.idle_s and frame == math.inf:
+            return trio.current_time() + self._limits.idle_s
+        return frame
 
     def _frame_deadline(self) -> float:
         if self._frames.pending:

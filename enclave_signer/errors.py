@@ -35,3 +35,7 @@ class SealingUnavailable(SealingError):
 
 class BlobCorrupt(SealingError):
     """The blob is not what was sealed: truncated, altered, re-labelled; restore it from a backup."""
+
+
+class GuardRefused(EnclaveSignerError):
+    """Signing this could be a double signature; never retry this level and round."""

@@ -1,7 +1,11 @@
-"""The listener: takes connections up to a limit, gives each a session, ends in order."""
+"""The listener: takes connections up to a limit, gives each a session, ends in order.
+
+What all sessions share is made here, once: the opened keys and the guard.
+"""
 
 import errno
 import logging
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +15,10 @@ import trio
 from enclave_signer.config import Limits
 from enclave_signer.connection import Connection
 from enclave_signer.crew import Crew, open_crew
+from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.sealing.base import SealerProvider
+from enclave_signer.sealing.remembered import RememberingProvider
 from enclave_signer.session import Session
 
 logger = logging.getLogger(__name__)
@@ -26,8 +32,8 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE_S = 0.1
 #: Seconds for the calls already read to be answered at a stop.
 STOP_S = 5.0
-#: Refused connections are told of once per this many seconds: a flood must not fill the log.
-_REFUSAL_LOG_S = 10.0
+#: What strangers can cause is told of once per this many seconds: a flood must not fill the log.
+_SPARSE_LOG_S = 10.0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -51,27 +57,66 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class Server:
-    """Accepts clients until stopped."""
+class _SparseLog:
+    """Warnings of one kind: the first at once, then one per `_SPARSE_LOG_S` that says how many there were."""
 
-    def __init__(self, listener: socket.socket, provider: SealerProvider, limits: Limits) -> None:
+    def __init__(self) -> None:
+        self._untold = 0
+        self._told = -math.inf
+
+    def warn(self, text: str) -> None:
+        self._untold += 1
+        now = trio.current_time()
+        if now - self._told >= _SPARSE_LOG_S:
+            logger.warning("%s times=%d", text, self._untold)
+            self._told = now
+            self._untold = 0
+
+
+class Server:
+    """Accepts clients until stopped.
+
+    Args:
+        listener: Where clients come from; closed at the end.
+        provider: What opens the sealers that sessions ask for.
+        limits: What clients may take.
+        guard: Whether to refuse two consensus messages for one right.
+    """
+
+    def __init__(
+        self, listener: socket.socket, provider: SealerProvider, limits: Limits, *, guard: bool = True
+    ) -> None:
         self._listener = listener
-        self._provider = provider
+        self._provider = RememberingProvider(provider)
         self._limits = limits
         self._connections: set[Connection] = set()
         self._accepting = trio.CancelScope()
-        self._open_keys = OpenKeys(limits.max_open_keys)
-        self._refused = 0
-        self._refusal_logged = -_REFUSAL_LOG_S
+        self._open_keys = OpenKeys(limits.max_open_keys, limits.retain_s, trio.current_time)
+        self._key_left = trio.Event()
+        self._refusals = _SparseLog()
+        #: Refuses double signatures; None when it is switched off.
+        self.guard = Guard(limits.max_guarded, _SparseLog().warn) if guard else None
 
     async def serve(self) -> None:
         """Serve until `stop`, then answer what was read and return."""
-        async with open_crew() as crew, trio.open_nursery() as nursery:
-            with self._listener, self._accepting:
-                await self._accept(nursery, crew)
-            nursery.cancel_scope.deadline = trio.current_time() + STOP_S
-            for connection in self._connections:
-                connection.stop()
+        async with open_crew() as crew, trio.open_nursery() as keeping:
+            keeping.start_soon(self._forget_keys)
+            async with trio.open_nursery() as nursery:
+                with self._listener, self._accepting:
+                    await self._accept(nursery, crew)
+                nursery.cancel_scope.deadline = trio.current_time() + STOP_S
+                for connection in self._connections:
+                    connection.stop()
+            keeping.cancel_scope.cancel()
+        if self.guard is not None and self.guard.refused:
+            logger.warning("the guard refused double signatures in all: %d", self.guard.refused)
+
+    async def _forget_keys(self) -> None:
+        """Drop remembered keys when their time is over, for ever."""
+        while True:
+            left = self._key_left
+            with trio.move_on_at(self._open_keys.forget()):
+                await left.wait()
 
     def stop(self) -> None:
         """Take no more clients, let the calls already read be answered, end."""
@@ -89,12 +134,12 @@ class Server:
                 continue
             if len(self._connections) >= self._limits.max_connections:
                 stream.close()
-                self._log_refusal()
+                self._refusals.warn(f"connections refused: limit={self._limits.max_connections}")
                 continue
             nursery.start_soon(self._serve_client, stream, f"{address[0]}:{address[1]}", crew)
 
     async def _serve_client(self, stream: socket.socket, peer: str, crew: Crew) -> None:
-        session = Session(self._provider, Keychain(self._limits.max_handles, self._open_keys))
+        session = Session(self._provider, Keychain(self._limits.max_handles, self._open_keys), self.guard)
         connection = Connection(stream, peer, session, crew, self._limits)
         with self._counted(connection), stream:
             if not _prepare(stream):
@@ -112,14 +157,9 @@ class Server:
             yield
         finally:
             self._connections.discard(connection)
-
-    def _log_refusal(self) -> None:
-        self._refused += 1
-        now = trio.current_time()
-        if now - self._refusal_logged >= _REFUSAL_LOG_S:
-            logger.warning("connections refused: limit=%d refused=%d", self._limits.max_connections, self._refused)
-            self._refusal_logged = now
-            self._refused = 0
+            # Its keys are remembered from now on: their time must be watched.
+            self._key_left.set()
+            self._key_left = trio.Event()
 
 
 def _prepare(stream: socket.socket) -> bool:

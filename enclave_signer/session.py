@@ -3,6 +3,8 @@
 - A session is NEW until `Initialize` succeeds, then READY for good; any other call before that is "uninitialized",
   a second `Initialize` "already initialized".
 - Handles are numbered in the order of the calls that made them, however these calls overlap.
+- Nothing is signed that the guard does not allow; it is asked in the order of the calls, before a signature is begun.
+- A blob that is open already, in this session or in another of the same credentials, is not shown to the sealer again.
 - This room touches no socket and starts no task: it turns a call into an answer, or into work for the connection.
 """
 
@@ -13,6 +15,7 @@ from typing import TypeVar
 
 from enclave_signer.curves import SigningKey, curve
 from enclave_signer.errors import SessionStateError
+from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain
 from enclave_signer.protocol.messages import (
     Credentials,
@@ -63,12 +66,19 @@ Outcome = Result | Computation | Opening
 
 
 class Session:
-    """The calls of one connection, its sealer and its keychain."""
+    """The calls of one connection, its sealer and its keychain.
 
-    def __init__(self, provider: SealerProvider, keychain: Keychain) -> None:
+    Args:
+        provider: What opens the sealer that the credentials of `Initialize` ask for.
+        keychain: The session's own.
+        guard: The one of the process; None signs whatever comes.
+    """
+
+    def __init__(self, provider: SealerProvider, keychain: Keychain, guard: Guard | None) -> None:
         self._provider = provider
         self._sealer: Sealer | None = None
         self._keychain = keychain
+        self._guard = guard
 
     def begin(self, request: Request) -> Outcome:
         """Return the result of a call, or the work that leads to it.
@@ -121,11 +131,13 @@ class Session:
             if self._sealer is not None:
                 raise SessionStateError("already initialized")
             self._sealer = sealer
+            self._keychain.open_for(credentials)
 
         return _opening(lambda: self._provider.open_sealer(credentials), finish)
 
-    @staticmethod
-    def _sign(key: SigningKey, message: bytes, version: SigningVersion) -> Signature | Computation:
+    def _sign(self, key: SigningKey, message: bytes, version: SigningVersion) -> Signature | Computation:
+        if self._guard is not None:
+            self._guard.check(key.public_key, message)
         if curve(key.public_key.key_type).slow:
             return Computation(lambda: key.sign(message, version))
         return key.sign(message, version)
@@ -142,7 +154,7 @@ class Session:
         sealer = self._ready_sealer()
         match request:
             case Import(blob):
-                return _opening(lambda: open_key(sealer, blob), self._keep)
+                return _opening(lambda: self._opened(sealer, blob), partial(self._keep, blob))
             case ImportUnencrypted(private_key):
                 return _opening(lambda: seal_key(sealer, private_key), self._keep_sealed)
             case Generate(key_type):
@@ -150,16 +162,20 @@ class Session:
             case GenerateAndImport(key_type):
                 return _opening(lambda: seal_key(sealer, _generate(key_type)), self._keep_sealed)
             case SignWith(blob, message, version):
-                return _opening(lambda: open_key(sealer, blob), lambda key: self._sign(key, message, version))
+                return _opening(lambda: self._opened(sealer, blob), lambda key: self._sign(key, message, version))
             case GetPublicKeyFrom(blob):
-                return _opening(lambda: open_key(sealer, blob), _public_key)
+                return _opening(lambda: self._opened(sealer, blob), _public_key)
 
-    def _keep(self, key: SigningKey) -> ImportedKey:
-        return ImportedKey(key.public_key, self._keychain.add(key))
+    async def _opened(self, sealer: Sealer, blob: bytes) -> SigningKey:
+        found = self._keychain.find(blob)
+        return await open_key(sealer, blob) if found is None else found
+
+    def _keep(self, blob: bytes, key: SigningKey) -> ImportedKey:
+        return ImportedKey(key.public_key, self._keychain.add(blob, key))
 
     def _keep_sealed(self, sealed: tuple[bytes, SigningKey]) -> SealedKey:
         blob, key = sealed
-        return SealedKey(blob, key.public_key, self._keychain.add(key))
+        return SealedKey(blob, key.public_key, self._keychain.add(blob, key))
 
 
 def _opening(work: Callable[[], Awaitable[T]], finish: Callable[[T], Result | Computation]) -> Opening:

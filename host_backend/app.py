@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enclave_signer import __version__
@@ -16,16 +17,20 @@ from enclave_signer.curves import CurveError, self_test
 from host_backend.config import Config, VaultConfig
 from host_backend.durable import create_folder
 from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.keyring import VaultKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
-from host_backend.metrics import Metrics, gauges_of, registry_of
+from host_backend.metrics import Metrics, readings_of, registry_of
 from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
 from host_backend.vault import Vault, open_vault
 from host_backend.watermark.base import WatermarkStore
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, export_marks, raise_mark
-from host_backend.watermark.rule import MarkKey
+from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, export_marks, raise_mark, read_marks
+from host_backend.watermark.memory import MemoryWatermarkStore
+from host_backend.watermark.offline import give_up_store, kept_in_memory, reset_mark, take_over
+from host_backend.watermark.rule import Mark, MarkKey
 from host_backend.watermark.signatory_files import SignatoryFolder
+from host_backend.watermark.sqlite_marks import forgotten_text
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -43,7 +48,9 @@ async def create_watermark_store(config: Config) -> None:
         ConfigError: There is one, or there was one when a host here ended out of order, or the folder is in use.
         StoreUnavailable: It could not be written.
     """
-    folder = SignatoryFolder(config.base_dir)
+    path, folder = _store_path(config), SignatoryFolder(config.base_dir)
+    if folder.forgotten:
+        raise ConfigError(forgotten_text(folder))
     if folder.left_behind:
         raise ConfigError(
             f"the last host on {config.base_dir} did not end in order, and its watermark store is gone: put it back; a "
@@ -54,8 +61,8 @@ async def create_watermark_store(config: Config) -> None:
         create_folder(config.base_dir)
     except OSError as error:
         raise StoreUnavailable(f"base_dir {config.base_dir} cannot be made: {error.strerror}") from error
-    await asyncio.to_thread(create, config.base_dir / STORE_NAME)
-    logger.info("watermark store made", extra=fields(file=config.base_dir / STORE_NAME))
+    await asyncio.to_thread(create, path)
+    logger.info("watermark store made", extra=fields(file=path))
 
 
 async def create_watermark_store_for_first_key(config: Config) -> None:
@@ -63,7 +70,7 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
 
     Keys that exist without a store may have signed before: for them only `watermark init` makes one.
     """
-    if (config.base_dir / STORE_NAME).exists():
+    if config.watermark.driver == "mem" or (config.base_dir / STORE_NAME).exists():
         return
     for vault in config.vaults.values():
         if await FileKeyStore(vault.key_file).load():
@@ -86,7 +93,7 @@ async def create_watermark_store_after_signatory(config: Config) -> None:
 
 def raise_watermark(config: Config, key: MarkKey, level: int, round_: int) -> None:
     """Move one mark up while no host runs, for Signatory as well; see `raise_mark`."""
-    raise_mark(config.base_dir / STORE_NAME, key, level, round_)
+    raise_mark(_store_path(config), key, level, round_)
     # After a crash the next start reads all marks before Signatory may; until then its files stay as they are.
     if not SignatoryFolder(config.base_dir).left_behind:
         export_watermarks(config)
@@ -94,12 +101,78 @@ def raise_watermark(config: Config, key: MarkKey, level: int, round_: int) -> No
 
 def export_watermarks(config: Config) -> None:
     """Hand the marks to Signatory's files while no host runs; see `export_marks`."""
-    export_marks(config.base_dir / STORE_NAME)
+    export_marks(_store_path(config))
     logger.info("watermarks written for Signatory", extra=fields(base_dir=config.base_dir))
 
 
+def read_watermarks(config: Config) -> dict[MarkKey, Mark]:
+    """Read every mark, also while a host runs; see `read_marks`."""
+    return read_marks(_store_path(config))
+
+
+def reset_watermark(config: Config, key: MarkKey, level: int, round_: int) -> Mark:
+    """Move one mark anywhere while no host runs, for Signatory as well; see `reset_mark`."""
+    _store_path(config)
+    return reset_mark(config.base_dir, key, level, round_)
+
+
+async def migrate_watermarks(config: Config, source: Path | None) -> int:
+    """Bring the marks to where the configuration keeps them now; return how many moved.
+
+    Args:
+        config: Names the driver to move to.
+        source: Another folder to take marks from; None moves those of `base_dir` to another driver.
+
+    Raises:
+        HostError: Not done; the text says why.
+    """
+    if source is None:
+        if config.watermark.driver == "mem":
+            return await asyncio.to_thread(give_up_store, config.base_dir)
+        raise ConfigError("watermark.driver is file, where the marks are: name another folder with --from")
+    path = _store_path(config)
+    if not path.exists() and not SignatoryFolder(config.base_dir).left_behind:
+        await create_watermark_store(config)
+    return await asyncio.to_thread(take_over, config.base_dir, source)
+
+
+def _store_path(config: Config) -> Path:
+    if config.watermark.driver != "file":
+        raise ConfigError(
+            f"watermark.driver is {config.watermark.driver}: there is no file of marks, only the running host knows them"
+        )
+    return config.base_dir / STORE_NAME
+
+
 @asynccontextmanager
-async def open_configured_vault(config: VaultConfig) -> AsyncIterator[Vault]:
+async def open_watermark_store(config: Config) -> AsyncIterator[WatermarkStore]:
+    """Open the store that the configuration names, and have its folder until the end.
+
+    Raises:
+        ConfigError: It is not there, or its folder belongs to another driver or process; the text says what to do.
+        StoreUnavailable: It cannot be read or written.
+    """
+    max_level_jump = config.watermark.max_level_jump
+    async with AsyncExitStack() as stack:
+        store: WatermarkStore
+        if config.watermark.driver == "mem":
+            marks = stack.enter_context(kept_in_memory(config.base_dir))
+            logger.warning(
+                "watermark.driver is mem: marks are forgotten when this host stops, and a restart can sign twice; never "
+                "for a key that bakes"
+            )
+            store = MemoryWatermarkStore(max_level_jump, marks)
+        else:
+            await create_watermark_store_after_signatory(config)
+            store = await FileWatermarkStore.open(config.base_dir / STORE_NAME, max_level_jump=max_level_jump)
+        stack.push_async_callback(store.aclose)
+        yield store
+
+
+@asynccontextmanager
+async def open_configured_vault(
+    config: VaultConfig, *, must_succeed: bool = True, on_key: Callable[[VaultKey], None] = lambda _: None
+) -> AsyncIterator[Vault]:
     """Open one vault of a configuration; see `open_vault`."""
     logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
     opened = open_vault(
@@ -108,6 +181,9 @@ async def open_configured_vault(config: VaultConfig) -> AsyncIterator[Vault]:
         port=config.enclave.port,
         credentials=config.credentials,
         name=config.name,
+        must_succeed=must_succeed,
+        on_key=on_key,
+        verify_bls=config.verify_bls,
     )
     async with opened as vault:
         yield vault
@@ -131,22 +207,19 @@ async def serve(config: Config, load: Callable[[], Config]) -> None:
     )
     from host_backend.api.routes import utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
-    _require_built(config)
-    await create_watermark_store_after_signatory(config)
     _check_curves()
     stop, reload = asyncio.Event(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     async with AsyncExitStack() as stack:
         async with _until_signal(stop):
-            watermark = await FileWatermarkStore.open(config.base_dir / STORE_NAME)
-            stack.push_async_callback(watermark.aclose)
-            vaults = [await stack.enter_async_context(open_configured_vault(vault)) for vault in config.vaults.values()]
+            watermark = await stack.enter_async_context(open_watermark_store(config))
+            vaults = [await stack.enter_async_context(_serving_vault(config, name)) for name in config.vaults]
         if stop.is_set():
             logger.info("stopped before it was ready")
             return
         metrics = Metrics(lambda: signer.policies, config.watermark.driver)
         signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
-        _log_keys(config, vaults)
+        _log_missing_keys(config, vaults)
         limit = allow_connections()
         servers = [
             HttpServer(
@@ -175,14 +248,6 @@ async def serve(config: Config, load: Callable[[], Config]) -> None:
     logger.info("stopped")
 
 
-def _require_built(config: Config) -> None:
-    """Refuse what is read and not built yet: ignoring it could allow what it forbids."""
-    if config.watermark.driver != "file":
-        raise ConfigError(
-            f"watermark.driver {config.watermark.driver} is not supported yet: remove it to start without it"
-        )
-
-
 def _hook(config: Config) -> "Hook | None":
     if config.hook is None:
         return None
@@ -208,7 +273,7 @@ def _signing_app(config: Config, signer: Signer, metrics: Metrics) -> "ASGIApp":
 def _registry(
     metrics: Metrics, vaults: Sequence[Vault], watermark: WatermarkStore
 ) -> "Callable[[], CollectorRegistry]":
-    return cache(lambda: registry_of(metrics, gauges_of(vaults, watermark), __version__))
+    return cache(lambda: registry_of(metrics, readings_of(vaults, watermark), __version__))
 
 
 def _check_curves() -> None:
@@ -245,11 +310,19 @@ async def _until_signal(stop: asyncio.Event) -> AsyncIterator[None]:
             raise
 
 
-def _log_keys(config: Config, vaults: Sequence[Vault]) -> None:
+@asynccontextmanager
+async def _serving_vault(config: Config, name: str) -> AsyncIterator[Vault]:
+    """Open a vault whose enclave may be away: it is waited for for ever, while requests are told so."""
+
+    def on_key(key: VaultKey) -> None:
+        logger.info("key ready", extra=fields(pkh=key.pkh, vault=name, active=key.pkh in config.policies))
+
+    async with open_configured_vault(config.vaults[name], must_succeed=False, on_key=on_key) as vault:
+        yield vault
+
+
+def _log_missing_keys(config: Config, vaults: Sequence[Vault]) -> None:
     held = {key.pkh for vault in vaults for key in vault.keys}
-    for vault in vaults:
-        for key in vault.keys:
-            logger.info("key ready", extra=fields(pkh=key.pkh, vault=vault.name, active=key.pkh in config.policies))
     for pkh in config.policies.keys() - held:
         logger.warning("a key under `tezos` is not ready in any vault", extra=fields(pkh=pkh))
 

@@ -9,6 +9,7 @@ Source: Signatory's `pkg/metrics`; `docs/signatory-compatibility.md` has the dif
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from enclave_signer.tezos import ConsensusMessage
@@ -181,18 +182,19 @@ class Metrics:
         if isinstance(error, PolicyDenied):
             self.violations.add(error.violation, address, kind)
             return
-        decided = any(stage == "check" for stage, _ in record.stages)
-        if error is None or not decided or isinstance(error, HookUnavailable):
+        taken = dict(record.stages)
+        if error is None or "check" not in taken or isinstance(error, HookUnavailable):
             return
         self.vault_errors.add(VAULT_DRIVER, str(error.http_status), chain)
-        seconds = record.seconds_in_stage
+        marked = "watermark" in taken
         if isinstance(error, WatermarkRejected):
-            self.rejections.add(address, kind, chain, "watermark validation failed")
-            self._count_mark("rejected", kind, seconds)
-        elif isinstance(error, StoreUnavailable):
-            self._count_mark("error", kind, seconds)
-        elif isinstance(record.message, ConsensusMessage) and "watermark" in (taken := dict(record.stages)):
+            # What the store allowed, the enclave's own guard may still refuse.
+            self.rejections.add(address, kind, chain, "enclave guard" if marked else "watermark validation failed")
+        if marked:
             self._count_mark("success", kind, taken["watermark"])
+        elif isinstance(error, WatermarkRejected | StoreUnavailable):
+            result = "rejected" if isinstance(error, WatermarkRejected) else "error"
+            self._count_mark(result, kind, record.seconds_in_stage)
 
     def _count_mark(self, result: str, kind: str, seconds: float) -> None:
         self.marks.add(result, self._backend, kind)
@@ -214,22 +216,37 @@ class Metrics:
         yield from (each for each in vars(self).values() if isinstance(each, Counters | Histograms))
 
 
-#: What is read when somebody asks: name, help, labels, and the values at that moment.
-Gauge = tuple[str, str, Labels, Callable[[], Iterable[tuple[Labels, float]]]]
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is read when somebody asks."""
+
+    name: str
+    help: str
+    labels: Labels
+    read: Callable[[], Iterable[tuple[Labels, float]]]
+    #: Whether it only grows.
+    counts: bool = False
 
 
-def gauges_of(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Gauge]:
+def readings_of(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Reading]:
     """Return what is known of the links, the keys and the watermark store at any moment."""
 
-    def each_vault(value: Callable[[Vault], float]) -> Callable[[], Iterable[tuple[Labels, float]]]:
-        return lambda: [((vault.name,), value(vault)) for vault in vaults]
+    def of_vaults(name: str, help_: str, value: Callable[[Vault], float], *, counts: bool = False) -> Reading:
+        return Reading(name, help_, ("vault_name",), lambda: [((v.name,), value(v)) for v in vaults], counts)
 
-    named = ("vault_name",)
     return [
-        ("enclave_link_up", "Whether the enclave can be asked", named, each_vault(lambda v: float(v.problem is None))),
-        ("enclave_keys_ready", "Keys that can sign", named, each_vault(lambda v: len(v.keys))),
-        ("enclave_keys_quarantined", "Keys out of service", named, each_vault(lambda v: len(v.quarantined))),
-        (
+        of_vaults("enclave_link_up", "Whether the enclave can be asked", lambda v: float(v.problem is None)),
+        of_vaults("enclave_keys_ready", "Keys that can sign", lambda v: len(v.keys)),
+        of_vaults("enclave_keys_quarantined", "Keys out of service", lambda v: len(v.quarantined)),
+        of_vaults("enclave_reconnects", "How often all keys were opened again", lambda v: v.reconnects, counts=True),
+        of_vaults("enclave_retries", "Calls asked for once more", lambda v: v.retries, counts=True),
+        of_vaults(
+            "signature_verification_failures",
+            "Signatures and proofs of the enclave that were wrong",
+            lambda v: v.verification_failures,
+            counts=True,
+        ),
+        Reading(
             "watermark_store_problem",
             "Whether the watermark store could not judge the last request",
             (),
@@ -241,9 +258,9 @@ def gauges_of(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Gauge]
 class _Collector:
     """Shows what was counted, and what is so now, to the Prometheus library."""
 
-    def __init__(self, metrics: Metrics, gauges: Sequence[Gauge], build: Mapping[str, str]) -> None:
+    def __init__(self, metrics: Metrics, readings: Sequence[Reading], build: Mapping[str, str]) -> None:
         self._metrics = metrics
-        self._gauges = gauges
+        self._readings = readings
         self._build = build
 
     def collect(self) -> "Iterator[Metric]":
@@ -267,26 +284,30 @@ class _Collector:
                 for labels, row in table.values.items():
                     histograms.add_metric(labels, table.buckets(labels), row[-1])
                 yield histograms
-        for name, help_, names, read in self._gauges:
-            gauge = GaugeMetricFamily(name, help_, labels=names)
-            for labels, value in read():
-                gauge.add_metric(labels, value)
-            yield gauge
+        for reading in self._readings:
+            family: CounterMetricFamily | GaugeMetricFamily
+            if reading.counts:
+                family = CounterMetricFamily(reading.name, reading.help, labels=reading.labels)
+            else:
+                family = GaugeMetricFamily(reading.name, reading.help, labels=reading.labels)
+            for labels, value in reading.read():
+                family.add_metric(labels, value)
+            yield family
 
 
-def registry_of(metrics: Metrics, gauges: Sequence[Gauge], version: str) -> "CollectorRegistry":
+def registry_of(metrics: Metrics, readings: Sequence[Reading], version: str) -> "CollectorRegistry":
     """Return a registry of this program's metrics, of its process and of the interpreter.
 
     Args:
         metrics: What is counted.
-        gauges: What is read when somebody asks.
+        readings: What is read when somebody asks.
         version: Of this program.
     """
     from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector  # noqa: PLC0415
 
     registry = CollectorRegistry(auto_describe=False)
     build = {"branch": "", "checksum": "", "path": "enclave-host", "revision": "", "version": version}
-    registry.register(_Collector(metrics, gauges, build))
+    registry.register(_Collector(metrics, readings, build))
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)

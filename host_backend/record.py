@@ -6,7 +6,7 @@
 
 import logging
 import time
-from typing import Final, Literal
+from typing import Literal
 
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import HostError
@@ -21,9 +21,9 @@ MAX_NAMED_OPERATIONS = 20
 #: The name that Signatory gives the vaults of this driver, wherever it shows one.
 VAULT_DRIVER = "ConfidentialSpace"
 
-#: The stages of a request, in order: until the policy was asked; the policy hook; the mark; the enclave.
-Stage = Literal["check", "hook", "watermark", "sign"]
-STAGES: Final[tuple[Stage, ...]] = ("check", "hook", "watermark", "sign")
+#: The stages of a request, in order: until the policy was asked; the policy hook; waiting for the
+#: link to the enclave; the mark; the enclave.
+Stage = Literal["check", "hook", "ready", "watermark", "sign"]
 
 
 class Record:

@@ -14,12 +14,12 @@ from hashlib import blake2b
 from typing import Protocol
 
 from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
-from enclave_signer.tezos import ConsensusMessage
+from enclave_signer.tezos import ConsensusMessage, check_public_key_hash, public_key_hash
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, ProofDenied, StoreUnavailable
 from host_backend.operations import parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.record import Record
-from host_backend.vault import Vault, find_key
+from host_backend.vault import Vault, find_vault
 from host_backend.watermark.base import WatermarkStore
 from host_backend.watermark.rule import Mark, MarkKey
 
@@ -112,12 +112,13 @@ class Signer:
             record.raw = message
         request = parse_message(message)
         record.note(request)
-        vault, key = find_key(self._vaults, pkh)
+        vault = await find_vault(self._vaults, pkh)
         record.vault_name = vault.name
         policy.check(request, caller)
         record.end("check")
         await self._ask_hook(record, message)
-        vault.check_ready(key, version)
+        key = await vault.ready_key(pkh, version)
+        record.end("ready")
         if isinstance(request, ConsensusMessage):
             await self._mark(pkh, request, message)
             record.end("watermark")
@@ -152,11 +153,11 @@ class Signer:
         pkh, caller = record.pkh, record.caller
         record.kind = "proof_of_possession"
         policy = self._policy(pkh, caller)
-        vault, key = find_key(self._vaults, pkh)
+        vault = await find_vault(self._vaults, pkh)
         record.vault_name = vault.name
-        if key.public_key.key_type is not KeyType.BLS:
+        if check_public_key_hash(pkh) is not KeyType.BLS:
             raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
-        if bound_to is not None and bound_to != key.public_key:
+        if bound_to is not None and public_key_hash(bound_to) != pkh:
             raise MalformedRequest(
                 f"bls_pk is another key than that of {pkh}: leave it out, a key proves only itself here"
             )
@@ -197,15 +198,16 @@ class Signer:
         except TimeoutError:
             raise StoreUnavailable(f"the watermark was not stored within {MARK_S:g} s: look at the disk") from None
 
-    def public_key(self, pkh: str) -> PublicKey:
+    async def public_key(self, pkh: str) -> PublicKey:
         """Return the public key of any key in a vault, listed or not.
 
         Raises:
             KeyNotFound: No vault holds it.
             EnclaveRefused: It is out of service.
+            EnclaveUnavailable: It was never opened here, and the enclave cannot be reached.
         """
-        _, key = find_key(self._vaults, pkh)
-        return key.public_key
+        vault = await find_vault(self._vaults, pkh)
+        return (await vault.opened_key(pkh)).public_key
 
     @property
     def known_keys(self) -> list[str]:

@@ -2,146 +2,249 @@
 
 - A key is announced only after its blob is durable.
 - What the enclave says is checked: the public key of every blob against the stored hash, the public key of an import
-  against the secret, every signature and proof against the key, before anyone gets it.
-- A blob that does not open, or opens as another key, takes its own key out of service, never the vault.
+  against the secret, every signature and proof against the key, before anyone gets it; BLS signatures right after, if
+  that was asked for.
+- The link comes back by itself, and so do the keys. A request waits for it up to a limit.
 
 The vault is usable as a library; `docs/library.md` has an example.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
-from enclave_signer.curves import CurveError, VerifyingKey, curve
+from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
 from enclave_signer.protocol.messages import (
     Credentials,
     KeyType,
     PrivateKey,
-    PublicKey,
     Signature,
     SigningVersion,
 )
 from enclave_signer.tezos import public_key_hash
-from host_backend.enclave.client import EnclaveClient, open_client
-from host_backend.errors import EnclaveRefused, KeyNotFound, MalformedRequest
-from host_backend.keystore.base import KeyStore, StoredKey
+from host_backend.enclave.client import EnclaveClient, Endpoint
+from host_backend.enclave.link import EnclaveLink
+from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, KeyNotFound, MalformedRequest
+from host_backend.keyring import Keyring, VaultKey, checked_key
+from host_backend.keystore.base import KeyStore
 from host_backend.log import fields
+from host_backend.verification import Verification, VerifyBls
 
 logger = logging.getLogger(__name__)
-
-#: Imports in flight while keys are restored: enough to hide a cloud's latency, few enough that none waits too long.
-RESTORE_IN_FLIGHT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class VaultKey:
-    """A key that can sign: its hash, its public key, and its handle on the vault's connection."""
-
-    pkh: str
-    public_key: PublicKey
-    verifying_key: VerifyingKey
-    handle: int
 
 
 class Vault:
     """The keys of one enclave. Use `open_vault`."""
 
-    def __init__(self, name: str, client: EnclaveClient, store: KeyStore) -> None:
+    def __init__(
+        self,
+        name: str,
+        store: KeyStore,
+        enclave: Endpoint,
+        *,
+        verify_bls: VerifyBls = "inline",
+        limits: LinkLimits = DEFAULT_LIMITS,
+        jitter: Callable[[], float] = random.random,
+        on_key: Callable[[VaultKey], None] = lambda _: None,
+    ) -> None:
         self.name = name
-        self._client = client
-        self._store = store
-        self._keys: dict[str, VaultKey] = {}
-        self._quarantined: dict[str, str] = {}
+        self._verification = Verification(name, verify_bls)
+        self._limits = limits
+        self._link = EnclaveLink(name, enclave, self._restore, limits=limits, jitter=jitter)
+        self._ring = Keyring(name, store, self._link.second, self._link.separate, on_key)
+        self._watching: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_at = -limits.look_again_s
+        self._reopen_at = 0.0
 
     @property
     def keys(self) -> tuple[VaultKey, ...]:
-        """The keys that can sign, in stored order."""
-        return tuple(self._keys.values())
+        """The keys that are in service, in stored order."""
+        return tuple(key for pkh, key in self._ring.keys.items() if pkh not in self._ring.quarantined)
 
     @property
     def quarantined(self) -> dict[str, str]:
         """Hashes of stored keys that cannot sign, and why."""
-        return dict(self._quarantined)
+        return dict(self._ring.quarantined)
 
     @property
     def problem(self) -> str | None:
         """Why the vault cannot sign at all; None when it can."""
-        broken = self._client.broken
-        return None if broken is None else str(broken)
+        if self._link.client is not None:
+            return None
+        if self.state is State.RESTORING:
+            opened, stored = self.progress
+            return f"restoring: {opened} of {stored} keys dealt with"
+        return self._link.problem
 
-    def find(self, pkh: str) -> VaultKey | None:
-        """Return a key that this vault holds.
+    @property
+    def degraded(self) -> list[str]:
+        """What is wrong while the vault can sign: keys out of service, a store that cannot be read."""
+        reasons = [f"{pkh}: {reason}" for pkh, reason in self._ring.quarantined.items()]
+        return reasons if self._ring.store_problem is None else [*reasons, f"{self.name}: {self._ring.store_problem}"]
+
+    @property
+    def state(self) -> State:
+        """What the link to the enclave is doing."""
+        return self._link.state
+
+    @property
+    def generation(self) -> int:
+        """Connections for signatures that were made so far."""
+        return self._link.generation
+
+    @property
+    def reconnects(self) -> int:
+        """How often all keys were opened again."""
+        return self._link.reconnects
+
+    @property
+    def retries(self) -> int:
+        """Calls that were asked for once more on a new connection."""
+        return self._link.retries
+
+    @property
+    def verification_failures(self) -> int:
+        """Signatures and proofs of the enclave that were wrong."""
+        return self._verification.failures
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Keys that the present restoring, or the last one, has dealt with, and how many are stored."""
+        return self._ring.restored_count, self._ring.stored_count
+
+    def find(self, pkh: str) -> bool:
+        """Return whether this vault holds a key.
 
         Raises:
-            EnclaveRefused: The vault holds it, and it is out of service.
+            EnclaveRefused: It does, and the key is out of service.
         """
-        key = self._keys.get(pkh)
-        if key is None and pkh in self._quarantined:
-            raise EnclaveRefused(f"{pkh} is out of service: {self._quarantined[pkh]}")
-        return key
+        if pkh in self._ring.quarantined:
+            raise EnclaveRefused(f"{pkh} is out of service: {self._ring.quarantined[pkh]}")
+        return pkh in self._ring.keys or self._ring.stores(pkh)
 
     def key(self, pkh: str) -> VaultKey:
-        """Return a key.
+        """Return a key that was opened.
 
         Raises:
             KeyNotFound: Not in this vault.
             EnclaveRefused: Out of service.
+            EnclaveUnavailable: Not opened yet.
         """
-        key = self.find(pkh)
-        if key is None:
+        if not self.find(pkh):
             raise KeyNotFound(f"{pkh} is not in vault {self.name}")
-        return key
+        if pkh not in self._ring.keys:
+            raise EnclaveUnavailable(f"{pkh} is not open yet: {self.problem or 'retry later'}")
+        return self._ring.keys[pkh]
 
-    def check_ready(self, key: VaultKey, version: SigningVersion) -> None:
-        """Pass when a signature can be asked for.
+    async def opened_key(self, pkh: str) -> VaultKey:
+        """Return a key; wait, up to a limit, for one that was never opened, or was stored a moment ago.
 
         Raises:
-            MalformedRequest: The key's curve has no such version; no enclave shall hear of it.
+            KeyNotFound: Not in this vault.
+            EnclaveRefused: Out of service.
+            EnclaveUnavailable: Not opened yet: the enclave cannot be reached.
+        """
+        if not self.find(pkh):
+            await self.look_again()
+        elif pkh not in self._ring.keys:
+            await self._wait_until_open(pkh)
+        return self.key(pkh)
+
+    async def _wait_until_open(self, pkh: str) -> None:
+        """Wait, up to a limit, for a stored key on the connection for signatures.
+
+        Raises:
+            EnclaveRefused: It does not open.
             EnclaveUnavailable: The enclave cannot be reached.
         """
-        if key.public_key.key_type is KeyType.BLS and version is SigningVersion.V0:
-            raise MalformedRequest("version 0 cannot be signed by a tz4 key: use version 1 or 2")
-        if (broken := self._client.broken) is not None:
-            raise broken
+        client = await self._link.ready()
+        if not client.holds(pkh):
+            await self.look_again()
+        self.key(pkh)
 
-    async def restore(self) -> None:
-        """Open every stored blob; those that fail are quarantined.
+    async def ready_key(self, pkh: str, version: SigningVersion) -> VaultKey:
+        """Return a key that can be asked for a signature now; wait for that up to a limit.
+
+        Raises:
+            KeyNotFound: Not in this vault.
+            MalformedRequest: The key's curve has no such version; no enclave shall hear of it.
+            EnclaveRefused: Out of service.
+            EnclaveUnavailable: The enclave cannot be reached.
+        """
+        key = await self.opened_key(pkh)
+        if version is SigningVersion.V0 and key.public_key.key_type is KeyType.BLS:
+            raise MalformedRequest("version 0 cannot be signed by a tz4 key: use version 1 or 2")
+        client = await self._link.ready()
+        if not client.holds(pkh):
+            await self._wait_until_open(pkh)
+        return key
+
+    async def start(self, *, must_succeed: bool) -> None:
+        """Read the store, connect, and open all keys; from then on the vault looks after itself.
+
+        Args:
+            must_succeed: Whether an enclave that does not answer is an error; else it is waited for for ever, and this
+                returns after the first attempt.
 
         Raises:
             ConfigError, StoreUnavailable: The store cannot be read.
-            EnclaveUnavailable: The connection ended.
+            EnclaveRefused, EnclaveUnavailable: The enclave does not answer, or not with yes.
         """
-        limit = asyncio.Semaphore(RESTORE_IN_FLIGHT)
+        await self._ring.load()
+        await (self._link.connect_once() if must_succeed else self._link.keep_connecting())
+        self._reopen_at = asyncio.get_running_loop().time() + self._limits.reopen_s
+        self._watching = asyncio.create_task(self._watch(), name=f"watch of vault {self.name}")
 
-        async def restore_one(stored: StoredKey) -> VaultKey | str:
-            async with limit:
-                try:
-                    imported = await self._client.import_blob(stored.blob)
-                    return _checked(imported.public_key, imported.handle, stored.pkh)
-                except EnclaveRefused as error:
-                    if self._client.broken is not None:
-                        # The link failed, not this key.
-                        raise
-                    return str(error)
+    async def aclose(self) -> None:
+        """End the connections to the enclave, and what was under way."""
+        await self._verification.aclose()
+        tasks = [task for task in (self._watching, self._looking) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._link.aclose()
 
-        stored_keys = await self._store.load()
-        outcomes = await asyncio.gather(*map(restore_one, stored_keys))
-        for stored, outcome in zip(stored_keys, outcomes, strict=True):
-            self._restored(stored.pkh, outcome)
+    async def _restore(self, client: EnclaveClient) -> bool:
+        return await self._ring.restore(client)
 
-    def _restored(self, pkh: str, outcome: VaultKey | str) -> None:
-        # A file may hold a key twice, as Signatory's import does: one good blob is enough.
-        if pkh in self._keys:
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.watch_s)
+            await self.look_again()
+
+    async def look_again(self) -> None:
+        """See whether the store has new keys, and open them; many may ask at once, the store is asked seldom."""
+        loop = asyncio.get_running_loop()
+        if self._looking is None or self._looking.done():
+            if loop.time() - self._looked_at < self._limits.look_again_s:
+                return
+            self._looked_at = loop.time()
+            self._looking = asyncio.create_task(self._look())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.ready_s):
+                # Whoever leaves does not take the others' look away.
+                await asyncio.shield(self._looking)
+
+    async def _look(self) -> None:
+        await self._ring.look_again()
+        client = self._link.client
+        if client is None:
             return
-        if isinstance(outcome, VaultKey):
-            self._quarantined.pop(pkh, None)
-            self._keys[pkh] = outcome
-        else:
-            self._quarantined[pkh] = outcome
-            logger.error("key out of service: %s", outcome, extra=fields(pkh=pkh, vault=self.name))
+        now = asyncio.get_running_loop().time()
+        reopen = now >= self._reopen_at
+        if reopen:
+            self._reopen_at = now + self._limits.reopen_s
+        try:
+            await self._ring.open_missing(client, reopen=reopen)
+        except HostError as error:
+            # What is still missing is missing at the next look, too.
+            logger.warning("keys could not be opened: %s", error, extra=fields(vault=self.name))
+        self._link.keys_changed(whole=not self._ring.quarantined)
 
     async def generate(self, key_type: KeyType) -> VaultKey:
         """Make a key inside the enclave and store its blob.
@@ -150,8 +253,9 @@ class Vault:
             EnclaveRefused, EnclaveUnavailable: The enclave did not make it.
             ConfigError, StoreUnavailable: Its blob could not be stored: there is no such key.
         """
-        sealed = await self._client.generate(key_type)
-        key = _checked(sealed.public_key, sealed.handle or 0, public_key_hash(sealed.public_key))
+        async with self._link.second() as second:
+            sealed = await second.generate(key_type)
+        key = checked_key(sealed.public_key, public_key_hash(sealed.public_key))
         if sealed.public_key.key_type is not key_type:
             raise EnclaveRefused(f"the enclave made a key of type {sealed.public_key.key_type}, not {key_type}")
         return await self._keep(key, sealed.blob)
@@ -168,21 +272,30 @@ class Vault:
             expected = curve(private_key.key_type).open(private_key).public_key
         except CurveError as error:
             raise MalformedRequest(f"not a private key: {error}") from None
-        sealed = await self._client.import_unencrypted(private_key)
+        async with self._link.second() as second:
+            sealed = await second.import_unencrypted(private_key)
         if sealed.public_key != expected:
             raise EnclaveRefused("the enclave sealed another key than it was given: nothing was stored")
-        key = _checked(sealed.public_key, sealed.handle or 0, public_key_hash(expected))
-        return await self._keep(key, sealed.blob)
+        return await self._keep(checked_key(sealed.public_key, public_key_hash(expected)), sealed.blob)
 
     async def _keep(self, key: VaultKey, blob: bytes) -> VaultKey:
-        if not await self._store.add(StoredKey(key.pkh, blob)):
-            if key.pkh in self._quarantined:
+        if not await self._ring.add(key, blob):
+            if key.pkh in self._ring.quarantined:
                 raise EnclaveRefused(
-                    f"{key.pkh} is stored already, and out of service: {self._quarantined[key.pkh]}: "
+                    f"{key.pkh} is stored already, and out of service: {self._ring.quarantined[key.pkh]}: "
                     "move its entry out of the key file, then import it again"
                 )
             logger.info("already stored: kept as it was", extra=fields(pkh=key.pkh, vault=self.name))
-        self._keys[key.pkh] = key
+            # Another process may have stored it a moment ago.
+            return await self.opened_key(key.pkh)
+        client = self._link.client
+        if client is not None:
+            try:
+                await self._ring.bring_in(client, key, blob)
+            except HostError as error:
+                # It is stored: it is opened as soon as the link is good.
+                logger.warning("stored, and not open yet: %s", error, extra=fields(pkh=key.pkh, vault=self.name))
+        self.find(key.pkh)
         return key
 
     async def sign(self, pkh: str, message: bytes, version: SigningVersion = SigningVersion.LATEST) -> Signature:
@@ -192,16 +305,24 @@ class Vault:
             KeyNotFound, MalformedRequest: Such a key cannot sign this.
             EnclaveRefused, EnclaveUnavailable: The enclave did not sign, or signed wrongly.
         """
-        key = self.key(pkh)
-        self.check_ready(key, version)
-        return await self.sign_with(key, message, version)
+        return await self.sign_with(await self.ready_key(pkh, version), message, version)
 
     async def sign_with(self, key: VaultKey, message: bytes, version: SigningVersion) -> Signature:
         """Return a verified signature of a key that is at hand; see `sign`."""
         if len(message) > MAX_MESSAGE_BYTES:
             raise MalformedRequest(f"message of {len(message)} bytes, the limit is {MAX_MESSAGE_BYTES}")
-        signature = await self._client.sign(key.handle, message, version)
-        await self._verify(key, lambda: key.verifying_key.verify(signature, message, version))
+        try:
+            async with asyncio.timeout(self._limits.signature_s):
+                client, signature = await self._link.ask_idempotent(
+                    lambda client: client.sign(key.pkh, message, version)
+                )
+        except TimeoutError:
+            raise self._too_slow() from None
+
+        def verify() -> None:
+            key.verifying_key.verify(signature, message, version)
+
+        await self._verification.pass_signature(client, key, verify)
         return signature
 
     async def prove_possession(self, pkh: str) -> Signature:
@@ -211,66 +332,71 @@ class Vault:
             KeyNotFound, MalformedRequest: No such key, or none that can prove it.
             EnclaveRefused, EnclaveUnavailable: The enclave did not prove it.
         """
-        key = self.key(pkh)
+        key = await self.opened_key(pkh)
         if key.public_key.key_type is not KeyType.BLS:
             raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
-        self.check_ready(key, SigningVersion.LATEST)
-        proof = await self._client.prove_possession(key.handle)
-        await self._verify(key, lambda: key.verifying_key.verify_possession(proof))
+        await self.ready_key(pkh, SigningVersion.LATEST)
+        try:
+            async with asyncio.timeout(self._limits.signature_s):
+                client, proof = await self._link.ask_idempotent(lambda client: client.prove_possession(pkh))
+        except TimeoutError:
+            raise self._too_slow() from None
+        await self._verification.check(client, key, lambda: key.verifying_key.verify_possession(proof))
         return proof
 
-    async def _verify(self, key: VaultKey, verify: Callable[[], None]) -> None:
-        try:
-            if curve(key.public_key.key_type).slow:
-                await asyncio.to_thread(verify)
-            else:
-                verify()
-        except CurveError as error:
-            # Whatever else this connection says cannot be trusted either.
-            self._client.close()
-            raise EnclaveRefused(f"the enclave's signature does not verify for {key.pkh}: {error}") from error
-
-    def close(self) -> None:
-        """End the connection to the enclave."""
-        self._client.close()
+    def _too_slow(self) -> EnclaveUnavailable:
+        return EnclaveUnavailable(f"the enclave gave no signature within {self._limits.signature_s:g} s")
 
 
-def _checked(public_key: PublicKey, handle: int, pkh: str) -> VaultKey:
-    actual = public_key_hash(public_key)
-    if actual != pkh:
-        raise EnclaveRefused(f"its blob holds another key, {actual}")
-    try:
-        verifying_key = curve(public_key.key_type).parse_public_key(public_key.data)
-    except CurveError as error:
-        raise EnclaveRefused(f"the enclave's public key is none: {error}") from None
-    return VaultKey(pkh, public_key, verifying_key, handle)
-
-
-def find_key(vaults: Iterable[Vault], pkh: str) -> tuple[Vault, VaultKey]:
-    """Return the vault that holds a key, and the key.
+async def find_vault(vaults: Sequence[Vault], pkh: str) -> Vault:
+    """Return the vault that holds a key; one whose enclave can be reached goes before others.
 
     Raises:
         KeyNotFound: None holds it.
         EnclaveRefused: It is out of service.
     """
+    vault, refusal = _find_vault(vaults, pkh)
+    if vault is None and refusal is None:
+        # Another process may have stored it a moment ago.
+        for each in vaults:
+            await each.look_again()
+        vault, refusal = _find_vault(vaults, pkh)
+    if vault is None:
+        raise refusal or KeyNotFound("this key not found in any vault")
+    return vault
+
+
+def _find_vault(vaults: Sequence[Vault], pkh: str) -> tuple[Vault | None, EnclaveRefused | None]:
+    away: Vault | None = None
     out_of_service: EnclaveRefused | None = None
     for vault in vaults:
         try:
-            key = vault.find(pkh)
+            held = vault.find(pkh)
         except EnclaveRefused as error:
             # Another vault may hold the same key, in order.
             out_of_service = error
             continue
-        if key is not None:
-            return vault, key
-    raise out_of_service or KeyNotFound("this key not found in any vault")
+        if held and vault.problem is None:
+            return vault, None
+        if held and away is None:
+            away = vault
+    return away, out_of_service
 
 
 @asynccontextmanager
 async def open_vault(
-    store: KeyStore, *, host: str, port: int, credentials: Credentials | None = None, name: str = "vault"
+    store: KeyStore,
+    *,
+    host: str,
+    port: int,
+    credentials: Credentials | None = None,
+    name: str = "vault",
+    must_succeed: bool = True,
+    verify_bls: VerifyBls = "inline",
+    limits: LinkLimits = DEFAULT_LIMITS,
+    on_key: Callable[[VaultKey], None] = lambda _: None,
 ) -> AsyncIterator[Vault]:
-    """Connect to an enclave, restore every stored key, and close the connection at the end.
+    """Connect to an enclave, restore every stored key, keep the link up, and close it at the end.
 
     Args:
         store: Where the blobs are kept.
@@ -278,15 +404,21 @@ async def open_vault(
         port: The enclave's port.
         credentials: What the enclave's sealer shall use; the `local` sealer needs none.
         name: How the vault is called in texts.
+        must_succeed: Whether an enclave that does not answer is an error; else it is waited for.
+        verify_bls: Whether BLS signatures are verified before they are released (`inline`), or right after
+            (`background`): then a wrong one is out when it is found. Other curves, public keys and proofs are always
+            verified before.
+        limits: Times of the link.
+        on_key: Told of every key when it comes into service for the first time.
 
     Raises:
         EnclaveRefused, EnclaveUnavailable: The enclave does not answer, or not with yes.
         ConfigError, StoreUnavailable: The store cannot be read.
     """
-    client = await open_client(host, port, credentials or Credentials())
-    vault = Vault(name, client, store)
+    enclave = Endpoint(host, port, credentials or Credentials())
+    vault = Vault(name, store, enclave, verify_bls=verify_bls, limits=limits, on_key=on_key)
     try:
-        await vault.restore()
+        await vault.start(must_succeed=must_succeed)
         yield vault
     finally:
-        vault.close()
+        await vault.aclose()

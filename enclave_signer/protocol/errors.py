@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+#: How the `Err` text begins when the enclave's guard refuses a double signature: what a host may act on.
+GUARD_REFUSED = "guard refused"
+
 
 class ProtocolError(Exception):
     """Root of everything the wire can raise."""

@@ -55,6 +55,8 @@ class SealerProvider(Protocol):
     async def open_sealer(self, credentials: Credentials) -> Sealer:
         """Return the sealer that the credentials of `Initialize` ask for.
 
+        Sessions may share it, and go on using it when a later call is not answered.
+
         Raises:
             SealingRefused: They ask for something that the configuration does not allow.
             SealingUnavailable: No answer, retry later.

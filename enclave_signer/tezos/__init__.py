@@ -1,4 +1,4 @@
-"""Tezos text and bytes: base58check, keys, consensus messages. Pure; both programs may enter here."""
+"""Tezos text and bytes: base58check, keys, consensus messages, and which may follow which. Pure; both programs may enter here."""
 
 from enclave_signer.tezos.base58 import MAX_TEXT_CHARS, Family, Kind, decode, encode
 from enclave_signer.tezos.consensus import (
@@ -8,7 +8,14 @@ from enclave_signer.tezos.consensus import (
     Right,
     parse_consensus,
 )
-from enclave_signer.tezos.errors import EncryptedSecretKey, MalformedBase58, MalformedMessage, TezosError
+from enclave_signer.tezos.errors import (
+    EncryptedSecretKey,
+    MalformedBase58,
+    MalformedMessage,
+    MarkRefused,
+    MarkTooFar,
+    TezosError,
+)
 from enclave_signer.tezos.keys import (
     check_public_key_hash,
     encode_public_key,
@@ -18,6 +25,7 @@ from enclave_signer.tezos.keys import (
     parse_signature,
     public_key_hash,
 )
+from enclave_signer.tezos.marks import Mark, Verdict, judge_mark
 
 __all__ = [
     "CONSENSUS_MAGIC",
@@ -29,13 +37,18 @@ __all__ = [
     "Kind",
     "MalformedBase58",
     "MalformedMessage",
+    "Mark",
+    "MarkRefused",
+    "MarkTooFar",
     "Right",
     "TezosError",
+    "Verdict",
     "check_public_key_hash",
     "decode",
     "encode",
     "encode_public_key",
     "encode_signature",
+    "judge_mark",
     "parse_consensus",
     "parse_public_key",
     "parse_secret_key",

@@ -17,3 +17,11 @@ class EncryptedSecretKey(TezosError):
 
 class MalformedMessage(TezosError):
     """The bytes begin like a consensus message but are not exactly one; nothing may be signed."""
+
+
+class MarkRefused(TezosError):
+    """A message may not be signed after what was allowed before; never sign it."""
+
+
+class MarkTooFar(MarkRefused):
+    """Refused only because it is so far above what was allowed before; look whether its level can be right."""

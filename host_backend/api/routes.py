@@ -123,7 +123,7 @@ class Keys(_Answers):
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
         key_type = _check(pkh)
         if scope["method"] != "POST":
-            return b'{"public_key":"%s"}\n' % encode_public_key(self._signer.public_key(pkh)).encode()
+            return b'{"public_key":"%s"}\n' % encode_public_key(await self._signer.public_key(pkh)).encode()
         message = parse_body(await _body(receive))
         query = _query(scope["query_string"])
         caller = await self._caller(scope, query, lambda: (sign_request(key_type, pkh, message),))
@@ -288,7 +288,7 @@ def utility_app(
             problems.append(watermark.problem)
         if stopping():
             problems.append("stopping")
-        degraded = [f"{pkh}: {reason}" for vault in vaults for pkh, reason in vault.quarantined.items()]
+        degraded = [reason for vault in vaults for reason in vault.degraded]
         body: dict[str, object] = {"ready": not problems}
         if problems:
             body["reasons"] = problems

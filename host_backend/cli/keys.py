@@ -12,9 +12,9 @@ from enclave_signer.tezos import TezosError, encode_public_key, parse_secret_key
 from host_backend.app import create_watermark_store_for_first_key, open_configured_vault
 from host_backend.config import Config, VaultConfig
 from host_backend.errors import ConfigError, MalformedRequest
+from host_backend.keyring import VaultKey
 from host_backend.log import fields
 from host_backend.policy import KeyPolicy
-from host_backend.vault import VaultKey
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,12 @@
 """`enclave-host watermark` and its commands."""
 
+from pathlib import Path
+
 import click
 
 from host_backend.cli.options import Options, takes_options
+
+_RIGHTS = ["block", "preattestation", "attestation"]
 
 
 @click.group()
@@ -35,10 +39,54 @@ def export_watermark(options: Options) -> None:
     export_watermarks(options.load())
 
 
+@watermark.command("show")
+@click.option("--json", "as_json", is_flag=True, help="As JSON: one list of objects.")
+@takes_options
+def show_watermarks(options: Options, as_json: bool) -> None:  # noqa: FBT001 -- click passes flags by name
+    """Show every mark, also while the host runs; changes nothing."""
+    from host_backend.cli.marks import show_marks
+
+    show_marks(options.load(), as_json=as_json)
+
+
+@watermark.command("migrate")
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path), help="Folder, a `base_dir`, whose marks to take over."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@takes_options
+def migrate_watermarks(options: Options, source: Path | None, yes: bool) -> None:  # noqa: FBT001 -- as above
+    """Bring the marks to where the configuration keeps them now, while the host is stopped.
+
+    After `watermark.driver` was changed; or from another folder, whose host or Signatory must never sign again.
+    """
+    from host_backend.cli.marks import migrate_marks
+
+    migrate_marks(options.load(), source, confirmed=yes)
+
+
+@watermark.command("reset")
+@click.argument("chain_id")
+@click.argument("pkh")
+@click.argument("right", type=click.Choice(_RIGHTS))
+@click.argument("level", type=int)
+@click.option("--round", "round_", type=int, default=0, show_default=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@takes_options
+def reset_watermark(options: Options, chain_id: str, pkh: str, right: str, level: int, round_: int, yes: bool) -> None:  # noqa: FBT001 -- as above
+    """Move one mark anywhere, also down, while the host is stopped: what was signed above it can be signed twice.
+
+    For a right that one wrong request raised too far. Asks for the key's hash to be typed again.
+    """
+    from host_backend.cli.marks import reset_one_mark
+
+    reset_one_mark(options.load(), chain_id, pkh, right, level, round_, confirmed=yes)
+
+
 @watermark.command("raise")
 @click.argument("chain_id")
 @click.argument("pkh")
-@click.argument("right", type=click.Choice(["block", "preattestation", "attestation"]))
+@click.argument("right", type=click.Choice(_RIGHTS))
 @click.argument("level", type=int)
 @click.option("--round", "round_", type=int, default=0, show_default=True)
 @takes_options

@@ -1,10 +1,13 @@
 """The enclave's calls, typed, on one connection that was initialized. Handles are good on this connection only."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from enclave_signer.protocol.messages import (
     Credentials,
     GenerateAndImport,
+    GetPublicKey,
     Import,
     ImportedKey,
     ImportUnencrypted,
@@ -12,6 +15,7 @@ from enclave_signer.protocol.messages import (
     KeyType,
     PrivateKey,
     ProvePossession,
+    PublicKey,
     Request,
     SealedKey,
     Sign,
@@ -19,21 +23,48 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from host_backend.enclave.connection import EnclaveConnection, connect
-from host_backend.errors import EnclaveRefused, HostError
+from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an enclave is, and what its sealer shall use."""
+
+    host: str
+    port: int
+    credentials: Credentials
+
+
 class EnclaveClient:
-    """An initialized connection. Every call raises `EnclaveRefused` or `EnclaveUnavailable`."""
+    """An initialized connection, and the keys that are open on it.
+
+    Every call raises `EnclaveRefused` or `EnclaveUnavailable`. Calls on a key name it by its hash: its handle stays in
+    here, so that none can be sent on another connection.
+    """
 
     def __init__(self, connection: EnclaveConnection) -> None:
         self._connection = connection
+        self._handles: dict[str, int] = {}
 
     @property
-    def broken(self) -> HostError | None:
-        """Why the connection has ended; None while it is good."""
-        return self._connection.broken
+    def alive(self) -> bool:
+        """Whether the connection is good."""
+        return self._connection.alive
+
+    def holds(self, pkh: str) -> bool:
+        """Whether a key is open here."""
+        return pkh in self._handles
+
+    def hold(self, pkh: str, handle: int) -> None:
+        """Note under which handle a key was opened."""
+        self._handles[pkh] = handle
+
+    def be_patient(self, sealer_s: float) -> None:
+        """Give the calls that are made from now on, and may ask the enclave's sealer, this many seconds."""
+        self._connection.sealer_s = sealer_s
 
     def close(self) -> None:
         """End the connection."""
@@ -51,13 +82,23 @@ class EnclaveClient:
         """Have a key made and sealed, and keep it open."""
         return await self._ask(GenerateAndImport(key_type), SealedKey)
 
-    async def sign(self, handle: int, message: bytes, version: SigningVersion) -> Signature:
+    async def sign(self, pkh: str, message: bytes, version: SigningVersion) -> Signature:
         """Sign with an open key."""
-        return await self._ask(Sign(handle, message, version), Signature)
+        return await self._ask(Sign(self._handle(pkh), message, version), Signature)
 
-    async def prove_possession(self, handle: int) -> Signature:
+    async def prove_possession(self, pkh: str) -> Signature:
         """Prove possession of an open BLS key."""
-        return await self._ask(ProvePossession(handle), Signature)
+        return await self._ask(ProvePossession(self._handle(pkh)), Signature)
+
+    async def public_key(self, pkh: str) -> PublicKey:
+        """Ask for the public key of an open key."""
+        return await self._ask(GetPublicKey(self._handle(pkh)), PublicKey)
+
+    def _handle(self, pkh: str) -> int:
+        handle = self._handles.get(pkh)
+        if handle is None:
+            raise EnclaveUnavailable(f"{pkh} is not open on the connection to the enclave: retry later")
+        return handle
 
     async def _ask(self, request: Request, expected: type[T]) -> T:
         result = await self._connection.ask(request)
@@ -66,16 +107,22 @@ class EnclaveClient:
         return result
 
 
-async def open_client(host: str, port: int, credentials: Credentials) -> EnclaveClient:
-    """Return an initialized client.
+async def open_client(
+    enclave: Endpoint,
+    *,
+    limits: LinkLimits = DEFAULT_LIMITS,
+    patience_s: float | None = None,
+    on_end: Callable[[HostError], None] | None = None,
+) -> EnclaveClient:
+    """Return an initialized client; see `connect`.
 
     Raises:
         EnclaveUnavailable: The enclave cannot be reached.
         EnclaveRefused: It does not accept the credentials.
     """
-    connection = await connect(host, port)
+    connection = await connect(enclave.host, enclave.port, limits=limits, patience_s=patience_s, on_end=on_end)
     try:
-        await connection.ask(Initialize(credentials))
+        await connection.ask(Initialize(enclave.credentials))
     except BaseException:
         connection.close()
         raise

@@ -5,8 +5,8 @@
 """
 
 import asyncio
-import logging
 import socket
+from collections.abc import Callable
 from typing import cast
 
 from enclave_signer.protocol.messages import (
@@ -19,18 +19,16 @@ from enclave_signer.protocol.messages import (
     Result,
 )
 from host_backend.enclave.replies import ReplyLine
+from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.errors import EnclaveUnavailable, HostError, reason_of
 
-logger = logging.getLogger(__name__)
-
-#: Seconds for the connection to be made.
-CONNECT_S = 5.0
-#: Seconds of silence after which the kernel asks whether the enclave still lives.
-KEEP_ALIVE_IDLE_S = 60
-#: Seconds for a signature: a thousand times what one takes.
-SIGN_S = 10.0
-#: Seconds for a call that may ask the enclave's sealer, which may ask a cloud that retries.
-SEALER_S = 60.0
+#: Seconds of silence after which the kernel asks whether the enclave still lives, and between two such questions.
+KEEP_ALIVE_IDLE_S = 10
+KEEP_ALIVE_INTERVAL_S = 5
+#: Questions without an answer after which it takes the connection for dead.
+KEEP_ALIVE_COUNT = 3
+#: Seconds for the enclave's machine to take what was sent: a slow sealer is no reason for it not to.
+UNACKNOWLEDGED_S = 10
 
 _ASKS_SEALER = (Initialize, Import, ImportUnencrypted, Generate, GenerateAndImport)
 
@@ -55,14 +53,21 @@ class _Caller:
 class EnclaveConnection(asyncio.Protocol):
     """A stream to the enclave. Use `connect`; all methods belong to the event loop's thread."""
 
-    def __init__(self, sign_s: float = SIGN_S, sealer_s: float = SEALER_S) -> None:
+    def __init__(self, sign_s: float, sealer_s: float, on_end: Callable[[HostError], None] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._sign_s = sign_s
-        self._sealer_s = sealer_s
+        #: Seconds for the calls that are made from now on and may ask the enclave's sealer.
+        self.sealer_s = sealer_s
+        self._on_end = on_end
         self._line = ReplyLine()
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is good."""
+        return not self._line.ended
 
     @property
     def broken(self) -> HostError | None:
@@ -77,7 +82,7 @@ class EnclaveConnection(asyncio.Protocol):
             EnclaveUnavailable: The connection ended before the answer came.
         """
         future: asyncio.Future[Result] = self._loop.create_future()
-        limit_s = self._sealer_s if isinstance(request, _ASKS_SEALER) else self._sign_s
+        limit_s = self.sealer_s if isinstance(request, _ASKS_SEALER) else self._sign_s
         frame = self._line.add(request, _Caller(future), limit_s, self._loop.time())
         if not self._unsent:
             self._loop.call_soon(self._send)
@@ -87,7 +92,7 @@ class EnclaveConnection(asyncio.Protocol):
     def _send(self) -> None:
         """Write every call that was made in this pass of the event loop, at once."""
         frames, self._unsent = self._unsent, []
-        if self._transport is None or self._line.broken is not None:
+        if self._transport is None or self._line.ended:
             return
         self._transport.write(b"".join(frames))
         self._arm_timer()
@@ -115,6 +120,10 @@ class EnclaveConnection(asyncio.Protocol):
         self._end(EnclaveUnavailable("the connection to the enclave was closed"))
 
     def _end(self, reason: HostError) -> None:
+        # First of all: whoever is told that its call failed must not find this connection when it asks again.
+        if self._on_end is not None:
+            on_end, self._on_end = self._on_end, None
+            on_end(reason)
         self._line.end(reason)
         if self._timer is not None:
             self._timer.cancel()
@@ -130,6 +139,9 @@ class EnclaveConnection(asyncio.Protocol):
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_ALIVE_INTERVAL_S)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEP_ALIVE_COUNT)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_S * 1000)
 
     def data_received(self, data: bytes) -> None:
         """Take what came; called by asyncio."""
@@ -146,24 +158,36 @@ class EnclaveConnection(asyncio.Protocol):
         self._end(EnclaveUnavailable(f"the connection to the enclave was lost{detail}"))
 
 
-async def connect(host: str, port: int, *, sign_s: float = SIGN_S, sealer_s: float = SEALER_S) -> EnclaveConnection:
-    """Return a new connection to the enclave.
+async def connect(
+    host: str,
+    port: int,
+    *,
+    limits: LinkLimits = DEFAULT_LIMITS,
+    patience_s: float | None = None,
+    on_end: Callable[[HostError], None] | None = None,
+) -> EnclaveConnection:
+    """Return a new connection to the enclave; its name is resolved anew.
 
     Args:
         host: The enclave's address.
         port: The enclave's port.
-        sign_s: Seconds for a signature.
-        sealer_s: Seconds for a call that may ask the enclave's sealer.
+        limits: For connecting, for signatures, and for calls that may ask the enclave's sealer.
+        patience_s: Takes the place of `limits.sealer_s`, and of a longer `limits.connect_s`.
+        on_end: Told once, when the connection has ended, and why; before any caller is.
 
     Raises:
         EnclaveUnavailable: It cannot be reached.
     """
+    sealer_s = limits.sealer_s if patience_s is None else patience_s
+    connect_s = min(limits.connect_s, sealer_s)
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(CONNECT_S):
-            _, connection = await loop.create_connection(lambda: EnclaveConnection(sign_s, sealer_s), host, port)
+        async with asyncio.timeout(connect_s):
+            _, connection = await loop.create_connection(
+                lambda: EnclaveConnection(limits.sign_s, sealer_s, on_end), host, port
+            )
     except TimeoutError:
-        raise EnclaveUnavailable(f"the enclave at {host}:{port} did not answer within {CONNECT_S:g} s") from None
+        raise EnclaveUnavailable(f"the enclave at {host}:{port} did not answer within {connect_s:g} s") from None
     except OSError as error:
         raise EnclaveUnavailable(f"the enclave at {host}:{port} cannot be reached: {reason_of(error)}") from error
     return connection

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from enclave_signer.protocol import codec
-from enclave_signer.protocol.errors import ProtocolError, WireError
+from enclave_signer.protocol.errors import GUARD_REFUSED, ProtocolError, WireError
 from enclave_signer.protocol.framing import FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Request, Result
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, WatermarkRejected
 
 
 class Waiter(Protocol):
@@ -48,6 +48,11 @@ class ReplyLine:
     def __len__(self) -> int:
         """Return how many calls are in flight."""
         return len(self._calls)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the line has ended."""
+        return self._broken is not None
 
     @property
     def broken(self) -> HostError | None:
@@ -105,7 +110,7 @@ class ReplyLine:
             result = codec.decode_reply(call.request, frame)
         except WireError as error:
             self._calls.popleft()
-            call.waiter.failed(EnclaveRefused(f"the enclave refused: {error}"))
+            call.waiter.failed(_refusal(error))
             return
         self._calls.popleft()
         call.waiter.answered(result)
@@ -126,3 +131,10 @@ class ReplyLine:
         self._broken = reason
         while self._calls:
             self._calls.popleft().waiter.failed(reason)
+
+
+def _refusal(error: WireError) -> HostError:
+    """Return the enclave's no; its guard's is told apart, as nobody may ask for that level again."""
+    if error.message.startswith(GUARD_REFUSED):
+        return WatermarkRejected(f"watermark validation failed in the enclave: {error}")
+    return EnclaveRefused(f"the enclave refused: {error}")

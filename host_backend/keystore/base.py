@@ -37,6 +37,14 @@ class KeyStore(Protocol):
         """
         ...
 
+    async def revision(self) -> str:
+        """Return a text that is another one after every change, by whomever; cheap enough to ask for every second.
+
+        Raises:
+            StoreUnavailable: The store did not answer.
+        """
+        ...
+
     async def add(self, key: StoredKey) -> bool:
         """Store a key durably.
 

@@ -47,9 +47,23 @@ class FileKeyStore:
         """Read every key; see `KeyStore.load`."""
         return await asyncio.to_thread(self._load)
 
+    async def revision(self) -> str:
+        """Return what changes with the file; see `KeyStore.revision`."""
+        return await asyncio.to_thread(self._revision)
+
     async def add(self, key: StoredKey) -> bool:
         """Store a key durably; see `KeyStore.add`."""
         return await asyncio.to_thread(self._add, key)
+
+    def _revision(self) -> str:
+        try:
+            file = self._path.stat()
+        except FileNotFoundError:
+            return "absent"
+        except OSError as error:
+            raise StoreUnavailable(f"key file {self._path} cannot be read: {error}") from error
+        # It is replaced whole: a new one has a number of its own, whatever the clock says.
+        return f"{file.st_dev}:{file.st_ino}:{file.st_size}:{file.st_mtime_ns}:{file.st_ctime_ns}"
 
     def _load(self) -> tuple[StoredKey, ...]:
         try:

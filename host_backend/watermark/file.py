@@ -29,10 +29,12 @@ from host_backend.watermark.signatory_files import SignatoryFolder, merged
 from host_backend.watermark.sqlite_marks import (
     STORE_NAME,
     Connect,
+    close_marks,
     connect_existing,
     create,
     exclusively,
     export_marks,
+    footprint,
     forget_digest,
     open_marks,
     raise_mark,
@@ -71,7 +73,8 @@ class FileWatermarkStore:
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
         self._signatory = SignatoryFolder(path.parent)
         self.problem: str | None = None
-        # Only the thread touches these two.
+        # Only the thread touches these.
+        self._footprint: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._connection: sqlite3.Connection | None = None
         self._marks: dict[MarkKey, Mark] = {}
 
@@ -152,6 +155,7 @@ class FileWatermarkStore:
             # Signatory is kept out first, so that it can mark nothing between the reading and the watching.
             self._signatory.begin()
             self._take_over(connection)
+            self._footprint = footprint(self._path)
             self._signatory.check()
         except BaseException:
             self._close()
@@ -185,6 +189,10 @@ class FileWatermarkStore:
         except (HostError, sqlite3.Error) as error:
             text = "marks are not handed back to Signatory's files, so it must not start: %s"
             logger.error(text, error)  # noqa: TRY400 -- known, and said in words
+            # Whatever became of the store, what was answered for is to be found by the next one.
+            with suppress(HostError):
+                self._signatory.check()
+                self._signatory.save(self._marks)
 
     def _serve(self) -> None:
         while True:
@@ -207,10 +215,11 @@ class FileWatermarkStore:
             if self._connection is None:
                 self._connection = self._open()
                 self._signatory.begin()
+            else:
+                self._require_untouched()
             outcomes, advanced = self._judge(batch)
             if advanced:
-                write_marks(self._connection, advanced)
-                self._marks.update(advanced)
+                self._write(self._connection, advanced)
         except Exception as error:
             # Whatever it was, callers get an answer and the thread lives on.
             logger.exception("watermark store %s failed; %d requests are not signed", self._path, len(batch))
@@ -219,6 +228,24 @@ class FileWatermarkStore:
             return [self._unavailable(error) for _ in batch]
         self.problem = None
         return outcomes
+
+    def _write(self, connection: sqlite3.Connection, advanced: dict[MarkKey, Mark]) -> None:
+        write_marks(connection, advanced)
+        before, self._footprint = self._footprint, footprint(self._path)
+        # A file that has no name any more takes writes, and forgets them.
+        if before is None or self._footprint is None or before[0] != self._footprint[0]:
+            raise self._changed()
+        self._marks.update(advanced)
+
+    def _require_untouched(self) -> None:
+        if footprint(self._path) != self._footprint:
+            raise self._changed()
+
+    def _changed(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"watermark store {self._path}, or its -wal, was changed, replaced or removed by another program despite "
+            "the lock: find that program and stop it; nothing was signed"
+        )
 
     def _judge(self, batch: Sequence[_Request]) -> tuple[Sequence[Verdict | HostError], dict[MarkKey, Mark]]:
         outcomes: list[Verdict | HostError] = []
@@ -246,16 +273,14 @@ class FileWatermarkStore:
                     "stop the host and `enclave-host watermark raise` every mark above what was signed"
                 )
         self._marks = marks
+        self._footprint = footprint(self._path)
         return connection
 
     def _close(self) -> None:
         """Close the file, which also brings its log into it; what was answered for is durable either way."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
-            if self._signatory.left_behind:
-                with suppress(StoreUnavailable):
-                    self._signatory.note_closed()
+            close_marks(connection, self._signatory)
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         text = str(error) if isinstance(error, HostError) else f"watermark store {self._path}: {error}"

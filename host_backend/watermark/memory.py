@@ -1,5 +1,7 @@
 """Marks in memory, forgotten at the end: for tests and trial runs, never for a key that bakes."""
 
+from collections.abc import Mapping
+
 from host_backend.errors import StoreUnavailable
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, judge
 
@@ -9,11 +11,14 @@ class MemoryWatermarkStore:
 
     Args:
         max_level_jump: Levels by which one request may pass the stored mark.
+        marks: What to begin with.
     """
 
-    def __init__(self, max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP) -> None:
+    def __init__(
+        self, max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP, marks: Mapping[MarkKey, Mark] | None = None
+    ) -> None:
         self._max_level_jump = max_level_jump
-        self._marks: dict[MarkKey, Mark] = {}
+        self._marks = dict(marks or {})
         self._closed = False
         #: A store in memory has none.
         self.problem: str | None = None

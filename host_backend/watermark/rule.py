@@ -1,34 +1,35 @@
-"""The watermark law. Every store judges by this one function.
+"""The watermark law as stores apply it: whose mark it is, and the words of a refusal. Every store judges by `judge`.
 
-- A mark is the level, round and digest of the last message allowed for one key, one chain and one right: `block`,
-  `preattestation` or `attestation` (with or without DAL: one right). Chains, keys and rights do not affect each other.
-- Level and round are integers from 0 to 2^31 - 1, compared as integers, level first; outside that range is refused.
-- Nothing stored: advance.
-- Higher level, or same level and higher round: advance. At most `max_level_jump` levels at once, so that one wrong
-  request cannot burn a key for ever.
-- Same level, round and digest as stored: repeat. The same bytes give the same signature, so that is safe.
-- A stored mark without digest has no repeat: what was signed there is not known.
-- Everything else is refused. Marks never move back.
-- The same digest means the same message, hence the same level and round; a request that says otherwise is refused.
+The law itself is `enclave_signer.tezos.marks`: the enclave's guard goes by the same one.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from enclave_signer.tezos.consensus import Right
+from enclave_signer.tezos.errors import MarkRefused, MarkTooFar
+from enclave_signer.tezos.marks import (
+    DEFAULT_MAX_LEVEL_JUMP,
+    MAX_LEVEL,
+    MAX_ROUND,
+    Mark,
+    Verdict,
+    in_range,
+    is_above,
+    judge_mark,
+)
 from host_backend.errors import WatermarkRejected
 
-#: Largest level and round: both are signed 32-bit integers on the chain.
-MAX_LEVEL = MAX_ROUND = 2**31 - 1
-#: Levels by which one request may pass the stored mark: about a year of blocks, so longer than a baker is away.
-DEFAULT_MAX_LEVEL_JUMP = 5_000_000
-
-
-class Verdict(StrEnum):
-    """What a store says to a request that may be signed."""
-
-    ADVANCE = "advance"
-    REPEAT = "repeat"
+__all__ = [
+    "DEFAULT_MAX_LEVEL_JUMP",
+    "MAX_LEVEL",
+    "MAX_ROUND",
+    "Mark",
+    "MarkKey",
+    "Verdict",
+    "in_range",
+    "is_above",
+    "judge",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +44,8 @@ class MarkKey:
         return f"{self.right} of {self.pkh} on {self.chain_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A level, a round, and the BLAKE2b-256 of the message there; None when that is not known."""
-
-    level: int
-    round: int
-    digest: bytes | None
-
-    def __str__(self) -> str:
-        return f"level {self.level} round {self.round}"
-
-
-def is_above(mark: Mark, other: Mark) -> bool:
-    """Tell whether a mark has a higher level, or the same level and a higher round."""
-    return (mark.level, mark.round) > (other.level, other.round)
-
-
-def in_range(mark: Mark) -> bool:
-    """Tell whether level and round can occur on a chain."""
-    return 0 <= mark.level <= MAX_LEVEL and 0 <= mark.round <= MAX_ROUND
-
-
 def judge(key: MarkKey, stored: Mark | None, asked: Mark, max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP) -> Verdict:
-    """Judge one request by the law above.
+    """Judge one request by the law.
 
     Args:
         key: Whose mark it is; only named in refusals.
@@ -80,35 +59,11 @@ def judge(key: MarkKey, stored: Mark | None, asked: Mark, max_level_jump: int = 
     Raises:
         WatermarkRejected: Never sign this message.
     """
-    if not in_range(asked):
-        raise _refusal(key, stored, asked, f"levels and rounds go from 0 to {MAX_LEVEL}")
-    if stored is None:
-        return Verdict.ADVANCE
-    above = is_above(asked, stored)
-    if asked.digest is not None and asked.digest == stored.digest:
-        if above or is_above(stored, asked):
-            raise _refusal(key, stored, asked, "one message cannot have two levels or rounds")
-        return Verdict.REPEAT
-    if not above:
-        raise _refusal(key, stored, asked, _why_not_above(stored, asked))
-    if asked.level - stored.level > max_level_jump:
-        reason = (
-            f"more than {max_level_jump} levels ahead; if the level is right, stop the host and use "
-            "`enclave-host watermark raise`"
-        )
-        raise _refusal(key, stored, asked, reason)
-    return Verdict.ADVANCE
-
-
-def _why_not_above(stored: Mark, asked: Mark) -> str:
-    if is_above(stored, asked):
-        return "a higher level or round may have been signed already"
-    if stored.digest is None:
-        return "which message was signed there is not known"
-    return "another message was allowed there"
-
-
-def _refusal(key: MarkKey, stored: Mark | None, asked: Mark, reason: str) -> WatermarkRejected:
-    return WatermarkRejected(
-        f"watermark validation failed: {key}: asked {asked}, stored {stored or 'nothing'}: {reason}"
-    )
+    try:
+        return judge_mark(stored, asked, max_level_jump)
+    except MarkRefused as refused:
+        advice = "; if the level is right, stop the host and use `enclave-host watermark raise`"
+        raise WatermarkRejected(
+            f"watermark validation failed: {key}: asked {asked}, stored {stored or 'nothing'}: {refused}"
+            f"{advice if isinstance(refused, MarkTooFar) else ''}"
+        ) from None

@@ -51,15 +51,20 @@ _ORDERS = {0: Right.BLOCK, 1: Right.PREATTESTATION}
 Marks = Mapping[MarkKey, Mark]
 
 
-def read_signatory_marks(base_dir: Path) -> dict[MarkKey, Mark]:
+def read_signatory_marks(base_dir: Path, *, present: bool = True) -> dict[MarkKey, Mark]:
     """Return the highest mark of each right in Signatory's files; none when there are none.
+
+    Args:
+        base_dir: Where its folders are.
+        present: Whether to read the present layout as well as the older ones.
 
     Raises:
         ConfigError: A file is not what Signatory writes; the text names it. Nothing may be signed without its marks.
         StoreUnavailable: A file cannot be read.
     """
     highest: dict[MarkKey, Mark] = {}
-    for name, parse in ((FOLDER, _parse_v2), (_FOLDER_V1, _parse_v1), (_FOLDER_V0, _parse_v0)):
+    layouts = ((FOLDER, _parse_v2), (_FOLDER_V1, _parse_v1), (_FOLDER_V0, _parse_v0))
+    for name, parse in layouts if present else layouts[1:]:
         for file in _files(base_dir / name):
             for key, mark in parse(_Entry(file, "", _load(file)), _chain_id(file)):
                 highest[key] = merged(highest.get(key), mark)
@@ -241,6 +246,8 @@ _Seen = tuple[int, frozenset[tuple[str, int, int, int]]]
 #: What the file says while a host has the keys, and after one closed its store whole without handing them back.
 _OPEN = b'"enclave-host has these keys: stop it before Signatory starts"\n'
 _CLOSED = b'"enclave-host had these keys and did not hand them back: start it, or enclave-host watermark export"\n'
+#: What it says once a host kept its marks in memory.
+_FORGOTTEN = b'"enclave-host had these keys with watermark.driver mem: nobody knows what was signed since"\n'
 
 
 class SignatoryFolder:
@@ -269,8 +276,16 @@ class SignatoryFolder:
     @property
     def closed_whole(self) -> bool:
         """Whether the host that left the file there had closed its store by itself, log and all."""
+        return self._says(_CLOSED)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether a host kept its marks in memory since: all marks in this folder may be too low."""
+        return self._says(_FORGOTTEN)
+
+    def _says(self, text: bytes) -> bool:
         try:
-            return self._file.read_bytes() == _CLOSED
+            return self._file.read_bytes() == text
         except OSError:
             return False
 
@@ -281,6 +296,14 @@ class SignatoryFolder:
             StoreUnavailable: The file cannot be written.
         """
         self._write(_OPEN)
+
+    def note_forgotten(self) -> None:
+        """Note that marks are in memory from now on, durably; Signatory is kept out for good.
+
+        Raises:
+            StoreUnavailable: The file cannot be written.
+        """
+        self._write(_FORGOTTEN)
 
     def note_closed(self) -> None:
         """Note that the store was closed whole, while Signatory is still kept out; what others changed stays noticed.
@@ -334,6 +357,18 @@ class SignatoryFolder:
         """
         write_signatory_marks(self._base_dir, marks)
         self.withdraw()
+
+    def save(self, marks: Marks) -> None:
+        """Write the marks, higher ones of Signatory's aside, and go on keeping it out.
+
+        Raises:
+            ConfigError: Its files cannot be read any more.
+            StoreUnavailable: Not done.
+        """
+        highest = self.read()
+        for key, mark in marks.items():
+            highest[key] = merged(highest.get(key), mark)
+        write_signatory_marks(self._base_dir, highest)
 
     def withdraw(self) -> None:
         """Let Signatory start again, on its files as they are.

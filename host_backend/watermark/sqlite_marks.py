@@ -14,7 +14,7 @@ Source: https://sqlite.org/wal.html and https://sqlite.org/pragma.html#pragma_sy
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from enclave_signer.tezos.consensus import Right
@@ -99,7 +99,7 @@ def read_marks(path: Path) -> dict[MarkKey, Mark]:
         ConfigError: There is no file, or it is not ours or not sound.
         StoreUnavailable: It could not be read.
     """
-    with _reporting(path):
+    with reporting(path):
         _require_file(path)
         with closing(_connect(path, "ro")) as connection:
             _require_ours(connection, path)
@@ -126,14 +126,16 @@ def raise_mark(path: Path, key: MarkKey, level: int, round_: int) -> None:
     with exclusively(path):
         whole = _is_whole(path, folder)
         connection, marks = open_marks(path)
-        with closing(connection):
+        try:
             stored = marks.get(key)
             if stored is not None and not is_above(mark, stored):
                 raise ConfigError(f"the mark for {key} is at {stored} and moves only up, so not to {mark}")
             write_marks(connection, {key: mark})
-        if folder.left_behind and whole:
-            # Closing the file removed its log.
-            folder.note_closed()
+        finally:
+            if whole:
+                close_marks(connection, folder)
+            else:
+                connection.close()
 
 
 def export_marks(path: Path) -> None:
@@ -148,26 +150,47 @@ def export_marks(path: Path) -> None:
     """
     folder = SignatoryFolder(path.parent)
     with exclusively(path):
-        require_log(path, folder)
-        connection, marks = open_marks(path)
-        connection.close()
-        for key, mark in folder.read().items():
-            marks[key] = merged(marks.get(key), mark)
-        folder.hand_back(marks)
+        folder.hand_back(read_all(path, folder))
+
+
+def read_all(path: Path, folder: SignatoryFolder) -> dict[MarkKey, Mark]:
+    """Return the highest mark of each right, of the file and of Signatory's; call inside `exclusively`.
+
+    Raises:
+        HostError: As `export_marks` does.
+    """
+    require_log(path, folder)
+    connection, marks = open_marks(path)
+    close_marks(connection, folder)
+    for key, mark in folder.read().items():
+        marks[key] = merged(marks.get(key), mark)
+    return marks
 
 
 def require_log(path: Path, folder: SignatoryFolder) -> None:
     """Pass when nothing of the file can be missing; call before it is opened.
 
     Raises:
-        ConfigError: The last host did not end in order, and the log that it must have left is gone.
+        ConfigError: The last host did not end in order, and the log that it must have left is gone; or a host has kept
+            its marks in memory since.
     """
+    if folder.forgotten:
+        raise ConfigError(forgotten_text(folder))
     if not _is_whole(path, folder):
         raise ConfigError(
             f"{_log(path)} is missing, though the last host did not end in order: marks may be lost; put it back, or "
             "raise the marks of all keys above everything signed (`enclave-host watermark raise`) and then remove "
             f"{folder.in_use_file}"
         )
+
+
+def forgotten_text(folder: SignatoryFolder) -> str:
+    """Return what to do after marks were kept in memory."""
+    return (
+        "the last host had `watermark.driver: mem`, so what it signed is not known: make a store (`enclave-host "
+        f"watermark init`) where there is none, after removing {folder.in_use_file}, and raise the marks of all keys "
+        "above everything signed (`enclave-host watermark raise`)"
+    )
 
 
 def _is_whole(path: Path, folder: SignatoryFolder) -> bool:
@@ -189,7 +212,7 @@ def exclusively(path: Path) -> Iterator[None]:
     """
     if not path.parent.is_dir():
         raise ConfigError(f"{path.parent} is not a folder: make it, or correct base_dir")
-    with _reporting(path), locked(path.with_suffix(".lock")):
+    with reporting(path), locked(path.with_suffix(".lock")):
         yield
 
 
@@ -212,6 +235,46 @@ def open_marks(path: Path, connect: Connect = connect_existing) -> tuple[sqlite3
     except BaseException:
         connection.close()
         raise
+
+
+def close_marks(connection: sqlite3.Connection, folder: SignatoryFolder) -> None:
+    """Close the file, which brings its log into it and removes the log.
+
+    A crash in the midst must not look like a lost log: once the log is empty that is noted, while Signatory is kept out.
+    """
+    try:
+        with suppress(sqlite3.Error, StoreUnavailable):
+            if folder.left_behind and not _pragma(connection, "wal_checkpoint(TRUNCATE)"):
+                folder.note_closed()
+    finally:
+        connection.close()
+        if folder.left_behind and not folder.closed_whole:
+            with suppress(StoreUnavailable):
+                folder.note_closed()
+
+
+def footprint(path: Path) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return which file and which log are there, and how they look; None when either is missing."""
+    try:
+        stats = [file.stat() for file in (path, _log(path))]
+    except FileNotFoundError:
+        return None
+    identity = tuple(number for stat in stats for number in (stat.st_dev, stat.st_ino))
+    look = tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns))
+    return identity, look
+
+
+def lower_mark(connection: sqlite3.Connection, key: MarkKey, mark: Mark) -> None:
+    """Move one mark anywhere, also down; durable when this returns. For `watermark reset` and nothing else.
+
+    Raises:
+        sqlite3.Error: Whether it is stored is not known; open the file anew.
+    """
+    where = (key.chain_id, key.pkh, key.right.value)
+    connection.execute(
+        'UPDATE marks SET (level, round, digest) = (?, ?, ?) WHERE (chain_id, pkh, "right") = (?, ?, ?)',
+        (mark.level, mark.round, mark.digest, *where),
+    )
 
 
 def write_marks(connection: sqlite3.Connection, marks: Mapping[MarkKey, Mark]) -> None:
@@ -303,7 +366,8 @@ def _pragma(connection: sqlite3.Connection, text: str) -> object:
 
 
 @contextmanager
-def _reporting(path: Path) -> Iterator[None]:
+def reporting(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite and of the disk into ours, which name the file."""
     try:
         yield
     except (sqlite3.OperationalError, OSError) as error:

@@ -135,7 +135,7 @@ class FakeSigner(Signer):
         del pkh, message, version, caller
         return Signature(KeyType.ED25519, b"\1\2\3" + bytes(61))
 
-    def public_key(self, pkh: str) -> PublicKey:
+    async def public_key(self, pkh: str) -> PublicKey:
         del pkh
         return PublicKey(KeyType.ED25519, b"\1\2\3" + bytes(29))
 

@@ -180,9 +180,9 @@ def test_decisions_are_listed_and_complete() -> None:
     index = (DECISIONS / "README.md").read_text()
     assert len({page.name[:4] for page in pages}) == len(pages)
     for page in pages:
-        number = int(page.name[:4])
-        title = page.read_text().partition("\n")[0]
-        assert f"| [{page.name[:4]}]({page.name}) | {title.removeprefix(f'# {number:04} ')} |" in index
+        number, title = page.name[:4], page.read_text().partition("\n")[0]
+        assert title.startswith(f"# {number} ")
+        assert f"| [{number}]({page.name}) | {title.removeprefix(f'# {number} ')} |" in index
         for heading in ("Context", "Options", "Decision", "Consequences"):
             assert f"\n## {heading}\n" in page.read_text(), page
     assert index.count("\n| [") == len(pages)

@@ -31,7 +31,7 @@ PROVIDERS = {
     "enclave_signer.sealing.local": {"enclave_signer.__main__"},
     "host_backend.keystore.file": {"host_backend.app"},
     "host_backend.watermark.file": {"host_backend.app"},
-    "host_backend.watermark.memory": set[str](),
+    "host_backend.watermark.memory": {"host_backend.app"},
     "host_backend.api.routes": {"host_backend.app"},
     "host_backend.policy_hook": {"host_backend.app"},
 }

@@ -111,7 +111,7 @@ def test_limits_are_those_of_the_code() -> None:
     assert table["keys per connection"].startswith(f"{DEFAULT_LIMITS.max_handles:_};".replace("_", " "))
     open_keys = f"{DEFAULT_LIMITS.max_open_keys:_};".replace("_", " ")
     assert table["keys of all connections together"].startswith(open_keys)
-    assert table["calls of one connection before the others have their turn"] == str(DEFAULT_LIMITS.frames_per_turn)
+    assert table["calls of one connection before the others have their turn"] == str(DEFAULT_LIMITS.max_in_flight)
     assert f"{MAX_FRAME_BYTES:_} bytes".replace("_", " ") in PAGE.read_text()
 
 

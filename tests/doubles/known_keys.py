@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cbor2
+
 from enclave_signer.protocol.messages import KeyType
+from enclave_signer.tezos import parse_secret_key
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 SIGNATORY: dict[str, Any] = json.loads((VECTORS / "signatory-vectors.json").read_text())
@@ -28,6 +31,12 @@ class KnownKey:
     public_key: str
     public_key_bytes: bytes
     pkh: str
+
+    @property
+    def clear_blob(self) -> bytes:
+        """The blob of an enclave that seals nothing: the key in clear."""
+        private_key = parse_secret_key(self.secret)
+        return cbor2.dumps({private_key.key_type.value: private_key.data})
 
 
 KEYS: dict[str, KnownKey] = {

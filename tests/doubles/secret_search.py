@@ -3,6 +3,7 @@
 import base64
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,7 +61,12 @@ def files_under(folder: Path) -> dict[str, bytes]:
 
 def seen_from_outside(pid: int) -> dict[str, bytes]:
     """Return what others on the machine can see of a process: its command line and, with its rights, its environment."""
-    return {f"/proc/{pid}/{name}": Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ", "comm")}
+    seen: dict[str, bytes] = {}
+    for name in ("cmdline", "environ", "comm"):
+        # The daemon's environment is closed to all but root.
+        with suppress(PermissionError):
+            seen[f"/proc/{pid}/{name}"] = Path(f"/proc/{pid}/{name}").read_bytes()
+    return seen
 
 
 def descendants(pid: int) -> list[int]:

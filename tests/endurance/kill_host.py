@@ -1,6 +1,7 @@
 """Kills the host between mark and signature, again and again: `python -m tests.endurance.kill_host N`.
 
-Clients sign ascending levels; at a random moment the host is killed with SIGKILL: while the enclave is being asked, while
+Sixteen clients sign ascending levels at once; at a random moment the host is killed with SIGKILL: while the enclave is
+being asked, while
 its signature is on the way back, or at any other moment. Then the host is started again on the same folder, and for every
 level of that run another message is asked for, and for the last one the same message again.
 
@@ -20,13 +21,15 @@ from pathlib import Path
 
 from tests.doubles.enclave_proxy import EnclaveProxy, Hold, enclave_proxy
 from tests.doubles.host_process import BAKER, Host, import_keys, write_config
-from tests.doubles.known_keys import FOUR, KnownKey, attestation, block, preattestation
+from tests.doubles.known_keys import CHAIN, FOUR, KnownKey, attestation, block, preattestation
 from tests.doubles.processes import PATIENCE_S, running_local_enclave
 
 SEED = 20260417
 #: Messages to let through before something is held back, or before the kill, at most.
 LONGEST_RUN_MESSAGES = 60
-TZ1, TZ2, TZ3, TZ4 = FOUR
+#: Clients at once: each of the four keys with every right, and with one of them on another chain.
+CLIENTS = 16
+_OTHER_CHAIN = CHAIN + 1
 _HOLDS = (Hold.REQUESTS, Hold.REPLIES, Hold.NOTHING)
 
 
@@ -57,17 +60,18 @@ class Counts:
 
 @dataclass
 class Series:
-    """One key's messages of one right, level after level; at most one request is under way."""
+    """One client: one key's messages of one right on one chain, level after level; at most one request is under way."""
 
     number: int
     key: KnownKey
     make: Callable[..., bytes]
+    chain: int = CHAIN
     level: int = 0
     sent: dict[int, bytes] = field(default_factory=dict)
     signed: dict[int, str] = field(default_factory=dict)
 
     def message(self, level: int, variant: int) -> bytes:
-        return self.make(level, payload=bytes([self.number, variant]) + bytes(30))
+        return self.make(level, payload=bytes([self.number, variant]) + bytes(30), chain=self.chain)
 
     def sign_until_killed(self, host: Host) -> None:
         self.sent.clear()
@@ -83,17 +87,10 @@ class Series:
 
 
 def all_series() -> list[Series]:
-    kinds = [
-        (TZ1, attestation),
-        (TZ1, block),
-        (TZ2, attestation),
-        (TZ2, preattestation),
-        (TZ3, block),
-        (TZ4, attestation),
-        (TZ4, preattestation),
-        (TZ4, block),
-    ]
-    return [Series(number, key, make) for number, (key, make) in enumerate(kinds)]
+    kinds = [(make, CHAIN) for make in (attestation, preattestation, block)] + [(attestation, _OTHER_CHAIN)]
+    every = [(key, make, chain) for key in FOUR for make, chain in kinds]
+    assert len(every) == CLIENTS
+    return [Series(number, *series) for number, series in enumerate(every)]
 
 
 def load_and_kill(host: Host, proxy: EnclaveProxy, every: list[Series], hold: Hold, chance: random.Random) -> None:

@@ -118,11 +118,9 @@ def test_words_that_mean_nothing(config: Path, words: list[str]) -> None:
     assert not (config.parent / BASE_NAME).exists()
 
 
-@pytest.mark.parametrize("words", [["generate", "-v", VAULT], ["import", "--vault", VAULT, "-"], ["list"], ["serve"]])
+@pytest.mark.parametrize("words", [["generate", "-v", VAULT], ["import", "--vault", VAULT, "-"], ["list"]])
 def test_an_enclave_that_cannot_be_reached(tmp_path: Path, words: list[str]) -> None:
     config = write_config(tmp_path, 1)
-    if words[0] == "serve":
-        assert run_command("watermark", "init", "-c", config).code == 0
     before = files(tmp_path)
     outcome = run_command(*words, "-c", config, given=TZ1.secret)
     assert refused(outcome, 1) == "the enclave at 127.0.0.1:1 cannot be reached: Connection refused"

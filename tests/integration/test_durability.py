@@ -97,6 +97,9 @@ class OneKey:
     async def load(self) -> tuple[StoredKey, ...]:
         return (StoredKey(TZ1.pkh, codec.encode_private_key(parse_secret_key(TZ1.secret))),)
 
+    async def revision(self) -> str:
+        return "the only one"
+
     async def add(self, key: StoredKey) -> bool:
         raise AssertionError(f"{key.pkh} is not to be stored")
 

@@ -3,26 +3,27 @@
 import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 
 import cbor2
 import pytest
 import trio
-from trio.testing import MockClock
 
 from enclave_signer.config import Limits
-from enclave_signer.protocol.framing import encode_frame
+from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES, encode_frame
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
-from enclave_signer.sealing.base import Sealer, SealerProvider
-from enclave_signer.server import Server, listen
+from enclave_signer.sealing.base import Sealer
+from tests.doubles.daemon_in_trio import World, frame, receive
+from tests.doubles.daemon_in_trio import run as run_daemon
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
 LIMITS = Limits(initialize_s=30, frame_s=10, write_s=7)
-INITIALIZE = encode_frame(cbor2.dumps({"Initialize": {}}))
-GENERATE = encode_frame(cbor2.dumps({"GenerateAndImport": "Bls"}))
-SIGN = encode_frame(cbor2.dumps({"Sign": {"handle": 0, "message": b"m", "version": 2}}))
-OK = encode_frame(cbor2.dumps({"Ok": None}))
+run = partial(run_daemon, limits=LIMITS)
+GENERATE = frame({"GenerateAndImport": "Bls"})
+SIGN = frame({"Sign": {"handle": 0, "message": b"m", "version": 2}})
 
 
 class SlowSealer(PassthroughSealer):
@@ -42,49 +43,6 @@ class BrokenSealer(PassthroughSealer):
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         raise ZeroDivisionError("a bug")
-
-
-class World:
-    """A serving daemon, and the clients that a test opens."""
-
-    def __init__(self, server: Server, port: int, streams: AsyncExitStack) -> None:
-        self.server = server
-        self.port = port
-        self._streams = streams
-
-    async def connect(self, *, initialize: bool = True) -> trio.SocketStream:
-        stream = await self._streams.enter_async_context(await trio.open_tcp_stream("127.0.0.1", self.port))
-        if initialize:
-            await stream.send_all(INITIALIZE)
-            assert await receive(stream) == {"Ok": None}
-        return stream
-
-
-async def exactly(stream: trio.SocketStream, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = await stream.receive_some(size - len(data))
-        assert part, "the daemon closed the connection"
-        data += part
-    return data
-
-
-async def receive(stream: trio.SocketStream) -> object:
-    head = await exactly(stream, 4)
-    return cbor2.loads(await exactly(stream, int.from_bytes(head, "big")))
-
-
-def run(main: Callable[[World], Awaitable[None]], provider: SealerProvider | None = None) -> None:
-    async def serve() -> None:
-        listener = listen("127.0.0.1", 0)
-        server = Server(listener, provider or PassthroughSealer(), LIMITS)
-        async with trio.open_nursery() as nursery, AsyncExitStack() as streams:
-            nursery.start_soon(server.serve)
-            await main(World(server, listener.getsockname()[1], streams))
-            server.stop()
-
-    # The clock jumps only when nothing has moved for this long in real time: loopback is far faster.
-    trio.run(serve, clock=MockClock(autojump_threshold=0.2))
 
 
 def test_a_stranger_that_does_not_initialize_is_closed() -> None:
@@ -221,3 +179,69 @@ def test_a_flood_of_frames_does_not_go_ahead_of_another_client() -> None:
         assert taken < frames * refusal
 
     run(main)
+
+
+def test_an_idle_connection_is_closed_where_that_is_wanted() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        started = trio.current_time()
+        for _ in range(3):
+            await trio.sleep(80)
+            await stream.send_all(SIGN)
+            assert "invalid handle" in str(await receive(stream))
+        assert await stream.receive_some(1) == b""
+        assert trio.current_time() - started == pytest.approx(340, abs=1)
+
+    run(main, limits=replace(LIMITS, idle_s=100))
+
+
+def test_idle_time_does_not_lengthen_that_of_a_frame() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        started = trio.current_time()
+        await stream.send_all(SIGN[:9])
+        assert await stream.receive_some(1) == b""
+        assert trio.current_time() - started == pytest.approx(10, abs=1)
+
+    run(main, limits=replace(LIMITS, idle_s=100))
+
+
+def test_what_one_connection_may_have_under_way_can_be_set() -> None:
+    """With one call under way at once, openings of one connection do not overlap."""
+
+    async def main(world: World, seconds: float) -> None:
+        stream = await world.connect()
+        started = trio.current_time()
+        await stream.send_all(GENERATE * 3)
+        for _ in range(3):
+            assert "Ok" in str(await receive(stream))
+        assert trio.current_time() - started == pytest.approx(seconds)
+
+    run(partial(main, seconds=5), SlowSealer())
+    run(partial(main, seconds=15), SlowSealer(), limits=replace(LIMITS, max_in_flight=1))
+
+
+def test_a_small_buffer_still_takes_the_largest_frame() -> None:
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        await stream.send_all(GENERATE)
+        assert "Ok" in str(await receive(stream))
+        message = list(bytes(MAX_MESSAGE_BYTES))
+        await stream.send_all(frame({"Sign": {"handle": 0, "message": message, "version": 2}}) + SIGN)
+        for _ in range(2):
+            assert "Ok" in str(await receive(stream))
+
+    run(main, limits=replace(LIMITS, buffer_bytes=MAX_FRAME_BYTES + 4096))
+
+
+def test_keys_of_one_connection_and_of_all_are_limited() -> None:
+    async def main(world: World) -> None:
+        first, second = await world.connect(), await world.connect()
+        for stream, error in ((first, "this connection holds 2 keys"), (second, "this enclave holds 3 opened keys")):
+            replies: list[str] = []
+            while not replies or "Ok" in replies[-1]:
+                await stream.send_all(GENERATE)
+                replies.append(str(await receive(stream)))
+            assert error in replies[-1]
+
+    run(main, limits=replace(LIMITS, max_handles=2, max_open_keys=3))

@@ -21,8 +21,9 @@ from enclave_signer.protocol.messages import (
     Sign,
     Signature,
 )
-from host_backend.enclave.client import open_client
+from host_backend.enclave.client import Endpoint, open_client
 from host_backend.enclave.connection import EnclaveConnection, connect
+from host_backend.enclave.supervisor import LinkLimits
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
 from tests.doubles.scripted_enclave import ScriptedEnclave, scripted_enclave
 
@@ -49,7 +50,7 @@ def play(
 ) -> None:
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), scripted_enclave() as enclave:
-            connection = await connect("127.0.0.1", enclave.port, sign_s=sign_s, sealer_s=sealer_s)
+            connection = await connect("127.0.0.1", enclave.port, limits=LinkLimits(sign_s=sign_s, sealer_s=sealer_s))
             try:
                 await scenario(enclave, connection)
             finally:
@@ -271,7 +272,7 @@ def test_initialize(refused: bool) -> None:
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), scripted_enclave() as enclave:
-            opening = asyncio.create_task(open_client("127.0.0.1", enclave.port, credentials))
+            opening = asyncio.create_task(open_client(Endpoint("127.0.0.1", enclave.port, credentials)))
             assert await enclave.take(1) == [Initialize(credentials)]
             if refused:
                 await enclave.refuse("not with that key")
@@ -280,7 +281,7 @@ def test_initialize(refused: bool) -> None:
             else:
                 await enclave.answer(None)
                 client = await opening
-                assert client.broken is None
+                assert client.alive
                 client.close()
             await enclave.ended.wait()
 

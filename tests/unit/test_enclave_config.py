@@ -1,11 +1,13 @@
 """The daemon's flags and environment."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from enclave_signer.config import DEFAULT_PORT, is_loopback, parse_config
+from enclave_signer.config import DEFAULT_LIMITS, DEFAULT_PORT, is_loopback, parse_config
 from enclave_signer.errors import ConfigError
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 
 KEY = ["--sealing-key", "key"]
 
@@ -41,10 +43,33 @@ def test_the_local_sealer_needs_its_key_file() -> None:
         parse_config([], {})
 
 
-def test_limits_are_positive() -> None:
-    assert parse_config([*KEY, "--max-connections", "7"], {}).limits.max_connections == 7
-    with pytest.raises(ConfigError, match="--max-connections"):
-        parse_config([*KEY, "--max-connections", "0"], {})
+LEAST = {
+    "--max-connections": ("max_connections", 1),
+    "--max-in-flight": ("max_in_flight", 1),
+    "--max-buffer": ("buffer_bytes", MAX_FRAME_BYTES + 4096),
+    "--max-keys": ("max_handles", 1),
+    "--max-open-keys": ("max_open_keys", 1),
+    "--max-guarded": ("max_guarded", 1),
+    "--idle": ("idle_s", 0),
+    "--retain": ("retain_s", 0),
+}
+
+
+@pytest.mark.parametrize("flag", LEAST)
+def test_limits_can_be_set_and_have_a_least_value(flag: str) -> None:
+    name, least = LEAST[flag]
+    for value in (least, least + 7):
+        limits = parse_config([*KEY, flag, str(value)], {}).limits
+        assert limits == replace(DEFAULT_LIMITS, **{name: value})
+    with pytest.raises(ConfigError, match=f"^{flag} must be at least {least}$"):
+        parse_config([*KEY, flag, str(least - 1)], {})
+
+
+def test_without_flags_limits_are_the_defaults_and_the_guard_is_on() -> None:
+    config = parse_config(KEY, {})
+    assert config.limits == DEFAULT_LIMITS
+    assert config.guard
+    assert not parse_config([*KEY, "--no-guard"], {}).guard
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
-from enclave_signer.protocol.errors import WireError
+from enclave_signer.protocol.errors import GUARD_REFUSED, WireError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES, encode_frame
 from enclave_signer.protocol.messages import (
     GetPublicKey,
@@ -20,7 +20,7 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from host_backend.enclave.replies import ReplyLine
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, WatermarkRejected
 
 
 class Caller:
@@ -104,6 +104,15 @@ def test_a_refusal_fails_its_own_call_only() -> None:
     assert isinstance(second.told, EnclaveRefused)
     assert str(second.told) == "the enclave refused: signer error: invalid handle"
     assert line.broken is None
+
+
+def test_a_refusal_of_the_enclave_s_guard_is_a_refused_mark() -> None:
+    line, (first, second) = waiting(2)
+    line.feed(refusal(f"{GUARD_REFUSED}: another message was allowed there") + ok(signature(1)), 0.0)
+    assert isinstance(first.told, WatermarkRejected)
+    text = f"watermark validation failed in the enclave: {GUARD_REFUSED}: another message was allowed there"
+    assert str(first.told) == text
+    assert second.told == signature(1)
 
 
 GARBLED = [

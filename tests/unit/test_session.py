@@ -7,6 +7,7 @@ import trio
 
 from enclave_signer.curves import curve
 from enclave_signer.errors import KeyFault, SealingUnavailable, SessionStateError
+from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.protocol.messages import (
     Credentials,
@@ -25,7 +26,7 @@ from enclave_signer.protocol.messages import (
     Signature,
     SignWith,
 )
-from enclave_signer.sealing.base import Sealer
+from enclave_signer.sealing.base import Sealer, SealerProvider
 from enclave_signer.session import Computation, Opening, Outcome, Session
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
@@ -38,9 +39,17 @@ def done(session: Session, request: Request) -> object:
     return outcome.run() if isinstance(outcome, Computation) else outcome
 
 
+def session_of(open_keys: OpenKeys, provider: SealerProvider | None = None) -> Session:
+    return Session(provider or PassthroughSealer(), Keychain(3, open_keys), Guard(100, print))
+
+
+def many_keys(limit: int = 100) -> OpenKeys:
+    return OpenKeys(limit, 0, lambda: 0)
+
+
 @pytest.fixture
 def new() -> Session:
-    return Session(PassthroughSealer(), Keychain(3, OpenKeys(100)))
+    return session_of(many_keys())
 
 
 @pytest.fixture
@@ -81,7 +90,7 @@ def test_a_failed_initialize_may_be_repeated() -> None:
         async def open_sealer(self, credentials: Credentials) -> Sealer:
             raise SealingUnavailable("no answer")
 
-    session = Session(Failing(), Keychain(1, OpenKeys(1)))
+    session = session_of(many_keys(), Failing())
     for _ in range(2):
         with pytest.raises(SealingUnavailable):
             done(session, Initialize(Credentials()))
@@ -96,7 +105,7 @@ def test_handles_count_up_and_belong_to_the_session(ready: Session, key_type: Ke
     again = done(ready, Import(first.blob))
     assert again == ImportedKey(first.public_key, 1)
     assert done(ready, GetPublicKey(1)) == done(ready, GetPublicKeyFrom(first.blob)) == first.public_key
-    other = Session(PassthroughSealer(), Keychain(3, OpenKeys(100)))
+    other = session_of(many_keys())
     done(other, Initialize(Credentials()))
     with pytest.raises(KeyFault, match="invalid handle"):
         other.begin(GetPublicKey(0))
@@ -142,8 +151,8 @@ def test_openings_overlap_and_readers_wait(ready: Session) -> None:
 
 
 def test_all_sessions_together_are_limited_and_a_closed_one_gives_its_keys_back() -> None:
-    open_keys = OpenKeys(2)
-    first, second = (Session(PassthroughSealer(), Keychain(3, open_keys)) for _ in range(2))
+    open_keys = many_keys(2)
+    first, second = session_of(open_keys), session_of(open_keys)
     for session in (first, second):
         done(session, Initialize(Credentials()))
         done(session, GenerateAndImport(KeyType.ED25519))

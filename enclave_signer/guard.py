@@ -1,0 +1,103 @@
+"""What this process has already signed: the last word against a double signature, whoever asks.
+
+- One guard per process, in memory, for all sessions and for `SignWith`: per public key, chain and right, the highest
+  consensus message allowed, judged by the same law as the host's watermark (`enclave_signer.tezos.marks`).
+- The mark moves before the signature is made, in the order of the calls: of two messages for one right one is signed.
+- The same message again is allowed. A mark has no signing version: a BLS key may sign one message under both, and never
+  a second message under the other.
+- What begins like a consensus message and is not exactly one is refused: the guard does not guess.
+- Nothing is ever forgotten while the process lives. A full guard refuses what it has no room for. A key has room for
+  all its rights on a chain from its first message there on, so that one that attests can also make its block.
+- A restart forgets everything: then the host's watermark stands alone.
+"""
+
+from collections.abc import Callable
+from hashlib import blake2b
+
+from enclave_signer.errors import GuardRefused
+from enclave_signer.protocol.errors import GUARD_REFUSED
+from enclave_signer.protocol.messages import PublicKey
+from enclave_signer.tezos import (
+    CONSENSUS_MAGIC,
+    ConsensusMessage,
+    MalformedMessage,
+    Mark,
+    MarkRefused,
+    MarkTooFar,
+    Right,
+    Verdict,
+    judge_mark,
+    parse_consensus,
+    public_key_hash,
+)
+
+#: Bytes of the digest by which a repeated message is known.
+_DIGEST_BYTES = 32
+
+
+class Guard:
+    """Allows each key one message per right.
+
+    Args:
+        limit: Pairs of a key and a chain, each with the marks of all its rights.
+        on_refusal: Told the text of every refusal.
+    """
+
+    __slots__ = ("_limit", "_marks", "_on_refusal", "refused")
+
+    def __init__(self, limit: int, on_refusal: Callable[[str], None]) -> None:
+        self._limit = limit
+        self._on_refusal = on_refusal
+        self._marks: dict[tuple[PublicKey, str], dict[Right, Mark]] = {}
+        #: Messages refused since the process began.
+        self.refused = 0
+
+    def check(self, public_key: PublicKey, message: bytes) -> None:
+        """Return when a key may sign a message; nothing else may be signed for that right from then on.
+
+        Raises:
+            GuardRefused: Never sign this message with this key.
+        """
+        if not message or message[0] not in CONSENSUS_MAGIC:
+            return
+        try:
+            asked = parse_consensus(message)
+        except MalformedMessage as error:
+            raise self._refusal(
+                f"the message for {public_key_hash(public_key)} begins like a consensus message and is none: {error}"
+            ) from None
+        self._advance(public_key, asked, blake2b(message, digest_size=_DIGEST_BYTES).digest())
+
+    def _advance(self, public_key: PublicKey, asked: ConsensusMessage, digest: bytes) -> None:
+        place = public_key, asked.chain_id
+        marks = self._marks.get(place)
+        right = asked.kind.right
+        stored = None if marks is None else marks.get(right)
+        mark = Mark(asked.level, asked.round, digest)
+        try:
+            verdict = judge_mark(stored, mark)
+        except MarkRefused as refused:
+            advice = "; if the level is right, restart the enclave" if isinstance(refused, MarkTooFar) else ""
+            raise self._refusal(
+                f"{right} of {public_key_hash(public_key)} on {asked.chain_id}: asked {mark}, this enclave has signed "
+                f"{stored}: {refused}{advice}"
+            ) from None
+        if verdict is Verdict.REPEAT:
+            return
+        if marks is None:
+            marks = self._make_room(place)
+        marks[right] = mark
+
+    def _make_room(self, place: tuple[PublicKey, str]) -> dict[Right, Mark]:
+        if len(self._marks) >= self._limit:
+            raise self._refusal(
+                f"{public_key_hash(place[0])} has signed nothing on {place[1]} yet, and the guard is full with "
+                f"{self._limit} keys: find out who made so many, then restart the enclave"
+            )
+        return self._marks.setdefault(place, {})
+
+    def _refusal(self, reason: str) -> GuardRefused:
+        self.refused += 1
+        text = f"{GUARD_REFUSED}: {reason}"
+        self._on_refusal(text)
+        return GuardRefused(text)

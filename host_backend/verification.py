@@ -1,0 +1,87 @@
+"""Nothing that an enclave signed is believed: every signature and proof is checked against its key.
+
+- Before it is released; BLS signatures right after, where that was asked for, and while few enough are waiting.
+- One that is wrong ends the connection that it came from, is counted, and is logged as an error.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal
+
+from enclave_signer.curves import CurveError, curve
+from host_backend.enclave.client import EnclaveClient
+from host_backend.errors import EnclaveRefused
+from host_backend.keyring import VaultKey
+from host_backend.log import fields
+
+logger = logging.getLogger(__name__)
+
+#: Signatures that are verified in the background at once: 80 ms of work. Beyond that they are verified before release.
+BACKGROUND_LIMIT = 64
+
+#: When BLS signatures are verified: before they are released, or right after. The other curves always before.
+VerifyBls = Literal["inline", "background"]
+
+
+class Verification:
+    """Checks what one vault's enclave signed."""
+
+    def __init__(self, vault: str, verify_bls: VerifyBls) -> None:
+        self._vault = vault
+        self._in_background = verify_bls == "background"
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Signatures and proofs that were wrong.
+        self.failures = 0
+
+    async def pass_signature(self, client: EnclaveClient, key: VaultKey, verify: Callable[[], None]) -> None:
+        """Return when a signature may be released.
+
+        Args:
+            client: The connection that it came from.
+            key: The key that was asked for.
+            verify: Raises `CurveError` when the signature is wrong; may run in another thread.
+
+        Raises:
+            EnclaveRefused: It is wrong.
+        """
+        slow = curve(key.public_key.key_type).slow
+        if slow and self._in_background and len(self._tasks) < BACKGROUND_LIMIT:
+            task = asyncio.create_task(self._check_later(client, key, verify))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif slow:
+            await self.check(client, key, verify)
+        else:
+            self._check_now(client, key, verify)
+
+    async def check(self, client: EnclaveClient, key: VaultKey, verify: Callable[[], None]) -> None:
+        """Check something slow before it is released; see `pass_signature`."""
+        try:
+            await asyncio.to_thread(verify)
+        except CurveError as error:
+            raise self._wrong(client, key, error) from error
+
+    async def aclose(self) -> None:
+        """Wait for what is being verified: a wrong signature that is out shall be known."""
+        await asyncio.gather(*self._tasks)
+
+    def _check_now(self, client: EnclaveClient, key: VaultKey, verify: Callable[[], None]) -> None:
+        try:
+            verify()
+        except CurveError as error:
+            raise self._wrong(client, key, error) from error
+
+    async def _check_later(self, client: EnclaveClient, key: VaultKey, verify: Callable[[], None]) -> None:
+        # What is wrong was counted and logged, and has ended the connection.
+        with suppress(EnclaveRefused):
+            await self.check(client, key, verify)
+
+    def _wrong(self, client: EnclaveClient, key: VaultKey, error: CurveError) -> EnclaveRefused:
+        self.failures += 1
+        # Whatever else this connection says cannot be trusted either.
+        client.close()
+        text = f"the enclave's signature does not verify for {key.pkh}: {error}"
+        logger.error("%s", text, extra=fields(pkh=key.pkh, vault=self._vault))
+        return EnclaveRefused(text)

@@ -1,0 +1,174 @@
+"""An enclave that answers by itself, over real sockets; a test can hold its answers, change them, and cut it off.
+
+Each connection is served in order, as tee-signer does. Handles of a connection begin at a number of its own, so that one
+of another connection is never right by accident.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from enclave_signer.curves import SigningKey, curve
+from enclave_signer.protocol import codec
+from enclave_signer.protocol.errors import WireError
+from enclave_signer.protocol.framing import FrameDecoder, encode_frame
+from enclave_signer.protocol.messages import (
+    GenerateAndImport,
+    GetPublicKey,
+    Import,
+    ImportedKey,
+    ImportUnencrypted,
+    Initialize,
+    ProvePossession,
+    Request,
+    Result,
+    SealedKey,
+    Sign,
+    SigningVersion,
+)
+
+#: How far apart the first handles of two connections are.
+HANDLES_APART = 1000
+
+#: What a test says instead of the enclave, to a call on a connection: an answer, a refusal, or nothing special (None).
+Answer = Callable[[int, Request], Result | WireError]
+
+
+class AutoEnclave:
+    """Takes any number of connections, numbered from 1."""
+
+    def __init__(self, blobs: Mapping[bytes, SigningKey]) -> None:
+        self.blobs = dict(blobs)
+        #: Calls in the order in which they came, each with the number of its connection.
+        self.calls: list[tuple[int, Request]] = []
+        self.connections = 0
+        self.port = 0
+        #: Whether new connections are closed at once.
+        self.away = False
+        #: Asked first.
+        self.instead: Answer = lambda _, __: None
+        #: The key that is made next.
+        self.next_key: SigningKey | None = None
+        self._gates: dict[tuple[int, type[Request]], asyncio.Event] = {}
+        self._news = asyncio.Condition()
+        self._writers: dict[int, asyncio.StreamWriter] = {}
+        self._keys: dict[int, SigningKey] = {}
+        self._server: asyncio.Server | None = None
+
+    def hold(self, connection: int, call: type[Request]) -> asyncio.Event:
+        """Keep back the answer of such calls, and all after it on that connection, until the event is set."""
+        return self._gates.setdefault((connection, call), asyncio.Event())
+
+    def asked(self, call: type[Request]) -> list[tuple[int, Request]]:
+        return [(number, request) for number, request in self.calls if isinstance(request, call)]
+
+    async def wait_until(self, true: Callable[[], bool]) -> None:
+        """Return when something is so; looked at after every connection and call."""
+        async with self._news:
+            await self._news.wait_for(true)
+
+    async def wait_for(self, call: type[Request], count: int = 1) -> None:
+        await self.wait_until(lambda: len(self.asked(call)) >= count)
+
+    def hang_up(self) -> None:
+        for writer in self._writers.values():
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def listen(self, port: int = 0) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.hang_up()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        number = self.connections
+        self._writers[number] = writer
+        if self.away:
+            writer.transport.abort()
+        frames = FrameDecoder()
+        handles: dict[int, SigningKey] = {}
+        try:
+            while data := await reader.read(65536):
+                frames.feed(data)
+                while (frame := frames.next_frame()) is not None:
+                    request = codec.decode_request(frame)
+                    self.calls.append((number, request))
+                    await self._tell()
+                    if (gate := self._gates.get((number, type(request)))) is not None:
+                        await gate.wait()
+                    self._answer(writer, request, self._result(number, request, handles))
+        except ConnectionError:
+            pass
+        finally:
+            self._writers.pop(number, None)
+            writer.close()
+            await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._news:
+            self._news.notify_all()
+
+    @staticmethod
+    def _answer(writer: asyncio.StreamWriter, request: Request, result: Result | WireError) -> None:
+        body = codec.encode_error(result) if isinstance(result, WireError) else codec.encode_ok(result)
+        writer.write(encode_frame(body))
+
+    def _result(self, number: int, request: Request, handles: dict[int, SigningKey]) -> Result | WireError:
+        instead = self.instead(number, request)
+        if instead is not None:
+            return instead
+        match request:
+            case Initialize():
+                return None
+            case Import(blob):
+                key = self.blobs.get(blob)
+                return ImportedKey(key.public_key, _kept(key, number, handles)) if key else WireError("blob corrupt")
+            case ImportUnencrypted(private_key):
+                return self._sealed(curve(private_key.key_type).open(private_key), number, handles)
+            case GenerateAndImport(key_type):
+                key = self.next_key or curve(key_type).open(curve(key_type).generate())
+                return self._sealed(key, number, handles)
+            case Sign(handle, message, version):
+                return handles[handle].sign(message, version) if handle in handles else WireError("invalid handle")
+            case ProvePossession(handle):
+                return handles[handle].prove_possession() if handle in handles else WireError("invalid handle")
+            case GetPublicKey(handle):
+                return handles[handle].public_key if handle in handles else WireError("invalid handle")
+            case _:
+                return WireError("not asked by any host")
+
+    def _sealed(self, key: SigningKey, number: int, handles: dict[int, SigningKey]) -> SealedKey:
+        blob = b"sealed %d" % len(self.blobs)
+        self.blobs[blob] = key
+        return SealedKey(blob, key.public_key, _kept(key, number, handles))
+
+
+def _kept(key: SigningKey, number: int, handles: dict[int, SigningKey]) -> int:
+    handle = number * HANDLES_APART + len(handles)
+    handles[handle] = key
+    return handle
+
+
+def wrong_signature(key: SigningKey) -> Answer:
+    """Sign another message than the one that was asked for."""
+
+    def instead(_: int, request: Request) -> Result:
+        return key.sign(b"another message", SigningVersion.V2) if isinstance(request, Sign) else None
+
+    return instead
+
+
+@asynccontextmanager
+async def auto_enclave(blobs: Mapping[bytes, SigningKey]) -> AsyncIterator[AutoEnclave]:
+    """Listen on a free port; `blobs` are the ones that open, and as which key."""
+    enclave = AutoEnclave(blobs)
+    await enclave.listen()
+    try:
+        yield enclave
+    finally:
+        enclave.stop()

@@ -1,0 +1,73 @@
+"""A daemon in this process, on real sockets, under a clock that jumps when nothing moves: for what takes minutes."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import cbor2
+import trio
+from trio.testing import MockClock
+
+from enclave_signer.config import Limits
+from enclave_signer.protocol.framing import encode_frame
+from enclave_signer.sealing.base import SealerProvider
+from enclave_signer.server import Server, listen
+from tests.doubles.passthrough_enclave import PassthroughSealer
+
+
+def frame(call: object) -> bytes:
+    """Return a call as it is sent."""
+    return encode_frame(cbor2.dumps(call))
+
+
+INITIALIZE = frame({"Initialize": {}})
+
+
+class World:
+    """A serving daemon, and the clients that a test opens."""
+
+    def __init__(self, server: Server, port: int, streams: AsyncExitStack) -> None:
+        self.server = server
+        self.port = port
+        self._streams = streams
+
+    async def connect(self, *, initialize: bool = True) -> trio.SocketStream:
+        stream = await self._streams.enter_async_context(await trio.open_tcp_stream("127.0.0.1", self.port))
+        if initialize:
+            await stream.send_all(INITIALIZE)
+            assert await receive(stream) == {"Ok": None}
+        return stream
+
+
+async def exactly(stream: trio.SocketStream, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = await stream.receive_some(size - len(data))
+        assert part, "the daemon closed the connection"
+        data += part
+    return data
+
+
+async def receive(stream: trio.SocketStream) -> object:
+    head = await exactly(stream, 4)
+    return cbor2.loads(await exactly(stream, int.from_bytes(head, "big")))
+
+
+async def call(stream: trio.SocketStream, request: object) -> object:
+    """Return the answer to one call."""
+    await stream.send_all(frame(request))
+    return await receive(stream)
+
+
+def run(main: Callable[[World], Awaitable[None]], provider: SealerProvider | None = None, *, limits: Limits) -> None:
+    """Run a test against a daemon, and stop it."""
+
+    async def serve() -> None:
+        listener = listen("127.0.0.1", 0)
+        server = Server(listener, provider or PassthroughSealer(), limits)
+        async with trio.open_nursery() as nursery, AsyncExitStack() as streams:
+            nursery.start_soon(server.serve)
+            await main(World(server, listener.getsockname()[1], streams))
+            server.stop()
+
+    # The clock jumps only when nothing has moved for this long in real time: loopback is far faster.
+    trio.run(serve, clock=MockClock(autojump_threshold=0.2))
