@@ -30,6 +30,7 @@ from enclave_signer.tezos import (
 )
 from host_backend.api.access import TOLD, log_access, logged
 from host_backend.api.auth import RequestKeys, Signed, proof_requests, sign_request
+from host_backend.api.openapi import document, page
 from host_backend.errors import HostError, MalformedRequest
 from host_backend.metrics import Metrics
 from host_backend.policy import Caller
@@ -50,6 +51,8 @@ MAX_BODY_BYTES = 2 * MAX_MESSAGE_BYTES + 1024
 MAX_QUERY_FIELDS = 20
 #: What a client may ask for by `?version=`; anything else means the latest, as in Signatory.
 _VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2}
+#: The page of `/docs` runs and fetches nothing.
+_PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 _JSON = b"application/json; charset=utf-8"
 
 
@@ -255,12 +258,20 @@ def signing_app(
     async def mode(_: Request) -> Response:
         return _Json({"mode": "remote-signer", "authentication": authentication})
 
+    async def openapi(_: Request) -> Response:
+        return Response(document(), media_type="application/json")
+
+    async def docs(_: Request) -> Response:
+        return Response(page(), media_type="text/html", headers=_PAGE_HEADERS)
+
     routes = [
         Route("/keys/{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
         Route("/bls_prove_possession/{pkh}", Proofs(signer, metrics, request_keys), methods=["GET"]),
         Route("/authorized_keys", logged(authorized_keys), methods=["GET"]),
         Route("/known_keys", logged(known_keys), methods=["GET"]),
         Route("/mode", logged(mode), methods=["GET"]),
+        Route("/openapi.json", logged(openapi), methods=["GET"]),
+        Route("/docs", logged(docs), methods=["GET"]),
     ]
     if login is not None:
         routes = [*map(login.guard, routes), login.route]
