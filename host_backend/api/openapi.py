@@ -61,14 +61,17 @@ class Operation:
             "responses": answers,
         }
         if self.takes_message:
-            content = {"application/json": {"schema": {"type": "string", "examples": ["03…"]}}}
-            described["requestBody"] = {"required": True, "description": _MESSAGE, "content": content}
+            schema = {"type": "string", "examples": ["03…"]}
+            body = {"required": True, "description": _MESSAGE, "content": {"application/json": {"schema": schema}}}
+            described["requestBody"] = body
         return described
 
     def _good_content(self) -> dict[str, object]:
         if "/" in self.good:
             return {self.good: {}}
-        value = {"type": "array", "items": {"type": "string"}} if self.good.endswith("keys") else {"type": "string"}
+        value: dict[str, object] = {"type": "string"}
+        if self.good.endswith("keys"):
+            value = {"type": "array", "items": {"type": "string"}}
         return {"application/json": {"schema": {"type": "object", "properties": {self.good: value}}}}
 
 
