@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run demo test check fix bench endurance requirements clean
+.PHONY: run demo test check fix bench endurance faults soak requirements clean
 
 run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
@@ -35,6 +35,15 @@ bench: ## rates and latencies of the enclave
 endurance: ## kill -9 between mark and reply, 200 times; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.kill_host 200
+
+faults: ## 10 000 signatures through a link on which everything goes wrong; then what the link costs; a few minutes
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m tests.endurance.faulty_link 10000
+	$(BIN)/python -m tests.endurance.link_times
+
+soak: ## ten minutes of signatures with a fault every ten seconds; memory of both programs
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m tests.endurance.soak 600
 
 requirements: ## resolve the dependencies anew; needs uv
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -46,7 +46,7 @@ class Limits:
     #: Seconds for which an opened key is remembered after its last connection: a host is back within seconds, a
     #: machine that restarts within minutes.
     retain_s: float = 300.0
-    #: Pairs of a key and a chain that the guard can tell apart, some 90 MiB: as many keys as may be open.
+    #: Pairs of a key and a chain that the guard can tell apart, some 70 MiB: as many keys as may be open.
     max_guarded: int = 65536
 
 

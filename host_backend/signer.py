@@ -19,7 +19,8 @@ from host_backend.errors import HostError, MalformedRequest, PolicyDenied, Proof
 from host_backend.operations import parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.record import Record
-from host_backend.vault import Vault, find_vault
+from host_backend.vault import Vault
+from host_backend.vaults import find_vault
 from host_backend.watermark.base import WatermarkStore
 from host_backend.watermark.rule import Mark, MarkKey
 

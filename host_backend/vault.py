@@ -12,7 +12,7 @@ The vault is usable as a library; `docs/library.md` has an example.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from enclave_signer.curves import CurveError, curve
@@ -117,6 +117,11 @@ class Vault:
         """Keys that the present restoring, or the last one, has dealt with, and how many are stored."""
         return self._ring.restored_count, self._ring.stored_count
 
+    def serves(self, pkh: str) -> bool:
+        """Return whether a key can be asked for a signature at this moment."""
+        client = self._link.client
+        return client is not None and client.holds(pkh)
+
     def find(self, pkh: str) -> bool:
         """Return whether this vault holds a key.
 
@@ -176,11 +181,11 @@ class Vault:
             EnclaveRefused: Out of service.
             EnclaveUnavailable: The enclave cannot be reached.
         """
-        key = await self.opened_key(pkh)
+        # The usual case, without a look at anything else: what is open on the connection is in service.
+        key = self._ring.keys[pkh] if self.serves(pkh) else await self.opened_key(pkh)
         if version is SigningVersion.V0 and key.public_key.key_type is KeyType.BLS:
             raise MalformedRequest("version 0 cannot be signed by a tz4 key: use version 1 or 2")
-        client = await self._link.ready()
-        if not client.holds(pkh):
+        if not self.serves(pkh):
             await self._wait_until_open(pkh)
         return key
 
@@ -346,41 +351,6 @@ class Vault:
 
     def _too_slow(self) -> EnclaveUnavailable:
         return EnclaveUnavailable(f"the enclave gave no signature within {self._limits.signature_s:g} s")
-
-
-async def find_vault(vaults: Sequence[Vault], pkh: str) -> Vault:
-    """Return the vault that holds a key; one whose enclave can be reached goes before others.
-
-    Raises:
-        KeyNotFound: None holds it.
-        EnclaveRefused: It is out of service.
-    """
-    vault, refusal = _find_vault(vaults, pkh)
-    if vault is None and refusal is None:
-        # Another process may have stored it a moment ago.
-        for each in vaults:
-            await each.look_again()
-        vault, refusal = _find_vault(vaults, pkh)
-    if vault is None:
-        raise refusal or KeyNotFound("this key not found in any vault")
-    return vault
-
-
-def _find_vault(vaults: Sequence[Vault], pkh: str) -> tuple[Vault | None, EnclaveRefused | None]:
-    away: Vault | None = None
-    out_of_service: EnclaveRefused | None = None
-    for vault in vaults:
-        try:
-            held = vault.find(pkh)
-        except EnclaveRefused as error:
-            # Another vault may hold the same key, in order.
-            out_of_service = error
-            continue
-        if held and vault.problem is None:
-            return vault, None
-        if held and away is None:
-            away = vault
-    return away, out_of_service
 
 
 @asynccontextmanager

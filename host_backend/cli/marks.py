@@ -17,6 +17,9 @@ from host_backend.watermark.rule import Mark, MarkKey
 
 logger = logging.getLogger(__name__)
 
+#: Far more than a hash has.
+_MAX_TYPED_CHARS = 200
+
 
 def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: int, round_: int) -> None:
     """Move one mark up.
@@ -71,11 +74,9 @@ def migrate_marks(config: Config, source: Path | None, *, confirmed: bool) -> No
 
 
 def _confirm(danger: str, word: str) -> None:
-    if not sys.stdin.isatty():
-        raise ConfigError(f"no terminal to confirm at: {danger}; add --yes if that is meant")
-    typed = click.prompt(f"{danger}. Type {word} to go on", err=True)
-    if typed.strip() != word:
-        raise ConfigError(f"{word} was not typed: nothing was changed")
+    click.echo(f"{danger}.\nType {word} to go on:", err=True)
+    if sys.stdin.readline(_MAX_TYPED_CHARS).strip() != word:
+        raise ConfigError(f"{word} was not typed: nothing was changed (--yes does not ask)")
 
 
 def show_marks(config: Config, *, as_json: bool) -> None:

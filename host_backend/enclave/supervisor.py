@@ -155,7 +155,8 @@ class Supervisor:
         """The attempt failed, or the connection ended."""
         if self._ready_since is not None and now - self._ready_since >= self._limits.lasting_s:
             self._failures = 0
-        if not self.serving and now - self._began >= self.patience_s:
+        # Nearly all of it is all of it: a timer may be a little early.
+        if not self.serving and now - self._began >= 0.9 * self.patience_s:
             self._silences += 1
         self._step(Event.LOST)
         longest = min(self._limits.first_pause_s * 2.0 ** min(self._failures, 16), self._limits.longest_pause_s)

@@ -24,6 +24,7 @@ CORE = (
     "host_backend.policy",
     "host_backend.watermark.rule",
     "host_backend.enclave.replies",
+    "host_backend.enclave.supervisor",
 )
 IMPURE = {"asyncio", "trio", "socket", "subprocess", "sqlite3", "time", "threading", "uvicorn", "starlette"}
 #: Concrete providers, and who may name them.
@@ -125,3 +126,10 @@ def test_nothing_knows_the_command_line_or_http() -> None:
             assert not [other for other in imported if within(other, ("host_backend.cli", "click"))], name
         if not within(name, ("host_backend.api", "host_backend.app")):
             assert not [other for other in imported if within(other, ("starlette", "uvicorn"))], name
+
+
+def test_no_clock_decides_about_marks() -> None:
+    """A clock that goes backwards changes nothing about marks: nobody who looks after them asks one."""
+    for name, imported in IMPORTS.items():
+        if within(name, ("host_backend.watermark", "enclave_signer.tezos")):
+            assert not {other.partition(".")[0] for other in imported} & {"time", "datetime", "calendar"}, name

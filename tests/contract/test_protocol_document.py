@@ -18,6 +18,7 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from enclave_signer.sealing.local import LocalSealer
+from enclave_signer.tezos.marks import DEFAULT_MAX_LEVEL_JUMP
 from tests.conformance.test_enclave_transcripts import DIFFERENCES, DROPPED_BY_TEE_SIGNER
 from tests.contract.markdown import DOCS, blocks, named_values, rows
 
@@ -107,11 +108,23 @@ def test_limits_are_those_of_the_code() -> None:
     assert table["time until `Initialize` succeeded"] == f"{DEFAULT_LIMITS.initialize_s:g} s"
     assert table["time for the rest of a frame, once it began"] == f"{DEFAULT_LIMITS.frame_s:g} s"
     assert table["time for a client to take its answers"] == f"{DEFAULT_LIMITS.write_s:g} s"
-    assert table["connections at once; more are closed at once"].startswith(f"{DEFAULT_LIMITS.max_connections},")
-    assert table["keys per connection"].startswith(f"{DEFAULT_LIMITS.max_handles:_};".replace("_", " "))
-    open_keys = f"{DEFAULT_LIMITS.max_open_keys:_};".replace("_", " ")
-    assert table["keys of all connections together"].startswith(open_keys)
-    assert table["calls of one connection before the others have their turn"] == str(DEFAULT_LIMITS.max_in_flight)
+    assert table["time of silence of an initialized connection (`--idle`)"] == "none"
+    assert DEFAULT_LIMITS.idle_s == 0
+    numbers = {
+        "connections at once (`--max-connections`); more are closed at once": DEFAULT_LIMITS.max_connections,
+        "keys per connection (`--max-keys`); the next import is answered `Err`": DEFAULT_LIMITS.max_handles,
+        "keys of all connections together (`--max-open-keys`); as above": DEFAULT_LIMITS.max_open_keys,
+    }
+    for name, number in numbers.items():
+        assert table[name] == f"{number:_}".replace("_", " ")
+    buffered = table["calls of one connection waiting in memory (`--max-buffer`)"]
+    assert buffered == f"{DEFAULT_LIMITS.buffer_bytes:_} bytes".replace("_", " ")
+    (in_flight,) = (value for name, value in table.items() if "`--max-in-flight`" in name)
+    assert in_flight == str(DEFAULT_LIMITS.max_in_flight)
+    (guarded,) = (value for name, value in table.items() if "`--max-guarded`" in name)
+    assert guarded == f"{DEFAULT_LIMITS.max_guarded:_}".replace("_", " ")
+    assert f"within the last {DEFAULT_LIMITS.retain_s:g} s\n  (`--retain`)" in PAGE.read_text()
+    assert f"at most {DEFAULT_MAX_LEVEL_JUMP:_} levels higher".replace("_", " ") in PAGE.read_text()
     assert f"{MAX_FRAME_BYTES:_} bytes".replace("_", " ") in PAGE.read_text()
 
 

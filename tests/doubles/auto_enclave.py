@@ -50,7 +50,6 @@ class AutoEnclave:
         #: The key that is made next.
         self.next_key: SigningKey | None = None
         self._gates: dict[tuple[int, type[Request]], asyncio.Event] = {}
-        self._news = asyncio.Condition()
         self._writers: dict[int, asyncio.StreamWriter] = {}
         self._keys: dict[int, SigningKey] = {}
         self._server: asyncio.Server | None = None
@@ -63,9 +62,9 @@ class AutoEnclave:
         return [(number, request) for number, request in self.calls if isinstance(request, call)]
 
     async def wait_until(self, true: Callable[[], bool]) -> None:
-        """Return when something is so; looked at after every connection and call."""
-        async with self._news:
-            await self._news.wait_for(true)
+        """Return when something is so; looked at in every turn of the event loop."""
+        while not true():
+            await _turn()
 
     async def wait_for(self, call: type[Request], count: int = 1) -> None:
         await self.wait_until(lambda: len(self.asked(call)) >= count)
@@ -98,7 +97,6 @@ class AutoEnclave:
                 while (frame := frames.next_frame()) is not None:
                     request = codec.decode_request(frame)
                     self.calls.append((number, request))
-                    await self._tell()
                     if (gate := self._gates.get((number, type(request)))) is not None:
                         await gate.wait()
                     self._answer(writer, request, self._result(number, request, handles))
@@ -107,11 +105,6 @@ class AutoEnclave:
         finally:
             self._writers.pop(number, None)
             writer.close()
-            await self._tell()
-
-    async def _tell(self) -> None:
-        async with self._news:
-            self._news.notify_all()
 
     @staticmethod
     def _answer(writer: asyncio.StreamWriter, request: Request, result: Result | WireError) -> None:
@@ -146,6 +139,11 @@ class AutoEnclave:
         blob = b"sealed %d" % len(self.blobs)
         self.blobs[blob] = key
         return SealedKey(blob, key.public_key, _kept(key, number, handles))
+
+
+async def _turn() -> None:
+    """Let everybody else go on."""
+    await asyncio.sleep(0)
 
 
 def _kept(key: SigningKey, number: int, handles: dict[int, SigningKey]) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 STEPS = {
     "body read": ("host_backend.api.routes", "parse_body", "after"),
     "message parsed": ("host_backend.signer", "parse_message", "after"),
-    "key found": ("host_backend.signer", "find_key", "after"),
+    "key found": ("host_backend.signer", "find_vault", "after"),
     "mark asked for": ("host_backend.watermark.file", "FileWatermarkStore.advance", "before"),
     "mark judged": ("host_backend.watermark.file", "FileWatermarkStore._judge", "after"),
     "mark about to be written": ("host_backend.watermark.file", "write_marks", "before"),

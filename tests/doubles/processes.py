@@ -111,7 +111,13 @@ class Enclave(Program):
 @contextmanager
 def running_enclave(*arguments: str, module: str = "tests.doubles.passthrough_enclave") -> Iterator[Enclave]:
     """Run a daemon on a free port; by default the one that seals nothing."""
-    enclave = Enclave([sys.executable, "-m", module, "--listen", "127.0.0.1:0", *arguments])
+    with kept(Enclave([sys.executable, "-m", module, "--listen", "127.0.0.1:0", *arguments])) as enclave:
+        yield enclave
+
+
+@contextmanager
+def kept(enclave: Enclave) -> Iterator[Enclave]:
+    """Give a daemon when it is ready; kill it at the end if it still runs."""
     try:
         enclave.ready()
         yield enclave
@@ -121,6 +127,21 @@ def running_enclave(*arguments: str, module: str = "tests.doubles.passthrough_en
         enclave.stop()
         assert enclave.process.stderr is not None
         enclave.process.stderr.close()
+
+
+@contextmanager
+def running_slow_enclave(delay_ms: int, *arguments: str) -> Iterator[Enclave]:
+    """Run a daemon whose sealer takes this long for every blob that is new to it."""
+    command = [sys.executable, "-m", "tests.doubles.slow_enclave", "--listen", "127.0.0.1:0", *arguments]
+    with kept(Enclave(command, {"SLOW_SEALER_MS": str(delay_ms)})) as enclave:
+        yield enclave
+
+
+@contextmanager
+def unguarded_enclave(key_file: Path) -> Iterator[Enclave]:
+    """Run the daemon with the local sealer and without its guard: what the host's marks let through is signed."""
+    with running_local_enclave(key_file, "--no-guard") as enclave:
+        yield enclave
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.doubles.enclave_proxy import EnclaveProxy, Hold, enclave_proxy
 from tests.doubles.host_process import BAKER, Host, import_keys, write_config
 from tests.doubles.known_keys import CHAIN, FOUR, KnownKey, attestation, block, preattestation
-from tests.doubles.processes import PATIENCE_S, running_local_enclave
+from tests.doubles.processes import PATIENCE_S, unguarded_enclave
 
 SEED = 20260417
 #: Messages to let through before something is held back, or before the kill, at most.
@@ -142,7 +142,7 @@ def run(kills: int, folder: Path, seed: int = SEED) -> Counts:
     """Kill the host so many times, in a folder of its own, and count."""
     chance = random.Random(seed)
     counts, every = Counts(), all_series()
-    with running_local_enclave(folder / "sealing.key") as enclave, enclave_proxy(enclave.address) as proxy:
+    with unguarded_enclave(folder / "sealing.key") as enclave, enclave_proxy(enclave.address) as proxy:
         config = write_config(folder, proxy.port, {key.pkh: BAKER for key in FOUR})
         import_keys(config, *FOUR)
         host = start(config)

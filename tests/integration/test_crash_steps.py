@@ -9,7 +9,7 @@ from tests.doubles.crashing_host import STEPS
 from tests.doubles.enclave_proxy import enclave_proxy
 from tests.doubles.host_process import BAKER, Host, import_keys, write_config
 from tests.doubles.known_keys import FOUR
-from tests.doubles.processes import PATIENCE_S, Program, running_local_enclave
+from tests.doubles.processes import PATIENCE_S, Program, unguarded_enclave
 from tests.endurance.kill_host import Counts, Series, all_series, asked_twice, check
 
 #: Steps at which at least one message has left the host: another one must be refused.
@@ -40,7 +40,7 @@ def load_until_it_dies(host: MortalHost, every: list[Series]) -> None:
 
 def test_death_at_any_step_loses_no_mark(tmp_path: Path) -> None:
     counts, every = Counts(), all_series()
-    with running_local_enclave(tmp_path / "sealing.key") as enclave, enclave_proxy(enclave.address) as proxy:
+    with unguarded_enclave(tmp_path / "sealing.key") as enclave, enclave_proxy(enclave.address) as proxy:
         config = write_config(tmp_path, proxy.port, {key.pkh: BAKER for key in FOUR})
         import_keys(config, *FOUR)
         host = MortalHost(config, next(iter(STEPS)))

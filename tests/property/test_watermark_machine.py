@@ -3,6 +3,8 @@
 - The model is the law in its own words, and what the store has answered for.
 - After a failed write or a crash the store's marks are unknown to its callers: the model then takes what is found in
   the file, which must be at or above every mark answered for, and must have been asked for.
+- Signatory's files are written by export and at every stop, changed by Signatory between two runs and, against all
+  rules, in the midst of one, and read again at every start.
 """
 
 import asyncio
@@ -18,11 +20,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from enclave_signer.tezos.consensus import Right
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, raise_mark, read_marks
-from host_backend.watermark.rule import Mark, MarkKey, Verdict
+from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, export_marks, raise_mark, read_marks
+from host_backend.watermark.rule import Mark, MarkKey, Verdict, is_above
+from host_backend.watermark.signatory_files import FOLDER, merged, read_signatory_marks, write_signatory_marks
 from tests.doubles.failing_sqlite import FailingSqlite
 
 MAX_LEVEL_JUMP = 6
+SHM = Path("/dev/shm")
 KEYS = [
     MarkKey("NetXo5iVw1vBoxM", pkh, right)
     for pkh in ("tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", "tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME")
@@ -70,7 +74,8 @@ class WatermarkMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.root = Path(tempfile.mkdtemp(prefix="watermark-machine-"))
+        # In memory where that can be had: thousands of fsyncs take minutes on a disk, and no power is lost here.
+        self.root = Path(tempfile.mkdtemp(prefix="watermark-machine-", dir="/dev/shm" if SHM.is_dir() else None))
         self.disk = FailingSqlite()
         self.model: dict[MarkKey, Mark] = {}
         #: Every message answered for, by its place: at most one each, for ever.
@@ -199,6 +204,7 @@ class WatermarkMachine(RuleBasedStateMachine):
             # The log last: it only grows, and the file changes at a checkpoint only.
             for name in (STORE_NAME, f"{STORE_NAME}-wal"):
                 shutil.copy(self.path.with_name(name), folder)
+            shutil.copytree(self.path.with_name(FOLDER), folder / FOLDER)
             answers = await asyncio.gather(*tasks, return_exceptions=True)
             return [answer if done else TimeoutError() for answer, done in zip(answers, answered, strict=True)]
 
@@ -223,6 +229,70 @@ class WatermarkMachine(RuleBasedStateMachine):
             self.model[key] = Mark(level, round_, None)
         assert read_marks(self.path) == self.model
         self.open()
+
+    @rule(key=st.sampled_from(KEYS), fails=st.booleans(), message=st.integers(0, 2))
+    def ask_again_while_the_mark_is_written(self, key: MarkKey, fails: bool, message: int) -> None:
+        stored = self.model.get(key)
+        level = 0 if stored is None else stored.level + 1
+        asked = Mark(level, 0, digest(level, 0, message))
+        other = Mark(level, 0, digest(level, 0, message + 10))
+
+        async def scenario() -> list[Answer]:
+            self.disk.stalled.clear()
+            self.disk.gate.clear()
+            first = asyncio.create_task(self.store.advance(key, asked))
+            await asyncio.to_thread(self.disk.stalled.wait, 60)
+            later = [asyncio.create_task(self.store.advance(key, mark)) for mark in (asked, other)]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not any(task.done() for task in (first, *later))
+            self.disk.fail_before = int(fails)
+            self.disk.gate.set()
+            return await asyncio.gather(first, *later, return_exceptions=True)
+
+        first, again, another = answers = self.runner.run(scenario())
+        if fails:
+            assert isinstance(first, StoreUnavailable)
+            assert again is Verdict.ADVANCE
+        else:
+            assert (first, again) == (Verdict.ADVANCE, Verdict.REPEAT)
+        assert isinstance(another, WatermarkRejected)
+        self.model[key] = asked
+        self.record([(key, asked), (key, asked), (key, other)], answers)
+
+    @rule()
+    def export(self) -> None:
+        self.close()
+        export_marks(self.path)
+        assert read_signatory_marks(self.path.parent) == self.model
+        self.open()
+        assert read_marks(self.path) == self.model
+
+    @rule(edits=st.dictionaries(st.sampled_from(KEYS), st.none() | marks, min_size=1), between=st.booleans())
+    def signatory_writes_its_files(self, edits: dict[MarkKey, Mark | None], between: bool) -> None:
+        """It signs, or someone lowers or removes its marks; between two runs, or in the midst of one."""
+        if between:
+            self.close()
+        theirs = read_signatory_marks(self.path.parent)
+        for key, mark in edits.items():
+            if mark is None:
+                theirs.pop(key, None)
+            elif mark.level >= 0 and mark.round >= 0:
+                theirs[key] = mark
+        (self.path.parent / FOLDER / f"{KEYS[0].chain_id}.json").write_text("{}")
+        write_signatory_marks(self.path.parent, theirs)
+        if not between:
+            asked = [(key, Mark(20, 0, digest(20, 0, 0))) for key in KEYS]
+            assert all(isinstance(answer, StoreUnavailable) for answer in self.runner.run(self.ask(asked)))
+            self.close()
+        for key, mark in theirs.items():
+            mine = self.model.get(key)
+            if mine is None or is_above(mark, mine):
+                # Signatory has signed it, as far as anyone can know.
+                self.signed.setdefault((key, mark.level, mark.round), mark.digest)
+            self.model[key] = merged(mine, mark)
+        self.open()
+        assert read_marks(self.path) == self.model
 
     @rule(key=st.sampled_from(KEYS))
     def the_last_message_may_always_be_signed_again(self, key: MarkKey) -> None:

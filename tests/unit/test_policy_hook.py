@@ -5,6 +5,7 @@ import base64
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 
 import pytest
 
@@ -209,12 +210,24 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 def ask_raw(serve: Serve, timeout_s: float) -> None:
     """Ask a server that speaks as it likes."""
 
+    served = asyncio.Event()
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            served.set()
+
     async def run() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         try:
             await PolicyHook(HookConfig(f"http://127.0.0.1:{port}", None, timeout_s)).check(PKH, b"\3", CALLER)
         finally:
+            await served.wait()
             server.close()
 
     asyncio.run(run())
@@ -233,7 +246,6 @@ def test_what_is_no_answer(data: bytes, text: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"}")
         writer.write(data)
-        writer.close()
 
     with pytest.raises(HookUnavailable, match=f"^policy hook: ({text})"):
         ask_raw(serve, 60)
@@ -243,7 +255,6 @@ def test_a_hook_that_never_ends_its_answer() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n1")
         await reader.read()
-        writer.close()
 
     with pytest.raises(HookUnavailable, match=r"^policy hook: no answer within 0\.05 s$"):
         ask_raw(serve, 0.05)

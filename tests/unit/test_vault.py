@@ -21,7 +21,8 @@ from enclave_signer.tezos import parse_secret_key, public_key_hash
 from host_backend.enclave.supervisor import LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest, StoreUnavailable
 from host_backend.keystore.base import StoredKey
-from host_backend.vault import Vault, find_vault, open_vault
+from host_backend.vault import Vault, open_vault
+from host_backend.vaults import find_vault
 from host_backend.verification import VerifyBls
 from tests.doubles.auto_enclave import AutoEnclave, auto_enclave, wrong_signature
 from tests.doubles.known_keys import FOUR, KEYS
