@@ -6,22 +6,22 @@ Concrete stores are named only here.
 import asyncio
 import logging
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import uvicorn
-
+from enclave_signer import __version__
 from enclave_signer.curves import CurveError, self_test
-from host_backend.config import Address, Config, VaultConfig
+from host_backend.config import Config, VaultConfig
 from host_backend.durable import create_folder
-from host_backend.errors import ConfigError, StoreUnavailable, reason_of
+from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keyring import VaultKey
 from host_backend.keystore.base import StoredKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
+from host_backend.metrics import Metrics, readings_of, registry_of
 from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
 from host_backend.vault import Vault, open_vault
@@ -34,19 +34,12 @@ from host_backend.watermark.signatory_files import SignatoryFolder
 from host_backend.watermark.sqlite_marks import forgotten_text
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
     from starlette.types import ASGIApp
 
-logger = logging.getLogger(__name__)
+    from host_backend.signer import Hook
 
-#: Seconds for requests under way at a stop.
-STOP_S = 10
-#: Client connections at once, per address; a baker has a handful. Both addresses, the enclave and the files stay below
-#: the 1024 file descriptors that a process has by default.
-MAX_CONNECTIONS = 480
-#: Seconds that an idle client connection is kept.
-KEEP_ALIVE_S = 75
-#: Clients that the kernel keeps waiting while the loop is busy.
-BACKLOG = 512
+logger = logging.getLogger(__name__)
 
 
 async def create_watermark_store(config: Config) -> None:
@@ -207,53 +200,6 @@ async def open_configured_vault(
         yield vault
 
 
-class _HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers: signals are this room's."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture nothing."""
-        yield
-
-
-def _http_server(app: "ASGIApp") -> _HttpServer:
-    from host_backend.api.limits import LimitedHttp  # noqa: PLC0415 -- other commands need no HTTP
-
-    # It tells of its process id and life cycle at every start; ours say what matters.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    settings = uvicorn.Config(
-        app,
-        http=LimitedHttp,
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS + 1,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=STOP_S,
-    )
-    return _HttpServer(settings)
-
-
-def bind(address: Address) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        ConfigError: The address cannot be had.
-    """
-    try:
-        if address.host:
-            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
-        dual = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if dual else socket.AF_INET
-        return socket.create_server(("", address.port), family=family, backlog=BACKLOG, dualstack_ipv6=dual)
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {reason_of(error)}") from error
-
-
 async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool = True) -> None:
     """Sign for clients until SIGINT or SIGTERM; take over changed policies at SIGHUP.
 
@@ -265,9 +211,14 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
     Raises:
         HostError: The host cannot start; the text says why.
     """
-    from host_backend.api.routes import signing_app, utility_app  # noqa: PLC0415 -- other commands need no HTTP
+    from host_backend.api.listeners import (  # noqa: PLC0415 -- other commands need no HTTP
+        HttpServer,
+        allow_connections,
+        listening,
+        tls_context,
+    )
+    from host_backend.api.routes import utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
-    addresses = _require_built(config)
     _check_curves()
     stop, reload = asyncio.Event(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
@@ -281,16 +232,29 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
         if stop.is_set():
             logger.info("stopped before it was ready")
             return
-        signer = Signer(config.policies, vaults, watermark)
+        metrics = Metrics(lambda: signer.policies, config.watermark.driver)
+        signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
         _log_missing_keys(config, vaults)
-        signing, utility = (stack.enter_context(bind(address)) for address in addresses)
-        servers = [_http_server(utility_app(vaults, watermark, stop.is_set)), _http_server(signing_app(signer))]
+        limit = allow_connections()
+        servers = [
+            HttpServer(
+                utility_app(vaults, watermark, stop.is_set, _registry(metrics, vaults, watermark)),
+                stack.enter_context(listening(config.server.utility_address)),
+                max_connections=limit,
+            ),
+            HttpServer(
+                _signing_app(config, signer, metrics),
+                stack.enter_context(listening(config.server.address)),
+                max_connections=limit,
+                tls=None if config.server.tls is None else tls_context(config.server.tls),
+            ),
+        ]
         async with asyncio.TaskGroup() as group:
-            for server, listener in zip(servers, (utility, signing), strict=True):
-                group.create_task(server.serve(sockets=[listener]))
+            for server in servers:
+                group.create_task(server.serve())
+            logger.info("Utility HTTP server is listening for connections on %s", servers[0].address)
+            logger.info("HTTP server is listening for connections on %s", servers[1].address)
             reloading = group.create_task(PolicyReload(config, load, signer).at_each(reload))
-            _log_listening("Utility HTTP server", utility)
-            _log_listening("HTTP server", signing)
             await stop.wait()
             logger.info("Shutting down...")
             reloading.cancel()
@@ -299,21 +263,32 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
     logger.info("stopped")
 
 
-def _require_built(config: Config) -> tuple[Address, Address]:
-    """Return the two addresses; refuse what is read and not built yet: ignoring it could allow what it forbids."""
-    server = config.server
-    asked = {
-        "server.authorized_keys": server.authorized_keys,
-        "server.jwt": server.jwt_users,
-        "server.tls": server.tls,
-        "policy_hook": config.hook,
-    }
-    for name, value in asked.items():
-        if value is not None:
-            raise ConfigError(f"{name} is not supported yet: remove it to start without it")
-    if not isinstance(server.address, Address) or not isinstance(server.utility_address, Address):
-        raise ConfigError("Unix sockets are not supported yet: give an address as host:port")
-    return server.address, server.utility_address
+def _hook(config: Config) -> "Hook | None":
+    if config.hook is None:
+        return None
+    from host_backend.policy_hook import PolicyHook  # noqa: PLC0415 -- most configurations have none
+
+    return PolicyHook(config.hook)
+
+
+def _signing_app(config: Config, signer: Signer, metrics: Metrics) -> "ASGIApp":
+    from host_backend.api.auth import RequestKeys  # noqa: PLC0415 -- other commands need no HTTP
+    from host_backend.api.routes import signing_app  # noqa: PLC0415 -- as above
+
+    keys, users = config.server.authorized_keys, config.server.jwt_users
+    login = None
+    if users is not None:
+        from host_backend.api.login import Login  # noqa: PLC0415 -- most configurations have no tokens
+        from host_backend.api.tokens import Tokens  # noqa: PLC0415 -- as above
+
+        login = Login(Tokens(users), metrics)
+    return signing_app(signer, metrics, request_keys=None if keys is None else RequestKeys(keys), login=login)
+
+
+def _registry(
+    metrics: Metrics, vaults: Sequence[Vault], watermark: WatermarkStore
+) -> "Callable[[], CollectorRegistry]":
+    return cache(lambda: registry_of(metrics, readings_of(vaults, watermark), __version__))
 
 
 def _check_curves() -> None:
@@ -350,11 +325,6 @@ async def _until_signal(stop: asyncio.Event) -> AsyncIterator[None]:
     except TimeoutError:
         if not limit.expired():
             raise
-
-
-def _log_listening(name: str, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    logger.info("%s is listening for connections on %s", name, Address(host, port))
 
 
 @asynccontextmanager

@@ -32,11 +32,32 @@ class MalformedRequest(HostError):
     log_level = logging.INFO
 
 
+class NotAuthenticated(HostError):
+    """The caller did not say who it is, or not in a way that can be believed; give credentials."""
+
+    http_status = 401
+    log_level = logging.WARNING
+
+
 class PolicyDenied(HostError):
-    """The policy does not allow this; stop, or change the policy."""
+    """The policy does not allow this; stop, or change the policy.
+
+    Attributes:
+        violation: What it does not allow, in one word of a known few, for metrics.
+    """
 
     http_status = 403
     log_level = logging.WARNING
+
+    def __init__(self, text: str, *, violation: str) -> None:
+        super().__init__(text)
+        self.violation = violation
+
+
+class ProofDenied(PolicyDenied):
+    """The policy allows no proof of possession: 400, as Signatory answers; change the policy."""
+
+    http_status = 400
 
 
 class KeyNotFound(HostError):
@@ -61,6 +82,12 @@ class EnclaveRefused(HostError):
 
 class EnclaveUnavailable(HostError):
     """The enclave did not answer in time, or is not ready; retry later."""
+
+    http_status = 503
+
+
+class HookUnavailable(HostError):
+    """The policy hook did not answer as it should, so nothing was signed; look at it, retry later."""
 
     http_status = 503
 

@@ -5,9 +5,11 @@ Fields are given as `logger.info("message", extra=fields(pkh=..., ms=...))`. Sou
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import TextIO
 
 #: Names on the command line; the rest of logrus's names are taken for the nearest level that exists here.
@@ -23,7 +25,7 @@ LEVELS: Mapping[str, int] = {
 }
 
 _FIELDS = "fields"
-_BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._/@^+")
+_BARE = re.compile(r"[A-Za-z0-9\-._/@^+]+")
 
 
 def fields(**values: object) -> dict[str, object]:
@@ -37,9 +39,13 @@ def _entries(record: logging.LogRecord) -> dict[str, object]:
     return {**dict(sorted(extra.items())), **error}
 
 
+@lru_cache(maxsize=4)
+def _time(second: int) -> str:
+    return datetime.fromtimestamp(second).astimezone().isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def _head(record: logging.LogRecord) -> tuple[str, str]:
-    time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="seconds").replace("+00:00", "Z")
-    return time, record.levelname.lower()
+    return _time(int(record.created)), record.levelname.lower()
 
 
 class TextFormatter(logging.Formatter):
@@ -53,12 +59,12 @@ class TextFormatter(logging.Formatter):
 
 
 def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _quoted(text: str, *, always: bool = False) -> str:
     # JSON's escapes keep whatever a peer managed to put into a text on its one line.
-    return json.dumps(text) if always or not text or not _BARE.issuperset(text) else text
+    return json.dumps(text) if always or not _BARE.fullmatch(text) else text
 
 
 class JsonFormatter(logging.Formatter):

@@ -55,7 +55,7 @@ class KeyPolicy:
             PolicyDenied: Not this one.
         """
         if self.users is not None and caller.user not in self.users:
-            raise PolicyDenied(f"user `{caller.user or ''}' is not authorized to access {pkh}")
+            raise PolicyDenied(f"user `{caller.user or ''}' is not authorized to access {pkh}", violation="jwt_user")
 
     def check(self, message: Message, caller: Caller = ANYONE) -> None:
         """Pass when this client may have this message signed.
@@ -64,11 +64,11 @@ class KeyPolicy:
             PolicyDenied: The chain, the client, the kind of request, or the first operation kind, that is not allowed.
         """
         if isinstance(message, ConsensusMessage) and self.chains is not None and message.chain_id not in self.chains:
-            raise PolicyDenied(f"chain `{message.chain_id}' is not allowed")
+            raise PolicyDenied(f"chain `{message.chain_id}' is not allowed", violation="chain")
         self._check_client(caller)
         kind = request_kind(message)
         if kind not in self.requests:
-            raise PolicyDenied(f"request kind `{kind}' is not allowed")
+            raise PolicyDenied(f"request kind `{kind}' is not allowed", violation=kind)
         if isinstance(message, GenericMessage):
             self._check_operations(message)
 
@@ -76,14 +76,14 @@ class KeyPolicy:
         if self.clients is None:
             return
         if caller.client is None:
-            raise PolicyDenied("authentication required")
+            raise PolicyDenied("authentication required", violation="authentication")
         if caller.client not in self.clients:
-            raise PolicyDenied(f"client `{caller.client}' is not allowed")
+            raise PolicyDenied(f"client `{caller.client}' is not allowed", violation="authentication")
 
     def _check_operations(self, message: GenericMessage) -> None:
         for operation in message.operations:
             if operation not in self.operations and operation.partition(":")[0] not in self.operations:
-                raise PolicyDenied(f"operation `{operation}' is not allowed")
+                raise PolicyDenied(f"operation `{operation}' is not allowed", violation=operation)
 
 
 #: What a key without a policy of its own may sign: consensus without DAL. Source: Signatory.

@@ -1,6 +1,7 @@
 """The pipeline of one signing request. The only file that decides order.
 
-    listed → parse → find → policy → ready → mark, durably → sign, verified → log
+    listed → user → parse → find → policy → hook → ready → mark, durably → sign, verified → log
+    listed → user → find → can prove → policy → hook → prove, verified → log
 
 What stops a request raises; nothing is signed after a raise, and nothing is sent to the enclave before the mark of a
 consensus message is durable.
@@ -8,16 +9,16 @@ consensus message is durable.
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from typing import Protocol
 
-from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
-from enclave_signer.tezos import ConsensusMessage
-from host_backend.errors import HostError, PolicyDenied, StoreUnavailable
-from host_backend.log import fields
-from host_backend.operations import Message, parse_message, request_kind
+from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
+from enclave_signer.tezos import ConsensusMessage, check_public_key_hash, public_key_hash
+from host_backend.errors import HostError, MalformedRequest, PolicyDenied, ProofDenied, StoreUnavailable
+from host_backend.operations import parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
+from host_backend.record import Record
 from host_backend.vault import Vault
 from host_backend.vaults import find_vault
 from host_backend.watermark.base import WatermarkStore
@@ -29,6 +30,32 @@ logger = logging.getLogger(__name__)
 MARK_S = 5.0
 
 
+class Hook(Protocol):
+    """Somebody else who is asked about every request that the policy allows."""
+
+    async def check(self, pkh: str, message: bytes | None, caller: Caller) -> None:
+        """Return when it allows the request, too.
+
+        Args:
+            pkh: The key's hash.
+            message: What is to be signed; None for a proof of possession.
+            caller: Who asks.
+
+        Raises:
+            PolicyDenied: It does not.
+            HookUnavailable: It did not answer, or not as it should.
+        """
+        ...
+
+
+class Observer(Protocol):
+    """Who counts requests."""
+
+    def ended(self, record: Record) -> None:
+        """Count a request that has ended; `record.error` says how."""
+        ...
+
+
 class Signer:
     """Decides what is signed, and has it signed.
 
@@ -36,10 +63,20 @@ class Signer:
         policies: By public-key hash; may be replaced as a whole between two requests.
     """
 
-    def __init__(self, policies: Mapping[str, KeyPolicy], vaults: Sequence[Vault], watermark: WatermarkStore) -> None:
+    def __init__(
+        self,
+        policies: Mapping[str, KeyPolicy],
+        vaults: Sequence[Vault],
+        watermark: WatermarkStore,
+        *,
+        hook: Hook | None = None,
+        observer: Observer | None = None,
+    ) -> None:
         self.policies = policies
         self._vaults = vaults
         self._watermark = watermark
+        self._hook = hook
+        self._observer = observer
 
     async def sign(
         self,
@@ -59,31 +96,100 @@ class Signer:
         Raises:
             HostError: Why not; its family says what the caller should do.
         """
-        record = _Record(pkh)
+        record = Record(pkh, caller)
         try:
-            signature = await self._sign(record, pkh, message, version, caller)
+            signature = await self._sign(record, message, version)
         except HostError as error:
-            record.log_refusal(error)
+            self._refused(record, error)
             raise
-        record.log_signature()
+        record.log(f"Signed {record.kind} successfully")
+        self._ended(record)
         return signature
 
-    async def _sign(
-        self, record: "_Record", pkh: str, message: bytes, version: SigningVersion, caller: Caller
-    ) -> Signature:
-        policy = self.policies.get(pkh)
-        if policy is None:
-            raise PolicyDenied(f"{pkh} is not listed in config")
-        policy.check_user(pkh, caller)
+    async def _sign(self, record: Record, message: bytes, version: SigningVersion) -> Signature:
+        pkh, caller = record.pkh, record.caller
+        policy = self._policy(pkh, caller)
+        if policy.log_payloads:
+            record.raw = message
         request = parse_message(message)
         record.note(request)
         vault = await find_vault(self._vaults, pkh)
+        record.vault_name = vault.name
         policy.check(request, caller)
+        record.end("check")
+        await self._ask_hook(record, message)
         key = await vault.ready_key(pkh, version)
+        record.end("ready")
         if isinstance(request, ConsensusMessage):
             await self._mark(pkh, request, message)
-        record.marked()
-        return await vault.sign_with(key, message, version)
+            record.end("watermark")
+        signature = await vault.sign_with(key, message, version)
+        record.end("sign")
+        return signature
+
+    async def prove_possession(
+        self, pkh: str, caller: Caller = ANYONE, *, bound_to: PublicKey | None = None
+    ) -> Signature:
+        """Return a verified proof that a tz4 key is held here.
+
+        Args:
+            pkh: The key's hash, as text.
+            caller: Who asks, as far as that is known.
+            bound_to: The key that the proof shall name; it must be the key itself, as an enclave proves no other.
+
+        Raises:
+            HostError: Why not; its family says what the caller should do.
+        """
+        record = Record(pkh, caller)
+        try:
+            proof = await self._prove(record, bound_to)
+        except HostError as error:
+            self._refused(record, error)
+            raise
+        record.log("Possession proved successfully")
+        self._ended(record)
+        return proof
+
+    async def _prove(self, record: Record, bound_to: PublicKey | None) -> Signature:
+        pkh, caller = record.pkh, record.caller
+        record.kind = "proof_of_possession"
+        policy = self._policy(pkh, caller)
+        vault = await find_vault(self._vaults, pkh)
+        record.vault_name = vault.name
+        if check_public_key_hash(pkh) is not KeyType.BLS:
+            raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
+        if bound_to is not None and public_key_hash(bound_to) != pkh:
+            raise MalformedRequest(
+                f"bls_pk is another key than that of {pkh}: leave it out, a key proves only itself here"
+            )
+        if not policy.allow_proof_of_possession:
+            raise ProofDenied("proof of possession is not allowed", violation="proof_of_possession")
+        record.end("check")
+        await self._ask_hook(record, None)
+        proof = await vault.prove_possession(pkh)
+        record.end("sign")
+        return proof
+
+    def _policy(self, pkh: str, caller: Caller) -> KeyPolicy:
+        policy = self.policies.get(pkh)
+        if policy is None:
+            raise PolicyDenied(f"{pkh} is not listed in config", violation="not_listed")
+        policy.check_user(pkh, caller)
+        return policy
+
+    async def _ask_hook(self, record: Record, message: bytes | None) -> None:
+        if self._hook is not None:
+            await self._hook.check(record.pkh, message, record.caller)
+            record.end("hook")
+
+    def _refused(self, record: Record, error: HostError) -> None:
+        record.error = error
+        record.log_refusal(error)
+        self._ended(record)
+
+    def _ended(self, record: Record) -> None:
+        if self._observer is not None:
+            self._observer.ended(record)
 
     async def _mark(self, pkh: str, request: ConsensusMessage, message: bytes) -> None:
         mark = Mark(request.level, request.round, blake2b(message, digest_size=32).digest())
@@ -104,37 +210,8 @@ class Signer:
         vault = await find_vault(self._vaults, pkh)
         return (await vault.opened_key(pkh)).public_key
 
-
-class _Record:
-    """The one log line of a request."""
-
-    __slots__ = ("_fields", "_kind", "_marked", "_started")
-
-    def __init__(self, pkh: str) -> None:
-        self._started = time.perf_counter()
-        self._marked = self._started
-        self._kind = "request"
-        self._fields: dict[str, object] = {"pkh": pkh}
-
-    def note(self, request: Message) -> None:
-        self._kind = request_kind(request)
-        self._fields["request"] = self._kind
-        if isinstance(request, ConsensusMessage):
-            self._fields.update(chain_id=request.chain_id, lvl=request.level, round=request.round)
-        else:
-            self._fields["ops"] = ",".join(request.operations[:20])
-            self._fields["ops_total"] = len(request.operations)
-
-    def marked(self) -> None:
-        self._marked = time.perf_counter()
-
-    def log_signature(self) -> None:
-        if not logger.isEnabledFor(logging.INFO):
-            return
-        now = time.perf_counter()
-        checked_ms, signed_ms = (self._marked - self._started) * 1e3, (now - self._marked) * 1e3
-        extra = fields(**self._fields, checked_ms=f"{checked_ms:.2f}", signed_ms=f"{signed_ms:.2f}")
-        logger.info("Signed %s successfully", self._kind, extra=extra)
-
-    def log_refusal(self, error: HostError) -> None:
-        logger.log(error.log_level, "%s", error, extra=fields(**self._fields, status=error.http_status))
+    @property
+    def known_keys(self) -> list[str]:
+        """Hashes of the keys that are listed and in service, in the order of the configuration."""
+        held = {key.pkh for vault in self._vaults for key in vault.keys}
+        return [pkh for pkh in self.policies if pkh in held]

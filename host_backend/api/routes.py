@@ -7,7 +7,10 @@ signer is logged as a bug and answered 500, and the server goes on.
 import binascii
 import json
 import logging
-from collections.abc import Callable, Sequence
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
@@ -17,12 +20,29 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
-from enclave_signer.protocol.messages import SigningVersion
-from enclave_signer.tezos import TezosError, check_public_key_hash, encode_public_key, encode_signature
+from enclave_signer.protocol.messages import KeyType, PublicKey, SigningVersion
+from enclave_signer.tezos import (
+    TezosError,
+    check_public_key_hash,
+    encode_public_key,
+    encode_signature,
+    parse_public_key,
+)
+from host_backend.api.access import TOLD, log_access, logged
+from host_backend.api.auth import RequestKeys, Signed
+from host_backend.api.openapi import document, page
+from host_backend.authentication import authentication_bytes, proof_requests
 from host_backend.errors import HostError, MalformedRequest
+from host_backend.metrics import Metrics
+from host_backend.policy import Caller
 from host_backend.signer import Signer
 from host_backend.vault import Vault
 from host_backend.watermark.base import WatermarkStore
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from host_backend.api.login import Login
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +52,8 @@ MAX_BODY_BYTES = 2 * MAX_MESSAGE_BYTES + 1024
 MAX_QUERY_FIELDS = 20
 #: What a client may ask for by `?version=`; anything else means the latest, as in Signatory.
 _VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2}
+#: The page of `/docs` runs and fetches nothing.
+_PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 _JSON = b"application/json; charset=utf-8"
 
 
@@ -50,37 +72,93 @@ class TooLarge(MalformedRequest):
     http_status = 413
 
 
-class Keys:
-    """`GET` and `POST /keys/{pkh}`: plain ASGI, as this is the hot path."""
+class _Answers(ABC):
+    """Plain ASGI that answers with JSON, or with the family's status; the host's catch-all."""
 
-    def __init__(self, signer: Signer) -> None:
+    def __init__(self, signer: Signer, metrics: Metrics, request_keys: RequestKeys | None) -> None:
         self._signer = signer
+        self._metrics = metrics
+        self._request_keys = request_keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        started = time.perf_counter()
+        pkh = scope["path_params"]["pkh"]
+        error: HostError | None = None
         try:
-            pkh = scope["path_params"]["pkh"]
-            body = await (self._sign(pkh, scope, receive) if scope["method"] == "POST" else self._public_key(pkh))
+            body = await self._answer(pkh, scope, receive)
             status = 200
-        except HostError as error:
+        except HostError as refusal:
+            error = refusal
             status, body = error.http_status, _failure(str(error))
         except Exception:
             logger.exception("a request failed by a bug")
             status, body = 500, _failure("internal error")
+        seconds = time.perf_counter() - started
+        if scope["method"] == "POST":
+            self._metrics.handled(pkh, status, seconds)
+        log_access(scope, status, seconds, error)
         length = str(len(body)).encode()
         headers = [(b"content-type", _JSON), (b"content-length", length)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _sign(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
+    @abstractmethod
+    async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
+        """Return the body of a good answer."""
+
+    async def _caller(self, scope: Scope, query: Mapping[str, list[str]], signed: Callable[[], Signed]) -> Caller:
+        """Say who asks; from here on, the signer's own line tells of the request."""
+        client = None
+        if self._request_keys is not None:
+            try:
+                client = await self._request_keys.authenticate(_first(query, "authentication"), *signed())
+            except HostError as error:
+                self._metrics.not_authenticated("authentication", error.http_status)
+                raise
+        scope[TOLD] = True
+        peer = scope["client"]
+        return Caller(client, scope.get("token_user"), peer[0] if peer else "")
+
+
+class Keys(_Answers):
+    """`GET` and `POST /keys/{pkh}`: the hot path."""
+
+    async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
         _check(pkh)
+        if scope["method"] != "POST":
+            return b'{"public_key":"%s"}\n' % encode_public_key(await self._signer.public_key(pkh)).encode()
         message = parse_body(await _body(receive))
-        signature = await self._signer.sign(pkh, message, _version(scope["query_string"]))
+        query = _query(scope["query_string"])
+        caller = await self._caller(scope, query, lambda: (authentication_bytes(pkh, message),))
+        version = _VERSIONS.get(_first(query, "version") or "", SigningVersion.V2)
+        signature = await self._signer.sign(pkh, message, version, caller)
         return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
 
-    async def _public_key(self, pkh: str) -> bytes:
+
+class Proofs(_Answers):
+    """`GET /bls_prove_possession/{pkh}`."""
+
+    async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
+        del receive
         _check(pkh)
-        return b'{"public_key":"%s"}\n' % encode_public_key(await self._signer.public_key(pkh)).encode()
+        query = _query(scope["query_string"])
+        bound_to = _bls_pk(_first(query, "bls_pk"))
+        caller = await self._caller(scope, query, lambda: proof_requests(pkh, bound_to))
+        proof = await self._signer.prove_possession(pkh, caller, bound_to=bound_to)
+        return b'{"bls_prove_possession":"%s"}\n' % encode_signature(proof).encode()
+
+
+def _bls_pk(text: str | None) -> PublicKey | None:
+    if text is None:
+        return None
+    try:
+        key = parse_public_key(text)
+    except TezosError as error:
+        raise MalformedRequest(f"bls_pk: {error}") from None
+    if key.key_type is not KeyType.BLS:
+        raise MalformedRequest("bls_pk: not the public key of a tz4 key (BLpk…)")
+    return key
 
 
 def _check(pkh: str) -> None:
@@ -127,26 +205,24 @@ def parse_body(body: bytes) -> bytes:
         raise MalformedRequest("the message must be hex: an even number of digits 0-9 and a-f, no 0x") from None
 
 
-def _version(query: bytes) -> SigningVersion:
+def _query(query: bytes) -> Mapping[str, list[str]]:
     if not query:
-        return SigningVersion.V2
+        return {}
     try:
-        values = parse_qs(query.decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS).get("version", [""])
+        return parse_qs(query.decode("latin-1"), max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
         raise MalformedRequest(
-            f"the query has more than {MAX_QUERY_FIELDS} fields, only version means anything"
+            f"the query has more than {MAX_QUERY_FIELDS} fields, only authentication, version and bls_pk mean anything"
         ) from None
-    return _VERSIONS.get(values[0], SigningVersion.V2)
+
+
+def _first(query: Mapping[str, list[str]], name: str) -> str | None:
+    return query[name][0] if name in query else None
 
 
 def _failure(message: str) -> bytes:
     body = [{"id": "failure", "kind": "temporary", "msg": message}]
     return json.dumps(body, separators=(",", ":")).encode() + b"\n"
-
-
-async def _authorized_keys(_: Request) -> Response:
-    # No client authentication in this version, which is what an empty object says.
-    return _Json({})
 
 
 async def _not_found(_: Request, __: Exception) -> Response:
@@ -160,15 +236,63 @@ async def _wrong_method(_: Request, __: Exception) -> Response:
 _EXCEPTIONS = {404: _not_found, 405: _wrong_method}
 
 
-def signing_app(signer: Signer) -> Starlette:
-    """Return the application of `server.address`."""
-    keys = Route("/keys/{pkh}", Keys(signer), methods=["GET", "POST"])
-    authorized_keys = Route("/authorized_keys", _authorized_keys, methods=["GET"])
-    return _app([keys, authorized_keys])
+def signing_app(
+    signer: Signer, metrics: Metrics, *, request_keys: RequestKeys | None = None, login: "Login | None" = None
+) -> Starlette:
+    """Return the application of `server.address`.
+
+    Args:
+        signer: Decides, and has things signed.
+        metrics: Counts requests.
+        request_keys: Who must have signed a request; None: requests are not signed.
+        login: What gives tokens and wants them; None: no tokens.
+    """
+    authentication = "jwt" if login is not None else "none" if request_keys is None else "authorized_keys"
+
+    async def authorized_keys(_: Request) -> Response:
+        # Of an empty list nothing is said either, as in Signatory; its requests are refused all the same.
+        return _Json({"authorized_keys": request_keys.hashes} if request_keys and request_keys.hashes else {})
+
+    async def known_keys(_: Request) -> Response:
+        return _Json({"known_keys": signer.known_keys})
+
+    async def mode(_: Request) -> Response:
+        return _Json({"mode": "remote-signer", "authentication": authentication})
+
+    async def openapi(_: Request) -> Response:
+        return Response(document(), media_type="application/json")
+
+    async def docs(_: Request) -> Response:
+        return Response(page(), media_type="text/html", headers=_PAGE_HEADERS)
+
+    routes = [
+        Route("/keys/{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
+        Route("/bls_prove_possession/{pkh}", Proofs(signer, metrics, request_keys), methods=["GET"]),
+        Route("/authorized_keys", logged(authorized_keys), methods=["GET"]),
+        Route("/known_keys", logged(known_keys), methods=["GET"]),
+        Route("/mode", logged(mode), methods=["GET"]),
+        Route("/openapi.json", logged(openapi), methods=["GET"]),
+        Route("/docs", logged(docs), methods=["GET"]),
+    ]
+    if login is not None:
+        routes = [*map(login.guard, routes), login.route]
+    return _app(routes)
 
 
-def utility_app(vaults: Sequence[Vault], watermark: WatermarkStore, stopping: Callable[[], bool]) -> Starlette:
-    """Return the application of `server.utility_address`."""
+def utility_app(
+    vaults: Sequence[Vault],
+    watermark: WatermarkStore,
+    stopping: Callable[[], bool],
+    registry: "Callable[[], CollectorRegistry]",
+) -> Starlette:
+    """Return the application of `server.utility_address`.
+
+    Args:
+        vaults: Whose links and keys are reported.
+        watermark: Whose problem is reported.
+        stopping: Whether the host is about to stop.
+        registry: What `/metrics` shows; made at the first request.
+    """
 
     async def healthz(_: Request) -> Response:
         problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
@@ -187,7 +311,18 @@ def utility_app(vaults: Sequence[Vault], watermark: WatermarkStore, stopping: Ca
     async def livez(_: Request) -> Response:
         return _Json({"alive": True})
 
-    return _app([Route("/healthz", healthz, methods=["GET"]), Route("/livez", livez, methods=["GET"])])
+    async def metrics(_: Request) -> Response:
+        from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest  # noqa: PLC0415 -- 60 ms, for who asks
+
+        return Response(generate_latest(registry()), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return _app(
+        [
+            Route("/healthz", healthz, methods=["GET"]),
+            Route("/livez", livez, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
+        ]
+    )
 
 
 def _app(routes: list[Route]) -> Starlette:

@@ -14,6 +14,7 @@ from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, Sign
 from host_backend.api.routes import signing_app
 from host_backend.config import load_config
 from host_backend.errors import ConfigError, HostError
+from host_backend.metrics import Metrics
 from host_backend.operations import parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.signer import Signer
@@ -146,7 +147,7 @@ REQUESTS = [("POST", b""), ("POST", b"\3"), ("POST", b'"03ZZZZ"'), ("POST", b'"0
 def test_http_responses(number: int, item: dict[str, Any]) -> None:
     method, body = REQUESTS[number]
     assert item["request"].startswith(method)
-    answer: Answer = ask_app(signing_app(FakeSigner()), method, f"/keys/{PKH}", body)
+    answer: Answer = ask_app(signing_app(FakeSigner(), Metrics(dict, "memory")), method, f"/keys/{PKH}", body)
     assert answer.status == item["status"]
     if answer.status != 200:
         assert answer.message

@@ -34,6 +34,7 @@ PROVIDERS = {
     "host_backend.watermark.file": {"host_backend.app"},
     "host_backend.watermark.memory": {"host_backend.app"},
     "host_backend.api.routes": {"host_backend.app"},
+    "host_backend.policy_hook": {"host_backend.app"},
 }
 
 

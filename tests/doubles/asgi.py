@@ -1,7 +1,7 @@
 """One request to an ASGI application, without a socket."""
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -9,7 +9,15 @@ from starlette.types import ASGIApp
 from tests.doubles.host_process import Answer
 
 
-def ask_app(app: ASGIApp, method: str, path: str, body: bytes = b"", query: bytes = b"") -> Answer:
+def ask_app(
+    app: ASGIApp,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    query: bytes = b"",
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
     """Make one request and return the response."""
     scope = {
         "type": "http",
@@ -19,7 +27,7 @@ def ask_app(app: ASGIApp, method: str, path: str, body: bytes = b"", query: byte
         "root_path": "",
         "scheme": "http",
         "query_string": query,
-        "headers": [],
+        "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
         "server": ("127.0.0.1", 1),
         "client": ("127.0.0.1", 2),
         "http_version": "1.1",
@@ -37,5 +45,5 @@ def ask_app(app: ASGIApp, method: str, path: str, body: bytes = b"", query: byte
 
     asyncio.run(run())
     start, *parts = sent
-    headers = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Answer(start["status"], headers, b"".join(part.get("body", b"") for part in parts))
+    sent_headers = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], sent_headers, b"".join(part.get("body", b"") for part in parts))

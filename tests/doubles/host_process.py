@@ -150,10 +150,22 @@ class Host(Program):
         self.config = config
         super().__init__([*prefix, sys.executable, "-m", "host_backend", "serve", "-c", str(config), *arguments])
 
+    #: The port that clients come to; 0 where they come to a Unix socket.
+    port = 0
+
     def ready(self) -> None:
-        address = r"is listening for connections on 127\.0\.0\.1:(\d+)"
-        self.port = int(self.wait_for(f"HTTP server {address}.*\n[^\n]*HTTP server {address}")[2])
+        address = r"is listening for connections on (?:127\.0\.0\.1:(\d+)|unix:([^\"]+))\""
+        found = self.wait_for(f'"HTTP server {address}')
+        if found[1]:
+            self.port = int(found[1])
+        else:
+            self.socket = Path(found[2])
         self.utility_port = int(self.wait_for(f"Utility HTTP server {address}")[1])
+
+    @property
+    def address(self) -> int | Path:
+        """Where clients come to: a port, or a Unix socket."""
+        return self.port or self.socket
 
     def discard(self) -> None:
         """Kill it if it still runs, as with `kill -9`, and forget it."""

@@ -280,3 +280,8 @@ def test_unix_sockets(tmp_path: Path, path: str) -> None:
     assert refused(tmp_path, f"server: {{address: 'unix:{path}'}}") == (
         "1: server.address: must be unix: and an absolute path of at most 107 bytes"
     )
+
+
+@pytest.mark.parametrize("text", ["watermark:", "watermark: {}", "watermark: {config: {}}"])
+def test_a_watermark_that_is_null_is_the_default(tmp_path: Path, text: str) -> None:
+    assert load(tmp_path, text).watermark == WatermarkConfig()

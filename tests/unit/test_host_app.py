@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.protocol.messages import Signature, SigningVersion
+from host_backend.api.listeners import bind
 from host_backend.api.routes import signing_app
-from host_backend.app import bind, create_watermark_store
+from host_backend.app import create_watermark_store
 from host_backend.cli import commands
 from host_backend.config import Address, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
+from host_backend.metrics import Metrics
 from host_backend.policy import ANYONE, Caller
 from host_backend.signer import Signer
 from host_backend.watermark.memory import MemoryWatermarkStore
@@ -82,7 +84,7 @@ class BuggySigner(Signer):
 
 
 def test_a_bug_is_answered_without_its_text_and_logged_with_it(caplog: pytest.LogCaptureFixture) -> None:
-    app = signing_app(BuggySigner(KeyError("what nobody outside should read")))
+    app = signing_app(BuggySigner(KeyError("what nobody outside should read")), Metrics(dict, "memory"))
     answer = ask_app(app, "POST", f"/keys/{PKH}", b'"03"')
     assert (answer.status, answer.message) == (500, "internal error")
     assert "a request failed by a bug" in caplog.text
@@ -91,7 +93,9 @@ def test_a_bug_is_answered_without_its_text_and_logged_with_it(caplog: pytest.Lo
 
 def test_a_refusal_is_answered_with_its_text() -> None:
     text = 'watermark validation failed: <"é">'
-    answer = ask_app(signing_app(BuggySigner(WatermarkRejected(text))), "POST", f"/keys/{PKH}", b'"03"')
+    answer = ask_app(
+        signing_app(BuggySigner(WatermarkRejected(text)), Metrics(dict, "memory")), "POST", f"/keys/{PKH}", b'"03"'
+    )
     assert (answer.status, answer.message) == (409, text)
 
 

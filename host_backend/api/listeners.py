@@ -1,0 +1,228 @@
+"""Where clients come in: TCP and Unix sockets, TLS on them, and the HTTP server behind."""
+
+import asyncio
+import errno
+import logging
+import os
+import resource
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from host_backend.api.limits import LimitedHttp
+from host_backend.config import Address, TlsConfig, UnixAddress
+from host_backend.errors import ConfigError, reason_of
+
+logger = logging.getLogger(__name__)
+
+#: Client connections at once, per address: a baker has a handful, and a few thousand idle ones must not shut it out.
+MAX_CONNECTIONS = 4096
+#: File descriptors that are left for the enclave, the files, and those who are told to come back later.
+SPARE_DESCRIPTORS = 256
+#: Seconds for requests under way at a stop.
+STOP_S = 10
+#: Seconds that an idle client connection is kept.
+KEEP_ALIVE_S = 75
+#: Seconds for a TLS handshake: a few packets.
+HANDSHAKE_S = 10
+#: Clients that the kernel keeps waiting while the loop is busy.
+BACKLOG = 512
+#: Who may connect to a Unix socket: the owner's processes, and those of its group.
+UNIX_SOCKET_MODE = 0o660
+
+
+@contextmanager
+def listening(address: Address | UnixAddress) -> Iterator[socket.socket]:
+    """Listen while inside.
+
+    Raises:
+        ConfigError: The address cannot be had.
+    """
+    if isinstance(address, Address):
+        with bind(address) as listener:
+            yield listener
+        return
+    with _bind_unix(address) as listener:
+        ours = _identity(address)
+        try:
+            yield listener
+        finally:
+            # Another process may have taken the path since.
+            if _identity(address) == ours:
+                address.path.unlink(missing_ok=True)
+
+
+def bind(address: Address) -> socket.socket:
+    """Return a listening TCP socket.
+
+    Raises:
+        ConfigError: The address cannot be had.
+    """
+    try:
+        if address.host:
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            return socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        dual = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if dual else socket.AF_INET
+        return socket.create_server(("", address.port), family=family, backlog=BACKLOG, dualstack_ipv6=dual)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {address}: {reason_of(error)}") from error
+
+
+def _bind_unix(address: UnixAddress) -> socket.socket:
+    _remove_stale(address)
+    listener = socket.socket(socket.AF_UNIX)
+    # Nobody else may connect between bind and chmod.
+    mask = os.umask(0o777 & ~UNIX_SOCKET_MODE)
+    try:
+        listener.bind(str(address.path))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"cannot listen on {address}: {reason_of(error)}") from error
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def _remove_stale(address: UnixAddress) -> None:
+    """Remove what a host left behind that did not end in order: a socket that nobody listens on, nothing else.
+
+    Raises:
+        ConfigError: Something else is there.
+    """
+    try:
+        mode = address.path.lstat().st_mode
+    except OSError:
+        # Not there, or binding will say why not.
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"cannot listen on {address}: a file is there that is no socket: name another path")
+    with socket.socket(socket.AF_UNIX) as probe:
+        # A full line of waiting clients is an answer, too: somebody is listening.
+        probe.settimeout(0)
+        code = probe.connect_ex(str(address.path))
+    if code != errno.ECONNREFUSED:
+        raise ConfigError(f"cannot listen on {address}: another process is listening there")
+    with suppress(OSError):
+        address.path.unlink()
+
+
+def _identity(address: UnixAddress) -> tuple[int, int] | None:
+    try:
+        found = address.path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def tls_context(tls: TlsConfig) -> ssl.SSLContext:
+    """Return what a server needs to speak TLS 1.2 or later, and to ask clients for certificates where that is configured.
+
+    Raises:
+        ConfigError: A file cannot be used; the text names it, and nothing that is in it.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for file in filter(None, (tls.certificate, tls.key, tls.client_ca)):
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"server.tls: {file} cannot be read: {reason_of(error)}") from error
+    try:
+        # Without a password, or a question for one would wait for a person.
+        context.load_cert_chain(tls.certificate, tls.key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(
+            f"server.tls: {tls.certificate} and {tls.key} must be a certificate in PEM form and its key, not encrypted"
+        ) from error
+    if tls.client_ca is not None:
+        try:
+            context.load_verify_locations(tls.client_ca)
+        except ssl.SSLError as error:
+            raise ConfigError(f"server.tls.client_ca: {tls.client_ca} has no certificates in PEM form") from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def allow_connections() -> int:
+    """Let this process have as many file descriptors as its clients need; return how many clients an address may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS + SPARE_DESCRIPTORS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    limit = max((allowed - SPARE_DESCRIPTORS) // 2, 16)
+    if limit < MAX_CONNECTIONS:
+        logger.warning("the limit of open files allows %d clients per address, not %d", limit, MAX_CONNECTIONS)
+    return limit
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn on one listening socket, without its signal handlers: signals belong to the composition root.
+
+    Args:
+        app: Answers.
+        listener: A listening socket; closed at the end.
+        max_connections: Clients at once.
+        tls: What TLS needs; None: none.
+    """
+
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, *, max_connections: int, tls: ssl.SSLContext | None = None
+    ) -> None:
+        # It tells of its process id and life cycle at every start; ours say what matters.
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        settings = uvicorn.Config(
+            app,
+            http=LimitedHttp,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=max_connections + 1,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=STOP_S,
+        )
+        super().__init__(settings)
+        self._listener = listener
+        self._tls = tls
+
+    @property
+    def address(self) -> Address | UnixAddress:
+        """Where it listens."""
+        name = self._listener.getsockname()
+        return UnixAddress(Path(name)) if self._listener.family == socket.AF_UNIX else Address(*name[:2])
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen: uvicorn would give a handshake a minute, and takes a Unix socket for TCP."""
+        del sockets
+
+        def protocol() -> asyncio.Protocol:
+            return LimitedHttp(self.config, self.server_state, self.lifespan.state)
+
+        loop = asyncio.get_running_loop()
+        handshake_s = None if self._tls is None else HANDSHAKE_S
+        if self._listener.family == socket.AF_UNIX:
+            server = await loop.create_unix_server(
+                protocol, sock=self._listener, ssl=self._tls, ssl_handshake_timeout=handshake_s, backlog=BACKLOG
+            )
+        else:
+            server = await loop.create_server(
+                protocol, sock=self._listener, ssl=self._tls, ssl_handshake_timeout=handshake_s, backlog=BACKLOG
+            )
+        self.servers = [server]
+        self.started = True

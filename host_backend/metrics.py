@@ -1,0 +1,314 @@
+"""What is counted, under Signatory's names where they are sane, and how it is shown to Prometheus.
+
+- Values of labels are bounded: keys that are configured, chains up to a limit, words of this program. Nothing that a
+  client makes up becomes a label, neither does an address of the network.
+- Counting costs the hot path a few dictionary look-ups; the Prometheus library is loaded for who asks for the page.
+
+Source: Signatory's `pkg/metrics`; `docs/signatory-compatibility.md` has the differences.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from enclave_signer.tezos import ConsensusMessage
+from host_backend.errors import HookUnavailable, PolicyDenied, StoreUnavailable, WatermarkRejected
+from host_backend.operations import GenericMessage
+from host_backend.record import VAULT_DRIVER, Record
+from host_backend.vault import Vault
+from host_backend.watermark.base import WatermarkStore
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Metric
+
+#: Milliseconds: Signatory's bounds, and finer ones below and between.
+MILLISECONDS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0, 10000.0, 100000.0)
+#: Seconds per stage, from half a millisecond.
+STAGE_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
+#: Seconds of a watermark: Signatory's bounds.
+WATERMARK_SECONDS: Final = tuple(0.001 * 2**power for power in range(10))
+#: Chains that are told apart; there is one mainnet, and a few test networks.
+MAX_CHAINS = 16
+#: Rounds that are told apart; a block that needs more than a few is news already.
+MAX_ROUNDS = 20
+
+Labels = tuple[str, ...]
+
+
+class Counters:
+    """A counter for every combination of labels that occurred."""
+
+    __slots__ = ("help", "labels", "name", "values")
+
+    def __init__(self, name: str, help_: str, *labels: str) -> None:
+        self.name, self.help, self.labels = name, help_, labels
+        self.values: dict[Labels, int] = {}
+
+    def add(self, *labels: str, by: int = 1) -> None:
+        """Count."""
+        self.values[labels] = self.values.get(labels, 0) + by
+
+
+class Histograms:
+    """A histogram for every combination of labels that occurred."""
+
+    __slots__ = ("bounds", "help", "labels", "name", "values")
+
+    def __init__(self, name: str, help_: str, bounds: Sequence[float], *labels: str) -> None:
+        self.name, self.help, self.bounds, self.labels = name, help_, bounds, labels
+        #: How many fell below each bound and above the one before; how many above all; their sum.
+        self.values: dict[Labels, list[float]] = {}
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Count a value."""
+        row = self.values.get(labels)
+        if row is None:
+            row = self.values[labels] = [0] * (len(self.bounds) + 2)
+        row[bisect_left(self.bounds, value)] += 1
+        row[-1] += value
+
+    def buckets(self, labels: Labels) -> list[tuple[str, float]]:
+        """Return how many values are at or below each bound, as Prometheus has it."""
+        total = 0.0
+        found = []
+        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.values[labels], strict=False):
+            total += count
+            found.append((bound, total))
+        return found
+
+
+class Metrics:
+    """Counts requests.
+
+    Args:
+        addresses: The keys that are configured; asked at every request, as they may change.
+        backend: The name of the watermark store.
+    """
+
+    def __init__(self, addresses: Callable[[], Collection[str]], backend: str) -> None:
+        self._addresses = addresses
+        self._backend = backend
+        self._chains: set[str] = set()
+        self.operations = Counters(
+            "signing_ops", "Total number of signing operations completed.", "address", "vault", "op", "kind", "chain_id"
+        )
+        self.vault_ms = Histograms(
+            "vault_sign_request_duration_milliseconds",
+            "Vaults signing requests latencies in milliseconds",
+            MILLISECONDS,
+            *("vault", "address", "op", "chain_id"),
+        )
+        self.vault_errors = Counters(
+            "vault_sign_request_error", "Vaults signing requests error count", "vault", "code", "chain_id"
+        )
+        self.handled_ms = Histograms(
+            "sign_handler_request_duration_milliseconds",
+            "Total processing time for sign handler requests in milliseconds",
+            MILLISECONDS,
+            *("address", "status"),
+        )
+        self.handled_requests = Counters(
+            "sign_handler_requests", "Total number of sign handler requests", "address", "status"
+        )
+        self.rounds = Counters(
+            "consensus_round",
+            "Total consensus signing operations by round",
+            *("address", "operation_type", "chain_id", "round"),
+        )
+        self.violations = Counters(
+            "policy_violation", "Total count of policy violations", "violation_type", "address", "operation_type"
+        )
+        self.rejections = Counters(
+            "watermark_rejection",
+            "Total count of operations rejected due to watermark protection",
+            *("address", "operation_type", "chain_id", "reason"),
+        )
+        self.authentications = Counters(
+            "authentication_failure", "Total count of authentication failures", "status", "auth_method"
+        )
+        self.marks = Counters(
+            "watermark_operations", "Total number of watermark operations", "result", "backend", "request_type"
+        )
+        self.mark_seconds = Histograms(
+            "watermark_operation_duration_seconds",
+            "Watermark operation duration in seconds",
+            WATERMARK_SECONDS,
+            "backend",
+        )
+        self.proofs = Counters("proofs_of_possession", "Total number of proofs of possession made", "address")
+        self.stages = Histograms(
+            "signing_stage_duration_seconds", "Duration of the stages of a request in seconds", STAGE_SECONDS, "stage"
+        )
+
+    def handled(self, pkh: str, status: int, seconds: float) -> None:
+        """Count a request for a signature, whatever became of it."""
+        labels = (self._address(pkh), str(status))
+        self.handled_requests.add(*labels)
+        self.handled_ms.observe(seconds * 1e3, *labels)
+
+    def not_authenticated(self, method: str, status: int) -> None:
+        """Count a caller who was not who it should be, or did not say."""
+        self.authentications.add(str(status), method)
+
+    def ended(self, record: Record) -> None:
+        """Count a request that came to the signer."""
+        for stage, seconds in record.stages:
+            self.stages.observe(seconds, stage)
+        address, chain = self._address(record.pkh), self._chain(record.chain_id)
+        if record.error is not None:
+            self._count_refusal(record, address, chain)
+        elif record.message is None:
+            self.proofs.add(address)
+        else:
+            self._count_signature(record, address, chain)
+
+    def _count_signature(self, record: Record, address: str, chain: str) -> None:
+        kind, message = record.kind, record.message
+        taken = dict(record.stages)
+        milliseconds = (taken["sign"] + taken.get("watermark", 0.0)) * 1e3
+        self.vault_ms.observe(milliseconds, VAULT_DRIVER, address, kind, chain)
+        if isinstance(message, GenericMessage):
+            for operation in message.operations:
+                self.operations.add(address, VAULT_DRIVER, kind, operation.partition(":")[0], chain)
+            return
+        self.operations.add(address, VAULT_DRIVER, kind, kind, chain)
+        if isinstance(message, ConsensusMessage):
+            self.rounds.add(address, kind, chain, str(min(message.round, MAX_ROUNDS)))
+            self._count_mark("success", kind, taken["watermark"])
+
+    def _count_refusal(self, record: Record, address: str, chain: str) -> None:
+        error, kind = record.error, record.kind
+        if isinstance(error, PolicyDenied):
+            self.violations.add(error.violation, address, kind)
+            return
+        taken = dict(record.stages)
+        if error is None or "check" not in taken or isinstance(error, HookUnavailable):
+            return
+        self.vault_errors.add(VAULT_DRIVER, str(error.http_status), chain)
+        marked = "watermark" in taken
+        if isinstance(error, WatermarkRejected):
+            # What the store allowed, the enclave's own guard may still refuse.
+            self.rejections.add(address, kind, chain, "enclave guard" if marked else "watermark validation failed")
+        if marked:
+            self._count_mark("success", kind, taken["watermark"])
+        elif isinstance(error, WatermarkRejected | StoreUnavailable):
+            result = "rejected" if isinstance(error, WatermarkRejected) else "error"
+            self._count_mark(result, kind, record.seconds_in_stage)
+
+    def _count_mark(self, result: str, kind: str, seconds: float) -> None:
+        self.marks.add(result, self._backend, kind)
+        self.mark_seconds.observe(seconds, self._backend)
+
+    def _address(self, pkh: str) -> str:
+        return pkh if pkh in self._addresses() else "unknown"
+
+    def _chain(self, chain: str) -> str:
+        if not chain or chain in self._chains:
+            return chain
+        if len(self._chains) >= MAX_CHAINS:
+            return "other"
+        self._chains.add(chain)
+        return chain
+
+    def tables(self) -> Iterator[Counters | Histograms]:
+        """Yield everything that is counted."""
+        yield from (each for each in vars(self).values() if isinstance(each, Counters | Histograms))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is read when somebody asks."""
+
+    name: str
+    help: str
+    labels: Labels
+    read: Callable[[], Iterable[tuple[Labels, float]]]
+    #: Whether it only grows.
+    counts: bool = False
+
+
+def readings_of(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Reading]:
+    """Return what is known of the links, the keys and the watermark store at any moment."""
+
+    def of_vaults(name: str, help_: str, value: Callable[[Vault], float], *, counts: bool = False) -> Reading:
+        return Reading(name, help_, ("vault_name",), lambda: [((v.name,), value(v)) for v in vaults], counts)
+
+    return [
+        of_vaults("enclave_link_up", "Whether the enclave can be asked", lambda v: float(v.problem is None)),
+        of_vaults("enclave_keys_ready", "Keys that can sign", lambda v: len(v.keys)),
+        of_vaults("enclave_keys_quarantined", "Keys out of service", lambda v: len(v.quarantined)),
+        of_vaults("enclave_reconnects", "How often all keys were opened again", lambda v: v.reconnects, counts=True),
+        of_vaults("enclave_retries", "Calls asked for once more", lambda v: v.retries, counts=True),
+        of_vaults(
+            "signature_verification_failures",
+            "Signatures and proofs of the enclave that were wrong",
+            lambda v: v.verification_failures,
+            counts=True,
+        ),
+        Reading(
+            "watermark_store_problem",
+            "Whether the watermark store could not judge the last request",
+            (),
+            lambda: [((), float(watermark.problem is not None))],
+        ),
+    ]
+
+
+class _Collector:
+    """Shows what was counted, and what is so now, to the Prometheus library."""
+
+    def __init__(self, metrics: Metrics, readings: Sequence[Reading], build: Mapping[str, str]) -> None:
+        self._metrics = metrics
+        self._readings = readings
+        self._build = build
+
+    def collect(self) -> "Iterator[Metric]":
+        from prometheus_client.core import (  # noqa: PLC0415 -- see above
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
+
+        build = GaugeMetricFamily("signatory_build_info", "Build information.", labels=list(self._build))
+        build.add_metric(list(self._build.values()), 1)
+        yield build
+        for table in self._metrics.tables():
+            if isinstance(table, Counters):
+                counters = CounterMetricFamily(table.name, table.help, labels=table.labels)
+                for labels, count in table.values.items():
+                    counters.add_metric(labels, count)
+                yield counters
+            else:
+                histograms = HistogramMetricFamily(table.name, table.help, labels=table.labels)
+                for labels, row in table.values.items():
+                    histograms.add_metric(labels, table.buckets(labels), row[-1])
+                yield histograms
+        for reading in self._readings:
+            family: CounterMetricFamily | GaugeMetricFamily
+            if reading.counts:
+                family = CounterMetricFamily(reading.name, reading.help, labels=reading.labels)
+            else:
+                family = GaugeMetricFamily(reading.name, reading.help, labels=reading.labels)
+            for labels, value in reading.read():
+                family.add_metric(labels, value)
+            yield family
+
+
+def registry_of(metrics: Metrics, readings: Sequence[Reading], version: str) -> "CollectorRegistry":
+    """Return a registry of this program's metrics, of its process and of the interpreter.
+
+    Args:
+        metrics: What is counted.
+        readings: What is read when somebody asks.
+        version: Of this program.
+    """
+    from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector  # noqa: PLC0415
+
+    registry = CollectorRegistry(auto_describe=False)
+    build = {"branch": "", "checksum": "", "path": "enclave-host", "revision": "", "version": version}
+    registry.register(_Collector(metrics, readings, build))
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry

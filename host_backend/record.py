@@ -1,0 +1,99 @@
+"""What is known of one request: its log line, and what is counted of it.
+
+- One line a request, with Signatory's words and names of fields, the outcome, and milliseconds per stage.
+- A message stands in the log only if its key's policy says `log_payloads`, whether it is signed or refused.
+"""
+
+import logging
+import time
+from typing import Literal
+
+from enclave_signer.tezos import ConsensusMessage
+from host_backend.errors import HostError
+from host_backend.log import fields
+from host_backend.operations import GenericMessage, Message, request_kind
+from host_backend.policy import Caller
+
+logger = logging.getLogger(__name__)
+
+#: Kinds of operations that a log line names.
+MAX_NAMED_OPERATIONS = 20
+#: The name that Signatory gives the vaults of this driver, wherever it shows one.
+VAULT_DRIVER = "ConfidentialSpace"
+
+#: The stages of a request, in order: until the policy was asked; the policy hook; waiting for the
+#: link to the enclave; the mark; the enclave.
+Stage = Literal["check", "hook", "ready", "watermark", "sign"]
+
+
+class Record:
+    """One request for a signature or a proof, from its beginning to its end."""
+
+    __slots__ = ("_since", "caller", "error", "kind", "message", "pkh", "raw", "stages", "started", "vault_name")
+
+    def __init__(self, pkh: str, caller: Caller) -> None:
+        self.pkh = pkh
+        self.caller = caller
+        self.kind = "request"
+        self.message: Message | None = None
+        #: The message as it came, where it may stand in the log.
+        self.raw: bytes | None = None
+        self.vault_name = ""
+        #: Seconds that each stage took, as far as the request came.
+        self.stages: list[tuple[Stage, float]] = []
+        self.error: HostError | None = None
+        self.started = self._since = time.perf_counter()
+
+    def note(self, message: Message) -> None:
+        """Take note of what is to be signed."""
+        self.message = message
+        self.kind = request_kind(message)
+
+    def end(self, stage: Stage) -> None:
+        """Take note that a stage has ended, and the next one begins."""
+        now = time.perf_counter()
+        self.stages.append((stage, now - self._since))
+        self._since = now
+
+    @property
+    def seconds_in_stage(self) -> float:
+        """How long the stage has lasted that has not ended."""
+        return time.perf_counter() - self._since
+
+    @property
+    def chain_id(self) -> str:
+        """The chain of a consensus message; empty for others, which name none."""
+        return self.message.chain_id if isinstance(self.message, ConsensusMessage) else ""
+
+    def log(self, done: str) -> None:
+        """Write the line of a request that was granted."""
+        if logger.isEnabledFor(logging.INFO):
+            logger.info("%s", done, extra=fields(**self._fields(), status=200))
+
+    def log_refusal(self, error: HostError) -> None:
+        """Write the line of a request that was refused, or failed."""
+        if logger.isEnabledFor(error.log_level):
+            logger.log(error.log_level, "%s", error, extra=fields(**self._fields(), status=error.http_status))
+
+    def _fields(self) -> dict[str, object]:
+        values: dict[str, object] = {"pkh": self.pkh}
+        if self.vault_name:
+            values["vault"] = VAULT_DRIVER
+            values["vault_name"] = self.vault_name
+        if self.caller.client is not None:
+            values["client_pkh"] = self.caller.client
+        if self.caller.user is not None:
+            values["user"] = self.caller.user
+        message = self.message
+        if message is not None:
+            values["request"] = self.kind
+        if isinstance(message, ConsensusMessage):
+            values |= {"chain_id": message.chain_id, "lvl": message.level, "round": message.round}
+        elif isinstance(message, GenericMessage):
+            values["ops"] = ",".join(message.operations[:MAX_NAMED_OPERATIONS])
+            values["ops_total"] = len(message.operations)
+        if self.raw is not None:
+            values["raw"] = self.raw.hex()
+        for stage, seconds in self.stages:
+            values[f"{stage}_ms"] = f"{seconds * 1e3:.2f}"
+        return values
