@@ -18,6 +18,7 @@ from host_backend.config import Config, VaultConfig
 from host_backend.durable import create_folder
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keyring import VaultKey
+from host_backend.keystore.base import StoredKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
 from host_backend.metrics import Metrics, readings_of, registry_of
@@ -73,9 +74,14 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
     if config.watermark.driver == "mem" or (config.base_dir / STORE_NAME).exists():
         return
     for vault in config.vaults.values():
-        if await FileKeyStore(vault.key_file).load():
+        if await stored_keys(vault):
             return
     await create_watermark_store(config)
+
+
+async def stored_keys(config: VaultConfig) -> tuple[StoredKey, ...]:
+    """Return the sealed keys of a vault; see `KeyStore.load`."""
+    return await FileKeyStore(config.key_file).load()
 
 
 async def create_watermark_store_after_signatory(config: Config) -> None:
@@ -171,7 +177,11 @@ async def open_watermark_store(config: Config) -> AsyncIterator[WatermarkStore]:
 
 @asynccontextmanager
 async def open_configured_vault(
-    config: VaultConfig, *, must_succeed: bool = True, on_key: Callable[[VaultKey], None] = lambda _: None
+    config: VaultConfig,
+    *,
+    must_succeed: bool = True,
+    on_key: Callable[[VaultKey], None] = lambda _: None,
+    on_restored: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> AsyncIterator[Vault]:
     """Open one vault of a configuration; see `open_vault`."""
     logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
@@ -183,18 +193,20 @@ async def open_configured_vault(
         name=config.name,
         must_succeed=must_succeed,
         on_key=on_key,
+        on_restored=on_restored,
         verify_bls=config.verify_bls,
     )
     async with opened as vault:
         yield vault
 
 
-async def serve(config: Config, load: Callable[[], Config]) -> None:
+async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool = True) -> None:
     """Sign for clients until SIGINT or SIGTERM; take over changed policies at SIGHUP.
 
     Args:
         config: What to serve.
         load: Reads the same configuration anew.
+        list_keys: Whether keys that are ready are logged.
 
     Raises:
         HostError: The host cannot start; the text says why.
@@ -213,7 +225,10 @@ async def serve(config: Config, load: Callable[[], Config]) -> None:
     async with AsyncExitStack() as stack:
         async with _until_signal(stop):
             watermark = await stack.enter_async_context(open_watermark_store(config))
-            vaults = [await stack.enter_async_context(_serving_vault(config, name)) for name in config.vaults]
+            vaults = [
+                await stack.enter_async_context(_serving_vault(config, name, list_keys=list_keys))
+                for name in config.vaults
+            ]
         if stop.is_set():
             logger.info("stopped before it was ready")
             return
@@ -294,14 +309,16 @@ async def _until_signal(stop: asyncio.Event) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
 
-    def on_signal() -> None:
+    def on_signal(number: signal.Signals) -> None:
+        # Signatory's words, without the line feed at their end.
+        logger.info("Captured %s", (signal.strsignal(number) or number.name).lower())
         stop.set()
         # An error once what is inside has ended.
         with suppress(RuntimeError):
             limit.reschedule(loop.time())
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     try:
         async with limit:
             yield
@@ -311,11 +328,12 @@ async def _until_signal(stop: asyncio.Event) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _serving_vault(config: Config, name: str) -> AsyncIterator[Vault]:
+async def _serving_vault(config: Config, name: str, *, list_keys: bool) -> AsyncIterator[Vault]:
     """Open a vault whose enclave may be away: it is waited for for ever, while requests are told so."""
 
     def on_key(key: VaultKey) -> None:
-        logger.info("key ready", extra=fields(pkh=key.pkh, vault=name, active=key.pkh in config.policies))
+        if list_keys:
+            logger.info("key ready", extra=fields(pkh=key.pkh, vault=name, active=key.pkh in config.policies))
 
     async with open_configured_vault(config.vaults[name], must_succeed=False, on_key=on_key) as vault:
         yield vault
@@ -327,7 +345,7 @@ def _log_missing_keys(config: Config, vaults: Sequence[Vault]) -> None:
         logger.warning("a key under `tezos` is not ready in any vault", extra=fields(pkh=pkh))
 
 
-def run_serve(config: Config, load: Callable[[], Config]) -> None:
+def run_serve(config: Config, load: Callable[[], Config], *, list_keys: bool = True) -> None:
     """Run `serve` on the fastest event loop there is.
 
     Raises:
@@ -336,4 +354,4 @@ def run_serve(config: Config, load: Callable[[], Config]) -> None:
     import uvloop  # noqa: PLC0415 -- other commands do not need it
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, load))
+        runner.run(serve(config, load, list_keys=list_keys))

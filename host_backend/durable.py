@@ -18,6 +18,8 @@ from host_backend.errors import ConfigError
 
 #: Seconds between two tries for a lock: short beside the milliseconds for which a file is held to be rewritten.
 _LOCK_RETRY_S = 0.02
+#: Bytes that are synced to see how long it takes: a page of the watermark store.
+_SYNC_BYTES = 4096
 #: Bytes read of a lock file: a pid has at most ten digits.
 _PID_BYTES = 16
 
@@ -133,3 +135,38 @@ def _held_text(descriptor: int, path: Path) -> str:
     written = os.pread(descriptor, _PID_BYTES, 0).strip()
     holder = f"process {written.decode()}" if written.isdigit() else "another process"
     return f"{path.parent} is in use by {holder} (lock file {path.name}): stop it first, or use another folder"
+
+
+def holder_of(path: Path) -> int | None:
+    """Return the process that holds a lock, or None; takes no lock, so that it disturbs nobody who wants it.
+
+    Source: proc_locks(5). Where the system does not list its locks, nobody seems to hold any.
+    """
+    try:
+        wanted, written = str(path.stat().st_ino), path.read_bytes()[:_PID_BYTES].strip()
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for words in map(str.split, lines):
+        # 1: FLOCK ADVISORY WRITE 4711 08:01:123456 0 EOF
+        # Devices have other numbers here than the file says of itself, on some file systems; the holder's tells as much.
+        if words[1:2] == ["FLOCK"] and words[5].rpartition(":")[2] == wanted and words[4].encode() == written:
+            return int(words[4])
+    return None
+
+
+def sync_times_s(folder: Path, count: int) -> list[float]:
+    """Return how long it took, `count` times, until some bytes of a new file were on the disk; the file is removed.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    times_s: list[float] = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(count):
+            begun = time.perf_counter()
+            file.write(bytes(_SYNC_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+            times_s.append(time.perf_counter() - begun)
+    return times_s

@@ -56,6 +56,7 @@ class Keyring:
         second: Gives the connection for calls that may leave the enclave.
         separate: Gives a connection that nobody else uses.
         on_key: Told of every key when it comes into service for the first time.
+        on_restored: Told, after each key of a restoring, how many it has dealt with, and of how many.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Keyring:
         second: GetConnection,
         separate: GetConnection,
         on_key: Callable[[VaultKey], None],
+        on_restored: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> None:
         self._vault = vault
         self._store = store
         self._second = second
         self._separate = separate
         self._on_key = on_key
+        self._on_restored = on_restored
         self._checking_order = asyncio.Lock()
         self._revision: str | None = None
         self._stored: dict[str, tuple[bytes, ...]] = {}
@@ -132,6 +135,15 @@ class Keyring:
         self._stored[key.pkh] = (blob,)
         return True
 
+    async def replace(self, key: VaultKey, blob: bytes) -> None:
+        """Store a key durably in place of what is stored of it, which the store keeps aside.
+
+        Raises:
+            ConfigError, StoreUnavailable: It could not be stored.
+        """
+        await self._store.replace(StoredKey(key.pkh, blob))
+        self._stored[key.pkh] = (blob,)
+
     async def restore(self, client: EnclaveClient) -> bool:
         """Open every stored blob on a new connection; return whether all keys are in service.
 
@@ -145,6 +157,7 @@ class Keyring:
             async with limit:
                 outcome = await self._open(client, pkh, blobs)
             self.restored_count += 1
+            self._on_restored(self.restored_count, len(stored))
             return outcome
 
         stored = dict(self._stored)
@@ -164,21 +177,33 @@ class Keyring:
         Raises:
             EnclaveRefused, EnclaveUnavailable: A connection ended.
         """
-        for pkh in tuple(self._stored):
-            tried = pkh in self.quarantined and pkh not in self._untried
-            if client.holds(pkh) or (tried and not reopen):
-                continue
-            self._untried.discard(pkh)
-            try:
-                async with self._second() as second:
-                    outcome = await self._open(second, pkh, self._stored[pkh])
-            except HostError:
-                self._untried.add(pkh)
-                raise
-            if isinstance(outcome, _Opened):
-                await self.bring_in(client, outcome.key, outcome.blob)
-            else:
-                self._note(pkh, outcome)
+        limit = asyncio.Semaphore(RESTORE_IN_FLIGHT)
+
+        async def open_one(pkh: str) -> None:
+            async with limit:
+                await self._open_missing(client, pkh)
+
+        await asyncio.gather(*(open_one(pkh) for pkh in self._missing(client, reopen=reopen)))
+
+    def _missing(self, client: EnclaveClient, *, reopen: bool) -> list[str]:
+        return [
+            pkh
+            for pkh in self._stored
+            if not client.holds(pkh) and (reopen or pkh in self._untried or pkh not in self.quarantined)
+        ]
+
+    async def _open_missing(self, client: EnclaveClient, pkh: str) -> None:
+        self._untried.discard(pkh)
+        try:
+            async with self._second() as second:
+                outcome = await self._open(second, pkh, self._stored[pkh])
+        except HostError:
+            self._untried.add(pkh)
+            raise
+        if isinstance(outcome, _Opened):
+            await self.bring_in(client, outcome.key, outcome.blob)
+        else:
+            self._note(pkh, outcome)
 
     async def bring_in(self, client: EnclaveClient, key: VaultKey, blob: bytes) -> None:
         """Open a key on the connection for signatures that was just open on the second one, and announce it.

@@ -50,12 +50,13 @@ class Vault:
         limits: LinkLimits = DEFAULT_LIMITS,
         jitter: Callable[[], float] = random.random,
         on_key: Callable[[VaultKey], None] = lambda _: None,
+        on_restored: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> None:
         self.name = name
         self._verification = Verification(name, verify_bls)
         self._limits = limits
         self._link = EnclaveLink(name, enclave, self._restore, limits=limits, jitter=jitter)
-        self._ring = Keyring(name, store, self._link.second, self._link.separate, on_key)
+        self._ring = Keyring(name, store, self._link.second, self._link.separate, on_key, on_restored)
         self._watching: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = -limits.look_again_s
@@ -265,31 +266,38 @@ class Vault:
             raise EnclaveRefused(f"the enclave made a key of type {sealed.public_key.key_type}, not {key_type}")
         return await self._keep(key, sealed.blob)
 
-    async def import_key(self, private_key: PrivateKey) -> VaultKey:
+    async def import_key(self, private_key: PrivateKey, *, replace: bool = False) -> VaultKey:
         """Have a key sealed by the enclave and store its blob; a key already stored stays as it is.
+
+        Args:
+            private_key: The secret.
+            replace: Whether a stored blob that takes this key out of service may be replaced; the store keeps it aside.
 
         Raises:
             MalformedRequest: The secret is no private key of its curve.
-            EnclaveRefused, EnclaveUnavailable: The enclave did not take it.
+            EnclaveRefused, EnclaveUnavailable: The enclave did not take it; or it is stored, and out of service.
             ConfigError, StoreUnavailable: Its blob could not be stored.
         """
         try:
             expected = curve(private_key.key_type).open(private_key).public_key
         except CurveError as error:
             raise MalformedRequest(f"not a private key: {error}") from None
+        pkh = public_key_hash(expected)
+        if pkh in self._ring.quarantined and not replace:
+            raise EnclaveRefused(
+                f"{pkh} is stored already, and out of service: {self._ring.quarantined[pkh]}: "
+                "to have the stored blob replaced, import the key again with --replace"
+            )
         async with self._link.second() as second:
             sealed = await second.import_unencrypted(private_key)
         if sealed.public_key != expected:
             raise EnclaveRefused("the enclave sealed another key than it was given: nothing was stored")
-        return await self._keep(checked_key(sealed.public_key, public_key_hash(expected)), sealed.blob)
+        return await self._keep(checked_key(sealed.public_key, pkh), sealed.blob, replace=replace)
 
-    async def _keep(self, key: VaultKey, blob: bytes) -> VaultKey:
-        if not await self._ring.add(key, blob):
-            if key.pkh in self._ring.quarantined:
-                raise EnclaveRefused(
-                    f"{key.pkh} is stored already, and out of service: {self._ring.quarantined[key.pkh]}: "
-                    "move its entry out of the key file, then import it again"
-                )
+    async def _keep(self, key: VaultKey, blob: bytes, *, replace: bool = False) -> VaultKey:
+        if replace and key.pkh in self._ring.quarantined:
+            await self._ring.replace(key, blob)
+        elif not await self._ring.add(key, blob):
             logger.info("already stored: kept as it was", extra=fields(pkh=key.pkh, vault=self.name))
             # Another process may have stored it a moment ago.
             return await self.opened_key(key.pkh)
@@ -365,6 +373,7 @@ async def open_vault(
     verify_bls: VerifyBls = "inline",
     limits: LinkLimits = DEFAULT_LIMITS,
     on_key: Callable[[VaultKey], None] = lambda _: None,
+    on_restored: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> AsyncIterator[Vault]:
     """Connect to an enclave, restore every stored key, keep the link up, and close it at the end.
 
@@ -380,13 +389,14 @@ async def open_vault(
             verified before.
         limits: Times of the link.
         on_key: Told of every key when it comes into service for the first time.
+        on_restored: Told, after each key of a restoring, how many it has dealt with, and of how many.
 
     Raises:
         EnclaveRefused, EnclaveUnavailable: The enclave does not answer, or not with yes.
         ConfigError, StoreUnavailable: The store cannot be read.
     """
     enclave = Endpoint(host, port, credentials or Credentials())
-    vault = Vault(name, store, enclave, verify_bls=verify_bls, limits=limits, on_key=on_key)
+    vault = Vault(name, store, enclave, verify_bls=verify_bls, limits=limits, on_key=on_key, on_restored=on_restored)
     try:
         await vault.start(must_succeed=must_succeed)
         yield vault

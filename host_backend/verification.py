@@ -65,7 +65,8 @@ class Verification:
 
     async def aclose(self) -> None:
         """Wait for what is being verified: a wrong signature that is out shall be known."""
-        await asyncio.gather(*self._tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _check_now(self, client: EnclaveClient, key: VaultKey, verify: Callable[[], None]) -> None:
         try:

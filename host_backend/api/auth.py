@@ -15,46 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from enclave_signer.curves import CurveError, VerifyingKey, curve
-from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
+from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import Family, TezosError, decode, parse_signature, public_key_hash
 from host_backend.errors import MalformedRequest, NotAuthenticated, PolicyDenied
 
-#: First bytes of what a client signs to have something signed. Signatory wants them for a proof as well.
-SIGN_MAGIC = b"\x04\x01"
-#: First bytes of what Octez signs to have possession proved.
-PROVE_MAGIC = b"\x04\x04"
-
 #: What a client may have signed, any one of these.
 Signed = tuple[bytes, ...]
-
-_HASH_TAGS = {KeyType.ED25519: b"\0", KeyType.SECP256K1: b"\1", KeyType.P256: b"\2", KeyType.BLS: b"\3"}
-
-
-def sign_request(key_type: KeyType, pkh: str, message: bytes) -> bytes:
-    """Return what a client signs to have a message signed.
-
-    Args:
-        key_type: The curve of the key that is asked for.
-        pkh: Its hash, checked.
-        message: The whole message, magic byte first.
-    """
-    return SIGN_MAGIC + _tagged(key_type, pkh) + message
-
-
-def proof_requests(key_type: KeyType, pkh: str, bound_to: PublicKey | None) -> Signed:
-    """Return what a client may sign to have possession proved: Signatory's form, then Octez's.
-
-    Args:
-        key_type: The curve of the key that is asked for.
-        pkh: Its hash, checked.
-        bound_to: The key that the request names by `bls_pk`.
-    """
-    hash_ = _tagged(key_type, pkh)
-    return SIGN_MAGIC + hash_, PROVE_MAGIC + hash_ + (b"" if bound_to is None else bound_to.data)
-
-
-def _tagged(key_type: KeyType, pkh: str) -> bytes:
-    return _HASH_TAGS[key_type] + decode(pkh, Family.PUBLIC_KEY_HASH)[1]
 
 
 class RequestKeys:

@@ -29,8 +29,9 @@ from enclave_signer.tezos import (
     parse_public_key,
 )
 from host_backend.api.access import TOLD, log_access, logged
-from host_backend.api.auth import RequestKeys, Signed, proof_requests, sign_request
+from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
+from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest
 from host_backend.metrics import Metrics
 from host_backend.policy import Caller
@@ -124,12 +125,12 @@ class Keys(_Answers):
     """`GET` and `POST /keys/{pkh}`: the hot path."""
 
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
-        key_type = _check(pkh)
+        _check(pkh)
         if scope["method"] != "POST":
             return b'{"public_key":"%s"}\n' % encode_public_key(await self._signer.public_key(pkh)).encode()
         message = parse_body(await _body(receive))
         query = _query(scope["query_string"])
-        caller = await self._caller(scope, query, lambda: (sign_request(key_type, pkh, message),))
+        caller = await self._caller(scope, query, lambda: (authentication_bytes(pkh, message),))
         version = _VERSIONS.get(_first(query, "version") or "", SigningVersion.V2)
         signature = await self._signer.sign(pkh, message, version, caller)
         return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
@@ -140,10 +141,10 @@ class Proofs(_Answers):
 
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
         del receive
-        key_type = _check(pkh)
+        _check(pkh)
         query = _query(scope["query_string"])
         bound_to = _bls_pk(_first(query, "bls_pk"))
-        caller = await self._caller(scope, query, lambda: proof_requests(key_type, pkh, bound_to))
+        caller = await self._caller(scope, query, lambda: proof_authentication_bytes(pkh, bound_to))
         proof = await self._signer.prove_possession(pkh, caller, bound_to=bound_to)
         return b'{"bls_prove_possession":"%s"}\n' % encode_signature(proof).encode()
 
@@ -160,9 +161,9 @@ def _bls_pk(text: str | None) -> PublicKey | None:
     return key
 
 
-def _check(pkh: str) -> KeyType:
+def _check(pkh: str) -> None:
     try:
-        return check_public_key_hash(pkh)
+        check_public_key_hash(pkh)
     except TezosError as error:
         raise MalformedRequest(str(error)) from None
 

@@ -1,146 +1,101 @@
-"""What the commands on keys do, and the forms they print in: Signatory's."""
+"""`enclave-host list`, `generate` and `import`: what they take."""
 
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from enclave_signer.protocol.messages import KeyType, PrivateKey
-from enclave_signer.tezos import TezosError, encode_public_key, parse_secret_key
-from host_backend.app import create_watermark_store_for_first_key, open_configured_vault
-from host_backend.config import Config, VaultConfig
-from host_backend.errors import ConfigError, MalformedRequest
-from host_backend.keyring import VaultKey
-from host_backend.log import fields
-from host_backend.policy import KeyPolicy
+from host_backend.cli.options import Options, takes_json, takes_options, takes_password
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from enclave_signer.protocol.messages import KeyType
+    from host_backend.config import Config, VaultConfig
 
-#: Signatory's name for the kind of vault, where it shows one.
-VAULT_KIND = "ConfidentialSpace"
-#: The longest secret key has 98 characters; a file may have blank lines around it.
-MAX_SECRET_FILE_BYTES = 4096
-_LABEL_COLUMNS = 27
+#: Names of key types, as Signatory takes them.
+_KEY_TYPES = ("ed25519", "tz1", "secp256k1", "tz2", "p256", "tz3", "bls", "tz4")
 
 
-def describe(key: VaultKey, policy: KeyPolicy | None) -> str:
-    """Return the block of lines that `list` and `generate` print for a key, ending in an empty line."""
-    lines = [
-        ("Public Key Hash:", key.pkh),
-        ("Public Key:", encode_public_key(key.public_key)),
-        ("Reference:", ""),
-        ("Vault:", VAULT_KIND),
-        ("Active:", "false" if policy is None else "true"),
-    ]
-    if policy is not None:
-        lines += [
-            ("Allowed Requests:", _sorted(policy.requests)),
-            ("Allowed Operations:", _sorted(policy.operations)),
-            ("Allow Proof of Possession:", "false"),
-        ]
-    return "".join(f"{label:<{_LABEL_COLUMNS}}{value}\n" for label, value in lines) + "\n"
+@click.command("list")
+@takes_json
+@takes_options
+def list_keys(options: Options, *, as_json: bool) -> None:
+    """Show the keys of all vaults, and what they may sign."""
+    import asyncio
+
+    from host_backend.cli.listing import list_all
+
+    asyncio.run(list_all(options.load(), as_json=as_json))
 
 
-def _sorted(names: frozenset[str]) -> str:
-    return f"[{' '.join(sorted(names))}]"
+@click.command()
+@click.option("-v", "--vault", required=True, help="Vault that shall hold the keys.")
+@click.option("-n", "--num", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many keys.")
+@click.option("-t", "--type", "kind", type=click.Choice(_KEY_TYPES), default="ed25519", show_default=True)
+@takes_json
+@takes_options
+def generate(options: Options, vault: str, num: int, kind: str, *, as_json: bool) -> None:
+    """Make keys inside the enclave."""
+    import asyncio
+
+    from host_backend.cli.listing import generate_keys
+
+    config = options.load()
+    asyncio.run(generate_keys(config, _vault(config, vault, "generate"), _key_type(kind), num, as_json=as_json))
 
 
-async def list_all(config: Config) -> None:
-    """Print every key of every vault; keys that are out of service are named in the log.
+@click.command("import")
+@click.argument("secret_keys", nargs=-1, metavar="[SECRET_KEY]...")
+@click.option("-v", "--vault", required=True, help="Vault that shall hold the keys.")
+@click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File that holds one secret key.")
+@takes_password
+@click.option("-o", "--opt", help="key:value[,…] for other kinds of vault; these have nothing to choose.")
+@click.option("--replace", is_flag=True, help="Replace the stored blob of a key that is out of service.")
+@takes_json
+@takes_options
+def import_keys(
+    options: Options,
+    secret_keys: Sequence[str],
+    vault: str,
+    source: Path | None,
+    password: str | None,
+    password_file: Path | None,
+    opt: str | None,
+    *,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Hand secret keys to the enclave, which seals them.
 
-    Raises:
-        HostError: A vault cannot be opened.
+    A key may be in base58, plain or encrypted (edsk, spsk, p2sk, BLsk, edesk, spesk, p2esk, BLesk), with or without
+    `unencrypted:` or `encrypted:` before it, or in PEM or DER (Ed25519, secp256k1, P-256), encrypted or not.
+
+    Without an argument the key is asked for and not shown; `-` reads it from standard input. A key given as an
+    argument can be seen by others on this machine, and stays in the shell's history; so does --password.
     """
-    for vault_config in config.vaults.values():
-        async with open_configured_vault(vault_config) as vault:
-            for key in vault.keys:
-                click.echo(describe(key, config.policies.get(key.pkh)), nl=False)
-            if not vault.keys:
-                logger.error("No valid keys found in the vault %s", vault.name)
+    import asyncio
+
+    from host_backend.cli.importing import check_option_map, import_secret_keys
+    from host_backend.cli.secrets import password_source, read_secret_keys
+
+    config = options.load()
+    target = _vault(config, vault, "import")
+    check_option_map(opt)
+    keys = read_secret_keys(secret_keys, source, password_source(password, password_file))
+    asyncio.run(import_secret_keys(config, target, keys, replace=replace, as_json=as_json))
 
 
-async def generate_keys(config: Config, vault_config: VaultConfig, key_type: KeyType, count: int) -> None:
-    """Make keys and print each as soon as its blob is durable.
+def _vault(config: "Config", name: str, command: str) -> "VaultConfig":
+    from host_backend.errors import ConfigError
 
-    Raises:
-        HostError: A key could not be made or stored; the ones printed before are there.
-    """
-    async with open_configured_vault(vault_config) as vault:
-        await create_watermark_store_for_first_key(config)
-        for _ in range(count):
-            key = await vault.generate(key_type)
-            click.echo(describe(key, config.policies.get(key.pkh)), nl=False)
+    if name not in config.vaults:
+        known = ", ".join(config.vaults) or "none"
+        raise ConfigError(f"{command}: vault {name} is not found, the configuration has: {known}")
+    return config.vaults[name]
 
 
-def read_secret_keys(arguments: Sequence[str], source: Path | None) -> list[PrivateKey]:
-    """Return the secret keys that were named, whole or not at all.
+def _key_type(kind: str) -> "KeyType":
+    from enclave_signer.protocol.messages import KeyType
 
-    Raises:
-        MalformedRequest: One of them is no secret key in clear; the text never repeats it.
-    """
-    if source is not None:
-        texts = [_read_file(source)]
-    elif list(arguments) == ["-"]:
-        texts = [_read_standard_input()]
-    elif arguments:
-        logger.warning("a secret key on the command line can be seen by others: use the prompt, --from FILE, or -")
-        texts = list(arguments)
-    else:
-        texts = [_ask()]
-    return [_parse(text, index) for index, text in enumerate(texts)]
-
-
-def _read_file(source: Path) -> str:
-    if str(source) == "-":
-        return _read_standard_input()
-    try:
-        with source.open("rb") as file:
-            return _text(file.read(MAX_SECRET_FILE_BYTES + 1), str(source))
-    except OSError as error:
-        raise ConfigError(f"{source} cannot be read: {error.strerror}") from error
-
-
-def _read_standard_input() -> str:
-    return _text(sys.stdin.buffer.read(MAX_SECRET_FILE_BYTES + 1), "standard input")
-
-
-def _text(data: bytes, source: str) -> str:
-    try:
-        return data.decode("ascii")
-    except UnicodeDecodeError:
-        # Its text would tell a byte of what may be a key.
-        raise MalformedRequest(f"{source} holds no base58 secret key") from None
-
-
-def _ask() -> str:
-    if not sys.stdin.isatty():
-        raise ConfigError("no terminal to ask for the secret key: use --from FILE, or - for standard input")
-    text: str = click.prompt("Enter the secret key", hide_input=True, err=True)
-    return text
-
-
-def _parse(text: str, index: int) -> PrivateKey:
-    try:
-        return parse_secret_key(text.strip())
-    except TezosError as error:
-        which = f"secret key {index + 1}: " if index else ""
-        raise MalformedRequest(f"{which}{error}") from None
-
-
-async def import_secret_keys(config: Config, vault_config: VaultConfig, keys: Sequence[PrivateKey]) -> None:
-    """Have keys sealed and stored, in order.
-
-    Raises:
-        HostError: At the first key that could not be; the ones logged as imported are there.
-    """
-    async with open_configured_vault(vault_config) as vault:
-        await create_watermark_store_for_first_key(config)
-        for private_key in keys:
-            logger.info("Requesting import operation", extra=fields(vault=VAULT_KIND))
-            key = await vault.import_key(private_key)
-            logger.info("Successfully imported", extra=fields(pkh=key.pkh, vault=VAULT_KIND))
-    logger.warning(
-        "marks made elsewhere do not come with a key: if it has signed for a baker, see `watermark raise` before `serve`"
-    )
+    curves = (KeyType.ED25519, KeyType.SECP256K1, KeyType.P256, KeyType.BLS)
+    return curves[_KEY_TYPES.index(kind) // 2]

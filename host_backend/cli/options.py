@@ -98,3 +98,20 @@ def takes_options(command: Callable[Concatenate[Options, P], R]) -> Callable[P, 
     for decorator in reversed(_DECORATORS):
         decorated = decorator(decorated)
     return decorated
+
+
+def takes_json(command: Callable[P, R]) -> Callable[P, R]:
+    """Give a command `--json`, as its argument `as_json`."""
+    option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one value per line.")
+    decorated: Callable[P, R] = option(command)
+    return decorated
+
+
+def takes_password(command: Callable[P, R]) -> Callable[P, R]:
+    """Give a command the two options for the password of an encrypted key."""
+    file = click.option(
+        "--password-file", type=click.Path(path_type=Path), help="File with the password of an encrypted key."
+    )
+    value = click.option("--password", help="The password itself, seen by others on this machine.")
+    decorated: Callable[P, R] = value(file(command))
+    return decorated

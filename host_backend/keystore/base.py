@@ -1,7 +1,8 @@
 """The port behind which sealed keys are kept.
 
 - A store keeps what it is given and nothing else: it opens no blob and checks no key against its hash.
-- Keys are only ever added. What is stored stays as it is, and comes back in the order in which it was added.
+- Keys are only ever added, or replaced on purpose, and then the old entry is kept aside. What is stored stays as it is,
+  and comes back in the order in which it was added.
 """
 
 from dataclasses import dataclass, field
@@ -59,5 +60,16 @@ class KeyStore(Protocol):
         Raises:
             ConfigError: What is stored is not well formed, or there is no room by the store's own limits.
             StoreUnavailable: Not known to be stored; look at the storage, then try again.
+        """
+        ...
+
+    async def replace(self, key: StoredKey) -> None:
+        """Store a key durably in place of every entry of its hash, which are kept aside, durably, first.
+
+        Args:
+            key: As for `add`; one that is not stored is added.
+
+        Raises:
+            ConfigError, StoreUnavailable: As for `add`.
         """
         ...

@@ -4,6 +4,7 @@
 - Each entry has `public_key_hash` and `encrypted_private_key` (base64). Other members, repeated hashes and the order
   are kept when the file is rewritten: nothing that someone stored is lost.
 - What is not well formed is refused whole, naming the entry: a file half understood would be rewritten by halves.
+- Entries that are replaced go to `<file>.replaced`, a key file, too, before the new one takes their place.
 - Adding locks `<file>.lock`, reads again, and replaces the file durably. Signatory takes no lock: never let it add
   keys to the same file at the same time.
 
@@ -15,7 +16,9 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable
@@ -26,6 +29,7 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 #: How long adding waits, unless told otherwise: far more than one rewriting takes.
 LOCK_WAIT_S = 10.0
 
+T = TypeVar("T")
 #: An entry as read, with the members we do not know.
 _Entry = dict[str, object]
 
@@ -42,6 +46,7 @@ class FileKeyStore:
         self._path = path
         self._lock_wait_s = lock_wait_s
         self._lock_path = path.with_name(path.name + ".lock")
+        self._replaced_path = path.with_name(path.name + ".replaced")
 
     async def load(self) -> tuple[StoredKey, ...]:
         """Read every key; see `KeyStore.load`."""
@@ -53,7 +58,11 @@ class FileKeyStore:
 
     async def add(self, key: StoredKey) -> bool:
         """Store a key durably; see `KeyStore.add`."""
-        return await asyncio.to_thread(self._add, key)
+        return await asyncio.to_thread(self._locked, self._append, key)
+
+    async def replace(self, key: StoredKey) -> None:
+        """Store a key in place of others of its hash; see `KeyStore.replace`."""
+        await asyncio.to_thread(self._locked, self._replace, key)
 
     def _revision(self) -> str:
         try:
@@ -67,38 +76,53 @@ class FileKeyStore:
 
     def _load(self) -> tuple[StoredKey, ...]:
         try:
-            return self._parse(self._read())
+            return self._parse(self._read(self._path))
         except OSError as error:
             raise StoreUnavailable(f"key file {self._path} cannot be read: {error}") from error
 
-    def _add(self, key: StoredKey) -> bool:
+    def _locked(self, change: Callable[[StoredKey], T], key: StoredKey) -> T:
         try:
             create_folder(self._path.parent)
             with locked(self._lock_path, wait_s=self._lock_wait_s):
-                return self._append(key)
+                return change(key)
         except (OSError, LockHeld) as error:
             raise StoreUnavailable(f"key {key.pkh} is not stored in {self._path}: {error}") from error
 
     def _append(self, key: StoredKey) -> bool:
-        entries = self._read()
+        entries = self._read(self._path)
         if any(stored.pkh == key.pkh for stored in self._parse(entries)):
             # Whoever stored it may have died before this step.
             fsync_directory(self._path.resolve().parent)
             return False
-        added: _Entry = {
+        self._write(self._path, [*entries, self._entry(len(entries), key)], key.pkh)
+        return True
+
+    def _replace(self, key: StoredKey) -> None:
+        entries = self._read(self._path)
+        places = [index for index, stored in enumerate(self._parse(entries)) if stored.pkh == key.pkh]
+        old = [entries[index] for index in places]
+        if old:
+            aside = self._read(self._replaced_path)
+            self._write(self._replaced_path, [*aside, *old], key.pkh)
+        place = places[0] if places else len(entries)
+        kept = [entry for index, entry in enumerate(entries) if index not in places]
+        self._write(self._path, [*kept[:place], self._entry(place, key), *kept[place:]], key.pkh)
+
+    def _entry(self, index: int, key: StoredKey) -> _Entry:
+        entry: _Entry = {
             "public_key_hash": key.pkh,
             "encrypted_private_key": base64.b64encode(key.blob).decode(),
         }
-        self._stored_key(len(entries), added)
-        data = json.dumps([*entries, added], indent=4).encode()
-        if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(
-                f"key file {self._path} would exceed {MAX_FILE_BYTES} bytes with {key.pkh}: use a second vault"
-            )
-        write_durably(self._path, data)
-        return True
+        self._stored_key(index, entry)
+        return entry
 
-    def _read(self) -> list[object]:
+    def _write(self, path: Path, entries: list[object], pkh: str) -> None:
+        data = json.dumps(entries, indent=4).encode()
+        if len(data) > MAX_FILE_BYTES:
+            raise ConfigError(f"key file {path} would exceed {MAX_FILE_BYTES} bytes with {pkh}: use a second vault")
+        write_durably(path, data)
+
+    def _read(self, path: Path) -> list[object]:
         """The entries, of any type.
 
         Raises:
@@ -106,12 +130,12 @@ class FileKeyStore:
             OSError: The file exists and cannot be read.
         """
         try:
-            with self._path.open("rb") as file:
+            with path.open("rb") as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         except FileNotFoundError:
             return []
         if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(f"key file {self._path} has more than {MAX_FILE_BYTES} bytes: is it a key file?")
+            raise ConfigError(f"key file {path} has more than {MAX_FILE_BYTES} bytes: is it a key file?")
         if not data.strip():
             return []
         try:
@@ -122,9 +146,9 @@ class FileKeyStore:
                 parse_constant=_finite_number,
             )
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"key file {self._path} is not JSON: {error}") from error
+            raise ConfigError(f"key file {path} is not JSON: {error}") from error
         if not isinstance(entries, list):
-            raise ConfigError(f"key file {self._path} is not a JSON array of keys")
+            raise ConfigError(f"key file {path} is not a JSON array of keys")
         return entries
 
     def _parse(self, entries: list[object]) -> tuple[StoredKey, ...]:

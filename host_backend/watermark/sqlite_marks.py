@@ -93,7 +93,7 @@ def create(path: Path) -> None:
 
 
 def read_marks(path: Path) -> dict[MarkKey, Mark]:
-    """Read every mark; a running host may have the file meanwhile.
+    """Read every mark and leave no trace; a running host may have the file meanwhile.
 
     Raises:
         ConfigError: There is no file, or it is not ours or not sound.
@@ -101,7 +101,8 @@ def read_marks(path: Path) -> dict[MarkKey, Mark]:
     """
     with reporting(path):
         _require_file(path)
-        with closing(_connect(path, "ro")) as connection:
+        # Without a log, reading would make an empty one, and the next start would not miss one that a crash left.
+        with closing(_connect(path, "ro" if _log(path).exists() else "ro&immutable=1")) as connection:
             _require_ours(connection, path)
             return _load(connection)
 

@@ -51,6 +51,22 @@ def test_same_hash_is_not_stored_twice(open_store: OpenStore) -> None:
     assert load(store) == (FIRST,)
 
 
+def test_a_key_is_replaced_in_its_place(open_store: OpenStore) -> None:
+    store = open_store()
+    new = StoredKey(FIRST.pkh, b"new blob")
+    for key in (FIRST, SECOND):
+        assert add(store, key)
+    asyncio.run(store.replace(new))
+    assert load(store) == load(open_store()) == (new, SECOND)
+
+
+def test_replacing_what_is_not_stored_adds_it(open_store: OpenStore) -> None:
+    store = open_store()
+    assert add(store, SECOND)
+    asyncio.run(store.replace(FIRST))
+    assert load(store) == (SECOND, FIRST)
+
+
 def test_two_users_of_one_storage_do_not_lose_each_others_keys(open_store: OpenStore) -> None:
     one, other = open_store(), open_store()
     assert load(one) == load(other) == ()

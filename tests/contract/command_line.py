@@ -19,6 +19,60 @@ What the exit codes mean is in [Operations](operations.md#exit-codes).
 `enclave-signer` is the daemon that holds the keys; `enclave-host` is everything else. `enclave-signer` reads
 `$LISTEN_PORT`; the host reads what [stands in for fields of the configuration](signatory-compatibility.md#configuration),
 and the variables that paths in it name.
+
+## Examples
+
+Those of [the README](../README.md#commands) make keys, start and stop; these are the others. Is everything well? It
+signs nothing and changes nothing, and may run beside a running host:
+
+```sh
+.venv/bin/enclave-host doctor -c .state/signatory.yaml
+```
+
+Every command that shows something has `--json`, one value per line:
+
+```sh
+.venv/bin/enclave-host list --json -c .state/signatory.yaml
+```
+
+Hand over a key in PEM, and one that a password protects. A key that is stored already is not stored twice, and the
+command says so; the password is asked for if no file has it:
+
+```sh
+.venv/bin/enclave-host import -c .state/signatory.yaml --vault enclave --from key.pem
+.venv/bin/enclave-host import -c .state/signatory.yaml --vault enclave --from encrypted.key --password-file password
+```
+
+A key whose stored blob does not open any more is handed over again with `--replace`; the old entry is kept in
+`confidential_space_keys.json.replaced`:
+
+```sh
+.venv/bin/enclave-host import -c .state/signatory.yaml --vault enclave --from key.pem --replace
+```
+
+What a policy can allow, and which protocols' operations are known:
+
+```sh
+.venv/bin/enclave-host list-requests
+.venv/bin/enclave-host list-ops --json
+.venv/bin/enclave-host version --json
+.venv/bin/enclave-host help watermark raise
+```
+
+What a client adds to the query of a request when the signer asks who it is: a signature of the client's own key, made
+where that key is. The words are the key that shall sign, and the message:
+
+```sh
+.venv/bin/enclave-host authenticate tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb 03a11f5f17 --from client.key
+```
+
+Let the shell complete commands and options; for good, put the line into `~/.bashrc`:
+
+```sh
+eval "$(.venv/bin/enclave-host completion bash)"
+```
+
+On a terminal, long work shows how far it is; into a file or a pipe goes nothing of that.
 """
 
 

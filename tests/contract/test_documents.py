@@ -73,7 +73,8 @@ def shell_commands() -> Iterator[list[str]]:
     for path in documents():
         for block in blocks(path, "sh"):
             for line in block.splitlines():
-                words = shlex.split(line, comments=True)
+                # What a substitution runs is a command, too.
+                words = shlex.split(re.sub(r'^eval "\$\((.*)\)"$', r"\1", line), comments=True)
                 while "|" in words:
                     yield words[: words.index("|")]
                     words = words[words.index("|") + 1 :]

@@ -75,6 +75,8 @@ def run_command(*arguments: str | Path, given: str | bytes = b"") -> Outcome:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
+        # Without a terminal of its own, wherever the tests run.
+        start_new_session=True,
     )
     proc = Path(f"/proc/{process.pid}")
     # Empty until the kernel has set the new program up.

@@ -26,6 +26,10 @@ class MemoryKeys:
         self.stored.append(key)
         return True
 
+    async def replace(self, key: StoredKey) -> None:
+        self._check()
+        self.stored = [key if stored.pkh == key.pkh else stored for stored in self.stored]
+
     def _check(self) -> None:
         if self.failing:
             raise StoreUnavailable("the disk is full")

@@ -164,7 +164,11 @@ def test_a_damaged_blob_takes_its_own_key_out_of_service(
         assert host.stop() == 0
     # Listing and generating go on; the damaged entry stays as it is.
     listed = run_command("list", "-c", config).stdout
-    assert [key.pkh in listed for key in FOUR] == [False, True, True, True]
+    assert [f"Public Key Hash:           {key.pkh}\n" in listed for key in FOUR] == [False, True, True, True]
+    assert listed.endswith(
+        f"Out of Service:            {TZ1.pkh}\nVault:                     ConfidentialSpace\n"
+        f"Reason:                    {reason}\n\n"
+    )
 
 
 def test_every_flipped_bit_of_a_sample_is_refused(sealed: tuple[Enclave, Path], tmp_path: Path) -> None:
@@ -179,7 +183,9 @@ def test_every_flipped_bit_of_a_sample_is_refused(sealed: tuple[Enclave, Path], 
     # One entry each, under hashes that do not matter: none may open.
     store(config, {f"tz4 with damage {number}": blob for number, blob in enumerate(damaged)})
     outcome = run_command("list", "-c", config)
-    assert (outcome.code, outcome.stdout) == (0, "")
+    assert outcome.code == 0
+    assert "Public Key" not in outcome.stdout
+    assert outcome.stdout.count("Out of Service:            tz4 with damage") == len(damaged)
     reasons = [
         line for line in outcome.stderr.splitlines() if 'msg="key out of service: the enclave refused: blob' in line
     ]
@@ -214,11 +220,28 @@ def test_all_keys_broken_is_told(config: Path) -> None:
         check_quarantine(host, {key.pkh: reason for key in FOUR})
 
 
-def test_importing_a_quarantined_key_says_what_to_do(config: Path) -> None:
-    store(config, {**blobs(config), TZ1.pkh: b"broken"})
+def test_a_quarantined_key_is_replaced_only_when_asked_for(config: Path) -> None:
+    good = blobs(config)
+    store(config, {**good, TZ1.pkh: b"broken"})
     before = key_file(config).read_bytes()
-    outcome = run_command("import", "-c", config, "--vault", "enclave", TZ1.secret)
+    words = ("import", "-c", config, "--vault", "enclave", "-")
+    outcome = run_command(*words, given=TZ1.secret)
     assert outcome.code == 1
     assert outcome.error.startswith(f"{TZ1.pkh} is stored already, and out of service: ")
-    assert outcome.error.endswith("move its entry out of the key file, then import it again")
+    assert outcome.error.endswith("to have the stored blob replaced, import the key again with --replace")
     assert key_file(config).read_bytes() == before
+    # Neither does another key's import, nor a good key's own, replace anything.
+    assert run_command(*words, "--replace", given=TZ2.secret).code == 0
+    assert key_file(config).read_bytes() == before
+
+    assert run_command(*words, "--replace", given=TZ1.secret).code == 0
+    after = blobs(config)
+    assert list(after) == list(good)
+    assert {pkh for pkh in good if after[pkh] != good[pkh]} == {TZ1.pkh}
+    aside = key_file(config).with_name("confidential_space_keys.json.replaced")
+    assert json.loads(aside.read_text()) == [
+        entry for entry in json.loads(before) if entry["public_key_hash"] == TZ1.pkh
+    ]
+    assert aside.stat().st_mode & 0o777 == 0o600
+    with running_host(config) as host:
+        assert host.health() == (200, {"ready": True})

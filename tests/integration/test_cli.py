@@ -187,6 +187,59 @@ def test_json_log(config: Path) -> None:
         host.stop()
         messages = [json.loads(line)["msg"] for line in host.log.splitlines()]
     assert messages[-1] == "stopped"
+    assert [message for message in messages if message.startswith(("Captured", "Shutting"))] == [
+        "Captured terminated",
+        "Shutting down...",
+    ]
+    assert not [message for message in messages if "\n" in message]
+
+
+def test_the_path_of_a_configuration_is_taken_as_it_is(tmp_path: Path, local: Enclave) -> None:
+    # A file by that name is read; nothing is replaced for the check and then not for the reading.
+    folder = tmp_path / "$HOME"
+    folder.mkdir()
+    config = write_config(folder, local.port)
+    assert run_command("config", "check", "-c", config).code == 0
+    nowhere = tmp_path / "$HOME" / "nowhere.yaml"
+    assert refused(run_command("config", "check", "-c", nowhere), 2).startswith(f"{nowhere}: cannot be read")
+
+
+@pytest.mark.parametrize("words", [[], ["--no-list"]])
+def test_the_keys_are_listed_at_the_start_unless_told_otherwise(config: Path, words: list[str]) -> None:
+    import_keys(config, TZ1)
+    with running_host(config, *words) as host:
+        assert host.health() == (200, {"ready": True})
+        assert (f'msg="key ready" active=true pkh={TZ1.pkh} vault={VAULT}' in host.log) == (words == [])
+
+
+def test_list_and_generate_print_json(config: Path) -> None:
+    generated = run_command("generate", "-c", config, "-v", VAULT, "-n", "2", "--json")
+    import_keys(config, TZ1, TZ2)
+    listed = run_command("list", "-c", config, "--json")
+    keys = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert listed.stdout.startswith(generated.stdout)
+    assert [key["pkh"] for key in keys] == stored_hashes(config)
+    common = {"vault": VAULT, "out_of_service": None}
+    assert keys[2] == {
+        **common,
+        "pkh": TZ1.pkh,
+        "public_key": TZ1.public_key,
+        "active": True,
+        "allowed_requests": ["block", "generic"],
+        "allowed_operations": ["reveal", "transaction"],
+        "allowed_chains": None,
+        "allow_proof_of_possession": False,
+    }
+    assert (keys[0]["active"], keys[0]["allowed_requests"]) == (False, None)
+    stored = json.loads(key_file(config).read_text())
+    stored[2]["encrypted_private_key"] = stored[3]["encrypted_private_key"]
+    key_file(config).write_text(json.dumps(stored))
+    last = json.loads(run_command("list", "-c", config, "--json").stdout.splitlines()[-1])
+    assert last == {
+        "pkh": TZ1.pkh,
+        "vault": VAULT,
+        "out_of_service": f"its blob holds another key, {TZ2.pkh}",
+    }
 
 
 def test_configurations_that_cannot_be_used(tmp_path: Path) -> None:
@@ -353,8 +406,10 @@ def test_watermark_raise(config: Path) -> None:
         assert TZ1.secret not in outcome.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-h"], ["serve", "--help"], ["import", "--help"], ["version"]])
-def test_help_and_version_read_no_configuration_and_load_little(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["-h"], ["help"], ["serve", "--help"], ["import", "--help"], ["help", "doctor"]]
+)
+def test_help_reads_no_configuration_and_load_little(words: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "host_backend", *words]
     # What measures coverage loads modules of its own into every process.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}

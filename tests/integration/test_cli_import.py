@@ -1,17 +1,22 @@
 """`enclave-host import`: every way to hand over a secret key, and everything that is none."""
 
+import base64
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.doubles.host_process import VAULT, import_keys, key_file, refused, run_command, stored_hashes, write_config
-from tests.doubles.known_keys import FOUR, KnownKey
+from tests.doubles.known_keys import FOUR, SIGNATORY, KnownKey
 from tests.doubles.processes import ROOT, Enclave, running_local_enclave
+from tests.doubles.terminal import drained, on_terminal
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
 
@@ -57,6 +62,14 @@ def test_import(config: Path, tmp_path: Path, key: KnownKey, source: str) -> Non
     assert key.secret not in outcome.stderr
 
 
+def interrupt(process: "subprocess.Popen[bytes]") -> None:
+    """Press Ctrl-C until it is heard: one that comes just before the process begins to read waits for the next."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+
+
 @pytest.mark.parametrize(
     "typed", [TZ4.secret.encode() + b"\n", b"\x04", b"\x03"], ids=["key", "end of file", "interrupt"]
 )
@@ -74,18 +87,11 @@ def test_import_by_prompt_shows_nothing_of_the_key(config: Path, typed: bytes) -
             said += process.stderr.read(1)
         if typed == b"\x03":
             # The terminal is not the process's own, so it sends no signal.
-            process.send_signal(signal.SIGINT)
+            interrupt(process)
         else:
             os.write(master, typed)
         said += process.stderr.read()
-        # The other side is closed; what was shown is still there to be read.
-        shown = b""
-        try:
-            while part := os.read(master, 4096):
-                shown += part
-        except OSError:
-            pass
-        os.close(master)
+        shown = drained(master)
     assert shown.strip() == b""
     assert TZ4.secret.encode() not in said
     assert b"Traceback" not in said
@@ -140,15 +146,11 @@ NEEDED = "a secret key or an encrypted secret key is needed"
             f"{TZ1.secret} {TZ2.secret}".encode(),
             f"invalid character where {NEEDED}; base58 has no 0, O, I, l and no spaces",
         ),
-        (
-            ENCRYPTED.encode(),
-            "the secret key is encrypted (edesk…); decrypt it with its password first, then give it in clear",
-        ),
+        (ENCRYPTED.encode(), "no terminal to ask for the password: use --password-file FILE"),
         (TZ1.public_key.encode(), f"wrong kind: got a public key (edpk…) where {NEEDED}"),
         (TZ1.pkh.encode(), f"wrong kind: got a public key hash (tz1…) where {NEEDED}"),
         (b"x" * 5000, None),
-        (b"\xff\xfe", "standard input holds no base58 secret key"),
-        ("ä".encode(), "standard input holds no base58 secret key"),
+        (b"\xff\xfe", "neither base58 nor PEM nor DER: this is no secret key"),
         (b"-----BEGIN PRIVATE KEY-----\nMC4CAQAw\n-----END PRIVATE KEY-----\n", None),
     ],
 )
@@ -171,8 +173,130 @@ def test_imports_from_files_that_cannot_be_read(config: Path, tmp_path: Path) ->
     for path, reason in ((tmp_path / "nowhere", "No such file or directory"), (tmp_path, "Is a directory")):
         outcome = run_command("import", "-c", config, "--vault", VAULT, "--from", path)
         assert refused(outcome, 2) == f"{path} cannot be read: {reason}"
-    binary = tmp_path / "binary"
-    binary.write_bytes(bytes(range(256)))
-    outcome = run_command("import", "-c", config, "--vault", VAULT, "--from", binary)
-    assert refused(outcome, 2) == f"{binary} holds no base58 secret key"
+        for way in (TZ1.secret, "-"):
+            outcome = run_command("import", "-c", config, "--vault", VAULT, "--password-file", path, way)
+            assert refused(outcome, 2) == f"{path} cannot be read: {reason}"
     assert stored_hashes(config) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"one\ntwo\n", b"x" * 1025])
+def test_password_files_that_hold_no_password(config: Path, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(content)
+    outcome = run_command("import", "-c", config, "--vault", VAULT, "--password-file", file, ENCRYPTED)
+    assert refused(outcome, 2) == f"{file} must hold one line with the password, of at most 1024 bytes"
+
+
+def test_import_of_encrypted_keys(config: Path, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    for password, ending in (("test", "\n"), ("correct horse", "\r\n")):
+        file.write_text(password + ending)
+        items = [
+            item
+            for member in ("encrypted_secret_keys", "encrypted_secret_keys_derived")
+            for item in SIGNATORY[member]
+            if item["password"] == password
+        ]
+        words = ("--password-file", file, *(item["encrypted"] for item in items))
+        outcome = run_command("import", "-c", config, "--vault", VAULT, *words)
+        assert outcome.code == 0, outcome.stderr
+        assert stored_hashes(config)[-len(items) :] == [item["pkh"] for item in items]
+    assert len(stored_hashes(config)) == 5
+
+
+def test_import_of_pem_files(config: Path, tmp_path: Path) -> None:
+    for item in SIGNATORY["pem_keys"]:
+        file = tmp_path / "key.pem"
+        file.write_text("\n# the old key\n" + item["pkcs8_pem"])
+        assert run_command("import", "-c", config, "--vault", VAULT, "--from", file).code == 0
+        der = base64.b64decode("".join(item["pkcs8_pem"].splitlines()[1:-1]))
+        assert run_command("import", "-c", config, "--vault", VAULT, "-", given=der).code == 0
+    assert stored_hashes(config) == [item["pkh"] for item in SIGNATORY["pem_keys"]]
+
+
+def test_a_password_as_an_argument(config: Path) -> None:
+    words = ("import", "-c", config, "-v", VAULT, "--from", "-", "--password")
+    outcome = run_command(*words, "wrong", given=ENCRYPTED)
+    assert refused(outcome, 2) == "the password is wrong"
+    assert "a password on the command line can be seen by others" in outcome.stderr
+    assert run_command(*words, "test", given=ENCRYPTED).code == 0
+    outcome = run_command(*words, "test", "--password-file", config, given=ENCRYPTED)
+    assert refused(outcome, 2) == "--password and --password-file are both given: use one"
+
+
+@pytest.mark.parametrize("password", ["test", "wrong"])
+def test_a_password_by_prompt_is_not_shown(config: Path, password: str) -> None:
+    shown, said, code = answered(config, [ENCRYPTED, password])
+    assert shown.strip() == b""
+    assert ENCRYPTED.encode() not in said
+    assert b"Enter the password: " in said
+    if password == "test":
+        assert (code, len(stored_hashes(config))) == (0, 1)
+    else:
+        assert code == 2
+        assert said.endswith(b"\nError: the password is wrong\n")
+        assert b"wrong" not in said.replace(b"the password is wrong", b"")
+
+
+def answered(config: Path, answers: Sequence[str]) -> tuple[bytes, bytes, int]:
+    """Import on a terminal, answering one question after the other; return what it showed, what was said, the code."""
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "host_backend", "import", "-c", str(config), "--vault", VAULT]
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, cwd=ROOT, start_new_session=True
+    ) as process:
+        os.close(slave)
+        assert process.stderr is not None
+        said = b""
+        for number, answer in enumerate(answers, start=1):
+            # The blank after the colon comes when the terminal shows nothing any more.
+            while said.count(b": ") < number or not said.endswith(b": "):
+                said += process.stderr.read(1)
+            os.write(master, answer.encode() + b"\n")
+        said += process.stderr.read()
+        shown = drained(master)
+    return shown, said, process.returncode
+
+
+def test_json_tells_what_became_of_each_key(config: Path) -> None:
+    words = ("import", "-c", config, "--vault", VAULT, "--json", TZ1.secret, TZ2.secret, TZ1.secret)
+    outcome = run_command(*words)
+    assert [json.loads(line) for line in outcome.stdout.splitlines()] == [
+        {"pkh": TZ1.pkh, "vault": VAULT, "outcome": "imported"},
+        {"pkh": TZ2.pkh, "vault": VAULT, "outcome": "imported"},
+        {"pkh": TZ1.pkh, "vault": VAULT, "outcome": "already stored"},
+    ]
+    assert outcome.stderr.count('msg="Successfully imported"') == 2
+    assert f'msg="already stored: kept as it was" pkh={TZ1.pkh}' in outcome.stderr
+    assert "marks made elsewhere do not come with a key" in outcome.stderr
+    again = run_command(*words)
+    assert again.code == 0
+    assert again.stdout.count('"already stored"') == 3
+    assert "marks made elsewhere" not in again.stderr
+
+
+@pytest.mark.parametrize("item", [item for item in SIGNATORY["option_map_cases"] if item["item"] == ","])
+def test_options_for_other_vaults_are_read_and_mean_nothing(config: Path, item: dict[str, Any]) -> None:
+    outcome = run_command("import", "-c", config, "--vault", VAULT, "-o", item["text"], "-", given=TZ1.secret)
+    if "error" in item:
+        assert refused(outcome, 2) == f"--opt: {item['error']}"
+        assert stored_hashes(config) == []
+    else:
+        assert outcome.code == 0
+        assert '--opt means nothing to this kind of vault" options="name1, name2"' in outcome.stderr
+
+
+def test_progress_is_shown_on_a_terminal_only(config: Path) -> None:
+    keys = [TZ1.secret, TZ2.secret]
+    words = ["import", "-c", str(config), "--vault", VAULT]
+    piped = run_command(*words, *keys).stderr
+    assert "importing keys" not in piped
+    assert "\x1b" not in piped
+    assert b"importing keys" not in on_terminal([*words, keys[0]])
+    shown = on_terminal([*words, *keys])
+    assert b"importing keys" in shown
+    assert b"2/2" in shown
+    # Every line of the log stands on a line of its own, from its beginning.
+    lines = [line.rpartition(b"\r\x1b[2K")[2] for line in shown.split(b"\r\n") if b"level=info" in line]
+    assert lines
+    assert all(line.startswith(b'time="') for line in lines)

@@ -103,6 +103,9 @@ class OneKey:
     async def add(self, key: StoredKey) -> bool:
         raise AssertionError(f"{key.pkh} is not to be stored")
 
+    async def replace(self, key: StoredKey) -> None:
+        raise AssertionError(f"{key.pkh} is not to be replaced")
+
 
 def test_nothing_reaches_the_enclave_before_its_mark_is_stored(tmp_path: Path, enclave: Enclave) -> None:
     path = tmp_path / STORE_NAME

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, write_durably
+from host_backend.durable import (
+    LockHeld,
+    create_folder,
+    fsync_directory,
+    holder_of,
+    locked,
+    sync_times_s,
+    write_durably,
+)
 from tests.doubles.small_disk import files_up_to
 
 
@@ -197,3 +205,24 @@ def test_lock_binds_other_processes_and_ends_with_them(tmp_path: Path) -> None:
         child.kill()
     with locked(path):
         pass
+
+
+def test_who_holds_a_lock_is_seen_without_taking_it(tmp_path: Path) -> None:
+    path = tmp_path / "folder.lock"
+    assert holder_of(path) is None
+    assert not path.exists()
+    with locked(path):
+        assert holder_of(path) == os.getpid()
+        # A lock that the list names for another process is on another file of that number.
+        path.write_text("1\n")
+        assert holder_of(path) is None
+    assert path.exists()
+    assert holder_of(path) is None
+
+
+def test_syncing_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
+    assert all(time_s > 0 for time_s in sync_times_s(tmp_path, 3))
+    assert len(sync_times_s(tmp_path, 3)) == 3
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        sync_times_s(tmp_path / "nowhere", 1)

@@ -93,6 +93,32 @@ def test_unknown_members_repeated_keys_and_order_survive_adding(path: Path) -> N
     assert after[-1] == {"public_key_hash": OTHER.pkh, "encrypted_private_key": "YmxvYg=="}
 
 
+def test_replaced_entries_are_kept_aside_whole(path: Path) -> None:
+    entry = json.loads(SIGNATORY_FILE)[0]
+    old = [{**entry, "note": 1}, {**entry, "encrypted_private_key": "AAAA"}]
+    other = {"public_key_hash": "tz3", "encrypted_private_key": "AAAA", "note": 2}
+    path.write_text(json.dumps([other, old[0], other, old[1]]))
+    asyncio.run(FileKeyStore(path).replace(StoredKey(STORED.pkh, b"blob")))
+    new = {"public_key_hash": STORED.pkh, "encrypted_private_key": "YmxvYg=="}
+    assert entries(path) == [other, new, other]
+    aside = path.with_name(path.name + ".replaced")
+    assert entries(aside) == old
+    # The next one joins them.
+    asyncio.run(FileKeyStore(path).replace(StoredKey(STORED.pkh, b"blob")))
+    assert entries(aside) == [*old, new]
+    assert aside.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_is_replaced_that_could_not_be_kept_aside(path: Path) -> None:
+    add(path, STORED)
+    before = path.read_bytes()
+    aside = path.with_name(path.name + ".replaced")
+    aside.write_text("{")
+    with pytest.raises(ConfigError, match=f"key file {aside} is not JSON"):
+        asyncio.run(FileKeyStore(path).replace(StoredKey(STORED.pkh, b"blob")))
+    assert path.read_bytes() == before
+
+
 def test_key_found_stored_is_durable_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever stored it may have died between renaming the file and the fsync of the folder."""
     add(path, STORED)

@@ -219,6 +219,31 @@ def test_an_imported_key_must_come_back_as_itself() -> None:
     play(store, scenario)
 
 
+def test_a_key_out_of_service_is_replaced_only_on_purpose() -> None:
+    store = MemoryKeys(StoredKey(pkh(TZ1), b"bad"), StoredKey(pkh(BOB), blob(BOB)))
+    secret = parse_secret_key(FOUR[0].secret)
+
+    async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
+        with pytest.raises(EnclaveRefused, match="is stored already, and out of service: its blob holds another key"):
+            await vault.import_key(secret)
+        # The secret did not leave for that.
+        assert enclave.asked(ImportUnencrypted) == []
+        assert (await vault.import_key(secret, replace=True)).pkh == pkh(TZ1)
+        assert [key.pkh for key in store.stored] == [pkh(TZ1), pkh(BOB)]
+        assert store.stored[0].blob != b"bad"
+        assert vault.quarantined == {}
+        assert await vault.sign(pkh(TZ1), b"message") == TZ1.sign(b"message", SigningVersion.V2)
+        # A good one stays, also when asked to be replaced.
+        before = list(store.stored)
+        enclave.instead = lambda _, request: (
+            SealedKey(b"newer", TZ1.public_key, 1) if isinstance(request, ImportUnencrypted) else None
+        )
+        await vault.import_key(secret, replace=True)
+        assert store.stored == before
+
+    play(store, scenario, opens_as={b"bad": BOB, blob(BOB): BOB})
+
+
 def test_what_is_no_private_key_does_not_reach_the_enclave() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
         for key_type, data in ((KeyType.P256, bytes(32)), (KeyType.BLS, b"\xff" * 32), (KeyType.ED25519, b"short")):

@@ -9,7 +9,7 @@ import pytest
 
 from host_backend.durable import locked
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, read_marks
+from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, raise_mark, read_marks
 from host_backend.watermark.rule import Mark, MarkKey
 from host_backend.watermark.signatory_files import SignatoryFolder
 from tests.doubles.failing_sqlite import FailingSqlite
@@ -407,3 +407,13 @@ def test_bug_while_opening_is_answered(path: Path, caplog: pytest.LogCaptureFixt
         asyncio.run(run())
     assert "ZeroDivisionError: a bug" in caplog.text
     use(path, nothing)
+
+
+def test_reading_leaves_no_log_that_could_hide_a_lost_one(tmp_path: Path) -> None:
+    path = tmp_path / STORE_NAME
+    create(path)
+    # Used once, it is a database with a log, which SQLite takes away when it is closed.
+    raise_mark(path, KEY, 5, 0)
+    before = sorted(tmp_path.iterdir())
+    assert read_marks(path)[KEY].level == 5
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,56 @@
+"""What a client signs to show who it is: Signatory's and Octez' authentication of requests. Pure."""
+
+from enclave_signer.protocol.messages import PublicKey
+from enclave_signer.tezos import Family, Kind, TezosError, decode
+from host_backend.errors import MalformedRequest
+
+_MAGIC = 0x04
+_SIGN = 0x01
+#: What Octez signs to have possession proved; Signatory wants `_SIGN` and no message for it.
+_PROVE = 0x04
+_HASH_TAGS = {
+    Kind.ED25519_PUBLIC_KEY_HASH: 0,
+    Kind.SECP256K1_PUBLIC_KEY_HASH: 1,
+    Kind.P256_PUBLIC_KEY_HASH: 2,
+    Kind.BLS_PUBLIC_KEY_HASH: 3,
+}
+
+
+def authentication_bytes(pkh: str, message: bytes = b"") -> bytes:
+    """Return what a client signs to have a message signed.
+
+    Args:
+        pkh: The key that shall sign, `tz1…` to `tz4…`.
+        message: What it shall sign; empty for a proof of possession, as Signatory expects it.
+
+    Returns:
+        The tagged bytes; the client's key signs them as it signs any message.
+
+    Raises:
+        MalformedRequest: The hash is none.
+
+    Source: Octez `src/lib_signer_services/signer_messages.ml`; `authentication` in `tests/vectors/signatory-vectors.json`.
+    """
+    return bytes([_MAGIC, _SIGN]) + _tagged(pkh) + message
+
+
+def proof_authentication_bytes(pkh: str, bound_to: PublicKey | None = None) -> tuple[bytes, bytes]:
+    """Return what a client may sign to have possession proved: Signatory's form, then Octez'.
+
+    Args:
+        pkh: The key whose possession is to be proved.
+        bound_to: The key that the request names by `bls_pk`.
+
+    Raises:
+        MalformedRequest: The hash is none.
+    """
+    bound = b"" if bound_to is None else bound_to.data
+    return authentication_bytes(pkh), bytes([_MAGIC, _PROVE]) + _tagged(pkh) + bound
+
+
+def _tagged(pkh: str) -> bytes:
+    try:
+        kind, digest = decode(pkh, Family.PUBLIC_KEY_HASH)
+    except TezosError as error:
+        raise MalformedRequest(str(error)) from None
+    return bytes([_HASH_TAGS[kind]]) + digest

@@ -1,0 +1,95 @@
+"""`enclave-host authenticate`: what a client's request needs when the signer asks who it is."""
+
+import json
+from pathlib import Path
+
+import click
+
+from host_backend.cli.options import Options, takes_json, takes_options, takes_password
+
+
+@click.command()
+@click.argument("pkh")
+@click.argument("message", default="", metavar="[MESSAGE]")
+@click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File with the client's secret key.")
+@takes_password
+@click.option("--verify", metavar="SIGNATURE", help="Check a signature in place of making one.")
+@click.option("--public-key", help="The client's public key, with --verify.")
+@takes_json
+@takes_options
+def authenticate(
+    options: Options,
+    pkh: str,
+    message: str,
+    source: Path | None,
+    password: str | None,
+    password_file: Path | None,
+    verify: str | None,
+    public_key: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Sign a request with a client's secret key, as `authentication` of its query.
+
+    PKH is the key that shall sign, MESSAGE in hex what it shall sign; without one the request is for a proof of
+    possession. The secret key is asked for, and may be in every form that `import` takes; no configuration is read.
+    """
+    from host_backend.authentication import authentication_bytes
+
+    options.start_logging()
+    # The hash is looked at first: whoever gives a secret key there hears of that.
+    signed = authentication_bytes(pkh) + _message(message)
+    if verify is not None or public_key is not None:
+        _verify(signed, verify, public_key)
+        outcome: dict[str, object] = {"valid": True}
+    else:
+        outcome = _sign(signed, source, password, password_file)
+    if as_json:
+        click.echo(json.dumps({**outcome, "signed_bytes": signed.hex()}))
+    elif "authentication" in outcome:
+        click.echo(outcome["authentication"])
+
+
+def _message(text: str) -> bytes:
+    from host_backend.errors import MalformedRequest
+
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raise MalformedRequest("the message must be hex, without spaces around it") from None
+
+
+def _sign(signed: bytes, source: Path | None, password: str | None, password_file: Path | None) -> dict[str, object]:
+    from enclave_signer.protocol.messages import SigningVersion
+    from enclave_signer.tezos import encode_public_key, encode_signature, public_key_hash
+    from host_backend.cli.secrets import password_source, read_secret_keys
+    from host_backend.secret_keys import open_secret_key
+
+    (private_key,) = read_secret_keys([], source, password_source(password, password_file))
+    key = open_secret_key(private_key)
+    return {
+        "authentication": encode_signature(key.sign(signed, SigningVersion.LATEST)),
+        "public_key": encode_public_key(key.public_key),
+        "client": public_key_hash(key.public_key),
+    }
+
+
+def _verify(signed: bytes, signature: str | None, public_key: str | None) -> None:
+    from enclave_signer.curves import CurveError, curve
+    from enclave_signer.protocol.messages import SigningVersion
+    from enclave_signer.tezos import TezosError, parse_public_key, parse_signature
+    from host_backend.errors import ConfigError, MalformedRequest, PolicyDenied
+
+    if signature is None or public_key is None:
+        raise ConfigError("--verify and --public-key go together: the signature, and who is said to have made it")
+    try:
+        key = parse_public_key(public_key)
+        verifying_key = curve(key.key_type).parse_public_key(key.data)
+        parsed = parse_signature(signature, key.key_type)
+    except (TezosError, CurveError) as error:
+        raise MalformedRequest(str(error)) from None
+    try:
+        verifying_key.verify(parsed, signed, SigningVersion.LATEST)
+    except CurveError:
+        text = "the signature is not this key's over this request"
+        raise PolicyDenied(text, violation="authentication") from None

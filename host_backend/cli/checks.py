@@ -1,0 +1,234 @@
+"""What `doctor` looks at. It signs nothing, takes no lock, and leaves nothing behind."""
+
+import asyncio
+import os
+import statistics
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from enclave_signer.curves import CurveError, self_test
+from host_backend.app import open_configured_vault, stored_keys
+from host_backend.cli.progress import progress
+from host_backend.config import Config, VaultConfig, load_config
+from host_backend.durable import sync_times_s
+from host_backend.errors import ConfigError, HostError, reason_of
+from host_backend.watermark.inspection import FoundMarks, inspect_marks
+
+OK: Final = "ok"
+WARNING: Final = "warning"
+FAILED: Final = "failed"
+
+#: Syncs that are measured: the median of these is not moved by one that had to wait.
+SYNC_COUNT = 7
+#: Milliseconds that a sync may take before a baker notices: every consensus signature waits for one.
+SLOW_SYNC_MS = 100
+#: No clock that is right is before this project, or so far after it.
+PLAUSIBLE_YEARS = range(2026, 2100)
+#: Seconds by which a file may seem to be of the future, or the clock to be moved, without a word: clocks are adjusted.
+CLOCK_TOLERANCE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: what was looked at, how it is, and the fix."""
+
+    name: str
+    state: Literal["ok", "warning", "failed"]
+    text: str
+
+
+async def examine(config_file: Path, base_dir: str | None) -> AsyncIterator[Check]:
+    """Look at everything, in the order in which `serve` needs it."""
+    offset_s = time.time() - time.monotonic()
+    try:
+        config = load_config(config_file, base_dir)
+    except ConfigError as error:
+        yield Check("configuration", FAILED, str(error))
+    else:
+        for check in _configuration(config, config_file):
+            yield check
+        async for check in _parts(config):
+            yield check
+    yield _libraries()
+    yield _clock(offset_s)
+
+
+async def _parts(config: Config) -> AsyncIterator[Check]:
+    yield _folder(config.base_dir)
+    stored: dict[str, int] = {}
+    for vault in config.vaults.values():
+        stored[vault.name], checks = await _key_file(vault)
+        for check in checks:
+            yield check
+    yield await asyncio.to_thread(_watermarks, config, sum(stored.values()))
+    held: set[str] = set()
+    for vault in config.vaults.values():
+        async for check in _enclave(vault, stored[vault.name], held):
+            yield check
+    if missing := sorted(config.policies.keys() - held):
+        yield Check("keys", WARNING, f"under `tezos` and ready in no vault: {', '.join(missing)}: they cannot sign")
+    yield await asyncio.to_thread(_disk, config.base_dir)
+    for check in _listeners(config):
+        yield check
+
+
+def _configuration(config: Config, file: Path) -> Iterator[Check]:
+    yield Check(
+        "configuration", OK, f"{file}: vaults: {len(config.vaults)}, keys under `tezos`: {len(config.policies)}"
+    )
+    for warning in config.warnings:
+        yield Check("configuration", WARNING, warning)
+    if not config.vaults:
+        yield Check("configuration", WARNING, "no vault: nothing can sign; name one under `vaults`")
+
+
+def _folder(folder: Path) -> Check:
+    name = "base_dir"
+    if not folder.exists():
+        return Check(name, WARNING, f"{folder} is not there yet: the first generate, import or watermark init makes it")
+    if not folder.is_dir() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return Check(
+            name, FAILED, f"{folder} is no folder that this user may write to: run as its owner, or correct base_dir"
+        )
+    return _permissions(name, folder, f"{folder} is this user's alone")
+
+
+def _permissions(name: str, path: Path, fine: str) -> Check:
+    others = path.stat().st_mode & 0o077
+    if others & 0o022:
+        return Check(name, FAILED, f"{path} can be changed by others: chmod go-rwx {path}")
+    if others:
+        return Check(name, WARNING, f"{path} can be read by others: chmod go-rwx {path}")
+    return Check(name, OK, fine)
+
+
+async def _key_file(vault: VaultConfig) -> tuple[int, list[Check]]:
+    """Return how many keys are stored, and what there is to say of them."""
+    name = f"key file of vault {vault.name}"
+    try:
+        hashes = Counter(key.pkh for key in await stored_keys(vault))
+    except HostError as error:
+        return 0, [Check(name, FAILED, str(error))]
+    if not vault.key_file.exists():
+        return 0, [Check(name, WARNING, f"{vault.key_file} is not there yet: the first generate or import makes it")]
+    checks = [_permissions(name, vault.key_file, f"{vault.key_file}: {len(hashes)} keys")]
+    if repeated := sorted(pkh for pkh, count in hashes.items() if count > 1):
+        checks.append(
+            Check(name, WARNING, f"{', '.join(repeated)} stand there several times: one good entry is enough")
+        )
+    return len(hashes), checks
+
+
+def _watermarks(config: Config, stored: int) -> Check:
+    in_memory = config.watermark.driver == "mem"
+    try:
+        found = inspect_marks(config.base_dir, in_memory=in_memory)
+    except HostError as error:
+        return Check("watermarks", FAILED, str(error))
+    if in_memory:
+        return _marks_in_memory(found)
+    if found.count is None:
+        return _no_marks(config.base_dir, found, stored)
+    if found.crashed:
+        fix = "start one again, or let Signatory start with `enclave-host watermark export`"
+        return Check("watermarks", WARNING, f"{found.count} marks; the last host did not end in order: {fix}")
+    running = "no host runs" if found.host is None else f"in use by process {found.host}"
+    return Check("watermarks", OK, f"{found.count} marks, {running}")
+
+
+def _marks_in_memory(found: FoundMarks) -> Check:
+    if found.count is not None:
+        fix = "write `driver: file`, or give that store up with `enclave-host watermark migrate`"
+        return Check("watermarks", FAILED, f"kept in memory, though there is a store with {found.count} marks: {fix}")
+    return Check("watermarks", WARNING, "kept in memory and forgotten at every stop: never for a baker")
+
+
+def _no_marks(base_dir: Path, found: FoundMarks, stored: int) -> Check:
+    if found.waiting:
+        text = f"no store yet: the first serve makes one of {found.waiting} marks of Signatory's"
+        return Check("watermarks", OK, text)
+    if stored:
+        fix = (
+            "if its keys have never signed elsewhere, make one with `enclave-host watermark init`; otherwise put the "
+            "store back"
+        )
+        return Check("watermarks", FAILED, f"no store in {base_dir}: {fix}")
+    return Check("watermarks", WARNING, "no store yet: the first generate, import or watermark init makes one")
+
+
+async def _enclave(vault: VaultConfig, stored: int, held: set[str]) -> AsyncIterator[Check]:
+    name = f"enclave of vault {vault.name}"
+    try:
+        async with AsyncExitStack() as stack:
+            with progress("opening keys", stored) as advance:
+                opening = open_configured_vault(vault, on_restored=lambda _done, _all: advance())
+                opened = await stack.enter_async_context(opening)
+            yield Check(name, OK, f"{vault.enclave} answers, {len(opened.keys)} keys opened and compared")
+            for pkh, reason in opened.quarantined.items():
+                fix = 'see "When a key is out of service" in docs/operations.md'
+                yield Check(name, FAILED, f"{pkh} is out of service: {reason}: {fix}")
+            held.update(key.pkh for key in opened.keys)
+    except HostError as error:
+        fix = f"start enclave-signer, or correct vaults.{vault.name}.config"
+        yield Check(name, FAILED, f"{error}: {fix}")
+    if not vault.enclave.is_loopback:
+        yield Check(
+            name, WARNING, f"{vault.enclave} is reached over a network in clear: whoever is on it sees imported keys"
+        )
+
+
+def _disk(folder: Path) -> Check:
+    name = "disk"
+    if not folder.is_dir():
+        return Check(name, WARNING, f"{folder} is not there yet: not measured")
+    try:
+        times_ms = [time_s * 1000 for time_s in sync_times_s(folder, SYNC_COUNT)]
+    except OSError as error:
+        return Check(name, FAILED, f"{folder} cannot be written to: {reason_of(error)}")
+    text = f"syncing {folder} takes {statistics.median(times_ms):.1f} ms, {max(times_ms):.1f} ms at most"
+    if statistics.median(times_ms) > SLOW_SYNC_MS:
+        return Check(name, WARNING, f"{text}: every consensus signature waits for that; use a faster disk")
+    return Check(name, OK, text)
+
+
+def _listeners(config: Config) -> Iterator[Check]:
+    server = config.server
+    guarded = server.tls is not None or server.authorized_keys is not None or server.jwt_users is not None
+    for name, address in (("server.address", server.address), ("server.utility_address", server.utility_address)):
+        if address.is_loopback:
+            yield Check(name, OK, f"{address}: this machine only")
+        elif name == "server.address" and not guarded:
+            fix = (
+                "whoever reaches it may have signed what the policy allows; use 127.0.0.1, or ask clients who they are"
+            )
+            yield Check(name, WARNING, f"{address} is open to other machines: {fix}")
+        else:
+            yield Check(name, WARNING, f"{address} is open to other machines: let a firewall say which")
+
+
+def _libraries() -> Check:
+    try:
+        self_test()
+    except CurveError as error:
+        return Check("curves", FAILED, f"{error}: install the locked versions")
+    return Check("curves", OK, "all four give their known answers")
+
+
+def _clock(offset_s: float) -> Check:
+    """Compare the clock with itself; `offset_s` is how far it was ahead of the monotonic one at the beginning."""
+    now = datetime.now(UTC)
+    text = f"{now:%Y-%m-%d %H:%M:%S} UTC"
+    moved_s = time.time() - time.monotonic() - offset_s
+    if now.year not in PLAUSIBLE_YEARS:
+        return Check("clock", FAILED, f"{text} cannot be: set the clock; tokens and logs depend on it, marks do not")
+    if abs(moved_s) > CLOCK_TOLERANCE_S:
+        return Check("clock", WARNING, f"{text}: moved by {moved_s:.1f} s meanwhile; see what sets it")
+    return Check(
+        "clock", OK, f"{text}: steady; whether it is right cannot be known from here, and no mark depends on it"
+    )

@@ -1,0 +1,107 @@
+"""What `list` and `generate` do, and the forms they print keys in: Signatory's, and one JSON object per line."""
+
+import json
+import logging
+import sys
+
+import click
+
+from enclave_signer.protocol.messages import KeyType
+from enclave_signer.tezos import encode_public_key
+from host_backend.app import create_watermark_store_for_first_key, open_configured_vault
+from host_backend.cli.progress import progress
+from host_backend.config import Config, VaultConfig
+from host_backend.keyring import VaultKey
+from host_backend.policy import KeyPolicy
+from host_backend.vault import Vault
+
+logger = logging.getLogger(__name__)
+
+#: Signatory's name for the kind of vault, where it shows one.
+VAULT_KIND = "ConfidentialSpace"
+_LABEL_COLUMNS = 27
+
+
+def describe(key: VaultKey, policy: KeyPolicy | None) -> str:
+    """Return the block of lines that `list` and `generate` print for a key, ending in an empty line."""
+    lines = [
+        ("Public Key Hash:", key.pkh),
+        ("Public Key:", encode_public_key(key.public_key)),
+        ("Reference:", ""),
+        ("Vault:", VAULT_KIND),
+        ("Active:", "false" if policy is None else "true"),
+    ]
+    if policy is not None:
+        lines += [
+            ("Allowed Requests:", f"[{' '.join(sorted(policy.requests))}]"),
+            ("Allowed Operations:", f"[{' '.join(sorted(policy.operations))}]"),
+            ("Allow Proof of Possession:", "true" if policy.allow_proof_of_possession else "false"),
+        ]
+    return _block(*lines)
+
+
+def describe_json(key: VaultKey, policy: KeyPolicy | None, vault: str) -> str:
+    """Return a key as one line of JSON; what an inactive key may sign is null."""
+    return json.dumps(
+        {
+            "pkh": key.pkh,
+            "public_key": encode_public_key(key.public_key),
+            "vault": vault,
+            "active": policy is not None,
+            "allowed_requests": None if policy is None else sorted(policy.requests),
+            "allowed_operations": None if policy is None else sorted(policy.operations),
+            "allowed_chains": None if policy is None or policy.chains is None else sorted(policy.chains),
+            "allow_proof_of_possession": policy is not None and policy.allow_proof_of_possession,
+            "out_of_service": None,
+        }
+    )
+
+
+def _block(*lines: tuple[str, str]) -> str:
+    return "".join(f"{label:<{_LABEL_COLUMNS}}{value}\n" for label, value in lines) + "\n"
+
+
+async def list_all(config: Config, *, as_json: bool) -> None:
+    """Print every key of every vault, those that are out of service last.
+
+    Raises:
+        HostError: A vault cannot be opened.
+    """
+    for vault_config in config.vaults.values():
+        async with open_configured_vault(vault_config) as vault:
+            for key in vault.keys:
+                _print(key, vault, config, as_json=as_json)
+            for pkh, reason in vault.quarantined.items():
+                _print_out_of_service(pkh, reason, vault, as_json=as_json)
+            if not vault.keys:
+                logger.error("No valid keys found in the vault %s", vault.name)
+
+
+async def generate_keys(
+    config: Config, vault_config: VaultConfig, key_type: KeyType, count: int, *, as_json: bool
+) -> None:
+    """Make keys and print each as soon as its blob is durable.
+
+    Raises:
+        HostError: A key could not be made or stored; the ones printed before are there.
+    """
+    async with open_configured_vault(vault_config) as vault:
+        await create_watermark_store_for_first_key(config)
+        # What is printed tells of the progress where it can be seen.
+        with progress("generating keys", count, hidden=sys.stdout.isatty()) as advance:
+            for _ in range(count):
+                _print(await vault.generate(key_type), vault, config, as_json=as_json)
+                advance()
+
+
+def _print(key: VaultKey, vault: Vault, config: Config, *, as_json: bool) -> None:
+    policy = config.policies.get(key.pkh)
+    click.echo(describe_json(key, policy, vault.name) + "\n" if as_json else describe(key, policy), nl=False)
+
+
+def _print_out_of_service(pkh: str, reason: str, vault: Vault, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"pkh": pkh, "vault": vault.name, "out_of_service": reason}))
+    else:
+        # No `Public Key Hash:` here: who looks for that wants keys that sign.
+        click.echo(_block(("Out of Service:", pkh), ("Vault:", VAULT_KIND), ("Reason:", reason)), nl=False)

@@ -1,0 +1,47 @@
+"""A progress bar for long work: on a terminal only, and below the lines of the log."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+import click
+
+#: To the beginning of the line, and nothing on it: ECMA-48, EL.
+_CLEAR_LINE = "\r\x1b[2K"
+
+
+class _AboveTheBar:
+    """A stream of log lines that clears what the bar has drawn; the bar draws itself again."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(_CLEAR_LINE + text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+@contextmanager
+def progress(label: str, count: int, *, hidden: bool = False) -> Iterator[Callable[[], None]]:
+    """Show how far some work is; yields what is to be called after each step.
+
+    Args:
+        label: What is being done.
+        count: How many steps; for a single one nothing is shown.
+        hidden: Show nothing in any case.
+    """
+    if hidden or count < 2 or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)]
+    with click.progressbar(length=count, label=label, file=sys.stderr, show_pos=True) as bar:
+        streams = [handler.setStream(_AboveTheBar(handler.stream)) for handler in handlers]
+        try:
+            yield lambda: bar.update(1)
+        finally:
+            for handler, stream in zip(handlers, streams, strict=True):
+                handler.setStream(stream)

@@ -1,0 +1,164 @@
+"""Secret keys as people keep them: base58, plain or encrypted, Octez' URIs, PEM and DER.
+
+- The form is found from the bytes. White space, a byte order mark and, in PEM, whatever stands around the key do not matter.
+- What is not exactly one secret key of one of Tezos' curves is refused; both halves of a key that names its public key must
+  belong together.
+- A password is asked for when one is needed, and only then.
+- No error repeats anything of the input, nor what a library says of it.
+
+Source: Octez `src/lib_signer_backends/encrypted.ml` (PBKDF2 and secretbox); RFC 5208, 5915, 5958, 7468 through `cryptography`.
+"""
+
+import re
+from collections.abc import Callable
+from hashlib import pbkdf2_hmac
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
+from nacl.exceptions import CryptoError
+from nacl.secret import SecretBox
+
+from enclave_signer.curves import CurveError, SigningKey, curve
+from enclave_signer.protocol.messages import PRIVATE_KEY_BYTES, KeyType, PrivateKey
+from enclave_signer.tezos import Family, Kind, TezosError, decode, encode, parse_secret_key
+from host_backend.errors import MalformedRequest
+
+#: Largest input: a P-256 key in PEM has 400 bytes; beyond that there are only comments, and keys of other kinds.
+MAX_SECRET_BYTES = 16 * 1024
+#: Longest password, in bytes: nobody types more, and a whole file given by mistake is noticed.
+MAX_PASSWORD_BYTES = 1024
+
+_SALT_BYTES = 8
+_ITERATIONS = 32768
+_NONCE = bytes(SecretBox.NONCE_SIZE)
+_PLAIN_KINDS = {
+    Kind.ED25519_ENCRYPTED_SEED: Kind.ED25519_SEED,
+    Kind.SECP256K1_ENCRYPTED_PRIVATE_KEY: Kind.SECP256K1_PRIVATE_KEY,
+    Kind.P256_ENCRYPTED_PRIVATE_KEY: Kind.P256_PRIVATE_KEY,
+    Kind.BLS_ENCRYPTED_PRIVATE_KEY: Kind.BLS_PRIVATE_KEY,
+}
+_URIS = {"unencrypted:": Family.PRIVATE_KEY, "encrypted:": Family.ENCRYPTED_PRIVATE_KEY}
+_EC_KEY_TYPES = {"secp256k1": KeyType.SECP256K1, "secp256r1": KeyType.P256}
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
+_PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", b"ENCRYPTED PRIVATE KEY")
+_DER_SEQUENCE = b"\x30"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+#: Asks for the password of a key; called only if the key is encrypted.
+AskPassword = Callable[[], bytes]
+
+
+def read_secret_key(data: bytes, ask_password: AskPassword) -> PrivateKey:
+    """Return the secret key in a text or file.
+
+    Args:
+        data: The whole input, at most `MAX_SECRET_BYTES`.
+        ask_password: Returns the password; what it raises is passed on.
+
+    Returns:
+        A key in its curve's range.
+
+    Raises:
+        MalformedRequest: There is no secret key, or more than one, or none of these curves; or the password is wrong.
+    """
+    if len(data) > MAX_SECRET_BYTES:
+        raise MalformedRequest(f"more than {MAX_SECRET_BYTES} bytes: this is no secret key")
+    private_key = _read(data.removeprefix(_BYTE_ORDER_MARK), ask_password)
+    open_secret_key(private_key)
+    return private_key
+
+
+def open_secret_key(private_key: PrivateKey) -> SigningKey:
+    """Return a secret key ready to sign, with its public key.
+
+    Raises:
+        MalformedRequest: It is no key of its curve.
+    """
+    try:
+        return curve(private_key.key_type).open(private_key)
+    except CurveError as error:
+        raise MalformedRequest(str(error)) from None
+
+
+def _read(data: bytes, ask_password: AskPassword) -> PrivateKey:
+    if b"-----BEGIN" in data:
+        return _converted(_load_pem, _pem_block(data), ask_password)
+    try:
+        text = data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        text = None
+    # DER has length bytes and zeros that no text has; a text that only begins like DER is a mistyped base58 key.
+    if text is None or not text.isprintable():
+        if not data.startswith(_DER_SEQUENCE):
+            raise MalformedRequest("neither base58 nor PEM nor DER: this is no secret key")
+        return _converted(load_der_private_key, data, ask_password)
+    try:
+        return _read_text(text, ask_password)
+    except TezosError as error:
+        raise MalformedRequest(str(error)) from None
+
+
+def _read_text(text: str, ask_password: AskPassword) -> PrivateKey:
+    families: tuple[Family, ...] = (Family.PRIVATE_KEY, Family.ENCRYPTED_PRIVATE_KEY)
+    for scheme, family in _URIS.items():
+        if text.startswith(scheme):
+            text, families = text.removeprefix(scheme), (family,)
+    kind, payload = decode(text, *families)
+    if kind in _PLAIN_KINDS:
+        return parse_secret_key(encode(_PLAIN_KINDS[kind], _decrypted(payload, ask_password())))
+    private_key = parse_secret_key(text)
+    if payload[PRIVATE_KEY_BYTES:] not in (b"", open_secret_key(private_key).public_key.data):
+        raise MalformedRequest("the two halves of the secret key do not belong together: copy it again in full")
+    return private_key
+
+
+def _decrypted(payload: bytes, password: bytes) -> bytes:
+    salt, box = payload[:_SALT_BYTES], payload[_SALT_BYTES:]
+    key = pbkdf2_hmac("sha512", password, salt, _ITERATIONS, SecretBox.KEY_SIZE)
+    try:
+        return SecretBox(key).decrypt(box, _NONCE)
+    except CryptoError:
+        raise MalformedRequest("the password is wrong") from None
+
+
+def _pem_block(data: bytes) -> bytes:
+    blocks = [(match[1], match[0]) for match in _PEM_BLOCK.finditer(data)]
+    keys = [block for label, block in blocks if label in _PEM_LABELS]
+    if len(keys) > 1:
+        raise MalformedRequest("the PEM text holds several private keys: give it one at a time")
+    if keys:
+        return keys[0]
+    known = ", ".join(label.decode() for label in _PEM_LABELS)
+    raise MalformedRequest(f"the PEM text holds no whole private key: it needs one block of {known}")
+
+
+def _load_pem(data: bytes, password: bytes | None) -> object:
+    return load_pem_private_key(data, password)
+
+
+def _converted(load: Callable[[bytes, bytes | None], object], data: bytes, ask_password: AskPassword) -> PrivateKey:
+    """Return the key that a loader of `cryptography` finds."""
+    try:
+        loaded = load(data, None)
+    except TypeError:
+        # Its word for: encrypted. An empty password is none to it.
+        loaded = _loaded_encrypted(load, data, ask_password())
+    except (ValueError, UnsupportedAlgorithm):
+        raise MalformedRequest("the private key is damaged, or of a kind that Tezos does not have") from None
+    if isinstance(loaded, Ed25519PrivateKey):
+        return PrivateKey(KeyType.ED25519, loaded.private_bytes_raw())
+    if isinstance(loaded, EllipticCurvePrivateKey) and loaded.curve.name in _EC_KEY_TYPES:
+        scalar = loaded.private_numbers().private_value.to_bytes(PRIVATE_KEY_BYTES, "big")
+        return PrivateKey(_EC_KEY_TYPES[loaded.curve.name], scalar)
+    raise MalformedRequest(
+        "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1 and P-256 in PEM"
+    )
+
+
+def _loaded_encrypted(load: Callable[[bytes, bytes | None], object], data: bytes, password: bytes) -> object:
+    try:
+        return load(data, password)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        raise MalformedRequest("the password is wrong, or the private key is damaged") from None

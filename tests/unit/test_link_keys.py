@@ -1,0 +1,251 @@
+"""Which keys are open on the link, and where they are opened: none delays a signature, none is lost for good."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from enclave_signer.protocol.errors import WireError
+from enclave_signer.protocol.messages import (
+    GenerateAndImport,
+    Import,
+    ImportedKey,
+    ImportUnencrypted,
+    Initialize,
+    KeyType,
+    Request,
+    Result,
+    Sign,
+)
+from host_backend.enclave.supervisor import State
+from host_backend.errors import EnclaveUnavailable, KeyNotFound
+from host_backend.keystore.base import StoredKey
+from host_backend.vault import Vault, open_vault
+from host_backend.vaults import find_vault
+from tests.doubles.auto_enclave import AutoEnclave, auto_enclave
+from tests.doubles.linked_vault import (
+    BOB,
+    LINK_ERROR,
+    OPENED,
+    PATIENCE_S,
+    PKHS,
+    QUICK,
+    TZ1,
+    TZ2,
+    TZ3,
+    TZ4,
+    blob,
+    play,
+    right,
+    secret,
+    stored,
+)
+from tests.doubles.memory_keys import MemoryKeys
+
+
+@pytest.mark.parametrize("call", [GenerateAndImport, ImportUnencrypted])
+def test_what_makes_a_key_is_never_asked_again(call: type[Request]) -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        enclave.hold(2, call)
+        making = vault.generate(KeyType.P256) if call is GenerateAndImport else vault.import_key(secret(BOB))
+        asked = asyncio.create_task(making)
+        await enclave.wait_for(call)
+        enclave.hang_up()
+        with pytest.raises(EnclaveUnavailable, match=LINK_ERROR):
+            await asked
+        # The vault is well again, and has not asked for a key.
+        assert await vault.sign(TZ1, b"message") == right(TZ1)
+        assert (len(enclave.asked(call)), len(keys.stored)) == (1, len(PKHS))
+
+    play(scenario)
+
+
+def test_a_key_that_is_being_made_delays_no_signature() -> None:
+    """The sealer never answers while signatures are made: no clock is needed to see that they do not wait for it."""
+
+    async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
+        made = enclave.hold(2, GenerateAndImport)
+        generating = asyncio.create_task(vault.generate(KeyType.ED25519))
+        await enclave.wait_for(GenerateAndImport)
+        for number in range(100):
+            message = b"%d" % number
+            assert await vault.sign(TZ1, message) == right(TZ1, message)
+        made.set()
+        key = await generating
+        assert await vault.sign(key.pkh, b"message")
+        sealing = (GenerateAndImport, ImportUnencrypted)
+        assert {number for call in sealing for number, _ in enclave.asked(call)} == {2}
+        assert {number for number, _ in enclave.asked(Sign)} == {1}
+
+    play(scenario)
+
+
+def test_a_blob_that_is_opened_for_the_first_time_delays_no_signature() -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        opened = enclave.hold(2, Import)
+        keys.stored.append(StoredKey(BOB, blob(BOB)))
+        looking = asyncio.create_task(vault.look_again())
+        await enclave.wait_until(lambda: (2, Import(blob(BOB))) in enclave.calls)
+        for number in range(100):
+            message = b"%d" % number
+            assert await vault.sign(TZ1, message) == right(TZ1, message)
+        opened.set()
+        await looking
+        assert await vault.sign(BOB, b"message") == right(BOB)
+        # First where the sealer may take its time, then where signing happens.
+        numbers = [number for number, request in enclave.calls if request == Import(blob(BOB))]
+        assert numbers == [2, 1]
+
+    play(scenario)
+
+
+def test_a_key_of_another_process_is_found_when_it_is_asked_for() -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        with pytest.raises(KeyNotFound):
+            await find_vault([vault], BOB)
+        keys.stored.append(StoredKey(BOB, blob(BOB)))
+        assert await find_vault([vault], BOB) is vault
+        assert await vault.sign(BOB, b"message") == right(BOB)
+
+    play(scenario)
+
+
+def test_a_key_of_another_process_appears_without_being_asked_for() -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        keys.stored.append(StoredKey(BOB, blob(BOB)))
+        await enclave.wait_until(lambda: (1, Import(blob(BOB))) in enclave.calls)
+        assert await vault.sign(BOB, b"message") == right(BOB)
+
+    play(scenario, limits=replace(QUICK, watch_s=0.001))
+
+
+def test_strangers_who_ask_for_unknown_keys_have_the_store_read_once() -> None:
+    class CountingKeys(MemoryKeys):
+        asked = 0
+
+        async def revision(self) -> str:
+            self.asked += 1
+            return await super().revision()
+
+    keys = CountingKeys(StoredKey(TZ1, blob(TZ1)))
+
+    async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
+        before = keys.asked
+        asked = [asyncio.create_task(find_vault([vault], BOB)) for _ in range(100)]
+        for refusal in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(refusal, KeyNotFound)
+        # Whether they come at once or one after the other.
+        for _again in range(10):
+            with pytest.raises(KeyNotFound):
+                await find_vault([vault], BOB)
+        assert keys.asked == before + 1
+
+    play(scenario, limits=replace(QUICK, look_again_s=600), store=keys)
+
+
+def test_a_store_that_cannot_be_read_is_told_and_takes_no_key_away(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        keys.failing = True
+        await vault.look_again()
+        assert vault.degraded == ["vault: the disk is full"]
+        assert await vault.sign(TZ1, b"message") == right(TZ1)
+        enclave.hang_up()
+        assert await vault.sign(TZ1, b"message") == right(TZ1)
+        keys.failing = False
+        await vault.look_again()
+        assert vault.degraded == []
+
+    play(scenario)
+    assert "no new keys are seen: the disk is full" in caplog.text
+
+
+def test_answers_in_another_order_take_no_key_out_of_service() -> None:
+    """The enclave answers two imports of the first connection the wrong way round, and is right ever after."""
+
+    def instead(number: int, request: Request) -> Result:
+        swapped = {blob(TZ2): TZ3, blob(TZ3): TZ2}
+        if number == 1 and isinstance(request, Import) and request.blob in swapped:
+            return ImportedKey(OPENED[swapped[request.blob]].public_key, 0)
+        return None
+
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(pkh): OPENED[pkh] for pkh in PKHS}) as enclave:
+            enclave.instead = instead
+            opened = open_vault(stored(*PKHS), host="127.0.0.1", port=enclave.port, limits=QUICK, must_succeed=False)
+            async with opened as vault:
+                assert [await vault.sign(pkh, b"message") for pkh in PKHS] == [right(pkh) for pkh in PKHS]
+                assert vault.quarantined == {}
+                # The first was given up, the second was asked, the third serves.
+                assert {number for number, _ in enclave.asked(Sign)} == {3}
+
+    asyncio.run(run())
+
+
+def test_a_key_comes_back_when_its_sealer_does() -> None:
+    refusing = {blob(TZ2)}
+
+    def instead(_: int, request: Request) -> Result | WireError:
+        return WireError("the sealer is away") if isinstance(request, Import) and request.blob in refusing else None
+
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(pkh): OPENED[pkh] for pkh in PKHS}) as enclave:
+            enclave.instead = instead
+            limits = replace(QUICK, reopen_s=0.0)
+            async with open_vault(stored(*PKHS), host="127.0.0.1", port=enclave.port, limits=limits) as vault:
+                assert vault.quarantined == {TZ2: "the enclave refused: the sealer is away"}
+                assert (vault.state, await vault.sign(TZ1, b"message")) == (State.DEGRADED, right(TZ1))
+                refusing.clear()
+                await vault.look_again()
+                assert (vault.state, vault.quarantined) == (State.READY, {})
+                assert await vault.sign(TZ2, b"message") == right(TZ2)
+                assert [key.pkh for key in vault.keys] == [TZ1, TZ3, TZ4, TZ2]
+
+    asyncio.run(run())
+
+
+def test_an_entry_that_was_put_right_is_tried_at_once() -> None:
+    keys = MemoryKeys(StoredKey(TZ1, b"damaged"))
+
+    async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
+        assert vault.quarantined == {TZ1: "the enclave refused: blob corrupt"}
+        await vault.look_again()
+        assert len(enclave.asked(Import)) == 1
+        keys.stored[:] = [StoredKey(TZ1, blob(TZ1))]
+        await vault.look_again()
+        assert await vault.sign(TZ1, b"message") == right(TZ1)
+
+    play(scenario, store=keys)
+
+
+def test_of_two_vaults_with_a_key_the_one_that_can_sign_does() -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        async with (
+            auto_enclave({blob(TZ1): OPENED[TZ1]}) as other,
+            open_vault(stored(TZ1), host="127.0.0.1", port=other.port, limits=QUICK) as second,
+        ):
+            assert await find_vault([vault, second], TZ1) is vault
+            enclave.stop()
+            await enclave.wait_until(lambda: vault.problem is not None)
+            assert await find_vault([vault, second], TZ1) is second
+            # Held by the one that is away only: it is waited for.
+            assert await find_vault([vault, second], TZ2) is vault
+
+    play(scenario)
+
+
+def test_progress_of_a_restoring_is_told() -> None:
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(pkh): OPENED[pkh] for pkh in PKHS}) as enclave:
+            held = enclave.hold(1, Import)
+            limits = replace(QUICK, start_s=0.0)
+            opened = open_vault(stored(*PKHS), host="127.0.0.1", port=enclave.port, limits=limits, must_succeed=False)
+            async with opened as vault:
+                await enclave.wait_for(Import)
+                assert (vault.state, vault.progress) == (State.RESTORING, (0, 4))
+                assert vault.problem == "restoring: 0 of 4 keys dealt with"
+                held.set()
+                assert await vault.sign(TZ1, b"message") == right(TZ1)
+                assert vault.progress == (4, 4)
+                assert len(enclave.asked(Initialize)) == 1
+
+    asyncio.run(run())
