@@ -1,16 +1,13 @@
-"""What a client signs to show who it is: Signatory's and Octez' authentication of requests. Pure.
-
-Source: Octez `src/lib_signer_services/signer_messages.ml`; `authentication` in `tests/vectors/signatory-vectors.json`.
-"""
+"""What a client signs to show who it is: Signatory's and Octez' authentication of requests. Pure."""
 
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import Family, Kind, TezosError, decode
 from host_backend.errors import MalformedRequest
 
-#: First bytes of what a client signs to have something signed. Signatory wants them for a proof as well.
-_SIGN = b"\x04\x01"
-#: First bytes of what Octez signs to have possession proved.
-_PROVE = b"\x04\x04"
+_MAGIC = 0x04
+_SIGN = 0x01
+#: What Octez signs to have possession proved; Signatory wants `_SIGN` and no message for it.
+_PROVE = 0x04
 _HASH_TAGS = {
     Kind.ED25519_PUBLIC_KEY_HASH: 0,
     Kind.SECP256K1_PUBLIC_KEY_HASH: 1,
@@ -31,22 +28,24 @@ def authentication_bytes(pkh: str, message: bytes = b"") -> bytes:
 
     Raises:
         MalformedRequest: The hash is none.
+
+    Source: Octez `src/lib_signer_services/signer_messages.ml`; `authentication` in `tests/vectors/signatory-vectors.json`.
     """
-    return _SIGN + _tagged(pkh) + message
+    return bytes([_MAGIC, _SIGN]) + _tagged(pkh) + message
 
 
-def proof_requests(pkh: str, bound_to: PublicKey | None = None) -> tuple[bytes, bytes]:
-    """Return what a client may sign to have possession proved: Signatory's form, then Octez's.
+def proof_authentication_bytes(pkh: str, bound_to: PublicKey | None = None) -> tuple[bytes, bytes]:
+    """Return what a client may sign to have possession proved: Signatory's form, then Octez'.
 
     Args:
-        pkh: The key that is asked for.
+        pkh: The key whose possession is to be proved.
         bound_to: The key that the request names by `bls_pk`.
 
     Raises:
         MalformedRequest: The hash is none.
     """
-    tagged = _tagged(pkh)
-    return _SIGN + tagged, _PROVE + tagged + (b"" if bound_to is None else bound_to.data)
+    bound = b"" if bound_to is None else bound_to.data
+    return authentication_bytes(pkh), bytes([_MAGIC, _PROVE]) + _tagged(pkh) + bound
 
 
 def _tagged(pkh: str) -> bytes:

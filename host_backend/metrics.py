@@ -155,7 +155,9 @@ class Metrics:
         """Count a request that came to the signer."""
         for stage, seconds in record.stages:
             self.stages.observe(seconds, stage)
-        address, chain = self._address(record.pkh), self._chain(record.chain_id)
+        # Only what was signed makes a chain known: refused messages may name any.
+        known = record.error is None
+        address, chain = self._address(record.pkh), self._chain(record.chain_id, new_is_known=known)
         if record.error is not None:
             self._count_refusal(record, address, chain)
         elif record.message is None:
@@ -203,10 +205,10 @@ class Metrics:
     def _address(self, pkh: str) -> str:
         return pkh if pkh in self._addresses() else "unknown"
 
-    def _chain(self, chain: str) -> str:
+    def _chain(self, chain: str, *, new_is_known: bool) -> str:
         if not chain or chain in self._chains:
             return chain
-        if len(self._chains) >= MAX_CHAINS:
+        if not new_is_known or len(self._chains) >= MAX_CHAINS:
             return "other"
         self._chains.add(chain)
         return chain

@@ -31,7 +31,7 @@ from enclave_signer.tezos import (
 from host_backend.api.access import TOLD, log_access, logged
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
-from host_backend.authentication import authentication_bytes, proof_requests
+from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest
 from host_backend.metrics import Metrics
 from host_backend.policy import Caller
@@ -144,7 +144,7 @@ class Proofs(_Answers):
         _check(pkh)
         query = _query(scope["query_string"])
         bound_to = _bls_pk(_first(query, "bls_pk"))
-        caller = await self._caller(scope, query, lambda: proof_requests(pkh, bound_to))
+        caller = await self._caller(scope, query, lambda: proof_authentication_bytes(pkh, bound_to))
         proof = await self._signer.prove_possession(pkh, caller, bound_to=bound_to)
         return b'{"bls_prove_possession":"%s"}\n' % encode_signature(proof).encode()
 

@@ -78,7 +78,7 @@ def _verify(signed: bytes, signature: str | None, public_key: str | None) -> Non
     from enclave_signer.curves import CurveError, curve
     from enclave_signer.protocol.messages import SigningVersion
     from enclave_signer.tezos import TezosError, parse_public_key, parse_signature
-    from host_backend.errors import ConfigError, MalformedRequest, NotAuthenticated
+    from host_backend.errors import ConfigError, MalformedRequest, PolicyDenied
 
     if signature is None or public_key is None:
         raise ConfigError("--verify and --public-key go together: the signature, and who is said to have made it")
@@ -91,4 +91,5 @@ def _verify(signed: bytes, signature: str | None, public_key: str | None) -> Non
     try:
         verifying_key.verify(parsed, signed, SigningVersion.LATEST)
     except CurveError:
-        raise NotAuthenticated("the signature is not this key's over this request") from None
+        text = "the signature is not this key's over this request"
+        raise PolicyDenied(text, violation="authentication") from None

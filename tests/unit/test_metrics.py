@@ -15,7 +15,7 @@ from host_backend.metrics import MAX_CHAINS, MAX_ROUNDS, Metrics, registry_of
 from host_backend.operations import parse_message
 from host_backend.policy import ANYONE
 from host_backend.record import Record, Stage
-from tests.doubles.known_keys import FOUR, KEYS, attestation, transaction
+from tests.doubles.known_keys import CHAIN_ID, FOUR, KEYS, attestation, transaction
 
 PKH = FOUR[0].pkh
 
@@ -81,6 +81,14 @@ def test_refusals(
     assert [code for _, code, _ in metrics.vault_errors.values] == ([vault_errors] if vault_errors else [])
     assert not metrics.operations.values
     assert not metrics.violations.values
+
+
+def test_refused_messages_make_no_chain_known(metrics: Metrics) -> None:
+    for number in range(MAX_CHAINS + 1):
+        metrics.ended(ended(attestation(1, chain=number), "check", "ready", error=EnclaveUnavailable("x")))
+    metrics.ended(ended(attestation(1), "check", "ready", "watermark", "sign"))
+    assert {chain for _, _, chain in metrics.vault_errors.values} == {"other"}
+    assert {chain for _, _, chain, _ in metrics.rounds.values} == {CHAIN_ID}
 
 
 def test_every_operation_of_a_message_counts(metrics: Metrics) -> None:
