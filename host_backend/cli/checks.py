@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from enclave_signer.curves import CurveError, self_test
-from host_backend.app import open_configured_vault, stored_keys
 from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig, load_config
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
+from host_backend.stores import open_configured_vault, stored_keys
 from host_backend.watermark.inspection import FoundMarks, inspect_marks
 
 OK: Final = "ok"

@@ -8,13 +8,13 @@ import click
 
 from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import public_key_hash
-from host_backend.app import create_watermark_store_for_first_key, open_configured_vault
 from host_backend.cli.listing import VAULT_KIND
 from host_backend.cli.option_map import parse_option_map
 from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig
 from host_backend.log import fields
 from host_backend.secret_keys import open_secret_key
+from host_backend.stores import create_watermark_store_for_first_key, open_configured_vault
 from host_backend.vault import Vault
 
 logger = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ import click
 
 from enclave_signer.protocol.messages import KeyType
 from enclave_signer.tezos import encode_public_key
-from host_backend.app import create_watermark_store_for_first_key, open_configured_vault
 from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig
 from host_backend.keyring import VaultKey
 from host_backend.policy import KeyPolicy
+from host_backend.stores import create_watermark_store_for_first_key, open_configured_vault
 from host_backend.vault import Vault
 
 logger = logging.getLogger(__name__)

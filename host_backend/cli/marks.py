@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from enclave_signer.tezos import Family, Right, TezosError, check_public_key_hash, decode
-from host_backend.app import migrate_watermarks, raise_watermark, read_watermarks, reset_watermark
 from host_backend.config import Config
 from host_backend.errors import ConfigError, MalformedRequest
 from host_backend.log import fields
+from host_backend.stores import migrate_watermarks, raise_watermark, read_watermarks, reset_watermark
 from host_backend.watermark.rule import Mark, MarkKey
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ def init_watermark(options: Options) -> None:
     """Make a new, empty store for keys that have never signed, or not for a long time."""
     import asyncio
 
-    from host_backend.app import create_watermark_store
+    from host_backend.stores import create_watermark_store
 
     asyncio.run(create_watermark_store(options.load()))
 
@@ -34,7 +34,7 @@ def export_watermark(options: Options) -> None:
 
     An orderly stop of `serve` does this by itself.
     """
-    from host_backend.app import export_watermarks
+    from host_backend.stores import export_watermarks
 
     export_watermarks(options.load())
 

@@ -30,9 +30,9 @@ IMPURE = {"asyncio", "trio", "socket", "subprocess", "sqlite3", "time", "threadi
 #: Concrete providers, and who may name them.
 PROVIDERS = {
     "enclave_signer.sealing.local": {"enclave_signer.__main__"},
-    "host_backend.keystore.file": {"host_backend.app"},
-    "host_backend.watermark.file": {"host_backend.app"},
-    "host_backend.watermark.memory": {"host_backend.app"},
+    "host_backend.keystore.file": {"host_backend.stores"},
+    "host_backend.watermark.file": {"host_backend.stores"},
+    "host_backend.watermark.memory": {"host_backend.stores"},
     "host_backend.api.routes": {"host_backend.app"},
     "host_backend.policy_hook": {"host_backend.app"},
 }

@@ -10,13 +10,13 @@ import pytest
 from enclave_signer.protocol.messages import Signature, SigningVersion
 from host_backend.api.listeners import bind
 from host_backend.api.routes import signing_app
-from host_backend.app import create_watermark_store
 from host_backend.cli import commands
 from host_backend.config import Address, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
 from host_backend.metrics import Metrics
 from host_backend.policy import ANYONE, Caller
 from host_backend.signer import Signer
+from host_backend.stores import create_watermark_store
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask_app
 from tests.doubles.known_keys import FOUR
