@@ -180,6 +180,8 @@ def test_tokens(folder: Path, sealed: Enclave) -> None:
 def test_the_policy_hook_decides_before_the_watermark(folder: Path, sealed: Enclave) -> None:
     with running_policy_service() as service:
         config = configured(folder / "hook", sealed, "", f"policy_hook: {{address: {service.address!r}}}")
+        proves = f"  {TZ4.pkh}: {{allow_proof_of_possession: true, "
+        config.write_text(config.read_text().replace(f"  {TZ4.pkh}: {{", proves))
         with running_host(config) as host:
             service.reply = lambda _: Reply(403)
             answer = host.sign(TZ1.pkh, attestation(5))
@@ -194,7 +196,11 @@ def test_the_policy_hook_decides_before_the_watermark(folder: Path, sealed: Encl
             assert host.sign(TZ1.pkh, b"\x05\x00\x01").status in {400, 403}
             assert len(service.questions) == asked
             assert service.questions[-1]["source"] == "127.0.0.1"
-        assert host.process.returncode is not None
+            # A proof is asked for, too, without a message.
+            assert host.ask("GET", f"/bls_prove_possession/{TZ4.pkh}").status == 200
+            assert (service.questions[-1]["request"], service.questions[-1]["public_key_hash"]) == (None, TZ4.pkh)
+            service.reply = lambda _: Reply(403)
+            assert host.ask("GET", f"/bls_prove_possession/{TZ4.pkh}").status == 403
 
 
 def samples(text: str, name: str) -> dict[tuple[tuple[str, str], ...], float]:
