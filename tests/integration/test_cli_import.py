@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +61,9 @@ def test_import(config: Path, tmp_path: Path, key: KnownKey, source: str) -> Non
     assert key.secret not in outcome.stderr
 
 
-def interrupt(process: "subprocess.Popen[bytes]") -> None:
-    """Press Ctrl-C until it is heard: one that comes just before the process begins to read waits for the next."""
-    while process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(5)
+def hear_ctrl_c() -> None:
+    """Undo what a shell does to its background jobs, and these tests may be one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +73,13 @@ def test_import_by_prompt_shows_nothing_of_the_key(config: Path, typed: bytes) -
     master, slave = os.openpty()
     command = [sys.executable, "-m", "host_backend", "import", "-c", str(config), "--vault", VAULT]
     with subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, cwd=ROOT, start_new_session=True
+        command,
+        stdin=slave,
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509 -- it takes no lock
     ) as process:
         os.close(slave)
         assert process.stderr is not None
@@ -87,7 +89,7 @@ def test_import_by_prompt_shows_nothing_of_the_key(config: Path, typed: bytes) -
             said += process.stderr.read(1)
         if typed == b"\x03":
             # The terminal is not the process's own, so it sends no signal.
-            interrupt(process)
+            process.send_signal(signal.SIGINT)
         else:
             os.write(master, typed)
         said += process.stderr.read()
@@ -243,7 +245,13 @@ def answered(config: Path, answers: Sequence[str]) -> tuple[bytes, bytes, int]:
     master, slave = os.openpty()
     command = [sys.executable, "-m", "host_backend", "import", "-c", str(config), "--vault", VAULT]
     with subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, cwd=ROOT, start_new_session=True
+        command,
+        stdin=slave,
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509 -- it takes no lock
     ) as process:
         os.close(slave)
         assert process.stderr is not None
