@@ -69,8 +69,16 @@ class Reader:
             if words[1:2] == ["watermark"]:
                 # They say so: with the host stopped.
                 self.stop()
+            # What a command asks to have typed, if it asks: a key's hash.
+            typed = "".join(f"{word}\n" for word in words if word.startswith("tz"))
             run = subprocess.run(
-                ["bash", "-c", line], cwd=self._folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+                ["bash", "-c", line],
+                cwd=self._folder,
+                input=typed,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+                check=False,
             )
             assert run.returncode == 0, f"{line}:\n{run.stdout}{run.stderr}"
 

@@ -22,10 +22,8 @@ def test_signing_through_every_fault(tmp_path: Path) -> None:
     assert counts.signatures > 0
     assert counts.given_up > 0
     assert counts.refused > 0
-    # Every kind was there, and was done to something; the course only ends when there were signatures after it.
-    assert counts.faults >= len(FAULTS)
-    for fault in (Fault.DROP, Fault.DUPLICATE, Fault.RESET, Fault.BLACK_HOLE, Fault.AWAY):
-        assert place.proxy.done[fault] > 0
+    # Every kind was done to something; the course only ends when there were signatures after it.
+    assert [fault for fault in FAULTS if not place.proxy.done[fault]] == []
 
 
 def test_a_host_survives_each_fault_without_a_restart(tmp_path: Path, enclave: Enclave) -> None:
