@@ -179,9 +179,9 @@ def test_errors_are_those_of_the_code() -> None:
 def test_decisions_are_listed_and_complete() -> None:
     pages = sorted(DECISIONS.glob("[0-9]*.md"))
     index = (DECISIONS / "README.md").read_text()
-    assert len({page.name[:4] for page in pages}) == len(pages)
-    for page in pages:
-        number, title = page.name[:4], page.read_text().partition("\n")[0]
+    for place, page in enumerate(pages, start=1):
+        number, title = f"{place:04}", page.read_text().partition("\n")[0]
+        assert page.name.startswith(f"{number}-")
         assert title.startswith(f"# {number} ")
         assert f"| [{number}]({page.name}) | {title.removeprefix(f'# {number} ')} |" in index
         for heading in ("Context", "Options", "Decision", "Consequences"):
