@@ -52,9 +52,10 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
     _check_curves()
     stop, reload = asyncio.Event(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
+    metrics = Metrics(lambda: signer.policies, config.watermark.driver)
     async with AsyncExitStack() as stack:
         async with _until_signal(stop):
-            watermark = await stack.enter_async_context(open_watermark_store(config))
+            watermark = await stack.enter_async_context(open_watermark_store(config, metrics.writing_marks))
             vaults = [
                 await stack.enter_async_context(_serving_vault(config, name, list_keys=list_keys))
                 for name in config.vaults
@@ -62,7 +63,6 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
         if stop.is_set():
             logger.info("stopped before it was ready")
             return
-        metrics = Metrics(lambda: signer.policies, config.watermark.driver)
         signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
         _log_missing_keys(config, vaults)
         limit = allow_connections()

@@ -9,7 +9,9 @@ Source: Signatory's `pkg/metrics`; `docs/signatory-compatibility.md` has the dif
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from enclave_signer.tezos import ConsensusMessage
@@ -28,6 +30,8 @@ MILLISECONDS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.
 STAGE_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0)
 #: Seconds of a watermark: Signatory's bounds.
 WATERMARK_SECONDS: Final = tuple(0.001 * 2**power for power in range(10))
+#: Seconds of one write to the disk: Signatory's bounds.
+WRITE_SECONDS: Final = tuple(0.0001 * 2**power for power in range(14))
 #: Chains that are told apart; there is one mainnet, and a few test networks.
 MAX_CHAINS = 16
 #: Rounds that are told apart; a block that needs more than a few is news already.
@@ -136,6 +140,17 @@ class Metrics:
             WATERMARK_SECONDS,
             "backend",
         )
+        self.writes = Counters(
+            "watermark_io_operations",
+            "Total number of watermark backend I/O operations",
+            *("backend", "operation", "table_name", "result"),
+        )
+        self.write_seconds = Histograms(
+            "watermark_io_latency_seconds",
+            "Watermark backend I/O latency in seconds",
+            WRITE_SECONDS,
+            *("backend", "operation", "table_name"),
+        )
         self.proofs = Counters("proofs_of_possession", "Total number of proofs of possession made", "address")
         self.stages = Histograms(
             "signing_stage_duration_seconds", "Duration of the stages of a request in seconds", STAGE_SECONDS, "stage"
@@ -150,6 +165,18 @@ class Metrics:
     def not_authenticated(self, method: str, status: int) -> None:
         """Count a caller who was not who it should be, or did not say."""
         self.authentications.add(str(status), method)
+
+    @contextmanager
+    def writing_marks(self) -> Iterator[None]:
+        """Count a write of marks to the disk, in the store's thread; marks that waited together are one write."""
+        labels = (self._backend, "write", "")
+        began, result = perf_counter(), "error"
+        try:
+            yield
+            result = "success"
+        finally:
+            self.writes.add(*labels, result)
+            self.write_seconds.observe(perf_counter() - began, *labels)
 
     def ended(self, record: Record) -> None:
         """Count a request that came to the signer."""
@@ -278,12 +305,13 @@ class _Collector:
         for table in self._metrics.tables():
             if isinstance(table, Counters):
                 counters = CounterMetricFamily(table.name, table.help, labels=table.labels)
-                for labels, count in table.values.items():
+                # Copies: the store's thread counts, too.
+                for labels, count in list(table.values.items()):
                     counters.add_metric(labels, count)
                 yield counters
             else:
                 histograms = HistogramMetricFamily(table.name, table.help, labels=table.labels)
-                for labels, row in table.values.items():
+                for labels, row in list(table.values.items()):
                     histograms.add_metric(labels, table.buckets(labels), row[-1])
                 yield histograms
         for reading in self._readings:

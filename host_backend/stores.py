@@ -18,7 +18,15 @@ from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
 from host_backend.vault import Vault, open_vault
 from host_backend.watermark.base import WatermarkStore
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, export_marks, raise_mark, read_marks
+from host_backend.watermark.file import (
+    STORE_NAME,
+    FileWatermarkStore,
+    Writing,
+    create,
+    export_marks,
+    raise_mark,
+    read_marks,
+)
 from host_backend.watermark.memory import MemoryWatermarkStore
 from host_backend.watermark.offline import give_up_store, kept_in_memory, reset_mark, take_over
 from host_backend.watermark.rule import Mark, MarkKey
@@ -137,8 +145,12 @@ def _store_path(config: Config) -> Path:
 
 
 @asynccontextmanager
-async def open_watermark_store(config: Config) -> AsyncIterator[WatermarkStore]:
+async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterator[WatermarkStore]:
     """Open the store that the configuration names, and have its folder until the end.
+
+    Args:
+        config: Names the store.
+        writing: What is around every write to a disk, for whoever measures them.
 
     Raises:
         ConfigError: It is not there, or its folder belongs to another driver or process; the text says what to do.
@@ -156,7 +168,9 @@ async def open_watermark_store(config: Config) -> AsyncIterator[WatermarkStore]:
             store = MemoryWatermarkStore(max_level_jump, marks)
         else:
             await create_watermark_store_after_signatory(config)
-            store = await FileWatermarkStore.open(config.base_dir / STORE_NAME, max_level_jump=max_level_jump)
+            store = await FileWatermarkStore.open(
+                config.base_dir / STORE_NAME, max_level_jump=max_level_jump, writing=writing
+            )
         stack.push_async_callback(store.aclose)
         yield store
 

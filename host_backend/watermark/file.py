@@ -16,8 +16,8 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -48,6 +48,9 @@ __all__ = ["STORE_NAME", "FileWatermarkStore", "create", "export_marks", "raise_
 #: Requests judged together: more than keys times rights of any baker, and far below what `write_marks` takes at once.
 _MAX_BATCH = 1000
 
+#: What is around every write to the disk, in the store's thread. One write stores all marks that waited together.
+Writing = Callable[[], AbstractContextManager[None]]
+
 logger = logging.getLogger(__name__)
 
 
@@ -61,10 +64,11 @@ class _Request:
 class FileWatermarkStore:
     """A `WatermarkStore` in one SQLite file. Get one from `open`; it belongs to the event loop that runs then."""
 
-    def __init__(self, path: Path, max_level_jump: int, connect: Connect) -> None:
+    def __init__(self, path: Path, max_level_jump: int, connect: Connect, writing: Writing) -> None:
         self._path = path
         self._max_level_jump = max_level_jump
         self._connect = connect
+        self._writing = writing
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -80,7 +84,12 @@ class FileWatermarkStore:
 
     @classmethod
     async def open(
-        cls, path: Path, *, max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP, connect: Connect = connect_existing
+        cls,
+        path: Path,
+        *,
+        max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP,
+        connect: Connect = connect_existing,
+        writing: Writing = nullcontext,
     ) -> Self:
         """Open the store and keep every other process out until `aclose`.
 
@@ -88,12 +97,13 @@ class FileWatermarkStore:
             path: The file that `create` made.
             max_level_jump: Levels, at least 0, by which one request may pass the stored mark.
             connect: Another way to get connections: the seam at which tests make a disk fail.
+            writing: What is around every write, for whoever measures them.
 
         Raises:
             ConfigError: No store, not ours, not sound, or another process has it; the text says which.
             StoreUnavailable: It could not be read or written.
         """
-        store = cls(path, max_level_jump, connect)
+        store = cls(path, max_level_jump, connect, writing)
         # A daemon thread: whatever it answered for is durable, so the process may end at any moment.
         threading.Thread(target=store._run, name="watermark", daemon=True).start()
         try:
@@ -230,7 +240,8 @@ class FileWatermarkStore:
         return outcomes
 
     def _write(self, connection: sqlite3.Connection, advanced: dict[MarkKey, Mark]) -> None:
-        write_marks(connection, advanced)
+        with self._writing():
+            write_marks(connection, advanced)
         before, self._footprint = self._footprint, footprint(self._path)
         # A file that has no name any more takes writes, and forgets them.
         if before is None or self._footprint is None or before[0] != self._footprint[0]:

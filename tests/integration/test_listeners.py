@@ -252,6 +252,10 @@ def test_metrics_add_up_to_what_was_sent(folder: Path, sealed: Enclave) -> None:
         for labels, count in samples(text, "watermark_operations_total").items():
             marks[dict(labels)["result"]] += int(count)
         assert marks == {"success": 90, "rejected": sent[409]}
+        # One request after the other, so nothing shares a write.
+        ((labels, writes),) = samples(text, "watermark_io_operations_total").items()
+        assert dict(labels) == {"backend": "file", "operation": "write", "result": "success", "table_name": ""}
+        assert writes == sum(samples(text, "watermark_io_latency_seconds_count").values()) == 90
         ((labels, count),) = samples(text, "vault_sign_request_error_total").items()
         assert (dict(labels)["code"], dict(labels)["vault"], count) == ("409", "ConfidentialSpace", sent[409])
         assert samples(text, "enclave_link_up") == {(("vault_name", "enclave"),): 1}

@@ -9,6 +9,7 @@ import pytest
 
 from host_backend.durable import locked
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
+from host_backend.metrics import Metrics
 from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, raise_mark, read_marks
 from host_backend.watermark.rule import Mark, MarkKey
 from host_backend.watermark.signatory_files import SignatoryFolder
@@ -264,6 +265,25 @@ def test_whole_batch_fails_with_its_write(path: Path) -> None:
         assert await gather(store.advance(KEY, B), store.advance(OTHER, A)) == [ADVANCE, ADVANCE]
 
     use(path, scenario, disk)
+
+
+def test_every_write_is_measured(path: Path) -> None:
+    metrics = Metrics(dict, "file")
+
+    async def scenario() -> None:
+        disk = FailingSqlite()
+        store = await FileWatermarkStore.open(path, connect=disk.connect, writing=metrics.writing_marks)
+        assert await store.advance(KEY, A) is ADVANCE
+        assert await gather(store.advance(KEY, B), store.advance(KEY, A)) == [WatermarkRejected, REPEAT]
+        disk.fail_before = 1
+        assert await gather(store.advance(KEY, LATER)) == [StoreUnavailable]
+        await store.aclose()
+
+    asyncio.run(scenario())
+    assert metrics.writes.values == {("file", "write", "", "success"): 1, ("file", "write", "", "error"): 1}
+    ((labels, row),) = metrics.write_seconds.values.items()
+    assert metrics.write_seconds.buckets(labels)[-1] == ("+Inf", 2)
+    assert row[-1] > 0
 
 
 def test_store_that_cannot_be_opened_again_is_tried_at_each_request(path: Path) -> None:
