@@ -6,6 +6,7 @@
 
 import logging
 import time
+from collections import Counter
 from typing import Literal
 
 from enclave_signer.tezos import ConsensusMessage
@@ -16,8 +17,6 @@ from host_backend.policy import Caller
 
 logger = logging.getLogger(__name__)
 
-#: Kinds of operations that a log line names.
-MAX_NAMED_OPERATIONS = 20
 #: The name that Signatory gives the vaults of this driver, wherever it shows one.
 VAULT_DRIVER = "ConfidentialSpace"
 
@@ -86,14 +85,22 @@ class Record:
             values["user"] = self.caller.user
         message = self.message
         if message is not None:
-            values["request"] = self.kind
+            values |= {"request": self.kind, **_operations(message)}
         if isinstance(message, ConsensusMessage):
             values |= {"chain_id": message.chain_id, "lvl": message.level, "round": message.round}
-        elif isinstance(message, GenericMessage):
-            values["ops"] = ",".join(message.operations[:MAX_NAMED_OPERATIONS])
-            values["ops_total"] = len(message.operations)
         if self.raw is not None:
             values["raw"] = self.raw.hex()
         for stage, seconds in self.stages:
             values[f"{stage}_ms"] = f"{seconds * 1e3:.2f}"
         return values
+
+
+def _operations(message: Message) -> dict[str, object]:
+    """Return how often a message has each kind of operation, in the form of Signatory's log, and how many in all."""
+    if not isinstance(message, GenericMessage):
+        return {"ops": f"map[{request_kind(message)}:1]", "ops_total": 1}
+    counts = Counter(name.partition(":")[0] for name in message.operations)
+    return {
+        "ops": f"map[{' '.join(f'{kind}:{count}' for kind, count in sorted(counts.items()))}]",
+        "ops_total": counts.total(),
+    }

@@ -6,21 +6,30 @@ import pytest
 
 from host_backend.operations import parse_message
 from host_backend.policy import ANYONE
-from host_backend.record import MAX_NAMED_OPERATIONS, Record
-from tests.doubles.known_keys import FOUR, transaction
+from host_backend.record import Record
+from tests.doubles.known_keys import FOUR, PAYLOADS, transaction
 
 #: First byte and branch, then the contents.
 HEAD_BYTES = 33
+BATCH = PAYLOADS["policy_reveal"] + transaction(1)[HEAD_BYTES:] + transaction(2)[HEAD_BYTES:]
 
 
-def test_every_operation_counts_and_the_line_stays_short(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("message", "operations", "total"),
+    [
+        (BATCH, "map[delegation:1 reveal:1 transaction:2]", 4),
+        (PAYLOADS["policy_ballot"], "map[ballot:1]", 1),
+        (PAYLOADS["policy_pack_data_is"], "map[pack:1]", 1),
+        (PAYLOADS["watermark_A1"], "map[block:1]", 1),
+    ],
+)
+def test_operations_are_listed_as_signatory_does_and_all_of_them_count(
+    caplog: pytest.LogCaptureFixture, message: bytes, operations: str, total: int
+) -> None:
     record = Record(FOUR[0].pkh, ANYONE)
-    count = MAX_NAMED_OPERATIONS + 2
-    contents = b"".join(transaction(number)[HEAD_BYTES:] for number in range(1, count + 1))
-    record.note(parse_message(transaction(1)[:HEAD_BYTES] + contents))
+    record.note(parse_message(message))
     with caplog.at_level(logging.INFO, "host_backend"):
-        record.log("Signed generic successfully")
+        record.log("done")
     (line,) = caplog.records
     told = vars(line)["fields"]
-    assert told["ops_total"] == count
-    assert told["ops"] == ",".join(["transaction"] * MAX_NAMED_OPERATIONS)
+    assert (told["ops"], told["ops_total"]) == (operations, total)
