@@ -1,16 +1,18 @@
 """HTTP connections that a client cannot keep, fill or flood.
 
-uvicorn with httptools bounds neither the size of a request's head nor the time a request takes: 100 MB of headers were
-accepted, and a client that sends nothing stays for ever. Here
+uvicorn with httptools bounds neither the size of a request's head nor the time a request takes, nor how many requests
+wait on one connection, nor how long a client may take to read its answers: each of these filled the memory. Here
 
 - a request must be complete within a time limit, counted from its first byte; the first one, from its connection;
 - a head beyond its limit is answered 431, and a request beyond its own ends the connection;
-- a connection above the number allowed is closed at once, so that file descriptors remain for what signs.
+- so does one request too many behind those that are not answered yet;
+- answers must be read within a time limit.
 """
 
 import asyncio
 import logging
-from typing import ClassVar, cast
+from collections.abc import Callable
+from typing import ClassVar, NoReturn, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,8 +22,12 @@ logger = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 16 * 1024
 #: Bytes of a whole request. The routes refuse bodies far earlier, and answer; this bounds what comes after that answer.
 MAX_REQUEST_BYTES = 1024 * 1024
+#: Requests of one connection that wait for the answer to another: no client that we know of sends ahead at all.
+MAX_WAITING = 16
 #: Seconds for a request to come in whole: 64 KiB is nothing, even over a slow line.
 REQUEST_S = 10.0
+#: Seconds for a client to take what is written to it.
+WRITE_S = 10.0
 
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -31,28 +37,31 @@ class LimitedHttp(HttpToolsProtocol):
 
     #: Seconds for a request to come in whole.
     request_s: ClassVar[float] = REQUEST_S
+    #: Seconds for a client to take what is written to it.
+    write_s: ClassVar[float] = WRITE_S
+
+    #: Called when the client is among those that are served.
+    begun: Callable[[], None] = staticmethod(lambda: None)
 
     _timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
     _incomplete = True
     _in_head = True
+    #: Of the request that is incomplete; what came with the end of the one before is not counted.
     _received_bytes = 0
+    _read_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, or close at once when there are too many connections."""
-        stream = cast("asyncio.Transport", transport)
-        limit = self.limit_concurrency
-        if limit is not None and len(self.connections) >= limit - 1:  # at the limit itself, uvicorn answers 503
-            self.transport = stream
-            logger.warning("connection closed: there are %d already", limit - 1)
-            stream.abort()
-            return
-        super().connection_made(stream)
+        """Begin."""
+        super().connection_made(cast("asyncio.Transport", transport))
+        self.begun()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._incomplete = False
         self._watch()
+        self._stop_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -61,18 +70,17 @@ class LimitedHttp(HttpToolsProtocol):
             return
         # Also for bytes that begin no request, such as empty lines: uvicorn forgets its own timer at any byte.
         self._incomplete = True
+        self._read_bytes = len(data)
         self._received_bytes += len(data)
         super().data_received(data)
         if not self._incomplete:
             self._in_head = True
-            self._received_bytes = 0
+        elif self.transport.is_closing():
+            pass
         elif self._in_head and self._received_bytes > MAX_HEAD_BYTES:
-            logger.warning("connection closed: the head of a request is over %d bytes", MAX_HEAD_BYTES)
-            self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
+            self._refuse_head()
         elif self._received_bytes > MAX_REQUEST_BYTES:
-            logger.warning("connection closed: a request is over %d bytes", MAX_REQUEST_BYTES)
-            self.transport.abort()
+            self._end(f"a request is over {MAX_REQUEST_BYTES} bytes")
         self._watch()
 
     def on_message_begin(self) -> None:
@@ -82,14 +90,76 @@ class LimitedHttp(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Take note that the head of a request is complete."""
+        """Take note that the head of a request is complete, unless it goes beyond a limit."""
         self._in_head = False
+        # Most requests come in one small piece and need no counting.
+        if max(self._read_bytes, self._received_bytes) > MAX_HEAD_BYTES < self._head_bytes():
+            self._refuse_head()
+            self._parse_no_more()
+        if len(self.pipeline) >= MAX_WAITING:
+            self._end(f"{MAX_WAITING} requests wait already for their answers")
+            self._parse_no_more()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Take note that a request is complete."""
         self._incomplete = False
+        self._received_bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; a client that is left takes its last answer in time."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._start_write_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, and leave."""
+        if self.transport.is_closing():
+            return
+        if self._answer_would_be_in_turn():
+            super().send_400_response(msg)
+            self._start_write_timer()
+        else:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        """Give the client a time to read what waits for it."""
+        super().pause_writing()
+        self._start_write_timer()
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._stop_write_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Leave an idle client, also one that has not read its last answer."""
+        self.transport.abort()
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _answer_would_be_in_turn(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _refuse_head(self) -> None:
+        if self._answer_would_be_in_turn():
+            logger.warning("connection closed: the head of a request is over %d bytes", MAX_HEAD_BYTES)
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+            self._start_write_timer()
+        else:
+            self._end(f"the head of a request is over {MAX_HEAD_BYTES} bytes")
+
+    def _end(self, reason: str) -> None:
+        logger.warning("connection closed: %s", reason)
+        self.transport.abort()
+
+    def _parse_no_more(self) -> NoReturn:
+        # What a parser's callback raises ends the parsing; it is known then what follows.
+        raise ConnectionAbortedError
 
     def _watch(self) -> None:
         """Let the time limit run while a request is incomplete; most come in one piece and need no timer."""
@@ -104,3 +174,17 @@ class LimitedHttp(HttpToolsProtocol):
         if not self.transport.is_closing():
             logger.info("connection closed: no whole request within %g s", self.request_s)
             self.transport.abort()
+
+    def _start_write_timer(self) -> None:
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.write_s, self._on_write_time_over)
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _on_write_time_over(self) -> None:
+        self._write_timer = None
+        logger.info("connection closed: its answers were not read within %g s", self.write_s)
+        self.transport.abort()

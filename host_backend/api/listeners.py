@@ -8,13 +8,15 @@ import resource
 import socket
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from host_backend.api.acceptor import Acceptor
 from host_backend.api.limits import LimitedHttp
 from host_backend.config import Address, TlsConfig, UnixAddress
 from host_backend.errors import ConfigError, reason_of
@@ -29,8 +31,6 @@ SPARE_DESCRIPTORS = 256
 STOP_S = 10
 #: Seconds that an idle client connection is kept.
 KEEP_ALIVE_S = 75
-#: Seconds for a TLS handshake: a few packets.
-HANDSHAKE_S = 10
 #: Clients that the kernel keeps waiting while the loop is busy.
 BACKLOG = 512
 #: Who may connect to a Unix socket: the owner's processes, and those of its group.
@@ -188,12 +188,14 @@ class HttpServer(uvicorn.Server):
             log_config=None,
             server_header=False,
             proxy_headers=False,
+            # Whoever leaves while its request is under way counts no more as a client.
             limit_concurrency=max_connections + 1,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S,
         )
         super().__init__(settings)
         self._listener = listener
+        self._max_connections = max_connections
         self._tls = tls
 
     @property
@@ -207,22 +209,21 @@ class HttpServer(uvicorn.Server):
         """Capture nothing."""
         yield
 
+    def _protocol(self, begun: Callable[[], None]) -> LimitedHttp:
+        protocol = LimitedHttp(self.config, self.server_state, self.lifespan.state)
+        protocol.begun = begun
+        return protocol
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen: uvicorn would give a handshake a minute, and takes a Unix socket for TCP."""
+        """Begin to take clients in, by our own rules."""
         del sockets
-
-        def protocol() -> asyncio.Protocol:
-            return LimitedHttp(self.config, self.server_state, self.lifespan.state)
-
-        loop = asyncio.get_running_loop()
-        handshake_s = None if self._tls is None else HANDSHAKE_S
-        if self._listener.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(
-                protocol, sock=self._listener, ssl=self._tls, ssl_handshake_timeout=handshake_s, backlog=BACKLOG
-            )
-        else:
-            server = await loop.create_server(
-                protocol, sock=self._listener, ssl=self._tls, ssl_handshake_timeout=handshake_s, backlog=BACKLOG
-            )
-        self.servers = [server]
+        acceptor = Acceptor(
+            self._listener,
+            self._protocol,
+            self.server_state.connections,
+            self._max_connections,
+            self._tls,
+        )
+        # uvicorn closes it, and waits for it.
+        self.servers = cast("list[asyncio.Server]", [acceptor])
         self.started = True

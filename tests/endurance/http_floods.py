@@ -94,6 +94,28 @@ def pipelined(host: Host, stack: ExitStack) -> None:
             signs(host, number)
 
 
+def sent_ahead(host: Host, stack: ExitStack) -> None:
+    """Send whole requests by the thousand, so that each read of the host ends with a request's end; read the answers."""
+    request = b"GET /docs HTTP/1.1\r\nA:123456\r\n\r\n"
+    assert 256 * 1024 % len(request) == 0
+    for number in range(RUDE_CONNECTIONS):
+        stream = stack.enter_context(connect(host))
+        with suppress(OSError):
+            for _ in range(RUDE_BYTES // (512 * len(request))):
+                stream.sendall(request * 512)
+                stream.recv(1024 * 1024)
+        if number % 10 == 0:
+            signs(host, number)
+
+
+def unread(host: Host, stack: ExitStack) -> None:
+    """Ask for as many long answers as may wait, and read none."""
+    for number in range(500):
+        stack.enter_context(connect(host)).sendall(b"GET /docs HTTP/1.1\r\nHost: h\r\n\r\n" * 16)
+        if number % 100 == 0:
+            signs(host, number)
+
+
 def malformed(host: Host, stack: ExitStack) -> None:
     """Send what is no HTTP."""
     for number in range(500):
@@ -116,6 +138,8 @@ FLOODS: tuple[Flood, ...] = (
     endless_heads,
     large_bodies,
     pipelined,
+    sent_ahead,
+    unread,
     malformed,
 )
 

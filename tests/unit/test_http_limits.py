@@ -1,4 +1,4 @@
-"""What one HTTP client can take of the host: bytes, time, connections."""
+"""What one HTTP client can take of the host: bytes, time, requests that wait."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,39 +9,49 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from host_backend.api.limits import MAX_HEAD_BYTES, MAX_REQUEST_BYTES, LimitedHttp
+from host_backend.api.limits import MAX_HEAD_BYTES, MAX_REQUEST_BYTES, MAX_WAITING, LimitedHttp
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-CONNECTIONS = 3
+#: More than the kernel keeps for a client that does not read.
+LARGE_BYTES = 32 * 1024 * 1024
 
 
 class Hasty(LimitedHttp):
     """Closes what is incomplete as soon as the loop has looked at its sockets a few times."""
 
     request_s = 0.02
+    write_s = 0.02
     made: "list[Hasty]"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.made.append(self)
+        self.lost = asyncio.Event()
         super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.lost.set()
 
 
 class Patient(Hasty):
     """Closes nothing for its time."""
 
     request_s = 600
+    write_s = 600
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse every body over a kilobyte, as the routes do, without waiting for its end."""
+    """Refuse every body over a kilobyte, as the routes do, without waiting for its end; `/large` has a large answer."""
     size, more = 0, True
     while more and size < 1024:
         event = await receive()
         size += len(event.get("body", b""))
         more = event.get("more_body", False)
     status = 200 if size < 1024 else 413
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"ok"})
+    body = bytes(LARGE_BYTES) if scope["path"] == "/large" else b"ok"
+    length = str(len(body)).encode()
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": body})
 
 
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
@@ -50,7 +60,7 @@ Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWrite
 def serve(protocol: type[Hasty], scenario: Callable[[Connect], Awaitable[None]]) -> list[Hasty]:
     """Run a scenario against a server; return the server's side of every connection."""
     protocol.made = []
-    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, limit_concurrency=CONNECTIONS + 1)
+    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)
     config.load()
     state = ServerState()
 
@@ -136,9 +146,7 @@ def test_a_head_beyond_the_limit(line: bytes) -> None:
     async def scenario(connect: Connect) -> None:
         reader, writer = await connect()
         writer.write(b"GET / HTTP/1.1\r\n" + line * (MAX_HEAD_BYTES // len(line) + 1))
-        assert await rest(reader) == (
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        )
+        assert await rest(reader) == TOO_LARGE
 
     serve(Patient, scenario)
 
@@ -150,6 +158,67 @@ def test_a_path_beyond_the_limit() -> None:
         assert (await rest(reader)).startswith(b"HTTP/1.1 431 ")
 
     serve(Patient, scenario)
+
+
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [MAX_HEAD_BYTES, 2 * MAX_HEAD_BYTES, 8 * MAX_HEAD_BYTES])
+@pytest.mark.parametrize("name", [b"a", b"b" * 60])
+def test_a_whole_head_beyond_the_limit(size: int, name: bytes) -> None:
+    line = name + b": " + b"v" * 100 + b"\r\n"
+
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(b"GET / HTTP/1.1\r\n" + line * (size // (len(line) - 4) + 1) + b"\r\n")
+        assert await rest(reader) == TOO_LARGE
+
+    serve(Patient, scenario)
+
+
+def test_a_refusal_out_of_turn_is_not_taken_for_an_answer() -> None:
+    async def scenario(connect: Connect) -> None:
+        for second in (b"GET /" + b"a" * 2 * MAX_HEAD_BYTES + b" HTTP/1.1\r\n\r\n", b"this is no HTTP\r\n\r\n"):
+            reader, writer = await connect()
+            writer.write(REQUEST + second)
+            assert await rest(reader) == b""
+
+    serve(Patient, scenario)
+
+
+def test_requests_sent_ahead_are_answered_in_turn() -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        for _ in range(3):
+            writer.write(REQUEST * (MAX_WAITING + 1))
+            for _ in range(MAX_WAITING + 1):
+                assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+
+    serve(Patient, scenario)
+
+
+def test_too_many_requests_sent_ahead_end_the_connection() -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(REQUEST * (MAX_WAITING + 2))
+        assert await rest(reader) == b""
+
+    (connection,) = serve(Patient, scenario)
+    assert len(connection.pipeline) == MAX_WAITING
+
+
+@pytest.mark.parametrize("last", [b"", b"Connection: close\r\n"])
+def test_a_client_that_does_not_read(last: bytes) -> None:
+    async def scenario(connect: Connect) -> None:
+        _, writer = await connect()
+        writer.write(b"GET /large HTTP/1.1\r\n" + last + b"\r\n")
+        # Another client is served, so that the first one is being answered.
+        reader, writer = await connect()
+        writer.write(REQUEST)
+        await reader.readuntil(b"ok")
+        await Hasty.made[0].lost.wait()
+
+    serve(Hasty, scenario)
 
 
 def test_heads_within_the_limit_one_after_the_other() -> None:
@@ -183,23 +252,6 @@ def test_a_refused_body_that_ends_leaves_the_connection_usable() -> None:
         for _ in range(3):
             writer.write(b"POST / HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000))
             assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 413 ")
-        writer.write(REQUEST)
-        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
-
-    serve(Patient, scenario)
-
-
-def test_more_clients_than_allowed() -> None:
-    async def scenario(connect: Connect) -> None:
-        served = [await connect() for _ in range(CONNECTIONS)]
-        for reader, writer in served:
-            writer.write(REQUEST)
-            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
-        assert await rest((await connect())[0]) == b""
-        reader, writer = served.pop()
-        writer.write(REQUEST[:-2] + b"Connection: close\r\n\r\n")
-        assert (await rest(reader)).endswith(b"ok")
-        reader, writer = await connect()
         writer.write(REQUEST)
         assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
 
