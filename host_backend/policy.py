@@ -9,7 +9,7 @@ Source: Signatory's policies (its names, its default for a key without a policy,
 from dataclasses import dataclass
 
 from enclave_signer.tezos import ConsensusMessage
-from host_backend.errors import PolicyDenied
+from host_backend.errors import PolicyDenied, ProofDenied
 from host_backend.operations import GenericMessage, Message, request_kind
 
 
@@ -71,6 +71,17 @@ class KeyPolicy:
             raise PolicyDenied(f"request kind `{kind}' is not allowed", violation=kind)
         if isinstance(message, GenericMessage):
             self._check_operations(message)
+
+    def check_proof(self, caller: Caller) -> None:
+        """Pass when this client may have possession of the key proved.
+
+        Raises:
+            PolicyDenied: Not by this client.
+            ProofDenied: Not at all.
+        """
+        self._check_client(caller)
+        if not self.allow_proof_of_possession:
+            raise ProofDenied("proof of possession is not allowed", violation="proof_of_possession")
 
     def _check_client(self, caller: Caller) -> None:
         if self.clients is None:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import ConsensusMessage, check_public_key_hash, public_key_hash
-from host_backend.errors import HostError, MalformedRequest, PolicyDenied, ProofDenied, StoreUnavailable
+from host_backend.errors import HostError, MalformedRequest, PolicyDenied, StoreUnavailable
 from host_backend.operations import parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.record import Record
@@ -162,8 +162,7 @@ class Signer:
             raise MalformedRequest(
                 f"bls_pk is another key than that of {pkh}: leave it out, a key proves only itself here"
             )
-        if not policy.allow_proof_of_possession:
-            raise ProofDenied("proof of possession is not allowed", violation="proof_of_possession")
+        policy.check_proof(caller)
         record.end("check")
         await self._ask_hook(record, None)
         proof = await vault.prove_possession(pkh)

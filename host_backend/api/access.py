@@ -23,6 +23,14 @@ TOLD = "told"
 MAX_CHARS = 200
 
 
+def client_address(scope: Scope) -> str:
+    """Return the network address of a client, one of IPv4 always as such; empty for a client of a Unix socket."""
+    peer = scope["client"]
+    address: str = peer[0] if peer else ""
+    # On a socket for both kinds the kernel writes addresses of IPv4 as ones of IPv6.
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
 def log_access(scope: Scope, status: int, seconds: float, error: HostError | None = None) -> None:
     """Write the line of a request that has its answer.
 

@@ -3,8 +3,8 @@
 - What a client signs is the key that is asked for and the whole message: a request that somebody heard can be sent
   again, and can only ask again for a signature that was given before. It names no time, and no signing version.
 - The keys are tried in the order of the configuration; those of another curve than the signature's are not tried.
-- Curves whose verification is slow have one thread at a time between them all: strangers who send wrong signatures
-  wait for each other, and hold up nobody else.
+- Curves whose verification is slow have one thread at a time between them all, and addresses take turns: whoever
+  sends wrong signatures waits behind its own.
 
 Source: Signatory's `pkg/auth`; Octez's `lib_signer_services` for the second form of a proof's request.
 """
@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from enclave_signer.curves import CurveError, VerifyingKey, curve
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
@@ -35,12 +36,14 @@ class RequestKeys:
         parsed = [curve(key.key_type).parse_public_key(key.data) for key in keys]
         self._keys: tuple[tuple[str, VerifyingKey], ...] = tuple(zip(self.hashes, parsed, strict=True))
         self._slow = asyncio.Lock()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def authenticate(self, text: str | None, *signed: bytes) -> str:
+    async def authenticate(self, text: str | None, address: str, signed: Signed) -> str:
         """Return the hash of the key that signed a request.
 
         Args:
             text: The parameter `authentication`; None when there is none.
+            address: The network address that the request came from.
             signed: What may have been signed.
 
         Raises:
@@ -53,11 +56,15 @@ class RequestKeys:
         candidates = self._candidates(text)
         found = _signer_of((each for each in candidates if not each.slow), signed)
         if found is None and any(each.slow for each in candidates):
-            async with self._slow:
+            async with self._turn_of(address), self._slow:
                 found = await asyncio.to_thread(_signer_of, [each for each in candidates if each.slow], signed)
         if found is None:
             raise PolicyDenied("invalid authentication signature", violation="authentication")
         return found
+
+    def _turn_of(self, address: str) -> asyncio.Lock:
+        """Return what lets one request of an address at a time wait for the thread."""
+        return self._turns.setdefault(address, asyncio.Lock())
 
     def _candidates(self, text: str) -> "list[_Candidate]":
         try:

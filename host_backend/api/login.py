@@ -7,6 +7,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from host_backend.api.access import client_address
 from host_backend.api.tokens import Tokens
 from host_backend.errors import NotAuthenticated
 from host_backend.metrics import Metrics
@@ -26,9 +27,8 @@ class Login:
 
     async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
         user, password = _header(scope, b"username"), _header(scope, b"password")
-        peer = scope["client"]
         try:
-            token = self._tokens.login(user, password, peer[0] if peer else "")
+            token = self._tokens.login(user, password, client_address(scope))
         except NotAuthenticated as error:
             await self._refuse(error, "login", scope, receive, send)
         else:

@@ -28,11 +28,11 @@ from enclave_signer.tezos import (
     encode_signature,
     parse_public_key,
 )
-from host_backend.api.access import TOLD, log_access, logged
+from host_backend.api.access import TOLD, client_address, log_access, logged
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
-from host_backend.errors import HostError, MalformedRequest
+from host_backend.errors import HostError, MalformedRequest, PolicyDenied
 from host_backend.metrics import Metrics
 from host_backend.policy import Caller
 from host_backend.signer import Signer
@@ -109,16 +109,17 @@ class _Answers(ABC):
 
     async def _caller(self, scope: Scope, query: Mapping[str, list[str]], signed: Callable[[], Signed]) -> Caller:
         """Say who asks; from here on, the signer's own line tells of the request."""
-        client = None
+        client, user, address = None, scope.get("token_user"), client_address(scope)
         if self._request_keys is not None:
             try:
-                client = await self._request_keys.authenticate(_first(query, "authentication"), *signed())
+                client = await self._request_keys.authenticate(_first(query, "authentication"), address, signed())
             except HostError as error:
                 self._metrics.not_authenticated("authentication", error.http_status)
                 raise
+        elif user is None:
+            _refuse_web_page(scope)
         scope[TOLD] = True
-        peer = scope["client"]
-        return Caller(client, scope.get("token_user"), peer[0] if peer else "")
+        return Caller(client, user, address)
 
 
 class Keys(_Answers):
@@ -147,6 +148,22 @@ class Proofs(_Answers):
         caller = await self._caller(scope, query, lambda: proof_authentication_bytes(pkh, bound_to))
         proof = await self._signer.prove_possession(pkh, caller, bound_to=bound_to)
         return b'{"bls_prove_possession":"%s"}\n' % encode_signature(proof).encode()
+
+
+def _refuse_web_page(scope: Scope) -> None:
+    """Pass when a request is not known to come from a page in a browser.
+
+    Any page may post to the machine of whoever looks at it, with nothing asked. Browsers then say whose page it is.
+
+    Raises:
+        PolicyDenied: It comes from one.
+    """
+    if any(name == b"origin" for name, _ in scope["headers"]):
+        raise PolicyDenied(
+            "a web page asks (there is a header `Origin`): only clients that sign their requests, or have a token, may "
+            "be web pages",
+            violation="web_page",
+        )
 
 
 def _bls_pk(text: str | None) -> PublicKey | None:

@@ -2,7 +2,8 @@
 
 - A token is HS256, names its user, and expires. Anything else is no token.
 - Passwords are compared as digests, in constant time; an unknown user costs what a wrong password costs.
-- Each address may fail a few times in a row, then waits, whatever password it sends.
+- Each address may fail a few times in a row for each user, then waits, whatever password it sends. Users that there
+  are not count as one: names that somebody makes up hold up nobody who is known.
 
 Source: Signatory's `pkg/middlewares/jwt.go`, with its texts; what is stricter stands in
 `docs/signatory-compatibility.md`.
@@ -28,11 +29,11 @@ logger = logging.getLogger(__name__)
 
 #: Characters of a token; ours have some 150.
 MAX_TOKEN_CHARS = 4096
-#: Failed logins of one address in a row before it has to wait: enough for typing errors.
+#: Failed logins of one address and user in a row before it has to wait: enough for typing errors.
 LOGIN_FAILURES = 10
 #: Seconds after which one more failure is forgiven: 14 400 guesses a day, of passwords of 16 characters.
 LOGIN_FAILURE_S = 6.0
-#: Addresses whose failures are remembered; the one that failed longest ago is forgotten first.
+#: Addresses, for each user, whose failures are remembered; the one that failed longest ago is forgotten first.
 LOGIN_ADDRESSES = 4096
 
 _OPTIONS: Options = {
@@ -48,7 +49,7 @@ _NOBODY = JwtCredentials(password="", secret="")
 
 
 class TooManyLogins(NotAuthenticated):
-    """This address failed too often; wait."""
+    """This address failed too often for this user; wait."""
 
     http_status = 429
 
@@ -59,12 +60,18 @@ class Tokens:
     Args:
         users: By name.
         clock: Seconds since 1970.
+        stopwatch: Seconds since any moment; nobody sets it.
     """
 
-    def __init__(self, users: Mapping[str, JwtUser], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        users: Mapping[str, JwtUser],
+        clock: Callable[[], float] = time.time,
+        stopwatch: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._users = users
         self._clock = clock
-        self._failures = _Failures(clock)
+        self._failures = _Failures(stopwatch)
 
     def login(self, user: str, password: str, source: str) -> str:
         """Return a token.
@@ -76,14 +83,15 @@ class Tokens:
 
         Raises:
             NotAuthenticated: Not for this user and password.
-            TooManyLogins: This address failed too often.
+            TooManyLogins: This address failed too often for this user.
         """
         if not user or not password:
             raise NotAuthenticated("username and password required")
-        self._failures.check(source)
+        attempt = (source, user if user in self._users else "")
+        self._failures.check(attempt)
         credentials = self._matching(user, password)
         if credentials is None:
-            self._failures.add(source)
+            self._failures.add(attempt)
             raise NotAuthenticated("Access denied")
         logger.info("logged in", extra=fields(user=user))
         claims = {"exp": int(self._clock()) + 60 * credentials.expiry_min, "user": user}
@@ -156,27 +164,28 @@ class Tokens:
 
 
 class _Failures:
-    """Failed logins by address: so many in a row, then one every few seconds."""
+    """Failed logins by address and user: so many in a row, then one every few seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        #: When the failures of an address will all be forgiven.
-        self._clear_at: OrderedDict[str, float] = OrderedDict()
+    def __init__(self, stopwatch: Callable[[], float]) -> None:
+        self._now = stopwatch
+        #: When the failures of an address and user will all be forgiven.
+        self._clear_at: OrderedDict[tuple[str, str], float] = OrderedDict()
 
-    def check(self, source: str) -> None:
-        """Pass when an address may try.
+    def check(self, attempt: tuple[str, str]) -> None:
+        """Pass when an address may try for a user.
 
         Raises:
             TooManyLogins: Not yet.
         """
-        if self._clear_at.get(source, 0.0) - self._clock() > (LOGIN_FAILURES - 1) * LOGIN_FAILURE_S:
+        now = self._now()
+        if self._clear_at.get(attempt, now) - now > (LOGIN_FAILURES - 1) * LOGIN_FAILURE_S:
             raise TooManyLogins("too many failed logins: wait a minute")
 
-    def add(self, source: str) -> None:
+    def add(self, attempt: tuple[str, str]) -> None:
         """Take note of a failure."""
-        now = self._clock()
-        self._clear_at[source] = max(self._clear_at.get(source, now), now) + LOGIN_FAILURE_S
-        self._clear_at.move_to_end(source)
+        now = self._now()
+        self._clear_at[attempt] = max(self._clear_at.get(attempt, now), now) + LOGIN_FAILURE_S
+        self._clear_at.move_to_end(attempt)
         if len(self._clear_at) > LOGIN_ADDRESSES:
             self._clear_at.popitem(last=False)
 

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from enclave_signer.protocol.messages import Signature, SigningVersion
+from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
+from enclave_signer.tezos import parse_public_key
+from host_backend.api.access import client_address
+from host_backend.api.auth import RequestKeys
 from host_backend.api.listeners import bind
 from host_backend.api.routes import signing_app
+from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
 from host_backend.config import Address, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
@@ -19,9 +23,11 @@ from host_backend.signer import Signer
 from host_backend.stores import create_watermark_store
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask_app
-from tests.doubles.known_keys import FOUR
+from tests.doubles.known_keys import FOUR, KEYS
+from tests.doubles.octez_client import signature_by
 
 PKH = FOUR[0].pkh
+AUTH = KEYS["auth"]
 
 
 def reachable(listener: socket.socket, host: str) -> bool:
@@ -82,6 +88,12 @@ class BuggySigner(Signer):
         del pkh, message, version, caller
         raise self._error
 
+    async def prove_possession(
+        self, pkh: str, caller: Caller = ANYONE, *, bound_to: PublicKey | None = None
+    ) -> Signature:
+        del pkh, caller, bound_to
+        raise self._error
+
 
 def test_a_bug_is_answered_without_its_text_and_logged_with_it(caplog: pytest.LogCaptureFixture) -> None:
     app = signing_app(BuggySigner(KeyError("what nobody outside should read")), Metrics(dict, "memory"))
@@ -89,6 +101,36 @@ def test_a_bug_is_answered_without_its_text_and_logged_with_it(caplog: pytest.Lo
     assert (answer.status, answer.message) == (500, "internal error")
     assert "a request failed by a bug" in caplog.text
     assert "what nobody outside should read" in caplog.text
+
+
+PAGE = {"origin": "https://example.com", "sec-fetch-site": "cross-site", "content-type": "text/plain"}
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", f"/keys/{PKH}"), ("GET", f"/bls_prove_possession/{PKH}")])
+def test_a_web_page_has_nothing_signed(method: str, path: str) -> None:
+    app = signing_app(BuggySigner(WatermarkRejected("reached")), Metrics(dict, "memory"))
+    answer = ask_app(app, method, path, b'"03"', headers=PAGE)
+    assert answer.status == 403
+    assert answer.message.startswith("a web page asks")
+    assert ask_app(app, method, path, b'"03"', headers={"host": "h"}).message != answer.message
+
+
+def test_a_web_page_that_signs_its_requests_is_a_client() -> None:
+    keys = RequestKeys([parse_public_key(AUTH.public_key)])
+    signer = BuggySigner(WatermarkRejected("reached"))
+    app = signing_app(signer, Metrics(dict, "memory"), request_keys=keys)
+    query = b"authentication=" + signature_by(AUTH, authentication_bytes(PKH, b"\3")).encode()
+    assert ask_app(app, "POST", f"/keys/{PKH}", b'"03"', query, headers=PAGE).message == "reached"
+    assert ask_app(app, "POST", f"/keys/{PKH}", b'"03"', headers=PAGE).status == 401
+
+
+def test_an_ipv4_client_is_told_of_as_such_on_any_socket() -> None:
+    with bind(Address("", 0)) as listener, socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
+        client, peer = listener.accept()
+        client.close()
+    assert client_address({"client": peer[:2]}) == "127.0.0.1"
+    assert client_address({"client": ("::1", 1)}) == "::1"
+    assert client_address({"client": None}) == ""
 
 
 def test_a_refusal_is_answered_with_its_text() -> None:

@@ -118,6 +118,18 @@ def test_only_known_clients_of_the_list_may_ask() -> None:
     assert denied(nobody, message, Caller(client="tz1a")) == "client `tz1a' is not allowed"
 
 
+def test_proofs_are_for_clients_of_the_list_as_well() -> None:
+    policy = KeyPolicy(frozenset(), clients=frozenset({"tz1a"}), allow_proof_of_possession=True)
+    policy.check_proof(Caller(client="tz1a"))
+    for caller in (ANYONE, Caller(client="tz1b")):
+        with pytest.raises(PolicyDenied) as refusal:
+            policy.check_proof(caller)
+        assert refusal.value.http_status == 403
+    with pytest.raises(PolicyDenied, match=r"^proof of possession is not allowed$") as refusal:
+        KeyPolicy(frozenset()).check_proof(ANYONE)
+    assert refusal.value.http_status == 400
+
+
 def test_only_users_of_the_list_may_ask() -> None:
     policy = KeyPolicy(frozenset(), users=frozenset({"alice"}))
     policy.check_user("tz1k", Caller(user="alice"))

@@ -49,7 +49,7 @@ def tokens(clock: Clock) -> Tokens:
         USER: JwtUser(JwtCredentials(PASSWORD, SECRET, 30), OLD, clock.now + 1000),
         "other": JwtUser(OTHER),
     }
-    return Tokens(users, clock)
+    return Tokens(users, clock, clock)
 
 
 def segment(value: object) -> str:
@@ -183,6 +183,26 @@ def test_an_address_that_fails_too_often_waits(tokens: Tokens, clock: Clock) -> 
     fail(tokens, "a")
     with pytest.raises(TooManyLogins):
         tokens.login(USER, PASSWORD, "a")
+
+
+def test_who_fails_for_others_holds_up_nobody_else(tokens: Tokens) -> None:
+    """Behind a proxy all clients have one address."""
+    for number in range(LOGIN_FAILURES):
+        with pytest.raises(NotAuthenticated, match=r"^Access denied$"):
+            tokens.login(f"made up {number}", "wrong", "a")
+        with pytest.raises(NotAuthenticated, match=r"^Access denied$"):
+            tokens.login("other", "wrong", "a")
+    for user in ("made up", "other"):
+        with pytest.raises(TooManyLogins):
+            tokens.login(user, "wrong", "a")
+    assert tokens.login(USER, PASSWORD, "a")
+
+
+def test_setting_the_clock_back_holds_up_nobody(clock: Clock) -> None:
+    tokens = Tokens({USER: JwtUser(JwtCredentials(PASSWORD, SECRET, 30))}, clock, lambda: 5.0)
+    fail(tokens, "a")
+    clock.now -= 3600
+    assert tokens.login(USER, PASSWORD, "a")
 
 
 def test_addresses_are_forgotten_before_they_are_too_many(tokens: Tokens) -> None:
