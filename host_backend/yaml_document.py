@@ -11,8 +11,10 @@ from typing import NoReturn
 
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer, ComposerError
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import StreamMark, YAMLError
+from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.scanner import Scanner, ScannerError
 
 from host_backend.errors import ConfigError
 
@@ -20,6 +22,8 @@ from host_backend.errors import ConfigError
 MAX_FILE_BYTES = 4 * 1024 * 1024
 #: The deepest value of the grammar, an operation that a key may sign, is at 5.
 MAX_DEPTH = 32
+#: Values once every alias is written out, as each of them is read: ten thousand keys with a hundred values each.
+MAX_VALUES = 1_000_000
 
 _TAG = "tag:yaml.org,2002:"
 #: Source: YAML 1.1, which Signatory's library follows where a truth value is due.
@@ -73,7 +77,8 @@ class Value:
             entries[key] = entry
         for other in merged:
             for part in other.items() if other.is_list else [other]:
-                entries = {**part.mapping(), **entries}
+                for key, entry in part.mapping().items():
+                    entries.setdefault(key, entry)
         return entries
 
     def _key(self, node: Node) -> str:
@@ -186,6 +191,7 @@ def load_document(file: Path) -> Value:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no configuration is")
     try:
         reader = YAML(typ="safe", pure=True)
+        reader.Scanner = _Scanner
         reader.Composer = _BoundedComposer
         node = reader.compose(data)
     except YAMLError as error:
@@ -193,18 +199,67 @@ def load_document(file: Path) -> Value:
     return Value(file, "", node)
 
 
-class _BoundedComposer(Composer):
-    """Builds nodes down to `MAX_DEPTH`: how deep Python itself may go depends on what else it has loaded."""
+class _Scanner(Scanner):
+    """Reads the words of YAML; a number that Python cannot take is an error of the file."""
 
-    _depth = 0
+    def fetch_more_tokens(self) -> None:
+        try:
+            super().fetch_more_tokens()
+        except (OverflowError, ValueError):
+            raise ScannerError(None, None, "found a number out of range", self.reader.get_mark()) from None
+
+
+class _BoundedComposer(Composer):
+    """Builds nodes within `MAX_DEPTH` and `MAX_VALUES`, which hold as if every alias were written out.
+
+    How deep Python itself may go depends on what else it has loaded.
+    """
+
+    def __init__(self, loader: YAML | None = None) -> None:
+        super().__init__(loader)
+        # The library prints both lines of an anchor that stands twice, with whatever secret is on them.
+        self.warn_double_anchors = False
+        self._depth = 0
+        self._values = 0
+        #: By id, of what aliases stand for: how many values, and how many levels.
+        self._extents: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: Node | None, index: object) -> Node | None:
-        if self._depth >= MAX_DEPTH:
-            raise ComposerError(None, None, "nested too deeply", self.parser.peek_event().start_mark)
+        event = self.parser.peek_event()
+        if isinstance(event, AliasEvent):
+            repeated: Node = super().compose_node(parent, index)
+            self._add(event.start_mark, *self._extent(repeated, event.start_mark))
+            return repeated
+        self._add(event.start_mark, 1, 1)
         self._depth += 1
         node: Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+    def _add(self, mark: StreamMark, values: int, levels: int) -> None:
+        """Count what stands at a mark."""
+        self._values += values
+        if self._depth + levels > MAX_DEPTH:
+            raise ComposerError(None, None, "nested too deeply", mark)
+        if self._values > MAX_VALUES:
+            problem = f"more than {MAX_VALUES} values, those that aliases repeat included"
+            raise ComposerError(None, None, problem, mark)
+
+    def _extent(self, node: Node, mark: StreamMark) -> tuple[int, int]:
+        """Return how many values a node has, and how many levels, both with itself."""
+        if node.end_mark is None:
+            raise ComposerError(None, None, "an alias stands inside what it repeats: write the values out", mark)
+        if id(node) not in self._extents:
+            parts = [self._extent(child, mark) for child in _children(node)]
+            levels = 1 + max((deep for _, deep in parts), default=0)
+            self._extents[id(node)] = (1 + sum(many for many, _ in parts), levels)
+        return self._extents[id(node)]
+
+
+def _children(node: Node) -> list[Node]:
+    if isinstance(node, MappingNode):
+        return [part for entry in node.value for part in entry]
+    return node.value if isinstance(node, SequenceNode) else []
 
 
 def _where(error: YAMLError) -> str:

@@ -111,10 +111,12 @@ def parse_authorized_keys(value: Value | None) -> tuple[PublicKey, ...] | None:
     """
     if value is None or value.is_null:
         return None
-    keys = tuple(dict.fromkeys(_public_key(item) for item in value.leaves()))
-    if len(keys) > MAX_AUTHORIZED_KEYS:
-        value.fail(f"has {len(keys)} keys, at most {MAX_AUTHORIZED_KEYS} can be tried for every request")
-    return keys
+    items: dict[str, Value] = {}
+    for item in value.leaves():
+        items.setdefault(item.text(), item)
+    if len(items) > MAX_AUTHORIZED_KEYS:
+        value.fail(f"has {len(items)} keys, at most {MAX_AUTHORIZED_KEYS} can be tried for every request")
+    return tuple(map(_public_key, items.values()))
 
 
 def _public_key(value: Value) -> PublicKey:

@@ -105,18 +105,51 @@ def test_anchors_and_aliases(tmp_path: Path) -> None:
     assert top["d"].text() == "z"
 
 
-def test_an_alias_of_itself_is_followed_no_further_than_asked(tmp_path: Path) -> None:
-    value = load(tmp_path, "a: &a [*a]\n").mapping()["a"]
-    for _ in range(100):
-        (value,) = value.items()
-    with pytest.raises(ConfigError, match="must be a text"):
-        value.text()
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ("a: &a [*a]\n", 1),
+        ("a: &a\n  <<: *a\n", 2),
+        ("&a\nb: 1\nc: {d: [*a]}\n", 3),
+        ("a: &a\n  b: &b\n    c: *b\n", 3),
+        ("a: &a [x]\nb: &a [*a]\n", 2),
+    ],
+)
+def test_an_alias_inside_what_it_repeats(tmp_path: Path, data: str, line: int) -> None:
+    expected = f":{line}: not readable as YAML: an alias stands inside what it repeats: write the values out"
+    assert refused(tmp_path, data).startswith(expected)
+
+
+def multiplied(generations: int) -> str:
+    """Return lists of ten aliases each, of the list before: 10 ** generations texts, in the end."""
+    lines = ["a0: &a0 x", *(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(generations))]
+    return "\n".join(lines)
 
 
 def test_aliases_do_not_multiply(tmp_path: Path) -> None:
-    lines = ["a0: &a0 [x, x]", *(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(20))]
-    top = load(tmp_path, "\n".join(lines)).mapping()
-    assert len(top["a20"].items()) == 10
+    assert len(list(load(tmp_path, multiplied(5)).mapping()["a5"].leaves())) == 10**5
+    text = ":7: not readable as YAML: more than 1000000 values, those that aliases repeat included"
+    for generations in (6, 20):
+        assert refused(tmp_path, multiplied(generations)).startswith(text)
+
+
+def test_aliases_nest_no_deeper_than_what_is_written(tmp_path: Path) -> None:
+    lines = ["a0: &a0 []", *(f"a{n + 1}: &a{n + 1} [*a{n}]" for n in range(MAX_DEPTH))]
+    # The map around them is a level, too.
+    value = load(tmp_path, "\n".join(lines[: MAX_DEPTH - 1])).mapping()[f"a{MAX_DEPTH - 2}"]
+    for _ in range(MAX_DEPTH - 2):
+        (value,) = value.items()
+    assert value.items() == []
+    assert refused(tmp_path, "\n".join(lines)).startswith(f":{MAX_DEPTH}: not readable as YAML: nested too deeply")
+
+
+def test_an_anchor_may_stand_twice_and_is_not_told_of(tmp_path: Path) -> None:
+    assert [item.text() for item in load(tmp_path, "[&a x, *a, &a y, *a]").items()] == ["x", "x", "y", "y"]
+
+
+def test_what_is_merged_comes_last_and_replaces_nothing(tmp_path: Path) -> None:
+    top = load(tmp_path, "a: {<<: [{y: 1, x: 1}, {y: 2, z: 2}], x: 0}").mapping()["a"]
+    assert [(name, entry.text()) for name, entry in top.mapping().items()] == [("x", "0"), ("y", "1"), ("z", "2")]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +163,9 @@ def test_aliases_do_not_multiply(tmp_path: Path) -> None:
         ("a: 1\n---\nb: 2\n", ":2: not readable as YAML: but found another document"),
         ("%YAML 9.1\n---\na\n", ":1: not readable as YAML: "),
         ("a: !<\n", ":1: not readable as YAML: "),
+        ('a:\n  "\\UFFFFFFFF"\n', ":2: not readable as YAML: found a number out of range"),
+        ('a: "\\U00110000"\n', ":1: not readable as YAML: found a number out of range"),
+        (f"%YAML 1.{'1' * 5000}\n---\na\n", ":1: not readable as YAML: found a number out of range"),
         (b"a: \xff\xfe\n", ": not readable as YAML: invalid start byte"),
         (b"\x00\x01", ": not readable as YAML: special characters are not allowed"),
         (b"\x7fELF" + bytes(100), ": not readable as YAML: special characters are not allowed"),
