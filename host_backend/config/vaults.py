@@ -5,12 +5,14 @@ Source: Signatory's `pkg/vault/confidentialspace`, with its names in the environ
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from enclave_signer.protocol.messages import Credentials
 from host_backend.config.addresses import Address, expanded, parse_host, parse_port
+from host_backend.errors import reason_of
 from host_backend.yaml_document import Value
 
 #: tee-signer's port; Signatory documents it as the default.
@@ -54,10 +56,21 @@ def parse_vaults(value: Value | None, base_dir: Path) -> dict[str, VaultConfig]:
     vaults = {name: _vault(name, entry, base_dir) for name, entry in entries.items()}
     files: dict[Path, str] = {}
     for name, vault in vaults.items():
-        other = files.setdefault(vault.key_file.resolve(), name)
+        other = files.setdefault(_followed(entries[name], vault.key_file), name)
         if other != name:
             entries[name].fail(f"shares the key file {vault.key_file} with vault {other}: give each its own `storage`")
     return vaults
+
+
+def _followed(vault: Value, path: Path) -> Path:
+    """Return where a path leads, past symbolic links."""
+    try:
+        # That links lead in a circle is told by `stat`, and by nothing else in every version of Python.
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.stat()
+        return Path(os.path.realpath(path))
+    except OSError as error:
+        vault.fail(f"the key file {path} cannot be found: {reason_of(error)}: correct `storage`, or base_dir")
 
 
 def _vault(name: str, value: Value, base_dir: Path) -> VaultConfig:

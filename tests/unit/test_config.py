@@ -172,6 +172,36 @@ def test_vaults_never_share_a_key_file(tmp_path: Path) -> None:
     assert "shares the key file" in refused(tmp_path, f"vaults: {{one: {one}, two: {two}}}")
 
 
+def test_a_key_file_that_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    text = "cannot be found: {}: correct `storage`, or base_dir"
+    circle = text.format("Too many levels of symbolic links")
+    for path in (loop, loop / "k.json"):
+        assert refused(tmp_path, vault(f"{{host: h, storage: {{config: {path}}}}}")) == (
+            f"2: vaults.v: the key file {path} {circle}"
+        )
+    in_base_dir = loop / "confidential_space_keys.json"
+    assert refused(tmp_path, f"base_dir: {loop}\n" + vault("{host: h}")) == (
+        f"3: vaults.v: the key file {in_base_dir} {circle}"
+    )
+    # As the folder that a program runs in may be removed.
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert refused(tmp_path, vault("{host: h, storage: {config: k.json}}")) == (
+        f"2: vaults.v: the key file k.json {text.format('No such file or directory')}"
+    )
+
+
+def test_a_key_file_may_be_out_of_reach_for_whoever_looks(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "nowhere" / "k.json", tmp_path / "file" / "k.json"):
+        found = load(tmp_path, vault(f"{{host: h, storage: {{config: {path}}}}}"))
+        assert found.vaults["v"].key_file == path
+
+
 @pytest.mark.parametrize("host", ["a..b", ".a", "a b", "a/b", "x" * 64, ".".join(["x" * 63] * 5), "[::1", "ä", "a@b"])
 def test_hosts(tmp_path: Path, host: str) -> None:
     expected = f"{host[:40]!r} is no host: it must be a name or an address"
