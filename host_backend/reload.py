@@ -46,10 +46,14 @@ class PolicyReload:
         """Take the policies of the file as it is now; those in force stay when it cannot be used."""
         try:
             # Signing goes on while thousands of keys are read.
-            config = await asyncio.to_thread(self._load)
+            self._take_over(await asyncio.to_thread(self._load))
         except ConfigError as error:
             logger.error("the configuration was not reloaded, the old policies stay: %s", error)  # noqa: TRY400 -- no bug
-            return
+        except Exception:
+            # The one catch-all of this task: a bug here must not end a host that signs.
+            logger.exception("the configuration was not reloaded by a bug, the old policies stay")
+
+    def _take_over(self, config: Config) -> None:
         for warning in config.warnings:
             logger.warning("%s", warning)
         for section in fields_of(Config):

@@ -1,5 +1,6 @@
 """Policies change while the host runs, at SIGHUP: all of them, or none."""
 
+import re
 import signal
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from tests.doubles.known_keys import FOUR, attestation, transaction
 from tests.doubles.processes import running_local_enclave
 
 TZ1, TZ2, *_ = FOUR
+VAULTS = "vaults: {v: {driver: confidentialspace, config: {host: h}}}"
 ONLY_CONSENSUS = "{allow: {attestation: }}"
 
 
@@ -34,6 +36,21 @@ def test_policies_change_while_the_host_runs(tmp_path: Path) -> None:
             write_config(tmp_path, enclave.port, {TZ1.pkh: BAKER, TZ2.pkh: "{allow: {nonsense: }}"})
             hang_up(host, "the configuration was not reloaded, the old policies stay: ")
             assert f"tezos.{TZ2.pkh}.allow.nonsense: invalid request kind" in host.log
+            assert host.sign(TZ1.pkh, transaction(3)).status == 403
+            assert host.sign(TZ2.pkh, attestation(2)).status == 200
+
+            loop = tmp_path / "loop"
+            loop.symlink_to(loop)
+            for more, expected in (
+                ([f"  {TZ1.pkh}: &a", "    <<: *a"], "3: .*an alias stands inside what it repeats"),
+                (["server: {authorized_keys: &a [*a]}"], "2: .*an alias stands inside what it repeats"),
+                (
+                    [f"base_dir: {loop}", VAULTS],
+                    "3: vaults.v: the key file .* cannot be found: Too many levels of symbolic links",
+                ),
+            ):
+                config.write_text("\n".join(["tezos:", *more]))
+                hang_up(host, f"not reloaded, the old policies stay: {re.escape(str(config))}:{expected}")
             assert host.sign(TZ1.pkh, transaction(3)).status == 403
             assert host.sign(TZ2.pkh, attestation(2)).status == 200
 
