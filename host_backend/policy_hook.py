@@ -99,6 +99,9 @@ class PolicyHook:
             raise HookUnavailable(f"policy hook: no answer within {self._timeout_s:g} s") from None
         except OSError as error:
             raise HookUnavailable(f"policy hook: {reason_of(error)}") from error
+        except (UnicodeError, h11.LocalProtocolError) as error:
+            # No request has such a target, or what looks names up cannot encode this one.
+            raise HookUnavailable(f"policy hook: its address cannot be used: {error}") from error
         except h11.ProtocolError as error:
             raise HookUnavailable(f"policy hook: its answer is no HTTP: {error}") from error
 

@@ -3,6 +3,7 @@
 Source: Signatory's `pkg/config` and `pkg/middlewares/jwt.go`, with its texts for weak credentials.
 """
 
+import re
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import TezosError, parse_public_key
-from host_backend.config.addresses import Address, UnixAddress, expanded, parse_listener
+from host_backend.config.addresses import Address, UnixAddress, expanded, parse_host, parse_listener
 from host_backend.yaml_document import Value
 
 DEFAULT_ADDRESS = Address("", 6732)
@@ -29,6 +30,8 @@ MAX_AUTHORIZED_KEYS = 100
 #: Seconds for the policy hook's answer: a block's round is longer, and its signature must still come.
 DEFAULT_HOOK_TIMEOUT_S = 2.0
 MAX_HOOK_TIMEOUT_S = 30.0
+#: What a request line and a Host header are made of. Source: RFC 3986.
+_URL_CHARACTERS = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,4 +232,7 @@ def _url(value: Value) -> str:
         usable = False
     if not usable:
         value.fail("must be a whole URL without a password, for example http://127.0.0.1:8080/path")
+    if not _URL_CHARACTERS.fullmatch(text):
+        value.fail("must be ASCII without spaces: write other characters of a path as %xx, those of a name as xn--…")
+    parse_host(value, url.hostname or "")
     return text

@@ -145,6 +145,14 @@ def test_no_hook(tmp_path: Path, hook: str) -> None:
     assert load(tmp_path, f"policy_hook: {hook}").hook is None
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:8080", "http://[::1]:1/x", "https://xn--bcher-kva.example./%C3%A4?q=%20", "http://a_b-c/~x/(1)"],
+)
+def test_hooks_that_can_be_asked(tmp_path: Path, address: str) -> None:
+    assert load(tmp_path, f"policy_hook: {{address: '{address}'}}").hook == HookConfig(address)
+
+
 def test_a_hook(tmp_path: Path) -> None:
     hook = load(tmp_path, "policy_hook: {address: 'https://h:1/p?q', timeout: 0.5}").hook
     assert hook == HookConfig("https://h:1/p?q", None, 0.5)
@@ -168,6 +176,20 @@ def test_a_hook(tmp_path: Path) -> None:
                 "http://h:0",
                 "http://user:password@h",
             )
+        ),
+        *(
+            (
+                f"{{address: '{address}'}}",
+                ".address: must be ASCII without spaces: write other characters of a path as %xx, those of a name as xn--…",
+            )
+            for address in ("http://h/a b", "http://h/ä", "http://h/?q=ä", "http://ä.example")
+        ),
+        *(
+            (
+                f"{{address: 'http://{host}:1/x'}}",
+                f".address: {host[:40]!r} is no host: it must be a name or an address",
+            )
+            for host in ("a..b", ".a", "x" * 64, "x" * 70, ".".join(["x" * 63] * 5), "a,b", "h$")
         ),
         *(
             (f"{{address: 'http://h', timeout: {timeout}}}", ".timeout: must be a number from 0.01 to 30")

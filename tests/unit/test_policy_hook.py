@@ -265,3 +265,16 @@ def test_nobody_there() -> None:
         port = taken.getsockname()[1]
     with pytest.raises(HookUnavailable, match=r"^policy hook: Connection refused$"):
         ask(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "ä" * 70, "\udcff"])
+def test_a_name_that_cannot_be_looked_up(host: str) -> None:
+    with pytest.raises(HookUnavailable, match=r"^policy hook: its address cannot be used: "):
+        ask(f"http://{host}:1/x")
+
+
+@pytest.mark.parametrize("more", ["ä", " x"])
+def test_a_path_that_no_request_can_have(service: PolicyService, more: str) -> None:
+    with pytest.raises(HookUnavailable, match=r"^policy hook: its address cannot be used: "):
+        ask(service.address + more)
+    assert service.questions == []
