@@ -15,6 +15,7 @@ from ruamel.yaml.error import StreamMark, YAMLError
 from ruamel.yaml.events import AliasEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.scanner import Scanner, ScannerError
+from ruamel.yaml.tokens import Token
 
 from host_backend.errors import ConfigError
 
@@ -28,16 +29,23 @@ MAX_VALUES = 1_000_000
 _TAG = "tag:yaml.org,2002:"
 #: Source: YAML 1.1, which Signatory's library follows where a truth value is due.
 _BOOLEANS = {**dict.fromkeys(("true", "yes", "on", "y"), True), **dict.fromkeys(("false", "no", "off", "n"), False)}
+#: A quotation in the library's texts, as Python writes it.
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+#: What these may quote: marks and words of YAML itself, not of the file.
+_WORDS_OF_YAML = {repr(kind.id) for kind in Token.__subclasses__() if hasattr(kind, "id")}
 
 
 class Value:
     """One value of the file; null when `node` is None, as for an empty file."""
 
-    __slots__ = ("_file", "_node", "_place", "path")
+    __slots__ = ("_file", "_node", "_place", "_secretive", "path")
 
-    def __init__(self, file: Path, path: str, node: Node | None, key: Node | None = None) -> None:
+    def __init__(
+        self, file: Path, path: str, node: Node | None, key: Node | None = None, *, secretive: bool = False
+    ) -> None:
         self._file = file
         self._node = node
+        self._secretive = secretive
         # A value's place is that of its key: a null that is not written has none of its own.
         self._place = node if key is None else key
         self.path = path
@@ -47,10 +55,24 @@ class Value:
         line = self._place.start_mark.line + 1 if self._place is not None else 1
         raise ConfigError(f"{self._file}:{line}: {self.path or 'the file'}: {problem}")
 
+    def secretive(self) -> "Value":
+        """Return this value for a place of secrets: what is no known name in it, or below, may be one by a slip."""
+        return Value(self._file, self.path, self._node, self._place, secretive=True)
+
+    def without_name(self, entry: "Value") -> "Value":
+        """Return an entry of this map whose errors name its line, but not the entry."""
+        entry.path = f"{self.path}.…"
+        return entry
+
     @property
     def is_null(self) -> bool:
         """Whether the value is absent or null."""
         return self._node is None or (isinstance(self._node, ScalarNode) and self._node.tag == f"{_TAG}null")
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the value is a map."""
+        return isinstance(self._node, MappingNode)
 
     @property
     def is_list(self) -> bool:
@@ -67,19 +89,24 @@ class Value:
         merged: list[Value] = []
         for key_node, value_node in self._node.value:
             if key_node.tag == f"{_TAG}merge":
-                merged.append(Value(self._file, self.path, value_node, key_node))
+                merged.append(self._part(self.path, value_node, key_node))
                 continue
             key = self._key(key_node)
-            path = f"{self.path}.{key}" if self.path else key
-            entry = Value(self._file, path, value_node, key_node)
+            entry = self._part(f"{self.path}.{key}" if self.path else key, value_node, key_node)
             if key in entries:
-                entry.fail("stands here a second time")
+                self._told(entry).fail("stands here a second time")
             entries[key] = entry
         for other in merged:
             for part in other.items() if other.is_list else [other]:
                 for key, entry in part.mapping().items():
                     entries.setdefault(key, entry)
         return entries
+
+    def _part(self, path: str, node: Node, key: Node | None = None) -> "Value":
+        return Value(self._file, path, node, key, secretive=self._secretive)
+
+    def _told(self, entry: "Value") -> "Value":
+        return self.without_name(entry) if self._secretive else entry
 
     def _key(self, node: Node) -> str:
         if not isinstance(node, ScalarNode):
@@ -98,13 +125,13 @@ class Value:
         known, not_yet = tuple(known), tuple(not_yet)
         for name, entry in entries.items():
             if name in not_yet:
-                entry.fail(
+                self._told(entry).fail(
                     "this field of Signatory's configuration is not supported yet: remove it to start without it"
                 )
             if name not in known:
                 near = difflib.get_close_matches(name, (*known, *not_yet), n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-                entry.fail(f"unknown field, {hint}")
+                self._told(entry).fail(f"unknown field, {hint}")
         return entries
 
     def items(self) -> list["Value"]:
@@ -113,7 +140,7 @@ class Value:
             return []
         if not isinstance(self._node, SequenceNode):
             self.fail("must be a list")
-        return [Value(self._file, f"{self.path}[{index}]", node) for index, node in enumerate(self._node.value)]
+        return [self._part(f"{self.path}[{index}]", node) for index, node in enumerate(self._node.value)]
 
     def leaves(self) -> Iterator["Value"]:
         """Yield the single values of a value or list, nested lists included."""
@@ -268,5 +295,8 @@ def _where(error: YAMLError) -> str:
 
 
 def _problem(error: YAMLError) -> str:
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None)
-    return str(problem or type(error).__name__).partition("\n")[0]
+    """Return what the library says, without what it quotes of the file: a password may have met YAML's syntax."""
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
+    text = _QUOTED.sub(lambda quoted: quoted[0] if quoted[0] in _WORDS_OF_YAML else "…", str(problem))
+    mark = getattr(error, "problem_mark", None)
+    return text.partition("\n")[0] + (f" (column {mark.column + 1})" if mark is not None else "")

@@ -135,10 +135,14 @@ def _public_key(value: Value) -> PublicKey:
 def _jwt_users(value: Value | None) -> Mapping[str, JwtUser] | None:
     if value is None or value.is_null:
         return None
-    fields = value.record(("users",))
+    fields = value.secretive().record(("users",))
     users = fields["users"].mapping() if "users" in fields else {}
     if not users:
         value.fail("must have users, or nobody could log in")
+    for entry in users.values():
+        if not entry.is_map:
+            # Not even the name of a user, perhaps.
+            fields["users"].without_name(entry).fail("must be a map with a password and a secret")
     return {name: _jwt_user(entry) for name, entry in users.items()}
 
 

@@ -42,7 +42,9 @@ def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig
     driver: Literal["file", "mem"] = "file"
     if "driver" in fields and fields["driver"].choice(_DRIVERS) == "mem":
         driver = "mem"
-    settings = fields["config"].record(("max_level_jump", *_OF_OTHER_DRIVERS)) if "config" in fields else {}
+    # Some of the other drivers' fields are secrets.
+    config = fields["config"].secretive() if "config" in fields else None
+    settings = config.record(("max_level_jump", *_OF_OTHER_DRIVERS)) if config else {}
     warnings += [
         f"{settings[name].path}: belongs to another driver, means nothing"
         for name in _OF_OTHER_DRIVERS

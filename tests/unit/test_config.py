@@ -298,7 +298,8 @@ def test_watermark_settings(tmp_path: Path) -> None:
     for jump in ("0", "-1", "2147483648", "1.5", "x", "''", "[]"):
         text = refused(tmp_path, f"watermark: {{config: {{max_level_jump: {jump}}}}}")
         assert text.startswith("1: watermark.config.max_level_jump: must "), text
-    expected = "1: watermark.config.max_level_jmp: unknown field, did you mean max_level_jump?"
+    # Other drivers have secrets here.
+    expected = "1: watermark.config.…: unknown field, did you mean max_level_jump?"
     assert refused(tmp_path, "watermark: {config: {max_level_jmp: 5}}") == expected
 
 

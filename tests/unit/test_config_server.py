@@ -84,13 +84,14 @@ def test_a_user_whose_credentials_change(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ("", "4: server.jwt.users.alice: must have a password"),
+        ("", "4: server.jwt.users.…: must be a map with a password and a secret"),
+        ("{}", "4: server.jwt.users.alice: must have a password"),
         (f'{{password: "{PASSWORD}"}}', "4: server.jwt.users.alice: must have a secret"),
         (
             credentials(more=", jwt_exp: -1"),
             "4: server.jwt.users.alice.jwt_exp: must be a whole number from 0 to 5256000",
         ),
-        (credentials(more=", jwt_ex: 1"), "4: server.jwt.users.alice.jwt_ex: unknown field, did you mean jwt_exp?"),
+        (credentials(more=", jwt_ex: 1"), "4: server.jwt.users.alice.…: unknown field, did you mean jwt_exp?"),
         (
             credentials(more=f", new_data: {credentials(NEW_PASSWORD)}"),
             "4: server.jwt.users.alice.new_data: new credentials are same as old: change both the password and the secret",
@@ -103,6 +104,29 @@ def test_a_user_whose_credentials_change(tmp_path: Path) -> None:
 )
 def test_users_that_cannot_be_meant(tmp_path: Path, user: str, expected: str) -> None:
     assert refused(tmp_path, jwt(user)) == expected
+
+
+@pytest.mark.parametrize(
+    "jwt",
+    [
+        "{users: {alice: {password %s, secret: x}}}",
+        "{users: {alice: {password: x, %s: }}}",
+        "{users: {alice: {%s: x, %s: y}}}",
+        "{users: {alice: {password: *%s, secret: x}}}",
+        "{users: {alice: {password: !%s!x , secret: x}}}",
+        "{users: {alice: {password: @%s, secret: x}}}",
+        "{users: {alice: {password: x, new_data: {secret %s}}}}",
+        "{users: {alice %s}}",
+        "{users: {alice: {password: 'SecretSecret-1-!', secret: %s}}}",
+        "{users: {alice: %s}}",
+        "{users: %s}",
+        "{users: {alice: {}}, secret %s}",
+    ],
+)
+def test_a_password_in_the_wrong_place_is_not_repeated(tmp_path: Path, jwt: str) -> None:
+    text = refused(tmp_path, f"server:\n  jwt: {jwt}".replace("%s", "MyPassw0rd-IsLong"))
+    assert text.startswith("2: ")
+    assert "MyPassw0rd" not in text
 
 
 def test_weak_credentials(tmp_path: Path) -> None:

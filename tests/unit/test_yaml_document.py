@@ -178,9 +178,30 @@ def test_what_is_no_yaml(tmp_path: Path, data: str | bytes, text: str) -> None:
     assert refused(tmp_path, data).startswith(text)
 
 
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ("a: *%s", "found undefined alias … (column 4)"),
+        ("a: *it's\"%s", "found undefined alias … (column 4)"),
+        ("a: !%s!x y", "found undefined tag handle … (column 4)"),
+        ("%%TAG !%s! x\n%%TAG !%s! x\n--- a", "duplicate tag handle … (column 1)"),
+        ("a: @%s", "found character … that cannot start any token (column 4)"),
+        ('a: "\\q%s"', "found unknown escape character … (column 6)"),
+        ("a: {b: %s", "expected ',' or '}', but got '<stream end>' (column 25)"),
+        ("a:\n  b %s\n  c: d", "mapping values are not allowed here (column 4)"),
+        ('a: "\\U99999999%s"', "found a number out of range (column 7)"),
+    ],
+)
+def test_what_is_no_yaml_is_not_repeated(tmp_path: Path, data: str, problem: str) -> None:
+    secret = "MyPassw0rd-IsLong"
+    text = refused(tmp_path, data.replace("%s", secret).replace("%%", "%"))
+    assert text.endswith(f": not readable as YAML: {problem}")
+    assert secret not in text
+
+
 def test_nesting_within_the_limit(tmp_path: Path) -> None:
     assert load(tmp_path, "[" * MAX_DEPTH + "]" * MAX_DEPTH).items()
-    assert refused(tmp_path, "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)).endswith("nested too deeply")
+    assert refused(tmp_path, "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)).endswith("nested too deeply (column 33)")
 
 
 def test_a_file_too_large(tmp_path: Path) -> None:
@@ -210,6 +231,25 @@ def test_records(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as refusal:
             load(tmp_path, data).record(("a", "driver"), ("later",))
         assert str(refusal.value) == f"{tmp_path}/f.yaml{text}"
+
+
+def test_names_in_places_of_secrets_are_not_repeated(tmp_path: Path) -> None:
+    for data, text in (
+        ("pasword: Tr0ub4dor", "unknown field, did you mean password?"),
+        ("password Tr0ub4dor&3: x", "unknown field, known are password, b"),
+        ("Tr0ub4dor&3: x", "unknown field, known are password, b"),
+        ("later: x", "this field of Signatory's configuration is not supported yet: remove it to start without it"),
+        ("Tr0ub.4dor: x, Tr0ub.4dor: y", "stands here a second time"),
+        ("<<: {Tr0ub.4dor: x}", "unknown field, known are password, b"),
+    ):
+        value = load(tmp_path, f"a:\n  {{{data}}}").mapping()["a"].secretive()
+        with pytest.raises(ConfigError) as refusal:
+            value.record(("password", "b"), ("later",))
+        assert str(refusal.value) == f"{tmp_path}/f.yaml:2: a.…: {text}"
+    below = load(tmp_path, "a: {b: [{b: x, Tr0ub4dor: y}]}").mapping()["a"].secretive().mapping()["b"].items()[0]
+    assert below.mapping()["b"].path == "a.b[0].b"
+    with pytest.raises(ConfigError, match=r":1: a\.b\[0\]\.…: unknown field, known are b$"):
+        below.record(("b",))
 
 
 def test_choices(tmp_path: Path) -> None:
