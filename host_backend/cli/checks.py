@@ -199,11 +199,10 @@ def _disk(folder: Path) -> Check:
 
 def _listeners(config: Config) -> Iterator[Check]:
     server = config.server
-    guarded = server.tls is not None or server.authorized_keys is not None or server.jwt_users is not None
     for name, address in (("server.address", server.address), ("server.utility_address", server.utility_address)):
         if address.is_loopback:
             yield Check(name, OK, f"{address}: this machine only")
-        elif name == "server.address" and not guarded:
+        elif name == "server.address" and not server.asks_who:
             fix = (
                 "whoever reaches it may have signed what the policy allows; use 127.0.0.1, or ask clients who they are"
             )

@@ -76,7 +76,7 @@ def _who(config: Config) -> str:
         return f"for {len(server.jwt_users)} users with a password"
     if server.authorized_keys is not None:
         return f"for {len(server.authorized_keys)} keys that sign their requests"
-    return "for everybody with a certificate" if server.tls and server.tls.client_ca else "for everybody who reaches it"
+    return "for everybody with a certificate" if server.asks_who else "for everybody who reaches it"
 
 
 def meaning(policy: KeyPolicy) -> str:
@@ -117,8 +117,7 @@ def _unknown(path: str, named: frozenset[str] | None, known: frozenset[str] | No
 
 def _open_doors(config: Config) -> Iterator[str]:
     server = config.server
-    known = server.authorized_keys is not None or server.jwt_users is not None or (server.tls and server.tls.client_ca)
-    if not server.address.is_loopback and not known:
+    if not server.address.is_loopback and not server.asks_who:
         yield (
             f"server.address: whoever reaches {server.address} has signed what the policies allow: listen on 127.0.0.1, "
             "or set `authorized_keys`"

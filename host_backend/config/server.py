@@ -75,6 +75,12 @@ class ServerConfig:
     jwt_users: Mapping[str, JwtUser] | None = None
     tls: TlsConfig | None = None
 
+    @property
+    def asks_who(self) -> bool:
+        """Whether a client must show who it is: by a signed request, a token or a certificate."""
+        certificate = self.tls is not None and self.tls.client_ca is not None
+        return certificate or self.authorized_keys is not None or self.jwt_users is not None
+
 
 @dataclass(frozen=True, slots=True)
 class HookConfig:

@@ -9,6 +9,7 @@ from enclave_signer.curves import CurveError
 from host_backend.cli import checks
 from host_backend.cli.option_map import parse_option_map
 from host_backend.config import load_config
+from host_backend.config.review import review
 from host_backend.errors import ConfigError
 
 
@@ -48,15 +49,20 @@ def test_libraries_that_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks._libraries() == checks.Check("curves", "failed", "another library: install the locked versions")
 
 
-def test_an_address_behind_tls_is_for_the_firewall(tmp_path: Path) -> None:
+def test_an_address_whose_clients_are_known_is_for_the_firewall(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
-    for tls, expected in (
+    for more, expected in (
         ("", "ask clients who they are"),
-        (", tls: {certificate: /c, key: /k}", "let a firewall say"),
+        # A certificate of the server's own says nothing of its clients.
+        ("tls: {certificate: /c, key: /k}", "ask clients who they are"),
+        ("tls: {certificate: /c, key: /k, client_ca: /a}", "let a firewall say"),
+        ("authorized_keys: []", "let a firewall say"),
     ):
-        file.write_text(f"server: {{address: '0.0.0.0:1'{tls}}}\n")
-        found = next(iter(checks._listeners(load_config(file))))
+        file.write_text(f"server: {{address: '0.0.0.0:1', {more}}}\n")
+        config = load_config(file)
+        found = next(iter(checks._listeners(config)))
         assert (found.state, expected in found.text) == ("warning", True)
+        assert any("server.address: " in danger for danger in review(config).dangers) == ("ask" in expected)
 
 
 @pytest.mark.parametrize(
