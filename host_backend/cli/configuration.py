@@ -21,6 +21,8 @@ def configuration(options: Options) -> None:
 def check(options: Options, *, as_json: bool, strict: bool) -> None:
     """Explain a configuration: what it allows, what in it means nothing, and what is dangerous.
 
+    Notes tell what follows from a policy and is easily overlooked; they are no dangers if it is meant so.
+
     Reads the file only: nothing is connected to and nothing is written.
     """
     from host_backend.config.review import review
@@ -36,7 +38,7 @@ def check(options: Options, *, as_json: bool, strict: bool) -> None:
             click.echo(f"{name:<14} {text}")
         for pkh, text in found.keys.items():
             click.echo(f"key {pkh}: {text}")
-        for word, lines in (("ignored", found.ignored), ("dangerous", found.dangers)):
+        for word, lines in (("noted", found.notes), ("ignored", found.ignored), ("dangerous", found.dangers)):
             click.echo(f"{word:<14} {'nothing' if not lines else len(lines)}")
             for line in lines:
                 click.echo(f"  - {line}")

@@ -29,6 +29,11 @@ MOVES_FUNDS = frozenset(
         "update_consensus_key",
     }
 )
+#: Operations by which somebody else comes to dispose of the whole account, and what to do about it.
+HANDS_OVER = {
+    "drain_delegate": "it empties the account of the baker whose consensus key it is, to wherever the request says",
+    "update_consensus_key": "the key that a request registers with it can drain the account: allow it while you need it",
+}
 _CONSENSUS = frozenset(map(str, ConsensusKind))
 
 
@@ -39,12 +44,14 @@ class Review:
     Attributes:
         settings: Names and values, in the order of the file.
         keys: Public-key hashes, and what each may sign.
+        notes: What follows from that and is easily overlooked; it may be meant so.
         ignored: What means nothing, or less than it seems.
         dangers: What could cost money, and the remedy.
     """
 
     settings: dict[str, str]
     keys: dict[str, str]
+    notes: tuple[str, ...]
     ignored: tuple[str, ...]
     dangers: tuple[str, ...]
 
@@ -54,6 +61,7 @@ def review(config: Config) -> Review:
     return Review(
         settings=dict(_settings(config)),
         keys={pkh: meaning(policy) for pkh, policy in config.policies.items()},
+        notes=tuple(_notes(config)),
         ignored=(*config.warnings, *_without_effect(config)),
         dangers=(*_open_doors(config), *_loose_ends(config), *_dangerous_policies(config)),
     )
@@ -146,9 +154,19 @@ def _loose_ends(config: Config) -> Iterator[str]:
             yield f"vaults.{vault.name}.config.verify_bls: a wrong tz4 signature is noticed after it was given away"
 
 
+def _notes(config: Config) -> Iterator[str]:
+    for pkh, policy in config.policies.items():
+        for operation in sorted(_operations(policy) & HANDS_OVER.keys()):
+            yield f"tezos.{pkh}: may {operation}: {HANDS_OVER[operation]}"
+
+
+def _operations(policy: KeyPolicy) -> frozenset[str]:
+    return policy.operations if "generic" in policy.requests else frozenset()
+
+
 def _dangerous_policies(config: Config) -> Iterator[str]:
     for pkh, policy in config.policies.items():
-        funds = sorted(policy.operations & MOVES_FUNDS) if "generic" in policy.requests else []
+        funds = sorted(_operations(policy) & MOVES_FUNDS)
         if funds and policy.requests & _CONSENSUS:
             yield f"tezos.{pkh}: bakes, and may {', '.join(funds)}: use a consensus key of its own for baking"
         if "pack" in policy.requests:

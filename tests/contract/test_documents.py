@@ -244,7 +244,16 @@ def test_policy_presets_load_and_mean_something(tmp_path: Path, preset: str) -> 
 
 
 def test_every_kind_of_key_has_its_preset() -> None:
-    assert len(blocks(DOCS / "policies.md", "yaml")) == 5
+    assert len(blocks(DOCS / "policies.md", "yaml")) == 6
+
+
+def test_one_preset_only_hands_the_account_over(tmp_path: Path) -> None:
+    presets = blocks(DOCS / "policies.md", "yaml")
+    for number, preset in enumerate(presets):
+        (tmp_path / str(number)).write_text(preset)
+    noted = [number for number in range(len(presets)) if review(config.load_config(tmp_path / str(number))).notes]
+    assert [presets[number].count("update_consensus_key") for number in noted] == [1]
+    assert not any("transaction" in presets[number] for number in noted)
 
 
 def test_example_configuration_loads() -> None:

@@ -78,6 +78,10 @@ def test_config_check_explains_a_file(tmp_path: Path) -> None:
     assert as_json.stdout.startswith('{\n  "settings": {\n    "base_dir": ')
     write_config(tmp_path, 2000, {TZ1.pkh: ONLY_CONSENSUS})
     assert run_command("config", "check", "-c", config, "--strict").code == 0
+    write_config(tmp_path, 2000, {TZ1.pkh: "{allow: {generic: [update_consensus_key]}}"})
+    noted = run_command("config", "check", "-c", config, "--strict")
+    assert noted.code == 0
+    assert f"noted          1\n  - tezos.{TZ1.pkh}: may update_consensus_key: " in noted.stdout
     write_config(tmp_path, 2000, {TZ1.pkh: "{alow: }"})
     wrong = run_command("config", "check", "-c", config)
     assert (wrong.code, wrong.stdout) == (2, "")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.tezos import parse_public_key, public_key_hash
-from host_backend.config.review import MOVES_FUNDS, Review, review
+from host_backend.config.review import HANDS_OVER, MOVES_FUNDS, Review, review
 from host_backend.operations import OPERATION_KINDS
 from tests.doubles.known_keys import KEYS
 from tests.unit.test_config import OTHER, PKH, load, vault
@@ -41,7 +41,7 @@ def test_a_configuration_without_fault(tmp_path: Path) -> None:
         PKH: "signs operations (reveal, transaction); on NetXdQprcVkpaWU",
         OTHER: "signs proofs of possession",
     }
-    assert (found.ignored, found.dangers) == ((), ())
+    assert (found.notes, found.ignored, found.dangers) == ((), (), ())
 
 
 @pytest.mark.parametrize(
@@ -140,5 +140,36 @@ def test_who_may_ask(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("allow", "noted", "in_danger"),
+    [
+        ("{generic: [reveal, stake, transaction]}", [], False),
+        (
+            "{generic: [reveal, update_consensus_key]}",
+            ["update_consensus_key: the key that a request registers"],
+            False,
+        ),
+        (
+            "{block: , generic: [update_consensus_key]}",
+            ["update_consensus_key: the key that a request registers"],
+            True,
+        ),
+        (
+            "{generic: [update_consensus_key, drain_delegate]}",
+            ["drain_delegate: it empties the account", "update_consensus_key: "],
+            False,
+        ),
+        ("{block: }", [], False),
+    ],
+)
+def test_what_hands_the_account_over_is_noted(tmp_path: Path, allow: str, noted: list[str], in_danger: bool) -> None:
+    found = reviewed(tmp_path, LOOPBACK % "" + f"tezos: {{{PKH}: {{allow: {allow}}}}}")
+    assert len(found.notes) == len(noted)
+    assert all(note.startswith(f"tezos.{PKH}: may {text}") for note, text in zip(found.notes, noted, strict=True))
+    # A policy may be meant so: it is no danger of its own.
+    assert bool(found.dangers) == in_danger
+
+
 def test_operations_that_move_funds_exist() -> None:
     assert MOVES_FUNDS < OPERATION_KINDS
+    assert HANDS_OVER.keys() < MOVES_FUNDS
