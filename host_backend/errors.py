@@ -75,7 +75,7 @@ class WatermarkRejected(HostError):
 
 
 class EnclaveRefused(HostError):
-    """The enclave answered, and the answer is no, garbled or wrong; look at the enclave."""
+    """The enclave answered, and the answer is no, or wrong; look at the enclave."""
 
     http_status = 502
 
@@ -84,6 +84,20 @@ class EnclaveUnavailable(HostError):
     """The enclave did not answer in time, or is not ready; retry later."""
 
     http_status = 503
+
+
+class Unanswered(EnclaveUnavailable):
+    """The connection ended before an answer to this call was read.
+
+    Nothing else may be asked for once more by the host itself: an answer that was read is final, whatever became of the
+    connection afterwards.
+    """
+
+
+class Garbled(Unanswered):
+    """What came on the connection was no answer to the calls; look at the enclave."""
+
+    http_status = 502
 
 
 class HookUnavailable(HostError):

@@ -24,7 +24,7 @@ from enclave_signer.protocol.messages import (
 )
 from host_backend.enclave.connection import EnclaveConnection, connect
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, Unanswered
 
 T = TypeVar("T")
 
@@ -41,8 +41,8 @@ class Endpoint:
 class EnclaveClient:
     """An initialized connection, and the keys that are open on it.
 
-    Every call raises `EnclaveRefused` or `EnclaveUnavailable`. Calls on a key name it by its hash: its handle stays in
-    here, so that none can be sent on another connection.
+    Every call raises `EnclaveRefused`, or `Unanswered` when the connection ends first. Calls on a key name it by its
+    hash: its handle stays in here, so that none can be sent on another connection.
     """
 
     def __init__(self, connection: EnclaveConnection) -> None:
@@ -112,7 +112,7 @@ async def open_client(
     *,
     limits: LinkLimits = DEFAULT_LIMITS,
     patience_s: float | None = None,
-    on_end: Callable[[HostError], None] | None = None,
+    on_end: Callable[[Unanswered], None] | None = None,
 ) -> EnclaveClient:
     """Return an initialized client; see `connect`.
 

@@ -20,7 +20,7 @@ from enclave_signer.protocol.messages import (
 )
 from host_backend.enclave.replies import ReplyLine
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
-from host_backend.errors import EnclaveUnavailable, HostError, reason_of
+from host_backend.errors import EnclaveUnavailable, HostError, Unanswered, reason_of
 
 #: Seconds of silence after which the kernel asks whether the enclave still lives, and between two such questions.
 KEEP_ALIVE_IDLE_S = 10
@@ -53,7 +53,7 @@ class _Caller:
 class EnclaveConnection(asyncio.Protocol):
     """A stream to the enclave. Use `connect`; all methods belong to the event loop's thread."""
 
-    def __init__(self, sign_s: float, sealer_s: float, on_end: Callable[[HostError], None] | None = None) -> None:
+    def __init__(self, sign_s: float, sealer_s: float, on_end: Callable[[Unanswered], None] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._sign_s = sign_s
         #: Seconds for the calls that are made from now on and may ask the enclave's sealer.
@@ -70,7 +70,7 @@ class EnclaveConnection(asyncio.Protocol):
         return not self._line.ended
 
     @property
-    def broken(self) -> HostError | None:
+    def broken(self) -> Unanswered | None:
         """Why the connection has ended; None while it is good."""
         return self._line.broken
 
@@ -78,8 +78,8 @@ class EnclaveConnection(asyncio.Protocol):
         """Return the enclave's answer.
 
         Raises:
-            EnclaveRefused: The enclave said no, or answered something else.
-            EnclaveUnavailable: The connection ended before the answer came.
+            EnclaveRefused, WatermarkRejected: The enclave said no. That is final.
+            Unanswered: The connection ended before an answer was read.
         """
         future: asyncio.Future[Result] = self._loop.create_future()
         limit_s = self.sealer_s if isinstance(request, _ASKS_SEALER) else self._sign_s
@@ -117,9 +117,9 @@ class EnclaveConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """End the connection; what is in flight fails."""
-        self._end(EnclaveUnavailable("the connection to the enclave was closed"))
+        self._end(Unanswered("the connection to the enclave was closed"))
 
-    def _end(self, reason: HostError) -> None:
+    def _end(self, reason: Unanswered) -> None:
         # First of all: whoever is told that its call failed must not find this connection when it asks again.
         if self._on_end is not None:
             on_end, self._on_end = self._on_end, None
@@ -147,7 +147,7 @@ class EnclaveConnection(asyncio.Protocol):
         """Take what came; called by asyncio."""
         try:
             self._line.feed(data, self._loop.time())
-        except HostError as error:
+        except Unanswered as error:
             self._end(error)
         else:
             self._arm_timer()
@@ -155,7 +155,7 @@ class EnclaveConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """End; called by asyncio."""
         detail = f": {error}" if error is not None else ""
-        self._end(EnclaveUnavailable(f"the connection to the enclave was lost{detail}"))
+        self._end(Unanswered(f"the connection to the enclave was lost{detail}"))
 
 
 async def connect(
@@ -164,7 +164,7 @@ async def connect(
     *,
     limits: LinkLimits = DEFAULT_LIMITS,
     patience_s: float | None = None,
-    on_end: Callable[[HostError], None] | None = None,
+    on_end: Callable[[Unanswered], None] | None = None,
 ) -> EnclaveConnection:
     """Return a new connection to the enclave; its name is resolved anew.
 

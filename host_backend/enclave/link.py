@@ -2,7 +2,8 @@
 
 - Calls that may leave the enclave (a new key, the first opening of a blob) take the second connection: answers come in
   order, and no signature shall wait for a sealer.
-- A connection that ends fails what is in flight. Only what is idempotent is asked for once more, on the next one.
+- A connection that ends fails what is in flight. Only what is idempotent, and got no answer, is asked for once more, on
+  the next one. An answer is final: the next connection may lead to an enclave that knows nothing of what this one said.
 - The task in here ends when the link is closed, and for no other reason.
 """
 
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 from host_backend.enclave.client import EnclaveClient, Endpoint, open_client
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State, Supervisor
-from host_backend.errors import EnclaveUnavailable, HostError
+from host_backend.errors import EnclaveUnavailable, HostError, Unanswered
 from host_backend.log import fields
 
 logger = logging.getLogger(__name__)
@@ -156,16 +157,13 @@ class EnclaveLink:
         """Return the answer of a call that may be made twice, and the connection that it came from.
 
         Raises:
-            EnclaveRefused, EnclaveUnavailable: As `ask` does; it was asked again if the first connection had ended.
+            EnclaveRefused, EnclaveUnavailable, WatermarkRejected: As `ask` does, at once or when it was asked again.
         """
         client = self._client or await self.ready()
         try:
             return client, await ask(client)
-        except HostError:
-            # A refusal stands; a link that failed says nothing about this call.
-            if client.alive:
-                raise
-        self.retries += 1
+        except Unanswered:
+            self.retries += 1
         client = await self.ready()
         return client, await ask(client)
 
@@ -245,9 +243,9 @@ class EnclaveLink:
         started = time.monotonic()
         self._ended.clear()
         client: EnclaveClient | None = None
-        end: HostError | None = None
+        end: Unanswered | None = None
 
-        def on_end(reason: HostError) -> None:
+        def on_end(reason: Unanswered) -> None:
             nonlocal end
             end = reason
             if client is not None and self._client is client:
@@ -300,6 +298,6 @@ class EnclaveLink:
                     await self._wanted.wait()
 
 
-def _check_not_ended(end: HostError | None) -> None:
+def _check_not_ended(end: Unanswered | None) -> None:
     if end is not None:
         raise EnclaveUnavailable(str(end))

@@ -3,7 +3,8 @@
 - A call's time limit runs from the moment it is at the head of the line: the enclave answers in order, and a signature
   behind a slow import is not late because of it.
 - A call stays in line until its answer came, whether or not its caller still waits: that is what keeps the line right.
-- Any doubt ends the line for good: every call in it fails, and so does every later one.
+- Any doubt ends the line for good: every call in it is `Unanswered`, and so is every later one. No other error means
+  that: whatever else a caller is told was read as the answer to its own call.
 """
 
 from collections import deque
@@ -14,7 +15,7 @@ from enclave_signer.protocol import codec
 from enclave_signer.protocol.errors import GUARD_REFUSED, ProtocolError, WireError
 from enclave_signer.protocol.framing import FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Request, Result
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, WatermarkRejected
+from host_backend.errors import EnclaveRefused, Garbled, HostError, Unanswered, WatermarkRejected
 
 
 class Waiter(Protocol):
@@ -25,7 +26,7 @@ class Waiter(Protocol):
         ...
 
     def failed(self, error: HostError) -> None:
-        """Take the reason why there is none."""
+        """Take the enclave's no, or `Unanswered`."""
         ...
 
 
@@ -43,7 +44,7 @@ class ReplyLine:
         self._frames = FrameDecoder()
         self._calls: deque[_Call] = deque()
         self._head_since = 0.0
-        self._broken: HostError | None = None
+        self._broken: Unanswered | None = None
 
     def __len__(self) -> int:
         """Return how many calls are in flight."""
@@ -55,7 +56,7 @@ class ReplyLine:
         return self._broken is not None
 
     @property
-    def broken(self) -> HostError | None:
+    def broken(self) -> Unanswered | None:
         """Why the line has ended; None while it has not. A new error each time, as a raised one keeps its traceback."""
         return None if self._broken is None else type(self._broken)(str(self._broken))
 
@@ -74,7 +75,7 @@ class ReplyLine:
             now: Seconds on any clock that only goes forward; the same one for every method.
 
         Raises:
-            HostError: The line has ended.
+            Unanswered: The line has ended.
             ValueError: The call is too large for a frame; nothing was put in line.
         """
         if (broken := self.broken) is not None:
@@ -90,7 +91,7 @@ class ReplyLine:
         """Take bytes from the enclave and tell the callers whose answers they hold.
 
         Raises:
-            EnclaveRefused: They are no answers to these calls; the line has ended, close the stream.
+            Garbled: They are no answers to these calls; the line has ended, close the stream.
         """
         self._frames.feed(data)
         try:
@@ -98,7 +99,7 @@ class ReplyLine:
                 self._answer(frame)
                 self._head_since = now
         except ProtocolError as error:
-            garbled = EnclaveRefused(f"the enclave's answer is garbled: {error}")
+            garbled = Garbled(f"the enclave's answer is garbled: {error}")
             self.end(garbled)
             raise garbled from error
 
@@ -115,16 +116,16 @@ class ReplyLine:
         self._calls.popleft()
         call.waiter.answered(result)
 
-    def expire(self, now: float) -> EnclaveUnavailable | None:
+    def expire(self, now: float) -> Unanswered | None:
         """End the line when the call at its head is late; return the reason if so."""
         deadline = self.next_deadline
         if deadline is None or now < deadline:
             return None
-        late = EnclaveUnavailable("the enclave did not answer in time")
+        late = Unanswered("the enclave did not answer in time")
         self.end(late)
         return late
 
-    def end(self, reason: HostError) -> None:
+    def end(self, reason: Unanswered) -> None:
         """Fail every call in flight and every later one; the first reason stays."""
         if self._broken is not None:
             return

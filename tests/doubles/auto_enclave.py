@@ -47,6 +47,8 @@ class AutoEnclave:
         self.away = False
         #: Asked first.
         self.instead: Answer = lambda _, __: None
+        #: What follows the answer to such a call, in the same write.
+        self.trailing: dict[tuple[int, type[Request]], bytes] = {}
         #: The key that is made next.
         self.next_key: SigningKey | None = None
         self._gates: dict[tuple[int, type[Request]], asyncio.Event] = {}
@@ -99,17 +101,16 @@ class AutoEnclave:
                     self.calls.append((number, request))
                     if (gate := self._gates.get((number, type(request)))) is not None:
                         await gate.wait()
-                    self._answer(writer, request, self._result(number, request, handles))
+                    self._answer(writer, number, request, self._result(number, request, handles))
         except ConnectionError:
             pass
         finally:
             self._writers.pop(number, None)
             writer.close()
 
-    @staticmethod
-    def _answer(writer: asyncio.StreamWriter, request: Request, result: Result | WireError) -> None:
+    def _answer(self, writer: asyncio.StreamWriter, number: int, request: Request, result: Result | WireError) -> None:
         body = codec.encode_error(result) if isinstance(result, WireError) else codec.encode_ok(result)
-        writer.write(encode_frame(body))
+        writer.write(encode_frame(body) + self.trailing.get((number, type(request)), b""))
 
     def _result(self, number: int, request: Request, handles: dict[int, SigningKey]) -> Result | WireError:
         instead = self.instead(number, request)

@@ -10,7 +10,7 @@ from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.protocol.messages import KeyType, Result, Sign, Signature
 from host_backend.enclave.replies import ReplyLine
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+from host_backend.errors import EnclaveRefused, Garbled, HostError, Unanswered
 
 
 class Caller:
@@ -44,7 +44,7 @@ def feed(line: ReplyLine, data: bytes, cuts: list[int]) -> bool:
     for chunk in chunks(data, cuts):
         try:
             line.feed(chunk, 0.0)
-        except EnclaveRefused:
+        except Garbled:
             return True
     return False
 
@@ -86,7 +86,7 @@ def test_answers_however_broken(count: int, before: int, cuts: list[int], noise:
     # Noise in the middle of what follows the good answers.
     place = start + place % (len(data) - start + 1)
     feed(line, data[:place] + noise + data[place:], cuts)
-    line.end(EnclaveUnavailable("end"))
+    line.end(Unanswered("end"))
     for number, caller in enumerate(callers):
         (told,) = caller.told
         if number < good:
@@ -114,5 +114,5 @@ def test_any_order_of_calls_and_answers(steps: list[str]) -> None:
             answered += 1
         assert len(line) == len(callers) - answered
     assert [len(caller.told) for caller in callers] == [1] * answered + [0] * (len(callers) - answered)
-    line.end(EnclaveUnavailable("end"))
+    line.end(Unanswered("end"))
     assert all(len(caller.told) == 1 for caller in callers)

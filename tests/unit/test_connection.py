@@ -24,7 +24,7 @@ from enclave_signer.protocol.messages import (
 from host_backend.enclave.client import Endpoint, open_client
 from host_backend.enclave.connection import EnclaveConnection, connect
 from host_backend.enclave.supervisor import LinkLimits
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, Garbled, HostError, Unanswered
 from tests.doubles.scripted_enclave import ScriptedEnclave, scripted_enclave
 
 Scenario = Callable[[ScriptedEnclave, EnclaveConnection], Awaitable[None]]
@@ -153,12 +153,12 @@ def test_a_lost_connection_fails_everything(loop_factory: Callable[[], asyncio.A
         assert await asked[0] == signature(0)
         await enclave.hang_up()
         for answer in await asyncio.gather(*asked[1:]):
-            assert isinstance(answer, EnclaveUnavailable)
+            assert isinstance(answer, Unanswered)
             assert str(answer).startswith("the connection to the enclave was lost")
         for _ in range(2):
-            with pytest.raises(EnclaveUnavailable, match="was lost"):
+            with pytest.raises(Unanswered, match="was lost"):
                 await connection.ask(call(9))
-        assert isinstance(connection.broken, EnclaveUnavailable)
+        assert isinstance(connection.broken, Unanswered)
 
     play(scenario, loop_factory)
 
@@ -167,10 +167,10 @@ def test_a_lost_connection_fails_everything(loop_factory: Callable[[], asyncio.A
 def test_a_late_answer_ends_the_connection(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
         for answer in await asyncio.gather(*ask_all(connection, 3)):
-            assert isinstance(answer, EnclaveUnavailable)
+            assert isinstance(answer, Unanswered)
             assert str(answer) == "the enclave did not answer in time"
         await enclave.ended.wait()
-        with pytest.raises(EnclaveUnavailable, match="did not answer in time"):
+        with pytest.raises(Unanswered, match="did not answer in time"):
             await connection.ask(call(9))
 
     play(scenario, loop_factory, sign_s=0.05)
@@ -216,7 +216,7 @@ def test_a_garbled_answer_ends_the_connection(noise: bytes) -> None:
         first, *others = await asyncio.gather(*asked)
         assert first == signature(0)
         for other in others:
-            assert isinstance(other, EnclaveRefused)
+            assert isinstance(other, Garbled)
             assert str(other).startswith("the enclave's answer is garbled: ")
         await enclave.ended.wait()
 
@@ -227,7 +227,7 @@ def test_an_answer_without_a_call_ends_the_connection() -> None:
     async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
         await enclave.answer(signature(0))
         await enclave.ended.wait()
-        with pytest.raises(EnclaveRefused, match="no call asked for"):
+        with pytest.raises(Garbled, match="no call asked for"):
             await connection.ask(call(0))
 
     play(scenario)
@@ -239,7 +239,7 @@ def test_closing_fails_what_is_in_flight() -> None:
         await enclave.take(3)
         connection.close()
         for answer in await asyncio.gather(*asked):
-            assert isinstance(answer, EnclaveUnavailable)
+            assert isinstance(answer, Unanswered)
             assert str(answer) == "the connection to the enclave was closed"
         await enclave.ended.wait()
         connection.close()

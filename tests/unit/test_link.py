@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 
-from enclave_signer.protocol.errors import WireError
+from enclave_signer.protocol import codec
+from enclave_signer.protocol.errors import GUARD_REFUSED, WireError
+from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.protocol.messages import (
     KeyType,
     ProvePossession,
     Request,
     Result,
     Sign,
+    SigningVersion,
 )
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, State
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, WatermarkRejected
 from host_backend.vault import Vault, open_vault
 from tests.doubles.auto_enclave import HANDLES_APART, AutoEnclave, auto_enclave, wrong_signature
 from tests.doubles.linked_vault import (
@@ -110,6 +113,57 @@ def test_a_refusal_is_not_asked_again() -> None:
         with pytest.raises(EnclaveRefused, match="the enclave refused: no"):
             await vault.sign(TZ1, b"message")
         assert (len(enclave.asked(Sign)), vault.retries, vault.generation) == (1, 0, 1)
+
+    play(scenario)
+
+
+GUARDED = WireError(f"{GUARD_REFUSED}: block of {TZ1}: another message was allowed there")
+
+
+@pytest.mark.parametrize("refusal", [GUARDED, WireError("no")], ids=["guard", "enclave"])
+@pytest.mark.parametrize(
+    "after", [b"\xff\xff\xff\xff", encode_frame(codec.encode_ok(None))], ids=["garbled", "surplus"]
+)
+def test_a_refusal_stays_one_when_the_connection_ends_in_the_same_read(refusal: WireError, after: bytes) -> None:
+    """The next connection may lead to an enclave that was started again, and whose guard knows nothing."""
+
+    async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
+        enclave.instead = lambda number, request: refusal if number == 1 and isinstance(request, Sign) else None
+        enclave.trailing[1, Sign] = after
+        with pytest.raises(WatermarkRejected if refusal is GUARDED else EnclaveRefused, match=refusal.message):
+            await vault.sign(TZ1, b"message")
+        assert ([number for number, _ in enclave.asked(Sign)], vault.retries) == ([1], 0)
+        assert await vault.sign(TZ1, b"another message") == right(TZ1, b"another message")
+        assert vault.generation == 2
+
+    play(scenario)
+
+
+def test_a_refusal_stays_one_when_another_s_wrong_signature_ends_the_connection() -> None:
+    def instead(number: int, request: Request) -> Result | WireError:
+        if number == 1 and isinstance(request, Sign):
+            return GUARDED if request.message == b"refused" else OPENED[TZ2].sign(b"wrong", SigningVersion.V2)
+        return None
+
+    async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
+        enclave.instead = instead
+        held = enclave.hold(1, Sign)
+        asked = [asyncio.create_task(outcome(vault.sign(*each))) for each in ((TZ2, b"message"), (TZ1, b"refused"))]
+        await enclave.wait_for(Sign)
+        # Both answers at once, the wrong one first.
+        held.set()
+        wrong, refused = await asyncio.gather(*asked)
+        assert (type(wrong), type(refused)) == (EnclaveRefused, WatermarkRejected)
+        assert ({number for number, _ in enclave.asked(Sign)}, vault.retries) == ({1}, 0)
+
+    play(scenario)
+
+
+def test_a_garbled_answer_is_none_and_is_asked_for_once_more() -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
+        garbled = OPENED[TZ1].public_key
+        enclave.instead = lambda number, request: garbled if number == 1 and isinstance(request, Sign) else None
+        assert await vault.sign(TZ1, b"message") == right(TZ1)
 
     play(scenario)
 

@@ -20,7 +20,7 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from host_backend.enclave.replies import ReplyLine
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, WatermarkRejected
+from host_backend.errors import EnclaveRefused, Garbled, HostError, Unanswered, WatermarkRejected
 
 
 class Caller:
@@ -115,6 +115,15 @@ def test_a_refusal_of_the_enclave_s_guard_is_a_refused_mark() -> None:
     assert second.told == signature(1)
 
 
+@pytest.mark.parametrize("after", [ok(signature(1)), b"\xff\xff\xff\xff"], ids=["surplus", "garbled"])
+@pytest.mark.parametrize("guard", [False, True])
+def test_a_refusal_that_was_read_stays_one_whatever_comes_after_it(after: bytes, *, guard: bool) -> None:
+    line, (caller,) = waiting(1)
+    with pytest.raises(Garbled):
+        line.feed(refusal(GUARD_REFUSED if guard else "no") + after, 0.0)
+    assert type(caller.told) is (WatermarkRejected if guard else EnclaveRefused)
+
+
 GARBLED = [
     (b"\xff\xff\xff\xff", "a frame of 4294967295 bytes was announced"),
     (struct.pack(">I", MAX_FRAME_BYTES + 1), f"a frame of {MAX_FRAME_BYTES + 1} bytes was announced"),
@@ -134,20 +143,20 @@ GARBLED = [
 def test_a_garbled_answer_fails_everything_for_good(data: bytes, text: str) -> None:
     line, (first, second, third) = waiting(3)
     line.feed(ok(signature(0)), 0.0)
-    with pytest.raises(EnclaveRefused, match=text):
+    with pytest.raises(Garbled, match=text):
         line.feed(data + ok(signature(1)) + ok(signature(2)), 0.0)
     assert first.told == signature(0)
     for caller in (second, third):
-        assert isinstance(caller.told, EnclaveRefused)
+        assert isinstance(caller.told, Garbled)
         assert str(caller.told).startswith(f"the enclave's answer is garbled: {text}")
-    with pytest.raises(EnclaveRefused, match=text):
+    with pytest.raises(Garbled, match=text):
         line.add(SIGN, Caller(), LIMIT_S, 0.0)
     assert len(line) == 0
 
 
 def test_an_answer_that_no_call_asked_for() -> None:
     line, (caller,) = waiting(1)
-    with pytest.raises(EnclaveRefused, match="an answer came that no call asked for"):
+    with pytest.raises(Garbled, match="an answer came that no call asked for"):
         line.feed(ok(signature(0)) + ok(signature(1)), 0.0)
     assert caller.told == signature(0)
     assert line.broken is not None
@@ -156,14 +165,14 @@ def test_an_answer_that_no_call_asked_for() -> None:
 def test_an_answer_before_any_call() -> None:
     line = ReplyLine()
     line.feed(ok(signature(0))[:-1], 0.0)
-    with pytest.raises(EnclaveRefused, match="no call asked for"):
+    with pytest.raises(Garbled, match="no call asked for"):
         line.feed(ok(signature(0))[-1:], 0.0)
 
 
 def test_bytes_after_the_end_are_never_an_answer() -> None:
     line, (caller,) = waiting(1)
-    line.end(EnclaveUnavailable("the reason"))
-    with pytest.raises(EnclaveRefused):
+    line.end(Unanswered("the reason"))
+    with pytest.raises(Garbled):
         line.feed(ok(signature(0)), 0.0)
     assert str(caller.error) == "the reason"
     assert str(line.broken) == "the reason"
@@ -171,9 +180,9 @@ def test_bytes_after_the_end_are_never_an_answer() -> None:
 
 def test_the_first_reason_stays() -> None:
     line, (caller,) = waiting(1)
-    line.end(EnclaveUnavailable("first"))
-    line.end(EnclaveRefused("second"))
-    assert isinstance(line.broken, EnclaveUnavailable)
+    line.end(Unanswered("first"))
+    line.end(Garbled("second"))
+    assert type(line.broken) is Unanswered
     assert str(line.broken) == str(caller.error) == "first"
 
 
@@ -185,7 +194,7 @@ def test_only_the_head_of_the_line_can_be_late_counted_from_when_it_became_that(
     assert line.next_deadline == 119.9
     assert line.expire(119.8) is None
     late = line.expire(119.9)
-    assert isinstance(late, EnclaveUnavailable)
+    assert isinstance(late, Unanswered)
     assert second.told is late
     assert first.told == signature(0)
     assert str(line.broken) == "the enclave did not answer in time"
@@ -208,9 +217,9 @@ def test_each_call_has_its_own_limit() -> None:
 def test_an_answer_that_comes_late_is_nobody_s() -> None:
     line, (caller,) = waiting(1)
     assert line.expire(1e9) is not None
-    with pytest.raises(EnclaveRefused):
+    with pytest.raises(Garbled):
         line.feed(ok(signature(0)), 0.0)
-    assert isinstance(caller.told, EnclaveUnavailable)
+    assert isinstance(caller.told, Unanswered)
 
 
 def test_a_call_that_cannot_be_sent_does_not_stand_in_line() -> None:
@@ -230,16 +239,16 @@ def test_each_call_expects_its_own_kind_of_answer() -> None:
     line.feed(ok(key), 0.0)
     assert asked.told == key
     line.add(Import(b"blob"), caller := Caller(), LIMIT_S, 0.0)
-    with pytest.raises(EnclaveRefused, match="garbled"):
+    with pytest.raises(Garbled, match="garbled"):
         line.feed(ok(key), 0.0)
-    assert isinstance(caller.told, EnclaveRefused)
+    assert isinstance(caller.told, Garbled)
 
 
 def test_a_line_that_has_ended_keeps_nothing_of_later_callers() -> None:
     line = ReplyLine()
-    line.end(EnclaveUnavailable("gone"))
+    line.end(Unanswered("gone"))
     for _ in range(3):
-        with pytest.raises(EnclaveUnavailable, match=r"^gone$") as refused:
+        with pytest.raises(Unanswered, match=r"^gone$") as refused:
             line.add(SIGN, Caller(), LIMIT_S, 0.0)
     # One error raised again and again would keep the frames of every raise.
     frames, traceback = 0, refused.value.__traceback__
