@@ -5,25 +5,29 @@
   again from time to time: the sealer may have been away.
 - An answer that names another key is asked for again on a connection of its own before it counts: either the blob is
   another key's, or this connection's answers do not belong to its calls, and then the connection ends.
-- What appears in the store while the vault is open, added by whomever, is opened: first on the second connection, so
-  that no signature waits for the sealer, then where signing happens.
+- What appears in the store while the vault is open, added by whomever, is tried out on the second connection. What opens
+  there waits for the next connection for signatures, on which all keys are opened before it is in service.
+- A connection that opens less than the one in service holds does not take its place.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from enclave_signer.curves import CurveError, VerifyingKey, curve
 from enclave_signer.protocol.messages import ImportedKey, PublicKey
 from enclave_signer.tezos import public_key_hash
-from host_backend.enclave.client import EnclaveClient
+from host_backend.enclave.client import EnclaveClient, SigningClient
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
 from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.log import fields
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Imports in flight while keys are restored: enough to hide a cloud's latency, few enough that none waits too long.
 RESTORE_IN_FLIGHT = 64
@@ -44,7 +48,6 @@ class VaultKey:
 @dataclass(frozen=True, slots=True)
 class _Opened:
     key: VaultKey
-    blob: bytes = field(repr=False)
 
 
 class Keyring:
@@ -78,6 +81,8 @@ class Keyring:
         self._revision: str | None = None
         self._stored: dict[str, tuple[bytes, ...]] = {}
         self._untried: set[str] = set()
+        self._announced: set[str] = set()
+        self._trying_problem: str | None = None
         #: Keys that were opened at least once, in the order in which that happened.
         self.keys: dict[str, VaultKey] = {}
         #: Hashes of stored keys that cannot sign, and why.
@@ -144,81 +149,87 @@ class Keyring:
         await self._store.replace(StoredKey(key.pkh, blob))
         self._stored[key.pkh] = (blob,)
 
-    async def restore(self, client: EnclaveClient) -> bool:
-        """Open every stored blob on a new connection; return whether all keys are in service.
-
-        Raises:
-            EnclaveRefused, EnclaveUnavailable: The connection ended, or its answers do not belong to its calls.
-        """
-        limit = asyncio.Semaphore(RESTORE_IN_FLIGHT)
-        self.restored_count = 0
-
-        async def restore_one(pkh: str, blobs: tuple[bytes, ...]) -> _Opened | str:
-            async with limit:
-                outcome = await self._open(client, pkh, blobs)
-            self.restored_count += 1
-            self._on_restored(self.restored_count, len(stored))
-            return outcome
-
-        stored = dict(self._stored)
-        self._untried.clear()
-        outcomes = await asyncio.gather(*(restore_one(pkh, blobs) for pkh, blobs in stored.items()))
-        for pkh, outcome in zip(stored, outcomes, strict=True):
-            self._note(pkh, outcome)
-        return not self.quarantined
-
-    async def open_missing(self, client: EnclaveClient, *, reopen: bool) -> None:
-        """Open what is stored and not open on the connection for signatures.
+    async def restore(self, client: EnclaveClient, serving: SigningClient | None = None) -> bool:
+        """Open every stored blob on a new connection; return whether all keys are in service when it is.
 
         Args:
-            client: The connection for signatures.
-            reopen: Whether to try keys again that are out of service, and whose blobs are the old ones.
+            client: The new connection.
+            serving: The connection in service, which it shall replace; None when there is none.
 
         Raises:
-            EnclaveRefused, EnclaveUnavailable: A connection ended.
+            EnclaveRefused, EnclaveUnavailable: The connection ended, its answers do not belong to its calls, or it does
+                not hold what the one in service holds. Nothing has changed then.
         """
-        limit = asyncio.Semaphore(RESTORE_IN_FLIGHT)
+        stored = dict(self._stored)
+        if serving is None:
+            self.restored_count = 0
 
-        async def open_one(pkh: str) -> None:
-            async with limit:
-                await self._open_missing(client, pkh)
+        async def open_one(pkh: str) -> _Opened | str:
+            outcome = await self._open(client, pkh, stored[pkh])
+            if serving is None:
+                self.restored_count += 1
+                self._on_restored(self.restored_count, len(stored))
+            return outcome
 
-        await asyncio.gather(*(open_one(pkh) for pkh in self._missing(client, reopen=reopen)))
+        outcomes = dict(zip(stored, await _side_by_side(open_one, stored), strict=True))
+        if (end := client.broken) is not None:
+            raise end
+        _check_holds_as_much(outcomes, serving)
+        for pkh, outcome in outcomes.items():
+            if self._stored[pkh] == stored[pkh]:
+                self._untried.discard(pkh)
+                self._note(pkh, outcome)
+            if isinstance(outcome, _Opened):
+                self._announce(outcome.key)
+        return not self.quarantined
 
-    def _missing(self, client: EnclaveClient, *, reopen: bool) -> list[str]:
-        return [
-            pkh
-            for pkh in self._stored
-            if not client.holds(pkh) and (reopen or pkh in self._untried or pkh not in self.quarantined)
-        ]
+    def _announce(self, key: VaultKey) -> None:
+        if key.pkh not in self._announced:
+            self._announced.add(key.pkh)
+            self._on_key(key)
 
-    async def _open_missing(self, client: EnclaveClient, pkh: str) -> None:
+    async def try_missing(self, serving: SigningClient, *, reopen: bool) -> None:
+        """Try out what is stored and not open in service; trouble is told, and what it left out is tried again.
+
+        Args:
+            serving: The connection for signatures.
+            reopen: Whether to try keys again that are out of service, and whose blobs are the old ones.
+        """
+        tried = self._untried | (self.quarantined.keys() if reopen else set())
+        missing = [pkh for pkh in self._stored if pkh in tried and not serving.holds(pkh)]
+        try:
+            await _side_by_side(self.try_out, missing)
+        except HostError as error:
+            if self._trying_problem != str(error):
+                self._trying_problem = str(error)
+                logger.warning("keys could not be opened: %s", error, extra=fields(vault=self._vault))
+        else:
+            self._trying_problem = None
+
+    async def try_out(self, pkh: str) -> None:
+        """Open a stored key on the second connection, where no signature waits behind it, and note whether it opens.
+
+        Raises:
+            EnclaveRefused, EnclaveUnavailable: The second connection ended; the key is tried out at the next look.
+        """
         self._untried.discard(pkh)
         try:
             async with self._second() as second:
                 outcome = await self._open(second, pkh, self._stored[pkh])
-        except HostError:
+        except BaseException:
             self._untried.add(pkh)
             raise
-        if isinstance(outcome, _Opened):
-            await self.bring_in(client, outcome.key, outcome.blob)
-        else:
-            self._note(pkh, outcome)
+        self._note(pkh, outcome)
 
-    async def bring_in(self, client: EnclaveClient, key: VaultKey, blob: bytes) -> None:
-        """Open a key on the connection for signatures that was just open on the second one, and announce it.
-
-        Raises:
-            EnclaveRefused, EnclaveUnavailable: The connection ended.
-        """
-        self._note(key.pkh, await self._open(client, key.pkh, (blob,)))
+    def key_waits(self, serving: SigningClient) -> bool:
+        """Whether a key opens, and waits for a connection on which it is open."""
+        out = self._untried | self.quarantined.keys()
+        return any(pkh not in out and not serving.holds(pkh) for pkh in self.keys)
 
     def _note(self, pkh: str, outcome: _Opened | str) -> None:
         if isinstance(outcome, _Opened):
             if self.quarantined.pop(pkh, None) is not None:
-                logger.info("key back in service", extra=fields(pkh=pkh, vault=self._vault))
-            if pkh not in self.keys:
-                self._on_key(outcome.key)
+                logger.info("key opens again", extra=fields(pkh=pkh, vault=self._vault))
             self.keys[pkh] = outcome.key
         elif self.quarantined.get(pkh) != outcome:
             self.quarantined[pkh] = outcome
@@ -240,7 +251,7 @@ class Keyring:
                 reason = str(error)
             else:
                 client.hold(pkh, imported.handle)
-                return _Opened(key, blob)
+                return _Opened(key)
         return reason
 
     def _checked(self, public_key: PublicKey, pkh: str) -> VaultKey:
@@ -258,6 +269,22 @@ class Keyring:
         if again is None or again.public_key != imported.public_key:
             client.close()
             raise EnclaveUnavailable("the enclave's answers do not belong to the calls: the connection was closed")
+
+
+async def _side_by_side(work: Callable[[str], Awaitable[T]], pkhs: Iterable[str]) -> list[T]:
+    limit = asyncio.Semaphore(RESTORE_IN_FLIGHT)
+
+    async def one(pkh: str) -> T:
+        async with limit:
+            return await work(pkh)
+
+    return await asyncio.gather(*(one(pkh) for pkh in pkhs))
+
+
+def _check_holds_as_much(outcomes: dict[str, _Opened | str], serving: SigningClient | None) -> None:
+    for pkh, outcome in outcomes.items():
+        if isinstance(outcome, str) and serving is not None and serving.holds(pkh):
+            raise EnclaveRefused(f"{pkh} signs, and does not open on a new connection: {outcome}")
 
 
 async def _import(client: EnclaveClient, blob: bytes) -> ImportedKey | None:

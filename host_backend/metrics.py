@@ -267,7 +267,12 @@ def readings_of(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Read
         of_vaults("enclave_link_up", "Whether the enclave can be asked", lambda v: float(v.problem is None)),
         of_vaults("enclave_keys_ready", "Keys that can sign", lambda v: len(v.keys)),
         of_vaults("enclave_keys_quarantined", "Keys out of service", lambda v: len(v.quarantined)),
-        of_vaults("enclave_reconnects", "How often all keys were opened again", lambda v: v.reconnects, counts=True),
+        of_vaults(
+            "enclave_reconnects",
+            "How often the connection to the enclave was made again after it had ended",
+            lambda v: v.reconnects,
+            counts=True,
+        ),
         of_vaults("enclave_retries", "Calls asked for once more", lambda v: v.retries, counts=True),
         of_vaults(
             "signature_verification_failures",

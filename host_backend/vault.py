@@ -12,14 +12,14 @@ The vault is usable as a library; `docs/library.md` has an example.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, Signature, SigningVersion
 from enclave_signer.tezos import public_key_hash
-from host_backend.enclave.client import EnclaveClient, Endpoint
+from host_backend.enclave.client import EnclaveClient, Endpoint, SigningClient
 from host_backend.enclave.link import EnclaveLink
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, KeyNotFound, MalformedRequest
@@ -49,7 +49,7 @@ class Vault:
         self.name = name
         self._verification = Verification(name, verify_bls)
         self._limits = limits
-        self._link = EnclaveLink(name, enclave, self._restore, limits=limits, jitter=jitter)
+        self._link = EnclaveLink(name, enclave, self._restore, self._key_waits, limits=limits, jitter=jitter)
         self._ring = Keyring(name, store, self._link.second, self._link.separate, on_key, on_restored)
         self._watching: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -78,9 +78,10 @@ class Vault:
 
     @property
     def degraded(self) -> list[str]:
-        """What is wrong while the vault can sign: keys out of service, a store that cannot be read."""
+        """What is wrong while the vault can sign: keys out of service or not in it yet, a store that cannot be read."""
         reasons = [f"{pkh}: {reason}" for pkh, reason in self._ring.quarantined.items()]
-        return reasons if self._ring.store_problem is None else [*reasons, f"{self.name}: {self._ring.store_problem}"]
+        problems = (self._ring.store_problem, self._link.renewal_problem)
+        return reasons + [f"{self.name}: {problem}" for problem in problems if problem is not None]
 
     @property
     def state(self) -> State:
@@ -94,7 +95,7 @@ class Vault:
 
     @property
     def reconnects(self) -> int:
-        """How often all keys were opened again."""
+        """How often all keys were opened again because the connection had ended."""
         return self._link.reconnects
 
     @property
@@ -156,14 +157,13 @@ class Vault:
         return self.key(pkh)
 
     async def _wait_until_open(self, pkh: str) -> None:
-        """Wait, up to a limit, for a stored key on the connection for signatures.
+        """Wait, up to a limit, for a stored key to be opened anywhere.
 
         Raises:
             EnclaveRefused: It does not open.
             EnclaveUnavailable: The enclave cannot be reached.
         """
-        client = await self._link.ready()
-        if not client.holds(pkh):
+        if not (await self._link.ready()).holds(pkh):
             await self.look_again()
         self.key(pkh)
 
@@ -182,6 +182,7 @@ class Vault:
             raise MalformedRequest("version 0 cannot be signed by a tz4 key: use version 1 or 2")
         if not self.serves(pkh):
             await self._wait_until_open(pkh)
+            await self._link.ready(pkh)
         return key
 
     async def start(self, *, must_succeed: bool) -> None:
@@ -209,8 +210,11 @@ class Vault:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._link.aclose()
 
-    async def _restore(self, client: EnclaveClient) -> bool:
-        return await self._ring.restore(client)
+    async def _restore(self, client: EnclaveClient, serving: SigningClient | None) -> bool:
+        return await self._ring.restore(client, serving)
+
+    def _key_waits(self, serving: SigningClient) -> bool:
+        return self._ring.key_waits(serving)
 
     async def _watch(self) -> None:
         while True:
@@ -225,10 +229,8 @@ class Vault:
                 return
             self._looked_at = loop.time()
             self._looking = asyncio.create_task(self._look())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._limits.ready_s):
-                # Whoever leaves does not take the others' look away.
-                await asyncio.shield(self._looking)
+        # Whoever leaves does not take the others' look away.
+        await asyncio.wait([self._looking], timeout=self._limits.ready_s)
 
     async def _look(self) -> None:
         await self._ring.look_again()
@@ -239,12 +241,13 @@ class Vault:
         reopen = now >= self._reopen_at
         if reopen:
             self._reopen_at = now + self._limits.reopen_s
-        try:
-            await self._ring.open_missing(client, reopen=reopen)
-        except HostError as error:
-            # What is still missing is missing at the next look, too.
-            logger.warning("keys could not be opened: %s", error, extra=fields(vault=self.name))
+        await self._ring.try_missing(client, reopen=reopen)
+        self._bring_in()
+
+    def _bring_in(self) -> None:
+        """Tell the link what became of keys that were tried out; those that open come into service soon."""
         self._link.keys_changed(whole=not self._ring.quarantined)
+        self._link.renew()
 
     async def generate(self, key_type: KeyType) -> VaultKey:
         """Make a key inside the enclave and store its blob.
@@ -295,13 +298,12 @@ class Vault:
             logger.info("already stored: kept as it was", extra=fields(pkh=key.pkh, vault=self.name))
             # Another process may have stored it a moment ago.
             return await self.opened_key(key.pkh)
-        client = self._link.client
-        if client is not None:
-            try:
-                await self._ring.bring_in(client, key, blob)
-            except HostError as error:
-                # It is stored: it is opened as soon as the link is good.
-                logger.warning("stored, and not open yet: %s", error, extra=fields(pkh=key.pkh, vault=self.name))
+        try:
+            await self._ring.try_out(key.pkh)
+        except HostError as error:
+            # It is stored: it is opened as soon as that can be done.
+            logger.warning("stored, and not open yet: %s", error, extra=fields(pkh=key.pkh, vault=self.name))
+        self._bring_in()
         self.find(key.pkh)
         return key
 
@@ -311,6 +313,7 @@ class Vault:
         Raises:
             KeyNotFound, MalformedRequest: Such a key cannot sign this.
             EnclaveRefused, EnclaveUnavailable: The enclave did not sign, or signed wrongly.
+            WatermarkRejected: Its guard has seen another message there.
         """
         return await self.sign_with(await self.ready_key(pkh, version), message, version)
 
@@ -318,13 +321,7 @@ class Vault:
         """Return a verified signature of a key that is at hand; see `sign`."""
         if len(message) > MAX_MESSAGE_BYTES:
             raise MalformedRequest(f"message of {len(message)} bytes, the limit is {MAX_MESSAGE_BYTES}")
-        try:
-            async with asyncio.timeout(self._limits.signature_s):
-                client, signature = await self._link.ask_idempotent(
-                    lambda client: client.sign(key.pkh, message, version)
-                )
-        except TimeoutError:
-            raise self._too_slow() from None
+        client, signature = await self._ask(lambda client: client.sign(key.pkh, message, version))
 
         def verify() -> None:
             key.verifying_key.verify(signature, message, version)
@@ -343,16 +340,17 @@ class Vault:
         if key.public_key.key_type is not KeyType.BLS:
             raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
         await self.ready_key(pkh, SigningVersion.LATEST)
-        try:
-            async with asyncio.timeout(self._limits.signature_s):
-                client, proof = await self._link.ask_idempotent(lambda client: client.prove_possession(pkh))
-        except TimeoutError:
-            raise self._too_slow() from None
+        client, proof = await self._ask(lambda client: client.prove_possession(pkh))
         await self._verification.check(client, key, lambda: key.verifying_key.verify_possession(proof))
         return proof
 
-    def _too_slow(self) -> EnclaveUnavailable:
-        return EnclaveUnavailable(f"the enclave gave no signature within {self._limits.signature_s:g} s")
+    async def _ask(self, ask: Callable[[SigningClient], Awaitable[Signature]]) -> tuple[SigningClient, Signature]:
+        limit_s = self._limits.signature_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._link.ask_idempotent(ask)
+        except TimeoutError:
+            raise EnclaveUnavailable(f"the enclave gave no signature within {limit_s:g} s") from None
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Literal
 
 from enclave_signer.curves import CurveError, curve
-from host_backend.enclave.client import EnclaveClient
+from host_backend.enclave.client import SigningClient
 from host_backend.errors import EnclaveRefused
 from host_backend.keyring import VaultKey
 from host_backend.log import fields
@@ -35,7 +35,7 @@ class Verification:
         #: Signatures and proofs that were wrong.
         self.failures = 0
 
-    async def pass_signature(self, client: EnclaveClient, key: VaultKey, verify: Callable[[], None]) -> None:
+    async def pass_signature(self, client: SigningClient, key: VaultKey, verify: Callable[[], None]) -> None:
         """Return when a signature may be released.
 
         Args:
@@ -56,7 +56,7 @@ class Verification:
         else:
             self._check_now(client, key, verify)
 
-    async def check(self, client: EnclaveClient, key: VaultKey, verify: Callable[[], None]) -> None:
+    async def check(self, client: SigningClient, key: VaultKey, verify: Callable[[], None]) -> None:
         """Check something slow before it is released; see `pass_signature`."""
         try:
             await asyncio.to_thread(verify)
@@ -68,18 +68,18 @@ class Verification:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _check_now(self, client: EnclaveClient, key: VaultKey, verify: Callable[[], None]) -> None:
+    def _check_now(self, client: SigningClient, key: VaultKey, verify: Callable[[], None]) -> None:
         try:
             verify()
         except CurveError as error:
             raise self._wrong(client, key, error) from error
 
-    async def _check_later(self, client: EnclaveClient, key: VaultKey, verify: Callable[[], None]) -> None:
+    async def _check_later(self, client: SigningClient, key: VaultKey, verify: Callable[[], None]) -> None:
         # What is wrong was counted and logged, and has ended the connection.
         with suppress(EnclaveRefused):
             await self.check(client, key, verify)
 
-    def _wrong(self, client: EnclaveClient, key: VaultKey, error: CurveError) -> EnclaveRefused:
+    def _wrong(self, client: SigningClient, key: VaultKey, error: CurveError) -> EnclaveRefused:
         self.failures += 1
         # Whatever else this connection says cannot be trusted either.
         client.close()

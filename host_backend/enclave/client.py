@@ -38,8 +38,10 @@ class Endpoint:
     credentials: Credentials
 
 
-class EnclaveClient:
-    """An initialized connection, and the keys that are open on it.
+class SigningClient:
+    """An initialized connection, the keys that are open on it, and what may be asked of it while it is in service.
+
+    That is nothing that may ask the enclave's sealer: answers come in order, and no signature shall wait for one.
 
     Every call raises `EnclaveRefused`, or `Unanswered` when the connection ends first. Calls on a key name it by its
     hash: its handle stays in here, so that none can be sent on another connection.
@@ -54,33 +56,22 @@ class EnclaveClient:
         """Whether the connection is good."""
         return self._connection.alive
 
+    @property
+    def broken(self) -> Unanswered | None:
+        """Why the connection has ended; None while it is good."""
+        return self._connection.broken
+
     def holds(self, pkh: str) -> bool:
         """Whether a key is open here."""
         return pkh in self._handles
-
-    def hold(self, pkh: str, handle: int) -> None:
-        """Note under which handle a key was opened."""
-        self._handles[pkh] = handle
-
-    def be_patient(self, sealer_s: float) -> None:
-        """Give the calls that are made from now on, and may ask the enclave's sealer, this many seconds."""
-        self._connection.sealer_s = sealer_s
 
     def close(self) -> None:
         """End the connection."""
         self._connection.close()
 
-    async def import_blob(self, blob: bytes) -> ImportedKey:
-        """Open a sealed key."""
-        return await self._ask(Import(blob), ImportedKey)
-
-    async def import_unencrypted(self, private_key: PrivateKey) -> SealedKey:
-        """Have a key sealed, and keep it open."""
-        return await self._ask(ImportUnencrypted(private_key), SealedKey)
-
-    async def generate(self, key_type: KeyType) -> SealedKey:
-        """Have a key made and sealed, and keep it open."""
-        return await self._ask(GenerateAndImport(key_type), SealedKey)
+    def finish(self) -> None:
+        """End the connection as soon as everything in flight is answered."""
+        self._connection.finish()
 
     async def sign(self, pkh: str, message: bytes, version: SigningVersion) -> Signature:
         """Sign with an open key."""
@@ -105,6 +96,26 @@ class EnclaveClient:
         if not isinstance(result, expected):
             raise EnclaveRefused("the enclave's answer is of another kind than the call")
         return result
+
+
+class EnclaveClient(SigningClient):
+    """The same connection while nobody signs on it: it may also be asked for what may ask the enclave's sealer."""
+
+    def hold(self, pkh: str, handle: int) -> None:
+        """Note under which handle a key was opened."""
+        self._handles[pkh] = handle
+
+    async def import_blob(self, blob: bytes) -> ImportedKey:
+        """Open a sealed key."""
+        return await self._ask(Import(blob), ImportedKey)
+
+    async def import_unencrypted(self, private_key: PrivateKey) -> SealedKey:
+        """Have a key sealed, and keep it open."""
+        return await self._ask(ImportUnencrypted(private_key), SealedKey)
+
+    async def generate(self, key_type: KeyType) -> SealedKey:
+        """Have a key made and sealed, and keep it open."""
+        return await self._ask(GenerateAndImport(key_type), SealedKey)
 
 
 async def open_client(

@@ -56,13 +56,13 @@ class EnclaveConnection(asyncio.Protocol):
     def __init__(self, sign_s: float, sealer_s: float, on_end: Callable[[Unanswered], None] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._sign_s = sign_s
-        #: Seconds for the calls that are made from now on and may ask the enclave's sealer.
-        self.sealer_s = sealer_s
+        self._sealer_s = sealer_s
         self._on_end = on_end
         self._line = ReplyLine()
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._finishing = False
 
     @property
     def alive(self) -> bool:
@@ -82,7 +82,7 @@ class EnclaveConnection(asyncio.Protocol):
             Unanswered: The connection ended before an answer was read.
         """
         future: asyncio.Future[Result] = self._loop.create_future()
-        limit_s = self.sealer_s if isinstance(request, _ASKS_SEALER) else self._sign_s
+        limit_s = self._sealer_s if isinstance(request, _ASKS_SEALER) else self._sign_s
         frame = self._line.add(request, _Caller(future), limit_s, self._loop.time())
         if not self._unsent:
             self._loop.call_soon(self._send)
@@ -119,6 +119,15 @@ class EnclaveConnection(asyncio.Protocol):
         """End the connection; what is in flight fails."""
         self._end(Unanswered("the connection to the enclave was closed"))
 
+    def finish(self) -> None:
+        """End the connection as soon as everything in flight is answered."""
+        self._finishing = True
+        self._close_if_finished()
+
+    def _close_if_finished(self) -> None:
+        if self._finishing and not len(self._line):
+            self.close()
+
     def _end(self, reason: Unanswered) -> None:
         # First of all: whoever is told that its call failed must not find this connection when it asks again.
         if self._on_end is not None:
@@ -151,6 +160,7 @@ class EnclaveConnection(asyncio.Protocol):
             self._end(error)
         else:
             self._arm_timer()
+            self._close_if_finished()
 
     def connection_lost(self, error: Exception | None) -> None:
         """End; called by asyncio."""

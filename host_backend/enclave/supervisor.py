@@ -4,7 +4,8 @@
         ▲  └──lost──▶ waiting ◀──lost── any of these
         └──due──────────┘
 
-- Every connection that was made begins a generation; a handle belongs to one of them.
+- Every connection that was made begins a generation; a handle belongs to one of them. One that is made ready beside the
+  connection in service begins its generation when it takes that one's place: the link is good all the while.
 - The pause before the next attempt doubles from 0.1 to 5 s, with jitter, so that hosts do not come back in step. While
   somebody waits for the link it is never longer than `wanted_s`: a baker shall not pay for how long an outage was.
 - Only a generation that lasted is a success: an enclave that answers and then fails at once is not asked ever faster.
@@ -50,8 +51,11 @@ class LinkLimits:
     #: Between two looks at the key store, and two looks because of requests for unknown keys.
     watch_s: float = 1.0
     look_again_s: float = 0.2
-    #: Between two tries to open what is out of service: its sealer may have been away.
+    #: Between two tries to open what is out of service: its sealer may have been away. Also the longest pause after
+    #: attempts to bring new keys in that failed: each opens all keys, perhaps by asking a cloud for each.
     reopen_s: float = 30.0
+    #: After new keys were brought in, until others are: those that come one after another shall share a connection.
+    renewal_s: float = 0.5
 
 
 DEFAULT_LIMITS = LinkLimits()
@@ -114,14 +118,17 @@ class Supervisor:
         self._ready_since: float | None = None
         self._lost_at = 0.0
         self._pause_s = 0.0
+        self._renewal_failures = 0
         #: What the link is doing.
         self.state = State.CONNECTING
         #: Why it is not good, or was not good last; None before anything has failed.
         self.reason: str | None = None
         #: Connections that were made.
         self.generation = 0
-        #: Generations that got ready.
+        #: Generations that got ready after there was none.
         self.restored_count = 0
+        #: When the connection in service may be replaced next.
+        self.next_renewal = now
 
     @property
     def serving(self) -> bool:
@@ -145,6 +152,21 @@ class Supervisor:
         self._ready_since = now
         self._silences = 0
         self.restored_count += 1
+        self._renewal_failures = 0
+
+    def renewed(self, now: float, *, whole: bool) -> None:
+        """Another connection, with all or some keys, has taken the place of the one in service."""
+        self._step(Event.WHOLE if whole else Event.IN_PART)
+        self.generation += 1
+        self._forgive(now)
+        self._ready_since = now
+        self._renewal_failures = 0
+        self.next_renewal = now + self._limits.renewal_s
+
+    def renewal_failed(self, now: float) -> None:
+        """Another connection could not take its place."""
+        self.next_renewal = now + self._pause(self._renewal_failures, self._limits.reopen_s)
+        self._renewal_failures += 1
 
     def keys_changed(self, *, whole: bool) -> None:
         """A key came into service, or went out of it; means nothing while the link is not good."""
@@ -153,14 +175,12 @@ class Supervisor:
 
     def lost(self, reason: str, now: float) -> None:
         """The attempt failed, or the connection ended."""
-        if self._ready_since is not None and now - self._ready_since >= self._limits.lasting_s:
-            self._failures = 0
+        self._forgive(now)
         # Nearly all of it is all of it: a timer may be a little early.
         if not self.serving and now - self._began >= 0.9 * self.patience_s:
             self._silences += 1
         self._step(Event.LOST)
-        longest = min(self._limits.first_pause_s * 2.0 ** min(self._failures, 16), self._limits.longest_pause_s)
-        self._pause_s = longest * (0.5 + self._jitter() / 2)
+        self._pause_s = self._pause(self._failures, self._limits.longest_pause_s)
         self._failures += 1
         self._ready_since = None
         self._lost_at = now
@@ -174,6 +194,14 @@ class Supervisor:
         """That time has come."""
         self._step(Event.DUE)
         self._began = now
+
+    def _forgive(self, now: float) -> None:
+        if self._ready_since is not None and now - self._ready_since >= self._limits.lasting_s:
+            self._failures = 0
+
+    def _pause(self, failures: int, longest_s: float) -> float:
+        pause_s = min(self._limits.first_pause_s * 2.0 ** min(failures, 16), longest_s)
+        return pause_s * (0.5 + self._jitter() / 2)
 
     def _step(self, event: Event) -> None:
         self.state = TABLE[self.state, event]

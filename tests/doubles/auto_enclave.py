@@ -71,10 +71,14 @@ class AutoEnclave:
     async def wait_for(self, call: type[Request], count: int = 1) -> None:
         await self.wait_until(lambda: len(self.asked(call)) >= count)
 
-    def hang_up(self) -> None:
-        for writer in self._writers.values():
-            writer.transport.abort()
-        self._writers.clear()
+    def hang_up(self, connection: int | None = None) -> None:
+        """End one connection, or all."""
+        for number in list(self._writers) if connection is None else [connection]:
+            self._writers.pop(number).transport.abort()
+
+    @property
+    def open_connections(self) -> set[int]:
+        return set(self._writers)
 
     async def listen(self, port: int = 0) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)

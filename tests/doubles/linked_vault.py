@@ -29,6 +29,7 @@ QUICK = LinkLimits(
     signature_s=600,
     look_again_s=0.0,
     watch_s=600,
+    renewal_s=0.0,
 )
 OPENED: dict[str, SigningKey] = {
     key.pkh: curve(key.key_type).open(parse_secret_key(key.secret)) for key in (*FOUR, KEYS["bob"])

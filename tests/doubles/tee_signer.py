@@ -8,6 +8,7 @@ equal, byte for byte, texts of errors included. It shares with the product only 
 - A BLS signature under version 0 kills the handler: the connection drops without an answer, with all its keys.
 - Messages end at 4096 bytes. Causes stand below `signer error`.
 - Nothing keeps it from signing two messages for one right.
+- What was opened on one connection is not remembered for another: its sealer is asked for every `Import`.
 
 Not modelled: a sealing that seals (blobs are the keys in clear, as in its `confidential_signer_mock`), the memory that
 it reserves for an announced length, its speed, and its words for malformed items that were not recorded.
@@ -24,6 +25,7 @@ import cbor2
 
 from enclave_signer.curves import CurveError, SigningKey, curve
 from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature, SigningVersion
+from tests.doubles.held_sealer import HeldSealer
 from tests.doubles.processes import PATIENCE_S
 
 MAX_MESSAGE_BYTES = 4096
@@ -318,6 +320,8 @@ class TeeSigner:
         self.connections = 0
         #: Bodies of all calls, in order of their coming.
         self.calls: list[bytes] = []
+        self._came = threading.Condition(self._lock)
+        self._sealer = HeldSealer()
         self._acceptor = threading.Thread(target=self._accept, daemon=True)
         self._acceptor.start()
 
@@ -333,7 +337,21 @@ class TeeSigner:
         """Return the names of all calls that were calls."""
         return [next(iter(cbor2.loads(body))) for body in self.calls]
 
+    def wait_for(self, name: str, count: int) -> None:
+        """Return when there were so many calls of a name."""
+        with self._came:
+            assert self._came.wait_for(lambda: self.names().count(name) >= count, PATIENCE_S)
+
+    def hold_sealer(self) -> None:
+        """Let nothing be opened or sealed from now on."""
+        self._sealer.hold()
+
+    def release_sealer(self, count: int | None = None) -> None:
+        """Let so many keys be opened or sealed, or all."""
+        self._sealer.release(count)
+
     def close(self) -> None:
+        self._sealer.release(None)
         for stream in (self._listener, *self._streams):
             with suppress(OSError):
                 stream.shutdown(socket.SHUT_RDWR)
@@ -359,8 +377,10 @@ class TeeSigner:
         with stream, stream.makefile("rb") as reader, suppress(OSError, _HandlerDied):
             while len(head := reader.read(4)) == 4:
                 body = reader.read(struct.unpack(">I", head)[0])
-                with self._lock:
+                with self._came:
                     self.calls.append(body)
+                    self._came.notify_all()
+                self._sealer.wait(body)
                 reply = session.answer(body)
                 stream.sendall(struct.pack(">I", len(reply)) + reply)
         with self._lock:

@@ -1,6 +1,8 @@
 """Each of our programs with the other side as it is in the field: tee-signer for our host, Signatory for our enclave."""
 
 import asyncio
+import base64
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +17,8 @@ from enclave_signer.tezos import parse_public_key, parse_secret_key, parse_signa
 from host_backend.errors import EnclaveRefused, MalformedRequest
 from host_backend.keystore.file import FileKeyStore
 from host_backend.vault import Vault, open_vault
-from tests.doubles.host_process import BAKER, import_keys, running_host, write_config
+from tests.doubles import oracles
+from tests.doubles.host_process import BAKER, import_keys, key_file, running_host, write_config
 from tests.doubles.known_keys import FOUR, SIGNATORY, attestation, block, transaction
 from tests.doubles.processes import Enclave
 from tests.doubles.signatory_client import Cancelled, SignatoryClient, VaultError
@@ -99,6 +102,39 @@ def test_over_http_version_0_is_400_and_costs_nobody_anything(peer: TeeSigner, t
                 verifying.verify(signature, attestation(level, payload=b"\xaa" * 32), SigningVersion.V2)
             signed = peer.names().count("Sign")
         assert peer.connections == connections
+
+
+def test_a_new_key_delays_no_signature_however_slow_the_sealer_of_tee_signer(peer: TeeSigner, tmp_path: Path) -> None:
+    """It remembers nothing and answers in order: a signature behind one opening would wait for the sealer."""
+    config = write_config(tmp_path, peer.port, {key.pkh: BAKER for key in FOUR})
+    import_keys(config, *FOUR[:3])
+    with running_host(config) as host:
+
+        def sign_and_look() -> None:
+            for key in FOUR[:3]:
+                for number in range(10):
+                    oracles.verify(key, host.sign(key.pkh, transaction(number)).signature, transaction(number))
+            assert host.health() == (200, {"ready": True})
+
+        opened = peer.names().count("Import")
+        connections = peer.connections
+        peer.hold_sealer()
+        stored = json.loads(key_file(config).read_text())
+        stored.append({"public_key_hash": TZ4.pkh, "encrypted_private_key": base64.b64encode(TZ4.clear_blob).decode()})
+        key_file(config).write_text(json.dumps(stored))
+        # First it is tried out,
+        peer.wait_for("Import", opened + 1)
+        sign_and_look()
+        # then opened on a new connection with all others, one after another.
+        for place in range(2, 6):
+            peer.release_sealer(1)
+            peer.wait_for("Import", opened + place)
+            sign_and_look()
+        peer.release_sealer()
+        oracles.verify(TZ4, host.sign(TZ4.pkh, transaction(1)).signature, transaction(1))
+        sign_and_look()
+        assert peer.connections == connections + 2
+        assert "no link to the enclave" not in host.log
 
 
 def test_a_client_that_does_ask_for_version_0_loses_tee_signer_and_not_us(peer: TeeSigner, enclave: Enclave) -> None:

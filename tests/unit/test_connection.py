@@ -247,6 +247,35 @@ def test_closing_fails_what_is_in_flight() -> None:
     play(scenario)
 
 
+def test_finishing_waits_for_every_answer() -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        # One of them is not even sent yet, and one caller leaves.
+        asked = ask_all(connection, 2)
+        await enclave.take(2)
+        asked += [asyncio.create_task(outcome(connection.ask(call(2))))]
+        await asyncio.sleep(0)
+        connection.finish()
+        asked[1].cancel()
+        assert await enclave.take(1) == [call(2)]
+        for number in range(3):
+            assert connection.alive
+            await enclave.answer(signature(number))
+        assert [await asked[0], await asked[2]] == [signature(0), signature(2)]
+        assert not connection.alive
+        await enclave.ended.wait()
+
+    play(scenario)
+
+
+def test_finishing_what_is_idle_ends_it() -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        connection.finish()
+        assert not connection.alive
+        await enclave.ended.wait()
+
+    play(scenario)
+
+
 def test_a_call_too_large_to_send_disturbs_nobody() -> None:
     async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
         with pytest.raises(ValueError, match="over the limit"):

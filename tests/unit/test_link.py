@@ -279,10 +279,10 @@ def test_a_bug_in_an_attempt_does_not_end_the_link(
         restore = vault._ring.restore
         bugs = [KeyError("a bug")]
 
-        async def buggy(client: Any) -> bool:
+        async def buggy(*arguments: Any) -> bool:
             if bugs:
                 raise bugs.pop()
-            return await restore(client)
+            return await restore(*arguments)
 
         monkeypatch.setattr(vault._ring, "restore", buggy)
         enclave.hang_up()

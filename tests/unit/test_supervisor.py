@@ -128,3 +128,36 @@ def test_patience_does_not_grow_with_refusals() -> None:
         table.lost("connection refused", now + 0.01)
         table.due(now + 1.0)
     assert table.patience_s == DEFAULT_LIMITS.patience_s
+
+
+def test_another_connection_takes_the_place_of_the_one_in_service() -> None:
+    table = supervisor()
+    ready(table, 1.0, whole=False)
+    table.renewed(2.0, whole=True)
+    assert (described(table), table.restored_count) == ((State.READY, True, 2), 1)
+    assert table.next_renewal == 2.0 + DEFAULT_LIMITS.renewal_s
+    # The one before it had lasted: its own end is the first failure.
+    table.lost("it was cut", 2.1)
+    assert table.next_attempt(wanted=False) == pytest.approx(2.2)
+
+
+def test_only_a_connection_in_service_can_be_replaced() -> None:
+    table = supervisor()
+    table.connected()
+    table.lost("away", 1.0)
+    with pytest.raises(KeyError):
+        table.renewed(2.0, whole=True)
+
+
+def test_pauses_between_renewals_that_fail_double_and_the_link_stays_good() -> None:
+    table = supervisor()
+    ready(table, 0.0)
+    found = []
+    for now in range(0, 1200, 100):
+        table.renewal_failed(now)
+        found.append(round(table.next_renewal - now, 6))
+    assert found == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, *[DEFAULT_LIMITS.reopen_s] * 3]
+    assert described(table) == (State.READY, True, 1)
+    table.renewed(1200.0, whole=True)
+    table.renewal_failed(1300.0)
+    assert table.next_renewal == 1300.1
