@@ -4,7 +4,8 @@
 - A blob that does not open, or opens as another key, takes its own key out of service, never the vault. It is tried
   again from time to time: the sealer may have been away.
 - An answer that names another key is asked for again on a connection of its own before it counts: either the blob is
-  another key's, or this connection's answers do not belong to its calls, and then the connection ends.
+  another key's, or this connection's answers do not belong to its calls, and then the connection ends. Where no such
+  connection can be made, the key is out of service unconfirmed; only if all answers name other keys, the connection ends.
 - What appears in the store while the vault is open, added by whomever, is tried out on the second connection. What opens
   there waits for the next connection for signatures, on which all keys are opened before it is in service.
 - A connection that opens less than the one in service holds does not take its place.
@@ -13,7 +14,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -48,6 +49,13 @@ class VaultKey:
 @dataclass(frozen=True, slots=True)
 class _Opened:
     key: VaultKey
+
+
+@dataclass(frozen=True, slots=True)
+class _Unopened:
+    reason: str
+    #: Whether it may be that the answer was another call's.
+    doubtful: bool = False
 
 
 class Keyring:
@@ -164,7 +172,7 @@ class Keyring:
         if serving is None:
             self.restored_count = 0
 
-        async def open_one(pkh: str) -> _Opened | str:
+        async def open_one(pkh: str) -> _Opened | _Unopened:
             outcome = await self._open(client, pkh, stored[pkh])
             if serving is None:
                 self.restored_count += 1
@@ -174,6 +182,7 @@ class Keyring:
         outcomes = dict(zip(stored, await _side_by_side(open_one, stored), strict=True))
         if (end := client.broken) is not None:
             raise end
+        _check_not_all_doubtful(outcomes)
         _check_holds_as_much(outcomes, serving)
         for pkh, outcome in outcomes.items():
             if self._stored[pkh] == stored[pkh]:
@@ -226,49 +235,58 @@ class Keyring:
         out = self._untried | self.quarantined.keys()
         return any(pkh not in out and not serving.holds(pkh) for pkh in self.keys)
 
-    def _note(self, pkh: str, outcome: _Opened | str) -> None:
+    def _note(self, pkh: str, outcome: _Opened | _Unopened) -> None:
         if isinstance(outcome, _Opened):
             if self.quarantined.pop(pkh, None) is not None:
                 logger.info("key opens again", extra=fields(pkh=pkh, vault=self._vault))
             self.keys[pkh] = outcome.key
-        elif self.quarantined.get(pkh) != outcome:
-            self.quarantined[pkh] = outcome
-            logger.error("key out of service: %s", outcome, extra=fields(pkh=pkh, vault=self._vault))
+        elif self.quarantined.get(pkh) != outcome.reason:
+            self.quarantined[pkh] = outcome.reason
+            logger.error("key out of service: %s", outcome.reason, extra=fields(pkh=pkh, vault=self._vault))
 
-    async def _open(self, client: EnclaveClient, pkh: str, blobs: tuple[bytes, ...]) -> _Opened | str:
+    async def _open(self, client: EnclaveClient, pkh: str, blobs: tuple[bytes, ...]) -> _Opened | _Unopened:
         """Return the key, now open on this connection, or why none of its blobs opens."""
-        reason = "it has no blob"
+        unopened = _Unopened("it has no blob")
         for blob in blobs:
             try:
                 imported = await client.import_blob(blob)
             except EnclaveRefused as error:
-                reason = str(error)
+                unopened = _Unopened(str(error))
                 continue
             try:
                 key = self._checked(imported.public_key, pkh)
             except EnclaveRefused as error:
-                await self._check_order(client, blob, imported)
-                reason = str(error)
+                doubt = await self._check_order(client, blob, imported)
+                unopened = _Unopened(f"{error}{doubt}", doubtful=bool(doubt))
             else:
                 client.hold(pkh, imported.handle)
                 return _Opened(key)
-        return reason
+        return unopened
 
     def _checked(self, public_key: PublicKey, pkh: str) -> VaultKey:
         known = self.keys.get(pkh)
         return known if known is not None and known.public_key == public_key else checked_key(public_key, pkh)
 
-    async def _check_order(self, client: EnclaveClient, blob: bytes, imported: ImportedKey) -> None:
-        """Pass when another connection opens a blob as the same key; else end this one."""
+    async def _check_order(self, client: EnclaveClient, blob: bytes, imported: ImportedKey) -> str:
+        """Return nothing when another connection opens a blob as the same key, or why it could not be asked.
+
+        Raises:
+            EnclaveUnavailable: It opens it as another key, or not; this connection was closed.
+        """
         again: ImportedKey | None = None
         # One at a time: when answers do not belong to calls, all of them name other keys at once.
         async with self._checking_order:
             if client.alive:
-                async with self._separate() as other:
+                async with AsyncExitStack() as stack:
+                    try:
+                        other = await stack.enter_async_context(self._separate())
+                    except HostError as error:
+                        return f": not confirmed, as no further connection to the enclave could be made: {error}"
                     again = await _import(other, blob)
         if again is None or again.public_key != imported.public_key:
             client.close()
             raise EnclaveUnavailable("the enclave's answers do not belong to the calls: the connection was closed")
+        return ""
 
 
 async def _side_by_side(work: Callable[[str], Awaitable[T]], pkhs: Iterable[str]) -> list[T]:
@@ -281,10 +299,18 @@ async def _side_by_side(work: Callable[[str], Awaitable[T]], pkhs: Iterable[str]
     return await asyncio.gather(*(one(pkh) for pkh in pkhs))
 
 
-def _check_holds_as_much(outcomes: dict[str, _Opened | str], serving: SigningClient | None) -> None:
+def _check_not_all_doubtful(outcomes: dict[str, _Opened | _Unopened]) -> None:
+    doubts = [
+        f"{pkh}: {each.reason}" for pkh, each in outcomes.items() if isinstance(each, _Unopened) and each.doubtful
+    ]
+    if doubts and len(doubts) == len(outcomes):
+        raise EnclaveUnavailable(f"no answer of the enclave names the key that is stored: {doubts[0]}")
+
+
+def _check_holds_as_much(outcomes: dict[str, _Opened | _Unopened], serving: SigningClient | None) -> None:
     for pkh, outcome in outcomes.items():
-        if isinstance(outcome, str) and serving is not None and serving.holds(pkh):
-            raise EnclaveRefused(f"{pkh} signs, and does not open on a new connection: {outcome}")
+        if isinstance(outcome, _Unopened) and serving is not None and serving.holds(pkh):
+            raise EnclaveRefused(f"{pkh} signs, and does not open on a new connection: {outcome.reason}")
 
 
 async def _import(client: EnclaveClient, blob: bytes) -> ImportedKey | None:

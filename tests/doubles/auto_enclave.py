@@ -43,8 +43,8 @@ class AutoEnclave:
         self.calls: list[tuple[int, Request]] = []
         self.connections = 0
         self.port = 0
-        #: Whether new connections are closed at once.
-        self.away = False
+        #: How many connections may be open at a time; more are closed at once. None for any number.
+        self.granted: int | None = None
         #: Asked first.
         self.instead: Answer = lambda _, __: None
         #: What follows the answer to such a call, in the same write.
@@ -93,7 +93,7 @@ class AutoEnclave:
         self.connections += 1
         number = self.connections
         self._writers[number] = writer
-        if self.away:
+        if self.granted is not None and len(self._writers) > self.granted:
             writer.transport.abort()
         frames = FrameDecoder()
         handles: dict[int, SigningKey] = {}
