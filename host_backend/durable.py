@@ -6,6 +6,7 @@
   last holder: were it removed, two processes could each lock "the" file.
 """
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -41,7 +42,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
         OSError: Not written and the old file is whole, unless the folder's own fsync failed: then either content may
             be found later. No temporary file is left.
     """
-    path = path.resolve()
+    path = real_path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -54,6 +55,21 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
+
+
+def real_path(path: Path) -> Path:
+    """Return where a file lies, behind all symbolic links: two paths to one file must take one lock.
+
+    Args:
+        path: The file; it need not be there.
+
+    Raises:
+        OSError: Its links lead in a circle.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # Python 3.11 and 3.12; later ones leave it to whoever opens the file
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
 
 
 def _take_after(descriptor: int, path: Path, mode: int) -> None:

@@ -7,6 +7,7 @@
 - Entries that are replaced go to `<file>.replaced`, a key file, too, before the new one takes their place.
 - Adding locks `<file>.lock`, reads again, and replaces the file durably. Signatory takes no lock: never let it add
   keys to the same file at the same time.
+- Symbolic links are followed first: all three lie where the keys are, by whatever path they were reached.
 
 Source: Signatory `pkg/vault/confidentialspace`, storage `file`.
 """
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, write_durably
+from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, real_path, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, StoredKey
 
@@ -45,8 +46,6 @@ class FileKeyStore:
     def __init__(self, path: Path, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self._path = path
         self._lock_wait_s = lock_wait_s
-        self._lock_path = path.with_name(path.name + ".lock")
-        self._replaced_path = path.with_name(path.name + ".replaced")
 
     async def load(self) -> tuple[StoredKey, ...]:
         """Read every key; see `KeyStore.load`."""
@@ -80,33 +79,34 @@ class FileKeyStore:
         except OSError as error:
             raise StoreUnavailable(f"key file {self._path} cannot be read: {error}") from error
 
-    def _locked(self, change: Callable[[StoredKey], T], key: StoredKey) -> T:
+    def _locked(self, change: Callable[[Path, StoredKey], T], key: StoredKey) -> T:
         try:
             create_folder(self._path.parent)
-            with locked(self._lock_path, wait_s=self._lock_wait_s):
-                return change(key)
+            path = real_path(self._path)
+            with locked(path.with_name(path.name + ".lock"), wait_s=self._lock_wait_s):
+                return change(path, key)
         except (OSError, LockHeld) as error:
             raise StoreUnavailable(f"key {key.pkh} is not stored in {self._path}: {error}") from error
 
-    def _append(self, key: StoredKey) -> bool:
-        entries = self._read(self._path)
+    def _append(self, path: Path, key: StoredKey) -> bool:
+        entries = self._read(path)
         if any(stored.pkh == key.pkh for stored in self._parse(entries)):
             # Whoever stored it may have died before this step.
-            fsync_directory(self._path.resolve().parent)
+            fsync_directory(path.parent)
             return False
-        self._write(self._path, [*entries, self._entry(len(entries), key)], key.pkh)
+        self._write(path, [*entries, self._entry(len(entries), key)], key.pkh)
         return True
 
-    def _replace(self, key: StoredKey) -> None:
-        entries = self._read(self._path)
+    def _replace(self, path: Path, key: StoredKey) -> None:
+        entries = self._read(path)
         places = [index for index, stored in enumerate(self._parse(entries)) if stored.pkh == key.pkh]
         old = [entries[index] for index in places]
         if old:
-            aside = self._read(self._replaced_path)
-            self._write(self._replaced_path, [*aside, *old], key.pkh)
+            replaced = path.with_name(path.name + ".replaced")
+            self._write(replaced, [*self._read(replaced), *old], key.pkh)
         place = places[0] if places else len(entries)
         kept = [entry for index, entry in enumerate(entries) if index not in places]
-        self._write(self._path, [*kept[:place], self._entry(place, key), *kept[place:]], key.pkh)
+        self._write(path, [*kept[:place], self._entry(place, key), *kept[place:]], key.pkh)
 
     def _entry(self, index: int, key: StoredKey) -> _Entry:
         entry: _Entry = {

@@ -5,6 +5,8 @@ import base64
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,58 @@ def test_full_disk_is_unavailable_and_loses_nothing(path: Path) -> None:
     assert path.read_bytes() == SIGNATORY_FILE
     assert sorted(file.name for file in path.parent.iterdir()) == ["keys.json", "keys.json.lock"]
     assert add(path, OTHER)
+
+
+@pytest.fixture
+def link(path: Path) -> Path:
+    """Another path to the same key file, in a folder of its own."""
+    link = path.parent / "links" / "vault.json"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    return link
+
+
+def test_whoever_comes_by_a_link_waits_for_the_same_lock(path: Path, link: Path) -> None:
+    with locked(path.with_name("keys.json.lock")), pytest.raises(StoreUnavailable, match="is in use by process"):
+        asyncio.run(FileKeyStore(link, lock_wait_s=0.0).add(OTHER))
+    assert add(link, STORED)
+    assert add(path, OTHER)
+    assert load(link) == load(path) == (STORED, OTHER)
+    assert list(link.parent.iterdir()) == [link]
+
+
+def test_what_is_replaced_by_a_link_lies_with_the_keys(path: Path, link: Path) -> None:
+    assert add(path, STORED)
+    asyncio.run(FileKeyStore(link).replace(StoredKey(STORED.pkh, b"blob")))
+    assert path.with_name("keys.json.replaced").read_bytes() == SIGNATORY_FILE
+    assert list(link.parent.iterdir()) == [link]
+
+
+def test_a_link_that_was_turned_while_waiting_changes_nothing(
+    path: Path, link: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is locked is what is read and written."""
+    elsewhere = path.with_name("elsewhere.json")
+
+    @contextmanager
+    def turning(lock: Path, wait_s: float) -> Iterator[None]:
+        with locked(lock, wait_s):
+            link.unlink()
+            link.symlink_to(elsewhere)
+            yield
+
+    monkeypatch.setattr("host_backend.keystore.file.locked", turning)
+    assert add(link, STORED)
+    assert load(path) == (STORED,)
+    assert not elsewhere.exists()
+
+
+def test_links_in_a_circle_are_unavailable(path: Path) -> None:
+    path.symlink_to(path)
+    with pytest.raises(StoreUnavailable, match="Too many levels of symbolic links"):
+        load(path)
+    with pytest.raises(StoreUnavailable, match="Too many levels of symbolic links"):
+        add(path, OTHER)
 
 
 def test_lock_held_too_long_is_unavailable(path: Path) -> None:
