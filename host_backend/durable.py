@@ -6,7 +6,6 @@
   last holder: were it removed, two processes could each lock "the" file.
 """
 
-import errno
 import fcntl
 import os
 import tempfile
@@ -64,12 +63,12 @@ def real_path(path: Path) -> Path:
         path: The file; it need not be there.
 
     Raises:
-        OSError: Its links lead in a circle.
+        OSError: Its links lead in a circle, or through what cannot be read.
     """
-    try:
-        return path.resolve()
-    except RuntimeError as error:  # Python 3.11 and 3.12; later ones leave it to whoever opens the file
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+    # Of links in a circle, `resolve` tells in some versions of Python only, and by another error.
+    with suppress(FileNotFoundError):
+        path.stat()
+    return path.resolve()
 
 
 def _take_after(descriptor: int, path: Path, mode: int) -> None:

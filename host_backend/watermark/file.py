@@ -16,25 +16,22 @@ import asyncio
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Self
 
-from host_backend.errors import HostError, StoreUnavailable, WatermarkRejected
+from host_backend.errors import ConfigError, HostError, StoreUnavailable, WatermarkRejected
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, is_above, judge
 from host_backend.watermark.signatory_files import SignatoryFolder, merged
 from host_backend.watermark.sqlite_marks import (
-    STORE_NAME,
     Connect,
     close_marks,
     connect_existing,
     create,
-    exclusively,
     export_marks,
-    footprint,
     forget_digest,
     open_marks,
     raise_mark,
@@ -42,6 +39,7 @@ from host_backend.watermark.sqlite_marks import (
     require_log,
     write_marks,
 )
+from host_backend.watermark.store_files import STORE_NAME, Footprint, exclusively, footprint, log_of
 
 __all__ = ["STORE_NAME", "FileWatermarkStore", "create", "export_marks", "raise_mark", "read_marks"]
 
@@ -78,7 +76,8 @@ class FileWatermarkStore:
         self._signatory = SignatoryFolder(path.parent)
         self.problem: str | None = None
         # Only the thread touches these.
-        self._footprint: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+        self._real = self._log = path
+        self._footprint: Footprint | None = None
         self._connection: sqlite3.Connection | None = None
         self._marks: dict[MarkKey, Mark] = {}
 
@@ -140,8 +139,9 @@ class FileWatermarkStore:
     def _run(self) -> None:
         failure: HostError | None = None
         try:
-            with exclusively(self._path):
-                require_log(self._path, self._signatory)
+            with exclusively(self._path) as self._real:
+                self._log = log_of(self._real)
+                require_log(self._real, self._signatory)
                 try:
                     self._connection = self._open()
                     self._begin(self._connection)
@@ -165,7 +165,7 @@ class FileWatermarkStore:
             # Signatory is kept out first, so that it can mark nothing between the reading and the watching.
             self._signatory.begin()
             self._take_over(connection)
-            self._footprint = footprint(self._path)
+            self._footprint = self._look()
             self._signatory.check()
         except BaseException:
             self._close()
@@ -242,14 +242,14 @@ class FileWatermarkStore:
     def _write(self, connection: sqlite3.Connection, advanced: dict[MarkKey, Mark]) -> None:
         with self._writing():
             write_marks(connection, advanced)
-        before, self._footprint = self._footprint, footprint(self._path)
+        before, self._footprint = self._footprint, footprint(self._path, self._log)
         # A file that has no name any more takes writes, and forgets them.
         if before is None or self._footprint is None or before[0] != self._footprint[0]:
             raise self._changed()
         self._marks.update(advanced)
 
     def _require_untouched(self) -> None:
-        if footprint(self._path) != self._footprint:
+        if footprint(self._path, self._log) != self._footprint:
             raise self._changed()
 
     def _changed(self) -> StoreUnavailable:
@@ -274,18 +274,33 @@ class FileWatermarkStore:
         return outcomes, advanced
 
     def _open(self) -> sqlite3.Connection:
-        connection, marks = open_marks(self._path, self._connect)
+        connection, marks = open_marks(self._real, self._connect)
+        try:
+            self._require_not_behind(marks)
+            self._footprint = self._look()
+        except BaseException:
+            connection.close()
+            raise
+        self._marks = marks
+        return connection
+
+    def _require_not_behind(self, marks: Mapping[MarkKey, Mark]) -> None:
         for key, answered in self._marks.items():
             found = marks.get(key)
             if found != answered and (found is None or not is_above(found, answered)):
-                connection.close()
                 raise StoreUnavailable(
                     f"watermark store {self._path} went back: {key} was at {answered} and is at {found or 'nothing'}; "
                     "stop the host and `enclave-host watermark raise` every mark above what was signed"
                 )
-        self._marks = marks
-        self._footprint = footprint(self._path)
-        return connection
+
+    def _look(self) -> Footprint:
+        found = footprint(self._path, self._log)
+        if found is None:
+            raise ConfigError(
+                f"watermark store {self._path} was opened, and it or {self._log} cannot be found: a lost one would not "
+                "be noticed; use a local disk, and see that no other program moves these files"
+            )
+        return found
 
     def _close(self) -> None:
         """Close the file, which also brings its log into it; what was answered for is durable either way."""

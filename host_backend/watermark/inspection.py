@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_backend.durable import holder_of
 from host_backend.errors import ConfigError
 from host_backend.watermark.signatory_files import SignatoryFolder
-from host_backend.watermark.sqlite_marks import STORE_NAME, forgotten_text, read_marks, require_log
+from host_backend.watermark.sqlite_marks import forgotten_text, read_marks, require_log
+from host_backend.watermark.store_files import STORE_NAME, process_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def inspect_marks(base_dir: Path, *, in_memory: bool) -> FoundMarks:
         StoreUnavailable: It could not be read.
     """
     path, folder = base_dir / STORE_NAME, SignatoryFolder(base_dir)
-    host = holder_of(path.with_suffix(".lock"))
+    host = process_of(path)
     crashed = host is None and folder.left_behind
     waiting = len(folder.read())
     if folder.forgotten and not in_memory:

@@ -15,16 +15,14 @@ from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above
 from host_backend.watermark.signatory_files import FOLDER, SignatoryFolder, merged, read_signatory_marks
 from host_backend.watermark.sqlite_marks import (
-    STORE_NAME,
     close_marks,
-    exclusively,
     lower_mark,
     open_marks,
     read_all,
-    reporting,
     require_log,
     write_marks,
 )
+from host_backend.watermark.store_files import STORE_NAME, exclusively, folder_lock, log_of, reporting
 
 #: What becomes of a file store's name when its marks were handed over.
 _MIGRATED_SUFFIX = ".migrated"
@@ -45,7 +43,7 @@ def kept_in_memory(base_dir: Path) -> Iterator[dict[MarkKey, Mark]]:
         raise ConfigError(f"{base_dir} is not a folder: make it, or correct base_dir")
     with ExitStack() as stack:
         with reporting(path):
-            stack.enter_context(locked(path.with_suffix(".lock")))
+            stack.enter_context(locked(folder_lock(path)))
             if path.exists():
                 raise ConfigError(
                     f"{path} has marks, and watermark.driver is mem, which would forget them: write `driver: file`, or "
@@ -72,16 +70,16 @@ def give_up_store(base_dir: Path) -> int:
         StoreUnavailable: Not done; the store is as it was, and the command may be repeated.
     """
     path, folder = base_dir / STORE_NAME, SignatoryFolder(base_dir)
-    with exclusively(path):
-        if not path.exists():
+    with exclusively(path) as real:
+        if not real.exists():
             raise ConfigError(f"there is no watermark store at {path}: nothing to migrate")
         if folder.forgotten:
             # An earlier try ended before the store was put aside.
-            connection, marks = open_marks(path)
+            connection, marks = open_marks(real)
             connection.close()
         else:
-            marks = read_all(path, folder)
-        _require_no_log(path)
+            marks = read_all(real, folder)
+        _require_no_log(real)
         folder.save(marks)
         folder.note_forgotten()
         path.replace(path.with_name(STORE_NAME + _MIGRATED_SUFFIX))
@@ -105,9 +103,9 @@ def take_over(base_dir: Path, source: Path) -> int:
     if not theirs:
         raise ConfigError(f"{source} has no watermarks, neither {STORE_NAME} nor {FOLDER}: name another base_dir")
     path, folder = base_dir / STORE_NAME, SignatoryFolder(base_dir)
-    with exclusively(path):
-        require_log(path, folder)
-        connection, marks = open_marks(path)
+    with exclusively(path) as real:
+        require_log(real, folder)
+        connection, marks = open_marks(real)
         try:
             wanted = {key: merged(marks.get(key), mark) for key, mark in theirs.items()}
             raised = [entry for entry in wanted.items() if _is_higher(entry[1], marks.get(entry[0]))]
@@ -130,8 +128,8 @@ def _marks_of(base_dir: Path) -> dict[MarkKey, Mark]:
     if not base_dir.is_dir():
         raise ConfigError(f"{base_dir} is not a folder: name another base_dir")
     if path.exists() or folder.left_behind:
-        with exclusively(path):
-            return read_all(path, folder)
+        with exclusively(path) as real:
+            return read_all(real, folder)
     return read_signatory_marks(base_dir)
 
 
@@ -150,8 +148,8 @@ def reset_mark(base_dir: Path, key: MarkKey, level: int, round_: int) -> Mark:
     if not in_range(mark):
         raise ConfigError(f"{mark}: both must be from 0 to {MAX_LEVEL}")
     path, folder = base_dir / STORE_NAME, SignatoryFolder(base_dir)
-    with exclusively(path):
-        marks = read_all(path, folder)
+    with exclusively(path) as real:
+        marks = read_all(real, folder)
         old = marks.get(key)
         if old is None:
             raise ConfigError(f"there is no mark for {key}: nothing to reset")
@@ -161,7 +159,7 @@ def reset_mark(base_dir: Path, key: MarkKey, level: int, round_: int) -> Mark:
                 f"Signatory's older files in {base_dir} (watermark_v1, watermark) have the mark for {key} at {older}, "
                 "and every start would bring it back: move them away first"
             )
-        connection, stored = open_marks(path)
+        connection, stored = open_marks(real)
         try:
             if key in stored:
                 lower_mark(connection, key, mark)
@@ -174,5 +172,5 @@ def reset_mark(base_dir: Path, key: MarkKey, level: int, round_: int) -> Mark:
 
 
 def _require_no_log(path: Path) -> None:
-    if path.with_name(f"{path.name}-wal").exists():
+    if log_of(path).exists():
         raise StoreUnavailable(f"{path} is open in another program, perhaps `watermark show`: stop it, try again")

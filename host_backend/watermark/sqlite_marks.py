@@ -1,7 +1,7 @@
 """The SQLite file that holds the marks: making, opening, reading, writing. Synchronous; `file` is the store on top.
 
 - Absence is not permission: a file is made by `create` and by nothing else; a missing one is an error.
-- Whoever writes holds the exclusive lock on `watermark.lock`, in the same folder.
+- Whoever writes has the file for itself, and knows where it really lies: `store_files`.
 - Every connection checks that the file is ours and sound, that SQLite keeps a write-ahead log (WAL), and that it waits
   for the disk at every commit (synchronous FULL).
 - What was read when opening is made durable before it is used, by a checkpoint of the whole log: the last process may
@@ -13,18 +13,17 @@ Source: https://sqlite.org/wal.html and https://sqlite.org/pragma.html#pragma_sy
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 
 from enclave_signer.tezos.consensus import Right
-from host_backend.durable import locked, write_durably
+from host_backend.durable import write_durably
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above
 from host_backend.watermark.signatory_files import SignatoryFolder, merged
+from host_backend.watermark.store_files import DAMAGED_ADVICE, exclusively, log_of, reporting
 
-#: Name of the file in the host's folder.
-STORE_NAME = "watermark.sqlite"
 #: "EHWM" in the file's header: tells our file from any other SQLite file.
 APPLICATION_ID = 0x4548574D
 #: Version of the table below, in the file's header.
@@ -80,16 +79,16 @@ def create(path: Path) -> None:
         ConfigError: There is one already, or a part of one; or another process has the folder.
         StoreUnavailable: It could not be written.
     """
-    with exclusively(path):
+    with exclusively(path) as real:
         # A log left behind by another file would be read into this one.
-        for existing in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
+        for existing in (real, *(real.with_name(real.name + end) for end in ("-wal", "-shm", "-journal"))):
             if existing.exists():
                 raise ConfigError(f"{existing} exists: a watermark store is never overwritten; move it away first")
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
             connection.execute(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            write_durably(path, connection.serialize())
+            write_durably(real, connection.serialize())
 
 
 def read_marks(path: Path) -> dict[MarkKey, Mark]:
@@ -102,7 +101,7 @@ def read_marks(path: Path) -> dict[MarkKey, Mark]:
     with reporting(path):
         _require_file(path)
         # Without a log, reading would make an empty one, and the next start would not miss one that a crash left.
-        with closing(_connect(path, "ro" if _log(path).exists() else "ro&immutable=1")) as connection:
+        with closing(_connect(path, "ro" if log_of(path).exists() else "ro&immutable=1")) as connection:
             _require_ours(connection, path)
             return _load(connection)
 
@@ -124,9 +123,9 @@ def raise_mark(path: Path, key: MarkKey, level: int, round_: int) -> None:
     if not in_range(mark):
         raise ConfigError(f"{mark}: both must be from 0 to {MAX_LEVEL}")
     folder = SignatoryFolder(path.parent)
-    with exclusively(path):
-        whole = _is_whole(path, folder)
-        connection, marks = open_marks(path)
+    with exclusively(path) as real:
+        whole = _is_whole(real, folder)
+        connection, marks = open_marks(real)
         try:
             stored = marks.get(key)
             if stored is not None and not is_above(mark, stored):
@@ -150,8 +149,8 @@ def export_marks(path: Path) -> None:
         StoreUnavailable: Not done.
     """
     folder = SignatoryFolder(path.parent)
-    with exclusively(path):
-        folder.hand_back(read_all(path, folder))
+    with exclusively(path) as real:
+        folder.hand_back(read_all(real, folder))
 
 
 def read_all(path: Path, folder: SignatoryFolder) -> dict[MarkKey, Mark]:
@@ -179,7 +178,7 @@ def require_log(path: Path, folder: SignatoryFolder) -> None:
         raise ConfigError(forgotten_text(folder))
     if not _is_whole(path, folder):
         raise ConfigError(
-            f"{_log(path)} is missing, though the last host did not end in order: marks may be lost; put it back, or "
+            f"{log_of(path)} is missing, though the last host did not end in order: marks may be lost; put it back, or "
             "raise the marks of all keys above everything signed (`enclave-host watermark raise`) and then remove "
             f"{folder.in_use_file}"
         )
@@ -196,25 +195,7 @@ def forgotten_text(folder: SignatoryFolder) -> str:
 
 def _is_whole(path: Path, folder: SignatoryFolder) -> bool:
     # SQLite removes its log when the file is closed, which is noted then; a crash leaves log and note as they were.
-    return not folder.left_behind or folder.closed_whole or _log(path).exists()
-
-
-def _log(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
-
-
-@contextmanager
-def exclusively(path: Path) -> Iterator[None]:
-    """Keep every other process of ours out of the file; errors of SQLite and the disk become ours.
-
-    Raises:
-        ConfigError: Another process has it; or what is inside found the file not sound.
-        StoreUnavailable: What is inside, or the lock, could not be read or written.
-    """
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is not a folder: make it, or correct base_dir")
-    with reporting(path), locked(path.with_suffix(".lock")):
-        yield
+    return not folder.left_behind or folder.closed_whole or log_of(path).exists()
 
 
 def open_marks(path: Path, connect: Connect = connect_existing) -> tuple[sqlite3.Connection, dict[MarkKey, Mark]]:
@@ -252,17 +233,6 @@ def close_marks(connection: sqlite3.Connection, folder: SignatoryFolder) -> None
         if folder.left_behind and not folder.closed_whole:
             with suppress(StoreUnavailable):
                 folder.note_closed()
-
-
-def footprint(path: Path) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Return which file and which log are there, and how they look; None when either is missing."""
-    try:
-        stats = [file.stat() for file in (path, _log(path))]
-    except FileNotFoundError:
-        return None
-    identity = tuple(number for stat in stats for number in (stat.st_dev, stat.st_ino))
-    look = tuple(number for stat in stats for number in (stat.st_size, stat.st_mtime_ns))
-    return identity, look
 
 
 def lower_mark(connection: sqlite3.Connection, key: MarkKey, mark: Mark) -> None:
@@ -338,10 +308,7 @@ def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
         )
     verdict = _pragma(connection, "quick_check(1)")
     if verdict != "ok":
-        raise ConfigError(f"{path} is damaged ({verdict}): {_DAMAGED_ADVICE}")
-
-
-_DAMAGED_ADVICE = "restore it, then raise its marks above everything signed since (`enclave-host watermark raise`)"
+        raise ConfigError(f"{path} is damaged ({verdict}): {DAMAGED_ADVICE}")
 
 
 def _require_durability(connection: sqlite3.Connection, path: Path) -> None:
@@ -364,16 +331,3 @@ def _pragma(connection: sqlite3.Connection, text: str) -> object:
     """The first column of the first row."""
     (value, *_) = connection.execute(f"PRAGMA {text}").fetchone()
     return value
-
-
-@contextmanager
-def reporting(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite and of the disk into ours, which name the file."""
-    try:
-        yield
-    except (sqlite3.OperationalError, OSError) as error:
-        raise StoreUnavailable(
-            f"watermark store {path}: {error}; look at the disk and at who may write there"
-        ) from error
-    except sqlite3.Error as error:
-        raise ConfigError(f"{path} is not a sound watermark store ({error}): {_DAMAGED_ADVICE}") from error
