@@ -306,7 +306,7 @@ class FileWatermarkStore:
         """Close the file, which also brings its log into it; what was answered for is durable either way."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            close_marks(connection, self._signatory)
+            close_marks(connection, self._real, self._signatory)
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         text = str(error) if isinstance(error, HostError) else f"watermark store {self._path}: {error}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from host_backend.durable import real_path
 from host_backend.errors import ConfigError
 from host_backend.watermark.signatory_files import SignatoryFolder
 from host_backend.watermark.sqlite_marks import forgotten_text, read_marks, require_log
@@ -46,5 +47,5 @@ def inspect_marks(base_dir: Path, *, in_memory: bool) -> FoundMarks:
     if not path.exists():
         return FoundMarks(None, waiting, host, crashed)
     if crashed and not in_memory:
-        require_log(path, folder)
+        require_log(real_path(path), folder)
     return FoundMarks(len(read_marks(path)), 0, host, crashed)

@@ -107,6 +107,7 @@ def take_over(base_dir: Path, source: Path) -> int:
         require_log(real, folder)
         connection, marks = open_marks(real)
         try:
+            folder.note_opened()
             wanted = {key: merged(marks.get(key), mark) for key, mark in theirs.items()}
             raised = [entry for entry in wanted.items() if _is_higher(entry[1], marks.get(entry[0]))]
             for start in range(0, len(raised), _MARKS_AT_ONCE):
@@ -115,7 +116,7 @@ def take_over(base_dir: Path, source: Path) -> int:
                 if mark != marks.get(key) and not _is_higher(mark, marks.get(key)):
                     lower_mark(connection, key, mark)  # two messages at one place: its digest goes
         finally:
-            close_marks(connection, folder)
+            close_marks(connection, real, folder)
     return len(raised)
 
 
@@ -161,12 +162,13 @@ def reset_mark(base_dir: Path, key: MarkKey, level: int, round_: int) -> Mark:
             )
         connection, stored = open_marks(real)
         try:
+            folder.note_opened()
             if key in stored:
                 lower_mark(connection, key, mark)
             else:
                 write_marks(connection, {key: mark})
         finally:
-            close_marks(connection, folder)
+            close_marks(connection, real, folder)
         folder.hand_back({**marks, key: mark})
     return old
 

@@ -305,6 +305,15 @@ class SignatoryFolder:
         """
         self._write(_FORGOTTEN)
 
+    def note_opened(self) -> None:
+        """Take back the note that the store was closed whole, if there is one: its log counts again.
+
+        Raises:
+            StoreUnavailable: The file cannot be written.
+        """
+        if self.closed_whole:
+            self._write(_OPEN)
+
     def note_closed(self) -> None:
         """Note that the store was closed whole, while Signatory is still kept out; what others changed stays noticed.
 

@@ -18,7 +18,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from enclave_signer.tezos.consensus import Right
-from host_backend.durable import write_durably
+from host_backend.durable import real_path, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above
 from host_backend.watermark.signatory_files import SignatoryFolder, merged
@@ -99,10 +99,11 @@ def read_marks(path: Path) -> dict[MarkKey, Mark]:
         StoreUnavailable: It could not be read.
     """
     with reporting(path):
-        _require_file(path)
+        real = real_path(path)
+        _require_file(real)
         # Without a log, reading would make an empty one, and the next start would not miss one that a crash left.
-        with closing(_connect(path, "ro" if log_of(path).exists() else "ro&immutable=1")) as connection:
-            _require_ours(connection, path)
+        with closing(_connect(real, "ro" if log_of(real).exists() else "ro&immutable=1")) as connection:
+            _require_ours(connection, real)
             return _load(connection)
 
 
@@ -130,10 +131,11 @@ def raise_mark(path: Path, key: MarkKey, level: int, round_: int) -> None:
             stored = marks.get(key)
             if stored is not None and not is_above(mark, stored):
                 raise ConfigError(f"the mark for {key} is at {stored} and moves only up, so not to {mark}")
+            folder.note_opened()
             write_marks(connection, {key: mark})
         finally:
             if whole:
-                close_marks(connection, folder)
+                close_marks(connection, real, folder)
             else:
                 connection.close()
 
@@ -156,12 +158,16 @@ def export_marks(path: Path) -> None:
 def read_all(path: Path, folder: SignatoryFolder) -> dict[MarkKey, Mark]:
     """Return the highest mark of each right, of the file and of Signatory's; call inside `exclusively`.
 
+    Args:
+        path: The real file.
+        folder: Signatory's files.
+
     Raises:
         HostError: As `export_marks` does.
     """
     require_log(path, folder)
     connection, marks = open_marks(path)
-    close_marks(connection, folder)
+    close_marks(connection, path, folder)
     for key, mark in folder.read().items():
         marks[key] = merged(marks.get(key), mark)
     return marks
@@ -169,6 +175,10 @@ def read_all(path: Path, folder: SignatoryFolder) -> dict[MarkKey, Mark]:
 
 def require_log(path: Path, folder: SignatoryFolder) -> None:
     """Pass when nothing of the file can be missing; call before it is opened.
+
+    Args:
+        path: The real file.
+        folder: Signatory's files, and the note of the last host.
 
     Raises:
         ConfigError: The last host did not end in order, and the log that it must have left is gone; or a host has kept
@@ -219,20 +229,33 @@ def open_marks(path: Path, connect: Connect = connect_existing) -> tuple[sqlite3
         raise
 
 
-def close_marks(connection: sqlite3.Connection, folder: SignatoryFolder) -> None:
-    """Close the file, which brings its log into it and removes the log.
+def close_marks(connection: sqlite3.Connection, path: Path, folder: SignatoryFolder) -> None:
+    """Close the file, which brings its log into it and removes the log, unless another program reads it meanwhile.
 
     A crash in the midst must not look like a lost log: once the log is empty that is noted, while Signatory is kept out.
+    A log that is still there, or was taken away by someone else, may have marks that the file has not: nothing is noted.
     """
+    whole = False
     try:
-        with suppress(sqlite3.Error, StoreUnavailable):
+        with suppress(sqlite3.Error, StoreUnavailable, OSError):
             if folder.left_behind and not _pragma(connection, "wal_checkpoint(TRUNCATE)"):
+                whole = True
                 folder.note_closed()
     finally:
+        before = _is_there(log_of(path))
         connection.close()
-        if folder.left_behind and not folder.closed_whole:
-            with suppress(StoreUnavailable):
+        whole = whole or (before is True and _is_there(log_of(path)) is False)
+        with suppress(StoreUnavailable, OSError):
+            if whole and folder.left_behind and not folder.closed_whole:
                 folder.note_closed()
+
+
+def _is_there(path: Path) -> bool | None:
+    """None: not known, on a disk that fails."""
+    try:
+        return path.exists()
+    except OSError:
+        return None
 
 
 def lower_mark(connection: sqlite3.Connection, key: MarkKey, mark: Mark) -> None:

@@ -23,13 +23,8 @@ DAMAGED_ADVICE = "restore it, then raise its marks above everything signed since
 Footprint = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def log_of(path: Path) -> Path:
-    """Return SQLite's log of a file, which lies beside the real one.
-
-    Raises:
-        OSError: See `real_path`.
-    """
-    real = real_path(path)
+def log_of(real: Path) -> Path:
+    """Return SQLite's log of a file; of a link it has none."""
     return real.with_name(f"{real.name}-wal")
 
 
@@ -83,7 +78,7 @@ def footprint(path: Path, log: Path) -> Footprint | None:
 
     Args:
         path: The file, by the path at which it is looked for: a link that was turned shows.
-        log: See `log_of`; asked for once, as this comes before every signature.
+        log: The log of the real file.
     """
     try:
         stats = [file.stat() for file in (path, log)]

@@ -1,7 +1,9 @@
 """The store on a folder that Signatory used, uses, or will use again."""
 
 import asyncio
+import errno
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from enclave_signer.tezos import Right
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
+from host_backend.watermark import sqlite_marks
 from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, export_marks, raise_mark, read_marks
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from host_backend.watermark.signatory_files import (
@@ -18,6 +21,7 @@ from host_backend.watermark.signatory_files import (
     read_signatory_marks,
     write_signatory_marks,
 )
+from host_backend.watermark.sqlite_marks import close_marks, write_marks
 from tests.doubles.failing_sqlite import FailingSqlite
 
 KEY = MarkKey("NetXo5iVw1vBoxM", "tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", Right.BLOCK)
@@ -216,6 +220,84 @@ def test_a_disk_that_failed_until_the_stop_does_not_stop_the_next_start(path: Pa
     assert SignatoryFolder(path.parent).closed_whole
     run(path, refused(100, Y))
     assert not marker(path).exists()
+
+
+class DeafToCheckpoints(sqlite3.Connection):
+    """A file whose log cannot be brought into it, as another program reads it; closing it does what it can."""
+
+    def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+        if "wal_checkpoint" in sql:
+            return super().execute("SELECT 1, 0, 0")
+        return super().execute(sql, parameters)  # type: ignore[arg-type]
+
+
+def deaf_connection(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, factory=DeafToCheckpoints)
+    # As `open_marks` does: it makes the log.
+    connection.execute("PRAGMA user_version = 1")
+    return connection
+
+
+def read_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """Have another program read the store from the next offline write on."""
+    readers: list[sqlite3.Connection] = []
+
+    def write(connection: sqlite3.Connection, marks: dict[MarkKey, Mark]) -> None:
+        reader = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM marks").fetchall()
+        readers.append(reader)
+        write_marks(connection, marks)
+
+    monkeypatch.setattr(sqlite_marks, "write_marks", write)
+    monkeypatch.setattr(sqlite_marks, "_BUSY_TIMEOUT_S", 0)
+    return readers
+
+
+@pytest.mark.parametrize("closed_before", [False, True])
+def test_a_log_that_could_not_be_merged_is_missed_when_it_is_lost(
+    crashed: Path, monkeypatch: pytest.MonkeyPatch, closed_before: bool
+) -> None:
+    log = crashed.with_name(f"{STORE_NAME}-wal")
+    if closed_before:
+        raise_mark(crashed, OTHER, 1, 0)
+        assert SignatoryFolder(crashed.parent).closed_whole
+    with monkeypatch.context() as patch:
+        readers = read_meanwhile(crashed, patch)
+        raise_mark(crashed, KEY, 500, 0)
+    (reader,) = readers
+    reader.close()
+    assert log.stat().st_size > 0
+    assert not SignatoryFolder(crashed.parent).closed_whole
+    log.rename(log.with_name("lost"))
+    with pytest.raises(ConfigError, match="-wal is missing"):
+        run(crashed, nothing)
+    log.with_name("lost").rename(log)
+    run(crashed, refused(500))
+
+
+@pytest.mark.parametrize("taken_away", [False, True])
+def test_closing_notes_what_became_of_the_log(crashed: Path, taken_away: bool) -> None:
+    folder, log = SignatoryFolder(crashed.parent), crashed.with_name(f"{STORE_NAME}-wal")
+    connection = deaf_connection(crashed)
+    if taken_away:
+        log.unlink()
+    close_marks(connection, crashed, folder)
+    assert not log.exists()
+    assert folder.closed_whole is not taken_away
+
+
+def test_closing_closes_the_file_even_if_nothing_can_be_seen(crashed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> bool:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    connection, folder = deaf_connection(crashed), SignatoryFolder(crashed.parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", fail)
+        close_marks(connection, crashed, folder)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
+    assert not folder.closed_whole
 
 
 def test_export_brings_both_together(path: Path) -> None:
