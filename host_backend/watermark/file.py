@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import Self
 
 from host_backend.errors import ConfigError, HostError, StoreUnavailable, WatermarkRejected
-from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, is_above, judge
+from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkedChains, MarkKey, Verdict, is_above, judge
 from host_backend.watermark.signatory_files import SignatoryFolder, merged
 from host_backend.watermark.sqlite_marks import (
     Connect,
@@ -80,6 +80,8 @@ class FileWatermarkStore:
         self._footprint: Footprint | None = None
         self._connection: sqlite3.Connection | None = None
         self._marks: dict[MarkKey, Mark] = {}
+        # Ahead of the marks while a batch is written; made anew whenever they are read.
+        self._chains = MarkedChains()
 
     @classmethod
     async def open(
@@ -189,6 +191,7 @@ class FileWatermarkStore:
         if higher:
             logger.warning("%d marks taken over from Signatory's files in %s", len(higher), self._path.parent)
             self._marks.update(higher)
+            self._chains = MarkedChains(self._marks)
 
     def _hand_back(self) -> None:
         try:
@@ -264,12 +267,14 @@ class FileWatermarkStore:
         for request in batch:
             stored = advanced.get(request.key) or self._marks.get(request.key)
             try:
-                verdict = judge(request.key, stored, request.asked, self._max_level_jump)
+                verdict = judge(request.key, stored, request.asked, self._max_level_jump, self._chains)
             except WatermarkRejected as refusal:
                 outcomes.append(refusal)
                 continue
             if verdict is Verdict.ADVANCE:
                 advanced[request.key] = request.asked
+                if stored is None:
+                    self._chains.add(request.key)
             outcomes.append(verdict)
         return outcomes, advanced
 
@@ -282,6 +287,7 @@ class FileWatermarkStore:
             connection.close()
             raise
         self._marks = marks
+        self._chains = MarkedChains(marks)
         return connection
 
     def _require_not_behind(self, marks: Mapping[MarkKey, Mark]) -> None:

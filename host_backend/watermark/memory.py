@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from host_backend.errors import StoreUnavailable
-from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, judge
+from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkedChains, MarkKey, Verdict, judge
 
 
 class MemoryWatermarkStore:
@@ -19,6 +19,7 @@ class MemoryWatermarkStore:
     ) -> None:
         self._max_level_jump = max_level_jump
         self._marks = dict(marks or {})
+        self._chains = MarkedChains(self._marks)
         self._closed = False
         #: A store in memory has none.
         self.problem: str | None = None
@@ -27,9 +28,12 @@ class MemoryWatermarkStore:
         """Ask whether a message may be signed; see `WatermarkStore.advance`."""
         if self._closed:
             raise StoreUnavailable("the watermark store in memory is closed")
-        verdict = judge(key, self._marks.get(key), asked, self._max_level_jump)
+        stored = self._marks.get(key)
+        verdict = judge(key, stored, asked, self._max_level_jump, self._chains)
         if verdict is Verdict.ADVANCE:
             self._marks[key] = asked
+            if stored is None:
+                self._chains.add(key)
         return verdict
 
     async def aclose(self) -> None:

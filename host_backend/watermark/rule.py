@@ -1,8 +1,10 @@
 """The watermark law as stores apply it: whose mark it is, and the words of a refusal. Every store judges by `judge`.
 
-The law itself is `enclave_signer.tezos.marks`: the enclave's guard goes by the same one.
+The law itself is `enclave_signer.tezos.marks`: the enclave's guard goes by the same one. What a store adds is how many
+chains it keeps marks on, as clients can make up as many as they like. Marks that are there are never given up for that.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from enclave_signer.tezos.consensus import Right
@@ -21,15 +23,23 @@ from host_backend.errors import WatermarkRejected
 
 __all__ = [
     "DEFAULT_MAX_LEVEL_JUMP",
+    "MAX_CHAINS",
+    "MAX_CHAINS_PER_KEY",
     "MAX_LEVEL",
     "MAX_ROUND",
     "Mark",
     "MarkKey",
+    "MarkedChains",
     "Verdict",
     "in_range",
     "is_above",
     "judge",
 ]
+
+#: Chains on which one key gets marks by being asked: there is one mainnet, and a few test networks.
+MAX_CHAINS_PER_KEY = 16
+#: Chains of all keys: each is a file for Signatory, looked at before every signature and written at every stop.
+MAX_CHAINS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +54,48 @@ class MarkKey:
         return f"{self.right} of {self.pkh} on {self.chain_id}"
 
 
-def judge(key: MarkKey, stored: Mark | None, asked: Mark, max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP) -> Verdict:
+class MarkedChains:
+    """On which chains a store has marks: counted as they come, so that nobody counts them at a request."""
+
+    def __init__(self, keys: Iterable[MarkKey] = ()) -> None:
+        self._all: set[str] = set()
+        self._of_key: dict[str, set[str]] = {}
+        for key in keys:
+            self.add(key)
+
+    def add(self, key: MarkKey) -> None:
+        """Note the chain of a mark that the store has, or is about to write."""
+        self._all.add(key.chain_id)
+        self._of_key.setdefault(key.pkh, set()).add(key.chain_id)
+
+    def obstacle(self, key: MarkKey) -> str | None:
+        """Return why a key gets no mark on a chain where this right has none; None when it may."""
+        of_key = self._of_key.get(key.pkh, set())
+        if key.chain_id in of_key:
+            return None
+        if len(of_key) >= MAX_CHAINS_PER_KEY:
+            return f"the key has marks on {len(of_key)} chains already, and gets none on another"
+        if len(self._all) >= MAX_CHAINS and key.chain_id not in self._all:
+            return f"there are marks on {len(self._all)} chains already, and none are kept on another"
+        return None
+
+
+def judge(
+    key: MarkKey,
+    stored: Mark | None,
+    asked: Mark,
+    max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP,
+    chains: MarkedChains | None = None,
+) -> Verdict:
     """Judge one request by the law.
 
     Args:
-        key: Whose mark it is; only named in refusals.
+        key: Whose mark it is.
         stored: The mark last allowed; None when there is none.
         asked: The mark of the message to be signed.
         max_level_jump: Levels, at least 0, by which `asked` may pass `stored`.
+        chains: Where the store has marks, those of the batch so far too; asked for a first mark only. None: as many
+            chains as there are.
 
     Returns:
         ADVANCE: may be signed once `asked` is durably stored. REPEAT: may be signed; nothing is to be stored.
@@ -60,10 +104,20 @@ def judge(key: MarkKey, stored: Mark | None, asked: Mark, max_level_jump: int = 
         WatermarkRejected: Never sign this message.
     """
     try:
-        return judge_mark(stored, asked, max_level_jump)
+        verdict = judge_mark(stored, asked, max_level_jump)
+    except MarkTooFar as refused:
+        advice = "if the level is right, stop the host and use `enclave-host watermark raise`"
+        raise _refusal(key, stored, asked, f"{refused}; {advice}") from None
     except MarkRefused as refused:
-        advice = "; if the level is right, stop the host and use `enclave-host watermark raise`"
-        raise WatermarkRejected(
-            f"watermark validation failed: {key}: asked {asked}, stored {stored or 'nothing'}: {refused}"
-            f"{advice if isinstance(refused, MarkTooFar) else ''}"
-        ) from None
+        raise _refusal(key, stored, asked, str(refused)) from None
+    if stored is None and chains is not None and (obstacle := chains.obstacle(key)):
+        advice = (
+            "write the chains that keys sign on into their `allowed_chains`; if this one is right, then stop the host "
+            "and use `enclave-host watermark raise`"
+        )
+        raise _refusal(key, stored, asked, f"{obstacle}: {advice}")
+    return verdict
+
+
+def _refusal(key: MarkKey, stored: Mark | None, asked: Mark, why: str) -> WatermarkRejected:
+    return WatermarkRejected(f"watermark validation failed: {key}: asked {asked}, stored {stored or 'nothing'}: {why}")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from host_backend.watermark.base import WatermarkStore
 from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create
 from host_backend.watermark.memory import MemoryWatermarkStore
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict
+from tests.doubles.watermarks import some_chain, some_pkh
 
 ADVANCE, REPEAT = Verdict.ADVANCE, Verdict.REPEAT
 
@@ -169,6 +171,42 @@ def test_many_keys_together(use: Use) -> None:
         for _ in range(2):
             answers = await asyncio.gather(*(store.advance(key, mark(7)) for key in keys))
         assert answers == [REPEAT] * len(keys)
+
+    use(scenario)
+
+
+def first_marks(pkh: str, chains: range) -> list[MarkKey]:
+    return [MarkKey(some_chain(number), pkh, Right.BLOCK) for number in chains]
+
+
+def test_a_key_gets_marks_on_16_chains(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        keys = first_marks(PKH, range(20))
+        # Asked together or one by one: those before count.
+        answers = await asyncio.gather(*(store.advance(key, mark(1)) for key in keys[:18]), return_exceptions=True)
+        assert answers[:16] == [ADVANCE] * 16
+        assert [type(answer) for answer in answers[16:]] == [WatermarkRejected] * 2
+        for key in keys[16:]:
+            with pytest.raises(WatermarkRejected, match=r"^watermark validation failed: .*`allowed_chains`"):
+                await store.advance(key, mark(1))
+        for key in keys[:16]:
+            assert await store.advance(key, mark(1)) is REPEAT
+            assert await store.advance(key, mark(2)) is ADVANCE
+            assert await store.advance(replace(key, right=Right.ATTESTATION), mark(1)) is ADVANCE
+        assert await store.advance(replace(keys[19], pkh=some_pkh(1)), mark(1)) is ADVANCE
+
+    use(scenario)
+
+
+def test_a_store_has_marks_on_64_chains(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        for number in range(4):
+            keys = first_marks(some_pkh(number), range(16 * number, 16 * number + 16))
+            assert await asyncio.gather(*(store.advance(key, mark(1)) for key in keys)) == [ADVANCE] * 16
+        with pytest.raises(WatermarkRejected, match="there are marks on 64 chains already"):
+            await store.advance(KEY, mark(1))
+        for key in first_marks(PKH, range(0, 64, 4)):
+            assert await store.advance(key, mark(1)) is ADVANCE
 
     use(scenario)
 

@@ -30,6 +30,11 @@ def some_pkh(number: int) -> str:
     return encode(Kind.ED25519_PUBLIC_KEY_HASH, number.to_bytes(20))
 
 
+def some_chain(number: int) -> str:
+    """The id of a chain that somebody made up."""
+    return encode(Kind.CHAIN_ID, number.to_bytes(4))
+
+
 Scenario = Callable[[FileWatermarkStore], Awaitable[None]]
 
 

@@ -10,8 +10,11 @@
 import asyncio
 import shutil
 import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import hypothesis.strategies as st
 import pytest
@@ -20,18 +23,26 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from enclave_signer.tezos.consensus import Right
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
+from host_backend.watermark import rule as watermark_rule
 from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, export_marks, raise_mark, read_marks
 from host_backend.watermark.rule import Mark, MarkKey, Verdict, is_above
 from host_backend.watermark.signatory_files import FOLDER, merged, read_signatory_marks, write_signatory_marks
 from tests.doubles.failing_sqlite import FailingSqlite
+from tests.doubles.watermarks import some_chain, some_pkh
 
 MAX_LEVEL_JUMP = 6
+#: How many chains a key, and a store, gets marks on by being asked: fewer than really, so that they are met all the time.
+CHAINS_PER_KEY, CHAINS = 3, 5
 SHM = Path("/dev/shm")
 KEYS = [
     MarkKey("NetXo5iVw1vBoxM", pkh, right)
     for pkh in ("tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", "tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME")
     for right in (Right.BLOCK, Right.ATTESTATION)
 ]
+
+#: Chains that clients make up, and keys that they ask for on them.
+MADE_UP = [some_chain(number) for number in range(8)]
+PKHS = [KEYS[0].pkh, some_pkh(1), some_pkh(2)]
 
 Request = tuple[MarkKey, Mark]
 Answer = Verdict | BaseException
@@ -49,16 +60,29 @@ marks = st.builds(
     st.integers(-1, 2),
     st.sampled_from([0, 0, 0, 1, 1, 2, 3]),
 )
-requests = st.tuples(st.sampled_from(KEYS), marks)
+some_keys = st.sampled_from(KEYS) | st.builds(
+    MarkKey, st.sampled_from(MADE_UP), st.sampled_from(PKHS), st.sampled_from(Right)
+)
+requests = st.tuples(some_keys, marks)
 batches = st.lists(requests, min_size=1, max_size=12)
 
 
-def lawful(stored: Mark | None, asked: Mark) -> Verdict | None:
+def has_room(marked: Mapping[MarkKey, Mark], key: MarkKey) -> bool:
+    """Whether a right that has no mark may get one."""
+    of_key = {other.chain_id for other in marked if other.pkh == key.pkh}
+    of_all = {other.chain_id for other in marked}
+    if key.chain_id in of_key:
+        return True
+    return len(of_key) < CHAINS_PER_KEY and (key.chain_id in of_all or len(of_all) < CHAINS)
+
+
+def lawful(marked: Mapping[MarkKey, Mark], key: MarkKey, asked: Mark) -> Verdict | None:
     """What the law says; None is a refusal."""
+    stored = marked.get(key)
     if asked.level < 0 or asked.round < 0:
         return None
     if stored is None:
-        return Verdict.ADVANCE
+        return Verdict.ADVANCE if has_room(marked, key) else None
     if stored.digest is not None and stored.digest == asked.digest:
         return Verdict.REPEAT if (stored.level, stored.round) == (asked.level, asked.round) else None
     if asked.level > stored.level + MAX_LEVEL_JUMP:
@@ -81,6 +105,9 @@ class WatermarkMachine(RuleBasedStateMachine):
         #: Every message answered for, by its place: at most one each, for ever.
         self.signed: dict[tuple[MarkKey, int, int], bytes | None] = {}
         self.crashes = 0
+        self.limits = ExitStack()
+        for name, limit in (("MAX_CHAINS_PER_KEY", CHAINS_PER_KEY), ("MAX_CHAINS", CHAINS)):
+            self.limits.enter_context(patch.object(watermark_rule, name, limit))
 
     @initialize()
     def start(self) -> None:
@@ -92,6 +119,7 @@ class WatermarkMachine(RuleBasedStateMachine):
         self.runner.run(self.store.aclose())
         self.runner.close()
         shutil.rmtree(self.root)
+        self.limits.close()
 
     def open(self) -> None:
         self.store = self.runner.run(
@@ -106,7 +134,7 @@ class WatermarkMachine(RuleBasedStateMachine):
     def check_lawful(self, batch: list[Request], answers: list[Answer]) -> None:
         """Nothing failed, so every answer is known beforehand."""
         for (key, asked), answer in zip(batch, answers, strict=True):
-            expected = lawful(self.model.get(key), asked)
+            expected = lawful(self.model, key, asked)
             if expected is None:
                 assert isinstance(answer, WatermarkRejected), answer
             else:
@@ -125,7 +153,7 @@ class WatermarkMachine(RuleBasedStateMachine):
     def adopt(self, asked: list[Request]) -> None:
         """Take the marks that are in the file, if they can be there."""
         found = read_marks(self.path)
-        for key in KEYS:
+        for key in {*found, *self.model, *(key for key, _, _ in self.signed)}:
             signed = [place[1:] for place in self.signed if place[0] == key]
             if key in found:
                 assert found[key] == self.model.get(key) or (key, found[key]) in asked
@@ -147,6 +175,12 @@ class WatermarkMachine(RuleBasedStateMachine):
     def ask_together(self, batch: list[Request]) -> None:
         self.check_lawful(batch, self.runner.run(self.ask(batch)))
 
+    @rule(pkh=st.sampled_from(PKHS), first=st.integers(0, 7), right=st.sampled_from(Right))
+    def ask_on_chains_that_are_made_up(self, pkh: str, first: int, right: Right) -> None:
+        asked = Mark(1, 0, digest(1, 0, 0))
+        batch = [(MarkKey(chain_id, pkh, right), asked) for chain_id in MADE_UP[first:]]
+        self.check_lawful(batch, self.runner.run(self.ask(batch)))
+
     @rule(batch=batches, leaving=st.sets(st.integers(0, 11)), turns=st.integers(0, 3))
     def some_callers_leave(self, batch: list[Request], leaving: set[int], turns: int) -> None:
         async def scenario() -> list[Answer]:
@@ -164,7 +198,7 @@ class WatermarkMachine(RuleBasedStateMachine):
 
         answers = self.runner.run(scenario())
         for index, (key, asked) in enumerate(batch):
-            expected = lawful(self.model.get(key), asked)
+            expected = lawful(self.model, key, asked)
             if isinstance(answers[index], asyncio.CancelledError):
                 assert index in leaving
             else:
@@ -197,6 +231,9 @@ class WatermarkMachine(RuleBasedStateMachine):
         folder.mkdir()
 
         async def scenario() -> list[Answer]:
+            # Open, whatever failed before: a store that is closed has no log to copy.
+            with pytest.raises(WatermarkRejected):
+                await self.store.advance(KEYS[0], Mark(-1, -1, None))
             tasks = [asyncio.create_task(self.store.advance(*request)) for request in batch]
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -215,7 +252,7 @@ class WatermarkMachine(RuleBasedStateMachine):
         self.record(batch, answers)
         self.adopt(batch)
 
-    @rule(key=st.sampled_from(KEYS), level=st.integers(0, 20), round_=st.integers(0, 2))
+    @rule(key=some_keys, level=st.integers(0, 20), round_=st.integers(0, 2))
     def raise_offline(self, key: MarkKey, level: int, round_: int) -> None:
         self.close()
         stored = self.model.get(key)
@@ -236,6 +273,9 @@ class WatermarkMachine(RuleBasedStateMachine):
         level = 0 if stored is None else stored.level + 1
         asked = Mark(level, 0, digest(level, 0, message))
         other = Mark(level, 0, digest(level, 0, message + 10))
+        if lawful(self.model, key, asked) is None:
+            self.check_lawful([(key, asked)], self.runner.run(self.ask([(key, asked)])))
+            return
 
         async def scenario() -> list[Answer]:
             self.disk.stalled.clear()
@@ -268,9 +308,16 @@ class WatermarkMachine(RuleBasedStateMachine):
         self.open()
         assert read_marks(self.path) == self.model
 
-    @rule(edits=st.dictionaries(st.sampled_from(KEYS), st.none() | marks, min_size=1), between=st.booleans())
-    def signatory_writes_its_files(self, edits: dict[MarkKey, Mark | None], between: bool) -> None:
-        """It signs, or someone lowers or removes its marks; between two runs, or in the midst of one."""
+    @rule(
+        edits=st.dictionaries(st.sampled_from(KEYS), st.none() | marks, min_size=1),
+        between=st.booleans(),
+        chains=st.sampled_from([0, 0, 0, 2, 7]),
+    )
+    def signatory_writes_its_files(self, edits: dict[MarkKey, Mark | None], between: bool, chains: int) -> None:
+        """It signs, or someone lowers or removes its marks; between two runs, or in the midst of one.
+
+        It keeps marks on as many chains as it is asked for: beyond what the store would give, they are kept all the same.
+        """
         if between:
             self.close()
         theirs = read_signatory_marks(self.path.parent)
@@ -279,6 +326,8 @@ class WatermarkMachine(RuleBasedStateMachine):
                 theirs.pop(key, None)
             elif mark.level >= 0 and mark.round >= 0:
                 theirs[key] = mark
+        for chain_id in MADE_UP[len(MADE_UP) - chains :]:
+            theirs.setdefault(MarkKey(chain_id, PKHS[1], Right.BLOCK), Mark(1, 0, digest(1, 0, 0)))
         (self.path.parent / FOLDER / f"{KEYS[0].chain_id}.json").write_text("{}")
         write_signatory_marks(self.path.parent, theirs)
         if not between:

@@ -28,6 +28,7 @@ from tests.doubles.watermarks import (
     digest,
     gather,
     nothing,
+    some_chain,
     use,
 )
 
@@ -263,6 +264,24 @@ def test_whole_batch_fails_with_its_write(path: Path) -> None:
         # Judged against nothing stored, since the first write failed; then their own write fails.
         assert await gather(*later) == [StoreUnavailable] * 3
         assert await gather(store.advance(KEY, B), store.advance(OTHER, A)) == [ADVANCE, ADVANCE]
+
+    use(path, scenario, disk)
+
+
+def test_a_chain_whose_first_mark_was_not_written_does_not_count(path: Path) -> None:
+    disk = FailingSqlite()
+    keys = [MarkKey(some_chain(number), KEY.pkh, KEY.right) for number in range(33)]
+
+    async def scenario(store: FileWatermarkStore) -> None:
+        disk.gate.clear()
+        first = asyncio.create_task(store.advance(keys[0], A))
+        await stall(disk)
+        later = [asyncio.create_task(store.advance(key, A)) for key in keys[1:16]]
+        await let_tasks_run()
+        disk.fail_before = 2
+        disk.gate.set()
+        assert await gather(first, *later) == [StoreUnavailable] * 16
+        assert await gather(*(store.advance(key, A) for key in keys[16:])) == [ADVANCE] * 16 + [WatermarkRejected]
 
     use(path, scenario, disk)
 

@@ -23,6 +23,7 @@ from host_backend.watermark.signatory_files import (
 )
 from host_backend.watermark.sqlite_marks import close_marks, write_marks
 from tests.doubles.failing_sqlite import FailingSqlite
+from tests.doubles.watermarks import some_chain
 
 KEY = MarkKey("NetXo5iVw1vBoxM", "tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", Right.BLOCK)
 OTHER = MarkKey("NetXo5iVw1vBoxM", "tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME", Right.ATTESTATION)
@@ -99,6 +100,24 @@ def test_of_two_messages_at_one_place_neither_is_repeated(path: Path) -> None:
     run(path, refused(100, X))
     run(path, refused(100, Y))
     assert read_marks(path) == {KEY: Mark(100, 0, None)}
+
+
+def test_signatorys_marks_on_ever_so_many_chains_go_on(path: Path) -> None:
+    keys = [MarkKey(some_chain(number), KEY.pkh, KEY.right) for number in range(70)]
+    write_signatory_marks(path.parent, {key: Mark(10, 0, X) for key in keys})
+
+    async def scenario(store: FileWatermarkStore) -> None:
+        for key in keys:
+            assert await store.advance(key, Mark(11, 0, Y)) is Verdict.ADVANCE
+        for key in (KEY, OTHER):
+            with pytest.raises(WatermarkRejected, match=r"marks on 70 chains already, .*`allowed_chains`"):
+                await store.advance(key, Mark(10, 0, X))
+
+    run(path, scenario)
+    assert read_marks(path) == read_signatory_marks(path.parent) == {key: Mark(11, 0, Y) for key in keys}
+    # The way to a chain that is right, as the refusal says; one right is enough, as it opens the chain to the key.
+    raise_mark(path, KEY, 9, 0)
+    run(path, advanced(10))
 
 
 def test_signatory_is_kept_out_while_the_store_is_open_and_let_in_after_it(path: Path) -> None:
