@@ -8,6 +8,7 @@
 - What begins like a consensus message and is not exactly one is refused: the guard does not guess.
 - Nothing is ever forgotten while the process lives. A full guard refuses what it has no room for. A key has room for
   all its rights on a chain from its first message there on, so that one that attests can also make its block.
+- A key has room on `MAX_CHAINS` chains: anyone can invent chains, and one key must not take the room of all others.
 - A restart forgets everything: then the host's watermark stands alone.
 """
 
@@ -33,6 +34,8 @@ from enclave_signer.tezos import (
 
 #: Bytes of the digest by which a repeated message is known.
 _DIGEST_BYTES = 32
+#: Chains of one key: there is one mainnet, and a key is used on a few test networks at most.
+MAX_CHAINS = 16
 
 
 class Guard:
@@ -43,12 +46,13 @@ class Guard:
         on_refusal: Told the text of every refusal.
     """
 
-    __slots__ = ("_limit", "_marks", "_on_refusal", "refused")
+    __slots__ = ("_limit", "_marks", "_on_refusal", "_pairs", "refused")
 
     def __init__(self, limit: int, on_refusal: Callable[[str], None]) -> None:
         self._limit = limit
         self._on_refusal = on_refusal
-        self._marks: dict[tuple[PublicKey, str], dict[Right, Mark]] = {}
+        self._marks: dict[PublicKey, dict[str, dict[Right, Mark]]] = {}
+        self._pairs = 0
         #: Messages refused since the process began.
         self.refused = 0
 
@@ -69,8 +73,8 @@ class Guard:
         self._advance(public_key, asked, blake2b(message, digest_size=_DIGEST_BYTES).digest())
 
     def _advance(self, public_key: PublicKey, asked: ConsensusMessage, digest: bytes) -> None:
-        place = public_key, asked.chain_id
-        marks = self._marks.get(place)
+        chains = self._marks.get(public_key)
+        marks = None if chains is None else chains.get(asked.chain_id)
         right = asked.kind.right
         stored = None if marks is None else marks.get(right)
         mark = Mark(asked.level, asked.round, digest)
@@ -85,16 +89,24 @@ class Guard:
         if verdict is Verdict.REPEAT:
             return
         if marks is None:
-            marks = self._make_room(place)
+            marks = self._make_room(public_key, asked.chain_id)
         marks[right] = mark
 
-    def _make_room(self, place: tuple[PublicKey, str]) -> dict[Right, Mark]:
-        if len(self._marks) >= self._limit:
+    def _make_room(self, public_key: PublicKey, chain_id: str) -> dict[Right, Mark]:
+        chains = self._marks.get(public_key, {})
+        newcomer = f"{public_key_hash(public_key)} has signed nothing on {chain_id} yet, and"
+        if len(chains) >= MAX_CHAINS:
             raise self._refusal(
-                f"{public_key_hash(place[0])} has signed nothing on {place[1]} yet, and the guard is full with "
-                f"{self._limit} keys: find out who made so many, then restart the enclave"
+                f"{newcomer} on {len(chains)} other chains, the most that one key may: find out who asked for so many, "
+                "then restart the enclave"
             )
-        return self._marks.setdefault(place, {})
+        if self._pairs >= self._limit:
+            raise self._refusal(
+                f"{newcomer} the guard is full with {self._limit} keys: find out who made so many, then restart the "
+                "enclave"
+            )
+        self._pairs += 1
+        return self._marks.setdefault(public_key, {}).setdefault(chain_id, {})
 
     def _refusal(self, reason: str) -> GuardRefused:
         self.refused += 1

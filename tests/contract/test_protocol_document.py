@@ -7,6 +7,7 @@ import cbor2
 import pytest
 
 from enclave_signer.config import DEFAULT_LIMITS
+from enclave_signer.guard import MAX_CHAINS
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
@@ -114,6 +115,7 @@ def test_limits_are_those_of_the_code() -> None:
         "connections at once (`--max-connections`); more are closed at once": DEFAULT_LIMITS.max_connections,
         "keys per connection (`--max-keys`); the next import is answered `Err`": DEFAULT_LIMITS.max_handles,
         "keys of all connections together (`--max-open-keys`); as above": DEFAULT_LIMITS.max_open_keys,
+        "chains of one key in the guard; as above": MAX_CHAINS,
     }
     for name, number in numbers.items():
         assert table[name] == f"{number:_}".replace("_", " ")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from enclave_signer.errors import GuardRefused
-from enclave_signer.guard import Guard
+from enclave_signer.guard import MAX_CHAINS, Guard
 from enclave_signer.protocol.messages import KeyType, PublicKey
 from enclave_signer.tezos import parse_public_key
 from enclave_signer.tezos.marks import DEFAULT_MAX_LEVEL_JUMP
@@ -117,6 +117,23 @@ def test_a_full_guard_refuses_newcomers_and_forgets_nobody(guard: Guard, told: l
     guard.check(KEY, preattestation(5))
     guard.check(KEY, attestation(6))
     assert len(told) == 3
+
+
+def test_invented_chains_of_one_key_do_not_fill_it(told: list[str]) -> None:
+    guard = Guard(MAX_CHAINS + 2, told.append)
+    for chain in range(MAX_CHAINS):
+        guard.check(KEY, attestation(5, payload=A, chain=chain))
+    for chain in range(MAX_CHAINS, 10 * MAX_CHAINS):
+        text = refusal(guard, attestation(5, chain=chain))
+        assert f"on {MAX_CHAINS} other chains, the most that one key may" in text
+        assert FOUR[0].pkh in text
+    # What it has signed stays; its other rights there, and other keys, have their room.
+    assert "another message" in refusal(guard, attestation(5, payload=B, chain=0))
+    guard.check(KEY, attestation(6, chain=0))
+    guard.check(KEY, block(5, chain=0))
+    guard.check(OTHER_KEY, attestation(5))
+    guard.check(OTHER_KEY, attestation(5, chain=0))
+    assert "the guard is full" in refusal(guard, attestation(5), KEYS[2])
 
 
 def test_a_leap_is_refused_until_a_restart(guard: Guard) -> None:
