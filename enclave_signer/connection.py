@@ -4,6 +4,7 @@
 - Nothing is read while a turn is being answered: a client that does not read its answers stops itself.
 - A client has a time limit until `Initialize` succeeded, for the rest of a frame it began, and for taking its answers;
   an initialized, idle connection has one only if `idle_s` says so, as closing it closes the keys opened on it.
+- A stop comes between two turns: all calls that were read are answered before it.
 - Whatever goes wrong ends this connection only. This is the daemon's one catch-all.
 """
 
@@ -72,7 +73,7 @@ class Connection:
             self._scope.cancel()
 
     async def _serve(self) -> None:
-        while not self._stopping:
+        while True:
             frames = self._next_frames()
             if frames:
                 self._set_deadline(math.inf)
@@ -81,8 +82,10 @@ class Connection:
                 if self._frames.pending:
                     # What has come already must not go ahead of the other connections.
                     await trio.lowlevel.checkpoint()
-            elif not await self._read():
-                return
+            elif self._stopping or not await self._read():
+                break
+        if self._stopping:
+            await self._part()
 
     def _next_frames(self) -> list[bytes]:
         frames: list[bytes] = []
@@ -93,17 +96,24 @@ class Connection:
         return frames
 
     async def _read(self) -> bool:
-        """Wait for bytes and take them; return False at the end of the stream."""
+        """Wait for bytes and take them; return False at the end of the stream and at a stop."""
         self._set_deadline(self._reading_deadline())
         self._waiting = True
         await trio.lowlevel.wait_readable(self._stream)
         self._waiting = False
+        if self._stopping:
+            return False
+        data = self._receive()
+        if data:
+            self._frames.feed(data)
+        return data != b""
+
+    def _receive(self) -> bytes | None:
+        """Return what has come, nothing at the end of the stream, None when there is nothing yet."""
         try:
-            data = self._stream.recv(self._read_bytes)
+            return self._stream.recv(self._read_bytes)
         except (BlockingIOError, InterruptedError):
-            return True
-        self._frames.feed(data)
-        return bool(data)
+            return None
 
     def _set_deadline(self, deadline: float) -> None:
         # Moving a scope's deadline costs as much as decoding a call, and most of the time there is nothing to move.
@@ -141,6 +151,17 @@ class Connection:
             return self._stream.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
+
+    async def _part(self) -> None:
+        """Let the last answers reach a client that has sent more: closing on unread bytes would take them back."""
+        data = self._receive()
+        if not data:
+            return
+        self._stream.shutdown(socket.SHUT_WR)
+        self._set_deadline(trio.current_time() + self._limits.write_s)
+        while data != b"":
+            await trio.lowlevel.wait_readable(self._stream)
+            data = self._receive()
 
     async def _answer(self, frames: Sequence[bytes]) -> list[bytes]:
         turn = _Turn(self._session, self._crew, self)

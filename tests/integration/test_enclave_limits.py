@@ -16,12 +16,14 @@ from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES, encode_frame
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer
-from tests.doubles.daemon_in_trio import World, frame, receive
+from tests.doubles.daemon_in_trio import World, call, exactly, frame, receive
 from tests.doubles.daemon_in_trio import run as run_daemon
+from tests.doubles.known_keys import FOUR
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
 LIMITS = Limits(initialize_s=30, frame_s=10, write_s=7)
 run = partial(run_daemon, limits=LIMITS)
+BLOB = FOUR[0].clear_blob
 GENERATE = frame({"GenerateAndImport": "Bls"})
 SIGN = frame({"Sign": {"handle": 0, "message": b"m", "version": 2}})
 
@@ -112,6 +114,41 @@ def test_a_stop_answers_what_was_read_and_closes_the_rest() -> None:
             await world.connect()
 
     run(main, SlowSealer())
+
+
+def test_a_stop_comes_after_all_that_was_read() -> None:
+    """Several turns of it: the promise is of calls, not of turns."""
+
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        assert "Ok" in str(await call(stream, {"Import": BLOB}))
+        many = 10 * LIMITS.max_in_flight
+        await stream.send_all(SIGN * many)
+        assert "Ok" in str(await receive(stream))
+        world.server.stop()
+        for _ in range(many - 1):
+            assert "Ok" in str(await receive(stream))
+        assert await stream.receive_some(1) == b""
+
+    run(main)
+
+
+def test_a_stop_does_not_take_answers_back_from_a_client_that_goes_on_sending() -> None:
+    """To close a socket with bytes that nobody read is to reset it, and a reset throws away what is on its way."""
+
+    async def main(world: World) -> None:
+        stream = await world.connect()
+        assert "Ok" in str(await call(stream, {"Import": BLOB}))
+        await stream.send_all(SIGN * 1000)
+        assert "Ok" in str(await receive(stream))
+        world.server.stop()
+        answered = 1
+        while (head := await stream.receive_some(4)) != b"":
+            await exactly(stream, int.from_bytes(head, "big"))
+            answered += 1
+        assert answered >= 4096 // len(SIGN)
+
+    run(main, limits=replace(LIMITS, buffer_bytes=MAX_FRAME_BYTES + 4096))
 
 
 def test_a_slow_sealer_delays_no_other_connection() -> None:
