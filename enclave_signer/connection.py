@@ -1,6 +1,7 @@
 """One client's stream: read what is there, decode, run what waits side by side, answer all in order, write once.
 
-- A turn takes at most `max_in_flight` calls, then the other connections have theirs.
+- A turn takes at most `max_in_flight` calls, and begins none after its part of the loop's time (`pace`); then the other
+  connections have theirs.
 - Nothing is read while a turn is being answered: a client that does not read its answers stops itself.
 - A client has a time limit until `Initialize` succeeded, for the rest of a frame it began, and for taking its answers;
   an initialized, idle connection has one only if `idle_s` says so, as closing it closes the keys opened on it.
@@ -11,17 +12,17 @@
 import logging
 import math
 import socket
-from collections.abc import Sequence
 
 import trio
 
 from enclave_signer.config import Limits
 from enclave_signer.crew import Crew
 from enclave_signer.errors import EnclaveSignerError
+from enclave_signer.pace import LARGE_FRAME_BYTES, Pace
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.errors import BadFrame, BadMessage, WireError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder, encode_frame
-from enclave_signer.protocol.messages import Result
+from enclave_signer.protocol.messages import Request, Result
 from enclave_signer.session import Computation, Finish, Opening, Session
 
 logger = logging.getLogger(__name__)
@@ -32,11 +33,14 @@ _INTERNAL_ERROR = codec.encode_error(WireError("internal error: the daemon's log
 class Connection:
     """Serves one client until either side ends."""
 
-    def __init__(self, stream: socket.socket, peer: str, session: Session, crew: Crew, limits: Limits) -> None:
+    def __init__(
+        self, stream: socket.socket, peer: str, session: Session, crew: Crew, pace: Pace, limits: Limits
+    ) -> None:
         self._stream = stream
         self._peer = peer
         self._session = session
         self._crew = crew
+        self._pace = pace
         self._limits = limits
         # Nothing is read while a whole frame waits, so what is held is less than a frame and what one read brings.
         self._read_bytes = limits.buffer_bytes - MAX_FRAME_BYTES
@@ -73,27 +77,37 @@ class Connection:
             self._scope.cancel()
 
     async def _serve(self) -> None:
-        while True:
-            frames = self._next_frames()
-            if frames:
-                self._set_deadline(math.inf)
-                answers = await self._answer(frames)
-                await self._write(b"".join(map(encode_frame, answers)))
-                if self._frames.pending:
-                    # What has come already must not go ahead of the other connections.
-                    await trio.lowlevel.checkpoint()
-            elif self._stopping or not await self._read():
-                break
+        while await self._take_turn() or (not self._stopping and await self._read()):
+            pass
         if self._stopping:
             await self._part()
 
-    def _next_frames(self) -> list[bytes]:
-        frames: list[bytes] = []
-        while len(frames) < self._limits.max_in_flight and (frame := self._frames.next_frame()) is not None:
-            frames.append(frame)
-        if frames:
-            self._frame_began = None
-        return frames
+    async def _take_turn(self) -> bool:
+        """Answer calls that have come; return False if there is none."""
+        frame = self._frames.next_frame()
+        if frame is None:
+            return False
+        self._frame_began = None
+        self._set_deadline(math.inf)
+        self._pace.begin()
+        turn = _Turn(self._session, self._crew, self._pace, self)
+        await turn.take(frame)
+        for _ in range(self._limits.max_in_flight - 1):
+            if not self._frames.pending or self._pace.over or (frame := self._following_frame()) is None:
+                break
+            await turn.take(frame)
+        await self._write(b"".join(map(encode_frame, await turn.answers())))
+        if self._frames.pending:
+            # What has come already must not go ahead of the other connections.
+            await trio.lowlevel.checkpoint()
+        return True
+
+    def _following_frame(self) -> bytes | None:
+        try:
+            return self._frames.next_frame()
+        except BadFrame:
+            # Met again at the next turn, when the calls before it are answered.
+            return None
 
     async def _read(self) -> bool:
         """Wait for bytes and take them; return False at the end of the stream and at a stop."""
@@ -163,19 +177,14 @@ class Connection:
             await trio.lowlevel.wait_readable(self._stream)
             data = self._receive()
 
-    async def _answer(self, frames: Sequence[bytes]) -> list[bytes]:
-        turn = _Turn(self._session, self._crew, self)
-        for frame in frames:
-            await turn.take(frame)
-        return await turn.answers()
-
 
 class _Turn:
     """The calls of one turn on their way to answers in the same order."""
 
-    def __init__(self, session: Session, crew: Crew, owner: object) -> None:
+    def __init__(self, session: Session, crew: Crew, pace: Pace, owner: object) -> None:
         self._session = session
         self._crew = crew
+        self._pace = pace
         self._owner = owner
         self._answers: list[bytes] = []
         self._openings: list[tuple[int, Opening]] = []
@@ -186,7 +195,7 @@ class _Turn:
         index = len(self._answers)
         self._answers.append(_INTERNAL_ERROR)
         try:
-            request = codec.decode_request(frame)
+            request = await self._decode_large(frame) if len(frame) > LARGE_FRAME_BYTES else codec.decode_request(frame)
             if self._openings and self._session.waits_for_openings(request):
                 await self._finish_openings()
             outcome = self._session.begin(request)
@@ -198,6 +207,10 @@ class _Turn:
         else:
             self._settle(index, outcome)
 
+    async def _decode_large(self, frame: bytes) -> Request:
+        async with self._pace.round.large:
+            return codec.decode_request(frame)
+
     async def answers(self) -> list[bytes]:
         """Return the answer of every call, in order, once all are there."""
         if self._openings:
@@ -205,7 +218,9 @@ class _Turn:
         if self._computations:
             jobs = [computation.run for _, computation in self._computations]
             outcomes = await self._crew.run(self._owner, jobs)
+            self._pace.begin()
             for (index, _), outcome in zip(self._computations, outcomes, strict=True):
+                await self._pace.give_way()
                 self._answers[index] = _encode(outcome)
         return self._answers
 
@@ -221,14 +236,17 @@ class _Turn:
 
         async def run(index: int, opening: Opening) -> None:
             try:
-                finishes[index] = await opening.run()
+                await self._pace.give_way()
+                finishes[index] = await opening.run(self._pace.give_way)
             except Exception as error:  # noqa: BLE001 -- an outcome; `_encode` tells refusals from bugs
                 finishes[index] = error
 
         async with trio.open_nursery() as nursery:
             for index, opening in openings:
                 nursery.start_soon(run, index, opening)
+                await self._pace.give_way()
         for index, _ in openings:
+            await self._pace.give_way()
             self._finish(index, finishes[index])
 
     def _finish(self, index: int, finish: Finish | Exception) -> None:

@@ -1,6 +1,6 @@
 """The listener: takes connections up to a limit, gives each a session, ends in order.
 
-What all sessions share is made here, once: the opened keys and the guard.
+What all sessions share is made here, once: the opened keys, the guard and the time of the loop.
 """
 
 import errno
@@ -17,6 +17,7 @@ from enclave_signer.connection import Connection
 from enclave_signer.crew import Crew, open_crew
 from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
+from enclave_signer.pace import Pace, Round
 from enclave_signer.sealing.base import SealerProvider
 from enclave_signer.sealing.remembered import RememberingProvider
 from enclave_signer.session import Session
@@ -90,6 +91,7 @@ class Server:
         self._provider = RememberingProvider(provider)
         self._limits = limits
         self._connections: set[Connection] = set()
+        self._round = Round()
         self._accepting = trio.CancelScope()
         self._open_keys = OpenKeys(limits.max_open_keys, limits.retain_s, trio.current_time)
         self._key_left = trio.Event()
@@ -140,7 +142,7 @@ class Server:
 
     async def _serve_client(self, stream: socket.socket, peer: str, crew: Crew) -> None:
         session = Session(self._provider, Keychain(self._limits.max_handles, self._open_keys), self.guard)
-        connection = Connection(stream, peer, session, crew, self._limits)
+        connection = Connection(stream, peer, session, crew, Pace(self._round), self._limits)
         with self._counted(connection), stream:
             if not _prepare(stream):
                 return
@@ -153,10 +155,12 @@ class Server:
     @contextmanager
     def _counted(self, connection: Connection) -> Iterator[None]:
         self._connections.add(connection)
+        self._round.share(len(self._connections))
         try:
             yield
         finally:
             self._connections.discard(connection)
+            self._round.share(len(self._connections))
             # Its keys are remembered from now on: their time must be watched.
             self._key_left.set()
             self._key_left = trio.Event()

@@ -28,7 +28,6 @@ from enclave_signer.protocol.messages import (
     ImportUnencrypted,
     Initialize,
     KeyType,
-    PrivateKey,
     ProvePossession,
     PublicKey,
     Request,
@@ -39,7 +38,7 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
     SignWith,
 )
-from enclave_signer.sealing.base import Sealer, SealerProvider, open_key, seal_key
+from enclave_signer.sealing.base import GiveWay, Sealer, SealerProvider, open_key, seal_key
 
 T = TypeVar("T")
 
@@ -57,9 +56,9 @@ Finish = Callable[[], Result | Computation]
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Work of the sealer: may wait, and overlap with other openings; returns its last step."""
+    """Work of the sealer: may wait, gives way, overlaps with other openings; returns its last step."""
 
-    run: Callable[[], Awaitable[Finish]]
+    run: Callable[[GiveWay], Awaitable[Finish]]
 
 
 Outcome = Result | Computation | Opening
@@ -133,7 +132,7 @@ class Session:
             self._sealer = sealer
             self._keychain.open_for(credentials)
 
-        return _opening(lambda: self._provider.open_sealer(credentials), finish)
+        return _opening(lambda _: self._provider.open_sealer(credentials), finish)
 
     def _sign(self, key: SigningKey, message: bytes, version: SigningVersion) -> Signature | Computation:
         if self._guard is not None:
@@ -154,21 +153,21 @@ class Session:
         sealer = self._ready_sealer()
         match request:
             case Import(blob):
-                return _opening(lambda: self._opened(sealer, blob), partial(self._keep, blob))
+                return _opening(partial(self._opened, sealer, blob), partial(self._keep, blob))
             case ImportUnencrypted(private_key):
-                return _opening(lambda: seal_key(sealer, private_key), self._keep_sealed)
+                return _opening(partial(seal_key, sealer, private_key), self._keep_sealed)
             case Generate(key_type):
-                return _opening(lambda: seal_key(sealer, _generate(key_type)), _sealed)
+                return _opening(partial(_new, sealer, key_type), _sealed)
             case GenerateAndImport(key_type):
-                return _opening(lambda: seal_key(sealer, _generate(key_type)), self._keep_sealed)
+                return _opening(partial(_new, sealer, key_type), self._keep_sealed)
             case SignWith(blob, message, version):
-                return _opening(lambda: self._opened(sealer, blob), lambda key: self._sign(key, message, version))
+                return _opening(partial(self._opened, sealer, blob), lambda key: self._sign(key, message, version))
             case GetPublicKeyFrom(blob):
-                return _opening(lambda: self._opened(sealer, blob), _public_key)
+                return _opening(partial(self._opened, sealer, blob), _public_key)
 
-    async def _opened(self, sealer: Sealer, blob: bytes) -> SigningKey:
+    async def _opened(self, sealer: Sealer, blob: bytes, give_way: GiveWay) -> SigningKey:
         found = self._keychain.find(blob)
-        return await open_key(sealer, blob) if found is None else found
+        return await open_key(sealer, blob, give_way) if found is None else found
 
     def _keep(self, blob: bytes, key: SigningKey) -> ImportedKey:
         return ImportedKey(key.public_key, self._keychain.add(blob, key))
@@ -178,15 +177,15 @@ class Session:
         return SealedKey(blob, key.public_key, self._keychain.add(blob, key))
 
 
-def _opening(work: Callable[[], Awaitable[T]], finish: Callable[[T], Result | Computation]) -> Opening:
-    async def run() -> Finish:
-        return partial(finish, await work())
+def _opening(work: Callable[[GiveWay], Awaitable[T]], finish: Callable[[T], Result | Computation]) -> Opening:
+    async def run(give_way: GiveWay) -> Finish:
+        return partial(finish, await work(give_way))
 
     return Opening(run)
 
 
-def _generate(key_type: KeyType) -> PrivateKey:
-    return curve(key_type).generate()
+async def _new(sealer: Sealer, key_type: KeyType, give_way: GiveWay) -> tuple[bytes, SigningKey]:
+    return await seal_key(sealer, curve(key_type).generate(), give_way)
 
 
 def _sealed(sealed: tuple[bytes, SigningKey]) -> SealedKey:

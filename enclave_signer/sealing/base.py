@@ -5,12 +5,16 @@
 - *A blob is what it says*: a key that was opened gives the public key that its blob names.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from enclave_signer.curves import InvalidPrivateKey, SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, SealingRefused
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
+
+#: Lets other connections have their time; called between steps that take as long as a signature.
+GiveWay = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +68,14 @@ class SealerProvider(Protocol):
         ...
 
 
-async def open_key(sealer: Sealer, blob: bytes) -> SigningKey:
+async def open_key(sealer: Sealer, blob: bytes, give_way: GiveWay) -> SigningKey:
     """Return the opened key of a blob, ready to sign.
 
     Raises:
         SealingError: As the sealer says, or `BlobCorrupt` when the key is not the one that the blob names.
     """
     unsealed = await sealer.unseal(blob)
+    await give_way()
     key_curve = curve(unsealed.private_key.key_type)
     try:
         key = key_curve.open(unsealed.private_key)
@@ -81,7 +86,7 @@ async def open_key(sealer: Sealer, blob: bytes) -> SigningKey:
     return key
 
 
-async def seal_key(sealer: Sealer, private_key: PrivateKey) -> tuple[bytes, SigningKey]:
+async def seal_key(sealer: Sealer, private_key: PrivateKey, give_way: GiveWay) -> tuple[bytes, SigningKey]:
     """Return a new blob that was seen to open again, and its key, ready to sign.
 
     Raises:
@@ -89,8 +94,9 @@ async def seal_key(sealer: Sealer, private_key: PrivateKey) -> tuple[bytes, Sign
         SealingError: As the sealer says, or `SealingRefused` when the new blob opens as another key.
     """
     key = curve(private_key.key_type).open(private_key)
+    await give_way()
     blob = await sealer.seal(private_key, key.public_key)
-    reopened = await open_key(sealer, blob)
+    reopened = await open_key(sealer, blob, give_way)
     if reopened.public_key != key.public_key:
         raise SealingRefused("the new blob opens as another key: it was not kept")
     return blob, key

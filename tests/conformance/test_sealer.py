@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from enclave_signer.curves import curve
+from enclave_signer.curves import SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey, open_key, seal_key
@@ -31,11 +31,19 @@ def opened(provider: SealerProvider) -> Sealer:
     return trio.run(provider.open_sealer, Credentials())
 
 
+def seal(sealer: Sealer, key: PrivateKey) -> tuple[bytes, SigningKey]:
+    return trio.run(seal_key, sealer, key, trio.lowlevel.checkpoint)
+
+
+def unseal(sealer: Sealer, blob: bytes) -> SigningKey:
+    return trio.run(open_key, sealer, blob, trio.lowlevel.checkpoint)
+
+
 @pytest.mark.parametrize("key_type", KeyType)
 def test_a_sealed_key_opens_again(provider: SealerProvider, key_type: KeyType) -> None:
     sealer = opened(provider)
-    blob, key = trio.run(seal_key, sealer, curve(key_type).generate())
-    again = trio.run(open_key, sealer, blob)
+    blob, key = seal(sealer, curve(key_type).generate())
+    again = unseal(sealer, blob)
     assert again.public_key == key.public_key
     assert len(blob) < 400
 
@@ -43,22 +51,22 @@ def test_a_sealed_key_opens_again(provider: SealerProvider, key_type: KeyType) -
 @pytest.mark.parametrize("blob", [b"", b"\0", b"\xff\xff", b"TKSB", bytes(300)])
 def test_what_is_no_blob_is_corrupt(provider: SealerProvider, blob: bytes) -> None:
     with pytest.raises(BlobCorrupt):
-        trio.run(open_key, opened(provider), blob)
+        unseal(opened(provider), blob)
 
 
 def test_every_truncation_is_refused(provider: SealerProvider) -> None:
     sealer = opened(provider)
-    blob, _ = trio.run(seal_key, sealer, curve(KeyType.ED25519).generate())
+    blob, _ = seal(sealer, curve(KeyType.ED25519).generate())
     for size in range(len(blob)):
         with pytest.raises(BlobCorrupt):
-            trio.run(open_key, sealer, blob[:size])
+            unseal(sealer, blob[:size])
 
 
 class TestLocal:
     """What the header and the authenticated encryption promise beyond that."""
 
     def sealed(self) -> bytes:
-        blob, _ = trio.run(seal_key, local(), curve(KeyType.ED25519).generate())
+        blob, _ = seal(local(), curve(KeyType.ED25519).generate())
         return blob
 
     def test_every_flipped_bit_is_refused(self) -> None:
@@ -67,35 +75,35 @@ class TestLocal:
             flipped = bytearray(blob)
             flipped[position // 8] ^= 1 << position % 8
             with pytest.raises((BlobCorrupt, SealingRefused)):
-                trio.run(open_key, local(), bytes(flipped))
+                unseal(local(), bytes(flipped))
 
     def test_every_appended_byte_is_refused(self) -> None:
         blob = self.sealed()
         for byte in range(256):
             with pytest.raises(BlobCorrupt):
-                trio.run(open_key, local(), blob + bytes([byte]))
+                unseal(local(), blob + bytes([byte]))
 
     def test_a_relabelled_blob_does_not_open(self) -> None:
         header, _, ciphertext = parse_blob(self.sealed())
         other = curve(KeyType.ED25519).open(curve(KeyType.ED25519).generate()).public_key
         relabelled = BlobHeader(header.sealer, header.kek, other).encode() + ciphertext
         with pytest.raises(BlobCorrupt, match="does not open under the key it names"):
-            trio.run(open_key, local(), relabelled)
+            unseal(local(), relabelled)
 
     def test_another_key_file_is_refused_by_name(self) -> None:
         blob = self.sealed()
         with pytest.raises(SealingRefused, match=r"sealed by local under local:\w+, this enclave has local:\w+"):
-            trio.run(open_key, LocalSealer(bytes(KEY_BYTES)), blob)
+            unseal(LocalSealer(bytes(KEY_BYTES)), blob)
 
     def test_another_format_is_named(self) -> None:
         blob = bytearray(self.sealed())
         blob[4] = 2
         with pytest.raises(BlobCorrupt, match="format 2"):
-            trio.run(open_key, local(), bytes(blob))
+            unseal(local(), bytes(blob))
 
     def test_two_blobs_of_one_key_differ(self) -> None:
         key = curve(KeyType.ED25519).generate()
-        assert trio.run(seal_key, local(), key)[0] != trio.run(seal_key, local(), key)[0]
+        assert seal(local(), key)[0] != seal(local(), key)[0]
 
     def test_repr_names_the_key_and_does_not_show_it(self) -> None:
         key = bytes(range(KEY_BYTES))
@@ -126,7 +134,7 @@ class EncryptOnlySealer(ForgetfulSealer):
 @pytest.mark.parametrize("sealer", [ForgetfulSealer(), EncryptOnlySealer()])
 def test_a_blob_that_does_not_open_as_its_key_is_not_announced(sealer: Sealer) -> None:
     with pytest.raises(SealingRefused):
-        trio.run(seal_key, sealer, PrivateKey(KeyType.ED25519, b"\1" * 32))
+        seal(sealer, PrivateKey(KeyType.ED25519, b"\1" * 32))
 
 
 def test_a_blob_that_names_another_key_is_corrupt() -> None:
@@ -136,7 +144,7 @@ def test_a_blob_that_names_another_key_is_corrupt() -> None:
             return UnsealedKey(unsealed.private_key, PublicKey(KeyType.ED25519, bytes(32)))
 
     with pytest.raises(BlobCorrupt, match="another key than its header names"):
-        trio.run(open_key, Mislabelled(), b"sealed")
+        unseal(Mislabelled(), b"sealed")
 
 
 class TestKeyFile:

@@ -35,7 +35,7 @@ def done(session: Session, request: Request) -> object:
     """Return the result of a call, with all the work it is."""
     outcome: Outcome = session.begin(request)
     if isinstance(outcome, Opening):
-        outcome = trio.run(outcome.run)()
+        outcome = trio.run(outcome.run, trio.lowlevel.checkpoint)()
     return outcome.run() if isinstance(outcome, Computation) else outcome
 
 

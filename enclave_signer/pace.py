@@ -1,0 +1,68 @@
+"""How long one connection may keep the event loop: nobody is served at the cost of the others.
+
+- Between two looks at the sockets all connections together get `ROUND_S`, each the same part of it. Whoever has used its
+  part gives way, and goes on when the others have had theirs.
+- The parts are of time, not of calls: a stranger picks the calls that take longest.
+- A step that has begun is finished. The long ones can only be the decoding of large frames: of these one is decoded
+  between two looks at the sockets, whoever sent it.
+"""
+
+import trio
+
+#: Seconds: a signature waits for two rounds at most, and a host waits 0.7 s for its signature.
+ROUND_S = 0.05
+#: Seconds that one connection may have while there are few: 64 calls of ECDSA, so that a host's pipeline is not cut.
+LONGEST_PART_S = 0.004
+#: Frames above are decoded one per round: hostile ones take 0.2 µs a byte. Calls of consensus have some 100 bytes.
+LARGE_FRAME_BYTES = 2048
+
+
+class Round:
+    """What all connections share."""
+
+    __slots__ = ("large", "part_s")
+
+    def __init__(self) -> None:
+        #: Seconds that one connection has.
+        self.part_s = LONGEST_PART_S
+        #: Held while a large frame is decoded; whoever gets it has given way before.
+        self.large = trio.Lock()
+
+    def share(self, connections: int) -> None:
+        """Give each of so many connections its part."""
+        self.part_s = min(LONGEST_PART_S, ROUND_S / max(1, connections))
+
+
+class Pace:
+    """The part of one connection. Its tasks share it."""
+
+    __slots__ = ("_now", "_resting", "_until", "began", "round")
+
+    def __init__(self, round_: Round) -> None:
+        self.round = round_
+        # It is asked for every call: `trio.current_time` looks the clock up anew.
+        self._now = trio.lowlevel.current_clock().current_time
+        self._resting = trio.Lock()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start anew; call where the others have just had their time."""
+        #: When that was last.
+        self.began = self._now()
+        self._until = self.began + self.round.part_s
+
+    @property
+    def over(self) -> bool:
+        """Whether the part is used up."""
+        return self._now() >= self._until
+
+    async def give_way(self) -> None:
+        """Return at once while the connection has time, else when the others have had theirs.
+
+        Of several tasks that wait, one goes on per round.
+        """
+        if self.over:
+            # To get the lock takes a look at the sockets, also when it is free.
+            async with self._resting:
+                if self.over:
+                    self.begin()
