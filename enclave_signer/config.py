@@ -18,13 +18,15 @@ from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 DEFAULT_PORT = 2000
 SEALERS = ("local",)
 LOG_LEVELS = ("error", "warning", "info", "debug")
+#: A host has two or three connections, `doctor` and every command some, and what just broke may still count.
+LEAST_CONNECTIONS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What one client, or all of them, may take of the daemon."""
 
-    #: Connections at once: a host holds two, a command one. Each costs a file descriptor and its buffer.
+    #: Connections at once: a host holds two, a command one or two. Each costs a file descriptor and its buffer.
     max_connections: int = 256
     #: Bytes of calls that a connection may have waiting: one whole frame, and some hundred calls of the usual size.
     buffer_bytes: int = MAX_FRAME_BYTES + 65536
@@ -37,9 +39,10 @@ class Limits:
     #: Seconds of silence after which an initialized connection is closed; 0 never: a host may have nothing to sign for
     #: days, and keep-alive finds those that are gone.
     idle_s: float = 0.0
-    #: Calls of one connection under way at once, before others have their turn: about 3 ms of ECDSA.
+    #: Calls of one connection under way at once, so that its openings overlap; its part of the time ends a turn earlier.
     max_in_flight: int = 64
-    #: Keys that one connection may keep open; the largest custodians have some thousands.
+    #: Keys that one connection may keep open, 8 bytes each where they are open already; the largest custodians have
+    #: some thousands.
     max_handles: int = 16384
     #: Keys that all connections together may keep open, remembered ones included: some 150 MiB.
     max_open_keys: int = 65536
@@ -48,6 +51,16 @@ class Limits:
     retain_s: float = 300.0
     #: Pairs of a key and a chain that the guard can tell apart, some 70 MiB: as many keys as may be open.
     max_guarded: int = 65536
+
+    @property
+    def connections_per_address(self) -> int:
+        """Connections of one address: half of all, and what a host and its commands need in any case."""
+        return min(self.max_connections, max(self.max_connections // 2, LEAST_CONNECTIONS))
+
+    @property
+    def open_keys_per_address(self) -> int:
+        """Keys that all connections of one address may keep open: half of all, and those of one in any case."""
+        return min(self.max_open_keys, max(self.max_open_keys // 2, self.max_handles))
 
 
 DEFAULT_LIMITS = Limits()
@@ -104,12 +117,18 @@ class _Limit:
 
 
 _LIMITS = (
-    _Limit("--max-connections", "max_connections", 1, "N", "clients at once; more are closed at once"),
+    _Limit(
+        "--max-connections",
+        "max_connections",
+        1,
+        "N",
+        "clients at once, half of them of one address; more displace silent ones",
+    ),
     _Limit("--max-in-flight", "max_in_flight", 1, "N", "calls of one client under way at once"),
     # Less than 4 KiB per read would make a host's pipeline a series of small turns.
     _Limit("--max-buffer", "buffer_bytes", MAX_FRAME_BYTES + 4096, "BYTES", "calls of one client waiting in memory"),
     _Limit("--max-keys", "max_handles", 1, "N", "keys that one client may keep open"),
-    _Limit("--max-open-keys", "max_open_keys", 1, "N", "keys open in all, remembered ones included"),
+    _Limit("--max-open-keys", "max_open_keys", 1, "N", "keys open in all, half of them for one address"),
     _Limit("--max-guarded", "max_guarded", 1, "N", "keys, per chain, that the guard can tell apart; more are refused"),
     _Limit("--idle", "idle_s", 0, "SECONDS", "close a client that is silent for so long; 0 never does"),
     _Limit("--retain", "retain_s", 0, "SECONDS", "remember opened keys for so long after their last client left"),

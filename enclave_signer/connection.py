@@ -27,6 +27,9 @@ from enclave_signer.session import Computation, Finish, Opening, Session
 
 logger = logging.getLogger(__name__)
 
+#: Handles given back between two looks at the clock: some 50 µs.
+_HANDLES_PER_STEP = 64
+
 _INTERNAL_ERROR = codec.encode_error(WireError("internal error: the daemon's log has it"))
 
 
@@ -50,7 +53,13 @@ class Connection:
         self._deadline = math.inf
         self._frame_began: float | None = None
         self._waiting = False
+        self._in_turn = False
         self._stopping = False
+
+    @property
+    def silent_since(self) -> float | None:
+        """Since when nothing was asked; None while a call is under way, and while keys are open."""
+        return None if self._in_turn or self._session.holds_keys else self._pace.began
 
     async def serve(self) -> None:
         """Serve the client; returns when it is gone or in breach of a limit, whatever happened."""
@@ -68,7 +77,7 @@ class Connection:
         finally:
             self._stream.close()
             self._crew.leave(self)
-            self._session.close()
+            await self._drop_keys()
 
     def stop(self) -> None:
         """Serve the calls already read, then end."""
@@ -89,6 +98,7 @@ class Connection:
             return False
         self._frame_began = None
         self._set_deadline(math.inf)
+        self._in_turn = True
         self._pace.begin()
         turn = _Turn(self._session, self._crew, self._pace, self)
         await turn.take(frame)
@@ -100,6 +110,7 @@ class Connection:
         if self._frames.pending:
             # What has come already must not go ahead of the other connections.
             await trio.lowlevel.checkpoint()
+        self._in_turn = False
         return True
 
     def _following_frame(self) -> bytes | None:
@@ -176,6 +187,12 @@ class Connection:
         while data != b"":
             await trio.lowlevel.wait_readable(self._stream)
             data = self._receive()
+
+    async def _drop_keys(self) -> None:
+        # There may be thousands of handles, also when the connection was cancelled.
+        with trio.CancelScope(shield=True):
+            while self._session.close(_HANDLES_PER_STEP):
+                await self._pace.give_way()
 
 
 class _Turn:

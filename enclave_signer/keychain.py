@@ -4,8 +4,10 @@
   that is open already gets it without the sealer, if it has the same credentials.
 - After its last session an opened key is kept for `retain_s`, then dropped: a host that lost its connection gets its
   keys back although the sealer is away.
-- How many keys are open is limited over all sessions: each takes some KiB, and strangers can make them. Remembered keys
-  count as well, and make room, the oldest first, for those that a session asks for.
+- How many keys are open is limited over all sessions, as each takes some KiB, and strangers can make them. A key counts
+  once, however many handles there are to it. Remembered keys count as well, and make room, the oldest first.
+- A key counts for the address of whoever opened it first. One address has a share of the keys; beyond it, only what is
+  remembered of its own makes room: a stranger cannot push out what another machine's host will ask for.
 """
 
 import math
@@ -18,35 +20,49 @@ from enclave_signer.protocol import codec
 from enclave_signer.protocol.messages import Credentials, Initialize
 
 
-class _Opened:
-    """An opened key, and how many handles there are to it."""
+class OpenKey:
+    """An opened key, how many handles there are to it, and for which address it counts."""
 
-    __slots__ = ("handles", "key")
+    __slots__ = ("address", "handles", "key", "place")
 
-    def __init__(self, key: SigningKey) -> None:
+    def __init__(self, place: bytes, key: SigningKey, address: str) -> None:
+        self.place = place
         self.key = key
+        self.address = address
         self.handles = 0
+
+
+class _Share:
+    """How many keys count for one address, and which of them have no handle, the first to go first."""
+
+    __slots__ = ("keys", "leaving")
+
+    def __init__(self) -> None:
+        self.keys = 0
+        self.leaving: dict[bytes, None] = {}
 
 
 class OpenKeys:
     """The opened keys of all sessions, each found by its place: the hash of its blob and of what opens it.
 
     Args:
-        limit: Handles and remembered keys together.
+        limit: Keys that are open or remembered.
+        share: The same, of one address.
         retain_s: Seconds for which a key is remembered after its last handle; 0 remembers none.
         clock: Seconds that only go forward.
     """
 
-    __slots__ = ("_clock", "_handles", "_leaving", "_limit", "_opened", "_retain_s")
+    __slots__ = ("_clock", "_leaving", "_limit", "_opened", "_retain_s", "_share", "_shares")
 
-    def __init__(self, limit: int, retain_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, limit: int, share: int, retain_s: float, clock: Callable[[], float]) -> None:
         self._limit = limit
+        self._share = share
         self._retain_s = retain_s
         self._clock = clock
-        self._opened: dict[bytes, _Opened] = {}
+        self._opened: dict[bytes, OpenKey] = {}
+        self._shares: dict[str, _Share] = {}
         #: Until when the keys without a handle are remembered, the first to go first.
         self._leaving: dict[bytes, float] = {}
-        self._handles = 0
 
     def find(self, place: bytes) -> SigningKey | None:
         """Return the key of a place if it is open or remembered."""
@@ -54,37 +70,48 @@ class OpenKeys:
         opened = self._opened.get(place)
         return None if opened is None else opened.key
 
-    def take(self, place: bytes, key: SigningKey) -> SigningKey:
-        """Count one more handle; return the key for it: the one that is open at that place, else the one given.
+    def take(self, place: bytes, key: SigningKey, address: str) -> OpenKey:
+        """Count one more handle; return what it stands for: what is open at that place, else the key given.
 
         Raises:
-            KeyFault: As many keys are open as may be.
+            KeyFault: As many keys are open as may be, in all or of this address.
         """
-        self._leaving.pop(place, None)
-        if self._handles + len(self._leaving) >= self._limit:
-            self._make_room()
         opened = self._opened.get(place)
         if opened is None:
-            opened = self._opened[place] = _Opened(key)
+            self._make_room(address)
+            opened = self._opened[place] = OpenKey(place, key, address)
+            self._shares.setdefault(address, _Share()).keys += 1
+        elif not opened.handles:
+            del self._leaving[place]
+            del self._shares[opened.address].leaving[place]
         opened.handles += 1
-        self._handles += 1
-        return opened.key
+        return opened
 
-    def _make_room(self) -> None:
-        if not self._leaving:
-            raise KeyFault(f"this enclave holds {self._limit} opened keys, the most it may: close other connections")
-        self._drop(next(iter(self._leaving)))
+    def _make_room(self, address: str) -> None:
+        share = self._shares.get(address)
+        if share is not None and share.keys >= self._share:
+            if not share.leaving:
+                raise KeyFault(
+                    f"this enclave holds {self._share} opened keys for your address, the most of one: "
+                    "close other connections"
+                )
+            self._drop(next(iter(share.leaving)))
+        elif len(self._opened) >= self._limit:
+            if not self._leaving:
+                raise KeyFault(
+                    f"this enclave holds {self._limit} opened keys, the most it may: close other connections"
+                )
+            self._drop(next(iter(self._leaving)))
 
-    def give_back(self, place: bytes) -> None:
+    def give_back(self, opened: OpenKey) -> None:
         """Count one handle less; after the last one the key is remembered for a while."""
-        opened = self._opened[place]
         opened.handles -= 1
-        self._handles -= 1
         if not opened.handles:
             # Every key is remembered for as long: the order of coming is the order of going.
-            self._leaving[place] = self._clock() + self._retain_s
+            self._leaving[opened.place] = self._clock() + self._retain_s
+            self._shares[opened.address].leaving[opened.place] = None
             if not self._retain_s:
-                self._drop(place)
+                self._drop(opened.place)
 
     def forget(self) -> float:
         """Drop the keys whose time is over; return when the next one's will be, infinity when none is remembered."""
@@ -98,20 +125,29 @@ class OpenKeys:
 
     def _drop(self, place: bytes) -> None:
         del self._leaving[place]
-        del self._opened[place]
+        address = self._opened.pop(place).address
+        share = self._shares[address]
+        del share.leaving[place]
+        share.keys -= 1
+        if not share.keys:
+            del self._shares[address]
 
 
 class Keychain:
     """Opened keys in the order they were opened; a handle is a key's index and means nothing elsewhere."""
 
-    __slots__ = ("_keys", "_limit", "_open_keys", "_places", "_scope")
+    __slots__ = ("_address", "_keys", "_limit", "_open_keys", "_scope")
 
-    def __init__(self, limit: int, open_keys: OpenKeys) -> None:
-        self._keys: list[SigningKey] = []
-        self._places: list[bytes] = []
+    def __init__(self, limit: int, open_keys: OpenKeys, address: str) -> None:
+        self._keys: list[OpenKey] = []
         self._limit = limit
         self._open_keys = open_keys
+        self._address = address
         self._scope = b""
+
+    def __len__(self) -> int:
+        """Return the number of handles."""
+        return len(self._keys)
 
     def open_for(self, credentials: Credentials) -> None:
         """Share opened keys with the sessions of the same credentials from now on."""
@@ -125,13 +161,11 @@ class Keychain:
         """Keep the opened key of a blob and return its handle.
 
         Raises:
-            KeyFault: The session, or all of them, hold as many keys as they may.
+            KeyFault: The session, its address, or all of them, hold as many keys as they may.
         """
         if len(self._keys) >= self._limit:
             raise KeyFault(f"this connection holds {self._limit} keys, the most it may: use another connection")
-        place = self._place(blob)
-        self._keys.append(self._open_keys.take(place, key))
-        self._places.append(place)
+        self._keys.append(self._open_keys.take(self._place(blob), key, self._address))
         return len(self._keys) - 1
 
     def _place(self, blob: bytes) -> bytes:
@@ -145,11 +179,10 @@ class Keychain:
         """
         if not 0 <= handle < len(self._keys):
             raise KeyFault(f"invalid handle: {handle} is not open on this connection")
-        return self._keys[handle]
+        return self._keys[handle].key
 
-    def close(self) -> None:
-        """Drop every key; no handle is good any more."""
-        for place in self._places:
-            self._open_keys.give_back(place)
-        self._keys.clear()
-        self._places.clear()
+    def close(self, most: int | None = None) -> bool:
+        """Drop every key, or that many of them; return whether some are left. Do not use it any more."""
+        for _ in range(len(self._keys) if most is None else min(most, len(self._keys))):
+            self._open_keys.give_back(self._keys.pop())
+        return bool(self._keys)

@@ -1,14 +1,12 @@
 """The listener: takes connections up to a limit, gives each a session, ends in order.
 
-What all sessions share is made here, once: the opened keys, the guard and the time of the loop.
+What all sessions share is made here, once: the opened keys, the guard, the places and the time of the loop.
 """
 
 import errno
 import logging
 import math
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import trio
 
@@ -18,6 +16,7 @@ from enclave_signer.crew import Crew, open_crew
 from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.pace import Pace, Round
+from enclave_signer.places import Places, network_of
 from enclave_signer.sealing.base import SealerProvider
 from enclave_signer.sealing.remembered import RememberingProvider
 from enclave_signer.session import Session
@@ -90,12 +89,15 @@ class Server:
         self._listener = listener
         self._provider = RememberingProvider(provider)
         self._limits = limits
-        self._connections: set[Connection] = set()
+        self._places = Places(limits.max_connections, limits.connections_per_address, self._displaced)
         self._round = Round()
         self._accepting = trio.CancelScope()
-        self._open_keys = OpenKeys(limits.max_open_keys, limits.retain_s, trio.current_time)
+        self._open_keys = OpenKeys(
+            limits.max_open_keys, limits.open_keys_per_address, limits.retain_s, trio.current_time
+        )
         self._key_left = trio.Event()
         self._refusals = _SparseLog()
+        self._displacements = _SparseLog()
         #: Refuses double signatures; None when it is switched off.
         self.guard = Guard(limits.max_guarded, _SparseLog().warn) if guard else None
 
@@ -107,7 +109,7 @@ class Server:
                 with self._listener, self._accepting:
                     await self._accept(nursery, crew)
                 nursery.cancel_scope.deadline = trio.current_time() + STOP_S
-                for connection in self._connections:
+                for connection in self._places:
                     connection.stop()
             keeping.cancel_scope.cancel()
         if self.guard is not None and self.guard.refused:
@@ -134,36 +136,39 @@ class Server:
                     logger.warning("cannot accept connections: %s", error.strerror)
                     await trio.sleep(_EXHAUSTED_PAUSE_S)
                 continue
-            if len(self._connections) >= self._limits.max_connections:
-                stream.close()
-                self._refusals.warn(f"connections refused: limit={self._limits.max_connections}")
-                continue
-            nursery.start_soon(self._serve_client, stream, f"{address[0]}:{address[1]}", crew)
+            self._admit(stream, address, nursery, crew)
 
-    async def _serve_client(self, stream: socket.socket, peer: str, crew: Crew) -> None:
-        session = Session(self._provider, Keychain(self._limits.max_handles, self._open_keys), self.guard)
+    def _admit(self, stream: socket.socket, address: tuple[str, int], nursery: trio.Nursery, crew: Crew) -> None:
+        peer, network = f"{address[0]}:{address[1]}", network_of(address[0])
+        session = Session(self._provider, Keychain(self._limits.max_handles, self._open_keys, network), self.guard)
         connection = Connection(stream, peer, session, crew, Pace(self._round), self._limits)
-        with self._counted(connection), stream:
-            if not _prepare(stream):
-                return
-            if self._accepting.cancel_called:
-                connection.stop()
-            logger.debug("connection opened peer=%s", peer)
-            await connection.serve()
-            logger.debug("connection ended peer=%s", peer)
+        if not _prepare(stream):
+            stream.close()
+        elif self._places.enter(connection, network):
+            self._round.share(len(self._places))
+            nursery.start_soon(self._serve_client, connection, peer)
+        else:
+            stream.close()
+            self._refusals.warn(f"connections refused, the others hold keys: {self._limit}")
 
-    @contextmanager
-    def _counted(self, connection: Connection) -> Iterator[None]:
-        self._connections.add(connection)
-        self._round.share(len(self._connections))
+    def _displaced(self) -> None:
+        self._displacements.warn(f"silent connections without keys closed for newcomers: {self._limit}")
+
+    @property
+    def _limit(self) -> str:
+        return f"limit={self._limits.max_connections} per_address={self._limits.connections_per_address}"
+
+    async def _serve_client(self, connection: Connection, peer: str) -> None:
+        logger.debug("connection opened peer=%s", peer)
         try:
-            yield
+            await connection.serve()
         finally:
-            self._connections.discard(connection)
-            self._round.share(len(self._connections))
+            self._places.leave(connection)
+            self._round.share(len(self._places))
             # Its keys are remembered from now on: their time must be watched.
             self._key_left.set()
             self._key_left = trio.Event()
+        logger.debug("connection ended peer=%s", peer)
 
 
 def _prepare(stream: socket.socket) -> bool:

@@ -104,9 +104,14 @@ class Session:
         """
         return not self.ready or isinstance(request, Sign | GetPublicKey | ProvePossession | Initialize)
 
-    def close(self) -> None:
-        """Drop every key that was opened; the session is over."""
-        self._keychain.close()
+    def close(self, most: int | None = None) -> bool:
+        """Drop every key that was opened, or that many; return whether some are left. The session is over."""
+        return self._keychain.close(most)
+
+    @property
+    def holds_keys(self) -> bool:
+        """Whether a key is open."""
+        return len(self._keychain) > 0
 
     @property
     def ready(self) -> bool:

@@ -17,6 +17,7 @@ CORE = (
     "enclave_signer.curves",
     "enclave_signer.tezos",
     "enclave_signer.keychain",
+    "enclave_signer.places",
     "enclave_signer.sealing.blob",
     "host_backend.operations",
     "host_backend.operation_fields",

@@ -112,9 +112,11 @@ def test_limits_are_those_of_the_code() -> None:
     assert table["time of silence of an initialized connection (`--idle`)"] == "none"
     assert DEFAULT_LIMITS.idle_s == 0
     numbers = {
-        "connections at once (`--max-connections`); more are closed at once": DEFAULT_LIMITS.max_connections,
+        "connections at once (`--max-connections`)": DEFAULT_LIMITS.max_connections,
+        "of these, from one address": DEFAULT_LIMITS.connections_per_address,
         "keys per connection (`--max-keys`); the next import is answered `Err`": DEFAULT_LIMITS.max_handles,
         "keys of all connections together (`--max-open-keys`); as above": DEFAULT_LIMITS.max_open_keys,
+        "of these, first opened from one address; as above": DEFAULT_LIMITS.open_keys_per_address,
         "chains of one key in the guard; as above": MAX_CHAINS,
     }
     for name, number in numbers.items():

@@ -32,8 +32,10 @@ class World:
         self.port = port
         self._streams = streams
 
-    async def connect(self, *, initialize: bool = True) -> trio.SocketStream:
-        stream = await self._streams.enter_async_context(await trio.open_tcp_stream("127.0.0.1", self.port))
+    async def connect(self, *, initialize: bool = True, address: str = "127.0.0.1") -> trio.SocketStream:
+        """Return a new connection; all addresses of 127.0.0.0/8 are this machine's."""
+        opened = await trio.open_tcp_stream("127.0.0.1", self.port, local_address=address)
+        stream = await self._streams.enter_async_context(opened)
         if initialize:
             await stream.send_all(INITIALIZE)
             assert await receive(stream) == {"Ok": None}

@@ -271,14 +271,72 @@ def test_a_small_buffer_still_takes_the_largest_frame() -> None:
     run(main, limits=replace(LIMITS, buffer_bytes=MAX_FRAME_BYTES + 4096))
 
 
-def test_keys_of_one_connection_and_of_all_are_limited() -> None:
-    async def main(world: World) -> None:
-        first, second = await world.connect(), await world.connect()
-        for stream, error in ((first, "this connection holds 2 keys"), (second, "this enclave holds 3 opened keys")):
-            replies: list[str] = []
-            while not replies or "Ok" in replies[-1]:
-                await stream.send_all(GENERATE)
-                replies.append(str(await receive(stream)))
-            assert error in replies[-1]
+async def why_full(stream: trio.SocketStream) -> str:
+    """Have keys made until that is refused; return why."""
+    reply = "Ok"
+    while "Ok" in reply:
+        reply = str(await call(stream, {"GenerateAndImport": "Ed25519"}))
+    return reply
 
-    run(main, limits=replace(LIMITS, max_handles=2, max_open_keys=3))
+
+def test_keys_of_one_connection_of_one_address_and_of_all_are_limited() -> None:
+    async def main(world: World) -> None:
+        for address, error in (
+            ("127.0.0.1", "this connection holds 2 keys"),
+            ("127.0.0.1", "this enclave holds 3 opened keys for your address"),
+            ("127.0.0.2", "this connection holds 2 keys"),
+            ("127.0.0.3", "this enclave holds 6 opened keys, the most it may"),
+        ):
+            assert error in await why_full(await world.connect(address=address))
+
+    run(main, limits=replace(LIMITS, max_handles=2, max_open_keys=6))
+
+
+def test_many_handles_to_one_key_lock_nobody_out() -> None:
+    async def main(world: World) -> None:
+        made = await call(await world.connect(), {"GenerateAndImport": "Ed25519"})
+        for _ in range(4):
+            stranger = await world.connect()
+            for _ in range(20):
+                assert "Ok" in str(await call(stranger, {"Import": BLOB}))
+        back = await world.connect()
+        assert isinstance(made, dict)
+        assert "Ok" in str(await call(back, {"Import": made["Ok"]["encrypted_private_key"]}))
+
+    run(main, limits=replace(LIMITS, max_handles=20, max_open_keys=20))
+
+
+def test_newcomers_displace_who_is_silent_and_holds_no_keys() -> None:
+    async def main(world: World) -> None:
+        host = await world.connect()
+        assert "Ok" in str(await call(host, {"Import": BLOB}))
+        silent = []
+        for _ in range(7):
+            silent.append(await world.connect())
+            await trio.sleep(1)
+        # The first one says something: now the second is silent for longest.
+        assert "Err" in str(await call(silent[0], {"PublicKey": 9}))
+        back = await world.connect()
+        assert "Ok" in str(await call(back, {"Import": BLOB}))
+        assert await silent[1].receive_some(1) == b""
+        for stream in (host, silent[0], *silent[2:]):
+            assert "invalid handle" in str(await call(stream, {"PublicKey": 9}))
+
+    run(main, limits=replace(LIMITS, max_connections=8))
+
+
+async def has_place(world: World, address: str) -> bool:
+    """Connect and take a key, as a host does; return whether the daemon let it."""
+    try:
+        stream = await world.connect(address=address)
+    except (AssertionError, trio.BrokenResourceError):
+        return False
+    return "Ok" in str(await call(stream, {"Import": BLOB}))
+
+
+def test_connections_of_one_address_leave_places_to_the_others() -> None:
+    async def main(world: World) -> None:
+        assert [await has_place(world, "127.0.0.2") for _ in range(20)] == [True] * 10 + [False] * 10
+        assert await has_place(world, "127.0.0.1")
+
+    run(main, limits=replace(LIMITS, max_connections=20))

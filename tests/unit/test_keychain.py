@@ -30,15 +30,15 @@ def clock() -> Clock:
 
 @pytest.fixture
 def open_keys(clock: Clock) -> OpenKeys:
-    return OpenKeys(4, RETAIN_S, clock)
+    return OpenKeys(4, 3, RETAIN_S, clock)
 
 
 def new_key() -> SigningKey:
     return ED25519.open(ED25519.generate())
 
 
-def keychain(open_keys: OpenKeys, kek: str = "kek", provider: str = "provider") -> Keychain:
-    made = Keychain(10, open_keys)
+def keychain(open_keys: OpenKeys, kek: str = "kek", provider: str = "provider", address: str = "10.0.0.1") -> Keychain:
+    made = Keychain(10, open_keys, address)
     made.open_for(Credentials(provider, kek))
     return made
 
@@ -72,7 +72,7 @@ def test_credentials_do_not_run_into_each_other(open_keys: OpenKeys) -> None:
         Credentials(),
     ]
     for credentials in places:
-        made = Keychain(10, open_keys)
+        made = Keychain(10, open_keys, "10.0.0.1")
         made.open_for(credentials)
         assert made.find(b"blob") is None
     made.add(b"blob", new_key())
@@ -132,27 +132,94 @@ def test_keys_go_in_the_order_in_which_they_were_left(open_keys: OpenKeys, clock
     assert [asks.find(b"%d" % number) is not None for number in range(3)] == [False, True, False]
 
 
-def test_remembered_keys_count_and_make_room(open_keys: OpenKeys) -> None:
+def test_remembered_keys_count_and_make_room(clock: Clock) -> None:
+    open_keys = OpenKeys(4, 4, RETAIN_S, clock)
     left = keychain(open_keys)
     for number in range(4):
         left.add(b"%d" % number, new_key())
-    with pytest.raises(KeyFault, match="holds 4 opened keys"):
+    with pytest.raises(KeyFault, match="4 opened keys"):
         keychain(open_keys).add(b"more", new_key())
     left.close()
     asks = keychain(open_keys)
     for number in range(3):
         asks.add(b"new %d" % number, new_key())
     # The oldest went; one is still remembered, and can be taken without another having to go.
-    assert [asks.find(b"%d" % number) is not None for number in range(4)] == [False, False, False, True]
-    asks.add(b"3", new_key())
-    with pytest.raises(KeyFault, match="holds 4 opened keys"):
+    remembered = [number for number in range(4) if asks.find(b"%d" % number) is not None]
+    assert len(remembered) == 1
+    asks.add(b"%d" % remembered[0], new_key())
+    with pytest.raises(KeyFault, match="4 opened keys"):
         asks.add(b"more", new_key())
     asks.close()
-    assert asks.find(b"3") is not None
+    assert asks.find(b"%d" % remembered[0]) is not None
+
+
+def test_a_key_counts_once_however_many_handles_there_are(open_keys: OpenKeys) -> None:
+    strangers = [keychain(open_keys) for _ in range(3)]
+    for stranger in strangers:
+        for _ in range(10):
+            stranger.add(b"blob", new_key())
+    host = keychain(open_keys)
+    host.add(b"of the host", new_key())
+    host.add(b"another", new_key())
+    # And it is given back once, with the last handle.
+    for stranger in strangers:
+        assert open_keys.forget() == math.inf
+        stranger.close()
+    assert open_keys.forget() < math.inf
+
+
+def test_one_address_has_its_share(open_keys: OpenKeys) -> None:
+    stranger, host = keychain(open_keys), keychain(open_keys, address="10.0.0.2")
+    host.add(b"of the host", new_key())
+    host.close()
+    for number in range(3):
+        stranger.add(b"%d" % number, new_key())
+    for chain in (stranger, keychain(open_keys)):
+        with pytest.raises(KeyFault, match="holds 3 opened keys for your address"):
+            chain.add(b"more", new_key())
+    # What is open already costs nothing, whoever opened it, and what the host had is still there.
+    stranger.add(b"0", new_key())
+    assert host.find(b"of the host") is not None
+    stranger.close()
+    again = keychain(open_keys)
+    again.add(b"more", new_key())
+    assert again.find(b"2") is None
+    assert host.find(b"of the host") is not None
+
+
+def test_all_addresses_together_are_limited(open_keys: OpenKeys) -> None:
+    for address, blobs in (("10.0.0.1", (b"1", b"2", b"3")), ("10.0.0.2", (b"4",))):
+        chain = keychain(open_keys, address=address)
+        for blob in blobs:
+            chain.add(blob, new_key())
+    with pytest.raises(KeyFault, match="holds 4 opened keys, the most it may"):
+        keychain(open_keys, address="10.0.0.3").add(b"5", new_key())
+
+
+def test_a_share_is_free_again_when_its_keys_are_gone(open_keys: OpenKeys, clock: Clock) -> None:
+    for round_ in range(3):
+        chain = keychain(open_keys)
+        for number in range(3):
+            chain.add(b"%d %d" % (round_, number), new_key())
+        chain.close()
+        clock.now += RETAIN_S
+    assert open_keys.forget() == math.inf
+
+
+def test_a_large_session_can_be_closed_by_and_by(open_keys: OpenKeys) -> None:
+    chain = keychain(open_keys)
+    for _ in range(10):
+        chain.add(b"blob", new_key())
+    assert chain.close(4)
+    assert chain.close(4)
+    assert open_keys.forget() == math.inf
+    assert not chain.close(4)
+    assert open_keys.forget() < math.inf
+    assert not chain.close(4)
 
 
 def test_nothing_is_remembered_where_that_is_switched_off(clock: Clock) -> None:
-    open_keys = OpenKeys(4, 0, clock)
+    open_keys = OpenKeys(4, 4, 0, clock)
     first = keychain(open_keys)
     first.add(b"blob", new_key())
     first.close()

@@ -40,11 +40,11 @@ def done(session: Session, request: Request) -> object:
 
 
 def session_of(open_keys: OpenKeys, provider: SealerProvider | None = None) -> Session:
-    return Session(provider or PassthroughSealer(), Keychain(3, open_keys), Guard(100, print))
+    return Session(provider or PassthroughSealer(), Keychain(3, open_keys, "10.0.0.1"), Guard(100, print))
 
 
 def many_keys(limit: int = 100) -> OpenKeys:
-    return OpenKeys(limit, 0, lambda: 0)
+    return OpenKeys(limit, limit, 0, lambda: 0)
 
 
 @pytest.fixture
