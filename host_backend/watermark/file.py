@@ -23,6 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Self
 
+from host_backend.durable import real_path
 from host_backend.errors import ConfigError, HostError, StoreUnavailable, WatermarkRejected
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkedChains, MarkKey, Verdict, is_above, judge
 from host_backend.watermark.signatory_files import SignatoryFolder, merged
@@ -279,6 +280,9 @@ class FileWatermarkStore:
         return outcomes, advanced
 
     def _open(self) -> sqlite3.Connection:
+        if self._leads_elsewhere():
+            # The next start would read another file than the one that is locked here.
+            raise self._changed()
         connection, marks = open_marks(self._real, self._connect)
         try:
             self._require_not_behind(marks)
@@ -289,6 +293,12 @@ class FileWatermarkStore:
         self._marks = marks
         self._chains = MarkedChains(marks)
         return connection
+
+    def _leads_elsewhere(self) -> bool:
+        try:
+            return real_path(self._path) != self._real
+        except OSError:
+            return True
 
     def _require_not_behind(self, marks: Mapping[MarkKey, Mark]) -> None:
         for key, answered in self._marks.items():
