@@ -225,7 +225,7 @@ class _Turn:
             self._settle(index, outcome)
 
     async def _decode_large(self, frame: bytes) -> Request:
-        async with self._pace.round.large:
+        async with self._pace.round.large.turn(len(frame)):
             return codec.decode_request(frame)
 
     async def answers(self) -> list[bytes]:

@@ -4,8 +4,12 @@
   part gives way, and goes on when the others have had theirs.
 - The parts are of time, not of calls: a stranger picks the calls that take longest.
 - A step that has begun is finished. The long ones can only be the decoding of large frames: of these one is decoded
-  between two looks at the sockets, whoever sent it.
+  between two looks at the sockets, whoever sent it, and a small one before a large one.
 """
+
+import heapq
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -15,6 +19,52 @@ ROUND_S = 0.05
 LONGEST_PART_S = 0.004
 #: Frames above are decoded one per round: hostile ones take 0.2 µs a byte. Calls of consensus have some 100 bytes.
 LARGE_FRAME_BYTES = 2048
+#: By how many bytes a frame that waits gains on each one that comes later: 255 of them cannot overtake it for ever.
+WAITING_GAINS_BYTES = 512
+
+
+class LargeFrames:
+    """Lets large frames be decoded one after the other, the small ones first; in between the others have their time."""
+
+    __slots__ = ("_busy", "_number", "_waiting")
+
+    def __init__(self) -> None:
+        self._busy = False
+        self._number = 0
+        #: The next one first.
+        self._waiting: list[tuple[int, int, trio.Event]] = []
+
+    @asynccontextmanager
+    async def turn(self, size: int) -> AsyncIterator[None]:
+        """Wait for the turn of a frame of so many bytes, and have it inside."""
+        free = not self._busy
+        self._busy = True
+        if not free:
+            await self._wait(size)
+        try:
+            if free:
+                # Those who waited have given way already.
+                await trio.lowlevel.checkpoint()
+            yield
+        finally:
+            self._next()
+
+    async def _wait(self, size: int) -> None:
+        self._number += 1
+        entry = (size + WAITING_GAINS_BYTES * self._number, self._number, trio.Event())
+        heapq.heappush(self._waiting, entry)
+        try:
+            await entry[-1].wait()
+        except BaseException:
+            self._waiting.remove(entry)
+            heapq.heapify(self._waiting)
+            raise
+
+    def _next(self) -> None:
+        if self._waiting:
+            heapq.heappop(self._waiting)[-1].set()
+        else:
+            self._busy = False
 
 
 class Round:
@@ -25,8 +75,7 @@ class Round:
     def __init__(self) -> None:
         #: Seconds that one connection has.
         self.part_s = LONGEST_PART_S
-        #: Held while a large frame is decoded; whoever gets it has given way before.
-        self.large = trio.Lock()
+        self.large = LargeFrames()
 
     def share(self, connections: int) -> None:
         """Give each of so many connections its part."""
