@@ -12,9 +12,12 @@ wait on one connection, nor how long a client may take to read its answers: each
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import ClassVar, NoReturn, cast
+from typing import TYPE_CHECKING, ClassVar, NoReturn, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +48,9 @@ class LimitedHttp(HttpToolsProtocol):
 
     _timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
+    #: The request that is being answered; `cycle` is the one that came last.
+    _running: RequestResponseCycle | None = None
+    _lost = False
     _incomplete = True
     _in_head = True
     #: Of the request that is incomplete; what came with the end of the one before is not counted.
@@ -59,10 +65,16 @@ class LimitedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
+        self._lost = True
         self._incomplete = False
         self._watch()
         self._stop_write_timer()
         super().connection_lost(exc)
+        # uvicorn does this for the one that came last only: the others would answer nobody.
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Take what came, unless it goes beyond a limit."""
@@ -101,6 +113,10 @@ class LimitedHttp(HttpToolsProtocol):
             self._parse_no_more()
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_message_complete(self) -> None:
         """Take note that a request is complete."""
         self._incomplete = False
@@ -110,13 +126,14 @@ class LimitedHttp(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request; a client that is left takes its last answer in time."""
         super().on_response_complete()
-        if self.transport.is_closing():
+        if self.transport.is_closing() and not self._lost:
             self._start_write_timer()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, and leave."""
         if self.transport.is_closing():
             return
+        logger.info("connection closed: what came is no HTTP")
         if self._answer_would_be_in_turn():
             super().send_400_response(msg)
             self._start_write_timer()

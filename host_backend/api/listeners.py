@@ -177,8 +177,8 @@ class HttpServer(uvicorn.Server):
     def __init__(
         self, app: ASGIApp, listener: socket.socket, *, max_connections: int, tls: ssl.SSLContext | None = None
     ) -> None:
-        # It tells of its process id and life cycle at every start; ours say what matters.
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        # It tells of its life cycle, and warns of what clients send; ours say what matters.
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
         settings = uvicorn.Config(
             app,
             http=LimitedHttp,

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from host_backend.api.limits import MAX_HEAD_BYTES, MAX_REQUEST_BYTES, MAX_WAITING, LimitedHttp
@@ -57,10 +57,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 
-def serve(protocol: type[Hasty], scenario: Callable[[Connect], Awaitable[None]]) -> list[Hasty]:
+def serve(protocol: type[Hasty], scenario: Callable[[Connect], Awaitable[None]], answers: ASGIApp = app) -> list[Hasty]:
     """Run a scenario against a server; return the server's side of every connection."""
     protocol.made = []
-    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)
+    config = uvicorn.Config(answers, http=protocol, lifespan="off", log_config=None)
     config.load()
     state = ServerState()
 
@@ -197,6 +197,26 @@ def test_requests_sent_ahead_are_answered_in_turn() -> None:
     serve(Patient, scenario)
 
 
+def test_every_request_of_a_lost_connection_hears_of_it() -> None:
+    ended = asyncio.Event()
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        ended.set()
+
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(REQUEST * (MAX_WAITING + 2))
+        assert await rest(reader) == b""
+        await ended.wait()
+
+    (connection,) = serve(Patient, scenario, waiting)
+    assert not connection.pipeline
+    assert connection._write_timer is None
+
+
 def test_too_many_requests_sent_ahead_end_the_connection() -> None:
     async def scenario(connect: Connect) -> None:
         reader, writer = await connect()
@@ -204,7 +224,7 @@ def test_too_many_requests_sent_ahead_end_the_connection() -> None:
         assert await rest(reader) == b""
 
     (connection,) = serve(Patient, scenario)
-    assert len(connection.pipeline) == MAX_WAITING
+    assert connection.transport.is_closing()
 
 
 @pytest.mark.parametrize("last", [b"", b"Connection: close\r\n"])
