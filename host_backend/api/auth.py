@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 from enclave_signer.curves import CurveError, VerifyingKey, curve
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import Family, TezosError, decode, parse_signature, public_key_hash
+from host_backend.api.access import network_of
 from host_backend.errors import MalformedRequest, NotAuthenticated, PolicyDenied
 
 #: What a client may have signed, any one of these.
@@ -64,7 +65,7 @@ class RequestKeys:
 
     def _turn_of(self, address: str) -> asyncio.Lock:
         """Return what lets one request of an address at a time wait for the thread."""
-        return self._turns.setdefault(address, asyncio.Lock())
+        return self._turns.setdefault(network_of(address), asyncio.Lock())
 
     def _candidates(self, text: str) -> "list[_Candidate]":
         try:

@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from host_backend.api.access import client_address
+from host_backend.api.access import client_address, network_of
 from host_backend.api.tokens import Tokens
 from host_backend.errors import NotAuthenticated
 from host_backend.metrics import Metrics
@@ -28,7 +28,7 @@ class Login:
     async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
         user, password = _header(scope, b"username"), _header(scope, b"password")
         try:
-            token = self._tokens.login(user, password, client_address(scope))
+            token = self._tokens.login(user, password, network_of(client_address(scope)))
         except NotAuthenticated as error:
             await self._refuse(error, "login", scope, receive, send)
         else:

@@ -153,15 +153,15 @@ class Proofs(_Answers):
 def _refuse_web_page(scope: Scope) -> None:
     """Pass when a request is not known to come from a page in a browser.
 
-    Any page may post to the machine of whoever looks at it, with nothing asked. Browsers then say whose page it is.
+    Any page may send requests to the machine of whoever looks at it, with nothing asked. Browsers then say so.
 
     Raises:
         PolicyDenied: It comes from one.
     """
-    if any(name == b"origin" for name, _ in scope["headers"]):
+    if any(name == b"origin" or (name == b"sec-fetch-site" and value != b"none") for name, value in scope["headers"]):
         raise PolicyDenied(
-            "a web page asks (there is a header `Origin`): only clients that sign their requests, or have a token, may "
-            "be web pages",
+            "a web page asks (there is a header `Origin` or `Sec-Fetch-Site`): only clients that sign their requests, or "
+            "have a token, may be web pages",
             violation="web_page",
         )
 

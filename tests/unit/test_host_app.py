@@ -9,7 +9,7 @@ import pytest
 
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import parse_public_key
-from host_backend.api.access import client_address
+from host_backend.api.access import client_address, network_of
 from host_backend.api.auth import RequestKeys
 from host_backend.api.listeners import bind
 from host_backend.api.routes import signing_app
@@ -108,12 +108,15 @@ PAGE = {"origin": "https://example.com", "sec-fetch-site": "cross-site", "conten
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", f"/keys/{PKH}"), ("GET", f"/bls_prove_possession/{PKH}")])
-def test_a_web_page_has_nothing_signed(method: str, path: str) -> None:
+@pytest.mark.parametrize("headers", [PAGE, {"origin": "null"}, {"sec-fetch-site": "cross-site"}])
+def test_a_web_page_has_nothing_signed(method: str, path: str, headers: dict[str, str]) -> None:
     app = signing_app(BuggySigner(WatermarkRejected("reached")), Metrics(dict, "memory"))
-    answer = ask_app(app, method, path, b'"03"', headers=PAGE)
+    answer = ask_app(app, method, path, b'"03"', headers=headers)
     assert answer.status == 403
     assert answer.message.startswith("a web page asks")
-    assert ask_app(app, method, path, b'"03"', headers={"host": "h"}).message != answer.message
+    assert (
+        ask_app(app, method, path, b'"03"', headers={"host": "h", "sec-fetch-site": "none"}).message != answer.message
+    )
 
 
 def test_a_web_page_that_signs_its_requests_is_a_client() -> None:
@@ -132,6 +135,12 @@ def test_an_ipv4_client_is_told_of_as_such_on_any_socket() -> None:
     assert client_address({"client": peer[:2]}) == "127.0.0.1"
     assert client_address({"client": ("::1", 1)}) == "::1"
     assert client_address({"client": None}) == ""
+
+
+def test_an_ipv6_network_counts_as_one_address() -> None:
+    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:1:2:3") != network_of("2001:db8:0:1::1")
+    assert network_of("fe80::1%eth0") == network_of("fe80::2%eth0")
+    assert [network_of(address) for address in ("192.0.2.1", "")] == ["192.0.2.1", ""]
 
 
 def test_a_refusal_is_answered_with_its_text() -> None:
