@@ -298,13 +298,20 @@ class EnclaveLink:
     async def _keep_renewing(self) -> None:
         while True:
             await self._renewal_wanted.wait()
-            await asyncio.sleep(max(0.0, self._table.next_renewal - self._loop.time()))
+            await self._renewal_pause()
             self._renewal_wanted.clear()
             # Without a connection the next attempt opens all keys anyway.
             if (old := self._client) is not None and self._key_waits(old):
                 await self._guarded_renewal(old)
             else:
                 self.renewal_problem = None
+
+    async def _renewal_pause(self) -> None:
+        """Wait until the connection in service may be replaced; one that came back may be at once."""
+        while (wait_s := self._table.next_renewal - self._loop.time()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
 
     async def _guarded_renewal(self, old: SigningClient) -> None:
         try:

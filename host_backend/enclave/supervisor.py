@@ -153,6 +153,7 @@ class Supervisor:
         self._silences = 0
         self.restored_count += 1
         self._renewal_failures = 0
+        self.next_renewal = now
 
     def renewed(self, now: float, *, whole: bool) -> None:
         """Another connection, with all or some keys, has taken the place of the one in service."""

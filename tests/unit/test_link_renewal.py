@@ -1,6 +1,7 @@
 """New keys come with a new connection, which replaces the one in service, or changes nothing."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from host_backend.errors import EnclaveUnavailable
 from host_backend.keystore.base import StoredKey
 from host_backend.vault import Vault
 from tests.doubles.auto_enclave import AutoEnclave
-from tests.doubles.linked_vault import BOB, PKHS, TZ1, TZ2, blob, play, right
+from tests.doubles.linked_vault import BOB, PKHS, QUICK, TZ1, TZ2, blob, play, right
 from tests.doubles.memory_keys import MemoryKeys
 
 
@@ -105,6 +106,25 @@ def test_a_link_that_ends_while_new_keys_are_brought_in_comes_back_with_all_of_t
         assert vault.degraded == []
 
     play(scenario)
+
+
+def test_a_new_key_does_not_wait_because_of_a_link_that_ended() -> None:
+    """No third connection is granted, so that new keys are far away; then the link ends, and is well again."""
+    hour = replace(QUICK, first_pause_s=3600, longest_pause_s=3600, reopen_s=3600, wanted_s=0.0)
+
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        enclave.granted = 2
+        keys.stored.append(StoredKey(BOB, blob(BOB)))
+        await vault.look_again()
+        await enclave.wait_until(lambda: vault.degraded != [])
+        enclave.granted = None
+        enclave.hang_up()
+        assert await vault.sign(TZ1, b"message") == right(TZ1)
+        assert (vault.serves(BOB), vault.degraded) == (True, [])
+        key = await vault.generate(KeyType.ED25519)
+        assert await vault.sign(key.pkh, b"message")
+
+    play(scenario, limits=hour)
 
 
 def test_keys_that_come_one_after_another_share_a_connection() -> None:

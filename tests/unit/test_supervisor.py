@@ -161,3 +161,14 @@ def test_pauses_between_renewals_that_fail_double_and_the_link_stays_good() -> N
     table.renewed(1200.0, whole=True)
     table.renewal_failed(1300.0)
     assert table.next_renewal == 1300.1
+
+
+def test_a_link_that_came_back_owes_no_pause_of_the_one_before() -> None:
+    table = supervisor()
+    ready(table, 0.0)
+    for now in range(20):
+        table.renewal_failed(now)
+    table.lost("it was cut", 20.0)
+    table.due(20.1)
+    ready(table, 20.2)
+    assert table.next_renewal == 20.2
