@@ -13,10 +13,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from enclave_signer.curves import CurveError, VerifyingKey, curve
 from enclave_signer.protocol.messages import ImportedKey, PublicKey
@@ -27,8 +26,6 @@ from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.log import fields
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 #: Imports in flight while keys are restored: enough to hide a cloud's latency, few enough that none waits too long.
 RESTORE_IN_FLIGHT = 64
@@ -172,20 +169,22 @@ class Keyring:
         if serving is None:
             self.restored_count = 0
 
-        async def open_one(pkh: str) -> _Opened | _Unopened:
-            outcome = await self._open(client, pkh, stored[pkh])
+        outcomes: dict[str, _Opened | _Unopened] = {}
+
+        async def open_one(pkh: str) -> None:
+            outcomes[pkh] = await self._open(client, pkh, stored[pkh])
             if serving is None:
                 self.restored_count += 1
                 self._on_restored(self.restored_count, len(stored))
-            return outcome
 
-        outcomes = dict(zip(stored, await _side_by_side(open_one, stored), strict=True))
+        await _side_by_side(open_one, stored)
         if (end := client.broken) is not None:
             raise end
         _check_not_all_doubtful(outcomes)
         _check_holds_as_much(outcomes, serving)
-        for pkh, outcome in outcomes.items():
-            if self._stored[pkh] == stored[pkh]:
+        for pkh, blobs in stored.items():
+            outcome = outcomes[pkh]
+            if self._stored[pkh] == blobs:
                 self._untried.discard(pkh)
                 self._note(pkh, outcome)
             if isinstance(outcome, _Opened):
@@ -289,14 +288,21 @@ class Keyring:
         return ""
 
 
-async def _side_by_side(work: Callable[[str], Awaitable[T]], pkhs: Iterable[str]) -> list[T]:
-    limit = asyncio.Semaphore(RESTORE_IN_FLIGHT)
+async def _side_by_side(work: Callable[[str], Awaitable[None]], pkhs: Collection[str]) -> None:
+    """Do something with every key, a few at a time; raises what was raised first, and has ended all others then."""
+    left = iter(pkhs)
 
-    async def one(pkh: str) -> T:
-        async with limit:
-            return await work(pkh)
+    async def worker() -> None:
+        for pkh in left:
+            await work(pkh)
 
-    return await asyncio.gather(*(one(pkh) for pkh in pkhs))
+    try:
+        async with asyncio.TaskGroup() as group:
+            # Not a task for each key: making ten thousand at once would hold signatures up.
+            for _ in range(min(RESTORE_IN_FLIGHT, len(pkhs))):
+                group.create_task(worker())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def _check_not_all_doubtful(outcomes: dict[str, _Opened | _Unopened]) -> None:

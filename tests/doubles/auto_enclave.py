@@ -52,6 +52,7 @@ class AutoEnclave:
         #: The key that is made next.
         self.next_key: SigningKey | None = None
         self._gates: dict[tuple[int, type[Request]], asyncio.Event] = {}
+        self._held_calls: dict[Request, asyncio.Event] = {}
         self._writers: dict[int, asyncio.StreamWriter] = {}
         self._keys: dict[int, SigningKey] = {}
         self._server: asyncio.Server | None = None
@@ -59,6 +60,10 @@ class AutoEnclave:
     def hold(self, connection: int, call: type[Request]) -> asyncio.Event:
         """Keep back the answer of such calls, and all after it on that connection, until the event is set."""
         return self._gates.setdefault((connection, call), asyncio.Event())
+
+    def hold_call(self, request: Request) -> asyncio.Event:
+        """Keep back the answer of this very call, and all after it, on every connection, until the event is set."""
+        return self._held_calls.setdefault(request, asyncio.Event())
 
     def asked(self, call: type[Request]) -> list[tuple[int, Request]]:
         return [(number, request) for number, request in self.calls if isinstance(request, call)]
@@ -104,6 +109,8 @@ class AutoEnclave:
                     request = codec.decode_request(frame)
                     self.calls.append((number, request))
                     if (gate := self._gates.get((number, type(request)))) is not None:
+                        await gate.wait()
+                    if (gate := self._held_calls.get(request)) is not None:
                         await gate.wait()
                     self._answer(writer, number, request, self._result(number, request, handles))
         except ConnectionError:

@@ -32,11 +32,11 @@ QUICK = LinkLimits(
     renewal_s=0.0,
 )
 OPENED: dict[str, SigningKey] = {
-    key.pkh: curve(key.key_type).open(parse_secret_key(key.secret)) for key in (*FOUR, KEYS["bob"])
+    key.pkh: curve(key.key_type).open(parse_secret_key(key.secret)) for key in (*FOUR, KEYS["alice"], KEYS["bob"])
 }
 PKHS = [key.pkh for key in FOUR]
 TZ1, TZ2, TZ3, TZ4 = PKHS
-BOB = KEYS["bob"].pkh
+ALICE, BOB = KEYS["alice"].pkh, KEYS["bob"].pkh
 LINK_ERROR = "the connection to the enclave was lost"
 
 Scenario = Callable[[Vault, AutoEnclave, MemoryKeys], Awaitable[None]]

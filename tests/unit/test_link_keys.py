@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from enclave_signer.curves import curve
 from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.messages import (
     GenerateAndImport,
@@ -13,12 +14,15 @@ from enclave_signer.protocol.messages import (
     ImportUnencrypted,
     Initialize,
     KeyType,
+    PrivateKey,
     Request,
     Result,
     Sign,
 )
+from enclave_signer.tezos import public_key_hash
 from host_backend.enclave.supervisor import State
 from host_backend.errors import EnclaveUnavailable, KeyNotFound
+from host_backend.keyring import RESTORE_IN_FLIGHT
 from host_backend.keystore.base import StoredKey
 from host_backend.vault import Vault, open_vault
 from host_backend.vaults import find_vault
@@ -288,6 +292,31 @@ def test_of_two_vaults_with_a_key_the_one_that_can_sign_does() -> None:
             assert await find_vault([vault, second], TZ2) is vault
 
     play(scenario)
+
+
+def test_the_tasks_that_open_keys_are_few_however_many_keys_there_are() -> None:
+    """Making a task for each would hold up everything else for as long as that takes."""
+    many = {b"%d" % number: curve(KeyType.ED25519).open(seed(number)) for number in range(1, 1001)}
+    keys = MemoryKeys(*(StoredKey(public_key_hash(key.public_key), blob) for blob, key in many.items()))
+
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE_S), auto_enclave(many) as enclave:
+            held = enclave.hold(1, Import)
+            limits = replace(QUICK, start_s=0.0)
+            opened = open_vault(keys, host="127.0.0.1", port=enclave.port, limits=limits, must_succeed=False)
+            async with opened as vault:
+                await enclave.wait_for(Import)
+                # A few more belong to the test, the vault and the enclave.
+                assert len(asyncio.all_tasks()) < 2 * RESTORE_IN_FLIGHT
+                held.set()
+                await enclave.wait_until(lambda: vault.state is State.READY)
+                assert (len(vault.keys), vault.progress) == (1000, (1000, 1000))
+
+    asyncio.run(run())
+
+
+def seed(number: int) -> PrivateKey:
+    return PrivateKey(KeyType.ED25519, number.to_bytes(32, "big"))
 
 
 def test_progress_of_a_restoring_is_told() -> None:
