@@ -8,7 +8,8 @@
   connection can be made, the key is out of service unconfirmed; only if all answers name other keys, the connection ends.
 - What appears in the store while the vault is open, added by whomever, is tried out on the second connection. What opens
   there waits for the next connection for signatures, on which all keys are opened before it is in service.
-- A connection that opens less than the one in service holds does not take its place.
+- A connection that opens less than the one in service holds does not take its place. What is not known to open is not
+  asked of it.
 """
 
 import asyncio
@@ -86,6 +87,7 @@ class Keyring:
         self._revision: str | None = None
         self._stored: dict[str, tuple[bytes, ...]] = {}
         self._untried: set[str] = set()
+        self._trying: set[str] = set()
         self._announced: set[str] = set()
         self._trying_problem: str | None = None
         #: Keys that were opened at least once, in the order in which that happened.
@@ -155,17 +157,18 @@ class Keyring:
         self._stored[key.pkh] = (blob,)
 
     async def restore(self, client: EnclaveClient, serving: SigningClient | None = None) -> bool:
-        """Open every stored blob on a new connection; return whether all keys are in service when it is.
+        """Open stored blobs on a new connection; return whether all keys are in service when it is.
 
         Args:
             client: The new connection.
-            serving: The connection in service, which it shall replace; None when there is none.
+            serving: The connection in service, which it shall replace; None when there is none. Then every blob is
+                opened; else only those that are open on it, or are known to open.
 
         Raises:
             EnclaveRefused, EnclaveUnavailable: The connection ended, its answers do not belong to its calls, or it does
                 not hold what the one in service holds. Nothing has changed then.
         """
-        stored = dict(self._stored)
+        stored = dict(self._stored) if serving is None else self._in_service_next(serving)
         if serving is None:
             self.restored_count = 0
 
@@ -190,6 +193,14 @@ class Keyring:
             if isinstance(outcome, _Opened):
                 self._announce(outcome.key)
         return not self.quarantined
+
+    def _in_service_next(self, serving: SigningClient) -> dict[str, tuple[bytes, ...]]:
+        """Return what shall be open on the next connection: one blob without an answer would keep all new keys out."""
+        out = self._not_known_to_open()
+        return {pkh: blobs for pkh, blobs in self._stored.items() if serving.holds(pkh) or pkh not in out}
+
+    def _not_known_to_open(self) -> set[str]:
+        return self._untried | self._trying | self.quarantined.keys()
 
     def _announce(self, key: VaultKey) -> None:
         if key.pkh not in self._announced:
@@ -221,17 +232,20 @@ class Keyring:
             EnclaveRefused, EnclaveUnavailable: The second connection ended; the key is tried out at the next look.
         """
         self._untried.discard(pkh)
+        self._trying.add(pkh)
         try:
             async with self._second() as second:
                 outcome = await self._open(second, pkh, self._stored[pkh])
         except BaseException:
             self._untried.add(pkh)
             raise
+        finally:
+            self._trying.discard(pkh)
         self._note(pkh, outcome)
 
     def key_waits(self, serving: SigningClient) -> bool:
         """Whether a key opens, and waits for a connection on which it is open."""
-        out = self._untried | self.quarantined.keys()
+        out = self._not_known_to_open()
         return any(pkh not in out and not serving.holds(pkh) for pkh in self.keys)
 
     def _note(self, pkh: str, outcome: _Opened | _Unopened) -> None:

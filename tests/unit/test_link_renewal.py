@@ -12,7 +12,7 @@ from host_backend.errors import EnclaveUnavailable
 from host_backend.keystore.base import StoredKey
 from host_backend.vault import Vault
 from tests.doubles.auto_enclave import AutoEnclave
-from tests.doubles.linked_vault import BOB, PKHS, QUICK, TZ1, TZ2, blob, play, right
+from tests.doubles.linked_vault import ALICE, BOB, PKHS, QUICK, TZ1, TZ2, blob, play, right
 from tests.doubles.memory_keys import MemoryKeys
 
 
@@ -125,6 +125,23 @@ def test_a_new_key_does_not_wait_because_of_a_link_that_ended() -> None:
         assert await vault.sign(key.pkh, b"message")
 
     play(scenario, limits=hour)
+
+
+def test_a_blob_that_does_not_open_is_not_asked_of_a_new_connection() -> None:
+    """Its sealer may take long to say no, or say nothing: that would keep out all other new keys."""
+
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        keys.stored.append(StoredKey(ALICE, b"bad"))
+        await vault.look_again()
+        assert vault.quarantined == {ALICE: "the enclave refused: blob corrupt"}
+        enclave.hold_call(Import(b"bad"))
+        keys.stored.append(StoredKey(BOB, blob(BOB)))
+        await vault.look_again()
+        assert await vault.sign(BOB, b"message") == right(BOB)
+        assert [number for number, call in enclave.calls if call == Import(b"bad")] == [2]
+        assert (vault.state, vault.generation) == (State.DEGRADED, 2)
+
+    play(scenario)
 
 
 def test_keys_that_come_one_after_another_share_a_connection() -> None:
