@@ -207,23 +207,37 @@ class Keyring:
             self._announced.add(key.pkh)
             self._on_key(key)
 
-    async def try_missing(self, serving: SigningClient, *, reopen: bool) -> None:
+    async def try_missing(self, serving: SigningClient, *, reopen: bool, on_tried: Callable[[], None]) -> None:
         """Try out what is stored and not open in service; trouble is told, and what it left out is tried again.
 
         Args:
             serving: The connection for signatures.
             reopen: Whether to try keys again that are out of service, and whose blobs are the old ones.
+            on_tried: Told after each key: one shall not wait until the others are dealt with.
         """
+
+        async def try_one(pkh: str) -> None:
+            await self.try_out(pkh)
+            on_tried()
+
         tried = self._untried | (self.quarantined.keys() if reopen else set())
         missing = [pkh for pkh in self._stored if pkh in tried and not serving.holds(pkh)]
+        self._untried.update(missing)
         try:
-            await _side_by_side(self.try_out, missing)
+            await _side_by_side(try_one, missing)
         except HostError as error:
+            self._put_behind(missing)
             if self._trying_problem != str(error):
                 self._trying_problem = str(error)
                 logger.warning("keys could not be opened: %s", error, extra=fields(vault=self._vault))
         else:
             self._trying_problem = None
+
+    def _put_behind(self, missing: list[str]) -> None:
+        """Put the first key without an answer behind all others: it may have none, and answers come in order."""
+        first = next((pkh for pkh in missing if pkh in self._untried), None)
+        if first is not None:
+            self._stored[first] = self._stored.pop(first)
 
     async def try_out(self, pkh: str) -> None:
         """Open a stored key on the second connection, where no signature waits behind it, and note whether it opens.

@@ -241,7 +241,7 @@ class Vault:
         reopen = now >= self._reopen_at
         if reopen:
             self._reopen_at = now + self._limits.reopen_s
-        await self._ring.try_missing(client, reopen=reopen)
+        await self._ring.try_missing(client, reopen=reopen, on_tried=self._bring_in)
         self._bring_in()
 
     def _bring_in(self) -> None:

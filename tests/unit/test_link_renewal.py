@@ -144,6 +144,40 @@ def test_a_blob_that_does_not_open_is_not_asked_of_a_new_connection() -> None:
     play(scenario)
 
 
+def test_a_blob_that_is_tried_out_for_long_is_not_asked_of_a_new_connection() -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        opened = enclave.hold_call(Import(blob(ALICE)))
+        keys.stored.extend(StoredKey(pkh, blob(pkh)) for pkh in (BOB, ALICE))
+        looking = asyncio.create_task(vault.look_again())
+        # Nor does it delay the other key, which opened before it.
+        await enclave.wait_until(lambda: vault.serves(BOB))
+        assert [number for number, call in enclave.calls if call == Import(blob(ALICE))] == [2]
+        assert not looking.done()
+        opened.set()
+        await looking
+        assert await vault.sign(ALICE, b"message") == right(ALICE)
+        assert (vault.state, vault.generation) == (State.READY, 3)
+
+    play(scenario)
+
+
+def test_a_blob_that_gets_no_answer_is_tried_out_after_the_others_next_time() -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        enclave.hold_call(Import(blob(ALICE)))
+        keys.stored.extend(StoredKey(pkh, blob(pkh)) for pkh in (ALICE, BOB))
+        looking = asyncio.create_task(vault.look_again())
+        await enclave.wait_until(lambda: (2, Import(blob(ALICE))) in enclave.calls)
+        enclave.hang_up(2)
+        await looking
+        assert not vault.serves(BOB)
+        looking = asyncio.create_task(vault.look_again())
+        await enclave.wait_until(lambda: vault.serves(BOB))
+        assert not looking.done()
+        looking.cancel()
+
+    play(scenario)
+
+
 def test_keys_that_come_one_after_another_share_a_connection() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
         opened = enclave.hold(3, Import)
