@@ -14,9 +14,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from enclave_signer.curves import CurveError, VerifyingKey, curve
 from enclave_signer.protocol.messages import ImportedKey, PublicKey
@@ -28,8 +29,12 @@ from host_backend.log import fields
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: Imports in flight while keys are restored: enough to hide a cloud's latency, few enough that none waits too long.
 RESTORE_IN_FLIGHT = 64
+#: Keys that are dealt with, without asking anybody, before everything else has its turn: under a millisecond.
+KEYS_PER_TURN = 1000
 
 #: Gives another connection to the same enclave.
 GetConnection = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
@@ -118,7 +123,7 @@ class Keyring:
         if revision == self._revision:
             return
         blobs: dict[str, tuple[bytes, ...]] = {}
-        for stored in await self._store.load():
+        async for stored in _with_pauses(await self._store.load()):
             # A store may hold a key twice, as Signatory's import does: one good blob is enough.
             blobs[stored.pkh] = (*blobs.get(stored.pkh, ()), stored.blob)
         self._untried |= {pkh for pkh, now in blobs.items() if self._stored.get(pkh) != now}
@@ -185,7 +190,7 @@ class Keyring:
             raise end
         _check_not_all_doubtful(outcomes)
         _check_holds_as_much(outcomes, serving)
-        for pkh, blobs in stored.items():
+        async for pkh, blobs in _with_pauses(stored.items()):
             outcome = outcomes[pkh]
             if self._stored[pkh] == blobs:
                 self._untried.discard(pkh)
@@ -314,6 +319,14 @@ class Keyring:
             client.close()
             raise EnclaveUnavailable("the enclave's answers do not belong to the calls: the connection was closed")
         return ""
+
+
+async def _with_pauses(items: Iterable[T]) -> AsyncIterator[T]:
+    """Give many items, and let everything else go on in between: no signature shall wait for them."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % KEYS_PER_TURN == 0:
+            await asyncio.sleep(0)
 
 
 async def _side_by_side(work: Callable[[str], Awaitable[None]], pkhs: Collection[str]) -> None:

@@ -22,7 +22,7 @@ from enclave_signer.protocol.messages import (
 from enclave_signer.tezos import public_key_hash
 from host_backend.enclave.supervisor import State
 from host_backend.errors import EnclaveUnavailable, KeyNotFound
-from host_backend.keyring import RESTORE_IN_FLIGHT
+from host_backend.keyring import KEYS_PER_TURN, RESTORE_IN_FLIGHT, VaultKey
 from host_backend.keystore.base import StoredKey
 from host_backend.vault import Vault, open_vault
 from host_backend.vaults import find_vault
@@ -311,6 +311,32 @@ def test_the_tasks_that_open_keys_are_few_however_many_keys_there_are() -> None:
                 held.set()
                 await enclave.wait_until(lambda: vault.state is State.READY)
                 assert (len(vault.keys), vault.progress) == (1000, (1000, 1000))
+
+    asyncio.run(run())
+
+
+def test_other_tasks_have_their_turn_while_what_became_of_many_keys_is_noted() -> None:
+    many = {b"%d" % number: curve(KeyType.ED25519).open(seed(number)) for number in range(1, 2 * KEYS_PER_TURN + 2)}
+    keys = MemoryKeys(*(StoredKey(public_key_hash(key.public_key), blob) for blob, key in many.items()))
+
+    async def run() -> None:
+        turns = 0
+        noted_in = []
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        def note(_: VaultKey) -> None:
+            noted_in.append(turns)
+
+        async with asyncio.timeout(PATIENCE_S), auto_enclave(many) as enclave:
+            counting = asyncio.create_task(count())
+            async with open_vault(keys, host="127.0.0.1", port=enclave.port, limits=QUICK, on_key=note):
+                assert [noted_in.count(turn) for turn in sorted(set(noted_in))] == [KEYS_PER_TURN, KEYS_PER_TURN, 1]
+            counting.cancel()
 
     asyncio.run(run())
 
