@@ -2,7 +2,7 @@
 
 - Calls that may leave the enclave (a new key, the first opening of a blob) take the second connection: answers come in
   order, and no signature shall wait for a sealer.
-- Nor is a key ever opened on the connection in service: new keys come with a new connection, on which all keys are
+- Nor is a key ever opened on the connection in service: new keys come with a new connection, on which all good keys are
   opened while the old one goes on signing. Then it takes the old one's place, which ends when its last answer has come.
   If it cannot open what the old one holds, or fails, the old one stays, and it is tried again later.
 - A connection that ends fails what is in flight. Only what is idempotent, and got no answer, is asked for once more, on
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Opens all keys on a new connection, which shall replace the one in service, if there is one; returns whether every
-#: stored key is in service then.
+#: Opens all keys on a new connection; all known to open, if it shall replace one in service. Returns whether every stored
+#: key is in service then.
 Restore = Callable[[EnclaveClient, SigningClient | None], Awaitable[bool]]
 
 #: Whether a key could be open on a new connection that is not open on the one in service.
