@@ -31,16 +31,23 @@ class SecondConnection:
         self._users += 1
         try:
             async with self._lock:
-                if self._closed:
-                    raise EnclaveUnavailable("the connection to the enclave was closed")
+                self._require_open()
                 if self._client is None or not self._client.alive:
                     self._client = await open_client(self._enclave, limits=self._limits)
+                    if self._closed:
+                        # While this one was being made.
+                        self._end()
+                        self._require_open()
                 client = self._client
             yield client
         finally:
             self._users -= 1
             if self._users == 0:
                 self._arm_timer()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise EnclaveUnavailable("the connection to the enclave was closed")
 
     def close(self) -> None:
         """End it for good."""

@@ -64,6 +64,20 @@ def test_what_makes_a_key_is_never_asked_again(call: type[Request]) -> None:
     play(scenario)
 
 
+def test_closing_leaves_no_connection_that_is_being_made() -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
+        gate = enclave.hold(2, Initialize)
+        asked = asyncio.create_task(vault.generate(KeyType.P256))
+        await enclave.wait_for(Initialize, 2)
+        await vault.aclose()
+        gate.set()
+        with pytest.raises(EnclaveUnavailable, match="was closed"):
+            await asked
+        await enclave.wait_until(lambda: not enclave.open_connections)
+
+    play(scenario)
+
+
 async def sign_a_hundred(vault: Vault) -> None:
     for number in range(100):
         message = b"%d" % number
