@@ -87,13 +87,15 @@ class LimitedHttp(HttpToolsProtocol):
         super().data_received(data)
         if not self._incomplete:
             self._in_head = True
-        elif self.transport.is_closing():
-            pass
-        elif self._in_head and self._received_bytes > MAX_HEAD_BYTES:
+        elif not self.transport.is_closing():
+            self._limit_size()
+        self._watch()
+
+    def _limit_size(self) -> None:
+        if self._in_head and self._received_bytes > MAX_HEAD_BYTES:
             self._refuse_head()
         elif self._received_bytes > MAX_REQUEST_BYTES:
             self._end(f"a request is over {MAX_REQUEST_BYTES} bytes")
-        self._watch()
 
     def on_message_begin(self) -> None:
         """Take note that a request begins."""

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,16 +22,10 @@ from tests.doubles.host_process import (
     write_config,
 )
 from tests.doubles.known_keys import CHAIN_ID, FOUR
-from tests.doubles.processes import ROOT, Enclave, running_local_enclave
+from tests.doubles.processes import ROOT, Enclave
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
 HASH = r"tz[1-4][1-9A-HJ-NP-Za-km-z]{33,34}"
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enclave]:
-    with running_local_enclave(tmp_path_factory.mktemp("enclave") / "sealing.key") as enclave:
-        yield enclave
 
 
 @pytest.fixture

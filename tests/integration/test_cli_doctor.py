@@ -3,25 +3,18 @@
 import json
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.doubles.host_process import BAKER, VAULT, import_keys, key_file, run_command, running_host, write_config
 from tests.doubles.known_keys import FOUR, attestation
-from tests.doubles.processes import Enclave, running_local_enclave
+from tests.doubles.processes import Enclave
 from tests.doubles.terminal import on_terminal
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
 ENCLAVE = f"enclave of vault {VAULT}"
 KEY_FILE = f"key file of vault {VAULT}"
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enclave]:
-    with running_local_enclave(tmp_path_factory.mktemp("enclave") / "sealing.key") as enclave:
-        yield enclave
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,10 @@ import pytest
 
 from tests.doubles.host_process import VAULT, import_keys, key_file, refused, run_command, stored_hashes, write_config
 from tests.doubles.known_keys import FOUR, SIGNATORY, KnownKey
-from tests.doubles.processes import ROOT, Enclave, running_local_enclave
+from tests.doubles.processes import ROOT, Enclave
 from tests.doubles.terminal import drained, on_terminal
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enclave]:
-    with running_local_enclave(tmp_path_factory.mktemp("enclave") / "sealing.key") as enclave:
-        yield enclave
 
 
 @pytest.fixture

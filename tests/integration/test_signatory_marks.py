@@ -1,22 +1,15 @@
 """Coming from Signatory and going back: its marks are taken over at the start and handed back at the end."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.doubles.host_process import BASE_NAME, import_keys, refused, run_command, running_host, write_config
 from tests.doubles.known_keys import CHAIN_ID, FOUR, attestation, block, preattestation
-from tests.doubles.processes import Enclave, running_local_enclave
+from tests.doubles.processes import Enclave
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enclave]:
-    with running_local_enclave(tmp_path_factory.mktemp("enclave") / "sealing.key") as enclave:
-        yield enclave
 
 
 @pytest.fixture
