@@ -22,7 +22,7 @@ def list_requests(*, as_json: bool) -> None:
 @takes_json
 def list_operations(*, as_json: bool) -> None:
     """Show the operations that a policy can allow under `generic`."""
-    from host_backend.operations import OPERATION_KINDS
+    from host_backend.operation_table import OPERATION_KINDS
 
     # A policy may also name one vote of a ballot; Signatory's list does not.
     _show("operation", (kind for kind in OPERATION_KINDS if ":" not in kind), as_json=as_json)
@@ -39,7 +39,7 @@ def _show(what: str, names: Iterable[str], *, as_json: bool) -> None:
 @takes_json
 def version(*, as_json: bool) -> None:
     """Show the version, and the Tezos protocols whose operations it knows."""
-    from host_backend.operations import PROTOCOLS
+    from host_backend.operation_table import PROTOCOLS
 
     if as_json:
         click.echo(json.dumps({"version": __version__, "protocols": PROTOCOLS}))

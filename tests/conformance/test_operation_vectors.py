@@ -10,7 +10,8 @@ import pytest
 
 from enclave_signer.tezos import MalformedMessage, parse_consensus
 from host_backend.errors import MalformedRequest
-from host_backend.operations import OPERATION_KINDS, OPERATIONS, PROTOCOLS, GenericMessage, PackedMessage, parse_message
+from host_backend.operation_table import OPERATION_KINDS, OPERATIONS, PROTOCOLS
+from host_backend.operations import GenericMessage, PackedMessage, parse_message
 from tests.doubles import operation_encoder, operation_vectors
 
 DOCUMENT = operation_vectors.load()

@@ -22,6 +22,7 @@ CORE = (
     "host_backend.operations",
     "host_backend.operation_fields",
     "host_backend.operation_parts",
+    "host_backend.operation_table",
     "host_backend.policy",
     "host_backend.watermark.rule",
     "host_backend.enclave.replies",

@@ -10,7 +10,7 @@ import pytest
 
 from enclave_signer import __version__
 from host_backend.authentication import authentication_bytes
-from host_backend.operations import PROTOCOLS
+from host_backend.operation_table import PROTOCOLS
 from tests.doubles.host_process import refused, run_command
 from tests.doubles.known_keys import FOUR, KEYS, PAYLOADS, SIGNATORY, KnownKey
 from tests.doubles.processes import PATIENCE_S, ROOT

@@ -6,7 +6,7 @@ import pytest
 
 from enclave_signer.tezos import parse_public_key, public_key_hash
 from host_backend.config.review import HANDS_OVER, MOVES_FUNDS, Review, review
-from host_backend.operations import OPERATION_KINDS
+from host_backend.operation_table import OPERATION_KINDS
 from tests.doubles.known_keys import KEYS
 from tests.unit.test_config import OTHER, PKH, load, vault
 

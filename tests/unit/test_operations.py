@@ -7,16 +7,8 @@ import pytest
 from enclave_signer.tezos import ConsensusKind, ConsensusMessage, Family, Kind, decode
 from host_backend.errors import MalformedRequest
 from host_backend.operation_fields import MICHELINE_DEPTH_LIMIT
-from host_backend.operations import (
-    OPERATION_KINDS,
-    OPERATIONS,
-    PROTOCOLS,
-    REQUEST_KINDS,
-    GenericMessage,
-    PackedMessage,
-    parse_message,
-    request_kind,
-)
+from host_backend.operation_table import OPERATION_KINDS, OPERATIONS, PROTOCOLS
+from host_backend.operations import REQUEST_KINDS, GenericMessage, PackedMessage, parse_message, request_kind
 
 CHAIN, CHAIN_ID = bytes.fromhex("ed9d217c"), "NetXxkAx4woPLyu"
 HEAD = b"\x03" + b"\xbb" * 32
