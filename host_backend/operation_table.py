@@ -77,11 +77,13 @@ class Operation:
         kind: The name of the operation.
         fields: What follows its tag.
         name: Makes the policy's name from the raw bytes of the fields, where it is not the kind itself.
+        managed: Whether it is a manager operation, of which one message may have several.
     """
 
     kind: str
     fields: tuple[tuple[str, Field], ...]
     name: Callable[[Values], str] | None = None
+    managed: bool = False
 
 
 _MANAGER = (
@@ -95,7 +97,7 @@ _MANAGER = (
 
 def _managed(kind: str, *fields: tuple[str, Field], name: Callable[[Values], str] | None = None) -> Operation:
     """Make the row of an operation that begins with the fields of a manager operation."""
-    return Operation(kind, (*_MANAGER, *fields), name)
+    return Operation(kind, (*_MANAGER, *fields), name, managed=True)
 
 
 def _transaction_name(values: Values) -> str:

@@ -2,6 +2,7 @@
 
 - A message is decoded whole, or refused: no byte is signed whose meaning was not looked at.
 - A generic message has at least one operation, and each is named as the policy names it.
+- It has several only if all are manager operations: Octez' own encoding has no other lists.
 - Packed data is one Micheline value. It has no operations: a policy allows it as a whole or not at all.
 
 `operation_table` has the operations and their names.
@@ -14,7 +15,7 @@ from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
 from enclave_signer.tezos import CONSENSUS_MAGIC, ConsensusKind, ConsensusMessage, MalformedMessage, parse_consensus
 from host_backend.errors import MalformedRequest
 from host_backend.operation_fields import BadField, Reader, micheline
-from host_backend.operation_table import OPERATIONS, SIGNATURE_PREFIX
+from host_backend.operation_table import OPERATIONS, SIGNATURE_PREFIX, Operation
 
 GENERIC_MAGIC = 0x03
 PACK_MAGIC = 0x05
@@ -105,14 +106,15 @@ def _parse_generic(message: bytes) -> GenericMessage:
     """Read the branch and operations until the message ends."""
     reader = Reader(message, 1)
     names: list[str] = []
+    before: Operation | None = None
     try:
         reader.path.append("branch")
         reader.skip(_BRANCH_BYTES)
         reader.path.clear()
         while not reader.at_end_of_message():
-            if names[-1:] == [SIGNATURE_PREFIX]:
-                reader.refuse("nothing may follow signature_prefix", 0)
-            names.append(_parse_operation(reader))
+            operation = _parse_tag(reader, before)
+            names.append(_parse_fields(reader, operation))
+            before = operation
     except BadField as error:
         raise MalformedRequest(f"{_place(reader.path, len(names) + 1)} at byte {error.offset}: {error}") from error
     if not names or names == [SIGNATURE_PREFIX]:
@@ -120,12 +122,24 @@ def _parse_generic(message: bytes) -> GenericMessage:
     return GenericMessage(tuple(names))
 
 
-def _parse_operation(reader: Reader) -> str:
-    """Read one operation; returns the policy's name for it."""
+def _parse_tag(reader: Reader, before: Operation | None) -> Operation:
+    """Read the tag of an operation that may stand behind another."""
     tag = reader.byte()
+    if before is not None and before.kind == SIGNATURE_PREFIX:
+        reader.refuse("nothing may follow signature_prefix")
     operation = OPERATIONS.get(tag)
     if operation is None:
         reader.refuse(_unknown_tag_text(tag))
+    if before is None or operation.kind == SIGNATURE_PREFIX:
+        return operation
+    for each in (before, operation):
+        if not each.managed:
+            reader.refuse(f"{each.kind} stands alone: only manager operations share a message")
+    return operation
+
+
+def _parse_fields(reader: Reader, operation: Operation) -> str:
+    """Read what follows a tag; returns the policy's name for the operation."""
     reader.path.append(operation.kind)
     values: dict[str, bytes] = {}
     for name, field in operation.fields:

@@ -17,6 +17,8 @@ OTHER = b"\x00" + b"\xcc" * 20
 CONTRACT = b"\x01" + b"\xdd" * 20 + b"\x00"
 MANAGER = PKH + b"\x01\x02\x03\x04"
 UNIT = b"\x03\x0b"
+NOOP = b"\x11" + bytes(4)
+ALONE = "failing_noop stands alone: only manager operations share a message"
 PREFIX = b"\xff\x03" + b"\xee" * 32
 
 
@@ -110,6 +112,9 @@ def test_consensus_messages_pass_through() -> None:
             HEAD + PREFIX,
             "no operation after the branch; a message without operations is not signed",
         ),
+        (HEAD + transaction() + NOOP, f"operation 2 at byte 83: {ALONE}"),
+        (HEAD + NOOP + transaction(), f"operation 2 at byte 38: {ALONE}"),
+        (HEAD + NOOP * 2, f"operation 2 at byte 38: {ALONE}"),
         (HEAD + transaction() + PREFIX * 2, "operation 3 at byte 117: nothing may follow signature_prefix"),
         (
             call(b"\x00\x00\x00"),
