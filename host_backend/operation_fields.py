@@ -7,21 +7,20 @@
 
 `operation_parts` makes larger fields of these.
 
-Source: Octez `data-encoding` and the protocol's `operation_repr.ml`, `entrypoint_repr.ml`, `destination_repr.ml` (protocol 024).
+Source: Octez `data-encoding` and the protocol's `operation_repr.ml`, `entrypoint_repr.ml`, `destination_repr.ml`, in which the
+protocols 024 and 025 are alike.
 """
 
 from collections.abc import Callable, Mapping
 from typing import NoReturn
+
+from enclave_signer.tezos.protocols import MAX_ENTRY_POINT_BYTES, MAX_MICHELINE_DEPTH
 
 #: Mutez, counters and limits are below 2**63 in Octez; ten groups of 7 bits hold 70.
 AMOUNT_LIMIT_BYTES = 10
 #: Script integers and ticket amounts have no bound of their own. Far above any constant in use, and small enough that whoever
 #: computes with one is not slowed down.
 BIG_NUMBER_LIMIT_BYTES = 4096
-#: Octez' type checker gives up at this depth. The message limit alone would allow 16 000 levels.
-MICHELINE_DEPTH_LIMIT = 10_000
-#: Octez `entrypoint_repr.ml`.
-ENTRY_POINT_NAME_LIMIT_BYTES = 31
 #: Entry points that have a tag of their own; the others follow tag 255 by name.
 ENTRY_POINTS = (
     "default",
@@ -334,8 +333,8 @@ def entry_point(reader: Reader) -> None:
     if tag != _NAMED_ENTRY_POINT:
         reader.refuse(f"unknown entry point tag {tag}; known are 0 to {len(ENTRY_POINTS) - 1} and {_NAMED_ENTRY_POINT}")
     length = reader.byte()
-    if not 1 <= length <= ENTRY_POINT_NAME_LIMIT_BYTES:
-        reader.refuse(f"an entry point's name of {length} bytes; it has 1 to {ENTRY_POINT_NAME_LIMIT_BYTES}")
+    if not 1 <= length <= MAX_ENTRY_POINT_BYTES:
+        reader.refuse(f"an entry point's name of {length} bytes; it has 1 to {MAX_ENTRY_POINT_BYTES}")
     start = reader.skip(length)
     name = reader.data[start : reader.offset].decode("latin-1")
     if name in ENTRY_POINTS:
@@ -368,8 +367,8 @@ def micheline(reader: Reader) -> None:
 def _micheline_node(reader: Reader, steps: list[_Step], depth: int) -> None:
     """Read a node up to its children; adds the steps that finish it, last one first."""
     tag = reader.byte()
-    if depth > MICHELINE_DEPTH_LIMIT:
-        reader.refuse(f"expression nested deeper than {MICHELINE_DEPTH_LIMIT} levels")
+    if depth > MAX_MICHELINE_DEPTH:
+        reader.refuse(f"expression nested deeper than {MAX_MICHELINE_DEPTH} levels")
     if tag == _MICHELINE_INT:
         big_integer(reader)
     elif tag in {_MICHELINE_STRING, _MICHELINE_BYTES}:

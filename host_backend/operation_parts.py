@@ -9,7 +9,7 @@ Source: Octez' own description of the encodings, `client-libs/kaitai-struct-file
 no recorded message has), and `operation_repr.ml`, `sc_rollup_proof_repr.ml`, `zk_rollup_operation_repr.ml`.
 """
 
-from enclave_signer.tezos.consensus import MAX_DAL_BITSET_BYTES
+from enclave_signer.tezos.protocols import MAX_DAL_BITSET_BYTES, MAX_RAW_DATA_BYTES
 from host_backend.operation_fields import (
     IMPLICIT_ACCOUNT,
     ORIGINATED_CONTRACT,
@@ -32,9 +32,6 @@ from host_backend.operation_fields import (
     public_key_hash,
     record,
 )
-
-#: A smart rollup takes messages up to this size. Source: Octez `constants_repr.ml`, `sc_rollup_message_size_limit`.
-RAW_DATA_LIMIT_BYTES = 4096
 
 _SIGNATURE_BYTES = (64, 96)
 _TENDERBAKE_FITNESS = {2: "Tenderbake"}
@@ -192,7 +189,7 @@ _dal_page = record(
     ("dal_proof", dynamic_bytes),
 )
 _reveal_proof = variant(
-    (0, "raw_data", limited_bytes(RAW_DATA_LIMIT_BYTES, length_bytes=2)),
+    (0, "raw_data", limited_bytes(MAX_RAW_DATA_BYTES, length_bytes=2)),
     (1, "metadata", nothing),
     (2, "dal_page", _dal_page),
     (3, "dal_parameters", nothing),

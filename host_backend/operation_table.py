@@ -4,16 +4,17 @@
   ballot carries its vote in its name.
 - To add an operation is to add a row to `OPERATIONS`, with vectors in `tests/vectors`.
 
-Source: Octez `operation_repr.ml` and the generated description of its encodings (protocol 024, see `operation_parts`); names as
-`signatory-cli list-ops` prints them; `operations.json`, `forged-operations.json` and `signatory-vectors.json` in `tests/vectors`.
+Source: Octez `operation_repr.ml` of the protocols of `enclave_signer.tezos.protocols`, and the generated description of its
+encodings (see `operation_parts`); names as `signatory-cli list-ops` prints them; `operations.json`, `protocols.json`,
+`forged-operations.json` and `signatory-vectors.json` in `tests/vectors`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from enclave_signer.tezos.protocols import MAX_ENTRY_POINT_BYTES, MAX_PROPOSALS
 from host_backend.operation_fields import (
-    ENTRY_POINT_NAME_LIMIT_BYTES,
     ENTRY_POINTS,
     IMPLICIT_ACCOUNT,
     ORIGINATED_CONTRACT,
@@ -55,11 +56,6 @@ from host_backend.operation_parts import (
     scalars,
     shard_with_proof,
 )
-
-#: Protocols whose operations the table knows: 024, Tallinn. Source: Octez `proto_024_PtTALLiN/lib_protocol/TEZOS_PROTOCOL`.
-PROTOCOLS = ("PtTALLiNtPec7mE7yY4m3k26J8Qukef3E3ehzhfXgFZKGtDdAXu",)
-#: Source: Octez `constants_repr.ml`, `max_proposals_per_delegate`.
-PROPOSALS_LIMIT = 20
 
 _BALLOTS = {0: "yay", 1: "nay", 2: "pass"}
 _PVM_KINDS = {0: "arith", 1: "wasm_2_0_0", 2: "riscv"}
@@ -113,7 +109,7 @@ def _ballot_name(values: Values) -> str:
     return f"ballot:{_BALLOTS[values['ballot'][0]]}"
 
 
-# Octez 024 itself takes implicit and originated accounts only; libraries write the rollups' tags, too.
+# Octez itself takes implicit and originated accounts only; libraries write the rollups' tags, too.
 _destination = account(IMPLICIT_ACCOUNT, ORIGINATED_CONTRACT, SMART_ROLLUP, ZK_ROLLUP)
 _parameters = optional(record(("entrypoint", entry_point), ("value", script)))
 _proof = dynamic(fixed(96))
@@ -135,7 +131,7 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
             (
                 ("source", public_key_hash),
                 ("period", not_negative_i32),
-                ("proposals", many(fixed(32), PROPOSALS_LIMIT)),
+                ("proposals", many(fixed(32), MAX_PROPOSALS)),
             ),
         ),
         6: Operation(
@@ -195,7 +191,7 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
             ("ticket_ticketer", contract),
             ("ticket_amount", big_natural),
             ("destination", contract),
-            ("entrypoint", limited_bytes(ENTRY_POINT_NAME_LIMIT_BYTES)),
+            ("entrypoint", limited_bytes(MAX_ENTRY_POINT_BYTES)),
         ),
         200: _managed(
             "smart_rollup_originate",

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
-from enclave_signer.tezos import CONSENSUS_MAGIC, ConsensusKind, ConsensusMessage, MalformedMessage, parse_consensus
+from enclave_signer.tezos import (
+    CONSENSUS_MAGIC,
+    PROTOCOLS,
+    ConsensusKind,
+    ConsensusMessage,
+    MalformedMessage,
+    parse_consensus,
+)
 from host_backend.errors import MalformedRequest
 from host_backend.operation_fields import BadField, Reader, micheline
 from host_backend.operation_table import OPERATIONS, SIGNATURE_PREFIX, Operation
@@ -25,6 +32,7 @@ _PACK = "pack"
 REQUEST_KINDS = frozenset({_GENERIC, _PACK, *ConsensusKind})
 
 _BRANCH_BYTES = 32
+_PROTOCOL_NAMES = ", ".join(protocol.name for protocol in PROTOCOLS)
 _CONSENSUS_OPERATIONS = frozenset({20, 21, 23, 40, 41})
 
 
@@ -164,4 +172,4 @@ def _place(path: list[str], index: int) -> str:
 def _unknown_tag_text(tag: int) -> str:
     if tag in _CONSENSUS_OPERATIONS:
         return f"tag {tag} is a consensus operation; its message begins with 0x12 or 0x13, not 0x03"
-    return f"tag {tag} is no operation of protocol 024; are there surplus bytes?"
+    return f"tag {tag} is no operation of the protocols {_PROTOCOL_NAMES}; are there surplus bytes?"

@@ -26,10 +26,12 @@ from enclave_signer.tezos.keys import (
     public_key_hash,
 )
 from enclave_signer.tezos.marks import Mark, Verdict, judge_mark
+from enclave_signer.tezos.protocols import PROTOCOLS, Protocol
 
 __all__ = [
     "CONSENSUS_MAGIC",
     "MAX_TEXT_CHARS",
+    "PROTOCOLS",
     "ConsensusKind",
     "ConsensusMessage",
     "EncryptedSecretKey",
@@ -40,6 +42,7 @@ __all__ = [
     "Mark",
     "MarkRefused",
     "MarkTooFar",
+    "Protocol",
     "Right",
     "TezosError",
     "Verdict",

@@ -7,8 +7,10 @@
 - The magic byte decides which operations may follow: 0x12 preattestations (20, 40), 0x13 attestations (21, 23, 41).
   40 and 41 are the forms without a slot that BLS keys sign.
 
-Source: Octez `block_header_repr.ml`, `fitness_repr.ml`, `operation_repr.ml` (protocol 024);
-`tests/vectors/signatory-vectors.json`.
+- A DAL bitset is one number. What its bits mean depends on the protocol's parameters and is not looked at.
+
+Source: Octez `block_header_repr.ml`, `fitness_repr.ml`, `operation_repr.ml` (protocols 024 and 025, which are alike here);
+`signatory-vectors.json` and `protocols.json` in `tests/vectors`.
 """
 
 from collections.abc import Mapping
@@ -20,14 +22,13 @@ from types import MappingProxyType
 
 from enclave_signer.tezos.base58 import Kind, encode
 from enclave_signer.tezos.errors import MalformedMessage
+from enclave_signer.tezos.protocols import MAX_DAL_BITSET_BYTES
 
 BLOCK_MAGIC = 0x11
 PREATTESTATION_MAGIC = 0x12
 ATTESTATION_MAGIC = 0x13
 #: First bytes of the messages that the watermark and the guard protect.
 CONSENSUS_MAGIC = (BLOCK_MAGIC, PREATTESTATION_MAGIC, ATTESTATION_MAGIC)
-#: A bitset holds 7 bits per byte; a protocol with 32 DAL slots and 16 lags would need 74 bytes.
-MAX_DAL_BITSET_BYTES = 128
 
 # magic, chain id, level, protocol, predecessor, timestamp, validation pass, operations hash, length of the fitness
 _BLOCK_HEAD = Struct(">x4siB32xqB32xI")
@@ -178,7 +179,7 @@ def _check_dal_bitset(message: bytes, start: int) -> None:
         )
     if message[start] & 0x40:
         raise MalformedMessage("attestation_with_dal: negative DAL bitset")
-    if message[-1] & 0x80 or any(byte < 0x80 for byte in message[start:-1]):
+    if message[-1] & 0x80 or (size > 1 and min(message[start:-1]) < 0x80):
         raise MalformedMessage("attestation_with_dal: the message does not end where its DAL bitset ends")
     if size > 1 and message[-1] == 0:
         raise MalformedMessage("attestation_with_dal: DAL bitset not in its shortest form")

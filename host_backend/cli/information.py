@@ -39,12 +39,16 @@ def _show(what: str, names: Iterable[str], *, as_json: bool) -> None:
 @takes_json
 def version(*, as_json: bool) -> None:
     """Show the version, and the Tezos protocols whose operations it knows."""
-    from host_backend.operation_table import PROTOCOLS
+    from enclave_signer.tezos import PROTOCOLS
 
     if as_json:
-        click.echo(json.dumps({"version": __version__, "protocols": PROTOCOLS}))
+        protocols = {protocol.name: protocol.hash for protocol in PROTOCOLS}
+        click.echo(
+            json.dumps({"version": __version__, "protocols": [*protocols.values()], "protocol_names": [*protocols]})
+        )
     else:
-        click.echo(f"Release Version: {__version__}\nProtocols: {' '.join(PROTOCOLS)}")
+        protocols_text = ", ".join(f"{protocol.name} {protocol.hash}" for protocol in PROTOCOLS)
+        click.echo(f"Release Version: {__version__}\nProtocols: {protocols_text}")
 
 
 @click.command()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from enclave_signer.tezos import MalformedMessage, parse_consensus
+from enclave_signer.tezos import PROTOCOLS, MalformedMessage, parse_consensus
 from host_backend.errors import MalformedRequest
-from host_backend.operation_table import OPERATION_KINDS, OPERATIONS, PROTOCOLS
+from host_backend.operation_table import OPERATION_KINDS, OPERATIONS
 from host_backend.operations import GenericMessage, PackedMessage, parse_message
 from tests.doubles import operation_encoder, operation_vectors
 
@@ -52,7 +52,7 @@ def accepted(message: bytes) -> bool:
 
 def test_the_file_is_what_the_encoder_writes() -> None:
     assert operation_vectors.text(operation_vectors.filled(DOCUMENT)) == operation_vectors.FILE.read_text()
-    assert DOCUMENT["protocol"] in PROTOCOLS
+    assert DOCUMENT["protocols"] == [protocol.name for protocol in PROTOCOLS]
 
 
 @vectors(DOCUMENT["recorded"])
@@ -151,7 +151,7 @@ def evidence(header: bytes) -> bytes:
 
 
 def is_block(header: bytes) -> bool:
-    """Ask the other decoder, the one of what bakers sign. Any votes will do for it; protocol 024 has three."""
+    """Ask the other decoder, the one of what bakers sign. Any votes will do for it; the protocols have three."""
     try:
         parse_consensus(b"\x11abcd" + header)
     except MalformedMessage:

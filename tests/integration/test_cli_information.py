@@ -10,7 +10,6 @@ import pytest
 
 from enclave_signer import __version__
 from host_backend.authentication import authentication_bytes
-from host_backend.operation_table import PROTOCOLS
 from tests.doubles.host_process import refused, run_command
 from tests.doubles.known_keys import FOUR, KEYS, PAYLOADS, SIGNATORY, KnownKey
 from tests.doubles.processes import PATIENCE_S, ROOT
@@ -74,12 +73,26 @@ def test_there_are_39_operations() -> None:
     assert len(OPERATIONS) == 39
 
 
+PROTOCOL_NAMES = [
+    "024 PtTALLiNtPec7mE7yY4m3k26J8Qukef3E3ehzhfXgFZKGtDdAXu",
+    "025 PsUshuai9QapM5TGj1JpuVGkdxz5GykdnEvS6Rh8SUVrARvZLCY",
+    "alpha ProtoALphaALphaALphaALphaALphaALphaALphaALphaDdp3zK",
+]
+
+
 @pytest.mark.parametrize("command", ["version", "v"])
 def test_version(command: str) -> None:
     outcome = run_command(command)
     assert (outcome.code, outcome.stderr) == (0, "")
-    assert outcome.stdout.splitlines() == [f"Release Version: {__version__}", f"Protocols: {' '.join(PROTOCOLS)}"]
-    assert json.loads(run_command(command, "--json").stdout) == {"version": __version__, "protocols": list(PROTOCOLS)}
+    assert outcome.stdout.splitlines() == [
+        f"Release Version: {__version__}",
+        f"Protocols: {', '.join(PROTOCOL_NAMES)}",
+    ]
+    assert json.loads(run_command(command, "--json").stdout) == {
+        "version": __version__,
+        "protocols": [name.split()[1] for name in PROTOCOL_NAMES],
+        "protocol_names": ["024", "025", "alpha"],
+    }
 
 
 def test_help_needs_no_configuration(tmp_path: Path) -> None:

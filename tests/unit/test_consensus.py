@@ -81,7 +81,7 @@ def test_votes_of_another_length(magic: int, tag: int, kind: ConsensusKind) -> N
             parse_consensus(wrong)
 
 
-@pytest.mark.parametrize("dal", ["00", "01", "3f", "8001", "bf7f", "bfffffff7f", "80" * 127 + "01"])
+@pytest.mark.parametrize("dal", ["00", "01", "3f", "8001", "bf7f", "bfffffff7f", "80" * 132 + "01"])
 def test_a_dal_bitset_is_any_natural_number(dal: str) -> None:
     assert parse_consensus(vote(0x13, 23, dal=bytes.fromhex(dal))).kind is ConsensusKind.ATTESTATION_WITH_DAL
 
@@ -99,7 +99,7 @@ def test_a_dal_bitset_is_any_natural_number(dal: str) -> None:
         ("800180", "does not end where"),
         ("8000", "not in its shortest form"),
         ("818000", "not in its shortest form"),
-        ("80" * 128 + "01", "of 129 bytes; expected 1 to 128"),
+        ("80" * 1064 + "01", "of 1065 bytes; expected 1 to 1064"),
     ],
 )
 def test_other_dal_bitsets_are_refused(dal: str, error: str) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from enclave_signer.tezos.protocols import MAX_RAW_DATA_BYTES
 from host_backend.errors import MalformedRequest
-from host_backend.operation_parts import RAW_DATA_LIMIT_BYTES
 from host_backend.operations import GenericMessage, parse_message
 
 HEAD = b"\x03" + b"\xbb" * 32
@@ -70,7 +70,7 @@ def test_inlined_operations(body: bytes) -> None:
             b"\x17" + VOTE + b"\x81\x00",
             "attestation_with_dal.dal_attestation at byte 115: number not in its shortest form",
         ),
-        (b"\x17" + VOTE + b"\x80" * 128 + b"\x01", "dal_attestation at byte 115: number longer than 128 bytes"),
+        (b"\x17" + VOTE + b"\x80" * 1064 + b"\x01", "dal_attestation at byte 115: number longer than 1064 bytes"),
         (
             b"\x1e" + VOTE[2:] + dynamic(b"\x00"),
             "preattestations_aggregate.committee at byte 117: 2 byte(s) needed, 1 left",
@@ -162,7 +162,7 @@ def proof(input_proof: bytes) -> bytes:
             "reveal_proof at byte 109: unknown tag 4; known are 0 raw_data, 1 metadata, 2 dal_page, 3 dal_",
         ),
         (
-            proof(b"\x01\x00" + (RAW_DATA_LIMIT_BYTES + 1).to_bytes(2, "big") + b"\x00" * (RAW_DATA_LIMIT_BYTES + 1)),
+            proof(b"\x01\x00" + (MAX_RAW_DATA_BYTES + 1).to_bytes(2, "big") + b"\x00" * (MAX_RAW_DATA_BYTES + 1)),
             "raw_data at byte 110: a length of 4097 bytes; at most 4096 are allowed",
         ),
         (proof(b"\x00\xff\xff\xff\xff\x00" + dynamic(b"")), "inbox_proof.level at byte 109: negative number"),
@@ -179,7 +179,7 @@ def test_other_refutations_are_refused(message: bytes, error: str) -> None:
 
 
 def test_the_largest_raw_data() -> None:
-    raw_data = RAW_DATA_LIMIT_BYTES.to_bytes(2, "big") + b"\x00" * RAW_DATA_LIMIT_BYTES
+    raw_data = MAX_RAW_DATA_BYTES.to_bytes(2, "big") + b"\x00" * MAX_RAW_DATA_BYTES
     assert names(proof(b"\x01\x00" + raw_data)) == ("smart_rollup_refute",)
 
 
