@@ -6,7 +6,7 @@
 
 Source: Octez' own description of the encodings, `client-libs/kaitai-struct-files/files/id_024__pttallin__operation__unsigned.ksy`
 (generated; it shows a flag before the signature of an inlined operation, which `varopt` of `data-encoding` does not write and
-no recorded message has), and `operation_repr.ml`, `sc_rollup_proof_repr.ml`, `zk_rollup_operation_repr.ml`.
+no recorded message has), and `operation_repr.ml`, `sc_rollup_proof_repr.ml`, `zk_rollup_operation_repr.ml`, of 024 and of 025.
 """
 
 from enclave_signer.tezos.protocols import MAX_DAL_BITSET_BYTES, MAX_RAW_DATA_BYTES
@@ -75,6 +75,32 @@ def variant(*cases: tuple[int, str, Field]) -> Field:
         reader.path.append(name)
         field(reader)
         reader.path.pop()
+
+    return read
+
+
+def last_of_layouts(*layouts: Field) -> Field:
+    """Make a field for the end of a message that protocols lay out differently, and that does not say how.
+
+    The layout is the first that ends exactly where the message ends; where none does, the first one says what is wrong.
+
+    Args:
+        layouts: Those of the latest protocol first.
+    """
+
+    def read(reader: Reader) -> None:
+        start, limit, depth = reader.offset, reader.limit, len(reader.path)
+        for layout in layouts:
+            try:
+                layout(reader)
+            except BadField:
+                pass
+            else:
+                if reader.at_end_of_message():
+                    return
+            reader.offset, reader.limit = start, limit
+            del reader.path[depth:]
+        layouts[0](reader)
 
     return read
 
@@ -170,9 +196,10 @@ def _block_header(reader: Reader) -> None:
 
 block_header = dynamic(_block_header)
 
-shard_with_proof = record(
-    ("shard", record(("index", int31), ("share", many(fixed(32))))),
-    ("proof", fixed(48)),
+_shard_with_proof = (("shard", record(("index", int31), ("share", many(fixed(32))))), ("proof", fixed(48)))
+# Until protocol 024 there was no lag to name.
+shard_with_proof = last_of_layouts(
+    record(("lag_index", optional(fixed(1))), *_shard_with_proof), record(*_shard_with_proof)
 )
 
 # Smart rollups: commitments, and the games that refute them.

@@ -3,7 +3,8 @@
 The JSON form is that of Octez' RPCs, except that what is base58 there is hex here, and that addresses and keys name their kind:
 `tz4:<hex>`, `KT1:<hex>`, `BLpk:<hex>`.
 
-Source: Octez, the generated descriptions of its encodings for protocol 024, and `data-encoding` for numbers and options.
+Source: Octez, the generated descriptions of its encodings for protocol 024, its sources for 025, and `data-encoding` for numbers
+and options.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,19 +20,12 @@ _ENTRY_POINTS = (
     *("default", "root", "do", "set_delegate", "remove_delegate", "deposit"),
     *("stake", "unstake", "finalize_unstake", "set_delegate_parameters"),
 )
-_PRIMITIVES = {
-    "parameter": 0,
-    "storage": 1,
-    "code": 2,
-    "Pair": 7,
-    "Unit": 11,
-    "CDR": 23,
-    "NIL": 61,
-    "PAIR": 66,
-    "string": 104,
-    "unit": 108,
-    "operation": 109,
-}
+_PRIMITIVES = (
+    {"parameter": 0, "storage": 1, "code": 2, "Elt": 4, "Pair": 7, "True": 10, "Unit": 11}
+    | {"CAR": 22, "CDR": 23, "NIL": 61, "PAIR": 66, "SOME": 70, "UNIT": 79}
+    | {"nat": 98, "option": 99, "string": 104, "bytes": 105, "unit": 108, "operation": 109}
+    | {"IS_IMPLICIT_ACCOUNT": 158, "INDEX_ADDRESS": 159, "GET_ADDRESS_INDEX": 160}
+)
 
 
 def message(branch: str, contents: Sequence[Contents]) -> bytes:
@@ -181,9 +175,9 @@ def inlined(op: Json) -> bytes:
     return sized(raw(op["branch"]) + bytes([tag]) + encode(op["operations"]) + raw(op["signature"]))
 
 
-def block_header(header: Json) -> bytes:
+def unsigned_header(header: Json) -> bytes:
     votes = {"on": 0, "off": 1, "pass": 2}[header["liquidity_baking_toggle_vote"]]
-    return sized(
+    return (
         signed(header["level"], 4)
         + unsigned(header["proto"], 1)
         + raw(header["predecessor"])
@@ -197,13 +191,19 @@ def block_header(header: Json) -> bytes:
         + raw(header["proof_of_work_nonce"])
         + option(header, "seed_nonce_hash", raw)
         + bytes([votes])
-        + raw(header["signature"])
     )
 
 
-def shard_with_proof(c: Contents) -> bytes:
-    index, share = c["shard"]
-    return signed(index, 4) + listed(share, raw) + raw(c["proof"])
+def block_header(header: Json) -> bytes:
+    return sized(unsigned_header(header) + raw(header["signature"]))
+
+
+def entrapment(c: Contents) -> bytes:
+    """Write evidence; `lag_index` is null for none, and left out altogether in the layout of 024."""
+    lag = b"" if "lag_index" not in c else b"\x00" if c["lag_index"] is None else b"\xff" + unsigned(c["lag_index"], 1)
+    index, share = c["shard_with_proof"]["shard"]
+    proven = signed(index, 4) + listed(share, raw) + raw(c["shard_with_proof"]["proof"])
+    return inlined(c["attestation"]) + unsigned(c["consensus_slot"], 2) + unsigned(c["slot_index"], 1) + lag + proven
 
 
 # Rollups.
@@ -309,16 +309,7 @@ _OPERATIONS: Mapping[str, tuple[int, bool, Callable[[Contents], bytes]]] = {
     "vdf_revelation": (8, False, lambda c: raw(c["solution"][0]) + raw(c["solution"][1])),
     "drain_delegate": (9, False, lambda c: key(c["consensus_key"]) + key(c["delegate"]) + key(c["destination"])),
     "failing_noop": (17, False, lambda c: sized(raw(c["arbitrary"]))),
-    "dal_entrapment_evidence": (
-        24,
-        False,
-        lambda c: (
-            inlined(c["attestation"])
-            + unsigned(c["consensus_slot"], 2)
-            + unsigned(c["slot_index"], 1)
-            + shard_with_proof(c["shard_with_proof"])
-        ),
-    ),
+    "dal_entrapment_evidence": (24, False, entrapment),
     "preattestations_aggregate": (30, False, preattestations_aggregate),
     "attestations_aggregate": (31, False, attestations_aggregate),
     "reveal": (107, True, lambda c: key(c["public_key"]) + proof_of_possession(c)),

@@ -211,12 +211,37 @@ def origination(nb_ops: int) -> bytes:
     return HEAD + b"\xfa" + MANAGER + dynamic(b"") * 3 + nb_ops.to_bytes(4, "big", signed=True)
 
 
-def shard(index: int) -> bytes:
-    proven = index.to_bytes(4, "big", signed=True) + dynamic(b"\x01" * 32) + b"\x02" * 48
-    return HEAD + b"\x18" + inlined(b"\x15" + VOTE) + b"\x00\x07\x03" + proven
+def shard(index: int, lag: bytes = b"\x00", share: bytes = b"\x01" * 32) -> bytes:
+    proven = index.to_bytes(4, "big", signed=True) + dynamic(share) + b"\x02" * 48
+    return HEAD + b"\x18" + inlined(b"\x15" + VOTE) + b"\x00\x07\x03" + lag + proven
 
 
-@pytest.mark.parametrize(("make", "place"), [(origination, 71), (shard, 180)])
+@pytest.mark.parametrize("index", [0, 1, 255, 511, 2**30 - 1, -1])
+@pytest.mark.parametrize("lag", ["", "00", "ff00", "ff04", "ff05", "ffff"])
+@pytest.mark.parametrize("share", [b"\x01" * 32, b"\x00" * 32 * 129])
+def test_evidence_of_entrapment_with_and_without_a_lag(index: int, lag: str, share: bytes) -> None:
+    message = shard(index, bytes.fromhex(lag), share)
+    assert names(message) == ("dal_entrapment_evidence",)
+    for wrong in (message + b"\x00", message[:-1], message + message[33:]):
+        refusal(wrong)
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (shard(5, b"\x01"), "field shard_with_proof.lag_index at byte 180: flag 0x01; expected 00 or ff"),
+        (shard(5, b"\xff"), "field shard_with_proof.shard.share at byte 186: a length of 8193 bytes where"),
+        (shard(5, b"\x00\x00"), "field shard_with_proof.shard.share at byte 185: a length of 83886080 bytes where"),
+        (shard(5, share=b"\x01" * 31), "field shard_with_proof.shard.share at byte 189: 32 byte(s) needed, 31 left"),
+        (shard(5) + b"\x00", "operation 2 at byte 269: tag 0 is no operation of the protocols 024, 025, alpha"),
+        (shard(5)[:-1], "field shard_with_proof.proof at byte 221: 48 byte(s) needed, 47 left"),
+    ],
+)
+def test_other_evidence_of_entrapment_is_refused(message: bytes, error: str) -> None:
+    assert error in refusal(message)
+
+
+@pytest.mark.parametrize(("make", "place"), [(origination, 71), (shard, 181)])
 def test_a_number_of_31_bits(make: Callable[[int], bytes], place: int) -> None:
     for number in (-(2**30), -1, 0, 2**30 - 1):
         names(make(number))
