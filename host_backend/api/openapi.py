@@ -80,7 +80,7 @@ _PKH = _Parameter("pkh", "path", "The key's hash: tz1…, tz2…, tz3… or tz4�
 _AUTHENTICATION = _Parameter(
     "authentication", "query", "Signature of the request, where server.authorized_keys is configured"
 )
-_VERSION = _Parameter("version", "query", "How a tz4 key signs: 1, or 2, which is the default")
+_VERSION = _Parameter("version", "query", "How a tz4 key signs: 1, or 2, which is the default and also what 3 means")
 _BLS_PK = _Parameter("bls_pk", "query", "The key's own public key (BLpk…), which the authentication covers then")
 _REFUSALS = {
     "400": "not well formed, or possession may not be proved",

@@ -50,8 +50,11 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 2 * MAX_MESSAGE_BYTES + 1024
 #: Octez sends two: `authentication` and `version`.
 MAX_QUERY_FIELDS = 20
-#: What a client may ask for by `?version=`; anything else means the latest, as in Signatory.
-_VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2}
+#: The latest version that every enclave knows.
+_LATEST_VERSION = SigningVersion.V2
+#: What a client may ask for by `?version=`; anything else means the latest, as in Signatory. Octez sends 3 under protocol 025,
+#: for keys of every kind: it adds a kind of key that we do not have, and signs with the others as under 2.
+_VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2, "3": _LATEST_VERSION}
 #: The page of `/docs` runs and fetches nothing.
 _PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 _JSON = b"application/json; charset=utf-8"
@@ -132,7 +135,7 @@ class Keys(_Answers):
         message = parse_body(await _body(receive))
         query = _query(scope["query_string"])
         caller = await self._caller(scope, query, lambda: (authentication_bytes(pkh, message),))
-        version = _VERSIONS.get(_first(query, "version") or "", SigningVersion.V2)
+        version = _VERSIONS.get(_first(query, "version") or "", _LATEST_VERSION)
         signature = await self._signer.sign(pkh, message, version, caller)
         return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
 

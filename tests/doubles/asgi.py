@@ -18,6 +18,19 @@ def ask_app(
     *,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
+    """Make one request, in an event loop of its own, and return the response."""
+    return asyncio.run(ask(app, method, path, body, query, headers=headers))
+
+
+async def ask(
+    app: ASGIApp,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    query: bytes = b"",
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
     """Make one request and return the response."""
     scope = {
         "type": "http",
@@ -40,10 +53,7 @@ def ask_app(
     async def send(event: MutableMapping[str, Any]) -> None:
         sent.append(event)
 
-    async def run() -> None:
-        await app(scope, receive, send)
-
-    asyncio.run(run())
+    await app(scope, receive, send)
     start, *parts = sent
     sent_headers = {name.decode(): value.decode() for name, value in start["headers"]}
     return Answer(start["status"], sent_headers, b"".join(part.get("body", b"") for part in parts))

@@ -282,14 +282,25 @@ def test_signing_versions(host: Host) -> None:
         if (item["key"], item["payload"]) == (TZ4.name, "policy_generic")
     }
     message = PAYLOADS["policy_generic"]
-    for query in ("", "?version=2", "?version=banana", "?version=", "?version=255", "?authentication=x", "?&=&&"):
+    for query in (
+        "",
+        "?version=2",
+        "?version=3",
+        "?version=4",
+        "?version=banana",
+        "?version=",
+        "?version=255",
+        "?authentication=x",
+        "?&=&&",
+    ):
         assert host.sign(TZ4.pkh, message, query).signature == recorded[2]
     assert host.sign(TZ4.pkh, message, "?version=1").signature == recorded[1]
     assert host.sign(TZ4.pkh, message, "?version=1&version=2").signature == recorded[1]
     assert recorded[1] != recorded[2]
     for key in (TZ1, TZ2, TZ3):
         signatures = {
-            host.sign(key.pkh, message, query).signature for query in ("", "?version=0", "?version=1", "?version=2")
+            host.sign(key.pkh, message, query).signature
+            for query in ("", "?version=0", "?version=1", "?version=2", "?version=3")
         }
         assert len(signatures) == 1
 
