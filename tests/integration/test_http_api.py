@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,9 @@ DEFAULT = KEYS["bootstrap1"]
 DENIED = KEYS["bootstrap2"]
 #: Listed with two ballots and the kind of a batch's first operation.
 VOTER = KEYS["bootstrap3"]
+
+
+PROTOCOLS = json.loads((Path(__file__).parents[1] / "vectors" / "protocols.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +307,18 @@ def test_signing_versions(host: Host) -> None:
             for query in ("", "?version=0", "?version=1", "?version=2", "?version=3")
         }
         assert len(signatures) == 1
+
+
+def test_the_largest_attestations_of_protocol_025_are_signed(host: Host) -> None:
+    whole = next(
+        item for item in PROTOCOLS["operations"] if "attestation_with_dal 025, all 160 slots at all" in item["name"]
+    )
+    message = bytes.fromhex(whole["hex"])
+    assert len(message) == 80 + 133
+    for key in (TZ1, TZ2, TZ3):
+        assert host.sign(key.pkh, message, "?version=3").status == 200
+        # Another bitset is another message.
+        assert host.sign(key.pkh, message[:-1] + b"\x02", "?version=3").status == 409
 
 
 def test_version_0_is_refused_for_tz4_and_disturbs_nobody(host: Host) -> None:
