@@ -8,18 +8,18 @@
 - What begins like a consensus message and is not exactly one is refused: the guard does not guess.
 - Nothing is ever forgotten while the process lives. A full guard refuses what it has no room for. A key has room for
   all its rights on a chain from its first message there on, so that one that attests can also make its block.
-- A key has room on `MAX_CHAINS` chains: anyone can invent chains, and one key must not take the room of all others.
+- A key has room on `MAX_CHAINS_PER_KEY` chains: anyone can invent chains, and one key must not take the room of all others.
 - A restart forgets everything: then the host's watermark stands alone.
 """
 
 from collections.abc import Callable
-from hashlib import blake2b
 
 from enclave_signer.errors import GuardRefused
 from enclave_signer.protocol.errors import GUARD_REFUSED
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import (
     CONSENSUS_MAGIC,
+    MAX_CHAINS_PER_KEY,
     ConsensusMessage,
     MalformedMessage,
     Mark,
@@ -28,14 +28,10 @@ from enclave_signer.tezos import (
     Right,
     Verdict,
     judge_mark,
+    mark_of,
     parse_consensus,
     public_key_hash,
 )
-
-#: Bytes of the digest by which a repeated message is known.
-_DIGEST_BYTES = 32
-#: Chains of one key: there is one mainnet, and a key is used on a few test networks at most.
-MAX_CHAINS = 16
 
 
 class Guard:
@@ -70,14 +66,13 @@ class Guard:
             raise self._refusal(
                 f"the message for {public_key_hash(public_key)} begins like a consensus message and is none: {error}"
             ) from None
-        self._advance(public_key, asked, blake2b(message, digest_size=_DIGEST_BYTES).digest())
+        self._advance(public_key, asked, mark_of(asked, message))
 
-    def _advance(self, public_key: PublicKey, asked: ConsensusMessage, digest: bytes) -> None:
+    def _advance(self, public_key: PublicKey, asked: ConsensusMessage, mark: Mark) -> None:
         chains = self._marks.get(public_key)
         marks = None if chains is None else chains.get(asked.chain_id)
         right = asked.kind.right
         stored = None if marks is None else marks.get(right)
-        mark = Mark(asked.level, asked.round, digest)
         try:
             verdict = judge_mark(stored, mark)
         except MarkRefused as refused:
@@ -95,7 +90,7 @@ class Guard:
     def _make_room(self, public_key: PublicKey, chain_id: str) -> dict[Right, Mark]:
         chains = self._marks.get(public_key, {})
         newcomer = f"{public_key_hash(public_key)} has signed nothing on {chain_id} yet, and"
-        if len(chains) >= MAX_CHAINS:
+        if len(chains) >= MAX_CHAINS_PER_KEY:
             raise self._refusal(
                 f"{newcomer} on {len(chains)} other chains, the most that one key may: find out who asked for so many, "
                 "then restart the enclave"

@@ -10,11 +10,10 @@ consensus message is durable.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Protocol
 
 from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
-from enclave_signer.tezos import ConsensusMessage, check_public_key_hash, public_key_hash
+from enclave_signer.tezos import ConsensusMessage, check_public_key_hash, mark_of, public_key_hash
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, StoreUnavailable
 from host_backend.operations import parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
@@ -22,7 +21,7 @@ from host_backend.record import Record
 from host_backend.vault import Vault
 from host_backend.vaults import find_vault
 from host_backend.watermark.base import WatermarkStore
-from host_backend.watermark.rule import Mark, MarkKey
+from host_backend.watermark.rule import MarkKey
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +190,7 @@ class Signer:
             self._observer.ended(record)
 
     async def _mark(self, pkh: str, request: ConsensusMessage, message: bytes) -> None:
-        mark = Mark(request.level, request.round, blake2b(message, digest_size=32).digest())
+        mark = mark_of(request, message)
         try:
             async with asyncio.timeout(MARK_S):
                 await self._watermark.advance(MarkKey(request.chain_id, pkh, request.kind.right), mark)

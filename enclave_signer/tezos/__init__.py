@@ -25,11 +25,12 @@ from enclave_signer.tezos.keys import (
     parse_signature,
     public_key_hash,
 )
-from enclave_signer.tezos.marks import Mark, Verdict, judge_mark
+from enclave_signer.tezos.marks import MAX_CHAINS_PER_KEY, Mark, Verdict, judge_mark, mark_of
 from enclave_signer.tezos.protocols import PROTOCOLS, Protocol
 
 __all__ = [
     "CONSENSUS_MAGIC",
+    "MAX_CHAINS_PER_KEY",
     "MAX_TEXT_CHARS",
     "PROTOCOLS",
     "ConsensusKind",
@@ -52,6 +53,7 @@ __all__ = [
     "encode_public_key",
     "encode_signature",
     "judge_mark",
+    "mark_of",
     "parse_consensus",
     "parse_public_key",
     "parse_secret_key",

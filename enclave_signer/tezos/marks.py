@@ -14,13 +14,19 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
 
+from enclave_signer.tezos.consensus import ConsensusMessage
 from enclave_signer.tezos.errors import MarkRefused, MarkTooFar
 
 #: Largest level and round: both are signed 32-bit integers on the chain.
 MAX_LEVEL = MAX_ROUND = 2**31 - 1
 #: Levels by which one request may pass the stored mark: about a year of blocks, so longer than a baker is away.
 DEFAULT_MAX_LEVEL_JUMP = 5_000_000
+#: Chains on which one key gets marks by being asked: there is one mainnet, and a few test networks.
+MAX_CHAINS_PER_KEY = 16
+#: Bytes of the digest by which a repeated message is known.
+DIGEST_BYTES = 32
 
 
 class Verdict(StrEnum):
@@ -40,6 +46,25 @@ class Mark:
 
     def __str__(self) -> str:
         return f"level {self.level} round {self.round}"
+
+
+def mark_of(consensus: ConsensusMessage, message: bytes) -> Mark:
+    """Return the mark of a message.
+
+    Args:
+        consensus: What the message says about itself.
+        message: The whole message, magic byte first.
+    """
+    return Mark(consensus.level, consensus.round, blake2b(message, digest_size=DIGEST_BYTES).digest())
+
+
+def merged(stored: Mark | None, mark: Mark) -> Mark:
+    """Return the higher of two marks; of two messages at one level and round, neither may be repeated."""
+    if stored is None or is_above(mark, stored):
+        return mark
+    if is_above(stored, mark) or stored.digest == mark.digest:
+        return stored
+    return Mark(mark.level, mark.round, None)
 
 
 def is_above(mark: Mark, other: Mark) -> bool:

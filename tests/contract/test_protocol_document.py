@@ -7,7 +7,6 @@ import cbor2
 import pytest
 
 from enclave_signer.config import DEFAULT_LIMITS
-from enclave_signer.guard import MAX_CHAINS
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
@@ -19,7 +18,7 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from enclave_signer.sealing.local import LocalSealer
-from enclave_signer.tezos.marks import DEFAULT_MAX_LEVEL_JUMP
+from enclave_signer.tezos.marks import DEFAULT_MAX_LEVEL_JUMP, MAX_CHAINS_PER_KEY
 from tests.conformance.test_enclave_transcripts import DIFFERENCES, DROPPED_BY_TEE_SIGNER
 from tests.contract.markdown import DOCS, blocks, named_values, rows
 
@@ -117,7 +116,7 @@ def test_limits_are_those_of_the_code() -> None:
         "keys per connection (`--max-keys`); the next import is answered `Err`": DEFAULT_LIMITS.max_handles,
         "keys of all connections together (`--max-open-keys`); as above": DEFAULT_LIMITS.max_open_keys,
         "of these, first opened from one address; as above": DEFAULT_LIMITS.open_keys_per_address,
-        "chains of one key in the guard; as above": MAX_CHAINS,
+        "chains of one key in the guard; as above": MAX_CHAINS_PER_KEY,
     }
     for name, number in numbers.items():
         assert table[name] == f"{number:_}".replace("_", " ")

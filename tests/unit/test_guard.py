@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from enclave_signer.errors import GuardRefused
-from enclave_signer.guard import MAX_CHAINS, Guard
+from enclave_signer.guard import Guard
 from enclave_signer.protocol.messages import KeyType, PublicKey
-from enclave_signer.tezos import parse_public_key
+from enclave_signer.tezos import MAX_CHAINS_PER_KEY, parse_public_key
 from enclave_signer.tezos.marks import DEFAULT_MAX_LEVEL_JUMP
 from tests.doubles.known_keys import (
     CHAIN_ID,
@@ -120,12 +120,12 @@ def test_a_full_guard_refuses_newcomers_and_forgets_nobody(guard: Guard, told: l
 
 
 def test_invented_chains_of_one_key_do_not_fill_it(told: list[str]) -> None:
-    guard = Guard(MAX_CHAINS + 2, told.append)
-    for chain in range(MAX_CHAINS):
+    guard = Guard(MAX_CHAINS_PER_KEY + 2, told.append)
+    for chain in range(MAX_CHAINS_PER_KEY):
         guard.check(KEY, attestation(5, payload=A, chain=chain))
-    for chain in range(MAX_CHAINS, 10 * MAX_CHAINS):
+    for chain in range(MAX_CHAINS_PER_KEY, 10 * MAX_CHAINS_PER_KEY):
         text = refusal(guard, attestation(5, chain=chain))
-        assert f"on {MAX_CHAINS} other chains, the most that one key may" in text
+        assert f"on {MAX_CHAINS_PER_KEY} other chains, the most that one key may" in text
         assert FOUR[0].pkh in text
     # What it has signed stays; its other rights there, and other keys, have their room.
     assert "another message" in refusal(guard, attestation(5, payload=B, chain=0))
