@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run demo test check fix bench endurance faults soak requirements clean
+.PHONY: run demo test check fix parts bench endurance faults soak requirements clean
 
 run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
@@ -41,6 +41,10 @@ faults: ## 10 000 signatures through a link on which everything goes wrong; then
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.faulty_link 10000
 	$(BIN)/python -m tests.endurance.link_times
+
+parts: ## tests that need more than Python and pip: a table of what ran; ARGUMENTS=--all fails when a part is missing
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m tests.parts $(ARGUMENTS)
 
 soak: ## ten minutes of signatures with a fault every ten seconds; memory of both programs
 	@scripts/environment $(VENV) requirements-dev.txt

@@ -3,15 +3,15 @@
 - A file is replaced whole: a temporary file beside it, fsync, rename, fsync of the folder. A reader, or a crash, finds
   the old content or the new, never a part of either.
 - A lock is an `flock` on a file of its own, gone when its holder ends, however it ends. The file stays and names its
-  last holder: were it removed, two processes could each lock "the" file.
+  last holder: were it removed, two processes could each lock "the" file. Who holds it is asked of the system.
 """
 
 import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from host_backend.errors import ConfigError
@@ -20,8 +20,6 @@ from host_backend.errors import ConfigError
 _LOCK_RETRY_S = 0.02
 #: Bytes that are synced to see how long it takes: a page of the watermark store.
 _SYNC_BYTES = 4096
-#: Bytes read of a lock file: a pid has at most ten digits.
-_PID_BYTES = 16
 
 
 class LockHeld(ConfigError):
@@ -109,6 +107,10 @@ def create_folder(path: Path, mode: int = 0o700) -> None:
     fsync_directory(path.parent)
 
 
+#: What to call before anything is written in a folder that is held.
+Claim = Callable[[], None]
+
+
 @contextmanager
 def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Hold an exclusive lock between processes (and between two holders in one process).
@@ -126,11 +128,50 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _lock(descriptor, path, wait_s)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        _sign(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked_quietly(path: Path) -> Iterator[Claim]:
+    """Hold a lock as `locked` does, but change nothing before the function that it yields is called.
+
+    A lock file that is not there is not made before that; until then the folder itself is locked.
+
+    Args:
+        path: The lock file; its folder must exist.
+
+    Raises:
+        LockHeld: Another process has it; also from the function, which makes the file.
+        OSError: It cannot be opened or written.
+    """
+    with ExitStack() as closing, ExitStack() as until_claimed:
+        _lock_open(until_claimed, os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), path)
+        held: list[int] = []
+        with suppress(FileNotFoundError):
+            held.append(_lock_open(closing, os.open(path, os.O_RDWR | os.O_CLOEXEC), path))
+
+        def claim() -> None:
+            if not held:
+                held.append(_lock_open(closing, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), path))
+            _sign(held[0])
+            until_claimed.close()
+
+        yield claim
+
+
+def _lock_open(closing: ExitStack, descriptor: int, path: Path) -> int:
+    closing.callback(os.close, descriptor)
+    _lock(descriptor, path, wait_s=0)
+    return descriptor
+
+
+def _sign(descriptor: int) -> None:
+    """Name the holder in the lock file, for whoever looks into it."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
 
 def _lock(descriptor: int, path: Path, wait_s: float) -> None:
@@ -140,34 +181,44 @@ def _lock(descriptor: int, path: Path, wait_s: float) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() >= deadline:
-                raise LockHeld(_held_text(descriptor, path)) from error
+                raise LockHeld(_held_text(path)) from error
             time.sleep(_LOCK_RETRY_S)
         else:
             return
 
 
-def _held_text(descriptor: int, path: Path) -> str:
-    written = os.pread(descriptor, _PID_BYTES, 0).strip()
-    holder = f"process {written.decode()}" if written.isdigit() else "another process"
-    return f"{path.parent} is in use by {holder} (lock file {path.name}): stop it first, or use another folder"
+def _held_text(path: Path) -> str:
+    holder = holder_of(path) or holder_of(path.parent)
+    who = "another process" if holder is None else f"process {holder}"
+    return f"{path.parent} is in use by {who} (lock file {path.name}): stop it first, or use another folder"
 
 
 def holder_of(path: Path) -> int | None:
-    """Return the process that holds a lock, or None; takes no lock, so that it disturbs nobody who wants it.
+    """Return the process that holds a lock on a file, or None; takes no lock, so that it disturbs nobody who wants it.
 
     Source: proc_locks(5). Where the system does not list its locks, nobody seems to hold any.
     """
     try:
-        wanted, written = str(path.stat().st_ino), path.read_bytes()[:_PID_BYTES].strip()
+        return holder_of_inode(path.stat())
+    except OSError:
+        return None
+
+
+def holder_of_inode(stat: os.stat_result) -> int | None:
+    """Return the process that holds a lock on a file that looks so; see `holder_of`."""
+    try:
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
+    found: dict[str, int] = {}
     for words in map(str.split, lines):
         # 1: FLOCK ADVISORY WRITE 4711 08:01:123456 0 EOF
-        # Devices have other numbers here than the file says of itself, on some file systems; the holder's tells as much.
-        if words[1:2] == ["FLOCK"] and words[5].rpartition(":")[2] == wanted and words[4].encode() == written:
-            return int(words[4])
-    return None
+        device, _, inode = words[5].rpartition(":") if len(words) > 5 else ("", "", "")
+        if words[1:2] == ["FLOCK"] and inode == str(stat.st_ino) and int(words[4]) > 0:
+            found[device] = int(words[4])
+    # Devices have other numbers here than the file says of itself, on some file systems: then the inode has to do.
+    own = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}"
+    return found.get(own, next(iter(found.values()), None) if len(found) == 1 else None)
 
 
 def sync_times_s(folder: Path, count: int) -> list[float]:

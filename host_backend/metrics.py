@@ -286,6 +286,12 @@ def readings_of(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Read
             (),
             lambda: [((), float(watermark.problem is not None))],
         ),
+        Reading(
+            "watermark_rights_refused",
+            "Rights of which nothing is signed because their mark is damaged",
+            (),
+            lambda: [((), float(len(watermark.refused)))],
+        ),
     ]
 
 

@@ -10,54 +10,25 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from host_backend.config import Config, VaultConfig
-from host_backend.durable import create_folder
-from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.errors import ConfigError
 from host_backend.keyring import VaultKey
 from host_backend.keystore.base import StoredKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
 from host_backend.vault import Vault, open_vault
-from host_backend.watermark.base import WatermarkStore
-from host_backend.watermark.file import (
-    STORE_NAME,
-    FileWatermarkStore,
-    Writing,
-    create,
-    export_marks,
-    raise_mark,
-    read_marks,
-)
-from host_backend.watermark.memory import MemoryWatermarkStore
-from host_backend.watermark.offline import give_up_store, kept_in_memory, reset_mark, take_over
-from host_backend.watermark.rule import Mark, MarkKey
-from host_backend.watermark.signatory_files import SignatoryFolder
-from host_backend.watermark.sqlite_marks import forgotten_text
+from host_backend.watermark.base import MarksAdmin, WatermarkStore
+from host_backend.watermark.file.admin import FileMarks, marks_left_in
+from host_backend.watermark.file.store import FileWatermarkStore, Writing
+from host_backend.watermark.memory import MemoryMarks, MemoryWatermarkStore, kept_in_memory
 
 logger = logging.getLogger(__name__)
 
 
-async def create_watermark_store(config: Config) -> None:
-    """Make the watermark store of a configuration, empty; what Signatory marked is merged at every start.
-
-    Raises:
-        ConfigError: There is one, or there was one when a host here ended out of order, or the folder is in use.
-        StoreUnavailable: It could not be written.
-    """
-    path, folder = _store_path(config), SignatoryFolder(config.base_dir)
-    if folder.forgotten:
-        raise ConfigError(forgotten_text(folder))
-    if folder.left_behind:
-        raise ConfigError(
-            f"the last host on {config.base_dir} did not end in order, and its watermark store is gone: put it back; a "
-            f"new one would know nothing of what was signed. If it is lost, remove {folder.in_use_file}, make a new one, "
-            "and raise the marks of all keys above everything signed"
-        )
-    try:
-        create_folder(config.base_dir)
-    except OSError as error:
-        raise StoreUnavailable(f"base_dir {config.base_dir} cannot be made: {error.strerror}") from error
-    await asyncio.to_thread(create, path)
-    logger.info("watermark store made", extra=fields(file=path))
+def marks_admin(config: Config) -> MarksAdmin:
+    """Return what looks after the marks of a configuration."""
+    if config.watermark.driver == "mem":
+        return MemoryMarks(config.base_dir)
+    return FileMarks(config.base_dir, in_memory_allowed=config.watermark.allow_memory_file_system)
 
 
 async def create_watermark_store_for_first_key(config: Config) -> None:
@@ -65,55 +36,21 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
 
     Keys that exist without a store may have signed before: for them only `watermark init` makes one.
     """
-    if config.watermark.driver == "mem" or (config.base_dir / STORE_NAME).exists():
+    if config.watermark.driver == "mem":
         return
     for vault in config.vaults.values():
         if await stored_keys(vault):
             return
-    await create_watermark_store(config)
+    admin = marks_admin(config)
+    found = await asyncio.to_thread(admin.describe)
+    # Where others left marks, the first `serve` makes it of those.
+    if found.stored is None and found.host is None and not found.waiting:
+        await asyncio.to_thread(admin.create)
 
 
 async def stored_keys(config: VaultConfig) -> tuple[StoredKey, ...]:
     """Return the sealed keys of a vault; see `KeyStore.load`."""
     return await FileKeyStore(config.key_file).load()
-
-
-async def create_watermark_store_after_signatory(config: Config) -> None:
-    """Make the watermark store where Signatory left marks and no host of ours has been; do nothing elsewhere.
-
-    Raises:
-        ConfigError: Its marks cannot be read; nothing may be signed without them.
-    """
-    folder = SignatoryFolder(config.base_dir)
-    if (config.base_dir / STORE_NAME).exists() or folder.left_behind:
-        return
-    if await asyncio.to_thread(folder.read):
-        await create_watermark_store(config)
-
-
-def raise_watermark(config: Config, key: MarkKey, level: int, round_: int) -> None:
-    """Move one mark up while no host runs, for Signatory as well; see `raise_mark`."""
-    raise_mark(_store_path(config), key, level, round_)
-    # After a crash the next start reads all marks before Signatory may; until then its files stay as they are.
-    if not SignatoryFolder(config.base_dir).left_behind:
-        export_watermarks(config)
-
-
-def export_watermarks(config: Config) -> None:
-    """Hand the marks to Signatory's files while no host runs; see `export_marks`."""
-    export_marks(_store_path(config))
-    logger.info("watermarks written for Signatory", extra=fields(base_dir=config.base_dir))
-
-
-def read_watermarks(config: Config) -> dict[MarkKey, Mark]:
-    """Read every mark, also while a host runs; see `read_marks`."""
-    return read_marks(_store_path(config))
-
-
-def reset_watermark(config: Config, key: MarkKey, level: int, round_: int) -> Mark:
-    """Move one mark anywhere while no host runs, for Signatory as well; see `reset_mark`."""
-    _store_path(config)
-    return reset_mark(config.base_dir, key, level, round_)
 
 
 async def migrate_watermarks(config: Config, source: Path | None) -> int:
@@ -126,22 +63,23 @@ async def migrate_watermarks(config: Config, source: Path | None) -> int:
     Raises:
         HostError: Not done; the text says why.
     """
+    here = FileMarks(config.base_dir, in_memory_allowed=True)
     if source is None:
-        if config.watermark.driver == "mem":
-            return await asyncio.to_thread(give_up_store, config.base_dir)
-        raise ConfigError("watermark.driver is file, where the marks are: name another folder with --from")
-    path = _store_path(config)
-    if not path.exists() and not SignatoryFolder(config.base_dir).left_behind:
-        await create_watermark_store(config)
-    return await asyncio.to_thread(take_over, config.base_dir, source)
+        if config.watermark.driver != "mem":
+            raise ConfigError("watermark.driver is file, where the marks are: name another folder with --from")
+        count = len((await asyncio.to_thread(here.read)).marks)
+        await asyncio.to_thread(here.retire)
+        return count
+    if config.watermark.driver == "mem":
+        raise ConfigError("watermark.driver is mem: marks are taken over by a store of driver file only")
+    if await asyncio.to_thread(_is_same_folder, source, config.base_dir):
+        raise ConfigError(f"{source} is base_dir itself: nothing to migrate")
+    theirs = await asyncio.to_thread(marks_left_in, source)
+    return await asyncio.to_thread(marks_admin(config).adopt, theirs)
 
 
-def _store_path(config: Config) -> Path:
-    if config.watermark.driver != "file":
-        raise ConfigError(
-            f"watermark.driver is {config.watermark.driver}: there is no file of marks, only the running host knows them"
-        )
-    return config.base_dir / STORE_NAME
+def _is_same_folder(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 @asynccontextmanager
@@ -167,9 +105,11 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
             )
             store = MemoryWatermarkStore(max_level_jump, marks)
         else:
-            await create_watermark_store_after_signatory(config)
             store = await FileWatermarkStore.open(
-                config.base_dir / STORE_NAME, max_level_jump=max_level_jump, writing=writing
+                config.base_dir,
+                max_level_jump=max_level_jump,
+                in_memory_allowed=config.watermark.allow_memory_file_system,
+                writing=writing,
             )
         stack.push_async_callback(store.aclose)
         yield store

@@ -1,5 +1,6 @@
 """`make run`: both programs on loopback, one key, one line to paste; Ctrl-C stops them."""
 
+import argparse
 import asyncio
 import json
 import signal
@@ -13,12 +14,12 @@ from quickstart.messages import attestation
 STATE = Path(".state")
 
 
-async def run(folder: Path) -> int:
+async def run(folder: Path, *, in_memory_allowed: bool) -> int:
     """Run until a signal, or until a program ends; return the exit code."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running_signer(folder, ["tz4"]) as signer:
+    async with running_signer(folder, ["tz4"], in_memory_allowed=in_memory_allowed) as signer:
         introduce(signer)
         ended = asyncio.create_task(signer.wait_ended())
         stopped = asyncio.create_task(stop.wait())
@@ -48,9 +49,14 @@ def introduce(signer: LocalSigner) -> None:
 
 def main() -> None:
     """Run, or say in words why not."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else STATE
+    parser = argparse.ArgumentParser(description="Run both programs on this machine.")
+    parser.add_argument("folder", type=Path, nargs="?", default=STATE, help="where everything is kept")
+    parser.add_argument(
+        "--allow-memory-file-system", action="store_true", help="whether that folder may be forgotten at a restart"
+    )
+    said = parser.parse_args()
     try:
-        sys.exit(asyncio.run(run(folder)))
+        sys.exit(asyncio.run(run(said.folder, in_memory_allowed=said.allow_memory_file_system)))
     except (StartFailed, HostError) as error:
         sys.exit(f"make run: {error}")
 

@@ -54,7 +54,7 @@ async def demo() -> None:
     """Run both programs on a folder of their own and show what they do."""
     with tempfile.TemporaryDirectory(prefix="enclave-signer-demo-") as folder:
         print("Starting the enclave and the host, making a key of each curve inside the enclave.")
-        async with running_signer(Path(folder), KEY_TYPES) as signer:
+        async with running_signer(Path(folder), KEY_TYPES, in_memory_allowed=True) as signer:
             print("\nOne attestation, level 1, by each key:")
             for pkh in signer.keys:
                 await asyncio.to_thread(sign_and_verify, signer, pkh)

@@ -26,10 +26,11 @@ class StartFailed(Exception):
 class LocalSigner:
     """Both programs, their folder and their addresses. Use `running_signer`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, in_memory_allowed: bool = False) -> None:
         self.folder = folder
         self.config_file = folder / "signatory.yaml"
         self.first_run = False
+        self._in_memory_allowed = in_memory_allowed
         self._stack = AsyncExitStack()
         self._processes: list[Process] = []
 
@@ -51,6 +52,7 @@ class LocalSigner:
     def write_config(self, keys: Sequence[str], ports: tuple[int, int, int]) -> None:
         """Write the configuration: the enclave's port, the host's two, and the keys."""
         enclave_port, port, utility_port = ports
+        in_memory = ", config: {allow_memory_file_system: true}" if self._in_memory_allowed else ""
         lines = [
             f"base_dir: {self.folder / 'host'}",
             f"server: {{address: 127.0.0.1:{port}, utility_address: 127.0.0.1:{utility_port}}}",
@@ -58,7 +60,7 @@ class LocalSigner:
             f"  {VAULT}:",
             "    driver: confidentialspace",
             f"    config: {{host: 127.0.0.1, port: {enclave_port}}}",
-            "watermark: {driver: file}",
+            f"watermark: {{driver: file{in_memory}}}",
             "tezos:",
             *(f"  {pkh}: {{allow: {_POLICY}}}" for pkh in keys),
         ]
@@ -169,15 +171,22 @@ def free_port(preferred: int) -> int:
 
 
 @asynccontextmanager
-async def running_signer(folder: Path, key_types: Sequence[str]) -> AsyncIterator[LocalSigner]:
+async def running_signer(
+    folder: Path, key_types: Sequence[str], *, in_memory_allowed: bool = False
+) -> AsyncIterator[LocalSigner]:
     """Start both programs; on a folder's first use make the keys and the configuration, later keep them.
+
+    Args:
+        folder: Where everything is kept.
+        key_types: Which keys to make.
+        in_memory_allowed: Whether the folder may be on a file system in memory, where watermarks do not last.
 
     Raises:
         StartFailed: A program did not start; the text shows what it said.
         ConfigError: The configuration in the folder cannot be used.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    signer = LocalSigner(folder.resolve())
+    signer = LocalSigner(folder.resolve(), in_memory_allowed=in_memory_allowed)
     try:
         # A first run that was killed may have left a configuration without keys.
         if signer.config_file.exists() and signer.keys:

@@ -320,7 +320,7 @@ def utility_app(
             problems.append(watermark.problem)
         if stopping():
             problems.append("stopping")
-        degraded = [reason for vault in vaults for reason in vault.degraded]
+        degraded = [*(reason for vault in vaults for reason in vault.degraded), *watermark.refused.values()]
         body: dict[str, object] = {"ready": not problems}
         if problems:
             body["reasons"] = problems

@@ -17,8 +17,8 @@ from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig, load_config
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
-from host_backend.stores import open_configured_vault, stored_keys
-from host_backend.watermark.inspection import FoundMarks, inspect_marks
+from host_backend.stores import marks_admin, open_configured_vault, stored_keys
+from host_backend.watermark.base import MarksDescription, StoredMarks
 
 OK: Final = "ok"
 WARNING: Final = "warning"
@@ -28,6 +28,8 @@ FAILED: Final = "failed"
 SYNC_COUNT = 7
 #: Milliseconds that a sync may take before a baker notices: every consensus signature waits for one.
 SLOW_SYNC_MS = 100
+#: Milliseconds below which all syncs together are too fast for a disk that keeps what it was given.
+IMPLAUSIBLE_SYNC_MS = 0.01
 #: No clock that is right is before this project, or so far after it.
 PLAUSIBLE_YEARS = range(2026, 2100)
 #: Seconds by which a file may seem to be of the future, or the clock to be moved, without a word: clocks are adjusted.
@@ -66,7 +68,8 @@ async def _parts(config: Config) -> AsyncIterator[Check]:
         stored[vault.name], checks = await _key_file(vault)
         for check in checks:
             yield check
-    yield await asyncio.to_thread(_watermarks, config, sum(stored.values()))
+    for check in await asyncio.to_thread(list, _watermarks(config, sum(stored.values()))):
+        yield check
     held: set[str] = set()
     for vault in config.vaults.values():
         async for check in _enclave(vault, stored[vault.name], held):
@@ -125,41 +128,45 @@ async def _key_file(vault: VaultConfig) -> tuple[int, list[Check]]:
     return len(hashes), checks
 
 
-def _watermarks(config: Config, stored: int) -> Check:
-    in_memory = config.watermark.driver == "mem"
+def _watermarks(config: Config, stored: int) -> Iterator[Check]:
+    name = "watermarks"
     try:
-        found = inspect_marks(config.base_dir, in_memory=in_memory)
+        found = marks_admin(config).describe()
     except HostError as error:
-        return Check("watermarks", FAILED, str(error))
-    if in_memory:
-        return _marks_in_memory(found)
-    if found.count is None:
-        return _no_marks(config.base_dir, found, stored)
+        yield Check(name, FAILED, str(error))
+        return
+    for finding in found.findings:
+        yield Check(name, WARNING, finding)
+    if config.watermark.driver == "mem":
+        yield Check(name, WARNING, "kept in memory and forgotten at every stop: never for a baker")
+    elif found.stored is None:
+        yield _no_marks(config.base_dir, found, stored)
+    else:
+        yield _some_marks(found.stored, found)
+
+
+def _some_marks(stored: StoredMarks, found: MarksDescription) -> Check:
+    name, count = "watermarks", len(stored.marks)
+    if stored.refused:
+        return Check(name, FAILED, f"{count} marks, and {len(stored.refused)} damaged: those rights are not signed")
     if found.crashed:
         fix = "start one again, or let Signatory start with `enclave-host watermark export`"
-        return Check("watermarks", WARNING, f"{found.count} marks; the last host did not end in order: {fix}")
+        return Check(name, WARNING, f"{count} marks, all whole; the last host did not end in order: {fix}")
     running = "no host runs" if found.host is None else f"in use by process {found.host}"
-    return Check("watermarks", OK, f"{found.count} marks, {running}")
+    return Check(name, OK, f"{count} marks, all whole; {running}")
 
 
-def _marks_in_memory(found: FoundMarks) -> Check:
-    if found.count is not None:
-        fix = "write `driver: file`, or give that store up with `enclave-host watermark migrate`"
-        return Check("watermarks", FAILED, f"kept in memory, though there is a store with {found.count} marks: {fix}")
-    return Check("watermarks", WARNING, "kept in memory and forgotten at every stop: never for a baker")
-
-
-def _no_marks(base_dir: Path, found: FoundMarks, stored: int) -> Check:
+def _no_marks(base_dir: Path, found: MarksDescription, stored: int) -> Check:
+    name = "watermarks"
     if found.waiting:
-        text = f"no store yet: the first serve makes one of {found.waiting} marks of Signatory's"
-        return Check("watermarks", OK, text)
+        return Check(name, OK, f"no store yet: the first serve makes one of the {found.waiting} marks that others left")
     if stored:
         fix = (
             "if its keys have never signed elsewhere, make one with `enclave-host watermark init`; otherwise put the "
             "store back"
         )
-        return Check("watermarks", FAILED, f"no store in {base_dir}: {fix}")
-    return Check("watermarks", WARNING, "no store yet: the first generate, import or watermark init makes one")
+        return Check(name, FAILED, f"no store in {base_dir}: {fix}")
+    return Check(name, WARNING, "no store yet: the first generate, import or watermark init makes one")
 
 
 async def _enclave(vault: VaultConfig, stored: int, held: set[str]) -> AsyncIterator[Check]:
@@ -191,6 +198,11 @@ def _disk(folder: Path) -> Check:
         times_ms = [time_s * 1000 for time_s in sync_times_s(folder, SYNC_COUNT)]
     except OSError as error:
         return Check(name, FAILED, f"{folder} cannot be written to: {reason_of(error)}")
+    if max(times_ms) < IMPLAUSIBLE_SYNC_MS:
+        why = (
+            "no disk is that fast: a restart of the machine may forget what was synced, so see that it is a local disk"
+        )
+        return Check(name, WARNING, f"syncing {folder} takes {max(times_ms) * 1000:.1f} µs at most: {why}")
     text = f"syncing {folder} takes {statistics.median(times_ms):.1f} ms, {max(times_ms):.1f} ms at most"
     if statistics.median(times_ms) > SLOW_SYNC_MS:
         return Check(name, WARNING, f"{text}: every consensus signature waits for that; use a faster disk")

@@ -4,6 +4,8 @@ import asyncio
 import json
 import logging
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -12,8 +14,8 @@ from enclave_signer.tezos import Family, Right, TezosError, check_public_key_has
 from host_backend.config import Config
 from host_backend.errors import ConfigError, MalformedRequest
 from host_backend.log import fields
-from host_backend.stores import migrate_watermarks, raise_watermark, read_watermarks, reset_watermark
-from host_backend.watermark.rule import Mark, MarkKey
+from host_backend.stores import marks_admin, migrate_watermarks
+from host_backend.watermark.rule import Mark, MarkKey, refusal_text
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +29,26 @@ def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: i
     Raises:
         HostError: The mark stays as it is; the text says why.
     """
-    raise_watermark(config, _key(chain_id, pkh, right), level, round_)
+    marks_admin(config).raise_mark(_key(chain_id, pkh, right), Mark(level, round_, None))
     extra = fields(chain_id=chain_id, pkh=pkh, right=right, lvl=level, round=round_)
     logger.warning("watermark raised", extra=extra)
 
 
 def _key(chain_id: str, pkh: str, right: str) -> MarkKey:
+    _require_chain(chain_id)
     try:
-        decode(chain_id, Family.CHAIN_ID)
         check_public_key_hash(pkh)
     except TezosError as error:
         # A mark for a chain or key that does not exist would protect nothing.
         raise MalformedRequest(str(error)) from None
     return MarkKey(chain_id, pkh, Right(right))
+
+
+def _require_chain(chain_id: str) -> None:
+    try:
+        decode(chain_id, Family.CHAIN_ID)
+    except TezosError as error:
+        raise MalformedRequest(str(error)) from None
 
 
 def reset_one_mark(
@@ -53,24 +62,49 @@ def reset_one_mark(
     key = _key(chain_id, pkh, right)
     if not confirmed:
         _confirm(f"what {key} signed above level {level} round {round_} could be signed again, differently", pkh)
-    old = reset_watermark(config, key, level, round_)
+    old = marks_admin(config).reset_mark(key, Mark(level, round_, None))
     moved = {"old_lvl": old.level, "old_round": old.round, "lvl": level, "round": round_}
     logger.warning("watermark reset", extra=fields(chain_id=chain_id, pkh=pkh, right=right, **moved))
 
 
-def migrate_marks(config: Config, source: Path | None, *, confirmed: bool) -> None:
-    """Bring the marks to the driver of the configuration, or from another folder.
+def migrate_marks(config: Config, source: Path | None, above_level: int | None, *, confirmed: bool) -> None:
+    """Bring the marks to the driver of the configuration, from another folder, or from an old store.
 
     Raises:
         HostError: Not done; the text says why.
     """
     driver = config.watermark.driver
+    if above_level is not None:
+        if source is not None:
+            raise ConfigError("--above-level is for the store of version 0.1 in base_dir itself, so without --from")
+        rebuild_marks(config, above_level, (), confirmed=confirmed)
+        return
     if source is None and driver == "mem" and not confirmed:
         _confirm("marks in memory are forgotten at every stop, and cannot be brought back", driver)
     count = asyncio.run(migrate_watermarks(config, source))
     logger.warning("watermarks migrated", extra=fields(marks=count, source=source or config.base_dir, driver=driver))
     if source is not None:
         logger.warning("whatever signed with the marks in %s must never sign again", source)
+
+
+def rebuild_marks(config: Config, above_level: int, chains: Sequence[str], *, confirmed: bool) -> None:
+    """Make the store anew of everything that can be read, all marks at or above the end of a level.
+
+    Raises:
+        HostError: Not done; the text says why.
+    """
+    for chain_id in chains:
+        _require_chain(chain_id)
+    if not confirmed:
+        _confirm(
+            f"what was signed above level {above_level} and is not found can be signed again, differently; nothing is "
+            "signed at that level or below",
+            str(above_level),
+        )
+    allowed = {chain for policy in config.policies.values() for chain in policy.chains or ()}
+    suffix = f".damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    count = marks_admin(config).rebuild(config.policies, {*chains, *allowed}, above_level, suffix)
+    logger.warning("watermark store made anew", extra=fields(marks=count, above_lvl=above_level, old=suffix))
 
 
 def _confirm(danger: str, word: str) -> None:
@@ -80,35 +114,45 @@ def _confirm(danger: str, word: str) -> None:
 
 
 def show_marks(config: Config, *, as_json: bool) -> None:
-    """Print every mark, sorted by key, chain and right.
+    """Print every mark, sorted by key, chain and right; a damaged one says so.
 
     Raises:
         HostError: There is no store, or it cannot be read.
     """
-    marks = sorted(read_watermarks(config).items(), key=lambda entry: (entry[0].pkh, entry[0].chain_id, entry[0].right))
+    stored = marks_admin(config).read()
+    states: dict[MarkKey, tuple[Mark | None, str]] = {key: (mark, "ok") for key, mark in stored.marks.items()}
+    states |= {key: (mark, "refused") for key, mark in stored.refused.items()}
+    rows = sorted(states.items(), key=lambda entry: (entry[0].pkh, entry[0].chain_id, entry[0].right))
     if as_json:
-        click.echo(json.dumps([_as_json(key, mark) for key, mark in marks], indent=2))
-        return
-    rows = [("KEY", "CHAIN", "RIGHT", "LEVEL", "ROUND", "DIGEST")]
-    rows += [
-        (key.pkh, key.chain_id, key.right.value, str(mark.level), str(mark.round), _digest(mark) or "-")
-        for key, mark in marks
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+        click.echo(json.dumps([_as_json(key, mark, state) for key, (mark, state) in rows], indent=2))
+    else:
+        _show_table(rows)
+    for key, known in stored.refused.items():
+        logger.error("%s", refusal_text(key, known))
+
+
+def _show_table(rows: Sequence[tuple[MarkKey, tuple[Mark | None, str]]]) -> None:
+    cells = [("KEY", "CHAIN", "RIGHT", "LEVEL", "ROUND", "DIGEST")]
+    for key, (mark, state) in rows:
+        place = ("-", "-") if mark is None else (str(mark.level), str(mark.round))
+        digest = "damaged: refused" if state == "refused" else _digest(mark) or "-"
+        cells.append((key.pkh, key.chain_id, key.right.value, *place, digest))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _as_json(key: MarkKey, mark: Mark) -> dict[str, object]:
+def _as_json(key: MarkKey, mark: Mark | None, state: str) -> dict[str, object]:
     return {
         "public_key_hash": key.pkh,
         "chain_id": key.chain_id,
         "right": key.right.value,
-        "level": mark.level,
-        "round": mark.round,
+        "level": None if mark is None else mark.level,
+        "round": None if mark is None else mark.round,
         "digest": _digest(mark),
+        "state": state,
     }
 
 
-def _digest(mark: Mark) -> str | None:
-    return None if mark.digest is None else mark.digest.hex()
+def _digest(mark: Mark | None) -> str | None:
+    return None if mark is None or mark.digest is None else mark.digest.hex()

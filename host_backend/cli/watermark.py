@@ -19,12 +19,10 @@ def watermark(options: Options) -> None:
 @watermark.command("init")
 @takes_options
 def init_watermark(options: Options) -> None:
-    """Make a new, empty store for keys that have never signed, or not for a long time."""
-    import asyncio
+    """Make a new store for keys that have never signed; marks that Signatory left are taken over."""
+    from host_backend.stores import marks_admin
 
-    from host_backend.stores import create_watermark_store
-
-    asyncio.run(create_watermark_store(options.load()))
+    marks_admin(options.load()).create()
 
 
 @watermark.command("export")
@@ -34,9 +32,9 @@ def export_watermark(options: Options) -> None:
 
     An orderly stop of `serve` does this by itself.
     """
-    from host_backend.stores import export_watermarks
+    from host_backend.stores import marks_admin
 
-    export_watermarks(options.load())
+    marks_admin(options.load()).export()
 
 
 @watermark.command("show")
@@ -53,16 +51,43 @@ def show_watermarks(options: Options, as_json: bool) -> None:  # noqa: FBT001 --
 @click.option(
     "--from", "source", type=click.Path(path_type=Path), help="Folder, a `base_dir`, whose marks to take over."
 )
+@click.option(
+    "--above-level",
+    type=int,
+    help="Take over a store of version 0.1 whose host did not end in order: nothing is signed at this level or below.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @takes_options
-def migrate_watermarks(options: Options, source: Path | None, yes: bool) -> None:  # noqa: FBT001 -- as above
+def migrate_watermarks(options: Options, source: Path | None, above_level: int | None, yes: bool) -> None:  # noqa: FBT001 -- as above
     """Bring the marks to where the configuration keeps them now, while the host is stopped.
 
-    After `watermark.driver` was changed; or from another folder, whose host or Signatory must never sign again.
+    After `watermark.driver` was changed; or from another folder, whose host or Signatory must never sign again; or from
+    a store of version 0.1 that `serve` does not take over by itself.
     """
     from host_backend.cli.marks import migrate_marks
 
-    migrate_marks(options.load(), source, confirmed=yes)
+    migrate_marks(options.load(), source, above_level, confirmed=yes)
+
+
+@watermark.command("rebuild")
+@click.option(
+    "--above-level",
+    type=int,
+    required=True,
+    help="At or above every level that may have been signed: nothing is signed at this level or below.",
+)
+@click.option("--chain", "chains", multiple=True, help="A chain id for which keys get marks; may be repeated.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@takes_options
+def rebuild_watermarks(options: Options, above_level: int, chains: tuple[str, ...], yes: bool) -> None:  # noqa: FBT001 -- as above
+    """Make a lost or damaged store anew, while the host is stopped: the way back from every store that does not start.
+
+    Of each right the highest mark counts that is found in the old store, in Signatory's files and in a store of version
+    0.1; keys under `tezos` get marks, too. The old store is kept under another name. Asks for the level to be typed again.
+    """
+    from host_backend.cli.marks import rebuild_marks
+
+    rebuild_marks(options.load(), above_level, chains, confirmed=yes)
 
 
 @watermark.command("reset")

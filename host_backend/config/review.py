@@ -144,6 +144,11 @@ def _open_doors(config: Config) -> Iterator[str]:
 def _loose_ends(config: Config) -> Iterator[str]:
     if config.watermark.driver == "mem":
         yield "watermark.driver: marks in memory are forgotten at every stop, so a restart can sign twice: use file"
+    if config.watermark.allow_memory_file_system:
+        yield (
+            "watermark.config.allow_memory_file_system: marks on a file system in memory are forgotten at a restart of "
+            "the machine: leave it out, and use a local disk"
+        )
     if config.watermark.max_level_jump > DEFAULT_MAX_LEVEL_JUMP:
         yield (
             f"watermark.config.max_level_jump: one wrong request can burn a key for {config.watermark.max_level_jump} "

@@ -30,6 +30,8 @@ class WatermarkConfig:
     driver: Literal["file", "mem"] = "file"
     #: Levels by which one request may pass the stored mark.
     max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP
+    #: Whether `file` may keep marks on a file system that is empty after a restart of the machine.
+    allow_memory_file_system: bool = False
 
 
 def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig:
@@ -44,11 +46,16 @@ def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig
         driver = "mem"
     # Some of the other drivers' fields are secrets.
     config = fields["config"].secretive() if "config" in fields else None
-    settings = config.record(("max_level_jump", *_OF_OTHER_DRIVERS)) if config else {}
+    settings = config.record(("max_level_jump", "allow_memory_file_system", *_OF_OTHER_DRIVERS)) if config else {}
     warnings += [
         f"{settings[name].path}: belongs to another driver, means nothing"
         for name in _OF_OTHER_DRIVERS
         if name in settings
     ]
     jump = settings.get("max_level_jump")
-    return WatermarkConfig(driver, DEFAULT_MAX_LEVEL_JUMP if jump is None else jump.integer(1, MAX_LEVEL))
+    in_memory = settings.get("allow_memory_file_system")
+    return WatermarkConfig(
+        driver,
+        DEFAULT_MAX_LEVEL_JUMP if jump is None else jump.integer(1, MAX_LEVEL),
+        in_memory is not None and in_memory.boolean(),
+    )

@@ -1,4 +1,4 @@
-"""The port behind which marks are kept.
+"""The two ports behind which marks are kept: one for signing, one for whoever looks after the marks.
 
 - A store judges by `rule.judge` and by nothing else.
 - Stored means durable: an answer is given only when the mark it rests on survives a crash and a power loss. A repeat
@@ -7,6 +7,8 @@
 - A store that cannot answer says so (`StoreUnavailable`); it never guesses, and it never refuses for that reason.
 """
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
@@ -38,6 +40,101 @@ class WatermarkStore(Protocol):
         """Why the last request could not be judged; None when it could."""
         ...
 
+    @property
+    def refused(self) -> Mapping[MarkKey, str]:
+        """Rights that are refused alone because their mark was damaged, and what to do about each."""
+        ...
+
     async def aclose(self) -> None:
-        """Answer those who wait, then let go of the storage. Later requests get `StoreUnavailable`. May be repeated."""
+        """Answer those who wait, then let go of the storage. Later requests get `StoreUnavailable`. May be repeated.
+
+        Raises:
+            HostError: Everything answered for is stored, but it could not be left as an orderly stop should leave it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMarks:
+    """What a store holds.
+
+    Attributes:
+        marks: The mark of every right.
+        refused: Rights whose mark is damaged, and the highest mark of theirs that is known.
+    """
+
+    marks: Mapping[MarkKey, Mark] = field(default_factory=dict)
+    refused: Mapping[MarkKey, Mark | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MarksDescription:
+    """What is found of a store from outside, without a trace.
+
+    Attributes:
+        stored: What is in it; None when there is no store.
+        waiting: Marks of others that the first start will make a store of.
+        host: The process that has it; None when none does.
+        crashed: Whether the last host did not end in order.
+        findings: What is wrong, or will be.
+    """
+
+    stored: StoredMarks | None = None
+    waiting: int = 0
+    host: int | None = None
+    crashed: bool = False
+    findings: tuple[str, ...] = ()
+
+
+class MarksAdmin(Protocol):
+    """Looks after the marks of one configuration. Synchronous; every method that changes anything needs the store alone.
+
+    Every method raises `HostError`: `ConfigError` when what is there does not allow it, `StoreUnavailable` when it is not
+    known to be done and may be repeated. What is refused has changed nothing.
+    """
+
+    def create(self) -> None:
+        """Make the store; with the marks that Signatory left, if any. One that is there is never overwritten."""
+        ...
+
+    def read(self) -> StoredMarks:
+        """Return every mark, also while a host runs; changes nothing."""
+        ...
+
+    def raise_mark(self, key: MarkKey, mark: Mark) -> None:
+        """Move one mark up; the only thing that mends a right that is refused."""
+        ...
+
+    def reset_mark(self, key: MarkKey, mark: Mark) -> Mark:
+        """Move one mark anywhere, also down; return the one that was there."""
+        ...
+
+    def adopt(self, marks: Mapping[MarkKey, Mark]) -> int:
+        """Raise marks to those of another store, the highest of each right; return how many were raised."""
+        ...
+
+    def export(self) -> None:
+        """Hand every mark to Signatory's files, and let it start."""
+        ...
+
+    def rebuild(self, pkhs: Iterable[str], chains: Iterable[str], above_level: int, suffix: str) -> int:
+        """Make the store anew of all marks that can be found, each one at least at the end of a level.
+
+        Args:
+            pkhs: Keys that get marks for all their rights though none of theirs is found.
+            chains: On which chains, beside those of the marks that are found.
+            above_level: Nothing is signed at this level or below.
+            suffix: What is added to the name of a file that is put aside.
+
+        Returns:
+            How many marks there are.
+        """
+        ...
+
+    def retire(self) -> None:
+        """Put the store aside for good, after its marks were handed to another one."""
+        ...
+
+    def describe(self) -> MarksDescription:
+        """Look at the store; a host may have it. Changes nothing, and takes no lock."""
         ...

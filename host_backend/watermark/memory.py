@@ -1,9 +1,20 @@
-"""Marks in memory, forgotten at the end: for tests and trial runs, never for a key that bakes."""
+"""Marks in memory, forgotten at the end: for tests and trial runs, never for a key that bakes.
 
-from collections.abc import Mapping
+- They begin at every start with Signatory's files, and from the first start on a note there says that they were in
+  memory: neither Signatory nor a file store starts there again as if nothing had been signed.
+- A folder that has a file store is not for memory: that store would be forgotten.
+"""
 
-from host_backend.errors import StoreUnavailable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.watermark.base import MarksDescription, StoredMarks
+from host_backend.watermark.file.old_sqlite import OldStore, old_store_path, state_of
+from host_backend.watermark.file.place import held_folder, process_of, reporting, store_path
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkedChains, MarkKey, Verdict, judge
+from host_backend.watermark.signatory.folder import SignatoryFolder
 
 
 class MemoryWatermarkStore:
@@ -23,6 +34,7 @@ class MemoryWatermarkStore:
         self._closed = False
         #: A store in memory has none.
         self.problem: str | None = None
+        self.refused: Mapping[MarkKey, str] = {}
 
     async def advance(self, key: MarkKey, asked: Mark) -> Verdict:
         """Ask whether a message may be signed; see `WatermarkStore.advance`."""
@@ -40,3 +52,97 @@ class MemoryWatermarkStore:
         """Forget every mark."""
         self._closed = True
         self._marks.clear()
+
+
+@contextmanager
+def kept_in_memory(base_dir: Path) -> Iterator[dict[MarkKey, Mark]]:
+    """Have a folder for a host that keeps its marks in memory; yields those to begin with, Signatory's.
+
+    Raises:
+        ConfigError: The folder has a store, or lost one, or another process has it; or Signatory's marks cannot be read.
+        StoreUnavailable: It cannot be read or written.
+    """
+    path, folder = store_path(base_dir), SignatoryFolder(base_dir)
+    with held_folder(base_dir) as claim, reporting(path):
+        if found := _file_store(base_dir):
+            raise ConfigError(
+                f"{found} has marks, and watermark.driver is mem, which would forget them: write `driver: file`, or "
+                "give that store up with `enclave-host watermark migrate`"
+            )
+        if folder.left_behind and not folder.forgotten:
+            raise ConfigError(
+                f"the last host on {base_dir} did not end in order, and its watermark store is gone: put it back and "
+                "write `driver: file`"
+            )
+        marks = folder.read()
+        claim()
+        folder.note_forgotten()
+        yield marks
+
+
+def _file_store(base_dir: Path) -> Path | None:
+    if store_path(base_dir).exists():
+        return store_path(base_dir)
+    return old_store_path(base_dir) if state_of(old_store_path(base_dir)) is OldStore.COUNTS else None
+
+
+def _only_in_memory() -> ConfigError:
+    return ConfigError(
+        "watermark.driver is mem: marks are in the memory of the running host and nowhere else; for marks that last write "
+        "`driver: file`"
+    )
+
+
+class MemoryMarks:
+    """A `MarksAdmin` of marks that nobody can look after: what can be answered is answered, the rest is refused.
+
+    Args:
+        base_dir: The folder of Signatory's files, and of a file store that must not be there.
+    """
+
+    def __init__(self, base_dir: Path) -> None:
+        self._base_dir = base_dir
+
+    def create(self) -> None:
+        """There is nothing to make."""
+        raise _only_in_memory()
+
+    def read(self) -> StoredMarks:
+        """Nothing can be read."""
+        raise _only_in_memory()
+
+    def raise_mark(self, key: MarkKey, mark: Mark) -> None:
+        """Nothing can be moved."""
+        raise _only_in_memory()
+
+    def reset_mark(self, key: MarkKey, mark: Mark) -> Mark:
+        """Nothing can be moved."""
+        raise _only_in_memory()
+
+    def adopt(self, marks: Mapping[MarkKey, Mark]) -> int:
+        """Nothing can be moved."""
+        raise _only_in_memory()
+
+    def export(self) -> None:
+        """Nothing can be handed over."""
+        raise _only_in_memory()
+
+    def rebuild(self, pkhs: Iterable[str], chains: Iterable[str], above_level: int, suffix: str) -> int:
+        """There is nothing to make."""
+        raise _only_in_memory()
+
+    def retire(self) -> None:
+        """There is nothing to put aside."""
+        raise _only_in_memory()
+
+    def describe(self) -> MarksDescription:
+        """Look for a file store that memory would forget; see `MarksAdmin.describe`."""
+        folder = SignatoryFolder(self._base_dir)
+        with reporting(store_path(self._base_dir)):
+            found = _file_store(self._base_dir)
+        if found is not None:
+            raise ConfigError(
+                f"kept in memory, though {found} has marks: write `driver: file`, or give that store up with "
+                "`enclave-host watermark migrate`"
+            )
+        return MarksDescription(None, len(folder.read()), process_of(self._base_dir), crashed=False)

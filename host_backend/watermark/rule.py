@@ -4,13 +4,14 @@ The law itself is `enclave_signer.tezos.marks`: the enclave's guard goes by the 
 chains it keeps marks on, as clients can make up as many as they like. Marks that are there are never given up for that.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from enclave_signer.tezos.consensus import Right
 from enclave_signer.tezos.errors import MarkRefused, MarkTooFar
 from enclave_signer.tezos.marks import (
     DEFAULT_MAX_LEVEL_JUMP,
+    MAX_CHAINS_PER_KEY,
     MAX_LEVEL,
     MAX_ROUND,
     Mark,
@@ -18,6 +19,7 @@ from enclave_signer.tezos.marks import (
     in_range,
     is_above,
     judge_mark,
+    merged,
 )
 from host_backend.errors import WatermarkRejected
 
@@ -34,10 +36,11 @@ __all__ = [
     "in_range",
     "is_above",
     "judge",
+    "merged",
+    "refusal_text",
+    "refused_text",
 ]
 
-#: Chains on which one key gets marks by being asked: there is one mainnet, and a few test networks.
-MAX_CHAINS_PER_KEY = 16
 #: Chains of all keys: each is a file for Signatory, looked at before every signature and written at every stop.
 MAX_CHAINS = 64
 
@@ -121,3 +124,22 @@ def judge(
 
 def _refusal(key: MarkKey, stored: Mark | None, asked: Mark, why: str) -> WatermarkRejected:
     return WatermarkRejected(f"watermark validation failed: {key}: asked {asked}, stored {stored or 'nothing'}: {why}")
+
+
+def refused_text(refused: Mapping[MarkKey, Mark | None]) -> str:
+    """Return which rights are refused for damage, and the way back, in one sentence."""
+    names = [str(key) for key in refused]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"damaged marks: {', '.join(names[:3])}{more} (`enclave-host watermark show` names them all): stop the host and "
+        "raise each above everything that may have been signed (`enclave-host watermark raise`)"
+    )
+
+
+def refusal_text(key: MarkKey, known: Mark | None) -> str:
+    """Return why a right is refused, and the way back."""
+    above = "" if known is None else f", and above level {known.level}"
+    return (
+        f"the mark for {key} is damaged, and nothing is signed for it: stop the host and raise it above everything that "
+        f"may have been signed{above} (`enclave-host watermark raise {key.chain_id} {key.pkh} {key.right} LEVEL`)"
+    )

@@ -10,10 +10,9 @@ import pytest
 from enclave_signer.tezos.consensus import Right
 from host_backend.errors import StoreUnavailable, WatermarkRejected
 from host_backend.watermark.base import WatermarkStore
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create
 from host_backend.watermark.memory import MemoryWatermarkStore
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict
-from tests.doubles.watermarks import some_chain, some_pkh
+from tests.doubles.watermarks import created, opened, some_chain, some_pkh
 
 ADVANCE, REPEAT = Verdict.ADVANCE, Verdict.REPEAT
 
@@ -27,8 +26,7 @@ Use = Callable[[Scenario], None]
 
 
 async def open_file(folder: Path, max_level_jump: int) -> WatermarkStore:
-    create(folder / STORE_NAME)
-    return await FileWatermarkStore.open(folder / STORE_NAME, max_level_jump=max_level_jump)
+    return await opened(created(folder), max_level_jump=max_level_jump)
 
 
 async def open_memory(folder: Path, max_level_jump: int) -> WatermarkStore:
@@ -81,7 +79,7 @@ def test_first_mark_may_be_anywhere_and_zero_is_a_level(use: Use) -> None:
         assert await store.advance(KEY, mark(0)) is ADVANCE
         assert await store.advance(KEY, mark(0)) is REPEAT
         await refused(store, KEY, mark(0, message=1))
-        other = MarkKey(CHAIN, "tz2", Right.BLOCK)
+        other = MarkKey(CHAIN, some_pkh(2), Right.BLOCK)
         assert await store.advance(other, mark(2**31 - 1, 2**31 - 1)) is ADVANCE
         assert await store.advance(other, mark(2**31 - 1, 2**31 - 1)) is REPEAT
 
@@ -167,7 +165,7 @@ def test_requests_asked_together_are_judged_in_order(use: Use) -> None:
 
 def test_many_keys_together(use: Use) -> None:
     async def scenario(store: WatermarkStore) -> None:
-        keys = [MarkKey(CHAIN, f"tz1{number}", right) for number in range(700) for right in Right]
+        keys = [MarkKey(CHAIN, some_pkh(number), right) for number in range(700) for right in Right]
         for _ in range(2):
             answers = await asyncio.gather(*(store.advance(key, mark(7)) for key in keys))
         assert answers == [REPEAT] * len(keys)
@@ -214,7 +212,7 @@ def test_a_store_has_marks_on_64_chains(use: Use) -> None:
 def test_caller_that_leaves_disturbs_nobody(use: Use) -> None:
     async def scenario(store: WatermarkStore) -> None:
         tasks = [
-            asyncio.create_task(store.advance(MarkKey(CHAIN, f"tz1{number}", Right.BLOCK), mark(5)))
+            asyncio.create_task(store.advance(MarkKey(CHAIN, some_pkh(number), Right.BLOCK), mark(5)))
             for number in range(20)
         ]
         await asyncio.sleep(0)
@@ -224,7 +222,18 @@ def test_caller_that_leaves_disturbs_nobody(use: Use) -> None:
         assert answers[1::2] == [ADVANCE] * 10
         # Whether the mark of one that left has moved, or not: the same message may be asked again.
         for number in range(20):
-            assert await store.advance(MarkKey(CHAIN, f"tz1{number}", Right.BLOCK), mark(5)) in Verdict
+            assert await store.advance(MarkKey(CHAIN, some_pkh(number), Right.BLOCK), mark(5)) in Verdict
+
+    use(scenario)
+
+
+def test_a_store_that_is_whole_refuses_no_right_and_has_no_problem(use: Use) -> None:
+    async def scenario(store: WatermarkStore) -> None:
+        assert (dict(store.refused), store.problem) == ({}, None)
+        assert await store.advance(KEY, mark(5)) is ADVANCE
+        await refused(store, KEY, mark(4))
+        # A refusal by the law is no problem of the store.
+        assert (dict(store.refused), store.problem) == ({}, None)
 
     use(scenario)
 

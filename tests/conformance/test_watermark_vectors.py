@@ -16,8 +16,8 @@ import pytest
 from enclave_signer.tezos.consensus import Right, parse_consensus
 from host_backend.errors import WatermarkRejected
 from host_backend.watermark.base import WatermarkStore
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, read_marks
 from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, Verdict, judge
+from tests.doubles.watermarks import created, opened, read_marks, some_pkh
 
 
 class _Mark(TypedDict):
@@ -89,7 +89,7 @@ VECTORS: _Vectors = json.loads((Path(__file__).parents[1] / "vectors" / "signato
 MESSAGES = {payload["id"]: bytes.fromhex(payload["hex"]) for payload in VECTORS["payloads"]}
 #: Of the hashes in Signatory's files ("vh…"); 32 bytes of digest follow.
 PREFIX_BYTES = 3
-KEY = MarkKey("NetXo5iVw1vBoxM", "tz1", Right.BLOCK)
+KEY = MarkKey("NetXo5iVw1vBoxM", some_pkh(1), Right.BLOCK)
 
 
 def digest_of(text: str | None) -> bytes | None:
@@ -158,10 +158,9 @@ def test_sequence(tmp_path: Path) -> None:
     rights = {"kind0": Right.BLOCK, "kind1": Right.PREATTESTATION}
 
     async def scenario() -> None:
-        create(tmp_path / STORE_NAME)
-        store = await FileWatermarkStore.open(tmp_path / STORE_NAME)
+        store = await opened(created(tmp_path))
         for step in VECTORS["watermark_sequence"]["steps"]:
-            key = MarkKey(KEY.chain_id, f"tz1{step['delegate']}", rights[step["kind"]])
+            key = MarkKey(KEY.chain_id, some_pkh(step["delegate"]), rights[step["kind"]])
             asked = Mark(step["level"], step["round"], digest_of(str(step["digest"])))
             if step["accept"]:
                 assert await store.advance(key, asked) in Verdict
@@ -175,12 +174,10 @@ def test_sequence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("vector", VECTORS["watermark_scenarios"], ids=lambda vector: str(vector["title"]))
 def test_scenarios(vector: _Scenario, tmp_path: Path) -> None:
-    path = tmp_path / STORE_NAME
     chain_id = Path(vector["chain_file"]).stem
 
     async def scenario() -> list[int]:
-        create(path)
-        store = await FileWatermarkStore.open(path)
+        store = await opened(created(tmp_path))
         for key, mark in marks_of(vector["file_before"] or {}, chain_id).items():
             await store.advance(key, mark)
         statuses = [await status_of(store, vector["pkh"], MESSAGES[name]) for name in vector["requests"]]
@@ -188,16 +185,14 @@ def test_scenarios(vector: _Scenario, tmp_path: Path) -> None:
         return statuses
 
     assert asyncio.run(scenario()) == vector["expected_status"]
-    assert read_marks(path) == marks_of(vector["file_after"], chain_id)
+    assert read_marks(tmp_path) == marks_of(vector["file_after"], chain_id)
 
 
 def test_concurrency(tmp_path: Path) -> None:
-    path = tmp_path / STORE_NAME
     vector = VECTORS["watermark_concurrency"]
 
     async def scenario() -> list[int]:
-        create(path)
-        store = await FileWatermarkStore.open(path)
+        store = await opened(created(tmp_path))
         statuses = await asyncio.gather(
             *(status_of(store, vector["pkh"], MESSAGES[name]) for name in vector["requests"])
         )
@@ -207,7 +202,7 @@ def test_concurrency(tmp_path: Path) -> None:
     statuses = asyncio.run(scenario())
     assert statuses.count(200) == vector["expected_200"]
     assert statuses.count(409) == vector["expected_409"]
-    (after,) = read_marks(path).values()
+    (after,) = read_marks(tmp_path).values()
     assert after in [
         mark_of({"level": vector["file_after_level"], "round": vector["file_after_round"], "hash": text})
         for text in vector["file_after_hash_one_of"]
@@ -219,7 +214,7 @@ def test_attestations_with_and_without_dal_share_one_mark() -> None:
     tag_offset = 37
     assert plain[tag_offset] == 21
     with_dal = plain[:tag_offset] + bytes([23]) + plain[tag_offset + 1 :] + b"\x01"
-    (key, without), (key_with_dal, asked) = request_of("tz1", plain), request_of("tz1", with_dal)
+    (key, without), (key_with_dal, asked) = request_of(KEY.pkh, plain), request_of(KEY.pkh, with_dal)
     assert key == key_with_dal
     assert not accepts(without, asked, MAX_LEVEL)
     assert not accepts(asked, without, MAX_LEVEL)

@@ -25,15 +25,20 @@ CORE = (
     "host_backend.operation_table",
     "host_backend.policy",
     "host_backend.watermark.rule",
+    "host_backend.watermark.file.layout",
+    # These two read and write, by the calls of their port.
+    "host_backend.watermark.file.opening",
+    "host_backend.watermark.file.slots",
     "host_backend.enclave.replies",
     "host_backend.enclave.supervisor",
 )
 IMPURE = {"asyncio", "trio", "socket", "subprocess", "sqlite3", "time", "threading", "uvicorn", "starlette"}
-#: Concrete providers, and who may name them.
+#: Concrete providers, and who may name them from outside.
 PROVIDERS = {
     "enclave_signer.sealing.local": {"enclave_signer.__main__"},
     "host_backend.keystore.file": {"host_backend.stores"},
-    "host_backend.watermark.file": {"host_backend.stores"},
+    # Whoever keeps marks in memory looks whether the folder has a file store, and takes its lock.
+    "host_backend.watermark.file": {"host_backend.stores", "host_backend.watermark.memory"},
     "host_backend.watermark.memory": {"host_backend.stores"},
     "host_backend.api.routes": {"host_backend.app"},
     "host_backend.policy_hook": {"host_backend.app"},
@@ -119,7 +124,23 @@ def test_the_core_is_pure() -> None:
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_concrete_providers_are_named_in_the_composition_root_only(provider: str) -> None:
     users = {name for name, imported in IMPORTS.items() if any(within(other, (provider,)) for other in imported)}
-    assert users - {provider} == PROVIDERS[provider]
+    assert {name for name in users if not within(name, (provider,))} == PROVIDERS[provider]
+
+
+def test_marks_in_memory_know_of_a_file_store_only_where_it_lies() -> None:
+    found = {
+        other for other in IMPORTS["host_backend.watermark.memory"] if within(other, ("host_backend.watermark.file",))
+    }
+    rooms = ("host_backend.watermark.file.place", "host_backend.watermark.file.old_sqlite")
+    assert not {other for other in found if not within(other, rooms)}
+
+
+def test_only_the_port_of_the_watermark_file_touches_it() -> None:
+    """What decides about marks goes through `blocks`, where tests make a disk fail."""
+    for name in ("layout", "opening", "slots", "store"):
+        assert not {"os", "fcntl", "mmap"} & {
+            other.partition(".")[0] for other in IMPORTS[f"host_backend.watermark.file.{name}"]
+        }
 
 
 def test_nothing_knows_the_command_line_or_http() -> None:

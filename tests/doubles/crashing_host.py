@@ -18,11 +18,13 @@ STEPS = {
     "body read": ("host_backend.api.routes", "parse_body", "after"),
     "message parsed": ("host_backend.signer", "parse_message", "after"),
     "key found": ("host_backend.signer", "find_vault", "after"),
-    "mark asked for": ("host_backend.watermark.file", "FileWatermarkStore.advance", "before"),
-    "mark judged": ("host_backend.watermark.file", "FileWatermarkStore._judge", "after"),
-    "mark about to be written": ("host_backend.watermark.file", "write_marks", "before"),
-    "mark written": ("host_backend.watermark.file", "write_marks", "after"),
-    "mark answered": ("host_backend.watermark.file", "FileWatermarkStore.advance", "after"),
+    "mark asked for": ("host_backend.watermark.file.store", "FileWatermarkStore.advance", "before"),
+    "mark judged": ("host_backend.watermark.file.store", "FileWatermarkStore._judge", "after"),
+    "mark about to be written": ("host_backend.watermark.file.blocks", "PosixBlocks.pwrite", "before"),
+    "mark written": ("host_backend.watermark.file.blocks", "PosixBlocks.pwrite", "after"),
+    "marks about to be synced": ("host_backend.watermark.file.blocks", "PosixBlocks.fdatasync", "before"),
+    "marks synced": ("host_backend.watermark.file.blocks", "PosixBlocks.fdatasync", "after"),
+    "mark answered": ("host_backend.watermark.file.store", "FileWatermarkStore.advance", "after"),
     "call about to be sent": ("host_backend.enclave.connection", "EnclaveConnection._send", "before"),
     "call sent": ("host_backend.enclave.connection", "EnclaveConnection._send", "after"),
     "reply come": ("host_backend.enclave.connection", "EnclaveConnection.data_received", "before"),
@@ -31,11 +33,18 @@ STEPS = {
     "answer about to be sent": ("host_backend.api.routes", "encode_signature", "after"),
     "answer sent": ("host_backend.api.routes", "Keys.__call__", "after"),
 }
+#: More steps, on the way to the first mark of a right.
+FIRST_STEPS = {
+    "slot about to be given": ("host_backend.watermark.file.slots", "SlotFile._grow", "before"),
+    "slot about to be counted": ("host_backend.watermark.file.slots", "SlotFile._count", "before"),
+    "slot counted by one header": ("host_backend.watermark.file.slots", "SlotFile._level_headers", "before"),
+    "slot counted": ("host_backend.watermark.file.slots", "SlotFile._count", "after"),
+}
 
 
 def die_at(step: str, armed: Path) -> None:
     """Put death into a step."""
-    module, path, when = STEPS[step]
+    module, path, when = (STEPS | FIRST_STEPS)[step]
     *owners, name = path.split(".")
     owner: Any = functools.reduce(getattr, owners, import_module(module))
     setattr(owner, name, _deadly(getattr(owner, name), when, armed))

@@ -14,16 +14,26 @@ from tests.doubles.known_keys import KnownKey
 from tests.doubles.processes import PATIENCE_S, ROOT, Program
 
 VAULT = "enclave"
+#: Prefixes of a command: without privileges; and, with a number of bytes, with files that grow no further.
+UNPRIVILEGED = (sys.executable, "-m", "tests.doubles.unprivileged")
+LIMITED = (sys.executable, "-m", "tests.doubles.limited")
 _LOG_LINE = re.compile(r'time="[^"]+" level=(info|warning|error) msg="')
 #: What `write_config` calls a configuration, and where the host keeps its files, both in the folder it is given.
 CONFIG_NAME = "signatory.yaml"
 BASE_NAME = "host"
+#: Marks on disk; temporary folders may be in memory.
+FILE_WATERMARKS = "{driver: file, config: {allow_memory_file_system: true}}"
 #: A policy that allows every kind of consensus message, and transactions.
 BAKER = "{allow: {block: , preattestation: , attestation: , attestation_with_dal: , generic: [transaction]}}"
 
 
 def write_config(
-    folder: Path, enclave_port: int, tezos: Mapping[str, str] | None = None, *, more: Sequence[str] = ()
+    folder: Path,
+    enclave_port: int,
+    tezos: Mapping[str, str] | None = None,
+    *,
+    watermark: str = FILE_WATERMARKS,
+    more: Sequence[str] = (),
 ) -> Path:
     """Write a configuration with free ports, one vault, and policies by public-key hash; return its path."""
     lines = [
@@ -33,6 +43,7 @@ def write_config(
         f"  {VAULT}: {{driver: confidentialspace, config: {{host: 127.0.0.1, port: {enclave_port}}}}}",
         "tezos:",
         *(f"  {pkh}: {policy}" for pkh, policy in (tezos or {}).items()),
+        f"watermark: {watermark}",
         *more,
     ]
     path = folder / CONFIG_NAME
@@ -40,8 +51,20 @@ def write_config(
     return path
 
 
+def base(config: Path) -> Path:
+    return config.parent / BASE_NAME
+
+
 def key_file(config: Path) -> Path:
-    return config.parent / BASE_NAME / "confidential_space_keys.json"
+    return base(config) / "confidential_space_keys.json"
+
+
+def store_file(config: Path) -> Path:
+    return base(config) / "watermark.marks"
+
+
+def in_use_file(config: Path) -> Path:
+    return base(config) / "watermark_v2" / "in-use-by-enclave-host.json"
 
 
 def stored_hashes(config: Path) -> list[str]:
@@ -67,23 +90,24 @@ class Outcome:
         return line.removeprefix("Error: ")
 
 
-def run_command(*arguments: str | Path, given: str | bytes = b"") -> Outcome:
-    """Run `enclave-host` with arguments and standard input until it ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "host_backend", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        # Without a terminal of its own, wherever the tests run.
-        start_new_session=True,
-    )
-    proc = Path(f"/proc/{process.pid}")
-    # Empty until the kernel has set the new program up.
-    while not (cmdline := (proc / "cmdline").read_bytes()):
-        assert process.poll() is None
-    environ = (proc / "environ").read_bytes()
-    stdout, stderr = process.communicate(given.encode() if isinstance(given, str) else given, PATIENCE_S)
+def run_command(*arguments: str | Path, given: str | bytes = b"", prefix: Sequence[str] = ()) -> Outcome:
+    """Run `enclave-host` with arguments and standard input until it ends; `prefix` is a command that runs it."""
+    command = [*prefix, sys.executable, "-m", "host_backend", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    # Without a terminal of its own, wherever the tests run.
+    running = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, start_new_session=True)
+    with running as process:
+        try:
+            proc = Path(f"/proc/{process.pid}")
+            # Empty until the kernel has set the new program up.
+            while not (cmdline := (proc / "cmdline").read_bytes()):
+                assert process.poll() is None
+            environ = (proc / "environ").read_bytes()
+            stdout, stderr = process.communicate(given.encode() if isinstance(given, str) else given, PATIENCE_S)
+        except BaseException:
+            # Such as a host that should have been refused, and runs.
+            process.kill()
+            raise
     return Outcome(process.returncode, stdout.decode(), stderr.decode(), cmdline, environ)
 
 

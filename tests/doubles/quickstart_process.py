@@ -17,7 +17,8 @@ class Quickstart:
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "quickstart", str(folder)],
+            # Temporary folders may be in memory.
+            [sys.executable, "-m", "quickstart", str(folder), "--allow-memory-file-system"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

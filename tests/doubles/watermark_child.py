@@ -1,6 +1,6 @@
 """A host that only advances marks, as fast as it can, and says which it has been answered for. Made to be killed.
 
-Arguments: the store, a number that tells this run's messages from those of others, how many keys, the level to start above.
+Arguments: the folder, a number that tells this run's messages from those of others, how many keys, the level to start above.
 Prints, for every mark, `<key number> <level> <round>` once it may be signed.
 """
 
@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from enclave_signer.tezos.consensus import Right
-from host_backend.watermark.file import FileWatermarkStore
+from host_backend.watermark.file.store import FileWatermarkStore
 from host_backend.watermark.rule import Mark, MarkKey
-from tests.doubles.watermarks import digest, some_pkh
+from tests.doubles.watermarks import digest, opened, some_pkh
 
 
 def key(number: int) -> MarkKey:
@@ -33,7 +33,7 @@ async def advance_for_ever(store: FileWatermarkStore, run: int, number: int, lev
 
 
 async def main(path: str, run: str, keys: str, first_level: str) -> None:
-    store = await FileWatermarkStore.open(Path(path))
+    store = await opened(Path(path))
     async with asyncio.TaskGroup() as group:
         for number in range(int(keys)):
             group.create_task(advance_for_ever(store, int(run), number, int(first_level)))

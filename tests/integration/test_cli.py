@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.host_process import (
-    BASE_NAME,
     VAULT,
     Outcome,
+    base,
     import_keys,
     key_file,
     refused,
     run_command,
     running_host,
+    store_file,
     stored_hashes,
     write_config,
 )
@@ -108,7 +109,7 @@ def test_words_that_mean_nothing(config: Path, words: list[str]) -> None:
     assert outcome.code == 2
     assert outcome.error
     assert "Traceback" not in outcome.stderr
-    assert not (config.parent / BASE_NAME).exists()
+    assert not base(config).exists()
 
 
 @pytest.mark.parametrize("words", [["generate", "-v", VAULT], ["import", "--vault", VAULT, "-"], ["list"]])
@@ -257,11 +258,11 @@ def test_warnings_of_the_configuration_are_logged(tmp_path: Path, local: Enclave
 
 def test_keys_without_a_watermark_store_do_not_start(config: Path) -> None:
     import_keys(config, TZ1)
-    base = config.parent / BASE_NAME
-    (base / "watermark.sqlite").unlink()
+    store_file(config).unlink()
     text = refused(run_command("serve", "-c", config), 2)
-    assert text.startswith(f"no watermark store at {base}/watermark.sqlite: ")
-    assert "enclave-host watermark init" in text
+    assert text.startswith(f"no watermark store at {store_file(config)}: ")
+    assert "`enclave-host watermark init`" in text
+    assert "`enclave-host watermark rebuild --above-level N`" in text
     # Nor does another key make one: the keys that are there may have signed.
     assert run_command("import", "-c", config, "--vault", VAULT, TZ2.secret).code == 0
     refused(run_command("serve", "-c", config), 2)
@@ -274,9 +275,8 @@ def test_one_folder_has_one_host(config: Path) -> None:
     import_keys(config, TZ1)
     with running_host(config) as host:
         text = refused(run_command("serve", "-c", config), 2)
-        base = config.parent / BASE_NAME
         assert text == (
-            f"{base} is in use by process {host.pid} (lock file watermark.lock): stop it first, or use another folder"
+            f"{base(config)} is in use by process {host.pid} (lock file watermark.lock): stop it first, or use another folder"
         )
         raised = run_command("watermark", "raise", "-c", config, CHAIN_ID, TZ1.pkh, "block", "5")
         assert refused(raised, 2) == text
@@ -298,13 +298,17 @@ def test_an_address_that_is_taken(config: Path) -> None:
 
 
 def test_watermark_init(config: Path) -> None:
-    store = config.parent / BASE_NAME / "watermark.sqlite"
+    store = store_file(config)
     outcome = run_command("watermark", "init", "-c", config)
     assert (outcome.code, outcome.stdout) == (0, "")
     assert store.stat().st_mode & 0o777 == 0o600
+    # Room for two headers, and for both copies of 256 slots.
+    assert store.stat().st_size == (2 + 2 * 256) * 4096
     before = store.read_bytes()
     text = refused(run_command("watermark", "init", "-c", config), 2)
-    assert text == f"{store} exists: a watermark store is never overwritten; move it away first"
+    assert text == (
+        f"{store} exists and has 0 marks: a watermark store is never overwritten, and there is nothing to make"
+    )
     assert store.read_bytes() == before
 
 

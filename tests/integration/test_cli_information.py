@@ -121,7 +121,7 @@ def test_completion(shell: str, tmp_path: Path) -> None:
     ("typed", "expected"),
     [
         (["gen"], {"generate"}),
-        (["watermark", "r"], {"raise"}),
+        (["watermark", "r"], {"raise", "rebuild", "reset"}),
         (["generate", "--ty"], {"--type"}),
         (["generate", "--type", "tz"], {"tz1", "tz2", "tz3", "tz4"}),
     ],

@@ -5,7 +5,9 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.doubles.crashing_host import STEPS
+import pytest
+
+from tests.doubles.crashing_host import FIRST_STEPS, STEPS
 from tests.doubles.enclave_proxy import enclave_proxy
 from tests.doubles.host_process import BAKER, Host, import_keys, write_config
 from tests.doubles.known_keys import FOUR
@@ -61,3 +63,27 @@ def test_death_at_any_step_loses_no_mark(tmp_path: Path) -> None:
         counts.signed_twice += asked_twice(every, set(proxy.messages))
     assert (counts.signed_twice, counts.lost_marks, counts.not_repeated) == (0, 0, 0)
     assert counts.repeated >= len(STEPS)
+
+
+@pytest.mark.parametrize("step", FIRST_STEPS)
+def test_death_at_the_first_mark_of_rights_loses_none(tmp_path: Path, step: str) -> None:
+    counts, every = Counts(), all_series()
+    with unguarded_enclave(tmp_path / "sealing.key") as enclave, enclave_proxy(enclave.address) as proxy:
+        config = write_config(tmp_path, proxy.port, {key.pkh: BAKER for key in FOUR})
+        import_keys(config, *FOUR)
+        host = MortalHost(config, step)
+        try:
+            host.ready()
+            host.armed.touch()
+            load_until_it_dies(host, every)
+            proxy.wait_for_silence()
+            assert proxy.messages == []
+            host = MortalHost(config, step)
+            host.ready()
+            for series in every:
+                check(host, series, set(proxy.messages), counts)
+            assert host.stop() == 0
+        finally:
+            host.discard()
+        counts.signed_twice += asked_twice(every, set(proxy.messages))
+    assert (counts.signed_twice, counts.lost_marks, counts.not_repeated) == (0, 0, 0)

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -69,12 +70,12 @@ class Reader:
             if words[1:2] == ["watermark"]:
                 # They say so: with the host stopped.
                 self.stop()
-            # What a command asks to have typed, if it asks: a key's hash.
-            typed = "".join(f"{word}\n" for word in words if word.startswith("tz"))
+            # What a command asks to have typed, if it asks: a key's hash, or the level above which all is signed.
+            typed = [word for option, word in pairwise(words) if word.startswith("tz") or option == "--above-level"]
             run = subprocess.run(
                 ["bash", "-c", line],
                 cwd=self._folder,
-                input=typed,
+                input="".join(f"{word}\n" for word in typed),
                 capture_output=True,
                 text=True,
                 timeout=PATIENCE_S,

@@ -1,10 +1,10 @@
 """The mark of a message is on the disk before the enclave gets the first byte of it."""
 
 import asyncio
+import errno
 import os
 import re
 import shutil
-import sqlite3
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,15 @@ from host_backend.keystore.base import StoredKey
 from host_backend.policy import DEFAULT_POLICY
 from host_backend.signer import Signer
 from host_backend.vault import open_vault
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create
+from host_backend.watermark.file.blocks import PosixBlocks
+from host_backend.watermark.file.layout import COPIES, Record, header_offset, parse_stray_record
+from host_backend.watermark.file.store import FileWatermarkStore
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from tests.doubles.enclave_proxy import enclave_proxy
-from tests.doubles.host_process import BAKER, import_keys, running_host, write_config
+from tests.doubles.host_process import BAKER, import_keys, running_host, store_file, write_config
 from tests.doubles.known_keys import FOUR, attestation
 from tests.doubles.processes import Enclave, running_local_enclave
-from tests.doubles.watermarks import digest
+from tests.doubles.watermarks import created, digest
 
 TZ1, *_ = FOUR
 KEY = MarkKey("NetXo5iVw1vBoxM", TZ1.pkh, Right.BLOCK)
@@ -32,63 +34,71 @@ KEY = MarkKey("NetXo5iVw1vBoxM", TZ1.pkh, Right.BLOCK)
 
 @dataclass
 class Watched:
-    """Gives a store its connections, and keeps in order what they store and what else is told."""
+    """A disk that keeps in order which marks are written to it and synced, and what else is told."""
 
     events: list[str] = field(default_factory=list)
-    stored: set[tuple[object, object]] = field(default_factory=set)
-    #: Journal mode and `synchronous` of the connection, at every write.
-    durability: list[tuple[str, int]] = field(default_factory=list)
-    connections: int = 0
+    #: Chain, level and round of every mark that was written and then synced.
+    stored: set[tuple[str, int, int]] = field(default_factory=set)
+    written: list[Record] = field(default_factory=list)
     failing: bool = False
 
-    def connect(self, path: Path) -> sqlite3.Connection:
-        watched = self
+    def open(self, path: Path) -> "WatchedBlocks":
+        return WatchedBlocks(self, PosixBlocks.writing(path))
 
-        class Connection(sqlite3.Connection):
-            def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
-                assert isinstance(parameters, list | tuple)
-                if not sql.startswith("INSERT"):
-                    return super().execute(sql, parameters)
-                (journal_mode,) = super().execute("PRAGMA journal_mode").fetchone()
-                (synchronous,) = super().execute("PRAGMA synchronous").fetchone()
-                watched.durability.append((journal_mode, synchronous))
-                watched.events.append("storing")
-                if watched.failing:
-                    raise sqlite3.OperationalError("disk I/O error")
-                # A statement of its own is a transaction of its own: with synchronous FULL it returns after the sync.
-                cursor = super().execute(sql, parameters)
-                assert not self.in_transaction
-                watched.events.append("stored")
-                # Six values per mark: chain, key, right, level, round, digest.
-                watched.stored |= set(zip(parameters[0::6], parameters[3::6], strict=True))
-                return cursor
-
-        self.connections += 1
-        uri = f"{path.absolute().as_uri()}?mode=rw"
-        return sqlite3.connect(uri, uri=True, isolation_level=None, factory=Connection)
+    async def open_store(self, base_dir: Path) -> FileWatermarkStore:
+        return await FileWatermarkStore.open(base_dir, in_memory_allowed=True, blocks=self.open)
 
 
-def test_every_connection_writes_a_log_and_waits_for_the_disk(tmp_path: Path) -> None:
-    path = tmp_path / STORE_NAME
-    create(path)
+class WatchedBlocks:
+    """One open file of a `Watched` disk. Of headers, and of slots without a mark, nothing is noted."""
+
+    def __init__(self, watched: Watched, real: PosixBlocks) -> None:
+        self._watched = watched
+        self.pread, self.fstat, self.close = real.pread, real.fstat, real.close
+        self._real = real
+
+    def pwrite(self, data: bytes, offset: int) -> int:
+        record = parse_stray_record(data)
+        if record is not None and record.mark is not None:
+            self._watched.events.append("writing")
+            if self._watched.failing:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            self._watched.written.append(record)
+        return self._real.pwrite(data, offset)
+
+    def fdatasync(self) -> None:
+        self._real.fdatasync()
+        if self._watched.written:
+            self._watched.events.append("synced")
+        for record in self._watched.written:
+            assert record.mark is not None
+            self._watched.stored.add((record.key.chain_id, record.mark.level, record.mark.round))
+        self._watched.written.clear()
+
+
+def test_every_mark_is_synced_before_its_answer(tmp_path: Path) -> None:
+    created(tmp_path)
     watched = Watched()
 
     async def scenario(first: int) -> None:
-        store = await FileWatermarkStore.open(path, connect=watched.connect)
+        store = await watched.open_store(tmp_path)
         for level in range(first, first + 3):
             assert await store.advance(KEY, Mark(level, 0, digest(level))) is Verdict.ADVANCE
-            # After an error the file is opened anew.
+            assert (KEY.chain_id, level, 0) in watched.stored
             watched.failing = True
             with pytest.raises(StoreUnavailable):
                 await store.advance(KEY, Mark(level, 1, digest("another")))
+            assert (KEY.chain_id, level, 1) not in watched.stored
             watched.failing = False
+            # It is written again, and synced, before anything is answered.
+            assert await store.advance(KEY, Mark(level, 1, digest("another"))) is Verdict.REPEAT
+            assert (KEY.chain_id, level, 1) in watched.stored
         await store.aclose()
 
     for start in (0, 10):
         asyncio.run(scenario(start))
-    assert watched.connections >= 6
-    # 2 is FULL. Source: https://sqlite.org/pragma.html#pragma_synchronous
-    assert watched.durability == [("wal", 2)] * 12
+    # What a stopped host has left is durable, and not written again.
+    assert watched.events == ["writing", "synced", "writing", "writing", "synced"] * 6
 
 
 class OneKey:
@@ -108,12 +118,11 @@ class OneKey:
 
 
 def test_nothing_reaches_the_enclave_before_its_mark_is_stored(tmp_path: Path, enclave: Enclave) -> None:
-    path = tmp_path / STORE_NAME
-    create(path)
+    created(tmp_path)
     watched = Watched()
 
     async def scenario(port: int) -> None:
-        store = await FileWatermarkStore.open(path, connect=watched.connect)
+        store = await watched.open_store(tmp_path)
         async with open_vault(OneKey(), host="127.0.0.1", port=port) as vault:
             signer = Signer({TZ1.pkh: DEFAULT_POLICY}, [vault], store)
             watched.events.clear()
@@ -130,7 +139,7 @@ def test_nothing_reaches_the_enclave_before_its_mark_is_stored(tmp_path: Path, e
 
     def on_message(message: bytes) -> None:
         asked = parse_consensus(message)
-        if (asked.chain_id, asked.level) not in watched.stored:
+        if (asked.chain_id, asked.level, asked.round) not in watched.stored:
             watched.events.append(f"not stored: level {asked.level} of {asked.chain_id}")
 
     with enclave_proxy(enclave.address) as proxy:
@@ -139,10 +148,10 @@ def test_nothing_reaches_the_enclave_before_its_mark_is_stored(tmp_path: Path, e
         asyncio.run(scenario(proxy.port))
         assert len(proxy.messages) == 20 + 1 + 15
     one_by_one, together = watched.events[: 20 * 3 + 1], watched.events[20 * 3 + 1 :]
-    assert one_by_one == ["storing", "stored", "asked"] * 20 + ["asked"]
-    # The one that failed, then batches.
-    assert together[:3] == ["storing", "storing", "stored"]
-    assert set(together) == {"storing", "stored", "asked"}
+    assert one_by_one == ["writing", "synced", "asked"] * 20 + ["asked"]
+    # The one that failed and is written again, then batches.
+    assert together[:3] == ["writing", "writing", "synced"]
+    assert set(together) == {"writing", "synced", "asked"}
 
 
 def strace_works() -> bool:
@@ -176,11 +185,10 @@ def completed_calls(trace: str) -> list[SystemCall]:
     return calls
 
 
-# The test above needs nothing but SQLite's word that a commit is on the disk. This one, where strace can be had, sees
-# the kernel being asked to put it there.
+# The tests above believe what a sync says. This one, where strace can be had, sees the kernel being asked for it.
 if strace_works():
 
-    def test_the_log_is_synced_before_the_first_byte_to_the_enclave(tmp_path: Path) -> None:
+    def test_the_marks_are_synced_before_the_first_byte_to_the_enclave(tmp_path: Path) -> None:
         trace = tmp_path / "trace"
         names = "fsync,fdatasync,sendto,sendmsg,write,writev,pwrite64"
         prefix = ("strace", "-D", "-f", "-yy", "-o", str(trace), "-e", f"trace={names}")
@@ -192,16 +200,18 @@ if strace_works():
                     assert host.sign(TZ1.pkh, attestation(level)).status == 200
                 assert host.stop() == 0
             to_enclave = f"->127.0.0.1:{enclave.port}]"
+        headers = [header_offset(copy) for copy in range(COPIES)]
         kinds = []
         for call in completed_calls(trace.read_text()):
-            if call.name in ("fsync", "fdatasync") and "watermark.sqlite-wal" in call.arguments:
+            if call.name == "fdatasync" and f"{store_file(config)}>" in call.arguments:
                 assert call.result == "0"
                 kinds.append("sync")
-            elif call.name == "pwrite64" and "watermark.sqlite-wal" in call.arguments:
-                kinds.append("log")
+            elif call.name == "pwrite64" and f"{store_file(config)}>" in call.arguments:
+                offset = int(call.arguments.rpartition(", ")[2])
+                kinds.append("header" if offset in headers else "record")
             elif to_enclave in call.arguments:
                 kinds.append("enclave")
-        # Initialize, Import, then the signatures; the log's own header is synced before the first one.
+        # Initialize, Import, then the signatures; headers and slots may be written before each mark, and are synced, too.
         place = [index for index, kind in enumerate(kinds) if kind == "enclave"][1]
         signing = "".join(kind[0] for kind in kinds[place + 1 :])
-        assert re.match(r"((l+s+)+e){3}", signing), signing
+        assert re.match(r"(([hr]+s)*r+se){3}", signing), signing

@@ -2,6 +2,7 @@
 
 import re
 import signal
+from functools import partial
 from pathlib import Path
 
 from tests.doubles.host_process import BAKER, Host, import_keys, run_command, running_host, write_config
@@ -64,7 +65,8 @@ def test_policies_change_while_the_host_runs(tmp_path: Path) -> None:
 
 
 def test_config_check_explains_a_file(tmp_path: Path) -> None:
-    config = write_config(tmp_path, 2000, {TZ1.pkh: BAKER})
+    on_disk = partial(write_config, tmp_path, 2000, watermark="{driver: file}")
+    config = on_disk({TZ1.pkh: BAKER})
     checked = run_command("config", "check", "-c", config)
     assert checked.code == 0
     assert (
@@ -76,13 +78,18 @@ def test_config_check_explains_a_file(tmp_path: Path) -> None:
     assert run_command("config", "check", "-c", config, "--strict").code == 1
     as_json = run_command("config", "check", "-c", config, "--json")
     assert as_json.stdout.startswith('{\n  "settings": {\n    "base_dir": ')
-    write_config(tmp_path, 2000, {TZ1.pkh: ONLY_CONSENSUS})
+    on_disk({TZ1.pkh: ONLY_CONSENSUS})
     assert run_command("config", "check", "-c", config, "--strict").code == 0
-    write_config(tmp_path, 2000, {TZ1.pkh: "{allow: {generic: [update_consensus_key]}}"})
+    on_disk({TZ1.pkh: "{allow: {generic: [update_consensus_key]}}"})
     noted = run_command("config", "check", "-c", config, "--strict")
     assert noted.code == 0
     assert f"noted          1\n  - tezos.{TZ1.pkh}: may update_consensus_key: " in noted.stdout
-    write_config(tmp_path, 2000, {TZ1.pkh: "{alow: }"})
+    # As those of tests are.
+    write_config(tmp_path, 2000, {TZ1.pkh: ONLY_CONSENSUS})
+    temporary = run_command("config", "check", "-c", config, "--strict")
+    assert temporary.code == 1
+    assert "dangerous      1\n  - watermark.config.allow_memory_file_system: marks " in temporary.stdout
+    on_disk({TZ1.pkh: "{alow: }"})
     wrong = run_command("config", "check", "-c", config)
     assert (wrong.code, wrong.stdout) == (2, "")
     assert wrong.error == f"{config}:6: tezos.{TZ1.pkh}.alow: unknown field, did you mean allow?"

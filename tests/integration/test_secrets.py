@@ -149,7 +149,7 @@ def test_everything_was_done(traces: Traces) -> None:
     assert b"peer=" in traces.places["log of the enclave"]
     assert sum(b"Error: " in content for place, content in traces.places.items() if place.startswith("stderr")) == 20
     names = {Path(place).name for place in traces.places}
-    assert {"cmdline", "environ", "confidential_space_keys.json", "signatory.yaml", "watermark.sqlite"} <= names
+    assert {"cmdline", "environ", "confidential_space_keys.json", "signatory.yaml", "watermark.marks"} <= names
     for pid_file in (place for place in traces.places if place.endswith("/cmdline")):
         assert b"python" in traces.places[pid_file]
 

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.host_process import BASE_NAME, import_keys, refused, run_command, running_host, write_config
+from tests.doubles.host_process import (
+    base,
+    import_keys,
+    in_use_file,
+    refused,
+    run_command,
+    running_host,
+    store_file,
+    write_config,
+)
 from tests.doubles.known_keys import CHAIN_ID, FOUR, attestation, block, preattestation
 from tests.doubles.processes import Enclave
 
@@ -20,8 +29,8 @@ def config(tmp_path: Path, local: Enclave) -> Path:
 
 
 def signatory_file(config: Path, folder: str, text: str) -> Path:
-    file = config.parent / BASE_NAME / folder / f"{CHAIN_ID}.json"
-    file.parent.mkdir(parents=True)
+    file = base(config) / folder / f"{CHAIN_ID}.json"
+    file.parent.mkdir()
     file.write_text(text)
     return file
 
@@ -30,7 +39,7 @@ def signatory_file(config: Path, folder: str, text: str) -> Path:
 def test_marks_of_signatory_are_taken_over_and_handed_back(config: Path, own_store: bool) -> None:
     import_keys(config, TZ2)
     if not own_store:
-        (config.parent / BASE_NAME / "watermark.sqlite").unlink()
+        store_file(config).unlink()
     state = {"level": 100, "round": 2, "hash": None}
     file = signatory_file(config, "watermark_v2", json.dumps({TZ2.pkh: {"block": state, "attestation": state}}))
     with running_host(config) as host:
@@ -55,22 +64,22 @@ def test_marks_of_a_killed_host_are_handed_to_signatory_when_asked_for(config: P
     import_keys(config, TZ2)
     with running_host(config) as host:
         assert host.sign(TZ2.pkh, block(7)).status == 200
-        assert refused(run_command("watermark", "export", "-c", config), 2).startswith(
-            f"{config.parent / BASE_NAME} is in use"
-        )
+        assert refused(run_command("watermark", "export", "-c", config), 2).startswith(f"{base(config)} is in use")
         host.discard()
-    folder = config.parent / BASE_NAME / "watermark_v2"
-    (in_use,) = folder.glob("*.json")
+    in_use = in_use_file(config)
+    assert list(in_use.parent.glob("*.json")) == [in_use]
     # What it had signed must not be forgotten: without its store there is neither a start nor a new store.
-    store = folder.parent / "watermark.sqlite"
+    store = store_file(config)
     store.rename(store.with_suffix(".moved"))
-    for words in (["serve"], ["watermark", "init"]):
-        assert refused(run_command(*words, "-c", config), 2)
+    for words in (["serve"], ["watermark", "init"], ["watermark", "export"]):
+        text = refused(run_command(*words, "-c", config), 2)
+        assert text.startswith(f"no watermark store at {store}, though the last host here did not end in order: ")
     assert not store.exists()
+    assert in_use.exists()
     store.with_suffix(".moved").rename(store)
     outcome = run_command("watermark", "export", "-c", config)
     assert (outcome.code, outcome.stdout) == (0, "")
-    (exported,) = folder.glob("*.json")
+    (exported,) = in_use.parent.glob("*.json")
     assert exported != in_use
     assert json.loads(exported.read_text())[TZ2.pkh]["block"]["level"] == 7
     with running_host(config) as host:
@@ -80,6 +89,6 @@ def test_marks_of_a_killed_host_are_handed_to_signatory_when_asked_for(config: P
 
 @pytest.mark.parametrize("folder", ["watermark_v2", "watermark_v1", "watermark"])
 def test_marks_of_signatory_that_cannot_be_read_stop_the_start(config: Path, folder: str) -> None:
-    file = signatory_file(config, folder, '{"tz1": ')
     import_keys(config, TZ2)
+    file = signatory_file(config, folder, '{"tz1": ')
     assert refused(run_command("serve", "-c", config), 2).startswith(f"{file}: ")

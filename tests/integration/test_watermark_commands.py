@@ -1,4 +1,4 @@
-"""`enclave-host watermark show | reset | migrate`, and drivers that change, on real folders and running hosts."""
+"""`enclave-host watermark show | reset | migrate | rebuild`, and drivers that change, on real folders and running hosts."""
 
 import json
 import re
@@ -9,13 +9,24 @@ from pathlib import Path
 import pytest
 
 from tests.contract.markdown import DOCS
-from tests.doubles.host_process import BAKER, BASE_NAME, Outcome, import_keys, refused, run_command, running_host
+from tests.doubles.host_process import (
+    BAKER,
+    FILE_WATERMARKS,
+    Outcome,
+    base,
+    import_keys,
+    in_use_file,
+    refused,
+    run_command,
+    running_host,
+    store_file,
+)
 from tests.doubles.host_process import write_config as write
-from tests.doubles.known_keys import CHAIN_ID, KEYS, attestation, block
+from tests.doubles.known_keys import CHAIN, CHAIN_ID, KEYS, attestation, block
 from tests.doubles.processes import Enclave, running_local_enclave, unguarded_enclave
 
 ALICE = KEYS["alice"]
-MEM = ("watermark: {driver: mem}",)
+MEM = "{driver: mem}"
 MAINNET = 0x7A06A770
 
 
@@ -30,16 +41,8 @@ def config(tmp_path: Path, local: Enclave) -> Path:
     return write_config(tmp_path, local)
 
 
-def write_config(folder: Path, local: Enclave, *more: str) -> Path:
-    return write(folder, local.port, {ALICE.pkh: BAKER}, more=more)
-
-
-def base(config: Path) -> Path:
-    return config.parent / BASE_NAME
-
-
-def in_use(config: Path) -> Path:
-    return base(config) / "watermark_v2" / "in-use-by-enclave-host.json"
+def write_config(folder: Path, local: Enclave, watermark: str = FILE_WATERMARKS) -> Path:
+    return write(folder, local.port, {ALICE.pkh: BAKER}, watermark=watermark)
 
 
 def marks(config: Path) -> dict[tuple[str, str], tuple[int, int]]:
@@ -64,12 +67,9 @@ def test_show_works_while_the_host_runs_after_a_kill_and_after_a_stop(config: Pa
         assert host.sign(ALICE.pkh, block(6)).status == 200
         host.discard()
     expected[CHAIN_ID, "block"] = (6, 0)
-    log = base(config) / "watermark.sqlite-wal"
-    # What a killed host left in its log is shown, and stays there for the next start.
-    before = log.read_bytes()
-    assert before
+    before = store_file(config).read_bytes()
     assert marks(config) == expected
-    assert log.read_bytes() == before
+    assert store_file(config).read_bytes() == before
     with running_host(config) as host:
         assert host.stop() == 0
     assert marks(config) == expected
@@ -182,36 +182,42 @@ def test_a_driver_changed_in_the_configuration_alone_stops_the_start(config: Pat
     with running_host(config) as host:
         assert host.sign(ALICE.pkh, block(50)).status == 200
         assert host.stop() == 0
-    write_config(config.parent, local, *MEM)
+    write_config(config.parent, local, MEM)
     text = refused(run_command("serve", "-c", config), 2)
-    assert text.startswith(f"{base(config)}/watermark.sqlite has marks, and watermark.driver is mem")
+    assert text.startswith(f"{store_file(config)} has marks, and watermark.driver is mem")
     assert "`enclave-host watermark migrate`" in text
     for command in (["show"], ["export"], ["init"], ["raise", CHAIN_ID, ALICE.pkh, "block", "60"]):
         assert refused(run_command("watermark", *command, "-c", config), 2).startswith("watermark.driver is mem: ")
     assert run_command("watermark", "migrate", "-c", config, given="no\n").code == 2
     outcome = run_command("watermark", "migrate", "-c", config, given="mem\n")
     assert outcome.code == 0, outcome.stderr
-    assert not (base(config) / "watermark.sqlite").exists()
+    assert not store_file(config).exists()
     for level in (51, 52):
         with running_host(config) as host:
             assert "never for a key that bakes" in host.log
             assert host.sign(ALICE.pkh, block(50, payload=bytes(32))).status == 409
             assert host.sign(ALICE.pkh, block(level)).status == 200
             assert host.stop() == 0
-    assert in_use(config).exists()
+    assert in_use_file(config).exists()
     # Back again: what was signed in memory is not known, so nothing starts by itself, nor with the old store.
     write_config(config.parent, local)
     assert "`watermark.driver: mem`" in refused(run_command("watermark", "init", "-c", config), 2)
     assert "`watermark.driver: mem`" in refused(run_command("serve", "-c", config), 2)
-    migrated = base(config) / "watermark.sqlite.migrated"
-    migrated.rename(migrated.with_suffix(""))
-    assert "`watermark.driver: mem`" in refused(run_command("serve", "-c", config), 2)
+    migrated = store_file(config).with_name("watermark.marks.migrated")
+    migrated.rename(store_file(config))
+    text = refused(run_command("serve", "-c", config), 2)
+    assert "`watermark.driver: mem`" in text
+    assert "`enclave-host watermark rebuild --above-level N`" in text
+    assert run_command("watermark", "rebuild", "--above-level", "52", "--yes", "-c", config).code == 0
+    with running_host(config) as host:
+        assert host.sign(ALICE.pkh, block(52)).status == 409
+        assert host.sign(ALICE.pkh, block(53)).status == 200
 
 
 def test_two_hosts_in_memory_cannot_share_a_folder(config: Path, local: Enclave) -> None:
-    write_config(config.parent, local, *MEM)
+    write_config(config.parent, local, MEM)
     import_keys(config, ALICE)
-    assert not (base(config) / "watermark.sqlite").exists()
+    assert not store_file(config).exists()
     with running_host(config) as host:
         assert refused(run_command("serve", "-c", config), 2).startswith(
             f"{base(config)} is in use by process {host.pid}"
@@ -222,7 +228,8 @@ def test_two_hosts_in_memory_cannot_share_a_folder(config: Path, local: Enclave)
 def test_the_largest_jump_is_that_of_the_configuration(config: Path, local: Enclave) -> None:
     import_keys(config, ALICE)
     for driver in ("file", "mem"):
-        write_config(config.parent, local, f"watermark: {{driver: {driver}, config: {{max_level_jump: 3}}}}")
+        settings = "{max_level_jump: 3, allow_memory_file_system: true}"
+        write_config(config.parent, local, f"{{driver: {driver}, config: {settings}}}")
         if driver == "mem":
             assert run_command("watermark", "migrate", "--yes", "-c", config).code == 0
         with running_host(config) as host:
@@ -261,3 +268,98 @@ def test_marks_are_taken_over_from_another_folder(config: Path, local: Enclave, 
     with running_host(new) as host:
         assert host.sign(ALICE.pkh, block(50, payload=bytes(32))).status == 409
         assert host.sign(ALICE.pkh, block(50)).status == 200
+
+
+# A store made anew; from each kind of damage: `test_watermark_truth`
+
+
+def rebuild(config: Path, *words: str, given: str = "") -> Outcome:
+    return run_command("watermark", "rebuild", "-c", config, *words, given=given)
+
+
+def test_rebuild_asks_is_logged_and_keeps_the_old_store(config: Path) -> None:
+    import_keys(config, ALICE)
+    with running_host(config) as host:
+        assert host.sign(ALICE.pkh, block(50)).status == 200
+        assert refused(rebuild(config, "--above-level", "70", "--yes"), 2).startswith(
+            f"{base(config)} is in use by process"
+        )
+        assert host.stop() == 0
+    before = store_file(config).read_bytes()
+    for given in ("", "yes\n", "7\n", f"{ALICE.pkh}\n"):
+        outcome = rebuild(config, "--above-level", "70", given=given)
+        assert outcome.code == 2
+        assert outcome.error == "70 was not typed: nothing was changed (--yes does not ask)"
+    assert store_file(config).read_bytes() == before
+    outcome = rebuild(config, "--above-level", "70", given="70\n")
+    assert outcome.code == 0, outcome.stderr
+    found = re.search(
+        r'level=warning msg="watermark store made anew" above_lvl=70 marks=3 old=(\.damaged-\d{8}T\d{6}Z)$',
+        outcome.stderr,
+        re.MULTILINE,
+    )
+    assert found, outcome.stderr
+    kept = store_file(config).with_name(store_file(config).name + found[1])
+    assert kept.read_bytes() == before
+    assert kept.stat().st_mode & 0o777 == store_file(config).stat().st_mode & 0o777 == 0o600
+    highest = {(CHAIN_ID, right): (70, 2_147_483_647) for right in ("block", "preattestation", "attestation")}
+    assert marks(config) == highest
+    theirs = json.loads((base(config) / "watermark_v2" / f"{CHAIN_ID}.json").read_text())
+    assert {state["level"] for state in theirs[ALICE.pkh].values()} == {70}
+    with running_host(config) as host:
+        assert host.sign(ALICE.pkh, block(70)).status == 409
+        assert host.sign(ALICE.pkh, block(71)).status == 200
+        assert host.stop() == 0
+
+
+def test_rebuild_keeps_marks_that_are_higher(config: Path) -> None:
+    import_keys(config, ALICE)
+    with running_host(config) as host:
+        assert host.sign(ALICE.pkh, block(50)).status == 200
+        assert host.stop() == 0
+    assert rebuild(config, "--above-level", "40", "--yes").code == 0
+    assert marks(config)[CHAIN_ID, "block"] == (50, 0)
+    assert marks(config)[CHAIN_ID, "attestation"] == (40, 2_147_483_647)
+    with running_host(config) as host:
+        assert host.sign(ALICE.pkh, block(50, payload=bytes(32))).status == 409
+        assert host.sign(ALICE.pkh, block(50)).status == 200
+
+
+def test_rebuild_of_nothing_makes_marks_for_the_keys_and_chains_that_are_named(config: Path) -> None:
+    import_keys(config, ALICE)
+    store_file(config).unlink()
+    for words, reason in (
+        (["--above-level", "-1"], "level -1 must be from 0 to 2147483647"),
+        (["--above-level", "2147483648"], "level 2147483648 must be from 0 to 2147483647"),
+        (["--above-level", "9"], "name the chains with --chain (mainnet is NetXdQprcVkpaWU)"),
+        (["--above-level", "9", "--chain", "mainnet"], "where a chain id is needed"),
+    ):
+        assert reason in refused(rebuild(config, *words, "--yes"), 2)
+    assert "'--above-level'" in rebuild(config, "--yes").error
+    assert not store_file(config).exists()
+    outcome = rebuild(config, "--above-level", "9", "--chain", CHAIN_ID, "--chain", "NetXdQprcVkpaWU", "--yes")
+    assert outcome.code == 0, outcome.stderr
+    assert set(marks(config)) == {
+        (chain, right)
+        for chain in (CHAIN_ID, "NetXdQprcVkpaWU")
+        for right in ("block", "preattestation", "attestation")
+    }
+    with running_host(config) as host:
+        for make, chain in ((block, CHAIN), (attestation, CHAIN), (attestation, MAINNET)):
+            assert host.sign(ALICE.pkh, make(9, chain=chain)).status == 409
+            assert host.sign(ALICE.pkh, make(10, chain=chain)).status == 200
+
+
+def test_rebuild_knows_the_chains_of_policies(tmp_path: Path, local: Enclave) -> None:
+    policy = "{allow: {attestation: }, allowed_chains: [NetXdQprcVkpaWU]}"
+    config = write(tmp_path, local.port, {ALICE.pkh: policy})
+    import_keys(config, ALICE)
+    store_file(config).unlink()
+    assert rebuild(config, "--above-level", "9", "--yes").code == 0
+    assert {chain for chain, _ in marks(config)} == {"NetXdQprcVkpaWU"}
+
+
+def test_migrate_above_a_level_is_for_a_store_of_ones_own(config: Path) -> None:
+    import_keys(config, ALICE)
+    outcome = run_command("watermark", "migrate", "--from", base(config), "--above-level", "9", "--yes", "-c", config)
+    assert "so without --from" in refused(outcome, 2)

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from host_backend.errors import WatermarkRejected
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, read_marks
 from host_backend.watermark.rule import Mark, Verdict
 from tests.doubles.watermark_child import key, mark
-from tests.doubles.watermarks import digest
+from tests.doubles.watermarks import created, digest, opened, read_marks
 
 KILLS = 20
 KEYS = 5
@@ -20,9 +19,9 @@ KEYS = 5
 LONGEST_RUN_MARKS = 400
 
 
-def run_and_kill(path: Path, run: int, first_level: int, marks: int) -> dict[int, tuple[int, int]]:
+def run_and_kill(base: Path, run: int, first_level: int, marks: int) -> dict[int, tuple[int, int]]:
     """Let a child advance, kill it after it has said so many marks, and return the last said per key."""
-    command = [sys.executable, "-m", "tests.doubles.watermark_child", *map(str, (path, run, KEYS, first_level))]
+    command = [sys.executable, "-m", "tests.doubles.watermark_child", *map(str, (base, run, KEYS, first_level))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as child:
         assert child.stdout is not None
         said = [child.stdout.readline() for _ in range(marks)]
@@ -36,10 +35,10 @@ def run_and_kill(path: Path, run: int, first_level: int, marks: int) -> dict[int
     return last
 
 
-async def check(path: Path, run: int, last: dict[int, tuple[int, int]]) -> None:
+async def check(base: Path, run: int, last: dict[int, tuple[int, int]]) -> None:
     """Open the store as the next process does, and try to sign something else where the killed one has signed."""
-    store = await FileWatermarkStore.open(path)
-    stored = read_marks(path)
+    store = await opened(base)
+    stored = read_marks(base)
     for number, place in last.items():
         found = stored[key(number)]
         assert (found.level, found.round) >= place
@@ -51,11 +50,10 @@ async def check(path: Path, run: int, last: dict[int, tuple[int, int]]) -> None:
 
 
 def test_no_mark_is_lost_by_kill_9(tmp_path: Path) -> None:
-    path = tmp_path / STORE_NAME
-    create(path)
+    base = created(tmp_path)
     chance = random.Random(20260417)
     level = 0
     for run in range(KILLS):
-        last = run_and_kill(path, run, level, chance.randint(0, LONGEST_RUN_MARKS))
-        asyncio.run(check(path, run, last))
-        level = max((found.level for found in read_marks(path).values()), default=0)
+        last = run_and_kill(base, run, level, chance.randint(0, LONGEST_RUN_MARKS))
+        asyncio.run(check(base, run, last))
+        level = max((found.level for found in read_marks(base).values()), default=0)

@@ -32,6 +32,16 @@ def test_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks._disk(tmp_path).state == "ok"
 
 
+def test_a_disk_that_is_too_fast_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "sync_times_s", lambda *_: [1e-6] * 6 + [9e-6])
+    found = checks._disk(tmp_path)
+    assert found.state == "warning"
+    assert found.text.startswith(f"syncing {tmp_path} takes 9.0 µs at most: no disk is that fast: ")
+    # One that took as long as a disk does is enough.
+    monkeypatch.setattr(checks, "sync_times_s", lambda *_: [1e-6] * 6 + [1e-5])
+    assert checks._disk(tmp_path).state == "ok"
+
+
 def test_a_disk_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> list[float]:
         raise OSError(28, "anything")

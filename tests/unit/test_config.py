@@ -42,7 +42,7 @@ def test_an_empty_configuration_has_signatory_s_defaults(tmp_path: Path) -> None
         base_dir=Path("/var/lib/signatory"),
         server=ServerConfig(Address("", 6732), Address("", 9583)),
         vaults={},
-        watermark=WatermarkConfig("file", 5_000_000),
+        watermark=WatermarkConfig("file", 5_000_000, allow_memory_file_system=False),
         policies={},
     )
     assert load(tmp_path, "server:\nvaults:\nwatermark:\ntezos:\n") == load(tmp_path, "")
@@ -298,6 +298,12 @@ def test_watermark_settings(tmp_path: Path) -> None:
     for jump in ("0", "-1", "2147483648", "1.5", "x", "''", "[]"):
         text = refused(tmp_path, f"watermark: {{config: {{max_level_jump: {jump}}}}}")
         assert text.startswith("1: watermark.config.max_level_jump: must "), text
+    for value, allowed in (("true", True), ("yes", True), ("false", False)):
+        config = load(tmp_path, f"watermark: {{config: {{allow_memory_file_system: {value}}}}}")
+        assert config.watermark == WatermarkConfig(allow_memory_file_system=allowed)
+    for value in ("1", "tmpfs", "''", "[]"):
+        text = refused(tmp_path, f"watermark: {{config: {{allow_memory_file_system: {value}}}}}")
+        assert text.startswith("1: watermark.config.allow_memory_file_system: must "), text
     # Other drivers have secrets here.
     expected = "1: watermark.config.…: unknown field, did you mean max_level_jump?"
     assert refused(tmp_path, "watermark: {config: {max_level_jmp: 5}}") == expected

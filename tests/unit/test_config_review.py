@@ -107,6 +107,11 @@ TLS = "tls: {certificate: /c, key: /k%s}"
         (LOOPBACK % "" + f"policy_hook: {{address: 'http://h', authorized_keys: {KEY}}}", None),
         (LOOPBACK % "" + "watermark: {driver: mem}", "watermark.driver: marks in memory are forgotten"),
         (
+            LOOPBACK % "" + "watermark: {config: {allow_memory_file_system: true}}",
+            "watermark.config.allow_memory_file_system: marks on a file system in memory are forgotten",
+        ),
+        (LOOPBACK % "" + "watermark: {config: {allow_memory_file_system: false}}", None),
+        (
             LOOPBACK % "" + "watermark: {config: {max_level_jump: 5000001}}",
             "watermark.config.max_level_jump: one wrong",
         ),

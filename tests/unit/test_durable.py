@@ -1,20 +1,14 @@
-"""`durable`: files replaced whole or not at all, and locks that say who holds them."""
+"""`durable`: files replaced whole or not at all. Its locks: `test_locks`."""
 
 import os
 import stat
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 from host_backend.durable import (
-    LockHeld,
     create_folder,
     fsync_directory,
-    holder_of,
-    locked,
     sync_times_s,
     write_durably,
 )
@@ -134,90 +128,6 @@ def test_create_folder_does_not_replace_a_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     with pytest.raises(OSError, match="exists"):
         create_folder(tmp_path / "a")
-
-
-def test_lock_refuses_a_second_holder_and_names_the_first(tmp_path: Path) -> None:
-    path = tmp_path / "the.lock"
-    with locked(path):
-        assert mode_of(path) == 0o600
-        with pytest.raises(LockHeld) as caught, locked(path):
-            pytest.fail("two holders")
-        assert str(caught.value) == (
-            f"{tmp_path} is in use by process {os.getpid()} (lock file the.lock): stop it first, or use another folder"
-        )
-    with locked(path):
-        pass
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\xfe", b"9" * 100])
-def test_lock_file_with_anything_in_it(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "the.lock"
-    with locked(path):
-        path.write_bytes(content)
-        with pytest.raises(LockHeld, match="in use by "), locked(path):
-            pytest.fail("two holders")
-    with locked(path):
-        assert path.read_bytes() == b"%d\n" % os.getpid()
-
-
-def test_lock_is_free_after_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "the.lock"
-    with pytest.raises(KeyError), locked(path):
-        raise KeyError
-    with locked(path):
-        pass
-
-
-def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path: Path) -> None:
-    path = tmp_path / "the.lock"
-    got_it = threading.Event()
-
-    def second() -> None:
-        with locked(path, wait_s=60):
-            got_it.set()
-
-    waiter = threading.Thread(target=second)
-    with locked(path):
-        waiter.start()
-    assert got_it.wait(60)
-    waiter.join()
-
-
-def test_waiting_for_a_lock_has_a_limit(tmp_path: Path) -> None:
-    path = tmp_path / "the.lock"
-    with locked(path), pytest.raises(LockHeld), locked(path, wait_s=0.05):
-        pytest.fail("two holders")
-
-
-def test_lock_binds_other_processes_and_ends_with_them(tmp_path: Path) -> None:
-    path = tmp_path / "the.lock"
-    program = (
-        "import sys; from pathlib import Path; from host_backend.durable import locked\n"
-        "with locked(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"held\n"
-        with pytest.raises(LockHeld, match=f"process {child.pid} "), locked(path):
-            pytest.fail("two holders")
-        child.kill()
-    with locked(path):
-        pass
-
-
-def test_who_holds_a_lock_is_seen_without_taking_it(tmp_path: Path) -> None:
-    path = tmp_path / "folder.lock"
-    assert holder_of(path) is None
-    assert not path.exists()
-    with locked(path):
-        assert holder_of(path) == os.getpid()
-        # A lock that the list names for another process is on another file of that number.
-        path.write_text("1\n")
-        assert holder_of(path) is None
-    assert path.exists()
-    assert holder_of(path) is None
 
 
 def test_syncing_is_measured_and_leaves_nothing(tmp_path: Path) -> None:

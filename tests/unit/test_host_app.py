@@ -1,6 +1,7 @@
 """Addresses to listen on, folders that cannot be had, and bugs that are told as bugs."""
 
 import asyncio
+import json
 import logging
 import socket
 from pathlib import Path
@@ -12,20 +13,21 @@ from enclave_signer.tezos import parse_public_key
 from host_backend.api.access import client_address, network_of
 from host_backend.api.auth import RequestKeys
 from host_backend.api.listeners import bind
-from host_backend.api.routes import signing_app
+from host_backend.api.routes import signing_app, utility_app
 from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
 from host_backend.config import Address, Config, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
-from host_backend.metrics import Metrics
+from host_backend.metrics import Metrics, registry_of
 from host_backend.policy import ANYONE, Caller
 from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
-from host_backend.stores import create_watermark_store
+from host_backend.stores import marks_admin
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask_app
 from tests.doubles.known_keys import FOUR, KEYS
 from tests.doubles.octez_client import signature_by
+from tests.doubles.watermarks import KEY
 
 PKH = FOUR[0].pkh
 AUTH = KEYS["auth"]
@@ -69,7 +71,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "s.yaml").write_text(f"base_dir: {tmp_path}/file/folder\n")
     with pytest.raises(StoreUnavailable, match=rf"base_dir {tmp_path}/file/folder cannot be made: "):
-        asyncio.run(create_watermark_store(load_config(tmp_path / "s.yaml")))
+        marks_admin(load_config(tmp_path / "s.yaml")).create()
 
 
 class BuggySigner(Signer):
@@ -141,6 +143,19 @@ def test_an_ipv6_network_counts_as_one_address() -> None:
     assert network_of("2001:db8::1") == network_of("2001:db8::ffff:1:2:3") != network_of("2001:db8:0:1::1")
     assert network_of("fe80::1%eth0") == network_of("fe80::2%eth0")
     assert [network_of(address) for address in ("192.0.2.1", "")] == ["192.0.2.1", ""]
+
+
+def test_a_damaged_mark_is_told_by_the_health_of_the_host_which_is_ready() -> None:
+    store = MemoryWatermarkStore()
+    app = utility_app([], store, lambda: False, lambda: registry_of(Metrics(dict, "memory"), [], "1.2.3"))
+    assert json.loads(ask_app(app, "GET", "/healthz").body) == {"ready": True}
+    store.refused = {KEY: "the mark is damaged"}
+    answer = ask_app(app, "GET", "/healthz")
+    assert (answer.status, json.loads(answer.body)) == (200, {"ready": True, "degraded": ["the mark is damaged"]})
+    store.problem = "the disk"
+    answer = ask_app(app, "GET", "/healthz")
+    assert answer.status == 503
+    assert json.loads(answer.body) == {"ready": False, "reasons": ["the disk"], "degraded": ["the mark is damaged"]}
 
 
 def test_a_refusal_is_answered_with_its_text() -> None:

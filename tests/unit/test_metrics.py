@@ -11,11 +11,13 @@ from host_backend.errors import (
     StoreUnavailable,
     WatermarkRejected,
 )
-from host_backend.metrics import MAX_CHAINS, MAX_ROUNDS, Metrics, registry_of
+from host_backend.metrics import MAX_CHAINS, MAX_ROUNDS, Metrics, readings_of, registry_of
 from host_backend.operations import parse_message
 from host_backend.policy import ANYONE
 from host_backend.record import Record, Stage
+from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.known_keys import CHAIN_ID, FOUR, KEYS, attestation, transaction
+from tests.doubles.watermarks import KEY, OTHER
 
 PKH = FOUR[0].pkh
 
@@ -97,6 +99,28 @@ def test_every_operation_of_a_message_counts(metrics: Metrics) -> None:
     metrics.ended(record)
     assert metrics.operations.values == {(PKH, "ConfidentialSpace", "generic", "transaction", ""): 2}
     assert not metrics.marks.values
+
+
+def test_writes_of_marks_are_counted_as_they_end(metrics: Metrics) -> None:
+    with metrics.writing_marks():
+        assert not metrics.writes.values
+    with pytest.raises(OSError, match="full"), metrics.writing_marks():
+        raise OSError("full")
+    labels = ("file", "write", "")
+    assert metrics.writes.values == {(*labels, "success"): 1, (*labels, "error"): 1}
+    assert metrics.write_seconds.buckets(labels)[-1] == ("+Inf", 2)
+
+
+def test_what_is_wrong_with_the_store_of_marks_is_read_when_it_is_asked_for(metrics: Metrics) -> None:
+    store = MemoryWatermarkStore()
+    registry = registry_of(metrics, readings_of([], store), "1.2.3")
+    for problem, refused in ((None, {}), ("a disk", {}), (None, {KEY: "a text", OTHER: "a text"}), (None, {})):
+        store.problem, store.refused = problem, refused
+        text = generate_latest(registry).decode()
+        assert f"\nwatermark_store_problem {float(problem is not None)}\n" in text
+        assert f"\nwatermark_rights_refused {float(len(refused))}\n" in text
+        # How many, not whose.
+        assert "a text" not in text
 
 
 def test_the_bounds_of_a_histogram(metrics: Metrics) -> None:

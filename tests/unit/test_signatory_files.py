@@ -8,15 +8,17 @@ import pytest
 from enclave_signer.tezos import Kind, Right, encode
 from host_backend.errors import ConfigError, HostError, StoreUnavailable
 from host_backend.watermark.rule import Mark, MarkKey
-from host_backend.watermark.signatory_files import (
+from host_backend.watermark.signatory.folder import SignatoryFolder
+from host_backend.watermark.signatory.layouts import (
     FOLDER,
     IN_USE_NAME,
-    SignatoryFolder,
     read_signatory_marks,
+    unreadable_files,
     write_signatory_marks,
 )
 
 CHAIN = "NetXo5iVw1vBoxM"
+OTHER_CHAIN = "NetXdQprcVkpaWU"
 PKH = "tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf"
 HASH = "vh2THNfr1pU3TjJyJkw7BKq19suqMX1W9PXRVAgpueELhGTAuhSx"
 DIGEST = bytes.fromhex("668a611b1c0cd51c29de34de5959ab0f1504598de1e35c74af57477b688affd8")
@@ -112,13 +114,17 @@ def test_what_cannot_be_read_stops_the_start(tmp_path: Path, content: object) ->
     if content == {"nopkh": {}}:
         assert read_signatory_marks(tmp_path) == {}
         return
-    with pytest.raises(ConfigError, match=str(file)):
+    with pytest.raises(ConfigError, match=f"{file}: .*`enclave-host watermark rebuild --above-level N`"):
         read_signatory_marks(tmp_path)
+    # The one that is put aside by that command; the marks of all others count.
+    place(tmp_path, {PKH: {"block": {"level": 7}}}, name=f"{OTHER_CHAIN}.json")
+    assert unreadable_files(tmp_path) == [file]
+    assert read_signatory_marks(tmp_path, without=[file]) == {MarkKey(OTHER_CHAIN, PKH, Right.BLOCK): Mark(7, 0, None)}
 
 
 def test_a_file_of_another_name_stops_the_start(tmp_path: Path) -> None:
     place(tmp_path, {}, name="notes.json")
-    with pytest.raises(ConfigError, match=r"notes\.json: its name is no chain id"):
+    with pytest.raises(ConfigError, match=r"notes\.json: its name is not a chain id: "):
         read_signatory_marks(tmp_path)
 
 
@@ -126,11 +132,11 @@ def test_marks_come_back(tmp_path: Path) -> None:
     marks = {
         key(Right.BLOCK): Mark(34, 4, DIGEST),
         key(Right.ATTESTATION): Mark(35, 0, None),
-        MarkKey("NetXdQprcVkpaWU", "tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME", Right.PREATTESTATION): Mark(1, 0, DIGEST),
+        MarkKey(OTHER_CHAIN, "tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME", Right.PREATTESTATION): Mark(1, 0, DIGEST),
     }
     write_signatory_marks(tmp_path, marks)
     assert read_signatory_marks(tmp_path) == marks
-    assert sorted(file.name for file in (tmp_path / FOLDER).iterdir()) == ["NetXdQprcVkpaWU.json", f"{CHAIN}.json"]
+    assert sorted(file.name for file in (tmp_path / FOLDER).iterdir()) == [f"{OTHER_CHAIN}.json", f"{CHAIN}.json"]
 
 
 def test_the_form_is_signatorys(tmp_path: Path) -> None:
@@ -175,6 +181,32 @@ def test_a_change_by_another_is_noticed(tmp_path: Path, change: str) -> None:
             (tmp_path / "other").rename(marker)
     with pytest.raises(StoreUnavailable, match="changed by another program"):
         folder.check()
+
+
+def test_only_older_layouts_may_be_read(tmp_path: Path) -> None:
+    place(tmp_path, {PKH: {"block": {"level": 9}}})
+    place(tmp_path, {"block": {PKH: {"level": 8}}}, "watermark")
+    assert read_signatory_marks(tmp_path, present=False) == {key(Right.BLOCK): Mark(8, 0, None)}
+
+
+def test_saved_marks_never_lower_those_that_are_there(tmp_path: Path) -> None:
+    folder = SignatoryFolder(tmp_path)
+    folder.begin()
+    write_signatory_marks(tmp_path, {key(Right.BLOCK): Mark(9, 0, DIGEST), key(Right.ATTESTATION): Mark(9, 0, DIGEST)})
+    folder.save({key(Right.BLOCK): Mark(8, 5, None), key(Right.ATTESTATION): Mark(9, 1, None)})
+    assert folder.read() == {key(Right.BLOCK): Mark(9, 0, DIGEST), key(Right.ATTESTATION): Mark(9, 1, None)}
+    # Saving lets nobody in.
+    assert folder.left_behind
+
+
+def test_the_note_of_marks_in_memory_is_told_from_that_of_a_running_host(tmp_path: Path) -> None:
+    folder = SignatoryFolder(tmp_path)
+    states = [(folder.left_behind, folder.forgotten)]
+    for act in (folder.begin, folder.note_forgotten, folder.withdraw):
+        act()
+        states.append((folder.left_behind, folder.forgotten))
+    assert states == [(False, False), (True, False), (True, True), (False, False)]
+    assert not folder.left_open_by_0_1
 
 
 def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:

@@ -1,17 +1,21 @@
 """`FileWatermarkStore` answers for what is durable, and for nothing else: closing, crashes, failing disks."""
 
-import asyncio
+import errno
+import os
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, raise_mark, read_marks
-from host_backend.watermark.rule import Mark, MarkKey
-from host_backend.watermark.signatory_files import SignatoryFolder
-from tests.doubles.failing_sqlite import FailingSqlite
+from host_backend.errors import StoreUnavailable, WatermarkRejected
+from host_backend.watermark.file.blocks import Blocks
+from host_backend.watermark.file.held import held_store
+from host_backend.watermark.file.layout import BLOCK_BYTES, slot_offset
+from host_backend.watermark.file.place import store_path
+from host_backend.watermark.file.store import FileWatermarkStore
+from host_backend.watermark.rule import Mark
+from host_backend.watermark.signatory.folder import SignatoryFolder
+from tests.doubles.faulty_blocks import FaultyDisk, Loss, keep_new, keep_old, torn
 from tests.doubles.small_disk import files_up_to
 from tests.doubles.watermarks import (
     ADVANCE,
@@ -22,263 +26,256 @@ from tests.doubles.watermarks import (
     A,
     B,
     advance,
-    alter,
     digest,
+    everything_in,
     gather,
+    marks_of,
     nothing,
+    read_marks,
     use,
+    use_to_a_bad_end,
 )
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    create(tmp_path / STORE_NAME)
-    return tmp_path / STORE_NAME
+pytestmark = pytest.mark.usefixtures("never_quiet")
 
 
-@pytest.mark.parametrize(
-    ("statement", "answer"),
-    [
-        ("PRAGMA synchronous = 2", "journal mode wal and synchronous 1"),
-        ("PRAGMA journal_mode = WAL", "journal mode delete and synchronous 2"),
-    ],
-)
-def test_sqlite_that_does_not_promise_durability_is_refused(path: Path, statement: str, answer: str) -> None:
-    """A build or file system where one setting is not taken."""
-
-    class Deaf(sqlite3.Connection):
-        def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
-            answered = {
-                "PRAGMA synchronous = 2": "PRAGMA synchronous = 1",
-                "PRAGMA journal_mode = WAL": "PRAGMA journal_mode",
-            }
-            return super().execute(answered[sql] if sql == statement else sql)
-
-    def connect(path: Path) -> sqlite3.Connection:
-        return sqlite3.connect(path, isolation_level=None, factory=Deaf)
-
-    async def run() -> None:
-        await FileWatermarkStore.open(path, connect=connect)
-
-    with pytest.raises(ConfigError, match=f"{answer} where wal and 2 are needed"):
-        asyncio.run(run())
-
-
-def test_store_that_may_only_be_read_is_refused_at_start(path: Path) -> None:
-    use(path, nothing)
-
-    def connect(path: Path) -> sqlite3.Connection:
-        return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
-
-    async def run() -> None:
-        await FileWatermarkStore.open(path, connect=connect)
-
-    with pytest.raises(StoreUnavailable, match="readonly"):
-        asyncio.run(run())
-    use(path, nothing)
-
-
-def test_marks_survive_closing(path: Path) -> None:
-    advance(path, KEY, A)
-    advance(path, OTHER, LATER)
-    assert not path.with_name(f"{STORE_NAME}-wal").exists()
-    assert read_marks(path) == {KEY: A, OTHER: LATER}
+def test_marks_survive_closing(base: Path) -> None:
+    advance(base, KEY, A)
+    advance(base, OTHER, LATER)
+    assert read_marks(base) == {KEY: A, OTHER: LATER}
 
     async def scenario(store: FileWatermarkStore) -> None:
         assert await gather(store.advance(KEY, A), store.advance(KEY, B)) == [REPEAT, WatermarkRejected]
 
-    use(path, scenario)
+    use(base, scenario)
 
 
-def test_marks_survive_without_closing(path: Path, tmp_path: Path) -> None:
+def test_marks_survive_without_closing(base: Path, tmp_path: Path) -> None:
+    crashed = tmp_path / "crashed"
+
     async def scenario(store: FileWatermarkStore) -> None:
         await store.advance(KEY, A)
-        (tmp_path / "crashed").mkdir()
-        for file in (path, path.with_name(f"{STORE_NAME}-wal")):
-            shutil.copy(file, tmp_path / "crashed")
+        shutil.copytree(base, crashed)
 
-    use(path, scenario)
-    crashed = tmp_path / "crashed" / STORE_NAME
-    assert crashed.with_name(f"{STORE_NAME}-wal").stat().st_size > 0
+    use(base, scenario)
     assert read_marks(crashed) == {KEY: A}
-    use(crashed, nothing)
+    description = marks_of(crashed).describe()
+    assert (description.crashed, description.host) == (True, None)
+    # By itself, and as often as it likes.
+    for _ in range(2):
+        use(crashed, scenario_of_a_repeat)
     assert read_marks(crashed) == {KEY: A}
 
 
-def test_what_the_log_holds_is_brought_into_the_file_before_anything_is_answered(path: Path, tmp_path: Path) -> None:
-    """A log may hold marks whose fsync never happened: to answer a repeat from them would be a promise without base."""
-    test_marks_survive_without_closing(path, tmp_path)
-    crashed = tmp_path / "crashed" / STORE_NAME
-
-    async def scenario(_store: FileWatermarkStore) -> None:
-        assert crashed.with_name(f"{STORE_NAME}-wal").stat().st_size == 0
-        shutil.copy(crashed, tmp_path / STORE_NAME)
-
-    use(crashed, scenario)
-    assert read_marks(tmp_path / STORE_NAME) == {KEY: A}
+async def scenario_of_a_repeat(store: FileWatermarkStore) -> None:
+    assert await gather(store.advance(KEY, A), store.advance(KEY, B)) == [REPEAT, WatermarkRejected]
 
 
-def test_running_store_can_be_read(path: Path) -> None:
+def test_running_store_can_be_read(base: Path) -> None:
     async def scenario(store: FileWatermarkStore) -> None:
         for level in range(5):
             asked = Mark(level, 0, digest(level))
             assert await store.advance(KEY, asked) is ADVANCE
-            assert read_marks(path) == {KEY: asked}
+            assert read_marks(base) == {KEY: asked}
+        description = marks_of(base).describe()
+        assert (description.crashed, description.host) == (False, os.getpid())
 
-    use(path, scenario)
-
-
-# One write at a time
-
-
-def test_store_that_cannot_be_opened_again_is_tried_at_each_request(path: Path) -> None:
-    disk = FailingSqlite()
-
-    async def scenario(store: FileWatermarkStore) -> None:
-        assert await store.advance(KEY, A) is ADVANCE
-        disk.fail_before = 1
-        disk.fail_openings = 2
-        # Not even a repeat or a refusal is answered from memory.
-        for asked, text in ((LATER, "full"), (A, "unable to open"), (B, "unable to open")):
-            with pytest.raises(StoreUnavailable, match=text):
-                await store.advance(KEY, asked)
-        assert await gather(store.advance(KEY, A), store.advance(KEY, B)) == [REPEAT, WatermarkRejected]
-
-    use(path, scenario, disk)
+    use(base, scenario)
 
 
-def test_store_that_went_back_signs_nothing_more(path: Path, tmp_path: Path) -> None:
-    disk = FailingSqlite()
-    shutil.copy(path, tmp_path / "backup")
+# Power that is lost
+
+
+@pytest.mark.parametrize("loss", [keep_old, keep_new])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_power_lost_after_a_batch_that_failed_takes_nothing_that_was_answered(
+    base: Path, failing: int, loss: Loss
+) -> None:
+    disk = FaultyDisk()
+    advance(base, KEY, A)
 
     async def scenario(store: FileWatermarkStore) -> None:
-        assert await store.advance(KEY, A) is ADVANCE
-        disk.fail_before = 1
+        assert await store.advance(OTHER, A) is ADVANCE
+        disk.fail_call(failing)
         with pytest.raises(StoreUnavailable):
             await store.advance(KEY, LATER)
-        (tmp_path / "backup").replace(path)
-        for asked in (A, B, LATER):
-            with pytest.raises(StoreUnavailable, match=r"went back: .* was at level 10 round 2 and is at nothing"):
-                await store.advance(KEY, asked)
+        disk.fail_next = 1000
 
-    use(path, scenario, disk)
+    assert "Input/output error" in use_to_a_bad_end(base, scenario, disk)
+    disk.lose_power(store_path(base), loss)
+
+    async def after(store: FileWatermarkStore) -> None:
+        assert await gather(*(store.advance(key, B) for key in (KEY, OTHER))) == [WatermarkRejected] * 2
+        assert await store.advance(KEY, LATER) in (ADVANCE, REPEAT)
+
+    use(base, after)
 
 
-def test_store_removed_while_running_is_unavailable_and_not_made_anew(path: Path) -> None:
-    disk = FailingSqlite()
+def test_what_may_be_in_memory_alone_is_made_durable_before_a_repeat_is_answered(base: Path, tmp_path: Path) -> None:
+    """A mark may be read that was never synced: to answer a repeat from it would be a promise without base."""
+    advance(base, KEY, A)
+    killed, disk, after = tmp_path / "killed", FaultyDisk(), FaultyDisk()
 
     async def scenario(store: FileWatermarkStore) -> None:
-        disk.fail_before = 1
-        await asyncio.to_thread(path.unlink)
-        for _ in range(2):
-            with pytest.raises(StoreUnavailable):
-                await store.advance(KEY, A)
-
-    use(path, scenario, disk)
-    assert not path.exists()
-
-
-def test_full_disk_is_unavailable_until_there_is_room(path: Path) -> None:
-    async def scenario(store: FileWatermarkStore) -> None:
-        assert await store.advance(KEY, A) is ADVANCE
-        log = path.with_name(f"{STORE_NAME}-wal")
-        with files_up_to(log.stat().st_size), pytest.raises(StoreUnavailable):
+        disk.fail_call(2)
+        with pytest.raises(StoreUnavailable):
             await store.advance(KEY, LATER)
-        assert await gather(store.advance(KEY, A), store.advance(KEY, B)) == [REPEAT, WatermarkRejected]
-        assert await store.advance(KEY, LATER) is ADVANCE
+        shutil.copytree(base, killed)
+        after.forgotten |= disk.forgotten
 
-    use(path, scenario)
-    assert read_marks(path) == {KEY: LATER}
+    use(base, scenario, disk)
+    assert read_marks(killed) == {KEY: LATER}
+    assert after.forgotten
+
+    async def repeat(store: FileWatermarkStore) -> None:
+        assert not after.forgotten
+        assert not after.unsynced
+        assert await store.advance(KEY, LATER) is REPEAT
+
+    use(killed, repeat, after)
+    assert read_marks(killed) == {KEY: LATER}
 
 
-@pytest.mark.parametrize("stored", [B, LATER])
-def test_other_writer_despite_the_lock_is_noticed(path: Path, stored: Mark) -> None:
+def test_whatever_fails_while_it_opens_there_is_no_start_and_nothing_is_lost(base: Path, tmp_path: Path) -> None:
+    crashed = tmp_path / "crashed"
+
     async def scenario(store: FileWatermarkStore) -> None:
-        connection = sqlite3.connect(path, isolation_level=None)
-        values = (KEY.chain_id, KEY.pkh, KEY.right.value, stored.level, stored.round, stored.digest)
-        connection.execute("INSERT INTO marks VALUES (?, ?, ?, ?, ?, ?)", values)
-        connection.close()
-        with pytest.raises(StoreUnavailable, match="despite the lock"):
-            await store.advance(KEY, A)
-        with pytest.raises(WatermarkRejected):
-            await store.advance(KEY, A)
-        assert await store.advance(KEY, stored) is REPEAT
+        assert await gather(store.advance(KEY, A), store.advance(OTHER, A)) == [ADVANCE] * 2
+        shutil.copytree(base, crashed)
 
-    use(path, scenario)
-
-
-def test_store_held_by_another_program_is_unavailable_at_start(path: Path) -> None:
-    def connect(path: Path) -> sqlite3.Connection:
-        return sqlite3.connect(path, isolation_level=None, timeout=0)
-
-    async def run() -> None:
-        await FileWatermarkStore.open(path, connect=connect)
-
-    use(path, nothing)
-    advance(path, KEY, A)
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    connection.execute("BEGIN")
-    connection.execute("SELECT * FROM marks").fetchall()
-    try:
-        alter(path, "UPDATE marks SET round = 3")
-        with pytest.raises(StoreUnavailable, match="is kept busy by another program"):
-            asyncio.run(run())
-    finally:
-        connection.close()
-    use(path, nothing)
+    use(base, scenario)
+    whole = FaultyDisk()
+    with held_store(shutil.copytree(crashed, tmp_path / "whole"), in_memory_allowed=True, blocks=whole.open):
+        calls = whole.calls
+    # Two records that may be in memory alone, two headers, and three syncs.
+    assert calls == 7
+    for failing in range(1, calls + 1):
+        for loss in (keep_old, torn):
+            folder, disk = shutil.copytree(crashed, tmp_path / f"{failing} {loss.__name__}"), FaultyDisk()
+            disk.fail_call(failing)
+            disk.torn_bytes = BLOCK_BYTES // 8
+            with pytest.raises(StoreUnavailable, match="Input/output error"):
+                use(folder, nothing, disk)
+            disk.lose_power(store_path(folder), loss)
+            found = marks_of(folder).read()
+            # What was torn is what was in doubt: these rights, at worst, never another mark.
+            assert not found.refused or loss is torn
+            assert {**found.marks, **dict.fromkeys(found.refused, A)} == {KEY: A, OTHER: A}
 
 
-def test_bug_in_the_middle_is_answered_and_the_store_lives_on(path: Path) -> None:
+# Disks that fail
+
+
+def test_a_disk_that_fails_is_tried_at_each_request(base: Path) -> None:
+    disk = FaultyDisk()
+
     async def scenario(store: FileWatermarkStore) -> None:
-        with pytest.raises(StoreUnavailable, match="surrogates not allowed"):
-            await store.advance(MarkKey(KEY.chain_id, "\ud800", KEY.right), A)
         assert await store.advance(KEY, A) is ADVANCE
+        disk.fail_next = 3
+        # Not even a repeat or a refusal is answered from memory.
+        for asked in (LATER, A, B):
+            with pytest.raises(StoreUnavailable, match=r"Input/output error; look at the disk$"):
+                await store.advance(KEY, asked)
+            assert store.problem is not None
+        assert await gather(store.advance(KEY, B), store.advance(KEY, LATER)) == [WatermarkRejected, REPEAT]
+        assert store.problem is None
 
-    use(path, scenario)
-
-
-def test_bug_at_the_stop_closes_the_file_all_the_same(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(folder: SignatoryFolder, marks: object) -> None:
-        raise ZeroDivisionError("a bug")
-
-    monkeypatch.setattr(SignatoryFolder, "hand_back", fail)
-    advance(path, KEY, A)
-    assert "ZeroDivisionError: a bug" in caplog.text
-    # SQLite removes the log when the last connection is closed.
-    assert not path.with_name(f"{STORE_NAME}-wal").exists()
-    assert SignatoryFolder(path.parent).left_behind
+    use(base, scenario, disk)
+    assert read_marks(base) == {KEY: LATER}
 
 
-def test_digest_of_another_length_is_never_stored(path: Path) -> None:
+def test_after_a_write_that_failed_the_other_copy_is_not_touched_before_it_is_settled(base: Path) -> None:
+    advance(base, KEY, A)
+    disk = FaultyDisk()
+
+    def copies() -> list[bytes]:
+        data = store_path(base).read_bytes()
+        return [data[slot_offset(0, copy) : slot_offset(0, copy) + BLOCK_BYTES] for copy in range(2)]
+
     async def scenario(store: FileWatermarkStore) -> None:
-        with pytest.raises(StoreUnavailable, match="CHECK constraint failed"):
-            await store.advance(KEY, Mark(10, 0, b"short"))
-        assert await store.advance(KEY, Mark(10, 0, digest("long enough"))) is ADVANCE
+        before = copies()
+        disk.fail_next, disk.torn_bytes = 1, 100
+        with pytest.raises(StoreUnavailable):
+            await store.advance(KEY, LATER)
+        (touched,) = (copy for copy in range(2) if copies()[copy] != before[copy])
+        disk.fail_next = 1
+        with pytest.raises(StoreUnavailable):
+            await store.advance(KEY, Mark(12, 0, digest(12)))
+        assert copies()[1 - touched] == before[1 - touched]
+        assert await store.advance(KEY, LATER) is REPEAT
+        assert copies()[1 - touched] == before[1 - touched]
 
-    use(path, scenario)
-
-
-def test_bug_while_opening_is_answered(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def connect(path: Path) -> sqlite3.Connection:
-        raise ZeroDivisionError("a bug")
-
-    async def run() -> None:
-        await FileWatermarkStore.open(path, connect=connect)
-
-    with pytest.raises(StoreUnavailable, match="its thread failed, see the log"):
-        asyncio.run(run())
-    assert "ZeroDivisionError: a bug" in caplog.text
-    use(path, nothing)
+    use(base, scenario, disk)
 
 
-def test_reading_leaves_no_log_that_could_hide_a_lost_one(tmp_path: Path) -> None:
-    path = tmp_path / STORE_NAME
-    create(path)
-    # Used once, it is a database with a log, which SQLite takes away when it is closed.
-    raise_mark(path, KEY, 5, 0)
-    before = sorted(tmp_path.iterdir())
-    assert read_marks(path)[KEY].level == 5
-    assert sorted(tmp_path.iterdir()) == before
+def test_a_disk_that_never_takes_it_again_gets_another_advice(base: Path) -> None:
+    disk = FaultyDisk()
+
+    async def scenario(store: FileWatermarkStore) -> None:
+        assert await store.advance(KEY, A) is ADVANCE
+        disk.fail_next = 1000
+        texts = []
+        for _ in range(11):
+            with pytest.raises(StoreUnavailable) as caught:
+                await store.advance(KEY, LATER)
+            texts.append("`enclave-host watermark rebuild --above-level N`" in str(caught.value))
+        assert texts == [False] * 9 + [True] * 2
+        assert "could not be written again in 11 tries" in str(store.problem)
+
+    assert "Input/output error" in use_to_a_bad_end(base, scenario, disk)
+    # What was answered for is saved where the next start finds it; Signatory is kept out.
+    assert SignatoryFolder(base).left_behind
+    assert SignatoryFolder(base).read() == {KEY: A}
+
+
+def test_full_disk_is_unavailable_until_there_is_room(base: Path) -> None:
+    async def scenario(store: FileWatermarkStore) -> None:
+        assert await store.advance(KEY, A) is ADVANCE
+        with files_up_to(slot_offset(0, 0)), pytest.raises(StoreUnavailable, match="File too large"):
+            await store.advance(KEY, LATER)
+        assert await gather(store.advance(KEY, A), store.advance(KEY, LATER)) == [WatermarkRejected, REPEAT]
+
+    use(base, scenario)
+    assert read_marks(base) == {KEY: LATER}
+
+
+def test_a_write_that_takes_only_a_part_has_failed(base: Path) -> None:
+    class Short(FaultyDisk):
+        short = False
+
+        def open(self, path: Path) -> Blocks:  # type: ignore[override]
+            blocks, disk = super().open(path), self
+
+            class ShortBlocks:
+                pread, fdatasync, fstat, close = blocks.pread, blocks.fdatasync, blocks.fstat, blocks.close
+
+                def pwrite(self, data: bytes, offset: int) -> int:
+                    return blocks.pwrite(data[:100] if disk.short else data, offset)
+
+            return ShortBlocks()
+
+    disk = Short()
+
+    async def scenario(store: FileWatermarkStore) -> None:
+        assert await store.advance(KEY, A) is ADVANCE
+        disk.short = True
+        with pytest.raises(StoreUnavailable, match="No space left on device"):
+            await store.advance(KEY, LATER)
+        disk.short = False
+        assert await gather(store.advance(KEY, A), store.advance(KEY, LATER)) == [WatermarkRejected, REPEAT]
+
+    use(base, scenario, disk)
+
+
+def test_a_file_that_may_only_be_read_stops_the_start_and_leaves_no_trace(base: Path) -> None:
+    before = everything_in(base)
+
+    def refuse(path: Path) -> Blocks:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with (
+        pytest.raises(StoreUnavailable, match="Permission denied"),
+        held_store(base, in_memory_allowed=True, blocks=refuse),
+    ):
+        pass
+    assert everything_in(base) == before

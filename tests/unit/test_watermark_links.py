@@ -1,19 +1,19 @@
-"""A store that is reached by a symbolic link: one file, one log, one lock, whatever the path."""
+"""A store that is reached by a link, symbolic or hard: one file, one lock, whatever the path."""
 
 import asyncio
 import os
-import shutil
-import sqlite3
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from host_backend.errors import ConfigError, StoreUnavailable
-from host_backend.watermark.file import STORE_NAME, FileWatermarkStore, create, export_marks, raise_mark, read_marks
-from host_backend.watermark.offline import give_up_store, kept_in_memory
-from host_backend.watermark.signatory_files import FOLDER, read_signatory_marks
-from host_backend.watermark.sqlite_marks import connect_existing
-from host_backend.watermark.store_files import process_of
+from host_backend.watermark.file.place import LOCK_NAME, STORE_NAME, process_of, store_path
+from host_backend.watermark.file.store import FileWatermarkStore
+from host_backend.watermark.memory import kept_in_memory
+from host_backend.watermark.signatory.folder import SignatoryFolder
+from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_marks
 from tests.doubles.watermarks import (
     ADVANCE,
     KEY,
@@ -23,11 +23,17 @@ from tests.doubles.watermarks import (
     USES,
     A,
     advance,
+    created,
+    everything_in,
+    export,
     gather,
+    marks_of,
     nothing,
     open_and_close,
     raise_one,
+    read_marks,
     use,
+    use_to_a_bad_end,
 )
 
 
@@ -35,167 +41,197 @@ from tests.doubles.watermarks import (
 def real(tmp_path: Path) -> Path:
     """Where the store lies: on a volume."""
     (tmp_path / "volume").mkdir()
-    return tmp_path / "volume" / "marks.sqlite"
+    return tmp_path / "volume" / "marks"
 
 
 def linked(real: Path, name: str) -> Path:
-    """The store of one more folder, which leads to the real one."""
+    """One more folder whose store is a link to the real one."""
     folder = real.parents[1] / name
     folder.mkdir()
-    (folder / STORE_NAME).symlink_to(real)
-    return folder / STORE_NAME
+    store_path(folder).symlink_to(real)
+    return folder
 
 
 @pytest.fixture
-def link(real: Path) -> Path:
+def base(real: Path) -> Path:
     return linked(real, "base")
 
 
-def turn(link: Path, elsewhere: Path) -> None:
-    """Have a link lead to another store, a new one if there is none."""
-    if not elsewhere.exists():
-        create(elsewhere)
-    link.unlink()
-    link.symlink_to(elsewhere)
+def turn(base: Path, elsewhere: Path) -> None:
+    """Have a link lead elsewhere."""
+    store_path(base).unlink()
+    store_path(base).symlink_to(elsewhere)
 
 
 def names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir())
 
 
-def test_a_linked_store_signs_and_its_log_lies_beside_the_file(real: Path, link: Path) -> None:
-    create(link)
+def test_a_linked_store_signs_and_all_of_it_is_where_the_link_leads(real: Path, base: Path) -> None:
+    created(base)
 
     async def scenario(store: FileWatermarkStore) -> None:
         assert await gather(store.advance(KEY, A), store.advance(KEY, A)) == [ADVANCE, REPEAT]
-        assert real.with_name(f"{real.name}-wal").stat().st_size > 0
-        assert read_marks(link) == {KEY: A}
+        assert names(real.parent) == ["marks"]
+        assert read_marks(base) == {KEY: A}
         assert await store.advance(KEY, LATER) is ADVANCE
         assert store.problem is None
 
-    use(link, scenario)
-    assert names(link.parent) == ["watermark.lock", STORE_NAME, FOLDER]
-    assert names(real.parent) == ["marks.lock", "marks.sqlite"]
-    assert read_marks(link) == read_marks(real) == read_signatory_marks(link.parent) == {KEY: LATER}
+    use(base, scenario)
+    assert names(base) == [LOCK_NAME, STORE_NAME, FOLDER]
+    assert names(real.parent) == ["marks"]
+    assert store_path(base).is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o600
+    assert read_marks(base) == read_signatory_marks(base) == {KEY: LATER}
 
 
-def test_no_store_is_made_where_the_link_leads_to_what_is_left_of_another(real: Path, link: Path) -> None:
-    real.with_name(f"{real.name}-wal").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"marks\.sqlite-wal exists"):
-        create(link)
+def test_no_store_is_made_where_the_link_leads_to_another_file(real: Path, base: Path) -> None:
+    real.write_bytes(b"nonsense")
+    with pytest.raises(ConfigError, match="neither of its two headers is whole"):
+        created(base)
+    assert real.read_bytes() == b"nonsense"
 
 
-def test_folders_that_lead_to_one_file_exclude_each_other(real: Path, link: Path) -> None:
-    create(link)
-    other = linked(real, "other")
+def hard_link(real: Path) -> Path:
+    folder = real.parents[1] / "other"
+    folder.mkdir()
+    store_path(folder).hardlink_to(real)
+    return folder
+
+
+@pytest.mark.parametrize("second_name", [lambda real: linked(real, "other"), hard_link], ids=["symbolic", "hard"])
+def test_folders_that_lead_to_one_file_exclude_each_other(
+    real: Path, base: Path, second_name: Callable[[Path], Path]
+) -> None:
+    created(base)
+    other = second_name(real)
 
     async def scenario(store: FileWatermarkStore) -> None:
-        for use_it in (create, open_and_close, raise_one, export_marks):
-            with pytest.raises(ConfigError, match=f"{real.parent} is in use by process {os.getpid()} "):
+        before = everything_in(other)
+        for use_it in (created, open_and_close, raise_one, export):
+            with pytest.raises(ConfigError, match=f"{store_path(other)} is in use by process {os.getpid()}: "):
                 await asyncio.to_thread(use_it, other)
-        assert process_of(link) == process_of(other) == os.getpid()
+        assert everything_in(other) == before
+        assert process_of(base) == process_of(other) == os.getpid()
         assert await store.advance(KEY, A) is ADVANCE
 
-    use(link, scenario)
+    use(base, scenario)
     use(other, nothing)
-    assert process_of(link) is process_of(other) is None
+    assert process_of(base) is process_of(other) is None
+    assert read_marks(other) == read_signatory_marks(other) == {KEY: A}
 
 
-def test_a_folder_is_taken_even_if_its_link_was_turned(real: Path, link: Path) -> None:
-    create(link)
+def test_a_hard_link_that_comes_or_goes_meanwhile_is_harmless(base: Path, real: Path) -> None:
+    created(base)
 
     async def scenario(store: FileWatermarkStore) -> None:
-        turn(link, real.with_name("elsewhere.sqlite"))
-        with pytest.raises(ConfigError, match=f"{link.parent} is in use by process"):
-            await asyncio.to_thread(open_and_close, link)
-        with pytest.raises(ConfigError, match=f"{link.parent} is in use by process"), kept_in_memory(link.parent):
+        assert await store.advance(KEY, A) is ADVANCE
+        real.with_name("second").hardlink_to(real)
+        assert await gather(store.advance(KEY, A), store.advance(KEY, LATER)) == [REPEAT, ADVANCE]
+        real.with_name("second").unlink()
+        assert await store.advance(KEY, LATER) is REPEAT
+
+    use(base, scenario)
+    assert read_marks(base) == {KEY: LATER}
+
+
+def test_a_folder_is_taken_even_if_its_link_was_turned(real: Path, base: Path) -> None:
+    created(base)
+    elsewhere = created(real.parent)
+
+    async def scenario(store: FileWatermarkStore) -> None:
+        assert await store.advance(KEY, A) is ADVANCE
+        turn(base, store_path(elsewhere))
+        with pytest.raises(ConfigError, match=f"{base} is in use by process"):
+            await asyncio.to_thread(open_and_close, base)
+        with pytest.raises(ConfigError, match=f"{base} is in use by process"), kept_in_memory(base):
             pass
         # The file that was opened is not the one that the next start would read.
-        for _ in range(3):
+        for asked in (A, LATER):
             with pytest.raises(StoreUnavailable, match="was changed, replaced or removed"):
-                await store.advance(KEY, A)
+                await store.advance(KEY, asked)
             assert store.problem is not None
-        turn(link, real)
-        assert await store.advance(KEY, A) is ADVANCE
-        assert store.problem is None
+        # Nor is it known what was done elsewhere meanwhile: there is no way on without a restart.
+        turn(base, real)
+        with pytest.raises(StoreUnavailable, match="was changed, replaced or removed"):
+            await store.advance(KEY, A)
 
-    use(link, scenario)
-    assert read_marks(real) == {KEY: A}
+    assert "was changed, replaced or removed" in use_to_a_bad_end(base, scenario)
+    # What was answered for is in Signatory's files, so that it counts wherever the link leads.
+    assert SignatoryFolder(base).left_behind
+    assert read_signatory_marks(base) == {KEY: A}
+    turn(base, store_path(elsewhere))
+    use(base, nothing)
+    assert read_marks(elsewhere) == {KEY: A}
 
 
-def test_a_lock_that_is_a_link_too_is_one_lock(real: Path, link: Path) -> None:
+def test_a_lock_that_is_a_link_too_is_one_lock(real: Path, base: Path) -> None:
     """Whoever moved all files of a folder to a volume, and linked them."""
-    link.with_name("watermark.lock").symlink_to(real.with_name("marks.lock"))
-    create(link)
-    advance(link, KEY, A)
-    assert read_marks(real) == {KEY: A}
+    (base / LOCK_NAME).symlink_to(real.with_name("marks.lock"))
+    created(base)
+    advance(base, KEY, A)
+    assert names(real.parent) == ["marks", "marks.lock"]
+    assert read_marks(base) == {KEY: A}
 
 
-def test_after_a_crash_a_missing_log_of_a_linked_store_stops_the_start(real: Path, link: Path) -> None:
-    create(link)
-    log = real.with_name(f"{real.name}-wal")
-    kept = real.parents[1] / "kept"
-
-    async def scenario(store: FileWatermarkStore) -> None:
-        await store.advance(KEY, A)
-        shutil.copytree(link.parent / FOLDER, kept / FOLDER)
-        for file in (real, log):
-            shutil.copy(file, kept)
-
-    use(link, scenario)
-    (kept / STORE_NAME).symlink_to(kept / real.name)
-    (kept / log.name).rename(kept / "lost")
-    with pytest.raises(ConfigError, match=f"{kept / log.name} is missing"):
-        open_and_close(kept / STORE_NAME)
-    (kept / "lost").rename(kept / log.name)
-    open_and_close(kept / STORE_NAME)
-    assert read_marks(kept / STORE_NAME) == {KEY: A}
+def test_after_a_crash_a_link_that_leads_nowhere_stops_the_start(real: Path, base: Path) -> None:
+    created(base)
+    advance(base, KEY, A)
+    SignatoryFolder(base).begin()
+    real.rename(real.with_name("lost"))
+    before = everything_in(base)
+    for use_it in (created, *USES, export):
+        with pytest.raises(
+            ConfigError, match=r"no watermark store at .*, though the last host here did not end in order"
+        ):
+            use_it(base)
+    assert everything_in(base) == before
+    real.with_name("lost").rename(real)
+    open_and_close(base)
+    assert read_marks(base) == {KEY: A}
 
 
-def test_offline_commands_reach_the_file(real: Path, link: Path) -> None:
-    create(link)
-    advance(link, KEY, A)
-    raise_mark(link, OTHER, 7, 0)
-    export_marks(link)
-    assert read_signatory_marks(link.parent) == read_marks(real)
-    assert give_up_store(link.parent) == 2
+def test_offline_commands_reach_the_file(real: Path, base: Path) -> None:
+    created(base)
+    advance(base, KEY, A)
+    marks_of(base).raise_mark(OTHER, LATER)
+    export(base)
+    assert read_signatory_marks(base) == read_marks(base) == {KEY: A, OTHER: LATER}
+    marks_of(base).retire()
     # The link is put aside; what it led to stays where it is.
-    assert names(link.parent) == ["watermark.lock", f"{STORE_NAME}.migrated", FOLDER]
+    assert names(base) == [LOCK_NAME, f"{STORE_NAME}.migrated", FOLDER]
     assert real.exists()
 
 
-def test_a_link_to_a_volume_that_is_not_there_is_named(real: Path, link: Path) -> None:
+def test_a_store_made_anew_stays_behind_its_link(real: Path, base: Path) -> None:
+    created(base)
+    advance(base, KEY, A)
+    marks_of(base).rebuild([], [], 5, ".damaged")
+    assert names(real.parent) == ["marks", "marks.damaged"]
+    assert store_path(base).is_symlink()
+    assert read_marks(base)[KEY] == A
+
+
+def test_a_link_to_a_volume_that_is_not_there_is_named(real: Path, base: Path) -> None:
     real.parent.rmdir()
-    for use_it in (create, open_and_close, raise_one):
-        with pytest.raises(ConfigError, match=f"{real.parent} is not a folder: .* or correct the link {link}"):
-            use_it(link)
+    with pytest.raises(StoreUnavailable, match=f"watermark store {store_path(base)}: {real.parent}/"):
+        created(base)
+    for use_it in (open_and_close, raise_one):
+        with pytest.raises(ConfigError, match=f"no watermark store at {store_path(base)}"):
+            use_it(base)
 
 
-def test_links_in_a_circle_are_named(link: Path) -> None:
-    link.unlink()
-    link.symlink_to(link)
-    for use_it in (create, open_and_close, raise_one):
-        with pytest.raises(StoreUnavailable, match=f"{link}: .*Too many levels of symbolic links"):
-            use_it(link)
+def test_links_in_a_circle_are_named(base: Path) -> None:
+    turn(base, store_path(base))
+    before = names(base)
+    for use_it in (created, open_and_close, raise_one):
+        with pytest.raises(StoreUnavailable, match=f"{store_path(base)}: .*Too many levels of symbolic links"):
+            use_it(base)
+    assert names(base) == before
 
 
-def test_absence_behind_a_link_is_not_permission(link: Path) -> None:
+def test_absence_behind_a_link_is_not_permission(base: Path) -> None:
     for use_it in USES:
         with pytest.raises(ConfigError, match="no watermark store at "):
-            use_it(link)
-
-
-def test_a_store_whose_log_cannot_be_found_does_not_start(real: Path, tmp_path: Path) -> None:
-    """It would start well, and never sign: every write would look like a change by another program."""
-    create(real)
-    shutil.copy(real, tmp_path / "elsewhere")
-
-    def connect(_path: Path) -> sqlite3.Connection:
-        return connect_existing(tmp_path / "elsewhere")
-
-    async def run() -> None:
-        await FileWatermarkStore.open(real, connect=connect)
-
-    with pytest.raises(ConfigError, match=r"was opened, and it or .*marks\.sqlite-wal cannot be found"):
-        asyncio.run(run())
-    use(real, nothing)
+            use_it(base)
+    assert names(base) == [STORE_NAME]

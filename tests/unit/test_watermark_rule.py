@@ -18,6 +18,8 @@ from host_backend.watermark.rule import (
     in_range,
     is_above,
     judge,
+    merged,
+    refusal_text,
 )
 from tests.doubles.watermarks import some_chain, some_pkh
 
@@ -167,6 +169,34 @@ def test_level_counts_before_round() -> None:
     assert is_above(Mark(2, 0, A), Mark(1, 9, A))
     assert not is_above(Mark(1, 9, A), Mark(2, 0, A))
     assert not is_above(Mark(1, 1, A), Mark(1, 1, B))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (None, STORED, STORED),
+        (STORED, STORED, STORED),
+        (STORED, Mark(10, 6, None), Mark(10, 6, None)),
+        (STORED, Mark(11, 0, B), Mark(11, 0, B)),
+        (STORED, Mark(9, LAST, B), STORED),
+        # Two messages at one place, or one that is not known: neither may be repeated.
+        (STORED, Mark(10, 5, B), Mark(10, 5, None)),
+        (STORED, Mark(10, 5, None), Mark(10, 5, None)),
+        (Mark(10, 5, None), Mark(10, 5, None), Mark(10, 5, None)),
+    ],
+)
+def test_of_two_marks_the_higher_one_counts(one: Mark | None, other: Mark, expected: Mark) -> None:
+    assert merged(one, other) == expected
+    if one is not None:
+        assert merged(other, one) == expected
+
+
+@pytest.mark.parametrize("known", [None, STORED])
+def test_the_text_of_a_damaged_mark_has_the_way_back(known: Mark | None) -> None:
+    text = refusal_text(KEY, known)
+    assert f"the mark for {KEY} is damaged" in text
+    assert f"`enclave-host watermark raise {KEY.chain_id} {KEY.pkh} attestation LEVEL`" in text
+    assert ("above level 10" in text) is (known is not None)
 
 
 def test_range() -> None:

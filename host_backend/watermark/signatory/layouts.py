@@ -1,26 +1,22 @@
-"""Signatory's watermark files: read at every start, written back when the host stops.
+"""The three layouts of Signatory's watermark files: all are read, the present one is written.
 
-- What Signatory marked is never signed again here, whichever of its three layouts it left: the highest mark of each
-  right counts, and files that cannot be read stop the start.
+- What Signatory marked is never signed again here, whichever layout it left: the highest mark of each right counts, and
+  files that cannot be read stop the start.
 - `attestation` and `attestation_with_dal`, and the old name `endorsement`, are one right.
-- While the host runs, the folder holds a file at which Signatory refuses to start. It is removed only after the marks
-  were written there durably, so that Signatory goes on from them.
 
-Source: Signatory `pkg/signatory/watermark` (`file.go`, `migration.go`); that a foreign `*.json` in `watermark_v2` stops
-its start was seen on the program.
+Source: Signatory `pkg/signatory/watermark` (`file.go`, `migration.go`).
 """
 
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from enclave_signer.tezos import Kind, Right, TezosError, check_public_key_hash
 from enclave_signer.tezos import decode as decode_base58
 from enclave_signer.tezos import encode as encode_base58
-from host_backend.durable import create_folder, fsync_directory, write_durably
+from host_backend.durable import create_folder, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable
-from host_backend.watermark.rule import Mark, MarkKey, in_range, is_above
+from host_backend.watermark.rule import Mark, MarkKey, in_range, merged
 
 #: Signatory's folders: the present layout, and those that it migrates from.
 FOLDER = "watermark_v2"
@@ -30,6 +26,12 @@ _FOLDER_V0 = "watermark"
 IN_USE_NAME = "in-use-by-enclave-host.json"
 #: Three marks of some ten thousand keys, per chain.
 MAX_FILE_BYTES = 16 * 1024 * 1024
+
+#: What to do about a file that cannot be read.
+_WAY_BACK = (
+    "nothing is signed without its marks: put it right, or run `enclave-host watermark rebuild --above-level N`, which "
+    "puts it aside"
+)
 
 _RIGHTS = {
     "block": Right.BLOCK,
@@ -51,33 +53,52 @@ _ORDERS = {0: Right.BLOCK, 1: Right.PREATTESTATION}
 Marks = Mapping[MarkKey, Mark]
 
 
-def read_signatory_marks(base_dir: Path, *, present: bool = True) -> dict[MarkKey, Mark]:
+def read_signatory_marks(
+    base_dir: Path, *, present: bool = True, without: Collection[Path] = ()
+) -> dict[MarkKey, Mark]:
     """Return the highest mark of each right in Signatory's files; none when there are none.
 
     Args:
         base_dir: Where its folders are.
         present: Whether to read the present layout as well as the older ones.
+        without: Files that are not read.
 
     Raises:
         ConfigError: A file is not what Signatory writes; the text names it. Nothing may be signed without its marks.
         StoreUnavailable: A file cannot be read.
     """
     highest: dict[MarkKey, Mark] = {}
-    layouts = ((FOLDER, _parse_v2), (_FOLDER_V1, _parse_v1), (_FOLDER_V0, _parse_v0))
-    for name, parse in layouts if present else layouts[1:]:
-        for file in _files(base_dir / name):
-            for key, mark in parse(_Entry(file, "", _load(file)), _chain_id(file)):
-                highest[key] = merged(highest.get(key), mark)
+    for file, parse in _all_files(base_dir, present=present):
+        if file in without:
+            continue
+        for key, mark in parse(_Entry(file, "", _load(file)), _chain_id(file)):
+            highest[key] = merged(highest.get(key), mark)
     return highest
 
 
-def merged(stored: Mark | None, mark: Mark) -> Mark:
-    """Return the higher of two marks; of two messages at one level and round, neither may be repeated."""
-    if stored is None or is_above(mark, stored):
-        return mark
-    if is_above(stored, mark) or stored.digest == mark.digest:
-        return stored
-    return Mark(mark.level, mark.round, None)
+def unreadable_files(base_dir: Path) -> list[Path]:
+    """Return the files that `read_signatory_marks` would stop at.
+
+    Raises:
+        StoreUnavailable: A file cannot be read.
+    """
+    return [file for file, parse in _all_files(base_dir) if not _is_readable(file, parse)]
+
+
+def _is_readable(file: Path, parse: "_Parse") -> bool:
+    try:
+        for _ in parse(_Entry(file, "", _load(file)), _chain_id(file)):
+            pass
+    except ConfigError:
+        return False
+    return True
+
+
+def _all_files(base_dir: Path, *, present: bool = True) -> Iterator[tuple[Path, "_Parse"]]:
+    layouts = ((FOLDER, _parse_v2), (_FOLDER_V1, _parse_v1), (_FOLDER_V0, _parse_v0))
+    for name, parse in layouts if present else layouts[1:]:
+        for file in _files(base_dir / name):
+            yield file, parse
 
 
 def _files(folder: Path) -> list[Path]:
@@ -98,11 +119,13 @@ def _load(file: Path) -> object:
     except OSError as error:
         raise StoreUnavailable(f"Signatory's watermarks in {file} cannot be read: {error.strerror}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no watermark file is")
+        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no watermark file is; {_WAY_BACK}")
     try:
         return json.loads(data, object_pairs_hook=_once)
     except (ValueError, RecursionError):
-        raise ConfigError(f"{file}: not a watermark file of Signatory's: not JSON, or a name stands twice") from None
+        raise ConfigError(
+            f"{file}: not a watermark file of Signatory's: not JSON, or a name stands twice; {_WAY_BACK}"
+        ) from None
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -116,7 +139,7 @@ def _chain_id(file: Path) -> str:
     try:
         decode_base58(file.stem, Kind.CHAIN_ID.value.family)
     except TezosError as error:
-        raise ConfigError(f"{file}: its name is no chain id: {error}; move it out of the folder") from None
+        raise ConfigError(f"{file}: its name is not a chain id: {error}; {_WAY_BACK}") from None
     return file.stem
 
 
@@ -129,7 +152,7 @@ class _Entry:
         self._value = value
 
     def fail(self, problem: str) -> ConfigError:
-        return ConfigError(f"{self._file}: {self._path or 'the file'}: {problem}")
+        return ConfigError(f"{self._file}: {self._path or 'the file'}: {problem}; {_WAY_BACK}")
 
     def entries(self) -> Iterator[tuple[str, "_Entry"]]:
         if not isinstance(self._value, dict):
@@ -182,6 +205,7 @@ class _Entry:
 
 
 _Parsed = Iterator[tuple[MarkKey, Mark]]
+_Parse = Callable[[_Entry, str], _Parsed]
 
 
 def _parse_v2(top: _Entry, chain_id: str) -> _Parsed:
@@ -240,153 +264,3 @@ def _state(mark: Mark) -> dict[str, object]:
     if mark.digest is not None:
         state["hash"] = encode_base58(Kind.BLOCK_PAYLOAD_HASH, mark.digest)
     return state
-
-
-_Seen = tuple[int, frozenset[tuple[str, int, int, int]]]
-#: What the file says while a host has the keys, and after one closed its store whole without handing them back.
-_OPEN = b'"enclave-host has these keys: stop it before Signatory starts"\n'
-_CLOSED = b'"enclave-host had these keys and did not hand them back: start it, or enclave-host watermark export"\n'
-#: What it says once a host kept its marks in memory.
-_FORGOTTEN = b'"enclave-host had these keys with watermark.driver mem: nobody knows what was signed since"\n'
-
-
-class SignatoryFolder:
-    """Signatory's files of one `base_dir`: taken over when the host starts, watched, handed back when it stops."""
-
-    def __init__(self, base_dir: Path) -> None:
-        self._base_dir = base_dir
-        self._folder = base_dir / FOLDER
-        self._file = self._folder / IN_USE_NAME
-        self._seen: _Seen | None = None
-
-    @property
-    def in_use_file(self) -> Path:
-        """The file that keeps Signatory out."""
-        return self._file
-
-    @property
-    def left_behind(self) -> bool:
-        """Whether a host that did not end in order left the file there."""
-        return self._file.exists()
-
-    def read(self) -> dict[MarkKey, Mark]:
-        """Return what Signatory marked; see `read_signatory_marks`."""
-        return read_signatory_marks(self._base_dir)
-
-    @property
-    def closed_whole(self) -> bool:
-        """Whether the host that left the file there had closed its store by itself, log and all."""
-        return self._says(_CLOSED)
-
-    @property
-    def forgotten(self) -> bool:
-        """Whether a host kept its marks in memory since: all marks in this folder may be too low."""
-        return self._says(_FORGOTTEN)
-
-    def _says(self, text: bytes) -> bool:
-        try:
-            return self._file.read_bytes() == text
-        except OSError:
-            return False
-
-    def begin(self) -> None:
-        """Keep Signatory out, durably, and watch the folder from now on.
-
-        Raises:
-            StoreUnavailable: The file cannot be written.
-        """
-        self._write(_OPEN)
-
-    def note_forgotten(self) -> None:
-        """Note that marks are in memory from now on, durably; Signatory is kept out for good.
-
-        Raises:
-            StoreUnavailable: The file cannot be written.
-        """
-        self._write(_FORGOTTEN)
-
-    def note_opened(self) -> None:
-        """Take back the note that the store was closed whole, if there is one: its log counts again.
-
-        Raises:
-            StoreUnavailable: The file cannot be written.
-        """
-        if self.closed_whole:
-            self._write(_OPEN)
-
-    def note_closed(self) -> None:
-        """Note that the store was closed whole, while Signatory is still kept out; what others changed stays noticed.
-
-        Raises:
-            StoreUnavailable: The file cannot be written.
-        """
-        changed = not self._unchanged()
-        self._write(_CLOSED)
-        if changed:
-            self._seen = None
-
-    def _write(self, text: bytes) -> None:
-        try:
-            create_folder(self._folder, 0o750)
-            write_durably(self._file, text)
-            self._seen = self._look()
-        except OSError as error:
-            raise StoreUnavailable(f"{self._file} cannot be written: {error}") from error
-
-    def check(self) -> None:
-        """Pass while nobody else changed the folder.
-
-        Raises:
-            StoreUnavailable: Somebody did, and may be signing with the same keys.
-        """
-        if not self._unchanged():
-            raise StoreUnavailable(
-                f"{self._folder} was changed by another program while this host had it: make sure that no other "
-                "signer uses these keys, then restart the host"
-            )
-
-    def _unchanged(self) -> bool:
-        try:
-            return self._look() == self._seen
-        except OSError:
-            return False
-
-    def _look(self) -> _Seen:
-        # All of it: a file may be rewritten in place, and a file system's clock may stand still for some milliseconds.
-        with os.scandir(self._folder) as entries:
-            stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
-        files = frozenset((name, stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
-        return self._folder.stat().st_mtime_ns, files
-
-    def hand_back(self, marks: Marks) -> None:
-        """Write the marks for Signatory, then let it start again.
-
-        Raises:
-            StoreUnavailable: Not done, and Signatory still refuses to start.
-        """
-        write_signatory_marks(self._base_dir, marks)
-        self.withdraw()
-
-    def save(self, marks: Marks) -> None:
-        """Write the marks, higher ones of Signatory's aside, and go on keeping it out.
-
-        Raises:
-            ConfigError: Its files cannot be read any more.
-            StoreUnavailable: Not done.
-        """
-        highest = self.read()
-        for key, mark in marks.items():
-            highest[key] = merged(highest.get(key), mark)
-        write_signatory_marks(self._base_dir, highest)
-
-    def withdraw(self) -> None:
-        """Let Signatory start again, on its files as they are.
-
-        Raises:
-            StoreUnavailable: Not done.
-        """
-        try:
-            self._file.unlink(missing_ok=True)
-            fsync_directory(self._folder)
-        except OSError as error:
-            raise StoreUnavailable(f"{self._file} cannot be removed: {error}") from error

@@ -1,0 +1,77 @@
+"""A new watermark file, written whole: at its path there is none, the old one, or all of the new one."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from itertools import chain, count
+from pathlib import Path
+
+from host_backend.durable import fsync_directory
+from host_backend.watermark.file.layout import (
+    COPIES,
+    HEADERS,
+    STORE_ID_BYTES,
+    Header,
+    Record,
+    block,
+    file_bytes,
+    header_offset,
+    pack_header,
+    pack_record,
+    slot_offset,
+    total,
+)
+from host_backend.watermark.rule import Mark, MarkKey
+
+#: Zeros written at once.
+_PIECE_BYTES = 256 * 1024
+
+
+def write_store(path: Path, marks: Mapping[MarkKey, Mark], *, keep_old_as: str | None = None) -> None:
+    """Write a file with marks, durably, and put it in its place.
+
+    Args:
+        path: Where, behind all links; call while the folder is held.
+        marks: What is in it.
+        keep_old_as: The name that a file which is there gets beside the new one; None when there is none.
+
+    Raises:
+        OSError: Not done; what was there is there. No temporary file is left.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for offset in range(0, size := file_bytes(len(marks)), _PIECE_BYTES):
+                file.write(bytes(min(_PIECE_BYTES, size - offset)))
+            for data, offset in _blocks(secrets.token_bytes(STORE_ID_BYTES), marks):
+                file.seek(offset)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_old_as is not None:
+            # A second name first: there is a store at the path at every moment.
+            os.link(path, free_name(path.with_name(keep_old_as)))
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def free_name(wanted: Path) -> Path:
+    """Return a path, or one with a number behind it, at which nothing is."""
+    names = chain([wanted], (wanted.with_name(f"{wanted.name}-{number}") for number in count(2)))
+    return next(name for name in names if not name.exists())
+
+
+def _blocks(store_id: bytes, marks: Mapping[MarkKey, Mark]) -> Iterator[tuple[bytes, int]]:
+    """Yield both copies of every slot, with its mark, and the headers that seal them."""
+    for number, (key, mark) in enumerate(marks.items()):
+        for copy in range(COPIES):
+            record = Record(number, key, mark, refused=False, sequence=copy, batch=0, before=0)
+            yield block(pack_record(store_id, record)), slot_offset(number, copy)
+    before = total((number, COPIES - 1) for number in range(len(marks)))
+    for copy in range(HEADERS):
+        header = Header(copy, store_id, slots=len(marks), batch=1 + copy, before=before)
+        yield block(pack_header(header)), header_offset(copy)

@@ -1,0 +1,117 @@
+"""A store made anew of everything that can still be read: the way back of every store that does not start.
+
+- Every whole record counts, wherever it stands; so do Signatory's files, the store of version 0.1, and the rights that
+  the caller names. Of each right the highest mark is taken, and none is below the level that the caller gives.
+- Nothing is thrown away: the old store, and files of Signatory's that cannot be read, are put aside under other names.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from enclave_signer.tezos import Right
+from host_backend.durable import real_path
+from host_backend.errors import ConfigError
+from host_backend.watermark.file.blocks import Blocks, PosixBlocks, read_block
+from host_backend.watermark.file.held import union
+from host_backend.watermark.file.layout import BLOCK_BYTES, MAX_SLOTS, file_bytes, parse_stray_record
+from host_backend.watermark.file.making import free_name, write_store
+from host_backend.watermark.file.old_sqlite import (
+    OldStore,
+    give_up_old_store,
+    old_store_path,
+    salvage_old_marks,
+    state_of,
+)
+from host_backend.watermark.file.place import held_folder, is_mount_point, reporting, require_file_system, store_path
+from host_backend.watermark.rule import MAX_LEVEL, MAX_ROUND, Mark, MarkKey, in_range, merged
+from host_backend.watermark.signatory.folder import SignatoryFolder
+from host_backend.watermark.signatory.layouts import read_signatory_marks, unreadable_files
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """Which marks a new store gets beside those that are found, and how high all of them are at least."""
+
+    pkhs: Iterable[str]
+    chains: Iterable[str]
+    above_level: int
+
+    def raised(self, found: Mapping[MarkKey, Mark]) -> dict[MarkKey, Mark]:
+        """Return the marks of the new store.
+
+        Raises:
+            ConfigError: The level is out of range, or there is nothing to make marks of.
+        """
+        floor = Mark(self.above_level, MAX_ROUND, None)
+        if not in_range(floor):
+            raise ConfigError(f"level {self.above_level} must be from 0 to {MAX_LEVEL}")
+        chains = {*self.chains, *(key.chain_id for key in found)}
+        pkhs = {*self.pkhs, *(key.pkh for key in found)}
+        if not chains or not pkhs:
+            raise ConfigError(
+                "no marks are found, and it is not known for which keys and chains to make them: list the keys under "
+                "`tezos` in the configuration, and name the chains with --chain (mainnet is NetXdQprcVkpaWU)"
+            )
+        every = {MarkKey(chain, pkh, right): floor for chain in chains for pkh in pkhs for right in Right}
+        return {key: merged(found.get(key), mark) for key, mark in every.items()}
+
+
+def rebuild_store(base_dir: Path, rebuilt: Rebuilt, suffix: str, *, in_memory_allowed: bool) -> int:
+    """Make a store anew; see `MarksAdmin.rebuild`."""
+    path, old_path, folder = store_path(base_dir), old_store_path(base_dir), SignatoryFolder(base_dir)
+    require_file_system(path, in_memory_allowed=in_memory_allowed)
+    with held_folder(base_dir) as claim, reporting(path), ExitStack() as closing:
+        real = real_path(path)
+        if is_mount_point(real):
+            raise ConfigError(
+                f"{path} is mounted as a file of its own and cannot be replaced there: run this where the file itself "
+                "lies, and mount its folder instead"
+            )
+        found = _salvaged(real, closing)
+        old = state_of(old_path)
+        if old is OldStore.COUNTS:
+            found = union(found, salvage_old_marks(old_path))
+        unreadable = unreadable_files(base_dir)
+        marks = rebuilt.raised(union(found, read_signatory_marks(base_dir, without=unreadable)))
+        claim()
+        # Whatever keeps others out stays until the new store is there.
+        if not folder.left_behind:
+            folder.begin()
+        write_store(real, marks, keep_old_as=real.name + suffix if real.exists() else None)
+        for file in unreadable:
+            aside = free_name(file.with_name(file.name + suffix))
+            file.replace(aside)
+            logger.warning("%s could not be read, and was put aside as %s", file, aside.name)
+        if old_path.exists():
+            give_up_old_store(old_path)
+        folder.hand_back(marks)
+    return len(marks)
+
+
+def _salvaged(real: Path, closing: ExitStack) -> dict[MarkKey, Mark]:
+    """Return the highest mark of each right that any whole record has."""
+    try:
+        file = PosixBlocks.writing(real)
+    except FileNotFoundError:
+        return {}
+    closing.callback(file.close)
+    return salvaged_marks(file)
+
+
+def salvaged_marks(file: Blocks) -> dict[MarkKey, Mark]:
+    """Return the highest mark of each right that any whole record of a file has, of whatever store it is.
+
+    Raises:
+        OSError: The file cannot be looked at.
+    """
+    found: dict[MarkKey, Mark] = {}
+    for offset in range(0, min(file.fstat().st_size, file_bytes(MAX_SLOTS)), BLOCK_BYTES):
+        record = parse_stray_record(read_block(file, offset))
+        if record is not None and record.mark is not None:
+            found[record.key] = merged(found.get(record.key), record.mark)
+    return found

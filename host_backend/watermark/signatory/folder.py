@@ -1,0 +1,156 @@
+"""Signatory's folder of marks, as one host has it: Signatory kept out, the folder watched, the marks handed back.
+
+- While a host has the marks the folder holds a file at which Signatory refuses to start. It is removed only after the
+  marks were written there durably, so that Signatory goes on from them.
+- Nobody else may write there meanwhile: who does is perhaps signing with the same keys.
+
+Source: that a foreign `*.json` in `watermark_v2` stops Signatory's start was seen on the program.
+"""
+
+import os
+from pathlib import Path
+
+from host_backend.durable import create_folder, fsync_directory, write_durably
+from host_backend.errors import StoreUnavailable
+from host_backend.watermark.rule import Mark, MarkKey, merged
+from host_backend.watermark.signatory.layouts import (
+    FOLDER,
+    IN_USE_NAME,
+    Marks,
+    read_signatory_marks,
+    write_signatory_marks,
+)
+
+_Seen = tuple[int, frozenset[tuple[str, int, int, int]]]
+#: What the file says while a host has the marks; while one of version 0.1 has, or after it was killed.
+_OPEN = b'"enclave-host has these marks: stop it before Signatory starts"\n'
+_OPEN_0_1 = b'"enclave-host has these keys: stop it before Signatory starts"\n'
+#: What it says once a host kept its marks in memory.
+_FORGOTTEN = b'"enclave-host had these keys with watermark.driver mem: nobody knows what was signed since"\n'
+
+
+class SignatoryFolder:
+    """Signatory's files of one `base_dir`: taken over when the host starts, watched, handed back when it stops."""
+
+    def __init__(self, base_dir: Path) -> None:
+        self._base_dir = base_dir
+        self._folder = base_dir / FOLDER
+        self._file = self._folder / IN_USE_NAME
+        self._seen: _Seen | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where Signatory's present files are."""
+        return self._folder
+
+    @property
+    def in_use_file(self) -> Path:
+        """The file that keeps Signatory out."""
+        return self._file
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether a host that did not end in order left the file there."""
+        return self._file.exists()
+
+    def read(self) -> dict[MarkKey, Mark]:
+        """Return what Signatory marked; see `read_signatory_marks`."""
+        return read_signatory_marks(self._base_dir)
+
+    @property
+    def left_open_by_0_1(self) -> bool:
+        """Whether a host of version 0.1 left the file there without having closed its store."""
+        return self._says(_OPEN_0_1)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether a host kept its marks in memory since: all marks in this folder may be too low."""
+        return self._says(_FORGOTTEN)
+
+    def _says(self, text: bytes) -> bool:
+        try:
+            return self._file.read_bytes() == text
+        except OSError:
+            return False
+
+    def begin(self) -> None:
+        """Keep Signatory out, durably, and watch the folder from now on.
+
+        Raises:
+            StoreUnavailable: The file cannot be written.
+        """
+        self._write(_OPEN)
+
+    def note_forgotten(self) -> None:
+        """Note that marks are in memory from now on, durably; Signatory is kept out for good.
+
+        Raises:
+            StoreUnavailable: The file cannot be written.
+        """
+        self._write(_FORGOTTEN)
+
+    def _write(self, text: bytes) -> None:
+        try:
+            create_folder(self._folder, 0o750)
+            write_durably(self._file, text)
+            self._seen = self._look()
+        except OSError as error:
+            raise StoreUnavailable(f"{self._file} cannot be written: {error}") from error
+
+    def check(self) -> None:
+        """Pass while nobody else changed the folder.
+
+        Raises:
+            StoreUnavailable: Somebody did, and may be signing with the same keys.
+        """
+        if not self._unchanged():
+            raise StoreUnavailable(
+                f"{self._folder} was changed by another program while this host had it: make sure that no other "
+                "signer uses these keys, then restart the host"
+            )
+
+    def _unchanged(self) -> bool:
+        try:
+            return self._look() == self._seen
+        except OSError:
+            return False
+
+    def _look(self) -> _Seen:
+        # All of it: a file may be rewritten in place, and a file system's clock may stand still for some milliseconds.
+        with os.scandir(self._folder) as entries:
+            stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+        files = frozenset((name, stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+        return self._folder.stat().st_mtime_ns, files
+
+    def hand_back(self, marks: Marks) -> None:
+        """Write the marks for Signatory, then let it start again.
+
+        Raises:
+            StoreUnavailable: Not done, and Signatory still refuses to start.
+        """
+        write_signatory_marks(self._base_dir, marks)
+        self.withdraw()
+
+    def save(self, marks: Marks) -> None:
+        """Write the marks, higher ones of Signatory's aside, and go on keeping it out.
+
+        Raises:
+            ConfigError: Its files cannot be read any more.
+            StoreUnavailable: Not done.
+        """
+        highest = self.read()
+        for key, mark in marks.items():
+            highest[key] = merged(highest.get(key), mark)
+        write_signatory_marks(self._base_dir, highest)
+
+    def withdraw(self) -> None:
+        """Let Signatory start again, on its files as they are.
+
+        Raises:
+            StoreUnavailable: Not done.
+        """
+        try:
+            self._file.unlink(missing_ok=True)
+            fsync_directory(self._folder)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._file} cannot be removed: {error}") from error

@@ -1,0 +1,301 @@
+"""What every `MarksAdmin` does. A new one joins by one more entry in `ADMINS`; the one of `mem` refuses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from enclave_signer.tezos import Right
+from host_backend.errors import ConfigError, HostError
+from host_backend.watermark.base import MarksAdmin, MarksDescription, StoredMarks, WatermarkStore
+from host_backend.watermark.memory import MemoryMarks
+from host_backend.watermark.rule import MAX_LEVEL, MAX_ROUND, Mark, MarkKey
+from host_backend.watermark.signatory.folder import SignatoryFolder
+from host_backend.watermark.signatory.layouts import read_signatory_marks, write_signatory_marks
+from tests.doubles.watermarks import (
+    KEY,
+    LATER,
+    OTHER,
+    A,
+    B,
+    everything_in,
+    marks_of,
+    opened,
+    some_chain,
+    some_pkh,
+)
+
+#: For each driver the admin of a folder, and how to open what it looks after.
+ADMINS: dict[str, tuple[Callable[[Path], MarksAdmin], Callable[[Path], Awaitable[WatermarkStore]]]] = {
+    "file": (marks_of, opened)
+}
+HIGHEST = Mark(MAX_LEVEL, MAX_ROUND, None)
+
+
+@pytest.fixture(params=ADMINS)
+def driver(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def admin(driver: str, tmp_path: Path) -> MarksAdmin:
+    make, _ = ADMINS[driver]
+    return make(tmp_path)
+
+
+@pytest.fixture
+def marked(admin: MarksAdmin) -> MarksAdmin:
+    """One that has two marks."""
+    admin.create()
+    assert admin.adopt({KEY: A, OTHER: LATER}) == 2
+    return admin
+
+
+def marks(admin: MarksAdmin) -> dict[MarkKey, Mark]:
+    stored = admin.read()
+    assert not stored.refused
+    return dict(stored.marks)
+
+
+def refused(folder: Path, act: Callable[[], object], text: str) -> None:
+    """What is refused says why, and has changed nothing that is told of marks."""
+    before = everything_in(folder)
+    with pytest.raises(ConfigError, match=text):
+        act()
+    assert everything_in(folder) == before
+
+
+# Making
+
+
+def test_a_new_store_has_no_marks_and_is_made_once(admin: MarksAdmin, tmp_path: Path) -> None:
+    assert admin.describe() == MarksDescription()
+    admin.create()
+    assert admin.read() == StoredMarks({}, {})
+    assert admin.describe() == MarksDescription(StoredMarks({}, {}), findings=admin.describe().findings)
+    refused(tmp_path, admin.create, "never overwritten")
+
+
+def test_a_new_store_has_the_marks_that_signatory_left(admin: MarksAdmin, tmp_path: Path) -> None:
+    write_signatory_marks(tmp_path, {KEY: A, OTHER: LATER})
+    assert admin.describe().waiting == 2
+    admin.create()
+    assert marks(admin) == {KEY: A, OTHER: LATER}
+    assert admin.describe().waiting == 0
+
+
+def test_without_a_store_everything_else_is_refused(admin: MarksAdmin, tmp_path: Path) -> None:
+    for act in (
+        admin.read,
+        admin.export,
+        admin.retire,
+        lambda: admin.raise_mark(KEY, A),
+        lambda: admin.reset_mark(KEY, A),
+        lambda: admin.adopt({KEY: A}),
+    ):
+        refused(tmp_path, act, "no watermark store at ")
+
+
+def test_while_a_host_runs_it_can_be_read_and_nothing_else(driver: str, tmp_path: Path) -> None:
+    make, open_ = ADMINS[driver]
+    admin = make(tmp_path)
+    admin.create()
+
+    async def run() -> None:
+        store = await open_(tmp_path)
+        await store.advance(KEY, A)
+        assert marks(admin) == {KEY: A}
+        description = admin.describe()
+        assert description.stored == StoredMarks({KEY: A}, {})
+        assert description.host is not None
+        assert not description.crashed
+        for act in (
+            admin.create,
+            admin.export,
+            admin.retire,
+            lambda: admin.raise_mark(KEY, LATER),
+            lambda: admin.reset_mark(KEY, LATER),
+            lambda: admin.adopt({KEY: LATER}),
+            lambda: admin.rebuild([], [], 100, ".damaged"),
+        ):
+            await asyncio.to_thread(refused, tmp_path, act, "is in use by process")
+        await store.aclose()
+
+    asyncio.run(run())
+    assert admin.describe().host is None
+
+
+# Up
+
+
+def test_a_mark_is_raised_wherever_it_was_and_wherever_there_was_none(marked: MarksAdmin) -> None:
+    third = MarkKey(KEY.chain_id, KEY.pkh, Right.PREATTESTATION)
+    marked.raise_mark(KEY, Mark(20, 3, None))
+    marked.raise_mark(OTHER, HIGHEST)
+    marked.raise_mark(third, Mark(0, 0, None))
+    assert marks(marked) == {KEY: Mark(20, 3, None), OTHER: HIGHEST, third: Mark(0, 0, None)}
+
+
+@pytest.mark.parametrize("mark", [A, B, Mark(10, 1, None), Mark(9, 3, None), Mark(0, 0, None)])
+def test_a_mark_is_never_lowered_by_raising(marked: MarksAdmin, mark: Mark) -> None:
+    with pytest.raises(ConfigError, match="is at level 10 round 2 and moves only up"):
+        marked.raise_mark(KEY, mark)
+    assert marks(marked) == {KEY: A, OTHER: LATER}
+
+
+@pytest.mark.parametrize(("level", "round_"), [(-1, 0), (0, -1), (MAX_LEVEL + 1, 0), (0, MAX_ROUND + 1)])
+def test_no_mark_is_out_of_range(marked: MarksAdmin, tmp_path: Path, level: int, round_: int) -> None:
+    for act in (marked.raise_mark, marked.reset_mark):
+        refused(tmp_path, partial(act, KEY, Mark(level, round_, None)), "must be from 0 to 2147483647")
+
+
+def test_what_is_raised_is_refused_to_hosts(driver: str, marked: MarksAdmin, tmp_path: Path) -> None:
+    _, open_ = ADMINS[driver]
+    marked.raise_mark(KEY, Mark(20, 3, None))
+
+    async def run() -> None:
+        store = await open_(tmp_path)
+        for asked in (A, LATER, Mark(20, 3, bytes(32))):
+            with pytest.raises(HostError, match=r"^watermark validation failed"):
+                await store.advance(KEY, asked)
+        await store.advance(KEY, Mark(20, 4, bytes([4] * 32)))
+        await store.aclose()
+
+    asyncio.run(run())
+
+
+# Down
+
+
+def test_a_mark_is_reset_anywhere_and_the_old_one_is_told(marked: MarksAdmin, tmp_path: Path) -> None:
+    assert marked.reset_mark(KEY, Mark(3, 0, None)) == A
+    assert marked.reset_mark(KEY, HIGHEST) == Mark(3, 0, None)
+    assert marked.reset_mark(KEY, Mark(0, 0, None)) == HIGHEST
+    assert marks(marked) == {KEY: Mark(0, 0, None), OTHER: LATER}
+    # Signatory's files would bring the old one back at the next start.
+    assert read_signatory_marks(tmp_path)[KEY] == Mark(0, 0, None)
+
+
+def test_only_a_mark_that_is_there_is_reset(marked: MarksAdmin) -> None:
+    with pytest.raises(ConfigError, match=r"there is no mark for preattestation of .*: nothing to reset"):
+        marked.reset_mark(MarkKey(KEY.chain_id, KEY.pkh, Right.PREATTESTATION), LATER)
+    assert marks(marked) == {KEY: A, OTHER: LATER}
+
+
+# From others, and to others
+
+
+def test_of_two_stores_the_highest_marks_count(marked: MarksAdmin) -> None:
+    third = MarkKey(some_chain(1), some_pkh(1), Right.BLOCK)
+    assert marked.adopt({KEY: LATER, OTHER: A, third: A}) == 2
+    assert marks(marked) == {KEY: LATER, OTHER: LATER, third: A}
+    assert marked.adopt({KEY: LATER, OTHER: A}) == 0
+    # Of two messages at one place neither may be repeated.
+    assert marked.adopt({third: B}) == 0
+    assert marks(marked)[third] == Mark(A.level, A.round, None)
+
+
+def test_marks_of_ever_so_many_keys_and_chains_are_adopted_at_once(marked: MarksAdmin) -> None:
+    theirs = {MarkKey(some_chain(number % 70), some_pkh(number), right): A for number in range(400) for right in Right}
+    assert marked.adopt(theirs) == 1200
+    assert marks(marked) == theirs | {KEY: A, OTHER: LATER}
+
+
+def test_every_change_is_in_signatorys_files_afterwards_and_it_may_start(marked: MarksAdmin, tmp_path: Path) -> None:
+    folder = SignatoryFolder(tmp_path)
+    for change in (
+        lambda: marked.raise_mark(KEY, LATER),
+        lambda: marked.reset_mark(KEY, Mark(3, 0, None)),
+        lambda: marked.adopt({OTHER: HIGHEST}),
+        marked.export,
+    ):
+        change()
+        assert read_signatory_marks(tmp_path) == marks(marked)
+        assert not folder.left_behind
+
+
+def test_a_change_that_is_refused_keeps_signatory_out_no_longer(marked: MarksAdmin, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        marked.raise_mark(KEY, Mark(0, 0, None))
+    assert not SignatoryFolder(tmp_path).left_behind
+
+
+def test_a_store_that_is_put_aside_has_handed_over_everything(marked: MarksAdmin, tmp_path: Path) -> None:
+    marked.retire()
+    assert read_signatory_marks(tmp_path) == {KEY: A, OTHER: LATER}
+    # Neither this driver nor Signatory starts here again as if nothing were signed elsewhere.
+    assert SignatoryFolder(tmp_path).forgotten
+    refused(tmp_path, marked.create, "`enclave-host watermark rebuild")
+    refused(tmp_path, marked.retire, "nothing to migrate")
+
+
+# Anew
+
+
+def test_a_store_is_made_anew_of_everything_that_is_found(marked: MarksAdmin, tmp_path: Path) -> None:
+    elsewhere = MarkKey(some_chain(1), some_pkh(1), Right.BLOCK)
+    write_signatory_marks(tmp_path, {KEY: LATER, elsewhere: Mark(500, 7, bytes(32))})
+    assert marked.rebuild([], [], 10, ".damaged") == 18
+    found = marks(marked)
+    assert {(key.chain_id, key.pkh) for key in found} == {
+        (chain, pkh) for chain in (KEY.chain_id, elsewhere.chain_id) for pkh in (KEY.pkh, OTHER.pkh, elsewhere.pkh)
+    }
+    floor = Mark(10, MAX_ROUND, None)
+    assert found == dict.fromkeys(found, floor) | {KEY: LATER, OTHER: LATER, elsewhere: Mark(500, 7, bytes(32))}
+    assert read_signatory_marks(tmp_path) == found
+    assert not SignatoryFolder(tmp_path).left_behind
+
+
+def test_keys_and_chains_that_are_named_get_marks_for_all_rights(admin: MarksAdmin) -> None:
+    assert admin.rebuild([KEY.pkh, OTHER.pkh], [KEY.chain_id], 1000, ".damaged") == 6
+    floor = Mark(1000, MAX_ROUND, None)
+    assert marks(admin) == {MarkKey(KEY.chain_id, pkh, right): floor for pkh in (KEY.pkh, OTHER.pkh) for right in Right}
+
+
+def test_the_store_from_before_is_kept(marked: MarksAdmin, tmp_path: Path) -> None:
+    before = set(everything_in(tmp_path).values())
+    marked.rebuild([], [], 10, ".damaged-1")
+    marked.rebuild([], [], 10, ".damaged-2")
+    after = everything_in(tmp_path)
+    kept = [path for path in after if path.name.endswith((".damaged-1", ".damaged-2"))]
+    assert len(kept) == 2
+    assert after[min(kept)] in before
+
+
+@pytest.mark.parametrize("level", [-1, MAX_LEVEL + 1])
+def test_no_store_is_made_above_a_level_that_there_is_not(marked: MarksAdmin, tmp_path: Path, level: int) -> None:
+    refused(tmp_path, lambda: marked.rebuild([], [], level, ".damaged"), "must be from 0 to 2147483647")
+
+
+def test_no_store_is_made_of_nothing(admin: MarksAdmin, tmp_path: Path) -> None:
+    named: tuple[tuple[list[str], list[str]], ...] = (([], []), ([KEY.pkh], []), ([], [KEY.chain_id]))
+    for pkhs, chains in named:
+        refused(tmp_path, partial(admin.rebuild, pkhs, chains, 5, ".damaged"), "no marks are found")
+
+
+# In memory
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        MemoryMarks.create,
+        MemoryMarks.read,
+        lambda admin: admin.raise_mark(KEY, A),
+        lambda admin: admin.reset_mark(KEY, A),
+        lambda admin: admin.adopt({KEY: A}),
+        MemoryMarks.export,
+        lambda admin: admin.rebuild([KEY.pkh], [KEY.chain_id], 5, ".damaged"),
+        MemoryMarks.retire,
+    ],
+)
+def test_marks_in_memory_are_for_nobody_to_look_after(tmp_path: Path, act: Callable[[MarksAdmin], object]) -> None:
+    refused(tmp_path, lambda: act(MemoryMarks(tmp_path)), r"^watermark\.driver is mem: .*write `driver: file`$")
+    assert everything_in(tmp_path) == {}
+
+
+def test_of_marks_in_memory_it_is_told_what_there_is(tmp_path: Path) -> None:
+    assert MemoryMarks(tmp_path).describe() == MarksDescription()
