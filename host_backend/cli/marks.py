@@ -67,7 +67,9 @@ def reset_one_mark(
     logger.warning("watermark reset", extra=fields(chain_id=chain_id, pkh=pkh, right=right, **moved))
 
 
-def migrate_marks(config: Config, source: Path | None, above_level: int | None, *, confirmed: bool) -> None:
+def migrate_marks(
+    config: Config, source: Path | None, above_level: int | None, chains: Sequence[str], *, confirmed: bool
+) -> None:
     """Bring the marks to the driver of the configuration, from another folder, or from an old store.
 
     Raises:
@@ -77,7 +79,7 @@ def migrate_marks(config: Config, source: Path | None, above_level: int | None, 
     if above_level is not None:
         if source is not None:
             raise ConfigError("--above-level is for the store of version 0.1 in base_dir itself, so without --from")
-        rebuild_marks(config, above_level, (), confirmed=confirmed)
+        rebuild_marks(config, above_level, chains, confirmed=confirmed)
         return
     if source is None and driver == "mem" and not confirmed:
         _confirm("marks in memory are forgotten at every stop, and cannot be brought back", driver)

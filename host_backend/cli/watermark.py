@@ -56,9 +56,16 @@ def show_watermarks(options: Options, as_json: bool) -> None:  # noqa: FBT001 --
     type=int,
     help="Take over a store of version 0.1 whose host did not end in order: nothing is signed at this level or below.",
 )
+@click.option("--chain", "chains", multiple=True, help="With --above-level, as for `rebuild`.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @takes_options
-def migrate_watermarks(options: Options, source: Path | None, above_level: int | None, yes: bool) -> None:  # noqa: FBT001 -- as above
+def migrate_watermarks(
+    options: Options,
+    source: Path | None,
+    above_level: int | None,
+    chains: tuple[str, ...],
+    yes: bool,  # noqa: FBT001 -- as above
+) -> None:
     """Bring the marks to where the configuration keeps them now, while the host is stopped.
 
     After `watermark.driver` was changed; or from another folder, whose host or Signatory must never sign again; or from
@@ -66,7 +73,7 @@ def migrate_watermarks(options: Options, source: Path | None, above_level: int |
     """
     from host_backend.cli.marks import migrate_marks
 
-    migrate_marks(options.load(), source, above_level, confirmed=yes)
+    migrate_marks(options.load(), source, above_level, chains, confirmed=yes)
 
 
 @watermark.command("rebuild")

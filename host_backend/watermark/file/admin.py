@@ -32,6 +32,7 @@ from host_backend.watermark.file.place import (
     process_of,
     reporting,
     require_file_system,
+    require_replaceable,
     store_path,
 )
 from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above, refusal_text, refused_text
@@ -94,6 +95,7 @@ class FileMarks:
         crashed = host is None and self._folder.left_behind
         waiting = self._folder.read()
         require_remembered(self._folder)
+        warning = require_file_system(self._path, in_memory_allowed=self._in_memory_allowed)
         image = self._look()
         old_path = old_store_path(self._base_dir)
         if image is None:
@@ -106,7 +108,7 @@ class FileMarks:
             return MarksDescription(None, len(waiting), host, crashed)
         stored = _stored(image)
         findings = [refusal_text(key, known) for key, known in stored.refused.items()]
-        if warning := require_file_system(self._path, in_memory_allowed=self._in_memory_allowed):
+        if warning:
             findings.append(warning)
         return MarksDescription(stored, 0, host, crashed, tuple(findings))
 
@@ -225,6 +227,7 @@ class FileMarks:
         with held_folder(self._base_dir) as claim, reporting(self._path), _writing(self._path) as file:
             if file is None:
                 raise ConfigError(f"there is no watermark store at {self._path}: nothing to migrate")
+            require_replaceable(self._path)
             stored = _stored(read_image(file))
             if stored.refused:
                 raise ConfigError(refused_text(stored.refused))

@@ -64,7 +64,7 @@ class HeldStore:
         if self._changed is not None:
             raise self._changed
         self.folder.check()
-        if self._is_at_its_path() and (not self.slots.changed_by_others() or self._is_as_written()):
+        if self._is_at_its_path() and (not self.slots.commits.changed_by_others() or self._is_as_written()):
             return
         self._changed = StoreUnavailable(
             f"watermark store {self.path} was changed, replaced or removed by another program despite the lock: find "
@@ -175,38 +175,19 @@ def held_store(
         HostError: It cannot be used; the text says why and how to go on. If the cause lies in the files, they are as
             they were.
     """
-    path, old_path, folder = store_path(base_dir), old_store_path(base_dir), SignatoryFolder(base_dir)
+    path, folder = store_path(base_dir), SignatoryFolder(base_dir)
     with held_folder(base_dir) as claim, reporting(path), ExitStack() as closing:
         if warning := require_file_system(path, in_memory_allowed=in_memory_allowed):
             logger.warning("%s", warning)
         opened = _open(path, blocks, closing)
-        require_remembered(folder)
-        old, left_behind = state_of(old_path), folder.left_behind
-        others = folder.read()
-        if old is OldStore.COUNTS:
-            others = union(others, read_old_marks(old_path, folder))
-        elif opened is None and (left_behind or old is OldStore.TAKEN_OVER or not (others and make_after_signatory)):
-            raise ConfigError(missing_text(base_dir, folder))
+        others = _marks_of_others(base_dir, folder, may_be_missing=make_after_signatory, missing=opened is None)
+        left_behind = folder.left_behind
         claim()
         folder.begin()
         try:
             if opened is None:
-                write_store(real_path(path), others)
-                logger.info("watermark store made", extra=fields(file=path, marks=len(others)))
-                opened = _require_open(path, blocks, closing)
-            file, image = opened
-            slots = SlotFile(file, image)
-            slots.begin()
-            store = HeldStore(path, file, slots, folder)
-            # Again, as Signatory is kept out only now.
-            others = union(others, folder.read())
-            slots.learn(others)
-            if raised := store.take_over(others):
-                logger.warning("%d marks taken over from other files in %s", raised, base_dir)
-            if old_path.exists():
-                give_up_old_store(old_path)
-                logger.warning("the marks of version 0.1 are in %s now; %s is not read again", path, old_path)
-            store.require_untouched()
+                opened = _made(path, others, blocks, closing)
+            store = _taken_into_use(base_dir, folder, *opened, others)
         except BaseException:
             # Whoever ended in order has handed everything back, so Signatory may start again.
             if not left_behind and not (opened and any(slot.record.refused for slot in opened[1].slots)):
@@ -214,6 +195,49 @@ def held_store(
                     folder.withdraw()
             raise
         yield store
+
+
+def _marks_of_others(
+    base_dir: Path, folder: SignatoryFolder, *, may_be_missing: bool, missing: bool
+) -> dict[MarkKey, Mark]:
+    """Return what Signatory and version 0.1 have marked; raise where a missing store may not be made of it."""
+    require_remembered(folder)
+    theirs, old_path = folder.read(), old_store_path(base_dir)
+    old = state_of(old_path)
+    if old is OldStore.COUNTS:
+        return union(theirs, read_old_marks(old_path, folder))
+    if missing and (folder.left_behind or old is OldStore.TAKEN_OVER or not (theirs and may_be_missing)):
+        raise ConfigError(missing_text(base_dir, folder))
+    return theirs
+
+
+def _taken_into_use(
+    base_dir: Path, folder: SignatoryFolder, file: Blocks, image: Image, others: Mapping[MarkKey, Mark]
+) -> HeldStore:
+    """Make durable what is there, and take over what others have marked."""
+    old_path = old_store_path(base_dir)
+    slots = SlotFile(file, image)
+    slots.begin()
+    store = HeldStore(store_path(base_dir), file, slots, folder)
+    # Signatory's once more, as it is kept out only now.
+    others = union(others, folder.read())
+    slots.learn(others)
+    if raised := store.take_over(others):
+        logger.warning("%d marks taken over from other files in %s", raised, base_dir)
+    if old_path.exists():
+        give_up_old_store(old_path)
+        logger.warning("the marks of version 0.1 are in %s now; %s is not read again", store.path, old_path)
+    store.require_untouched()
+    return store
+
+
+def _made(path: Path, marks: Mapping[MarkKey, Mark], blocks: OpenBlocks, closing: ExitStack) -> tuple[Blocks, Image]:
+    write_store(real_path(path), marks)
+    logger.info("watermark store made", extra=fields(file=path, marks=len(marks)))
+    opened = _open(path, blocks, closing)
+    if opened is None:
+        raise StoreUnavailable(f"watermark store {path} was made, and is not there any more: find out who removed it")
+    return opened
 
 
 def _open(path: Path, blocks: OpenBlocks, closing: ExitStack) -> tuple[Blocks, Image] | None:
@@ -224,13 +248,6 @@ def _open(path: Path, blocks: OpenBlocks, closing: ExitStack) -> tuple[Blocks, I
         return None
     closing.callback(file.close)
     return file, read_image(file)
-
-
-def _require_open(path: Path, blocks: OpenBlocks, closing: ExitStack) -> tuple[Blocks, Image]:
-    opened = _open(path, blocks, closing)
-    if opened is None:
-        raise StoreUnavailable(f"watermark store {path} was made, and is not there any more: find out who removed it")
-    return opened
 
 
 def union(marks: Mapping[MarkKey, Mark], others: Mapping[MarkKey, Mark]) -> dict[MarkKey, Mark]:

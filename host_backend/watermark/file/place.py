@@ -136,6 +136,19 @@ def is_mount_point(real: Path) -> bool:
     return any(point == real for point, _ in _mounts())
 
 
+def require_replaceable(path: Path) -> None:
+    """Pass when another file can be put in the place of a store, or it can be given another name.
+
+    Raises:
+        ConfigError: It is mounted as a file of its own.
+    """
+    if is_mount_point(real_path(path)):
+        raise ConfigError(
+            f"{path} is mounted as a file of its own and cannot be replaced there: run this where the file itself lies, "
+            "and mount its folder instead"
+        )
+
+
 def _mounts() -> Iterator[tuple[Path, str]]:
     try:
         lines = os.fsdecode(MOUNTS.read_bytes()).splitlines()

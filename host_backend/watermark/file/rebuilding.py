@@ -25,7 +25,13 @@ from host_backend.watermark.file.old_sqlite import (
     salvage_old_marks,
     state_of,
 )
-from host_backend.watermark.file.place import held_folder, is_mount_point, reporting, require_file_system, store_path
+from host_backend.watermark.file.place import (
+    held_folder,
+    reporting,
+    require_file_system,
+    require_replaceable,
+    store_path,
+)
 from host_backend.watermark.rule import MAX_LEVEL, MAX_ROUND, Mark, MarkKey, in_range, merged
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import read_signatory_marks, unreadable_files
@@ -67,11 +73,7 @@ def rebuild_store(base_dir: Path, rebuilt: Rebuilt, suffix: str, *, in_memory_al
     require_file_system(path, in_memory_allowed=in_memory_allowed)
     with held_folder(base_dir) as claim, reporting(path), ExitStack() as closing:
         real = real_path(path)
-        if is_mount_point(real):
-            raise ConfigError(
-                f"{path} is mounted as a file of its own and cannot be replaced there: run this where the file itself "
-                "lies, and mount its folder instead"
-            )
+        require_replaceable(path)
         found = _salvaged(real, closing)
         old = state_of(old_path)
         if old is OldStore.COUNTS:

@@ -11,13 +11,14 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 
 from host_backend.errors import reason_of
-from host_backend.watermark.file.blocks import Blocks, read_block, write_whole
+from host_backend.watermark.file.blocks import Blocks
+from host_backend.watermark.file.commits import Commits, Write
 from host_backend.watermark.file.layout import (
     BLOCK_BYTES,
+    CHUNK_SLOTS,
     COPIES,
     HEADERS,
     MAX_SLOTS,
@@ -32,15 +33,13 @@ from host_backend.watermark.file.layout import (
     slot_offset,
     weight,
 )
-from host_backend.watermark.file.opening import Image, Slot, read_image
+from host_backend.watermark.file.opening import Image, Slot
 from host_backend.watermark.rule import Mark, MarkKey, merged
 
 #: Slots that shall be free in the file, so that a new right rarely has to wait until the file has grown.
 SPARE_SLOTS = 64
 #: Zeros written at once when the file grows.
 _GROWTH_BYTES = 64 * BLOCK_BYTES
-
-_Write = tuple[bytes, int]
 
 
 class NoSlot(Exception):
@@ -51,13 +50,13 @@ class SlotFile:
     """A watermark file that is open for writing.
 
     Attributes:
+        commits: What was written last, and whether that is in doubt.
         marks: The mark of every right that has one and is not refused.
         refused: Rights whose mark was damaged, and the highest mark of theirs that is known.
-        tries: How often what was written last has failed.
     """
 
     def __init__(self, file: Blocks, image: Image) -> None:
-        self._file = file
+        self.commits = Commits(file)
         self._store_id = image.store_id
         self._headers = image.headers
         self._slots = image.slots
@@ -66,27 +65,13 @@ class SlotFile:
         self._numbers: dict[MarkKey, int] = {}
         self.marks: dict[MarkKey, Mark] = {}
         self.refused: dict[MarkKey, Mark | None] = {}
-        self.tries = 0
         for number, slot in enumerate(self._slots):
             self._note(number, slot.record)
-        self._in_doubt: list[_Write] = []
-        self._once_durable: Callable[[], None] = _nothing
         self._sealed = False
-        self._look = _look(file)
         # Up to where the file is made of blocks that were written and synced.
         self._grown_bytes = file_bytes(len(self._slots))
-
-    @classmethod
-    def open(cls, file: Blocks) -> "SlotFile":
-        """Read a file, and make durable what is in it; until then it is only read.
-
-        Raises:
-            Damage: It cannot be used as it is.
-            OSError: It could not be read or written.
-        """
-        slots = cls(file, read_image(file))
-        slots.begin()
-        return slots
+        # For how many slots it was tried to make room ahead of need.
+        self._tried_slots = 0
 
     def begin(self) -> None:
         """Make durable what was read, and refuse what is damaged; call once, before anything else is written.
@@ -96,10 +81,8 @@ class SlotFile:
         """
         last = [slot.record for slot in self._slots if slot.record.batch and slot.record.batch == self._batch]
         if last:
-            self._commit([self._copy(record) for record in last], _nothing)
-        worse = min(range(HEADERS), key=self._header_age)
-        for copy in (worse, 1 - worse):
-            self._write_header(copy, len(self._slots))
+            self.commits.commit([self._copy(record) for record in last])
+        self.seal()
         if damaged := [slot.record for slot in self._slots if None in slot.copies]:
             self._write_records(damaged, refused=True)
 
@@ -107,10 +90,6 @@ class SlotFile:
         """Take what others have marked for what is known of refused rights; only a person mends them."""
         for key in self.refused.keys() & marks.keys():
             self.refused[key] = merged(self.refused[key], marks[key])
-
-    def _header_age(self, copy: int) -> int:
-        header = self._headers[copy]
-        return -1 if header is None else header.batch
 
     # Reading
 
@@ -123,29 +102,15 @@ class SlotFile:
         """Tell whether a right has a slot, with a mark or without."""
         return key in self._numbers
 
-    def changed_by_others(self) -> bool:
-        """Tell whether the file looks otherwise than after the last write.
-
-        Raises:
-            OSError: It cannot be looked at.
-        """
-        return _look(self._file) != self._look
-
     def is_as_written(self) -> bool:
         """Read the whole file again, and tell whether every block in use is what was written.
 
-        What is in doubt is not looked at: it is written again.
-
         Raises:
             OSError: It cannot be looked at.
         """
-        self._look = _look(self._file)
-        in_doubt = {offset for _, offset in self._in_doubt}
-        return all(
-            read_block(self._file, offset) == data for data, offset in self._all_blocks() if offset not in in_doubt
-        )
+        return self.commits.is_as_written(self._all_blocks())
 
-    def _all_blocks(self) -> Iterator[_Write]:
+    def _all_blocks(self) -> Iterator[Write]:
         for copy, header in enumerate(self._headers):
             if header is not None:
                 yield block(pack_header(header)), header_offset(copy)
@@ -154,110 +119,74 @@ class SlotFile:
                 if record is not None:
                     yield self._copy(record)
 
-    # Writing
-
-    @property
-    def in_doubt(self) -> bool:
-        """Whether it is not known what became of the last write."""
-        return bool(self._in_doubt)
-
-    def settle(self) -> None:
-        """Write again what is in doubt; do nothing when nothing is.
-
-        Raises:
-            OSError: It is still in doubt.
-        """
-        if not self._in_doubt:
-            return
-        try:
-            for data, offset in self._in_doubt:
-                write_whole(self._file, data, offset)
-            self._file.fdatasync()
-        except BaseException:
-            self.tries += 1
-            with suppress(OSError):
-                self._look = _look(self._file)
-            raise
-        self._in_doubt, self.tries = [], 0
-        once_durable, self._once_durable = self._once_durable, _nothing
-        once_durable()
-        self._look = _look(self._file)
-
-    def _commit(self, writes: list[_Write], once_durable: Callable[[], None]) -> None:
-        assert not self._in_doubt  # noqa: S101 -- what is in doubt would be forgotten
-        self._in_doubt, self._once_durable = writes, once_durable
-        self.settle()
+    # Giving slots
 
     def give(self, keys: Sequence[MarkKey]) -> None:
         """Give a slot to every right that has none; all of them have one when this returns.
 
         Raises:
-            NoSlot: None of them got one; everything else is as before.
-            OSError: In doubt; see `settle`.
+            NoSlot: Not all of them got one; everything else is as before.
+            OSError: In doubt; see `Commits.settle`.
         """
-        self.settle()
-        first = len(self._slots)
+        self.commits.settle()
         new = [key for key in dict.fromkeys(keys) if key not in self._numbers]
-        if not new:
-            return
-        if first + len(new) > MAX_SLOTS:
+        # In portions, each counted: what a crash leaves behind the slots in use is never more than one chunk.
+        for start in range(0, len(new), CHUNK_SLOTS):
+            self._give(new[start : start + CHUNK_SLOTS])
+
+    def _give(self, keys: Sequence[MarkKey]) -> None:
+        first = len(self._slots)
+        if first + len(keys) > MAX_SLOTS:
             raise NoSlot(f"it has {first} slots, and {MAX_SLOTS} at most")
-        given: list[Slot] = []
+        given = [_identities(number, key) for number, key in enumerate(keys, first)]
         try:
-            self._grow(first + len(new))
-            for number, key in enumerate(new, first):
-                copies = [
-                    Record(number, key, None, refused=False, sequence=n, batch=0, before=0) for n in range(COPIES)
-                ]
-                for record in copies:
-                    write_whole(self._file, *self._copy(record))
-                given.append(Slot(copies[-1], list(copies)))
-            self._file.fdatasync()
+            self._grow(first + len(keys))
+            self.commits.write_synced([self._copy(record) for slot in given for record in slot.copies if record])
         except (OSError, ValueError) as error:
             # Behind the slots in use nothing counts, and the next one to be given writes over it.
             raise NoSlot(reason_of(error) if isinstance(error, OSError) else str(error)) from error
-        finally:
-            self._look = _look(self._file)
         self._count(given)
 
     def _count(self, given: list[Slot]) -> None:
-        before = self._total + sum(weight(slot.record.slot, slot.record.sequence) for slot in given)
+        total = (self._total + sum(weight(slot.record.slot, slot.record.sequence) for slot in given)) % SUM_MODULUS
 
         def take() -> None:
+            self._total = total
             for slot in given:
                 self._slots.append(slot)
                 self._note(slot.record.slot, slot.record)
-            self._total = before % SUM_MODULUS
 
         # One is durable before the other is begun, by `write`, and both before a mark stands in a new slot.
-        self._write_header(self._turn(), len(self._slots) + len(given), before % SUM_MODULUS, take)
+        self._write_header(
+            Header(self._turn(), self._store_id, len(self._slots) + len(given), self._batch + 1, total), take
+        )
 
     def _level_headers(self) -> None:
         """Bring both headers to the present count: a mark that only one of them counts could be lost with it."""
         for copy, header in enumerate(self._headers):
             if header is None or header.slots != len(self._slots):
-                self._write_header(copy, len(self._slots))
+                self._write_header(self._header(copy))
 
     def _grow(self, slots: int) -> None:
         wanted = file_bytes(slots)
-        if self._grown_bytes >= wanted:
-            return
-        # Written, not only reserved: a block that is there is written later without asking for room.
-        for offset in range(self._grown_bytes, wanted, _GROWTH_BYTES):
-            write_whole(self._file, bytes(min(_GROWTH_BYTES, wanted - offset)), offset)
-        self._file.fdatasync()
-        self._grown_bytes = wanted
+        if self._grown_bytes < wanted:
+            # Written, not only reserved: a block that is there is written later without asking for room.
+            offsets = range(self._grown_bytes, wanted, _GROWTH_BYTES)
+            self.commits.write_synced((bytes(min(_GROWTH_BYTES, wanted - offset)), offset) for offset in offsets)
+            self._grown_bytes = wanted
 
     def grow_ahead(self) -> None:
-        """See that some slots are free; to be called when nobody waits.
+        """See that some slots are free; to be called when nobody waits. Tried once until slots are given.
 
         Raises:
             OSError: There is no room for more.
         """
-        try:
-            self._grow(len(self._slots) + SPARE_SLOTS)
-        finally:
-            self._look = _look(self._file)
+        wanted = len(self._slots) + SPARE_SLOTS
+        if self._tried_slots < wanted:
+            self._tried_slots = wanted
+            self._grow(wanted)
+
+    # Writing marks
 
     def write(self, marks: Mapping[MarkKey, Mark]) -> None:
         """Store marks, whatever was there; durable when this returns. All of them have slots.
@@ -265,10 +194,10 @@ class SlotFile:
         A right that was refused is so no more: only who has compared may write it.
 
         Raises:
-            OSError: In doubt; see `settle`.
+            OSError: In doubt; see `Commits.settle`.
             ValueError: A mark is none that a chain can have; nothing was written.
         """
-        self.settle()
+        self.commits.settle()
         self._level_headers()
         records = [self._slots[self._numbers[key]].record for key in marks]
         self._write_records(records, marks=marks)
@@ -290,7 +219,7 @@ class SlotFile:
             )
             for old in over
         ]
-        self._commit([self._copy(record) for record in records], partial(self._take, batch, records))
+        self.commits.commit([self._copy(record) for record in records], partial(self._take, batch, records))
 
     def _take(self, batch: int, records: Sequence[Record]) -> None:
         self._batch, self._sealed = batch, False
@@ -310,45 +239,48 @@ class SlotFile:
             self.refused.pop(record.key, None)
             self.marks[record.key] = record.mark
 
+    def _copy(self, record: Record) -> Write:
+        return block(pack_record(self._store_id, record)), slot_offset(record.slot, record.sequence % COPIES)
+
+    # Headers
+
     def seal(self) -> None:
-        """Write a header after the last batch, if there is none yet: from then on that batch cannot fall back unseen.
+        """Write both headers after the last batch, unless they are: from then on it cannot fall back unseen.
+
+        Both, as one of them may lie in the same large page of a disk as what it seals.
 
         Raises:
-            OSError: In doubt; see `settle`.
+            OSError: In doubt; see `Commits.settle`.
         """
-        self.settle()
+        self.commits.settle()
         if not self._sealed:
-            self._write_header(self._turn(), len(self._slots))
+            for _ in range(HEADERS):
+                self._write_header(self._header(self._turn()))
+            self._sealed = True
 
     def _turn(self) -> int:
-        return min(range(HEADERS), key=self._header_age)
+        """Return which header is to be written next: the one that is damaged, or the older one."""
+        ages = [-1 if header is None else header.batch for header in self._headers]
+        return ages.index(min(ages))
 
-    def _write_header(
-        self, copy: int, slots: int, before: int | None = None, once_durable: Callable[[], None] | None = None
-    ) -> None:
-        total = self._total if before is None else before
-        header = Header(copy, self._store_id, slots, self._batch + 1, total)
+    def _header(self, copy: int) -> Header:
+        return Header(copy, self._store_id, len(self._slots), self._batch + 1, self._total)
 
+    def _write_header(self, header: Header, once_durable: Callable[[], None] | None = None) -> None:
         def take() -> None:
-            self._batch, self._sealed = header.batch, True
-            self._headers[copy] = header
+            self._batch = header.batch
+            self._headers[header.copy] = header
             if once_durable is not None:
                 once_durable()
 
-        self._commit([(block(pack_header(header)), header_offset(copy))], take)
-
-    def _copy(self, record: Record) -> _Write:
-        return block(pack_record(self._store_id, record)), slot_offset(record.slot, record.sequence % COPIES)
+        self.commits.commit([(block(pack_header(header)), header_offset(header.copy))], take)
 
 
-def _nothing() -> None:
-    """What there is to do once a write is durable that changes nothing."""
+def _identities(number: int, key: MarkKey) -> Slot:
+    """Return a slot that has been given, and has no mark."""
+    copies = [Record(number, key, None, refused=False, sequence=n, batch=0, before=0) for n in range(COPIES)]
+    return Slot(copies[-1], [*copies])
 
 
 def _without_digest(mark: Mark | None) -> Mark | None:
     return None if mark is None else Mark(mark.level, mark.round, None)
-
-
-def _look(file: Blocks) -> tuple[int, ...]:
-    stat = file.fstat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_nlink

@@ -182,13 +182,14 @@ class FileWatermarkStore:
         try:
             store.require_untouched()
             store.slots.seal()
-            store.slots.grow_ahead()
         except (HostError, OSError) as error:
-            # Nobody has asked; it is tried again, and the next request is told. Growing is for later, and may fail.
-            if store.slots.in_doubt or isinstance(error, HostError):
-                self._note_problem(store, error)
-        else:
-            self.problem = None
+            # Nobody has asked; it is tried again, and health tells of it.
+            self._note_problem(store, error)
+            return
+        self.problem = None
+        with suppress(OSError):
+            # For later; whoever needs it then is told.
+            store.slots.grow_ahead()
 
     def _answer(self, store: HeldStore, batch: Sequence[_Request]) -> Sequence[Outcome]:
         try:
@@ -214,7 +215,7 @@ class FileWatermarkStore:
         return [unavailable for _ in batch]
 
     def _recover(self, store: HeldStore) -> None:
-        store.slots.settle()
+        store.slots.commits.settle()
         self._chains = MarkedChains(store.slots.keys)
         self._failed = False
 
@@ -273,10 +274,10 @@ class FileWatermarkStore:
         return unavailable
 
     def _advice(self, store: HeldStore) -> str:
-        if store.slots.tries < _MANY_TRIES:
+        if store.slots.commits.tries < _MANY_TRIES:
             return "look at the disk"
         return (
-            f"what was written last could not be written again in {store.slots.tries} tries: look at the disk; if it is "
+            f"what was written last could not be written again in {store.slots.commits.tries} tries: look at the disk; if it is "
             f"lost, stop the host, and make the marks anew elsewhere with {REBUILD}"
         )
 

@@ -1,0 +1,102 @@
+"""Writes to an open watermark file, each of which is durable or in doubt.
+
+After any error of a write or a sync nothing is known of it: the same bytes are written again in the same places, and
+synced, before anything else is written. Nobody else writes to the file; whoever did is noticed by how it looks.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import TypeAlias
+
+from host_backend.watermark.file.blocks import Blocks, read_block, write_whole
+
+#: A block, or several in a row, and the offset of the first.
+Write: TypeAlias = tuple[bytes, int]
+
+
+class Commits:
+    """What is written to one file.
+
+    Attributes:
+        tries: How often what was written last has failed.
+    """
+
+    def __init__(self, file: Blocks) -> None:
+        self.file = file
+        self.tries = 0
+        self._in_doubt: Sequence[Write] = ()
+        self._once_durable: Callable[[], None] | None = None
+        self._look = _look(file)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it is not known what became of the last write."""
+        return bool(self._in_doubt)
+
+    def commit(self, writes: Sequence[Write], once_durable: Callable[[], None] | None = None) -> None:
+        """Write and sync; nothing may be in doubt.
+
+        Args:
+            writes: At least one.
+            once_durable: What to do once all of it is durable, now or when it is settled.
+
+        Raises:
+            OSError: In doubt; see `settle`.
+        """
+        assert not self._in_doubt  # noqa: S101 -- what is in doubt would be forgotten
+        self._in_doubt, self._once_durable = writes, once_durable
+        self.settle()
+
+    def settle(self) -> None:
+        """Write again what is in doubt; do nothing when nothing is.
+
+        Raises:
+            OSError: It is still in doubt.
+        """
+        if not self._in_doubt:
+            return
+        try:
+            self.write_synced(self._in_doubt)
+        except BaseException:
+            self.tries += 1
+            raise
+        once_durable, self._in_doubt, self._once_durable, self.tries = self._once_durable, (), None, 0
+        if once_durable is not None:
+            once_durable()
+
+    def write_synced(self, writes: Iterable[Write]) -> None:
+        """Write where nothing counts yet, and sync.
+
+        Raises:
+            OSError: Not known what is there.
+        """
+        try:
+            for data, offset in writes:
+                write_whole(self.file, data, offset)
+            self.file.fdatasync()
+        finally:
+            with suppress(OSError):
+                self._look = _look(self.file)
+
+    def changed_by_others(self) -> bool:
+        """Tell whether the file looks otherwise than after the last write.
+
+        Raises:
+            OSError: It cannot be looked at.
+        """
+        return _look(self.file) != self._look
+
+    def is_as_written(self, blocks: Iterable[Write]) -> bool:
+        """Read blocks again, and tell whether they are what was written; what is in doubt is written again anyway.
+
+        Raises:
+            OSError: The file cannot be looked at.
+        """
+        self._look = _look(self.file)
+        in_doubt = {offset for _, offset in self._in_doubt}
+        return all(read_block(self.file, offset) == data for data, offset in blocks if offset not in in_doubt)
+
+
+def _look(file: Blocks) -> tuple[int, ...]:
+    stat = file.fstat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_nlink
