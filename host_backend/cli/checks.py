@@ -163,7 +163,7 @@ def _no_marks(base_dir: Path, found: MarksDescription, stored: int) -> Check:
         return Check(name, OK, f"no store yet: the first serve makes one of the {found.waiting} marks that others left")
     if stored:
         fix = (
-            "if its keys have never signed, make one with `enclave-host watermark init`; otherwise put the store back, or "
+            "if its keys have never signed, make one with `enclave-host watermark init`; otherwise put back the very file, or "
             "make the marks anew with `enclave-host watermark rebuild --above-level N`"
         )
         return Check(name, FAILED, f"no store in {base_dir}: {fix}")

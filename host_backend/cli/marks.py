@@ -97,6 +97,12 @@ def rebuild_marks(config: Config, above_level: int, chains: Sequence[str], *, co
     """
     for chain_id in chains:
         _require_chain(chain_id)
+    anywhere = [pkh for pkh, policy in config.policies.items() if policy.chains is None]
+    if anywhere and not chains:
+        raise ConfigError(
+            f"of a chain of which no mark is found nothing is known: name every chain on which {', '.join(anywhere[:3])} "
+            "may have signed, with --chain (mainnet is NetXdQprcVkpaWU), or in `allowed_chains`"
+        )
     if not confirmed:
         _confirm(
             f"what was signed above level {above_level} and is not found can be signed again, differently; nothing is "

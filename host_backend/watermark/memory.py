@@ -12,7 +12,7 @@ from pathlib import Path
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.watermark.base import MarksDescription, StoredMarks
 from host_backend.watermark.file.old_sqlite import OldStore, old_store_path, state_of
-from host_backend.watermark.file.place import held_folder, process_of, reporting, store_path
+from host_backend.watermark.file.place import REBUILD, held_folder, process_of, reporting, store_path
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkedChains, MarkKey, Verdict, judge
 from host_backend.watermark.signatory.folder import SignatoryFolder
 
@@ -69,15 +69,19 @@ def kept_in_memory(base_dir: Path) -> Iterator[dict[MarkKey, Mark]]:
                 f"{found} has marks, and watermark.driver is mem, which would forget them: write `driver: file`, or "
                 "give that store up with `enclave-host watermark migrate`"
             )
-        if folder.left_behind and not folder.forgotten:
-            raise ConfigError(
-                f"the last host on {base_dir} did not end in order, and its watermark store is gone: put it back and "
-                "write `driver: file`"
-            )
+        _require_nothing_lost(base_dir, folder)
         marks = folder.read()
         claim()
         folder.note_forgotten()
         yield marks
+
+
+def _require_nothing_lost(base_dir: Path, folder: SignatoryFolder) -> None:
+    if folder.left_behind and not folder.forgotten:
+        raise ConfigError(
+            f"the last host on {base_dir} did not end in order, and its watermark store is gone: write `driver: file`, then "
+            f"put back the very file, never an earlier copy, or make the marks anew with {REBUILD}"
+        )
 
 
 def _file_store(base_dir: Path) -> Path | None:
@@ -145,4 +149,5 @@ class MemoryMarks:
                 f"kept in memory, though {found} has marks: write `driver: file`, or give that store up with "
                 "`enclave-host watermark migrate`"
             )
+        _require_nothing_lost(self._base_dir, folder)
         return MarksDescription(None, len(folder.read()), process_of(self._base_dir), crashed=False)

@@ -238,11 +238,11 @@ def test_a_store_that_is_put_aside_has_handed_over_everything(marked: MarksAdmin
 def test_a_store_is_made_anew_of_everything_that_is_found(marked: MarksAdmin, tmp_path: Path) -> None:
     elsewhere = MarkKey(some_chain(1), some_pkh(1), Right.BLOCK)
     write_signatory_marks(tmp_path, {KEY: LATER, elsewhere: Mark(500, 7, bytes(32))})
-    assert marked.rebuild([], [], 10, ".damaged") == 18
+    named = some_chain(2)
+    assert marked.rebuild([], [named], 10, ".damaged") == 18
     found = marks(marked)
-    assert {(key.chain_id, key.pkh) for key in found} == {
-        (chain, pkh) for chain in (KEY.chain_id, elsewhere.chain_id) for pkh in (KEY.pkh, OTHER.pkh, elsewhere.pkh)
-    }
+    pairs = {(key.chain_id, key.pkh) for key in (KEY, OTHER, elsewhere)}
+    assert {(key.chain_id, key.pkh) for key in found} == pairs | {(named, pkh) for _, pkh in pairs}
     floor = Mark(10, MAX_ROUND, None)
     assert found == dict.fromkeys(found, floor) | {KEY: LATER, OTHER: LATER, elsewhere: Mark(500, 7, bytes(32))}
     assert read_signatory_marks(tmp_path) == found
@@ -253,6 +253,12 @@ def test_keys_and_chains_that_are_named_get_marks_for_all_rights(admin: MarksAdm
     assert admin.rebuild([KEY.pkh, OTHER.pkh], [KEY.chain_id], 1000, ".damaged") == 6
     floor = Mark(1000, MAX_ROUND, None)
     assert marks(admin) == {MarkKey(KEY.chain_id, pkh, right): floor for pkh in (KEY.pkh, OTHER.pkh) for right in Right}
+
+
+def test_more_marks_than_a_store_holds_are_refused(marked: MarksAdmin, tmp_path: Path) -> None:
+    pkhs = [some_pkh(number) for number in range(700)]
+    chains = [some_chain(number) for number in range(64)]
+    refused(tmp_path, lambda: marked.rebuild(pkhs, chains, 10, ".damaged"), "name fewer chains")
 
 
 def test_the_store_from_before_is_kept(marked: MarksAdmin, tmp_path: Path) -> None:

@@ -208,7 +208,9 @@ def test_a_driver_changed_in_the_configuration_alone_stops_the_start(config: Pat
     text = refused(run_command("serve", "-c", config), 2)
     assert "`watermark.driver: mem`" in text
     assert "`enclave-host watermark rebuild --above-level N`" in text
-    assert run_command("watermark", "rebuild", "--above-level", "52", "--yes", "-c", config).code == 0
+    assert (
+        run_command("watermark", "rebuild", "--above-level", "52", "--chain", CHAIN_ID, "--yes", "-c", config).code == 0
+    )
     with running_host(config) as host:
         assert host.sign(ALICE.pkh, block(52)).status == 409
         assert host.sign(ALICE.pkh, block(53)).status == 200
@@ -281,17 +283,17 @@ def test_rebuild_asks_is_logged_and_keeps_the_old_store(config: Path) -> None:
     import_keys(config, ALICE)
     with running_host(config) as host:
         assert host.sign(ALICE.pkh, block(50)).status == 200
-        assert refused(rebuild(config, "--above-level", "70", "--yes"), 2).startswith(
+        assert refused(rebuild(config, "--above-level", "70", "--chain", CHAIN_ID, "--yes"), 2).startswith(
             f"{base(config)} is in use by process"
         )
         assert host.stop() == 0
     before = store_file(config).read_bytes()
     for given in ("", "yes\n", "7\n", f"{ALICE.pkh}\n"):
-        outcome = rebuild(config, "--above-level", "70", given=given)
+        outcome = rebuild(config, "--above-level", "70", "--chain", CHAIN_ID, given=given)
         assert outcome.code == 2
         assert outcome.error == "70 was not typed: nothing was changed (--yes does not ask)"
     assert store_file(config).read_bytes() == before
-    outcome = rebuild(config, "--above-level", "70", given="70\n")
+    outcome = rebuild(config, "--above-level", "70", "--chain", CHAIN_ID, given="70\n")
     assert outcome.code == 0, outcome.stderr
     found = re.search(
         r'level=warning msg="watermark store made anew" above_lvl=70 marks=3 old=(\.damaged-\d{8}T\d{6}Z)$',
@@ -317,7 +319,7 @@ def test_rebuild_keeps_marks_that_are_higher(config: Path) -> None:
     with running_host(config) as host:
         assert host.sign(ALICE.pkh, block(50)).status == 200
         assert host.stop() == 0
-    assert rebuild(config, "--above-level", "40", "--yes").code == 0
+    assert rebuild(config, "--above-level", "40", "--chain", CHAIN_ID, "--yes").code == 0
     assert marks(config)[CHAIN_ID, "block"] == (50, 0)
     assert marks(config)[CHAIN_ID, "attestation"] == (40, 2_147_483_647)
     with running_host(config) as host:
@@ -329,9 +331,9 @@ def test_rebuild_of_nothing_makes_marks_for_the_keys_and_chains_that_are_named(c
     import_keys(config, ALICE)
     store_file(config).unlink()
     for words, reason in (
-        (["--above-level", "-1"], "level -1 must be from 0 to 2147483647"),
-        (["--above-level", "2147483648"], "level 2147483648 must be from 0 to 2147483647"),
-        (["--above-level", "9"], "name the chains with --chain (mainnet is NetXdQprcVkpaWU)"),
+        (["--above-level", "-1", "--chain", CHAIN_ID], "level -1 must be from 0 to 2147483647"),
+        (["--above-level", "2147483648", "--chain", CHAIN_ID], "level 2147483648 must be from 0 to 2147483647"),
+        (["--above-level", "9"], "name every chain on which "),
         (["--above-level", "9", "--chain", "mainnet"], "where a chain id is needed"),
     ):
         assert reason in refused(rebuild(config, *words, "--yes"), 2)

@@ -107,9 +107,9 @@ def test_a_damaged_copy_costs_one_right_until_it_is_raised(
     number, slot = slot_of(config, Right.BLOCK)
     spoil(config, slot_offset(number, (slot.record.sequence + (not newest)) % COPIES))
     stored = LAST_BLOCK - 1 if newest else LAST_BLOCK
-    # Whoever stopped in order has handed the last one to Signatory's files, where a host finds it.
+    # Whoever stopped in order has handed the last one to Signatory's files, where it is found.
     known = stored if killed else LAST_BLOCK
-    shown(config, stored)
+    shown(config, known)
     named(refused(watermark(config, "init"), 2))
     # It outlives a stop, a crash, and Signatory's files, which may know what was signed.
     for stopped in (True, False, True):
@@ -150,7 +150,7 @@ def test_a_store_made_anew_mends_it_too(tmp_path: Path, local: Enclave, historie
     config = spread(tmp_path, local, histories[True])
     number, _ = slot_of(config, Right.BLOCK)
     spoil(config, slot_offset(number, 0))
-    assert watermark(config, "rebuild", "--above-level", str(FLOOR), "--yes").code == 0
+    assert watermark(config, "rebuild", "--above-level", str(FLOOR), "--chain", CHAIN_ID, "--yes").code == 0
     with running_host(config) as host:
         assert not signs(host, block(FLOOR))
         assert signs(host, block(FLOOR + 1))

@@ -229,7 +229,7 @@ def test_store_that_is_spoilt_while_the_host_runs(config: Path, spoil: Callable[
         assert "marks are not handed back" in host.log
     assert in_use_file(config).exists()
     # What was answered for had been saved in Signatory's files, at once: nothing need be raised.
-    rebuilt = run_command("watermark", "rebuild", "--above-level", "0", "--yes", "-c", config)
+    rebuilt = run_command("watermark", "rebuild", "--above-level", "0", "--chain", CHAIN_ID, "--yes", "-c", config)
     assert rebuilt.code == 0, rebuilt.stderr
     with running_host(config) as host:
         assert not signs(host, block(7, payload=OTHER))
@@ -247,7 +247,9 @@ def test_store_that_is_spoilt_and_whose_host_is_killed_then(config: Path) -> Non
         unavailable(host, block(8), "was changed, replaced or removed")
         host.discard()
     start_is_refused(config, f"watermark store {store_file(config)}: neither of its two headers is whole")
-    assert run_command("watermark", "rebuild", "--above-level", "0", "--yes", "-c", config).code == 0
+    assert (
+        run_command("watermark", "rebuild", "--above-level", "0", "--chain", CHAIN_ID, "--yes", "-c", config).code == 0
+    )
     with running_host(config) as host:
         assert not signs(host, block(7, payload=OTHER))
         assert signs(host, block(7))

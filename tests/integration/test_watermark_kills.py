@@ -22,7 +22,7 @@ from host_backend.watermark.file.place import STORE_NAME, store_path
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from host_backend.watermark.signatory.layouts import FOLDER, IN_USE_NAME, read_signatory_marks, write_signatory_marks
 from tests.doubles.killed_at_every_call import CHAIN, DEEDS, KEYS
-from tests.doubles.old_host import NAME, OldHost, OldRefusal, connect, old_folder
+from tests.doubles.old_host import NAME, OldHost, OldRefusal, connect, make_old_store, old_folder
 from tests.doubles.watermarks import advance, created, digest, gather, marks_of, opened, read_marks
 
 SHM = Path("/dev/shm")
@@ -265,3 +265,37 @@ def test_giving_a_store_up_dies_anywhere(room: Path) -> None:
         assert (folder / FOLDER / IN_USE_NAME).exists()
         with pytest.raises(ConfigError, match="watermark rebuild --above-level"):
             nothing_is_signed_twice(folder, SIGNED)
+
+
+def test_an_old_store_that_came_without_its_folder_is_not_believed(room: Path) -> None:
+    """Its host was killed, and of its container the one file is left that was mounted: the last checkpoint."""
+    base = room / "old"
+    host = old_folder(base, SIGNED)
+    host.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    host.advance(KEYS[0], Mark(500, 0, digest("after the checkpoint")))
+    host.kill()
+    (room / "new").mkdir()
+    shutil.copyfile(base / NAME, room / "new" / NAME)
+    for older in (False, True):
+        if older:
+            write_signatory_marks(room / "new", {key: Mark(50, 0, None) for key in SIGNED})
+        with pytest.raises(ConfigError, match="do not have what an orderly stop writes there"):
+            nothing_is_signed_twice(room / "new", SIGNED)
+
+
+def test_an_old_store_that_never_signed_is_taken_over(room: Path) -> None:
+    (room / "never opened").mkdir()
+    make_old_store(room / "never opened")
+    nothing_is_signed_twice(room / "never opened", {})
+    old_folder(room / "opened", {}).stop()
+    nothing_is_signed_twice(room / "opened", {})
+
+
+@pytest.mark.parametrize("note", [b"", b'"enclave-host has these k'])
+def test_an_old_store_with_a_note_that_is_not_whole_is_not_believed(room: Path, note: bytes) -> None:
+    host = old_folder(room / "old", SIGNED)
+    host.kill()
+    lose_log(room / "old")
+    (room / "old" / FOLDER / IN_USE_NAME).write_bytes(note)
+    with pytest.raises(ConfigError, match="did not end in order"):
+        nothing_is_signed_twice(room / "old", SIGNED)

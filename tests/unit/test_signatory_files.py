@@ -7,11 +7,13 @@ import pytest
 
 from enclave_signer.tezos import Kind, Right, encode
 from host_backend.errors import ConfigError, HostError, StoreUnavailable
+from host_backend.watermark.file.layout import MAX_SLOTS
 from host_backend.watermark.rule import Mark, MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import (
     FOLDER,
     IN_USE_NAME,
+    MAX_FILE_BYTES,
     read_signatory_marks,
     unreadable_files,
     write_signatory_marks,
@@ -201,12 +203,21 @@ def test_saved_marks_never_lower_those_that_are_there(tmp_path: Path) -> None:
 
 def test_the_note_of_marks_in_memory_is_told_from_that_of_a_running_host(tmp_path: Path) -> None:
     folder = SignatoryFolder(tmp_path)
-    states = [(folder.left_behind, folder.forgotten)]
+    states = [(folder.left_open, folder.forgotten)]
     for act in (folder.begin, folder.note_forgotten, folder.withdraw):
         act()
-        states.append((folder.left_behind, folder.forgotten))
-    assert states == [(False, False), (True, False), (True, True), (False, False)]
-    assert not folder.left_open_by_0_1
+        states.append((folder.left_open, folder.forgotten))
+    assert states == [(False, False), (True, False), (False, True), (False, False)]
+    assert not folder.left_closed_by_0_1
+
+
+def test_all_the_marks_that_a_store_can_hold_are_read_back(tmp_path: Path) -> None:
+    keys = [encode(Kind.ED25519_PUBLIC_KEY_HASH, number.to_bytes(20)) for number in range(1000)]
+    marks = {MarkKey(CHAIN, pkh, right): Mark(2**31 - 1, 2**31 - 1, DIGEST) for pkh in keys for right in Right}
+    write_signatory_marks(tmp_path, marks)
+    size = (tmp_path / FOLDER / f"{CHAIN}.json").stat().st_size
+    assert size / len(marks) * MAX_SLOTS < MAX_FILE_BYTES
+    assert read_signatory_marks(tmp_path) == marks
 
 
 def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:

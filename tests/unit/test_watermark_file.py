@@ -86,7 +86,10 @@ def test_existing_store_is_never_overwritten(base: Path) -> None:
 @pytest.mark.parametrize(
     ("left", "text"),
     [
-        (OLD_STORE_NAME, "the next `serve` takes it over"),
+        (
+            OLD_STORE_NAME,
+            "the watermark store of version 0.1, cannot be taken over as it is: it is not a watermark store",
+        ),
         (f"{OLD_STORE_NAME}.taken-over", "though it took over that of version 0.1"),
         (f"{FOLDER}/in-use-by-enclave-host.json", "though the last host here did not end in order"),
     ],

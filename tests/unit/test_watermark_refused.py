@@ -1,18 +1,22 @@
 """Damage costs one right: it alone is refused, until somebody raises its mark; meanwhile Signatory gets nothing back."""
 
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from enclave_signer.tezos import Right
 from host_backend.errors import ConfigError, HostError, StoreUnavailable, WatermarkRejected
 from host_backend.watermark.base import StoredMarks
 from host_backend.watermark.file.held import held_store
-from host_backend.watermark.file.layout import slot_offset
+from host_backend.watermark.file.layout import BLOCK_BYTES, parse_stray_record, slot_offset
+from host_backend.watermark.file.place import store_path
 from host_backend.watermark.file.store import FileWatermarkStore
-from host_backend.watermark.rule import MAX_ROUND, Mark
+from host_backend.watermark.rule import MAX_ROUND, Mark, MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder
-from host_backend.watermark.signatory.layouts import read_signatory_marks, write_signatory_marks
+from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_marks, write_signatory_marks
 from tests.doubles.faulty_blocks import FaultyDisk
 from tests.doubles.watermarks import (
     ADVANCE,
@@ -72,12 +76,59 @@ async def only_others_sign(store: FileWatermarkStore) -> None:
 @pytest.mark.parametrize("copy", [NEWEST, OLDER])
 def test_a_right_with_a_damaged_copy_is_refused_alone_and_for_good(marked: Path, copy: int) -> None:
     spoil_copy(marked, 0, copy)
-    known = {NEWEST: EARLIER, OLDER: A}[copy]
-    assert marks_of(marked).read() == StoredMarks({OTHER: A}, {KEY: known})
+    # What the copy that is left has, or what was handed back to Signatory.
+    assert marks_of(marked).read() == StoredMarks({OTHER: A}, {KEY: A})
     for _ in range(2):
         use_to_a_bad_end(marked, only_others_sign)
-        # What is known of it is known without a digest: nothing at that place may be repeated.
-        assert marks_of(marked).read() == StoredMarks({OTHER: LATER}, {KEY: Mark(known.level, known.round, None)})
+        stored = marks_of(marked).read()
+        assert stored.marks == {OTHER: LATER}
+        known = stored.refused[KEY]
+        assert known is not None
+        assert (known.level, known.round) == (A.level, A.round)
+    shutil.rmtree(marked / FOLDER)
+    left = {NEWEST: EARLIER, OLDER: A}[copy]
+    # In the file it is known without a digest: nothing at that place may be repeated.
+    assert marks_of(marked).read() == StoredMarks({OTHER: LATER}, {KEY: Mark(left.level, left.round, None)})
+
+
+def test_a_refusal_is_sealed_when_the_start_has_ended(marked: Path) -> None:
+    """Else it could fall back, and the right would sign again from the copy that is left."""
+    spoil_copy(marked, 0, NEWEST)
+    disk = FaultyDisk()
+    with held_store(marked, in_memory_allowed=True, blocks=disk.open):
+        offset = slot_offset(0, NEWEST)
+        record = store_path(marked).read_bytes()[offset : offset + BLOCK_BYTES]
+    assert parse_stray_record(record).refused  # type: ignore[union-attr]
+    with store_path(marked).open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(BLOCK_BYTES))
+    use_to_a_bad_end(marked, only_others_sign)
+
+
+@pytest.mark.parametrize("calls", range(1, 8))
+def test_a_read_error_that_goes_away_needs_nobody(marked: Path, calls: int) -> None:
+    """The start that met it dies somewhere; the block is whole again at the next one."""
+    disk = FaultyDisk()
+    disk.unreadable = {slot_offset(0, NEWEST)}
+    disk.fail_at = frozenset(range(calls, 1000))
+    with suppress(StoreUnavailable), held_store(marked, in_memory_allowed=True, blocks=disk.open):
+        pass
+    shutil.rmtree(marked / FOLDER)
+    assert not marks_of(marked).read().marks.keys() - {KEY, OTHER}
+
+
+@pytest.mark.parametrize("low", [1, 9])
+def test_what_is_refused_changes_no_byte(marked: Path, low: int) -> None:
+    write = marked / FOLDER / "in-use-by-enclave-host.json"
+    write.write_bytes(b'"enclave-host has these marks: stop it before Signatory starts"\n')
+    before = everything_in(marked)
+    for refused in (
+        lambda: marks_of(marked).raise_mark(KEY, Mark(low, 0, None)),
+        lambda: marks_of(marked).reset_mark(MarkKey(KEY.chain_id, KEY.pkh, Right.PREATTESTATION), Mark(low, 0, None)),
+    ):
+        with pytest.raises(ConfigError):
+            refused()
+        assert everything_in(marked) == before
 
 
 def test_in_one_batch_with_others_too(damaged: Path) -> None:

@@ -6,7 +6,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from host_backend.durable import create_folder, fsync_directory, real_path
@@ -16,10 +16,12 @@ from host_backend.watermark.base import MarksDescription, StoredMarks
 from host_backend.watermark.file.blocks import PosixBlocks
 from host_backend.watermark.file.held import (
     HeldStore,
+    Judge,
     OpenBlocks,
     held_store,
     missing_text,
     require_remembered,
+    stored_marks,
     union,
 )
 from host_backend.watermark.file.layout import COPIES
@@ -47,6 +49,10 @@ _READINGS = 5
 logger = logging.getLogger(__name__)
 
 
+def _anything(_: StoredMarks) -> None:
+    """Allow every change."""
+
+
 class FileMarks:
     """A `MarksAdmin`.
 
@@ -72,7 +78,7 @@ class FileMarks:
         image = self._look()
         if image is None:
             raise ConfigError(missing_text(self._base_dir, self._folder))
-        return _stored(image)
+        return stored_marks(image, self._folder.read())
 
     def _look(self) -> Image | None:
         with reporting(self._path):
@@ -91,6 +97,10 @@ class FileMarks:
 
     def describe(self) -> MarksDescription:
         """Look at the store; see `MarksAdmin.describe`."""
+        with reporting(self._path):
+            return self._describe()
+
+    def _describe(self) -> MarksDescription:
         host = process_of(self._base_dir)
         crashed = host is None and self._folder.left_behind
         waiting = self._folder.read()
@@ -106,7 +116,7 @@ class FileMarks:
             if crashed or old is OldStore.TAKEN_OVER:
                 raise ConfigError(missing_text(self._base_dir, self._folder))
             return MarksDescription(None, len(waiting), host, crashed)
-        stored = _stored(image)
+        stored = stored_marks(image, waiting)
         findings = [refusal_text(key, known) for key, known in stored.refused.items()]
         if warning:
             findings.append(warning)
@@ -132,20 +142,14 @@ class FileMarks:
     def _require_none(self) -> None:
         with _writing(self._path) as file:
             if file is not None:
-                stored = _stored(read_image(file))
+                stored = stored_marks(read_image(file))
                 also = f"; {refused_text(stored.refused)}" if stored.refused else ""
                 raise ConfigError(
                     f"{self._path} exists and has {len(stored.marks)} marks: a watermark store is never overwritten, and "
                     f"there is nothing to make{also}"
                 )
-        old_path = old_store_path(self._base_dir)
-        old = state_of(old_path)
-        if old is OldStore.COUNTS:
-            raise ConfigError(
-                f"{old_path} is there, the watermark store of version 0.1: the next `serve` takes it over"
-            )
         require_remembered(self._folder)
-        if self._folder.left_behind or old is OldStore.TAKEN_OVER:
+        if self._folder.left_behind or state_of(old_store_path(self._base_dir)) is not OldStore.NONE:
             raise ConfigError(missing_text(self._base_dir, self._folder))
 
     def rebuild(self, pkhs: Iterable[str], chains: Iterable[str], above_level: int, suffix: str) -> int:
@@ -158,19 +162,18 @@ class FileMarks:
 
     # Changing
 
-    def _held(self) -> AbstractContextManager[HeldStore]:
-        return held_store(self._base_dir, in_memory_allowed=self._in_memory_allowed, blocks=self._blocks)
+    def _held(self, judge: Judge = _anything) -> AbstractContextManager[HeldStore]:
+        return held_store(self._base_dir, in_memory_allowed=self._in_memory_allowed, blocks=self._blocks, judge=judge)
 
     @contextmanager
-    def _changing(self) -> Iterator[HeldStore]:
-        """Have the store, and hand all marks back afterwards, whatever became of the change."""
-        with self._held() as store:
-            try:
-                yield store
-            except ConfigError:
-                with suppress(HostError):
-                    store.hand_back()
-                raise
+    def _changing(self, judge: Judge = _anything) -> Iterator[HeldStore]:
+        """Have the store, and hand all marks back afterwards.
+
+        Args:
+            judge: Raises when the change is refused, while nothing has been changed.
+        """
+        with self._held(judge) as store:
+            yield store
             try:
                 store.hand_back()
             except HostError as error:
@@ -181,24 +184,26 @@ class FileMarks:
     def raise_mark(self, key: MarkKey, mark: Mark) -> None:
         """Move one mark up; see `MarksAdmin.raise_mark`."""
         _require_in_range(mark)
-        with self._changing() as store:
-            slots = store.slots
-            if key in slots.refused:
-                known = slots.refused[key]
-                if known is not None and mark.level <= known.level:
-                    raise ConfigError(refusal_text(key, known))
-            elif (stored := slots.marks.get(key)) is not None and not is_above(mark, stored):
-                raise ConfigError(f"the mark for {key} is at {stored} and moves only up, so not to {mark}")
+
+        def judge(stored: StoredMarks) -> None:
+            known = stored.refused.get(key)
+            if known is not None and mark.level <= known.level:
+                raise ConfigError(refusal_text(key, known))
+            old = stored.marks.get(key)
+            if old is not None and not is_above(mark, old):
+                raise ConfigError(f"the mark for {key} is at {old} and moves only up, so not to {mark}")
+
+        with self._changing(judge) as store:
             store.write({key: mark})
 
     def reset_mark(self, key: MarkKey, mark: Mark) -> Mark:
         """Move one mark anywhere; see `MarksAdmin.reset_mark`."""
         _require_in_range(mark)
-        with self._changing() as store:
-            if key in store.slots.refused:
-                raise ConfigError(refusal_text(key, store.slots.refused[key]))
-            old = store.slots.marks.get(key)
-            if old is None:
+
+        def judge(stored: StoredMarks) -> None:
+            if key in stored.refused:
+                raise ConfigError(refusal_text(key, stored.refused[key]))
+            if key not in stored.marks:
                 raise ConfigError(f"there is no mark for {key}: nothing to reset")
             older = read_signatory_marks(self._base_dir, present=False).get(key)
             if older is not None and is_above(older, mark):
@@ -206,6 +211,9 @@ class FileMarks:
                     f"Signatory's older files in {self._base_dir} (watermark_v1, watermark) have the mark for {key} at "
                     f"{older}, and every start would bring it back: move them away first"
                 )
+
+        with self._changing(judge) as store:
+            old = store.slots.marks[key]
             # Into both copies: if one of them is damaged, the other must not bring the old mark back.
             for _ in range(COPIES):
                 store.write({key: mark})
@@ -228,13 +236,17 @@ class FileMarks:
             if file is None:
                 raise ConfigError(f"there is no watermark store at {self._path}: nothing to migrate")
             require_replaceable(self._path)
-            stored = _stored(read_image(file))
+            stored = stored_marks(read_image(file))
             if stored.refused:
                 raise ConfigError(refused_text(stored.refused))
             claim()
             self._folder.save(stored.marks)
             self._folder.note_forgotten()
-            self._path.replace(self._path.with_name(RETIRED_NAME))
+            try:
+                self._path.replace(self._path.with_name(RETIRED_NAME))
+            except OSError:
+                self._folder.begin()
+                raise
             fsync_directory(self._base_dir)
 
 
@@ -250,7 +262,7 @@ def marks_left_in(base_dir: Path) -> dict[MarkKey, Mark]:
         require_remembered(folder)
         marks = folder.read()
         if file is not None:
-            stored = _stored(read_image(file))
+            stored = stored_marks(read_image(file))
             if stored.refused:
                 raise ConfigError(refused_text(stored.refused))
             marks = union(marks, stored.marks)
@@ -291,10 +303,3 @@ def _read(path: Path, *, settled: bool) -> Image | None:
         return read_image(file, settled=settled)
     finally:
         file.close()
-
-
-def _stored(image: Image) -> StoredMarks:
-    records = [slot.record for slot in image.slots]
-    refused = {slot.record.key: slot.record.mark for slot in image.slots if slot.record.refused or None in slot.copies}
-    marks = {record.key: record.mark for record in records if record.mark is not None and record.key not in refused}
-    return StoredMarks(marks, refused)

@@ -6,11 +6,13 @@ Everything that is believed of a disk is in these methods' words. `PosixBlocks` 
 import errno
 import fcntl
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from host_backend.durable import LockHeld, holder_of_inode
+from host_backend.errors import ConfigError
 from host_backend.watermark.file.layout import BLOCK_BYTES
 
 
@@ -52,9 +54,10 @@ class PosixBlocks:
         """Open for reading, beside whoever has it.
 
         Raises:
+            ConfigError: It is not a regular file.
             OSError: It cannot be opened.
         """
-        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return cls(_open_regular(path, os.O_RDONLY))
 
     @classmethod
     def writing(cls, path: Path) -> "PosixBlocks":
@@ -62,9 +65,10 @@ class PosixBlocks:
 
         Raises:
             LockHeld: Another process has it.
+            ConfigError: It is not a regular file.
             OSError: It cannot be opened.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = _open_regular(path, os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -99,6 +103,15 @@ class PosixBlocks:
         if descriptor >= 0:
             with suppress(OSError):
                 os.close(descriptor)
+
+
+def _open_regular(path: Path, flags: int) -> int:
+    # Without blocking: a pipe would wait for somebody at its other end.
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise ConfigError(f"watermark store {path} is not a regular file: put the store there, or correct what leads there")
 
 
 def read_block(file: Blocks, offset: int) -> bytes | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from host_backend.durable import real_path
 from host_backend.errors import ConfigError, HostError, StoreUnavailable
 from host_backend.log import fields
+from host_backend.watermark.base import StoredMarks
 from host_backend.watermark.file.blocks import Blocks, PosixBlocks
 from host_backend.watermark.file.making import write_store
 from host_backend.watermark.file.old_sqlite import (
@@ -34,6 +35,9 @@ from host_backend.watermark.signatory.folder import SignatoryFolder
 
 #: How to open the file for writing: the seam at which tests make a disk fail.
 OpenBlocks = Callable[[Path], Blocks]
+
+#: Raises when what is there does not allow a change.
+Judge = Callable[[StoredMarks], None]
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +80,7 @@ class HeldStore:
     def _is_at_its_path(self) -> bool:
         try:
             return _inode(os.stat(self.path)) == self._inode  # noqa: PTH116 -- before every signature; a third faster
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _is_as_written(self) -> bool:
@@ -155,6 +159,16 @@ class HeldStore:
             raise
 
 
+def stored_marks(image: Image, theirs: Mapping[MarkKey, Mark] | None = None) -> StoredMarks:
+    """Return what is in a file; of a damaged mark, the highest that is known, from Signatory's files too."""
+    records = [slot.record for slot in image.slots]
+    refused = {slot.record.key: slot.record.mark for slot in image.slots if slot.record.refused or None in slot.copies}
+    marks = {record.key: record.mark for record in records if record.mark is not None and record.key not in refused}
+    for key in refused.keys() & (theirs or {}).keys():
+        refused[key] = merged(refused[key], (theirs or {})[key])
+    return StoredMarks(marks, refused)
+
+
 @contextmanager
 def held_store(
     base_dir: Path,
@@ -162,6 +176,7 @@ def held_store(
     in_memory_allowed: bool = False,
     blocks: OpenBlocks = PosixBlocks.writing,
     make_after_signatory: bool = False,
+    judge: Judge | None = None,
 ) -> Iterator[HeldStore]:
     """Have the store of a folder, and nobody else; what is in it is durable.
 
@@ -170,6 +185,7 @@ def held_store(
         in_memory_allowed: Whether it may be on a file system in memory.
         blocks: Another way to open the file.
         make_after_signatory: Whether to make the store where Signatory left marks and no host of ours has been.
+        judge: Told what is there before anything is changed; what it raises ends it.
 
     Raises:
         HostError: It cannot be used; the text says why and how to go on. If the cause lies in the files, they are as
@@ -182,6 +198,8 @@ def held_store(
         opened = _open(path, blocks, closing)
         others = _marks_of_others(base_dir, folder, may_be_missing=make_after_signatory, missing=opened is None)
         left_behind = folder.left_behind
+        if judge is not None:
+            judge(_stored_with(opened, others))
         claim()
         folder.begin()
         try:
@@ -195,6 +213,15 @@ def held_store(
                     folder.withdraw()
             raise
         yield store
+
+
+def _stored_with(opened: tuple[Blocks, Image] | None, others: Mapping[MarkKey, Mark]) -> StoredMarks:
+    """Return what a store will hold once it has taken over what others have marked."""
+    if opened is None:
+        return StoredMarks(others)
+    stored = stored_marks(opened[1], others)
+    taken = {key: mark for key, mark in others.items() if key not in stored.refused}
+    return StoredMarks(union(stored.marks, taken), stored.refused)
 
 
 def _marks_of_others(
@@ -271,22 +298,31 @@ def require_remembered(folder: SignatoryFolder) -> None:
     """
     if folder.forgotten:
         raise ConfigError(
-            "the last host here had `watermark.driver: mem`, so what it signed is not known: make the marks anew with "
+            "the last host here had `watermark.driver: mem`, so what it signed is not known, or `watermark migrate` to it "
+            "was not finished: write `driver: mem` and repeat that, or make the marks anew with "
             f"{REBUILD}; {theirs_text(folder)}"
         )
 
 
 def missing_text(base_dir: Path, folder: SignatoryFolder) -> str:
     """Return what to do where there is no store."""
-    way = ""
-    if state_of(old_store_path(base_dir)) is OldStore.TAKEN_OVER:
-        why = f", though it took over that of version 0.1 ({old_store_path(base_dir).name})"
+    old_path, way = old_store_path(base_dir), ""
+    old = state_of(old_path)
+    if old is OldStore.COUNTS:
+        count = len(read_old_marks(old_path, folder))
+        return (
+            f"no watermark store at {store_path(base_dir)}: the next `serve` makes it of the {count} marks in {old_path}, "
+            "the store of version 0.1"
+        )
+    if old is OldStore.TAKEN_OVER:
+        why = f", though it took over that of version 0.1 ({old_path.name})"
     elif folder.left_behind:
         why = ", though the last host here did not end in order"
     else:
         why, way = "", " if its keys have never signed, make one with `enclave-host watermark init`;"
     return (
-        f"no watermark store at {store_path(base_dir)}{why}:{way} put it back, or make the marks anew with {REBUILD}; "
+        f"no watermark store at {store_path(base_dir)}{why}:{way} put back the very file, never an earlier copy; or make "
+        f"the marks anew with {REBUILD}; "
         f"{theirs_text(folder)}"
     )
 

@@ -39,6 +39,9 @@ def write_store(path: Path, marks: Mapping[MarkKey, Mark], *, keep_old_as: str |
     Raises:
         OSError: Not done; what was there is there. No temporary file is left.
     """
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        # Of whoever was killed here; the folder is held.
+        left.unlink()
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

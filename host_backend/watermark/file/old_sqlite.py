@@ -1,6 +1,7 @@
 """The SQLite store of version 0.1, which is read once and never again.
 
 - Its marks are believed only if its host ended in order: its log ends in silence at the first frame that cannot be read.
+  Such a host has written the same marks to Signatory's files, or left a note that it could not.
 - It is not believed behind a second name, or as a mount of its own: its log and its lock lie beside it, perhaps
   elsewhere.
 - Once its marks are in the new store it is marked inside, so that version 0.1 refuses it; then it is renamed.
@@ -9,7 +10,9 @@ Source: the store of version 0.1; https://sqlite.org/fileformat.html, section 1.
 """
 
 import os
+import shutil
 import sqlite3
+import tempfile
 from contextlib import closing, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +21,7 @@ from enclave_signer.tezos import Right
 from host_backend.durable import fsync_directory
 from host_backend.errors import ConfigError
 from host_backend.watermark.file.place import OLD_STORE_NAME, REBUILD, is_mount_point
-from host_backend.watermark.rule import Mark, MarkKey
+from host_backend.watermark.rule import Mark, MarkKey, is_above
 from host_backend.watermark.signatory.folder import SignatoryFolder
 
 #: "EHWM" in the header, and the versions there: of 0.1, and of a store whose marks were taken over.
@@ -27,7 +30,9 @@ _VERSION = 1
 _TAKEN_OVER_VERSION = 2
 #: What its name becomes.
 TAKEN_OVER_SUFFIX = ".taken-over"
-_VERSION_OFFSET, _APPLICATION_ID_OFFSET, _HEADER_BYTES = 60, 68, 100
+_WRITE_VERSION_OFFSET, _VERSION_OFFSET, _APPLICATION_ID_OFFSET, _HEADER_BYTES = 18, 60, 68, 100
+#: Write version of a file that was opened with a log, as every host of 0.1 did.
+_WITH_LOG = 2
 _SELECT = 'SELECT chain_id, pkh, "right", level, round, digest FROM marks'
 
 
@@ -80,22 +85,33 @@ def read_old_marks(path: Path, folder: SignatoryFolder) -> dict[MarkKey, Mark]:
         # Immutable: as SQLite would make a log beside the file otherwise.
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
             _require_sound(connection, path)
-            return _load(connection)
+            marks = _load(connection)
     except sqlite3.Error as error:
         raise _not_believed(path, f"it is not sound ({error})") from error
+    if not folder.left_behind:
+        _require_handed_back(path, folder, marks)
+    return marks
 
 
 def salvage_old_marks(path: Path) -> dict[MarkKey, Mark]:
     """Return whatever marks an old store gives, with what its log gives; for marks that are raised afterwards.
 
+    From a copy: SQLite would bring the log into the file, and nothing would tell any more that there was one.
+
     Raises:
         OSError: It cannot be read.
     """
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)) as connection:
-            return _load(connection)
-    except (sqlite3.Error, ValueError):
-        return {}
+    real = path.resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        copied = Path(folder, OLD_STORE_NAME)
+        for end in ("", "-wal", "-journal"):
+            if (file := real.with_name(real.name + end)).is_file():
+                shutil.copyfile(file, copied.with_name(copied.name + end))
+        try:
+            with closing(sqlite3.connect(copied)) as connection:
+                return _load(connection)
+        except (sqlite3.Error, ValueError):
+            return {}
 
 
 def give_up_old_store(path: Path) -> None:
@@ -134,12 +150,22 @@ def _require_one_name(path: Path) -> None:
 
 def _require_orderly_end(path: Path, folder: SignatoryFolder) -> None:
     real = path.resolve()
-    if folder.left_open_by_0_1:
+    if folder.left_behind and not (folder.left_closed_by_0_1 or folder.left_open):
         raise _not_believed(path, "its host did not end in order")
     for end in ("-wal", "-journal"):
         log = real.with_name(real.name + end)
         if log.exists() and log.stat().st_size:
             raise _not_believed(path, f"{log.name} beside it has something that is not in it")
+
+
+def _require_handed_back(path: Path, folder: SignatoryFolder, marks: dict[MarkKey, Mark]) -> None:
+    """Pass when Signatory's files have what an orderly stop writes there; a file that came alone was left in disorder."""
+    theirs = folder.read()
+    missing = [key for key, mark in marks.items() if key not in theirs or is_above(mark, theirs[key])]
+    with path.open("rb") as file:
+        opened = file.read(_HEADER_BYTES)[_WRITE_VERSION_OFFSET] == _WITH_LOG
+    if missing or (opened and not folder.path.is_dir()):
+        raise _not_believed(path, "Signatory's files beside it do not have what an orderly stop writes there")
 
 
 def _not_believed(path: Path, why: str) -> ConfigError:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from enclave_signer.tezos import Right
@@ -56,14 +57,18 @@ class Rebuilt:
         floor = Mark(self.above_level, MAX_ROUND, None)
         if not in_range(floor):
             raise ConfigError(f"level {self.above_level} must be from 0 to {MAX_LEVEL}")
-        chains = {*self.chains, *(key.chain_id for key in found)}
-        pkhs = {*self.pkhs, *(key.pkh for key in found)}
-        if not chains or not pkhs:
+        pairs = {(key.chain_id, key.pkh) for key in found}
+        pairs |= set(product(self.chains, {*self.pkhs, *(key.pkh for key in found)}))
+        if not pairs:
             raise ConfigError(
                 "no marks are found, and it is not known for which keys and chains to make them: list the keys under "
                 "`tezos` in the configuration, and name the chains with --chain (mainnet is NetXdQprcVkpaWU)"
             )
-        every = {MarkKey(chain, pkh, right): floor for chain in chains for pkh in pkhs for right in Right}
+        if len(pairs) * len(Right) > MAX_SLOTS:
+            raise ConfigError(
+                f"marks for {len(pairs)} pairs of a key and a chain are more than a store holds: name fewer chains"
+            )
+        every = {MarkKey(chain, pkh, right): floor for chain, pkh in sorted(pairs) for right in Right}
         return {key: merged(found.get(key), mark) for key, mark in every.items()}
 
 

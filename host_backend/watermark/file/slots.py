@@ -82,9 +82,10 @@ class SlotFile:
         last = [slot.record for slot in self._slots if slot.record.batch and slot.record.batch == self._batch]
         if last:
             self.commits.commit([self._copy(record) for record in last])
-        self.seal()
+        # Before a header: that would say that what is damaged was as old as the copy that is left.
         if damaged := [slot.record for slot in self._slots if None in slot.copies]:
             self._write_records(damaged, refused=True)
+        self.seal()
 
     def learn(self, marks: Mapping[MarkKey, Mark]) -> None:
         """Take what others have marked for what is known of refused rights; only a person mends them."""

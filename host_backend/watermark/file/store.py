@@ -129,6 +129,9 @@ class FileWatermarkStore:
     def _on_ended(self, error: HostError | None) -> None:
         """In the event loop: let nobody wait for a thread that has ended."""
         self._closing = True
+        while not self._requests.empty():
+            if (request := self._requests.get()) is not None:
+                _deliver([request], [StoreUnavailable(f"watermark store {self._path} is closed")])
         if self._opened.done():
             if error is None:
                 self._ended.set_result(None)
@@ -186,6 +189,9 @@ class FileWatermarkStore:
             # Nobody has asked; it is tried again, and health tells of it.
             self._note_problem(store, error)
             return
+        except Exception:
+            logger.exception("watermark store %s: a bug in a quiet time", self._path)
+            return
         self.problem = None
         with suppress(OSError):
             # For later; whoever needs it then is told.
@@ -194,7 +200,7 @@ class FileWatermarkStore:
     def _answer(self, store: HeldStore, batch: Sequence[_Request]) -> Sequence[Outcome]:
         try:
             store.require_untouched()
-            if self._failed:
+            if self._failed or store.slots.commits.in_doubt:
                 self._recover(store)
             outcomes, advanced = self._judge(store, batch)
             if advanced:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from host_backend.durable import create_folder, fsync_directory, write_durably
-from host_backend.errors import StoreUnavailable
+from host_backend.errors import StoreUnavailable, reason_of
 from host_backend.watermark.rule import Mark, MarkKey, merged
 from host_backend.watermark.signatory.layouts import (
     FOLDER,
@@ -22,9 +22,10 @@ from host_backend.watermark.signatory.layouts import (
 )
 
 _Seen = tuple[int, frozenset[tuple[str, int, int, int]]]
-#: What the file says while a host has the marks; while one of version 0.1 has, or after it was killed.
+#: What the file says while a host has the marks; version 0.1 has other words for that, and these for a store that it had
+#: closed without handing the marks back.
 _OPEN = b'"enclave-host has these marks: stop it before Signatory starts"\n'
-_OPEN_0_1 = b'"enclave-host has these keys: stop it before Signatory starts"\n'
+_CLOSED_0_1 = b'"enclave-host had these keys and did not hand them back: start it, or enclave-host watermark export"\n'
 #: What it says once a host kept its marks in memory.
 _FORGOTTEN = b'"enclave-host had these keys with watermark.driver mem: nobody knows what was signed since"\n'
 
@@ -58,9 +59,14 @@ class SignatoryFolder:
         return read_signatory_marks(self._base_dir)
 
     @property
-    def left_open_by_0_1(self) -> bool:
-        """Whether a host of version 0.1 left the file there without having closed its store."""
-        return self._says(_OPEN_0_1)
+    def left_open(self) -> bool:
+        """Whether a host of this version left the file there."""
+        return self._says(_OPEN)
+
+    @property
+    def left_closed_by_0_1(self) -> bool:
+        """Whether a host of version 0.1 left the file there, and had closed its store by itself, log and all."""
+        return self._says(_CLOSED_0_1)
 
     @property
     def forgotten(self) -> bool:
@@ -103,17 +109,17 @@ class SignatoryFolder:
         Raises:
             StoreUnavailable: Somebody did, and may be signing with the same keys.
         """
-        if not self._unchanged():
+        try:
+            unchanged = self._look() == self._seen
+        except (FileNotFoundError, NotADirectoryError):
+            unchanged = False
+        except OSError as error:
+            raise StoreUnavailable(f"{self._folder} cannot be looked at: {reason_of(error)}") from error
+        if not unchanged:
             raise StoreUnavailable(
                 f"{self._folder} was changed by another program while this host had it: make sure that no other "
                 "signer uses these keys, then restart the host"
             )
-
-    def _unchanged(self) -> bool:
-        try:
-            return self._look() == self._seen
-        except OSError:
-            return False
 
     def _look(self) -> _Seen:
         # All of it: a file may be rewritten in place, and a file system's clock may stand still for some milliseconds.

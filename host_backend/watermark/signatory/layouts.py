@@ -24,8 +24,8 @@ _FOLDER_V1 = "watermark_v1"
 _FOLDER_V0 = "watermark"
 #: The file at which Signatory refuses to start.
 IN_USE_NAME = "in-use-by-enclave-host.json"
-#: Three marks of some ten thousand keys, per chain.
-MAX_FILE_BYTES = 16 * 1024 * 1024
+#: All the marks on one chain that a store of ours can hold, as we write them: some 720 bytes a key.
+MAX_FILE_BYTES = 64 * 1024 * 1024
 
 #: What to do about a file that cannot be read.
 _WAY_BACK = (
@@ -80,7 +80,7 @@ def unreadable_files(base_dir: Path) -> list[Path]:
     """Return the files that `read_signatory_marks` would stop at.
 
     Raises:
-        StoreUnavailable: A file cannot be read.
+        HostError: A folder cannot be read.
     """
     return [file for file, parse in _all_files(base_dir) if not _is_readable(file, parse)]
 
@@ -89,7 +89,7 @@ def _is_readable(file: Path, parse: "_Parse") -> bool:
     try:
         for _ in parse(_Entry(file, "", _load(file)), _chain_id(file)):
             pass
-    except ConfigError:
+    except (ConfigError, StoreUnavailable):
         return False
     return True
 
@@ -107,6 +107,8 @@ def _files(folder: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is not a folder, which Signatory's marks are in: move it away") from error
         raise StoreUnavailable(f"Signatory's watermarks in {folder} cannot be read: {error.strerror}") from error
     # Signatory reads regular files that end so, and nothing else.
     return [entry for entry in entries if entry.suffix == ".json" and entry.is_file() and entry.name != IN_USE_NAME]
@@ -117,7 +119,9 @@ def _load(file: Path) -> object:
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise StoreUnavailable(f"Signatory's watermarks in {file} cannot be read: {error.strerror}") from error
+        raise StoreUnavailable(
+            f"Signatory's watermarks in {file} cannot be read: {error.strerror}; {_WAY_BACK}"
+        ) from error
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no watermark file is; {_WAY_BACK}")
     try:
