@@ -123,7 +123,7 @@ def test_a_damaged_copy_costs_one_right_until_it_is_raised(
             else:
                 host.discard()
         assert in_use_file(config).exists()
-        shown(config, stored)
+        shown(config, known)
     named(refused(watermark(config, "export"), 1))
     told(refused(watermark(config, "raise", *WHERE, str(known)), 2), known)
     told(refused(watermark(config, "reset", "--yes", *WHERE, str(FLOOR)), 2), known)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from enclave_signer.tezos import Right
+from host_backend.watermark.rule import Mark, MarkKey
+from host_backend.watermark.signatory.layouts import write_signatory_marks
 from tests.doubles.host_process import (
     BAKER,
     LIMITED,
@@ -215,6 +218,9 @@ def test_a_store_of_version_0_1_that_ended_in_order_is_taken_over_once(
     old_store(config)
     with closing(sqlite3.connect(base(config) / OLD_STORE, isolation_level=None)) as connection:
         connection.execute("UPDATE marks SET level = ?", (FLOOR,))
+    # As its orderly stop does.
+    theirs = {MarkKey(CHAIN_ID, ALICE.pkh, right): Mark(FLOOR, 0, None) for right in (Right.BLOCK, Right.ATTESTATION)}
+    write_signatory_marks(base(config), theirs)
     _, _, doctor, *_ = looks(config)
     assert "ok: watermarks: no store yet: the first serve makes one of the 2 marks that others left" in doctor.stdout
     before = tree(config)
