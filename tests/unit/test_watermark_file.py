@@ -22,6 +22,7 @@ from host_backend.watermark.file.layout import (
     file_bytes,
     header_offset,
     pack_header,
+    pack_identity,
     pack_record,
     parse_header,
     slot_offset,
@@ -217,14 +218,18 @@ def a_slot_lost(base: Path) -> None:
 def an_impossible_mark(base: Path) -> None:
     record = Record(0, KEY, Mark(MAX_LEVEL + 1, 0, None), refused=False, sequence=0, batch=0, before=0)
     for copy in range(COPIES):
-        packed = pack_record(header(base).store_id, replace(record, sequence=copy))
+        packed = pack_record(
+            pack_identity(header(base).store_id, record.slot, record.key), replace(record, sequence=copy)
+        )
         put(base, slot_offset(0, copy), block(packed))
 
 
 def one_right_in_two_slots(base: Path) -> None:
     record = Record(1, KEY, A, refused=False, sequence=0, batch=0, before=0)
     for copy in range(COPIES):
-        packed = pack_record(header(base).store_id, replace(record, sequence=copy))
+        packed = pack_record(
+            pack_identity(header(base).store_id, record.slot, record.key), replace(record, sequence=copy)
+        )
         put(base, slot_offset(1, copy), block(packed))
 
 

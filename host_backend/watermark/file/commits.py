@@ -4,7 +4,7 @@ After any error of a write or a sync nothing is known of it: the same bytes are 
 synced, before anything else is written. Nobody else writes to the file; whoever did is noticed by how it looks.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -12,6 +12,10 @@ from host_backend.watermark.file.blocks import Blocks, read_block, write_whole
 
 #: A block, or several in a row, and the offset of the first.
 Write: TypeAlias = tuple[bytes, int]
+
+
+#: Bytes written by one call at most: a call that fails half way leaves as much to be written again.
+_MAX_ROW_BYTES = 1024 * 1024
 
 
 class Commits:
@@ -71,7 +75,7 @@ class Commits:
             OSError: Not known what is there.
         """
         try:
-            for data, offset in writes:
+            for data, offset in _in_one(writes):
                 write_whole(self.file, data, offset)
             self.file.fdatasync()
         finally:
@@ -95,6 +99,22 @@ class Commits:
         self._look = _look(self.file)
         in_doubt = {offset for _, offset in self._in_doubt}
         return all(read_block(self.file, offset) == data for data, offset in blocks if offset not in in_doubt)
+
+
+def _in_one(writes: Iterable[Write]) -> Iterator[Write]:
+    """Join what lies in a row: rights that sign together have slots that were given together."""
+    row: list[bytes] = []
+    start = end = 0
+    for data, offset in writes:
+        if row and offset == end and end - start < _MAX_ROW_BYTES:
+            row.append(data)
+            end += len(data)
+            continue
+        if row:
+            yield b"".join(row), start
+        row, start, end = [data], offset, offset + len(data)
+    if row:
+        yield b"".join(row), start
 
 
 def _look(file: Blocks) -> tuple[int, ...]:

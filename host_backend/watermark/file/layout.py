@@ -35,10 +35,12 @@ _HEADER_MAGIC = b"EHWMARKS"
 _SLOT_MAGIC = b"EHWSLOT\n"
 # magic, format, copy, store id, slots, batch, before
 _HEADER = Struct(">8sIB3x16sQQ16s")
-# magic, store id, slot, chain, pkh, right, state, level, round, digest, sequence, batch, before
-_RECORD = Struct(">8s16sQ16s40sBB2xII32sQQ16s")
+# magic, store id, slot, chain, pkh, right: what every record of a slot begins with
+_IDENTITY = Struct(">8s16sQ16s40sB")
+# state, level, round, digest, sequence, batch, before
+_STATE = Struct(">B2xII32sQQ16s")
 _HEADER_BYTES = _HEADER.size + _CHECKSUM_BYTES
-RECORD_BYTES = _RECORD.size + _CHECKSUM_BYTES
+RECORD_BYTES = _IDENTITY.size + _STATE.size + _CHECKSUM_BYTES
 _CHAIN_BYTES, _PKH_BYTES = 16, 40
 
 _RIGHTS = tuple(Right)
@@ -153,13 +155,27 @@ def newer_format(data: bytes | None) -> int | None:
     return version if version > FORMAT else None
 
 
-def pack_record(store_id: bytes, record: Record) -> bytes:
-    """Return the bytes of a record, its checksum included.
+def pack_identity(store_id: bytes, slot: int, key: MarkKey) -> bytes:
+    """Return what every record of a slot begins with.
 
     Raises:
-        ValueError: The key, or the mark, is none that a chain can have.
+        ValueError: The key is none that a chain can have.
     """
-    mark, key = record.mark, record.key
+    chain, pkh = _text(key.chain_id, _CHAIN_BYTES), _text(key.pkh, _PKH_BYTES)
+    return _IDENTITY.pack(_SLOT_MAGIC, store_id, slot, chain, pkh, _RIGHTS.index(key.right))
+
+
+def pack_record(identity: bytes, record: Record) -> bytes:
+    """Return the bytes of a record, its checksum included.
+
+    Args:
+        identity: From `pack_identity`.
+        record: What it says.
+
+    Raises:
+        ValueError: The mark is none that a chain can have.
+    """
+    mark = record.mark
     state = _REFUSED if record.refused else 0
     level = round_ = 0
     digest = _NO_DIGEST
@@ -171,26 +187,12 @@ def pack_record(store_id: bytes, record: Record) -> bytes:
             digest = mark.digest
     if len(digest) != len(_NO_DIGEST):
         raise ValueError(f"a digest of {len(digest)} bytes instead of {len(_NO_DIGEST)}")
+    before = record.before.to_bytes(_SUM_BYTES)
     try:
-        return _sealed(
-            _RECORD.pack(
-                _SLOT_MAGIC,
-                store_id,
-                record.slot,
-                _text(key.chain_id, _CHAIN_BYTES),
-                _text(key.pkh, _PKH_BYTES),
-                _RIGHTS.index(key.right),
-                state,
-                level,
-                round_,
-                digest,
-                record.sequence,
-                record.batch,
-                record.before.to_bytes(_SUM_BYTES),
-            )
-        )
+        packed = _STATE.pack(state, level, round_, digest, record.sequence, record.batch, before)
     except struct.error as error:
-        raise ValueError(f"{key}: {error}") from error
+        raise ValueError(f"{record.key}: {error}") from error
+    return _sealed(identity + packed)
 
 
 def parse_record(data: bytes | None, store_id: bytes, slot: int, copy: int) -> Record | None:
@@ -211,8 +213,8 @@ def parse_stray_record(data: bytes | None) -> Record | None:
     packed = _whole(data, _SLOT_MAGIC, RECORD_BYTES)
     if packed is None:
         return None
-    unpacked = _RECORD.unpack_from(packed)
-    _, _, slot, chain, pkh, right, state, level, round_, digest, sequence, batch, before = unpacked
+    _, _, slot, chain, pkh, right = _IDENTITY.unpack_from(packed)
+    state, level, round_, digest, sequence, batch, before = _STATE.unpack_from(packed, _IDENTITY.size)
     if right >= len(_RIGHTS) or state not in _STATES:
         return None
     mark = None

@@ -18,6 +18,7 @@ from host_backend.watermark.file.layout import (
     file_bytes,
     header_offset,
     pack_header,
+    pack_identity,
     pack_record,
     slot_offset,
     total,
@@ -71,9 +72,10 @@ def free_name(wanted: Path) -> Path:
 def _blocks(store_id: bytes, marks: Mapping[MarkKey, Mark]) -> Iterator[tuple[bytes, int]]:
     """Yield both copies of every slot, with its mark, and the headers that seal them."""
     for number, (key, mark) in enumerate(marks.items()):
+        identity = pack_identity(store_id, number, key)
         for copy in range(COPIES):
             record = Record(number, key, mark, refused=False, sequence=copy, batch=0, before=0)
-            yield block(pack_record(store_id, record)), slot_offset(number, copy)
+            yield block(pack_record(identity, record)), slot_offset(number, copy)
     before = total((number, COPIES - 1) for number in range(len(marks)))
     for copy in range(HEADERS):
         header = Header(copy, store_id, slots=len(marks), batch=1 + copy, before=before)

@@ -25,6 +25,7 @@ from host_backend.watermark.file.layout import (
     file_bytes,
     header_offset,
     newer_format,
+    pack_identity,
     parse_header,
     parse_record,
     parse_stray_record,
@@ -51,10 +52,14 @@ class Slot:
     Attributes:
         record: The record that counts.
         copies: What either copy says; None when that copy is damaged.
+        identity: What both begin with.
+        weight: What `record` adds to the sum over all slots.
     """
 
     record: Record
     copies: list[Record | None]
+    identity: bytes
+    weight: int
 
 
 @dataclass(slots=True)
@@ -96,7 +101,7 @@ def read_image(file: Blocks, *, settled: bool = True) -> Image:
         raise Damage(f"it has {size} bytes, far more than {count} slots can need")
     image.slots = [_read_slot(file, image.store_id, number) for number in range(count)]
     _require_one_slot_per_right(image.slots)
-    image.total = sum(weight(number, slot.record.sequence) for number, slot in enumerate(image.slots)) % SUM_MODULUS
+    image.total = sum(slot.weight for slot in image.slots) % SUM_MODULUS
     if settled:
         _require_no_marks_behind(file, image.store_id, count, size)
         _require_nothing_fell_back(image)
@@ -131,7 +136,8 @@ def _read_slot(file: Blocks, store_id: bytes, number: int) -> Slot:
         if newest.sequence != older.sequence + 1 or 0 < newest.batch <= older.batch:
             # What the older one has in its place may have been the newest.
             records[older.sequence % COPIES] = None
-    return Slot(newest, records)
+    identity = pack_identity(store_id, number, newest.key)
+    return Slot(newest, records, identity, weight(number, newest.sequence))
 
 
 def _require_one_slot_per_right(slots: list[Slot]) -> None:
@@ -183,7 +189,7 @@ def _counted_before(image: Image) -> tuple[int, list[tuple[int, int]]]:
         if slot.record.batch and slot.record.batch == image.batch:
             certain += weight(number, sequence - 1)
         elif None in slot.copies:
-            either.append((weight(number, sequence), weight(number, sequence + 1)))
+            either.append((slot.weight, weight(number, sequence + 1)))
         else:
-            certain += weight(number, sequence)
+            certain += slot.weight
     return certain, either

@@ -29,6 +29,7 @@ from host_backend.watermark.file.layout import (
     file_bytes,
     header_offset,
     pack_header,
+    pack_identity,
     pack_record,
     slot_offset,
     weight,
@@ -79,12 +80,13 @@ class SlotFile:
         Raises:
             OSError: Not done; open the file anew.
         """
-        last = [slot.record for slot in self._slots if slot.record.batch and slot.record.batch == self._batch]
+        last = [slot for slot in self._slots if slot.record.batch and slot.record.batch == self._batch]
         if last:
-            self.commits.commit([self._copy(record) for record in last])
+            self.commits.commit([self._copy(slot, slot.record) for slot in last])
         # Before a header: that would say that what is damaged was as old as the copy that is left.
-        if damaged := [slot.record for slot in self._slots if None in slot.copies]:
-            self._write_records(damaged, refused=True)
+        if damaged := [slot for slot in self._slots if None in slot.copies]:
+            known = [_without_digest(slot.record.mark) for slot in damaged]
+            self._write_records(damaged, known, refused=True)
         self.seal()
 
     def learn(self, marks: Mapping[MarkKey, Mark]) -> None:
@@ -118,7 +120,7 @@ class SlotFile:
         for slot in self._slots:
             for record in slot.copies:
                 if record is not None:
-                    yield self._copy(record)
+                    yield self._copy(slot, record)
 
     # Giving slots
 
@@ -139,17 +141,22 @@ class SlotFile:
         first = len(self._slots)
         if first + len(keys) > MAX_SLOTS:
             raise NoSlot(f"it has {first} slots, and {MAX_SLOTS} at most")
-        given = [_identities(number, key) for number, key in enumerate(keys, first)]
         try:
+            given = [self._new_slot(number, key) for number, key in enumerate(keys, first)]
             self._grow(first + len(keys))
-            self.commits.write_synced([self._copy(record) for slot in given for record in slot.copies if record])
+            self.commits.write_synced([self._copy(slot, record) for slot in given for record in slot.copies if record])
         except (OSError, ValueError) as error:
             # Behind the slots in use nothing counts, and the next one to be given writes over it.
             raise NoSlot(reason_of(error) if isinstance(error, OSError) else str(error)) from error
         self._count(given)
 
+    def _new_slot(self, number: int, key: MarkKey) -> Slot:
+        copies = [Record(number, key, None, refused=False, sequence=n, batch=0, before=0) for n in range(COPIES)]
+        identity = pack_identity(self._store_id, number, key)
+        return Slot(copies[-1], [*copies], identity, weight(number, copies[-1].sequence))
+
     def _count(self, given: list[Slot]) -> None:
-        total = (self._total + sum(weight(slot.record.slot, slot.record.sequence) for slot in given)) % SUM_MODULUS
+        total = (self._total + sum(slot.weight for slot in given)) % SUM_MODULUS
 
         def take() -> None:
             self._total = total
@@ -200,48 +207,43 @@ class SlotFile:
         """
         self.commits.settle()
         self._level_headers()
-        records = [self._slots[self._numbers[key]].record for key in marks]
-        self._write_records(records, marks=marks)
+        self._write_records([self._slots[self._numbers[key]] for key in marks], list(marks.values()))
 
-    def _write_records(
-        self, over: Sequence[Record], *, marks: Mapping[MarkKey, Mark] | None = None, refused: bool = False
-    ) -> None:
+    def _write_records(self, over: Sequence[Slot], marks: Sequence[Mark | None], *, refused: bool = False) -> None:
         """Write the next record of slots: with a mark, or refusing, with the mark that is known."""
         batch, before = self._batch + 1, self._total
         records = [
-            Record(
-                slot=old.slot,
-                key=old.key,
-                mark=_without_digest(old.mark) if marks is None else marks[old.key],
-                refused=refused,
-                sequence=old.sequence + 1,
-                batch=batch,
-                before=before,
-            )
-            for old in over
+            Record(slot.record.slot, slot.record.key, mark, refused, slot.record.sequence + 1, batch, before)
+            for slot, mark in zip(over, marks, strict=True)
         ]
-        self.commits.commit([self._copy(record) for record in records], partial(self._take, batch, records))
+        writes = [self._copy(slot, record) for slot, record in zip(over, records, strict=True)]
+        self.commits.commit(writes, partial(self._take, batch, over, records))
 
-    def _take(self, batch: int, records: Sequence[Record]) -> None:
+    def _take(self, batch: int, over: Sequence[Slot], records: Sequence[Record]) -> None:
         self._batch, self._sealed = batch, False
-        for record in records:
-            slot = self._slots[record.slot]
-            self._total += weight(record.slot, record.sequence) - weight(record.slot, slot.record.sequence)
+        for slot, record in zip(over, records, strict=True):
+            heavier = weight(record.slot, record.sequence)
+            self._total += heavier - slot.weight
+            slot.weight = heavier
             slot.record = slot.copies[record.sequence % COPIES] = record
-            self._note(record.slot, record)
+            self._note_mark(record)
         self._total %= SUM_MODULUS
 
     def _note(self, number: int, record: Record) -> None:
         self._numbers[record.key] = number
+        self._note_mark(record)
+
+    def _note_mark(self, record: Record) -> None:
         if record.refused:
             self.refused[record.key] = record.mark
             self.marks.pop(record.key, None)
         elif record.mark is not None:
-            self.refused.pop(record.key, None)
             self.marks[record.key] = record.mark
+            if self.refused:
+                self.refused.pop(record.key, None)
 
-    def _copy(self, record: Record) -> Write:
-        return block(pack_record(self._store_id, record)), slot_offset(record.slot, record.sequence % COPIES)
+    def _copy(self, slot: Slot, record: Record) -> Write:
+        return block(pack_record(slot.identity, record)), slot_offset(record.slot, record.sequence % COPIES)
 
     # Headers
 
@@ -275,12 +277,6 @@ class SlotFile:
                 once_durable()
 
         self.commits.commit([(block(pack_header(header)), header_offset(header.copy))], take)
-
-
-def _identities(number: int, key: MarkKey) -> Slot:
-    """Return a slot that has been given, and has no mark."""
-    copies = [Record(number, key, None, refused=False, sequence=n, batch=0, before=0) for n in range(COPIES)]
-    return Slot(copies[-1], [*copies])
 
 
 def _without_digest(mark: Mark | None) -> Mark | None:

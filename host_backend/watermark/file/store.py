@@ -228,11 +228,11 @@ class FileWatermarkStore:
     def _judge(self, store: HeldStore, batch: Sequence[_Request]) -> tuple[Sequence[Outcome], dict[MarkKey, Mark]]:
         outcomes: list[Outcome] = []
         advanced: dict[MarkKey, Mark] = {}
-        slots = store.slots
+        slots, refused = store.slots, store.slots.refused
         for request in batch:
             key = request.key
-            if key in slots.refused:
-                outcomes.append(StoreUnavailable(refusal_text(key, slots.refused[key])))
+            if refused and key in refused:
+                outcomes.append(StoreUnavailable(refusal_text(key, refused[key])))
                 continue
             stored = advanced.get(key) or slots.marks.get(key)
             try:
@@ -252,7 +252,8 @@ class FileWatermarkStore:
     ) -> Sequence[Outcome]:
         """Store what advanced. Rights for which there is no slot get none of it, and disturb nobody else."""
         try:
-            store.slots.give(list(advanced))
+            if not advanced.keys() <= store.slots.marks.keys():
+                store.slots.give(list(advanced))
         except NoSlot as error:
             unavailable = StoreUnavailable(no_slot_text(self._path, error))
             kept = {key: mark for key, mark in advanced.items() if store.slots.has_slot(key)}
