@@ -32,6 +32,11 @@ bench: ## rates and latencies of the enclave
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.enclave
 
+bench-marks: ## commits of the watermark store, then signatures over HTTP; OLD names another checkout to compare with
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.marks $(if $(OLD),--old $(OLD))
+	$(BIN)/python -m benchmarks.host $(if $(OLD),--old $(OLD))
+
 endurance: ## kill -9 between mark and reply, 200 times; host and guard on 1 000 000 messages; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.agreement 1000000
