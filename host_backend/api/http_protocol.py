@@ -35,7 +35,7 @@ WRITE_S = 10.0
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
-class LimitedHttp(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol within limits; give it to `uvicorn.Config` as `http`."""
 
     #: Seconds for a request to come in whole.

@@ -9,14 +9,14 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from host_backend.api.limits import MAX_HEAD_BYTES, MAX_REQUEST_BYTES, MAX_WAITING, LimitedHttp
+from host_backend.api.http_protocol import MAX_HEAD_BYTES, MAX_REQUEST_BYTES, MAX_WAITING, HttpProtocol
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 #: More than the kernel keeps for a client that does not read.
 LARGE_BYTES = 32 * 1024 * 1024
 
 
-class Hasty(LimitedHttp):
+class Hasty(HttpProtocol):
     """Closes what is incomplete as soon as the loop has looked at its sockets a few times."""
 
     request_s = 0.02
