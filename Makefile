@@ -32,9 +32,10 @@ bench: ## rates and latencies of the enclave
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.enclave
 
-endurance: ## kill -9 between mark and reply, 200 times; host and guard on 1 000 000 messages; a few minutes
+endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 100 000 connections read twice; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.agreement 1000000
+	$(BIN)/python -m tests.endurance.framing 100000
 	$(BIN)/python -m tests.endurance.kill_host 200
 
 faults: ## 10 000 signatures through a link on which everything goes wrong; then what the link costs; a few minutes

@@ -101,7 +101,7 @@ class RequestFraming:
         elif len(body) < length:
             self._take, self._left = self._take_body, length - len(body)
         if len(self._known) > MAX_KNOWN_BYTES:
-            self._known = b""
+            self._known, self._known_framing = b"", (False, 0, b"")
         return for_parser + body, True, not chunked and len(body) == length
 
     def _whole_head(self) -> bytes | None:

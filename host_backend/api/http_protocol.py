@@ -55,6 +55,8 @@ class HttpProtocol(HttpToolsProtocol):
     #: The request that is being answered; `cycle` is the one that came last.
     _running: RequestResponseCycle | None = None
     _lost = False
+    #: By the loop's clock; None while a request comes in or is answered.
+    _idle_since: float | None = None
     _incomplete = True
     #: Nothing more is read: the client was told, or tells itself, that this request is its last.
     _over = False
@@ -81,6 +83,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._incomplete = False
         self._watch()
         self._stop_write_timer()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
         # uvicorn does this for the one that came last only: the others would answer nobody.
         self.pipeline.clear()
@@ -92,9 +95,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Take what came, unless it goes beyond a limit or is no request."""
         if self._over or self.transport.is_closing():
             return
-        self._unset_keepalive_if_required()
-        # Also for bytes that begin no request.
-        self._incomplete = True
+        self._idle_since = None
         self._received_bytes += len(data)
         try:
             self._parse(data)
@@ -145,6 +146,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._received_bytes = 0
         # What follows the last request of a connection is none.
         self._over = not self.cycle.keep_alive
+        if self.cycle.response_complete:
+            self._idle_since = self.loop.time()
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
@@ -153,9 +156,19 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request; a client that is left takes its last answer in time."""
-        super().on_response_complete()
-        if self.transport.is_closing() and not self._lost:
-            self._start_write_timer()
+        # As uvicorn does, but for the timer: a new one for each request costs more than a look at the clock.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            if not self._lost:
+                self._start_write_timer()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again_in(self.timeout_keep_alive)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, and leave."""
@@ -182,7 +195,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Leave an idle client, also one that has not read its last answer."""
-        self.transport.abort()
+        left_s = float(self.timeout_keep_alive)
+        if self._idle_since is not None:
+            left_s += self._idle_since - self.loop.time()
+        if left_s > 0:
+            self._look_again_in(left_s)
+        else:
+            self.transport.abort()
+
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _may_answer(self) -> bool:
         """Tell whether a refusal would be the one answer to what it refuses, and in turn."""
