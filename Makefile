@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run demo test check fix parts bench endurance faults soak requirements clean
+.PHONY: run demo test check fix parts bench bench-marks endurance faults soak requirements clean
 
 run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
@@ -37,9 +37,10 @@ bench-marks: ## commits of the watermark store, then signatures over HTTP; OLD n
 	$(BIN)/python -m benchmarks.marks $(if $(OLD),--old $(OLD))
 	$(BIN)/python -m benchmarks.host $(if $(OLD),--old $(OLD))
 
-endurance: ## kill -9 between mark and reply, 200 times; host and guard on 1 000 000 messages; a few minutes
+endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 100 000 connections read twice; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.agreement 1000000
+	$(BIN)/python -m tests.endurance.framing 100000
 	$(BIN)/python -m tests.endurance.kill_host 200
 
 faults: ## 10 000 signatures through a link on which everything goes wrong; then what the link costs; a few minutes

@@ -17,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from host_backend.api.acceptor import Acceptor
-from host_backend.api.limits import LimitedHttp
+from host_backend.api.http_protocol import HttpProtocol
 from host_backend.config import Address, TlsConfig, UnixAddress
 from host_backend.errors import ConfigError, reason_of
 
@@ -181,7 +181,7 @@ class HttpServer(uvicorn.Server):
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         settings = uvicorn.Config(
             app,
-            http=LimitedHttp,
+            http=HttpProtocol,
             ws="none",
             lifespan="off",
             access_log=False,
@@ -209,8 +209,8 @@ class HttpServer(uvicorn.Server):
         """Capture nothing."""
         yield
 
-    def _protocol(self, begun: Callable[[], None]) -> LimitedHttp:
-        protocol = LimitedHttp(self.config, self.server_state, self.lifespan.state)
+    def _protocol(self, begun: Callable[[], None]) -> HttpProtocol:
+        protocol = HttpProtocol(self.config, self.server_state, self.lifespan.state)
         protocol.begun = begun
         return protocol
 

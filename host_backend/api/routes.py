@@ -28,7 +28,7 @@ from enclave_signer.tezos import (
     encode_signature,
     parse_public_key,
 )
-from host_backend.api.access import TOLD, client_address, log_access, logged
+from host_backend.api.access_log import TOLD, client_address, log_access, logged
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes

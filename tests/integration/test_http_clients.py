@@ -85,6 +85,23 @@ def test_pipelined_requests_are_answered_in_order(host: Host) -> None:
         oracles.verify(TZ1, signature, transaction(number))
 
 
+@pytest.mark.parametrize("offer", ["h2c", "websocket", "TLS/1.2", "foo"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_client_that_offers_another_protocol_signs(host: Host, offer: str, apart: bool) -> None:
+    more = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {offer}\r\nHTTP2-Settings: AAEAAEAA\r\n"
+    with socket.create_connection(("127.0.0.1", host.port), timeout=PATIENCE_S) as stream:
+        for number in range(5):
+            head, _, body = request_bytes(TZ1, transaction(number)).partition(b"\r\n\r\n")
+            parts = [head + b"\r\n" + more.encode() + b"\r\n", body]
+            for part in parts if apart else [b"".join(parts)]:
+                stream.sendall(part)
+                # The host has looked at its sockets.
+                assert host.sign(TZ3.pkh, transaction(number)).status == 200
+            answer = read_answer(stream)
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            oracles.verify(TZ1, json.loads(answer.partition(b"\r\n\r\n")[2])["signature"], transaction(number))
+
+
 def test_a_head_without_end(host: Host) -> None:
     with socket.create_connection(("127.0.0.1", host.port), timeout=PATIENCE_S) as stream:
         stream.sendall(b"GET /keys HTTP/1.1\r\n" + b"a: b\r\n" * 4000)

@@ -33,7 +33,15 @@ def _mounts() -> str | None:
     return None if which("mount") else "mount"
 
 
-PARTS = (Part("mounts", _mounts),)
+def _programs(*names: str) -> Callable[[], str | None]:
+    return lambda: next((name for name in names if which(name) is None), None)
+
+
+PARTS = (
+    Part("mounts", _mounts),
+    Part("proxies", _programs("nginx", "haproxy")),
+    Part("java", _programs("java", "javac")),
+)
 
 
 def run(part: Part) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import parse_public_key
-from host_backend.api.access import client_address, network_of
+from host_backend.api.access_log import client_address, network_of
 from host_backend.api.auth import RequestKeys
 from host_backend.api.listeners import bind
 from host_backend.api.routes import signing_app, utility_app

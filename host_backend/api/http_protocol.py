@@ -1,4 +1,7 @@
-"""HTTP connections that a client cannot keep, fill or flood.
+"""HTTP connections that a client cannot keep, fill or flood, and on which nothing but a request is executed.
+
+`http_framing` says where requests begin and end, and the parser has to agree: wherever it stops for a reason of its own,
+what follows is no request, and the connection ends.
 
 uvicorn with httptools bounds neither the size of a request's head nor the time a request takes, nor how many requests
 wait on one connection, nor how long a client may take to read its answers: each of these filled the memory. Here
@@ -12,17 +15,18 @@ wait on one connection, nor how long a client may take to read its answers: each
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, NoReturn, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from host_backend.api.http_framing import MAX_HEAD_BYTES, HeadTooLarge, NotHttp, RequestFraming
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of a request line with its headers; Octez sends about 200.
-MAX_HEAD_BYTES = 16 * 1024
 #: Bytes of a whole request. The routes refuse bodies far earlier, and answer; this bounds what comes after that answer.
 MAX_REQUEST_BYTES = 1024 * 1024
 #: Requests of one connection that wait for the answer to another: no client that we know of sends ahead at all.
@@ -35,7 +39,7 @@ WRITE_S = 10.0
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
-class LimitedHttp(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol within limits; give it to `uvicorn.Config` as `http`."""
 
     #: Seconds for a request to come in whole.
@@ -51,11 +55,21 @@ class LimitedHttp(HttpToolsProtocol):
     #: The request that is being answered; `cycle` is the one that came last.
     _running: RequestResponseCycle | None = None
     _lost = False
+    #: By the loop's clock; None while a request comes in or is answered.
+    _idle_since: float | None = None
     _incomplete = True
-    _in_head = True
+    #: Nothing more is read: the client was told, or tells itself, that this request is its last.
+    _over = False
+    #: What the parser is expected to find next.
+    _may_begin = False
+    _may_end = False
+    _in_body = False
     #: Of the request that is incomplete; what came with the end of the one before is not counted.
     _received_bytes = 0
-    _read_bytes = 0
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._framing = RequestFraming()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -69,6 +83,7 @@ class LimitedHttp(HttpToolsProtocol):
         self._incomplete = False
         self._watch()
         self._stop_write_timer()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
         # uvicorn does this for the one that came last only: the others would answer nobody.
         self.pipeline.clear()
@@ -77,66 +92,91 @@ class LimitedHttp(HttpToolsProtocol):
             self._running.message_event.set()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, unless it goes beyond a limit."""
-        if self.transport.is_closing():
+        """Take what came, unless it goes beyond a limit or is no request."""
+        if self._over or self.transport.is_closing():
             return
-        # Also for bytes that begin no request, such as empty lines: uvicorn forgets its own timer at any byte.
-        self._incomplete = True
-        self._read_bytes = len(data)
+        self._idle_since = None
         self._received_bytes += len(data)
-        super().data_received(data)
-        if not self._incomplete:
-            self._in_head = True
-        elif not self.transport.is_closing():
-            self._limit_size()
-        self._watch()
-
-    def _limit_size(self) -> None:
-        if self._in_head and self._received_bytes > MAX_HEAD_BYTES:
+        try:
+            self._parse(data)
+        except HeadTooLarge:
             self._refuse_head()
-        elif self._received_bytes > MAX_REQUEST_BYTES:
+        except NotHttp as error:
+            self.send_400_response(str(error))
+        except (HttpParserError, HttpParserUpgrade):
+            self.send_400_response("this is no request of HTTP/1.1")
+        self._incomplete = not (self._over or self._framing.between_requests)
+        if self._received_bytes > MAX_REQUEST_BYTES and not self.transport.is_closing():
             self._end(f"a request is over {MAX_REQUEST_BYTES} bytes")
+        if self._incomplete or self._timer is not None:
+            self._watch()
+
+    def _parse(self, data: bytes) -> None:
+        """Give the parser what it must find in each piece: it stops at anything else."""
+        for piece, begins, ends in self._framing.cut(data):
+            self._may_begin, self._may_end = begins, ends
+            self.parser.feed_data(piece)
+            if self._may_begin or self._may_end:
+                raise HttpParserError("the parser sees another request than the one that came")
+            if self._over:
+                return
 
     def on_message_begin(self) -> None:
-        """Take note that a request begins."""
-        self._incomplete = True
-        self._in_head = True
+        """Let a request begin where one does."""
+        if not self._may_begin:
+            self._parse_no_more()
+        self._may_begin = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Take note that the head of a request is complete, unless it goes beyond a limit."""
-        self._in_head = False
-        # Most requests come in one small piece and need no counting.
-        if max(self._read_bytes, self._received_bytes) > MAX_HEAD_BYTES < self._head_bytes():
-            self._refuse_head()
+        """Let a request be answered, unless too many wait already, or the parser is about to leave its body unread."""
+        if self.parser.should_upgrade():
             self._parse_no_more()
         if len(self.pipeline) >= MAX_WAITING:
             self._end(f"{MAX_WAITING} requests wait already for their answers")
             self._parse_no_more()
         super().on_headers_complete()
+        self._in_body = True
+
+    def on_message_complete(self) -> None:
+        """Let a request end where it does."""
+        if not self._may_end:
+            self._parse_no_more()
+        self._may_end = self._in_body = False
+        self._received_bytes = 0
+        # What follows the last request of a connection is none.
+        self._over = not self.cycle.keep_alive
+        if self.cycle.response_complete:
+            self._idle_since = self.loop.time()
+        super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def on_message_complete(self) -> None:
-        """Take note that a request is complete."""
-        self._incomplete = False
-        self._received_bytes = 0
-        super().on_message_complete()
-
     def on_response_complete(self) -> None:
         """Go on with the next request; a client that is left takes its last answer in time."""
-        super().on_response_complete()
-        if self.transport.is_closing() and not self._lost:
-            self._start_write_timer()
+        # As uvicorn does, but for the timer: a new one for each request costs more than a look at the clock.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            if not self._lost:
+                self._start_write_timer()
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again_in(self.timeout_keep_alive)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, and leave."""
+        self._over = True
         if self.transport.is_closing():
             return
-        logger.info("connection closed: what came is no HTTP")
-        if self._answer_would_be_in_turn():
+        logger.info("connection closed: %s", msg)
+        if self._may_answer():
             super().send_400_response(msg)
             self._start_write_timer()
         else:
@@ -155,16 +195,34 @@ class LimitedHttp(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Leave an idle client, also one that has not read its last answer."""
-        self.transport.abort()
+        left_s = float(self.timeout_keep_alive)
+        if self._idle_since is not None:
+            left_s += self._idle_since - self.loop.time()
+        if left_s > 0:
+            self._look_again_in(left_s)
+        else:
+            self.transport.abort()
 
-    def _head_bytes(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
-    def _answer_would_be_in_turn(self) -> bool:
+    def _may_answer(self) -> bool:
+        """Tell whether a refusal would be the one answer to what it refuses, and in turn."""
+        if self._in_body:
+            return self._give_up_running()
         return self.cycle is None or self.cycle.response_complete
 
+    def _give_up_running(self) -> bool:
+        """Take over the answer to a request with a malformed body, if whoever waits for the rest of it has not begun one."""
+        if self._running is not self.cycle or self.cycle.response_started:
+            return False
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return True
+
     def _refuse_head(self) -> None:
-        if self._answer_would_be_in_turn():
+        self._over = True
+        if self._may_answer():
             logger.warning("connection closed: the head of a request is over %d bytes", MAX_HEAD_BYTES)
             self.transport.write(_HEAD_TOO_LARGE)
             self.transport.close()

@@ -1,100 +1,14 @@
 """What one HTTP client can take of the host: bytes, time, requests that wait."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
-import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.server import ServerState
+from starlette.types import Receive, Scope, Send
 
-from host_backend.api.limits import MAX_HEAD_BYTES, MAX_REQUEST_BYTES, MAX_WAITING, LimitedHttp
-
-REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
-#: More than the kernel keeps for a client that does not read.
-LARGE_BYTES = 32 * 1024 * 1024
-
-
-class Hasty(LimitedHttp):
-    """Closes what is incomplete as soon as the loop has looked at its sockets a few times."""
-
-    request_s = 0.02
-    write_s = 0.02
-    made: "list[Hasty]"
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.made.append(self)
-        self.lost = asyncio.Event()
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self.lost.set()
-
-
-class Patient(Hasty):
-    """Closes nothing for its time."""
-
-    request_s = 600
-    write_s = 600
-
-
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse every body over a kilobyte, as the routes do, without waiting for its end; `/large` has a large answer."""
-    size, more = 0, True
-    while more and size < 1024:
-        event = await receive()
-        size += len(event.get("body", b""))
-        more = event.get("more_body", False)
-    status = 200 if size < 1024 else 413
-    body = bytes(LARGE_BYTES) if scope["path"] == "/large" else b"ok"
-    length = str(len(body)).encode()
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", length)]})
-    await send({"type": "http.response.body", "body": body})
-
-
-Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
-
-
-def serve(protocol: type[Hasty], scenario: Callable[[Connect], Awaitable[None]], answers: ASGIApp = app) -> list[Hasty]:
-    """Run a scenario against a server; return the server's side of every connection."""
-    protocol.made = []
-    config = uvicorn.Config(answers, http=protocol, lifespan="off", log_config=None)
-    config.load()
-    state = ServerState()
-
-    async def run() -> None:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
-        (listener,) = server.sockets
-        port = listener.getsockname()[1]
-        streams: list[asyncio.StreamWriter] = []
-
-        async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            streams.append(writer)
-            return reader, writer
-
-        try:
-            async with asyncio.timeout(60):
-                await scenario(connect)
-        finally:
-            for writer in streams:
-                writer.close()
-            server.close()
-
-    asyncio.run(run())
-    return protocol.made
-
-
-async def rest(reader: asyncio.StreamReader) -> bytes:
-    """Return everything until the server ends the connection, by a reset or not."""
-    data = b""
-    with suppress(ConnectionError):
-        while part := await reader.read(65536):
-            data += part
-    return data
+from host_backend.api.http_framing import MAX_HEAD_BYTES
+from host_backend.api.http_protocol import MAX_REQUEST_BYTES, MAX_WAITING
+from tests.doubles.http_server import REQUEST, TOO_LARGE, Connect, Hasty, Patient, Restless, app, rest, serve
 
 
 @pytest.mark.parametrize(
@@ -103,9 +17,9 @@ async def rest(reader: asyncio.StreamReader) -> bytes:
         b"",
         b"G",
         REQUEST[:-2],
-        b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n12345678",
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n12345678",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
     ],
 )
 def test_a_request_that_is_never_complete(sent: bytes) -> None:
@@ -117,7 +31,7 @@ def test_a_request_that_is_never_complete(sent: bytes) -> None:
     serve(Hasty, scenario)
 
 
-@pytest.mark.parametrize("sent", [b"\r\n", b"G", REQUEST[:-1], b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n"])
+@pytest.mark.parametrize("sent", [b"G", REQUEST[:-1], b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n"])
 def test_a_second_request_that_is_never_complete(sent: bytes) -> None:
     async def scenario(connect: Connect) -> None:
         reader, writer = await connect()
@@ -145,7 +59,7 @@ def test_an_idle_client_that_was_served_is_kept() -> None:
 def test_a_head_beyond_the_limit(line: bytes) -> None:
     async def scenario(connect: Connect) -> None:
         reader, writer = await connect()
-        writer.write(b"GET / HTTP/1.1\r\n" + line * (MAX_HEAD_BYTES // len(line) + 1))
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n" + line * (MAX_HEAD_BYTES // len(line) + 1))
         assert await rest(reader) == TOO_LARGE
 
     serve(Patient, scenario)
@@ -160,9 +74,6 @@ def test_a_path_beyond_the_limit() -> None:
     serve(Patient, scenario)
 
 
-TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-
-
 @pytest.mark.parametrize("size", [MAX_HEAD_BYTES, 2 * MAX_HEAD_BYTES, 8 * MAX_HEAD_BYTES])
 @pytest.mark.parametrize("name", [b"a", b"b" * 60])
 def test_a_whole_head_beyond_the_limit(size: int, name: bytes) -> None:
@@ -170,7 +81,7 @@ def test_a_whole_head_beyond_the_limit(size: int, name: bytes) -> None:
 
     async def scenario(connect: Connect) -> None:
         reader, writer = await connect()
-        writer.write(b"GET / HTTP/1.1\r\n" + line * (size // (len(line) - 4) + 1) + b"\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nHost: h\r\n" + line * (size // (len(line) - 4) + 1) + b"\r\n")
         assert await rest(reader) == TOO_LARGE
 
     serve(Patient, scenario)
@@ -231,7 +142,7 @@ def test_too_many_requests_sent_ahead_end_the_connection() -> None:
 def test_a_client_that_does_not_read(last: bytes) -> None:
     async def scenario(connect: Connect) -> None:
         _, writer = await connect()
-        writer.write(b"GET /large HTTP/1.1\r\n" + last + b"\r\n")
+        writer.write(b"GET /large HTTP/1.1\r\nHost: h\r\n" + last + b"\r\n")
         # Another client is served, so that the first one is being answered.
         reader, writer = await connect()
         writer.write(REQUEST)
@@ -254,7 +165,7 @@ def test_heads_within_the_limit_one_after_the_other() -> None:
 def test_a_request_without_end() -> None:
     async def scenario(connect: Connect) -> None:
         reader, writer = await connect()
-        writer.write(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
         chunk = b"400\r\n" + bytes(1024) + b"\r\n"
         with suppress(ConnectionError):
             for _ in range(2 * MAX_REQUEST_BYTES // 1024):
@@ -270,9 +181,55 @@ def test_a_refused_body_that_ends_leaves_the_connection_usable() -> None:
     async def scenario(connect: Connect) -> None:
         reader, writer = await connect()
         for _ in range(3):
-            writer.write(b"POST / HTTP/1.1\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000))
+            writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 500000\r\n\r\n" + bytes(500_000))
             assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 413 ")
         writer.write(REQUEST)
         assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
 
     serve(Patient, scenario)
+
+
+def test_an_idle_client_is_left() -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        for _ in range(3):
+            writer.write(REQUEST)
+            await reader.readuntil(b"ok")
+        assert await rest(reader) == b""
+
+    serve(Restless, scenario)
+
+
+def test_a_client_whose_body_ends_after_its_refusal_is_left() -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2048\r\n\r\n" + bytes(2047))
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 413 ")
+        writer.write(b"0")
+        assert await rest(reader) == b""
+
+    serve(Restless, scenario)
+
+
+def test_a_client_that_is_being_answered_is_not_idle() -> None:
+    looked = asyncio.Event()
+
+    class Watched(Restless):
+        def timeout_keep_alive_handler(self) -> None:
+            super().timeout_keep_alive_handler()
+            looked.set()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await looked.wait()
+        await app(scope, receive, send)
+
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(REQUEST)
+        await reader.readuntil(b"ok")
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+        assert await rest(reader) == b""
+
+    serve(Watched, scenario, slow)

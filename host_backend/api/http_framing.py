@@ -1,0 +1,217 @@
+"""Where one HTTP request ends and the next begins: decided here, before the parser sees a byte.
+
+llhttp has views of its own on that: with `Upgrade` it stops before the body, which then ran as a request. It also takes
+`RTSP/1.0` for HTTP, several blanks for one, and requests without a host. So it is given nothing but whole heads of one
+form, without `Upgrade`, and bodies that have been measured here. Both must agree on every end of a request
+(`http_protocol`); whatever has another form is refused, and nothing after it is read.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+#: Bytes of a request line with its headers; Octez sends about 200. So many of trailers, too, which are read and dropped.
+MAX_HEAD_BYTES = 16 * 1024
+#: Bytes of a head that is remembered until another comes: thousands of clients may be there.
+MAX_KNOWN_BYTES = 1024
+#: Bytes of a line with the size of a chunk: eight digits, and extensions, which no client that we know of sends.
+MAX_CHUNK_LINE_BYTES = 256
+#: Chunks of a body, each of which takes some microseconds of everybody's time: the largest body in chunks of 64 bytes.
+MAX_CHUNKS = 1024
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_TEXT = rb"[\t -~\x80-\xff]*+"
+_FIELDS = rb"(?:" + _TOKEN + rb":" + _TEXT + rb"\r\n)*+\r\n"
+_REQUEST_LINE = rb"([A-Z]{1,16}+) [!-~]++ HTTP/1\.([01])\r\n"
+_HEAD = re.compile(_REQUEST_LINE + _FIELDS)
+_FIRST_LINE = re.compile(_REQUEST_LINE)
+_BEGINS = re.compile(rb"[A-Z]{1,16}+(?: |\Z)")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+#: What decides where a request ends, and where it goes.
+_DECIDES = re.compile(rb"\r\n(host|content-length|transfer-encoding):[\t ]*+([^\r]*)", re.IGNORECASE)
+_OFFER = re.compile(rb"\r\nupgrade:[^\r]*+", re.IGNORECASE)
+_TRAILERS = re.compile(_FIELDS)
+_DECIDES_TOO_LATE = re.compile(rb"(?:\A|\n)(?:content-length|transfer-encoding):", re.IGNORECASE)
+_LENGTH = re.compile(rb"[0-9]{1,15}+[\t ]*+")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:;" + _TEXT + rb")?")
+_END_OF_LINE = b"\r\n"
+_END_OF_HEAD = b"\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
+
+#: Bytes for the parser; whether a request begins with them; whether it ends with them.
+Piece = tuple[bytes, bool, bool]
+
+
+class NotHttp(Exception):
+    """What came is no request of the one form that is read; the text says why, in the words of HTTP."""
+
+
+class HeadTooLarge(Exception):
+    """A head or its trailers are over `MAX_HEAD_BYTES`."""
+
+
+class RequestFraming:
+    """Cuts what one client sends into requests."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        #: How many of those are in a piece already: they are left in front, for every cut would copy all that follows.
+        self._at = 0
+        #: How far a head is known not to end.
+        self._searched = 0
+        #: Bytes of a body or chunk that are still to come.
+        self._left = 0
+        self._chunks = 0
+        self._take: Callable[[], Piece | None] = self._take_head
+        #: Whether nothing is there of a request that has not ended.
+        self.between_requests = True
+        #: The head that came last, and what was found of it: a client sends the same one again and again.
+        self._known = b""
+        self._known_framing = (False, 0, b"")
+
+    def cut(self, data: bytes) -> Iterator[Piece]:
+        """Take what came, and yield what is complete of it: a head always as a whole.
+
+        Raises:
+            NotHttp: Leave the client.
+            HeadTooLarge: Leave the client.
+        """
+        self._bytes = self._bytes[self._at :] + data if self._bytes else data
+        self._at, ends = 0, False
+        while self._at < len(self._bytes) and (piece := self._take()):
+            ends = piece[2]
+            yield piece
+        self.between_requests = ends and self._at == len(self._bytes)
+        if self._at == len(self._bytes):
+            self._bytes, self._at = b"", 0
+
+    def _take_head(self) -> Piece | None:
+        if not self._known or not self._bytes.startswith(self._known, self._at):
+            head = self._whole_head()
+            if head is None:
+                return None
+            self._known, self._known_framing = head, _framing(head)
+        self._searched = 0
+        chunked, length, for_parser = self._known_framing
+        end = self._at + len(self._known)
+        # A usual request is one piece.
+        body = self._bytes[end : end + length]
+        self._at = end + len(body)
+        if chunked:
+            self._take, self._chunks = self._take_chunk_line, 0
+        elif len(body) < length:
+            self._take, self._left = self._take_body, length - len(body)
+        if len(self._known) > MAX_KNOWN_BYTES:
+            self._known, self._known_framing = b"", (False, 0, b"")
+        return for_parser + body, True, not chunked and len(body) == length
+
+    def _whole_head(self) -> bytes | None:
+        end = self._bytes.find(_END_OF_HEAD, max(self._at, self._searched)) + len(_END_OF_HEAD)
+        if end < len(_END_OF_HEAD):
+            self._check_beginning()
+            return None
+        if end - self._at > MAX_HEAD_BYTES:
+            raise HeadTooLarge
+        return self._bytes[self._at : end]
+
+    def _check_beginning(self) -> None:
+        """Refuse what cannot become a head, so that nobody waits for an answer until the time is over."""
+        if len(self._bytes) - self._at > MAX_HEAD_BYTES:
+            raise HeadTooLarge
+        whole_line = self._bytes.find(_END_OF_LINE, self._at) >= 0
+        begins = (_FIRST_LINE if whole_line else _BEGINS).match(self._bytes, self._at)
+        if begins is None or _BARE_LF.search(self._bytes, max(self._at, self._searched)):
+            raise NotHttp(_malformed(self._bytes[self._at :]))
+        # Of the place after the cut that the next bytes bring.
+        self._searched = max(0, len(self._bytes) - self._at - len(_END_OF_HEAD) + 1)
+
+    def _take_body(self) -> Piece:
+        data = self._cut_off(self._left)
+        self._left -= len(data)
+        if not self._left:
+            self._take = self._take_head
+        return data, False, not self._left
+
+    def _take_chunk_line(self) -> Piece | None:
+        end = self._bytes.find(_END_OF_LINE, self._at, self._at + MAX_CHUNK_LINE_BYTES)
+        if end < 0:
+            if len(self._bytes) - self._at >= MAX_CHUNK_LINE_BYTES:
+                raise NotHttp("a line with the size of a chunk is too long")
+            return None
+        line = _CHUNK_LINE.fullmatch(self._bytes, self._at, end)
+        self._chunks += 1
+        if line is None or self._chunks > MAX_CHUNKS:
+            raise NotHttp("there are too many chunks" if line else "a chunk has no size")
+        self._left = int(line[1], 16)
+        if not self._left:
+            # The end of this line stays: it may be that of the trailers, too.
+            self._at, self._take = end, self._take_trailers
+            return b"", False, False
+        self._at, self._take = end + len(_END_OF_LINE), self._take_chunk
+        return b"%x\r\n" % self._left, False, False
+
+    def _take_chunk(self) -> Piece | None:
+        if self._left:
+            data = self._cut_off(self._left)
+            self._left -= len(data)
+            return data, False, False
+        end = self._bytes[self._at : self._at + len(_END_OF_LINE)]
+        if not _END_OF_LINE.startswith(end):
+            raise NotHttp("a chunk is longer than its size")
+        if end != _END_OF_LINE:
+            return None
+        self._take = self._take_chunk_line
+        return self._cut_off(len(end)), False, False
+
+    def _take_trailers(self) -> Piece | None:
+        end = self._bytes.find(_END_OF_HEAD, self._at) + len(_END_OF_HEAD)
+        whole = end >= len(_END_OF_HEAD)
+        if (end if whole else len(self._bytes)) - self._at > MAX_HEAD_BYTES:
+            raise HeadTooLarge
+        if not whole:
+            return None
+        trailers = self._cut_off(end - self._at)
+        if not _TRAILERS.fullmatch(trailers, len(_END_OF_LINE)) or _DECIDES_TOO_LATE.search(trailers):
+            raise NotHttp("trailers are malformed")
+        self._take = self._take_head
+        # Without the trailers: the parser would take them for headers.
+        return _LAST_CHUNK, False, True
+
+    def _cut_off(self, count: int) -> bytes:
+        data = self._bytes[self._at : self._at + count]
+        self._at += len(data)
+        return data
+
+
+def _framing(head: bytes) -> tuple[bool, int, bytes]:
+    """Return whether the body comes in chunks, its length otherwise, and the head as the parser shall see it.
+
+    Raises:
+        NotHttp: The head is malformed, or does not say one thing.
+    """
+    form = _HEAD.fullmatch(head)
+    if form is None:
+        raise NotHttp(_malformed(head))
+    hosts, length, chunked = 0, None, False
+    for name, value in _DECIDES.findall(head):
+        match name.lower():
+            case b"host":
+                hosts += 1
+            case b"content-length":
+                if length is not None or not _LENGTH.fullmatch(value):
+                    raise NotHttp("Content-Length must be given once, as a number")
+                length = int(value)
+            case _:
+                if chunked or value.rstrip(b"\t ").lower() != b"chunked" or form[2] == b"0":
+                    raise NotHttp("Transfer-Encoding must be chunked, of HTTP/1.1, and given once")
+                chunked = True
+    if hosts > 1 or (hosts == 0 and form[2] == b"1"):
+        raise NotHttp("Host must be given once")
+    if chunked and length is not None:
+        raise NotHttp("Content-Length and Transfer-Encoding exclude each other")
+    if form[1] == b"CONNECT":
+        raise NotHttp("this is no proxy")
+    return chunked, length or 0, _OFFER.sub(b"", head)
+
+
+def _malformed(head: bytes) -> str:
+    return "headers are malformed" if _FIRST_LINE.match(head) else "this is no request of HTTP/1.1"
