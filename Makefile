@@ -42,6 +42,9 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	$(BIN)/python -m tests.endurance.agreement 1000000
 	$(BIN)/python -m tests.endurance.framing 100000
 	$(BIN)/python -m tests.endurance.kill_host 200
+	$(BIN)/python -m tests.endurance.enclave_floods
+	$(BIN)/python -m tests.endurance.long_frames 1000
+	$(BIN)/python -m tests.endurance.unread_log 10000
 
 faults: ## 10 000 signatures through a link on which everything goes wrong; then what the link costs; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt

@@ -36,7 +36,7 @@ def daemon() -> Iterator[int]:
             assert process.stderr is not None
             for line in process.stderr:
                 if "listening on" in line:
-                    yield int(line.split("listening on 127.0.0.1:")[1].split()[0])
+                    yield int(line.split("listening on 127.0.0.1:")[1].split('"')[0])
                     break
             process.terminate()
             process.stderr.read()

@@ -4,15 +4,19 @@ import ctypes
 import logging
 import os
 import resource
+import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+from enclave_signer import __version__, log
 from enclave_signer.config import Config, is_loopback, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
+from enclave_signer.log_writer import open_closed_streams
+from enclave_signer.tezos import masked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from enclave_signer.sealing.base import SealerProvider
     from enclave_signer.server import Server
@@ -29,9 +33,11 @@ EXIT_CONFIG = 2
 
 def main() -> None:
     """Run the daemon until a signal, or end with one line that says why it cannot run."""
+    open_closed_streams()
     try:
         forbid_inspection()
         config = parse_config(sys.argv[1:], os.environ)
+        start_logging(config, sys.argv[1:])
         provider = open_provider(config)
         run(config, provider)
     except ConfigError as error:
@@ -54,7 +60,8 @@ def forbid_inspection() -> None:
 
 
 def _said(error: EnclaveSignerError, code: int) -> int:
-    sys.stderr.write(f"enclave-signer: {error}\n")
+    log.flush()
+    sys.stderr.write(f"enclave-signer: {masked(str(error))}\n")
     return code
 
 
@@ -69,20 +76,20 @@ def open_provider(config: Config) -> "SealerProvider":
     if config.sealing_key is None:
         raise ConfigError("the local sealer needs a key file")
     key, made = load_or_create_key(config.sealing_key)
-    configure_logging(config.log_level)
     logger.warning(
-        "keys are sealed by a file on this machine: not for keys of value file=%s%s",
-        config.sealing_key,
-        " (made just now)" if made else "",
+        "keys are sealed by a file on this machine: not for keys of value",
+        extra=log.fields(file=config.sealing_key, made_just_now=made),
     )
-    if not is_loopback(config.host):
-        logger.warning("listening beyond this machine with the local sealer: anyone who reaches the port can sign")
     return LocalSealer(key)
 
 
-def configure_logging(level: str) -> None:
-    """Log to standard error, one line per record."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s level=%(levelname)s %(message)s", force=True)
+def start_logging(config: Config, flags: "Sequence[str]") -> None:
+    """Log to standard error as was asked; the first line says what has started."""
+    log.configure(log.LEVELS[config.log_level], as_json=config.json_log, in_thread=True)
+    logger.info(
+        "enclave-signer is starting",
+        extra=log.fields(version=__version__, flags=shlex.join(flags), pid=os.getpid()),
+    )
 
 
 def run(config: Config, provider: "SealerProvider") -> None:
@@ -105,6 +112,11 @@ def run(config: Config, provider: "SealerProvider") -> None:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
         raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from error
+    if not is_loopback(config.host):
+        logger.warning(
+            "listening beyond this machine: whoever reaches the port can have signed what the guard allows",
+            extra=log.fields(address=f"{config.host}:{config.port}"),
+        )
     if not config.guard:
         logger.warning("the guard is off: this enclave signs two blocks or attestations for one right when asked to")
     server = Server(listener, provider, config.limits, guard=config.guard)
@@ -114,7 +126,7 @@ def run(config: Config, provider: "SealerProvider") -> None:
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 nursery.start_soon(_stop_at_signal, server, signals)
-                logger.info("listening on %s:%d sealer=%s", host, port, provider.name)
+                logger.info("listening on %s:%d", host, port, extra=log.fields(sealer=provider.name))
                 await server.serve()
                 nursery.cancel_scope.cancel()
         logger.info("stopped")

@@ -75,6 +75,7 @@ class Config:
     sealer: str
     sealing_key: Path | None
     log_level: str
+    json_log: bool = False
     #: Sign BLS with py_ecc where libblst cannot be had: 400 times slower, not in constant time.
     slow_bls: bool = False
     #: Refuse to sign two consensus messages for one right, see `enclave_signer.guard`.
@@ -99,6 +100,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
         sealer=flags.sealer,
         sealing_key=flags.sealing_key,
         log_level=flags.log,
+        json_log=flags.json_log,
         slow_bls=flags.slow_bls,
         guard=not flags.no_guard,
         limits=Limits(**{limit.field: _checked(limit, getattr(flags, limit.field)) for limit in _LIMITS}),
@@ -173,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         "--slow-bls", action="store_true", help="sign BLS with py_ecc: not constant time, not for keys of value"
     )
     parser.add_argument("--log", choices=LOG_LEVELS, default="info", help="least level to log (default: %(default)s)")
+    parser.add_argument("--json-log", action="store_true", help="log as JSON, one object per line")
     parser.add_argument("--version", action="version", version=f"enclave-signer {__version__}")
     return parser
 

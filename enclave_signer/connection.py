@@ -1,10 +1,13 @@
 """One client's stream: read what is there, decode, run what waits side by side, answer all in order, write once.
 
 - A turn takes at most `max_in_flight` calls, and begins none after its part of the loop's time (`pace`); then the other
-  connections have theirs.
+  connections have theirs (`turns`).
 - Nothing is read while a turn is being answered: a client that does not read its answers stops itself.
 - A client has a time limit until `Initialize` succeeded, for the rest of a frame it began, and for taking its answers;
   an initialized, idle connection has one only if `idle_s` says so, as closing it closes the keys opened on it.
+- When a time limit is over, what has come by then is read once more: perhaps it was the loop that was late.
+- A frame that is too long is read away and answered `Err`: behind a peer that never reconnects, one client's frame must
+  not end the session of all. A stranger's, before `Initialize`, ends the connection.
 - A stop comes between two turns: all calls that were read are answered before it.
 - Whatever goes wrong ends this connection only. This is the daemon's one catch-all.
 """
@@ -12,6 +15,7 @@
 import logging
 import math
 import socket
+from collections.abc import Callable
 
 import trio
 
@@ -24,8 +28,14 @@ from enclave_signer.protocol.errors import BadFrame, BadMessage, WireError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Request, Result
 from enclave_signer.session import Computation, Finish, Opening, Session
+from enclave_signer.tezos import masked
 
 logger = logging.getLogger(__name__)
+
+
+class _TooSlow(Exception):
+    """The client is in breach of a time limit."""
+
 
 #: Handles given back between two looks at the clock: some 50 µs.
 _HANDLES_PER_STEP = 64
@@ -37,21 +47,30 @@ class Connection:
     """Serves one client until either side ends."""
 
     def __init__(
-        self, stream: socket.socket, peer: str, session: Session, crew: Crew, pace: Pace, limits: Limits
+        self,
+        stream: socket.socket,
+        session: Session,
+        crew: Crew,
+        pace: Pace,
+        limits: Limits,
+        on_long_frame: Callable[[], None],
     ) -> None:
         self._stream = stream
-        self._peer = peer
         self._session = session
         self._crew = crew
         self._pace = pace
         self._limits = limits
+        self._on_long_frame = on_long_frame
         # Nothing is read while a whole frame waits, so what is held is less than a frame and what one read brings.
         self._read_bytes = limits.buffer_bytes - MAX_FRAME_BYTES
         self._frames = FrameDecoder()
         self._scope = trio.CancelScope()
         self._opened = trio.current_time()
-        self._deadline = math.inf
+        #: The time limit that is over, and after which what had come was read.
+        self._missed: float | None = None
         self._frame_began: float | None = None
+        #: Whether something was read since the last turn.
+        self._has_read = False
         self._waiting = False
         self._in_turn = False
         self._stopping = False
@@ -66,14 +85,14 @@ class Connection:
         try:
             with self._scope:
                 await self._serve()
-            if self._scope.cancelled_caught and not self._stopping:
-                logger.debug("connection closed: too slow peer=%s", self._peer)
+        except _TooSlow:
+            logger.debug("connection closed: too slow")
         except BadFrame as error:
-            logger.debug("connection closed: %s peer=%s", error, self._peer)
+            logger.debug("connection closed: %s", error)
         except OSError as error:
-            logger.debug("connection lost: %s peer=%s", error.strerror, self._peer)
+            logger.debug("connection lost: %s", error.strerror)
         except Exception:
-            logger.exception("connection closed by a bug peer=%s", self._peer)
+            logger.exception("connection closed by a bug")
         finally:
             self._stream.close()
             self._crew.leave(self)
@@ -86,6 +105,8 @@ class Connection:
             self._scope.cancel()
 
     async def _serve(self) -> None:
+        # A newcomer's first call has often come with it.
+        self._frames.feed(self._receive(self._read_bytes) or b"")
         while await self._take_turn() or (not self._stopping and await self._read()):
             pass
         if self._stopping:
@@ -93,13 +114,13 @@ class Connection:
 
     async def _take_turn(self) -> bool:
         """Answer calls that have come; return False if there is none."""
-        frame = self._frames.next_frame()
+        frame = self._next_frame()
         if frame is None:
             return False
         self._frame_began = None
-        self._set_deadline(math.inf)
+        self._has_read = False
+        await self._pace.turn()
         self._in_turn = True
-        self._pace.begin()
         turn = _Turn(self._session, self._crew, self._pace, self)
         await turn.take(frame)
         for _ in range(self._limits.max_in_flight - 1):
@@ -113,37 +134,66 @@ class Connection:
         self._in_turn = False
         return True
 
-    def _following_frame(self) -> bytes | None:
+    def _next_frame(self) -> bytes | BadMessage | None:
+        """Return a frame, or what became of one that was too long; None when there is none yet."""
         try:
             return self._frames.next_frame()
+        except BadMessage as error:
+            self._on_long_frame()
+            return error
+        except BadFrame:
+            if not self._session.ready:
+                raise
+        self._frames.read_away()
+        return self._next_frame()
+
+    def _following_frame(self) -> bytes | BadMessage | None:
+        try:
+            return self._next_frame()
         except BadFrame:
             # Met again at the next turn, when the calls before it are answered.
             return None
 
     async def _read(self) -> bool:
         """Wait for bytes and take them; return False at the end of the stream and at a stop."""
-        self._set_deadline(self._reading_deadline())
         self._waiting = True
-        await trio.lowlevel.wait_readable(self._stream)
+        in_time = await self._until_readable(self._reading_deadline())
         self._waiting = False
+        if self._has_read:
+            # The rest of a large frame, or of one that is read away: to take it is work as well.
+            await self._pace.turn()
         if self._stopping:
             return False
-        data = self._receive()
+        self._has_read = True
+        # At the last look all that has come: a whole frame, if that is there.
+        data = self._receive(self._read_bytes if in_time else self._limits.buffer_bytes)
         if data:
             self._frames.feed(data)
+        elif data is None and not in_time:
+            raise _TooSlow
         return data != b""
 
-    def _receive(self) -> bytes | None:
+    async def _until_readable(self, deadline: float) -> bool:
+        """Wait for bytes; return whether that was in time. Of each time limit that is over this tells once."""
+        if deadline == math.inf:
+            # A scope costs as much as decoding a call, and most of the time there is no limit.
+            await trio.lowlevel.wait_readable(self._stream)
+            return True
+        if deadline == self._missed:
+            raise _TooSlow
+        with trio.CancelScope(deadline=deadline):
+            await trio.lowlevel.wait_readable(self._stream)
+        if trio.current_time() < deadline:
+            return True
+        self._missed = deadline
+        return False
+
+    def _receive(self, most: int) -> bytes | None:
         """Return what has come, nothing at the end of the stream, None when there is nothing yet."""
         try:
-            return self._stream.recv(self._read_bytes)
+            return self._stream.recv(most)
         except (BlockingIOError, InterruptedError):
             return None
-
-    def _set_deadline(self, deadline: float) -> None:
-        # Moving a scope's deadline costs as much as decoding a call, and most of the time there is nothing to move.
-        if deadline != self._deadline:
-            self._scope.deadline = self._deadline = deadline
 
     def _reading_deadline(self) -> float:
         frame = self._frame_deadline()
@@ -165,11 +215,14 @@ class Connection:
         sent = self._send(data)
         if sent == len(data):
             return
-        self._set_deadline(trio.current_time() + self._limits.write_s)
         view = memoryview(data)[sent:]
-        while view:
-            await trio.lowlevel.wait_writable(self._stream)
-            view = view[self._send(view) :]
+        with trio.move_on_after(self._limits.write_s):
+            while view:
+                await trio.lowlevel.wait_writable(self._stream)
+                view = view[self._send(view) :]
+        # Once more: it may be the loop that was late.
+        if view and self._send(view) < len(view):
+            raise _TooSlow
 
     def _send(self, data: bytes | memoryview) -> int:
         try:
@@ -179,14 +232,14 @@ class Connection:
 
     async def _part(self) -> None:
         """Let the last answers reach a client that has sent more: closing on unread bytes would take them back."""
-        data = self._receive()
+        data = self._receive(self._read_bytes)
         if not data:
             return
         self._stream.shutdown(socket.SHUT_WR)
-        self._set_deadline(trio.current_time() + self._limits.write_s)
-        while data != b"":
-            await trio.lowlevel.wait_readable(self._stream)
-            data = self._receive()
+        with trio.move_on_after(self._limits.write_s):
+            while data != b"":
+                await trio.lowlevel.wait_readable(self._stream)
+                data = self._receive(self._read_bytes)
 
     async def _drop_keys(self) -> None:
         # There may be thousands of handles, also when the connection was cancelled.
@@ -207,10 +260,13 @@ class _Turn:
         self._openings: list[tuple[int, Opening]] = []
         self._computations: list[tuple[int, Computation]] = []
 
-    async def take(self, frame: bytes) -> None:
-        """Begin the call in a frame."""
+    async def take(self, frame: bytes | BadMessage) -> None:
+        """Begin the call in a frame, or refuse it."""
         index = len(self._answers)
         self._answers.append(_INTERNAL_ERROR)
+        if isinstance(frame, BadMessage):
+            self._answers[index] = _encode(frame)
+            return
         try:
             request = await self._decode_large(frame) if len(frame) > LARGE_FRAME_BYTES else codec.decode_request(frame)
             if self._openings and self._session.waits_for_openings(request):
@@ -258,10 +314,13 @@ class _Turn:
             except Exception as error:  # noqa: BLE001 -- an outcome; `_encode` tells refusals from bugs
                 finishes[index] = error
 
-        async with trio.open_nursery() as nursery:
-            for index, opening in openings:
-                nursery.start_soon(run, index, opening)
-                await self._pace.give_way()
+        if len(openings) == 1:
+            await run(*openings[0])
+        else:
+            async with trio.open_nursery() as nursery:
+                for index, opening in openings:
+                    nursery.start_soon(run, index, opening)
+                    await self._pace.give_way()
         for index, _ in openings:
             await self._pace.give_way()
             self._finish(index, finishes[index])
@@ -281,6 +340,6 @@ def _encode(outcome: Result | Exception) -> bytes:
     if not isinstance(outcome, Exception):
         return codec.encode_ok(outcome)
     if isinstance(outcome, BadMessage | EnclaveSignerError):
-        return codec.encode_error(WireError(str(outcome)))
+        return codec.encode_error(WireError(masked(str(outcome))))
     logger.error("a call failed by a bug", exc_info=outcome)
     return _INTERNAL_ERROR

@@ -1,7 +1,7 @@
 """How long one connection may keep the event loop: nobody is served at the cost of the others.
 
-- Between two looks at the sockets all connections together get `ROUND_S`, each the same part of it. Whoever has used its
-  part gives way, and goes on when the others have had theirs.
+- All connections together get `ROUND_S`, each the same part of it. Whoever has used its part gives way, and goes on when
+  the others have had theirs. In which order, and how many between two looks at the sockets, is in `turns`.
 - The parts are of time, not of calls: a stranger picks the calls that take longest.
 - A step that has begun is finished. The long ones can only be the decoding of large frames: of these one is decoded
   between two looks at the sockets, whoever sent it, and a small one before a large one.
@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+
+from enclave_signer.turns import Standing, Turns
 
 #: Seconds: a signature waits for two rounds at most, and a host waits 0.7 s for its signature.
 ROUND_S = 0.05
@@ -70,9 +72,10 @@ class LargeFrames:
 class Round:
     """What all connections share."""
 
-    __slots__ = ("large", "part_s")
+    __slots__ = ("large", "part_s", "turns")
 
     def __init__(self) -> None:
+        self.turns = Turns()
         #: Seconds that one connection has.
         self.part_s = LONGEST_PART_S
         self.large = LargeFrames()
@@ -81,17 +84,30 @@ class Round:
         """Give each of so many connections its part."""
         self.part_s = min(LONGEST_PART_S, ROUND_S / max(1, connections))
 
+    @asynccontextmanager
+    async def going(self) -> AsyncIterator[None]:
+        """Let the connections take their turns inside."""
+        trio.lowlevel.add_instrument(self.turns)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.turns.give)
+                yield
+                nursery.cancel_scope.cancel()
+        finally:
+            trio.lowlevel.remove_instrument(self.turns)
+
 
 class Pace:
     """The part of one connection. Its tasks share it."""
 
-    __slots__ = ("_now", "_resting", "_until", "began", "round")
+    __slots__ = ("_now", "_resting", "_standing", "_until", "began", "round")
 
     def __init__(self, round_: Round) -> None:
         self.round = round_
         # It is asked for every call: `trio.current_time` looks the clock up anew.
         self._now = trio.lowlevel.current_clock().current_time
         self._resting = trio.Lock()
+        self._standing = Standing()
         self.begin()
 
     def begin(self) -> None:
@@ -105,6 +121,11 @@ class Pace:
         """Whether the part is used up."""
         return self._now() >= self._until
 
+    async def turn(self) -> None:
+        """Wait for a turn, and begin it."""
+        await self.round.turns.take(self._standing)
+        self.begin()
+
     async def give_way(self) -> None:
         """Return at once while the connection has time, else when the others have had theirs.
 
@@ -114,4 +135,4 @@ class Pace:
             # To get the lock takes a look at the sockets, also when it is free.
             async with self._resting:
                 if self.over:
-                    self.begin()
+                    await self.turn()

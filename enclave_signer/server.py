@@ -5,11 +5,11 @@ What all sessions share is made here, once: the opened keys, the guard, the plac
 
 import errno
 import logging
-import math
 import socket
 
 import trio
 
+from enclave_signer import log
 from enclave_signer.config import Limits
 from enclave_signer.connection import Connection
 from enclave_signer.crew import Crew, open_crew
@@ -17,14 +17,18 @@ from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.pace import Pace, Round
 from enclave_signer.places import Places, network_of
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 from enclave_signer.sealing.base import SealerProvider
 from enclave_signer.sealing.remembered import RememberingProvider
 from enclave_signer.session import Session
+from enclave_signer.sparse_log import SparseLog
 
 logger = logging.getLogger(__name__)
 
 #: Clients that the kernel keeps waiting while the loop is busy.
 BACKLOG = 512
+#: Clients accepted between two looks at the sockets, some 3 ms: those who are connected have their turns meanwhile.
+ACCEPTS_PER_LOOK = 32
 #: Seconds of silence after which the kernel asks whether the other side still lives.
 KEEP_ALIVE_IDLE_S = 60
 #: Out of file descriptors or memory: wait for connections to end, then accept again.
@@ -32,8 +36,6 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE_S = 0.1
 #: Seconds for the calls already read to be answered at a stop.
 STOP_S = 5.0
-#: What strangers can cause is told of once per this many seconds: a flood must not fill the log.
-_SPARSE_LOG_S = 10.0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -55,22 +57,6 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-class _SparseLog:
-    """Warnings of one kind: the first at once, then one per `_SPARSE_LOG_S` that says how many there were."""
-
-    def __init__(self) -> None:
-        self._untold = 0
-        self._told = -math.inf
-
-    def warn(self, text: str) -> None:
-        self._untold += 1
-        now = trio.current_time()
-        if now - self._told >= _SPARSE_LOG_S:
-            logger.warning("%s times=%d", text, self._untold)
-            self._told = now
-            self._untold = 0
 
 
 class Server:
@@ -96,14 +82,16 @@ class Server:
             limits.max_open_keys, limits.open_keys_per_address, limits.retain_s, trio.current_time
         )
         self._key_left = trio.Event()
-        self._refusals = _SparseLog()
-        self._displacements = _SparseLog()
+        self._refusals = SparseLog()
+        self._displacements = SparseLog()
+        self._exhaustions = SparseLog()
+        self._long_frames = SparseLog()
         #: Refuses double signatures; None when it is switched off.
-        self.guard = Guard(limits.max_guarded, _SparseLog().warn) if guard else None
+        self.guard = Guard(limits.max_guarded, SparseLog().tell) if guard else None
 
     async def serve(self) -> None:
         """Serve until `stop`, then answer what was read and return."""
-        async with open_crew() as crew, trio.open_nursery() as keeping:
+        async with open_crew() as crew, self._round.going(), trio.open_nursery() as keeping:
             keeping.start_soon(self._forget_keys)
             async with trio.open_nursery() as nursery:
                 with self._listener, self._accepting:
@@ -129,19 +117,20 @@ class Server:
     async def _accept(self, nursery: trio.Nursery, crew: Crew) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._listener)
-            try:
-                stream, address = self._listener.accept()
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    logger.warning("cannot accept connections: %s", error.strerror)
-                    await trio.sleep(_EXHAUSTED_PAUSE_S)
-                continue
-            self._admit(stream, address, nursery, crew)
+            for _ in range(ACCEPTS_PER_LOOK):
+                try:
+                    stream, address = self._listener.accept()
+                except OSError as error:
+                    if error.errno in _EXHAUSTED:
+                        self._exhaustions.warn(f"cannot accept connections: {error.strerror}")
+                        await trio.sleep(_EXHAUSTED_PAUSE_S)
+                    break
+                self._admit(stream, address, nursery, crew)
 
     def _admit(self, stream: socket.socket, address: tuple[str, int], nursery: trio.Nursery, crew: Crew) -> None:
         peer, network = f"{address[0]}:{address[1]}", network_of(address[0])
         session = Session(self._provider, Keychain(self._limits.max_handles, self._open_keys, network), self.guard)
-        connection = Connection(stream, peer, session, crew, Pace(self._round), self._limits)
+        connection = Connection(stream, session, crew, Pace(self._round), self._limits, self._told_of_long_frame)
         if not _prepare(stream):
             stream.close()
         elif self._places.enter(connection, network):
@@ -149,17 +138,21 @@ class Server:
             nursery.start_soon(self._serve_client, connection, peer)
         else:
             stream.close()
-            self._refusals.warn(f"connections refused, the others hold keys: {self._limit}")
+            self._refusals.warn("connections refused, the others hold keys", **self._limits_of_places)
 
     def _displaced(self) -> None:
-        self._displacements.warn(f"silent connections without keys closed for newcomers: {self._limit}")
+        self._displacements.warn("silent connections without keys closed for newcomers", **self._limits_of_places)
+
+    def _told_of_long_frame(self) -> None:
+        self._long_frames.warn("frames over the limit were thrown away", limit=MAX_FRAME_BYTES)
 
     @property
-    def _limit(self) -> str:
-        return f"limit={self._limits.max_connections} per_address={self._limits.connections_per_address}"
+    def _limits_of_places(self) -> dict[str, object]:
+        return {"limit": self._limits.max_connections, "per_address": self._limits.connections_per_address}
 
     async def _serve_client(self, connection: Connection, peer: str) -> None:
-        logger.debug("connection opened peer=%s", peer)
+        log.adds(peer=peer)
+        logger.debug("connection opened")
         try:
             await connection.serve()
         finally:
@@ -168,7 +161,7 @@ class Server:
             # Its keys are remembered from now on: their time must be watched.
             self._key_left.set()
             self._key_left = trio.Event()
-        logger.debug("connection ended peer=%s", peer)
+        logger.debug("connection ended")
 
 
 def _prepare(stream: socket.socket) -> bool:

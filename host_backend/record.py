@@ -91,16 +91,13 @@ class Record:
         if self.raw is not None:
             values["raw"] = self.raw.hex()
         for stage, seconds in self.stages:
-            values[f"{stage}_ms"] = f"{seconds * 1e3:.2f}"
+            values[f"{stage}_ms"] = round(seconds * 1e3, 2)
         return values
 
 
 def _operations(message: Message) -> dict[str, object]:
-    """Return how often a message has each kind of operation, in the form of Signatory's log, and how many in all."""
+    """Return how often a message has each kind of operation, and how many in all."""
     if not isinstance(message, GenericMessage):
-        return {"ops": f"map[{request_kind(message)}:1]", "ops_total": 1}
+        return {"ops": {request_kind(message): 1}, "ops_total": 1}
     counts = Counter(name.partition(":")[0] for name in message.operations)
-    return {
-        "ops": f"map[{' '.join(f'{kind}:{count}' for kind, count in sorted(counts.items()))}]",
-        "ops_total": counts.total(),
-    }
+    return {"ops": dict(counts), "ops_total": counts.total()}

@@ -1,16 +1,19 @@
 """Frames: a four-byte big-endian length, then that many bytes.
 
-- A frame announced longer than the limit is refused before anything is read or reserved for it.
+- A frame announced longer than the limit is refused before anything is read or reserved for it. Whoever holds the
+  stream may have it read away instead, up to a bound: then nothing of it is kept, and the frames behind it are good.
 - The decoder holds at most one incomplete frame plus what the last read brought.
 """
 
 import struct
 
-from enclave_signer.protocol.errors import BadFrame
+from enclave_signer.protocol.errors import BadFrame, BadMessage
 
 #: A Tezos operation is at most 32 KiB and its bytes may come as an array of integers, two bytes each: 64 KiB.
 #: Twice that leaves room for names and blobs.
 MAX_FRAME_BYTES = 128 * 1024
+#: The longest frame that is read away: no client's message comes near it, and more says that the stream is not in step.
+MAX_READ_AWAY_BYTES = 16 * 1024 * 1024
 
 _LENGTH = struct.Struct(">I")
 
@@ -29,20 +32,28 @@ def encode_frame(body: bytes) -> bytes:
 class FrameDecoder:
     """Turns a stream of bytes, however it was cut, into frames."""
 
-    __slots__ = ("_buffer", "_limit_bytes", "_start")
+    __slots__ = ("_away", "_buffer", "_limit_bytes", "_start", "_too_long")
 
     def __init__(self, limit_bytes: int = MAX_FRAME_BYTES) -> None:
         self._buffer = bytearray()
         self._start = 0
         self._limit_bytes = limit_bytes
+        #: Bytes still to come of a frame that is read away.
+        self._away = 0
+        #: Its length, until that was told.
+        self._too_long = 0
 
     @property
     def pending(self) -> bool:
-        """Whether bytes of a frame not yet taken are held."""
-        return self._start < len(self._buffer)
+        """Whether bytes of a frame not yet taken are held, or one is being read away."""
+        return self._start < len(self._buffer) or self._too_long > 0
 
     def feed(self, data: bytes) -> None:
         """Add bytes as they came from the stream."""
+        if self._away:
+            size = len(data)
+            data = data[self._away :]
+            self._away -= size - len(data)
         if self._start:
             del self._buffer[: self._start]
             self._start = 0
@@ -52,8 +63,12 @@ class FrameDecoder:
         """Return the body of the next frame, or None until more bytes come.
 
         Raises:
-            BadFrame: The announced length is over the limit; close the connection.
+            BadFrame: The announced length is over the limit; close the connection, or call `read_away`.
+            BadMessage: A frame was read away to its end, told once; the next call goes on behind it.
         """
+        if self._too_long:
+            self._tell_when_away()
+            return None
         body = self._start + _LENGTH.size
         if len(self._buffer) < body:
             return None
@@ -66,3 +81,23 @@ class FrameDecoder:
         frame = bytes(self._buffer[body:end])
         self._start = end
         return frame
+
+    def read_away(self) -> None:
+        """Throw the frame away that `next_frame` refused, as its bytes come.
+
+        Raises:
+            BadFrame: It is too long even for that; close the connection.
+        """
+        (length,) = _LENGTH.unpack_from(self._buffer, self._start)
+        if length > MAX_READ_AWAY_BYTES:
+            raise BadFrame(f"a frame of {length} bytes was announced, at most {MAX_READ_AWAY_BYTES} are read away")
+        came = bytes(self._buffer[self._start + _LENGTH.size :])
+        self._buffer.clear()
+        self._start = 0
+        self._away = self._too_long = length
+        self.feed(came)
+
+    def _tell_when_away(self) -> None:
+        if not self._away:
+            length, self._too_long = self._too_long, 0
+            raise BadMessage(f"a frame of {length} bytes is over the limit of {self._limit_bytes}, and was thrown away")

@@ -26,6 +26,7 @@ from enclave_signer.tezos.keys import (
     public_key_hash,
 )
 from enclave_signer.tezos.marks import MAX_CHAINS_PER_KEY, Mark, Verdict, judge_mark, mark_of
+from enclave_signer.tezos.masking import masked, may_hold_secret_key
 from enclave_signer.tezos.protocols import PROTOCOLS, Protocol
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
     "encode_signature",
     "judge_mark",
     "mark_of",
+    "masked",
+    "may_hold_secret_key",
     "parse_consensus",
     "parse_public_key",
     "parse_secret_key",

@@ -26,6 +26,7 @@ from enclave_signer.tezos import (
     check_public_key_hash,
     encode_public_key,
     encode_signature,
+    masked,
     parse_public_key,
 )
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
@@ -241,7 +242,7 @@ def _first(query: Mapping[str, list[str]], name: str) -> str | None:
 
 
 def _failure(message: str) -> bytes:
-    body = [{"id": "failure", "kind": "temporary", "msg": message}]
+    body = [{"id": "failure", "kind": "temporary", "msg": masked(message)}]
     return json.dumps(body, separators=(",", ":")).encode() + b"\n"
 
 

@@ -12,6 +12,7 @@ from host_backend.cli.information import completion, list_operations, list_reque
 from host_backend.cli.keys import generate, import_keys, list_keys
 from host_backend.cli.options import Options, takes_options
 from host_backend.cli.watermark import watermark
+from host_backend.log_writer import open_closed_streams
 
 #: The exit code of a bug. Source: sysexits.h, EX_SOFTWARE.
 EXIT_BUG = 70
@@ -43,7 +44,7 @@ def serve(options: Options, *, no_list: bool) -> None:
     """Sign for clients over HTTP until stopped."""
     from host_backend.app import run_serve
 
-    run_serve(options.load(), options.read_config, list_keys=not no_list)
+    run_serve(options.load_to_serve(), options.read_config, list_keys=not no_list)
 
 
 @cli.command("help")
@@ -78,6 +79,7 @@ for _command in (
 
 def main() -> None:
     """Run the command line; every failure is one line and the exit code of its family."""
+    open_closed_streams()
     try:
         code = cli.main(prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.Abort:
@@ -102,5 +104,9 @@ def _failed(error: Exception) -> int:
 
 
 def _said(text: str, code: int) -> int:
-    click.echo(f"Error: {text}", err=True)
+    from enclave_signer.tezos import masked
+    from host_backend.log import flush
+
+    flush()
+    click.echo(f"Error: {masked(text)}", err=True)
     return code

@@ -1,7 +1,7 @@
 """Options that every command takes, before or after its name, as Signatory's do."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
@@ -35,11 +35,11 @@ class Options:
             self.json_log if self.json_log is not None else other.json_log,
         )
 
-    def start_logging(self) -> None:
-        """Log as was asked."""
+    def start_logging(self, *, in_thread: bool = False) -> None:
+        """Log as was asked; `in_thread` for what serves."""
         from host_backend.log import LEVELS, configure
 
-        configure(LEVELS[self.log or "info"], as_json=bool(self.json_log))
+        configure(LEVELS[self.log or "info"], as_json=bool(self.json_log), in_thread=in_thread)
 
     @property
     def config_file(self) -> Path:
@@ -64,13 +64,40 @@ class Options:
         Raises:
             ConfigError: It cannot be used.
         """
-        import logging
-
         self.start_logging()
         config = self.read_config()
-        for warning in config.warnings if warn else ():
-            logging.getLogger(__name__).warning("%s", warning)
+        if warn:
+            _warn(config.warnings)
         return config
+
+    def load_to_serve(self) -> "Config":
+        """Do the same for what serves: a thread writes the log, and the first line says what has started.
+
+        Raises:
+            ConfigError: It cannot be used.
+        """
+        import logging
+        import os
+
+        from enclave_signer import __version__
+        from host_backend.config.review import open_doors
+        from host_backend.log import fields
+
+        self.start_logging(in_thread=True)
+        logging.getLogger(__name__).info(
+            "enclave-host is starting", extra=fields(version=__version__, config=self.config_file, pid=os.getpid())
+        )
+        config = self.read_config()
+        _warn(config.warnings)
+        _warn(open_doors(config))
+        return config
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    import logging
+
+    for warning in warnings:
+        logging.getLogger(__name__).warning("%s", warning)
 
 
 _DECORATORS = (

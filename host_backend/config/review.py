@@ -63,7 +63,7 @@ def review(config: Config) -> Review:
         keys={pkh: meaning(policy) for pkh, policy in config.policies.items()},
         notes=tuple(_notes(config)),
         ignored=(*config.warnings, *_without_effect(config)),
-        dangers=(*_open_doors(config), *_loose_ends(config), *_dangerous_policies(config)),
+        dangers=(*open_doors(config), *_loose_ends(config), *_dangerous_policies(config)),
     )
 
 
@@ -123,7 +123,8 @@ def _unknown(path: str, named: frozenset[str] | None, known: frozenset[str] | No
             yield f"{path}: {name} is not in `{place}`, and so never known"
 
 
-def _open_doors(config: Config) -> Iterator[str]:
+def open_doors(config: Config) -> Iterator[str]:
+    """Yield what strangers who reach the host, or the network around it, can have, and the remedy."""
     server = config.server
     if not server.address.is_loopback and not server.asks_who:
         yield (

@@ -94,6 +94,9 @@ class EnclaveConnection(asyncio.Protocol):
         frames, self._unsent = self._unsent, []
         if self._transport is None or self._line.ended:
             return
+        if len(frames) == len(self._line):
+            # Nothing but these is in flight: the time of the first one runs from now on, however late the loop is.
+            self._line.begin(self._loop.time())
         self._transport.write(b"".join(frames))
         self._arm_timer()
 
@@ -110,10 +113,21 @@ class EnclaveConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if (late := self._line.expire(self._loop.time())) is not None:
-            self._end(late)
-        elif (deadline := self._line.next_deadline) is not None:
+        deadline = self._line.next_deadline
+        if deadline is None:
+            return
+        if deadline > self._loop.time():
             self._timer = self._loop.call_at(deadline, self._watch_deadline)
+        else:
+            # It may be this loop that was late. Both loops have read what has come by the second pass from here.
+            self._loop.call_soon(self._loop.call_soon, self._judge, deadline)
+
+    def _judge(self, deadline: float) -> None:
+        """End the connection if the call at the head is late, and what had come has been read."""
+        if self._line.next_deadline != deadline:
+            self._arm_timer()
+        elif (late := self._line.expire(self._loop.time())) is not None:
+            self._end(late)
 
     def close(self) -> None:
         """End the connection; what is in flight fails."""

@@ -87,6 +87,10 @@ class ReplyLine:
         self._calls.append(_Call(request, waiter, limit_s))
         return frame
 
+    def begin(self, now: float) -> None:
+        """Let the time of the call at the head run from now on: it is only sent now."""
+        self._head_since = now
+
     def feed(self, data: bytes, now: float) -> None:
         """Take bytes from the enclave and tell the callers whose answers they hold.
 

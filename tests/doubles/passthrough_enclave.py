@@ -6,7 +6,7 @@ Blobs are the CBOR of the private key in clear, so recorded blobs open.
 import os
 import sys
 
-from enclave_signer.__main__ import configure_logging, run
+from enclave_signer.__main__ import run, start_logging
 from enclave_signer.config import parse_config
 from enclave_signer.errors import BlobCorrupt
 from enclave_signer.protocol import codec
@@ -37,7 +37,7 @@ class PassthroughSealer:
 
 def main() -> None:
     config = parse_config(["--sealing-key", os.devnull, *sys.argv[1:]], os.environ)
-    configure_logging(config.log_level)
+    start_logging(config, sys.argv[1:])
     run(config, PassthroughSealer())
 
 

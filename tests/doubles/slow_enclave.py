@@ -5,7 +5,7 @@ import sys
 
 import trio
 
-from enclave_signer.__main__ import configure_logging, run
+from enclave_signer.__main__ import run, start_logging
 from enclave_signer.config import parse_config
 from enclave_signer.protocol.messages import PrivateKey, PublicKey
 from enclave_signer.sealing.base import UnsealedKey
@@ -31,7 +31,7 @@ class SlowSealer(PassthroughSealer):
 
 def main() -> None:
     config = parse_config(["--sealing-key", os.devnull, *sys.argv[1:]], os.environ)
-    configure_logging(config.log_level)
+    start_logging(config, sys.argv[1:])
     run(config, SlowSealer(int(os.environ[DELAY_VARIABLE]) / 1e3))
 
 

@@ -114,7 +114,9 @@ def test_refusals_are_counted_and_told_without_filling_the_log(guarded: Enclave)
             refused(client.call(sign(attestation(level))))
     assert guarded.stop() == 0
     assert re.search(
-        r"level=WARNING guard refused: attestation of tz1\S+ on Net\S+: asked level 0 .* times=1", guarded.log
+        r'level=warning msg="guard refused: attestation of tz1\S+ on Net\S+: asked level 0 .*" '
+        r'peer="127\.0\.0\.1:\d+" times=1\n',
+        guarded.log,
     )
     assert guarded.log.count("guard refused:") < 20
     assert "the guard refused double signatures in all: 100" in guarded.log
@@ -122,7 +124,7 @@ def test_refusals_are_counted_and_told_without_filling_the_log(guarded: Enclave)
 
 def test_switched_off_it_signs_whatever_comes_and_says_so_at_start() -> None:
     with running_enclave("--no-guard") as enclave:
-        assert "level=WARNING the guard is off" in enclave.log
+        assert 'level=warning msg="the guard is off' in enclave.log
         with client_of(enclave, FOUR[0]) as client:
             for message in (attestation(5, payload=A), attestation(5, payload=B), attestation(4), b"\x11"):
                 assert "Ok" in client.call(sign(message))

@@ -38,7 +38,7 @@ def check_unharmed(enclave: Enclave, client: WireClient, before: int, what: str)
     print(f"{what}: resident {before >> 10} KiB before, {after >> 10} KiB after")
     assert signs(client)
     assert after - before < MARGIN_BYTES
-    assert "level=ERROR" not in enclave.log
+    assert "level=error" not in enclave.log
     assert "Traceback" not in enclave.log
 
 

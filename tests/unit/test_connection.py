@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -172,6 +173,52 @@ def test_a_late_answer_ends_the_connection(loop_factory: Callable[[], asyncio.Ab
         await enclave.ended.wait()
         with pytest.raises(Unanswered, match="did not answer in time"):
             await connection.ask(call(9))
+
+    play(scenario, loop_factory, sign_s=0.05)
+
+
+def block_loop(seconds: float) -> None:
+    """Keep the event loop busy for so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_an_answer_that_came_while_the_loop_was_late_is_no_late_answer(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+
+        def answer_late() -> None:
+            loop.remove_reader(ours)
+            enclave.answer_at_once(signature(0))
+            # The answer is on its way, and this loop looks at nothing until its time is over.
+            block_loop(0.1)
+
+        with ours, theirs:
+            (asked,) = ask_all(connection, 1)
+            await enclave.take(1)
+            # Called where a loop reads: uvloop looks at its timers next.
+            loop.add_reader(ours, answer_late)
+            theirs.send(b"x")
+            assert await asked == signature(0)
+        assert connection.alive
+
+    play(scenario, loop_factory, sign_s=0.05)
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_the_time_of_a_call_runs_from_when_it_is_sent(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def scenario(enclave: ScriptedEnclave, connection: EnclaveConnection) -> None:
+        (asked,) = ask_all(connection, 1)
+        # It asks in the next pass of the loop, before this runs, and is sent in the one after.
+        asyncio.get_running_loop().call_soon(block_loop, 0.1)
+        assert await enclave.take(1) == [call(0)]
+        await enclave.answer(signature(0))
+        assert await asked == signature(0)
 
     play(scenario, loop_factory, sign_s=0.05)
 

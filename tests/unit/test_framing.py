@@ -2,13 +2,14 @@
 
 import itertools
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave_signer.protocol.errors import BadFrame
-from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder, encode_frame
+from enclave_signer.protocol.errors import BadFrame, BadMessage
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES, MAX_READ_AWAY_BYTES, FrameDecoder, encode_frame
 
 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
@@ -72,3 +73,61 @@ def test_the_largest_frame_passes() -> None:
 def test_encoding_a_longer_one_is_a_bug() -> None:
     with pytest.raises(ValueError, match="limit"):
         encode_frame(bytes(MAX_FRAME_BYTES + 1))
+
+
+def everything(decoder: FrameDecoder) -> list[bytes | str]:
+    """Return what a decoder gives that reads long frames away; of one that was read away, its refusal."""
+    found: list[bytes | str] = []
+    while True:
+        try:
+            frame = decoder.next_frame()
+        except BadMessage as error:
+            found.append(str(error))
+            continue
+        except BadFrame:
+            decoder.read_away()
+            continue
+        if frame is None:
+            return found
+        found.append(frame)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8), st.lists(st.integers(0, 10_000), max_size=12))
+def test_long_frames_are_read_away_however_the_stream_was_cut(bodies: list[bytes], places: list[int]) -> None:
+    limit = 20
+    decoder = FrameDecoder(limit)
+    found = []
+    for piece in cut(b"".join(struct.pack(">I", len(body)) + body for body in bodies), places):
+        decoder.feed(piece)
+        found += everything(decoder)
+    assert len(found) == len(bodies)
+    for body, outcome in zip(bodies, found, strict=True):
+        told = f"a frame of {len(body)} bytes is over the limit of 20, and was thrown away"
+        assert outcome == (body if len(body) <= limit else told)
+    assert not decoder.pending
+
+
+def test_nothing_of_a_long_frame_is_kept() -> None:
+    decoder = FrameDecoder()
+    decoder.feed(struct.pack(">I", MAX_READ_AWAY_BYTES))
+    assert everything(decoder) == []
+    tracemalloc.start()
+    piece = bytes(65536)
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(MAX_READ_AWAY_BYTES // len(piece)):
+        assert decoder.pending
+        assert decoder.next_frame() is None
+        decoder.feed(piece)
+    assert tracemalloc.get_traced_memory()[0] - before < 1024
+    tracemalloc.stop()
+    assert len(everything(decoder)) == 1
+    assert not decoder.pending
+
+
+def test_what_is_longer_still_is_not_read_away() -> None:
+    decoder = FrameDecoder()
+    decoder.feed(struct.pack(">I", MAX_READ_AWAY_BYTES + 1))
+    with pytest.raises(BadFrame):
+        decoder.next_frame()
+    with pytest.raises(BadFrame, match=f"at most {MAX_READ_AWAY_BYTES} are read away"):
+        decoder.read_away()

@@ -1,14 +1,17 @@
 """Log lines in Signatory's two forms."""
 
+import contextvars
 import io
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from host_backend.log import LEVELS, configure, fields
+from host_backend.log import LEVELS, TextFormatter, adds, configure, fields
 
 logger = logging.getLogger("tests.log")
 
@@ -28,7 +31,7 @@ def text_line(message: str, *, level: int = logging.INFO, **values: object) -> s
     configure(logging.DEBUG, as_json=False, stream=stream)
     logger.log(level, message, extra=fields(**values))
     head, line = stream.getvalue().split(" ", 1)
-    assert re.fullmatch(r'time="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)"', head)
+    assert re.fullmatch(r'time="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"', head)
     return line
 
 
@@ -40,7 +43,7 @@ def json_line(message: str, *, level: int = logging.INFO, **values: object) -> d
     entries = json.loads(line)
     assert isinstance(entries, dict)
     assert list(entries) == sorted(entries)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", entries.pop("time"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entries.pop("time"))
     return entries
 
 
@@ -97,6 +100,65 @@ def test_levels() -> None:
     logger.info("not this")
     logger.warning("but this")
     assert stream.getvalue().count("\n") == 1
+
+
+SECRET = "edsk3QoqBuvdamxouPhin7swCvkQNgq4jP5KZPbwWNnwdZpSpJiEbq"
+
+
+def test_a_secret_key_is_masked_wherever_it_stands() -> None:
+    for where in ("{}", "/keys/{}?x", "a\n{}", "{} and {}"):
+        text = where.format(SECRET, SECRET)
+        shown = where.format("edsk***", "edsk***")
+        line = text_line(text, path=text, ops={text: 1}, file=Path(f"/{SECRET}"))
+        assert json.dumps(shown) in line
+        assert SECRET[4:] not in line
+        assert json_line(text, path=text, ops={text: 1}) == {
+            "level": "info",
+            "msg": shown,
+            "ops": {shown: 1},
+            "path": shown,
+        }
+
+
+def test_a_secret_key_in_an_exception_is_masked() -> None:
+    empty: dict[str, int] = {}
+    for as_json in (False, True):
+        stream = io.StringIO()
+        configure(logging.INFO, as_json=as_json, stream=stream)
+        try:
+            empty[SECRET]
+        except KeyError:
+            logger.exception("a bug")
+        assert "edsk***" in stream.getvalue()
+        assert SECRET[4:] not in stream.getvalue()
+
+
+def test_numbers_and_maps() -> None:
+    assert text_line("x", sign_ms=9.94, ops={"b": 2, "a": 1}) == 'level=info msg="x" ops="map[a:1 b:2]" sign_ms=9.94\n'
+    assert json_line("x", sign_ms=9.94, ops={"b": 2, "a": 1})["ops"] == {"a": 1, "b": 2}
+    assert json_line("x", sign_ms=9.94)["sign_ms"] == 9.94
+
+
+def test_fields_that_are_added_to_all_lines_of_a_task() -> None:
+    def task() -> None:
+        adds(source="127.0.0.1")
+        assert text_line("x", lvl=1) == 'level=info msg="x" lvl=1 source="127.0.0.1"\n'.replace(
+            '"127.0.0.1"', "127.0.0.1"
+        )
+
+    contextvars.copy_context().run(task)
+    assert text_line("x", lvl=1) == 'level=info msg="x" lvl=1\n'
+
+
+def test_times_are_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        record = logging.makeLogRecord({"created": 1_000_000_000.5, "msg": "x"})
+        assert TextFormatter().format(record).startswith('time="2001-09-09T01:46:40Z"')
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_configuring_again_replaces() -> None:

@@ -12,15 +12,15 @@ CONNECTIONS = 100
 PART_S = ROUND_S / CONNECTIONS
 
 
-def run(main: Callable[[MockClock], Awaitable[None]]) -> None:
+def run(main: Callable[[MockClock, Pace], Awaitable[None]]) -> None:
+    async def start() -> None:
+        shared = Round()
+        shared.share(CONNECTIONS)
+        async with shared.going():
+            await main(clock, Pace(shared))
+
     clock = MockClock()
-    trio.run(main, clock, clock=clock)
-
-
-def pace() -> Pace:
-    shared = Round()
-    shared.share(CONNECTIONS)
-    return Pace(shared)
+    trio.run(start, clock=clock)
 
 
 @pytest.mark.parametrize(("connections", "part_s"), [(0, LONGEST_PART_S), (2, LONGEST_PART_S), (256, ROUND_S / 256)])
@@ -31,8 +31,7 @@ def test_all_have_the_same_part_of_a_round(connections: int, part_s: float) -> N
 
 
 def test_nobody_gives_way_before_the_part_is_used_up() -> None:
-    async def main(clock: MockClock) -> None:
-        mine = pace()
+    async def main(clock: MockClock, mine: Pace) -> None:
         clock.jump(PART_S / 2)
         with assert_no_checkpoints():
             await mine.give_way()
@@ -47,8 +46,7 @@ def test_nobody_gives_way_before_the_part_is_used_up() -> None:
 
 
 def test_a_new_beginning_is_a_whole_part() -> None:
-    async def main(clock: MockClock) -> None:
-        mine = pace()
+    async def main(clock: MockClock, mine: Pace) -> None:
         seen = []
         for seconds in (PART_S, 0.0):
             clock.jump(seconds)
@@ -70,10 +68,9 @@ class Looks(trio.abc.Instrument):
 
 
 def test_of_several_tasks_one_goes_on_per_look() -> None:
-    async def main(clock: MockClock) -> None:
+    async def main(clock: MockClock, mine: Pace) -> None:
         looks = Looks()
         trio.lowlevel.add_instrument(looks)
-        mine = pace()
         clock.jump(PART_S)
         steps: list[int] = []
 
@@ -92,8 +89,7 @@ def test_of_several_tasks_one_goes_on_per_look() -> None:
 
 
 def test_tasks_share_what_is_left_of_a_part() -> None:
-    async def main(clock: MockClock) -> None:
-        mine = pace()
+    async def main(clock: MockClock, mine: Pace) -> None:
         with assert_no_checkpoints():
             for _ in range(10):
                 await mine.give_way()
@@ -112,7 +108,8 @@ def test_small_frames_go_first_and_none_waits_for_ever() -> None:
     done: list[int] = []
     later = [3000] * 300
 
-    async def main(_: MockClock) -> None:
+    async def main(clock: MockClock, mine: Pace) -> None:
+        del clock, mine
         frames = LargeFrames()
         async with trio.open_nursery() as nursery, frames.turn(1):
             for size in (130_000, 60_000, 3000, 60_000, *later):
@@ -134,8 +131,9 @@ def test_between_two_large_frames_is_a_look_at_the_sockets() -> None:
         async with frames.turn(1):
             decoded.append(looks.count)
 
-    async def main(_clock: MockClock) -> None:
+    async def main(clock: MockClock, mine: Pace) -> None:
         trio.lowlevel.add_instrument(looks)
+        del clock, mine
         frames = LargeFrames()
         async with trio.open_nursery() as nursery:
             for _ in range(10):
@@ -148,7 +146,8 @@ def test_between_two_large_frames_is_a_look_at_the_sockets() -> None:
 def test_who_leaves_keeps_nobody_waiting() -> None:
     done: list[int] = []
 
-    async def main(_: MockClock) -> None:
+    async def main(clock: MockClock, mine: Pace) -> None:
+        del clock, mine
         frames = LargeFrames()
         leaving = trio.CancelScope()
 

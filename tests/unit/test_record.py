@@ -17,14 +17,14 @@ BATCH = PAYLOADS["policy_reveal"] + transaction(1)[HEAD_BYTES:] + transaction(2)
 @pytest.mark.parametrize(
     ("message", "operations", "total"),
     [
-        (BATCH, "map[delegation:1 reveal:1 transaction:2]", 4),
-        (PAYLOADS["policy_ballot"], "map[ballot:1]", 1),
-        (PAYLOADS["policy_pack_data_is"], "map[pack:1]", 1),
-        (PAYLOADS["watermark_A1"], "map[block:1]", 1),
+        (BATCH, {"delegation": 1, "reveal": 1, "transaction": 2}, 4),
+        (PAYLOADS["policy_ballot"], {"ballot": 1}, 1),
+        (PAYLOADS["policy_pack_data_is"], {"pack": 1}, 1),
+        (PAYLOADS["watermark_A1"], {"block": 1}, 1),
     ],
 )
 def test_operations_are_listed_as_signatory_does_and_all_of_them_count(
-    caplog: pytest.LogCaptureFixture, message: bytes, operations: str, total: int
+    caplog: pytest.LogCaptureFixture, message: bytes, operations: dict[str, int], total: int
 ) -> None:
     record = Record(FOUR[0].pkh, ANYONE)
     record.note(parse_message(message))

@@ -1,0 +1,39 @@
+"""Warnings of what strangers can cause as often as they like: a flood must not fill the log."""
+
+import logging
+import math
+
+import trio
+
+from enclave_signer.log import fields
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two warnings of one kind.
+SPARSE_LOG_S = 10.0
+
+
+class SparseLog:
+    """Warnings of one kind: the first at once, then one per `SPARSE_LOG_S` that says how many there were."""
+
+    def __init__(self) -> None:
+        self._untold = 0
+        self._told = -math.inf
+
+    def warn(self, text: str, **values: object) -> None:
+        """Count, and write the warning if it is time for one.
+
+        Args:
+            text: The warning.
+            values: Its fields.
+        """
+        self._untold += 1
+        now = trio.current_time()
+        if now - self._told >= SPARSE_LOG_S:
+            logger.warning("%s", text, extra=fields(times=self._untold, **values))
+            self._told = now
+            self._untold = 0
+
+    def tell(self, text: str) -> None:
+        """Do the same for a text without fields."""
+        self.warn(text)
