@@ -13,7 +13,8 @@ from enclave_signer.tezos import parse_public_key
 from host_backend.api.access_log import client_address, network_of
 from host_backend.api.auth import RequestKeys
 from host_backend.api.listeners import bind
-from host_backend.api.routes import signing_app, utility_app
+from host_backend.api.signing import signing_app
+from host_backend.api.utility import utility_app
 from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
 from host_backend.config import Address, Config, load_config
