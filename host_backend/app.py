@@ -68,7 +68,9 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
         limit = allow_connections()
         servers = [
             HttpServer(
-                utility_app(vaults, watermark, stop.is_set, _registry(metrics, vaults, watermark)),
+                utility_app(
+                    vaults, watermark, lambda: signer.policies, stop.is_set, _registry(metrics, vaults, watermark)
+                ),
                 stack.enter_context(listening(config.server.utility_address)),
                 max_connections=limit,
             ),

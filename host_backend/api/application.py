@@ -31,11 +31,17 @@ async def _wrong_method(_: Request, __: Exception) -> Response:
 _EXCEPTIONS = {404: _not_found, 405: _wrong_method}
 
 
-def application(routes: list[Route]) -> Starlette:
-    """Return the application of these routes."""
-    for route in routes:
-        # Added by Starlette wherever GET is; Signatory answers 405.
-        (route.methods or set()).discard("HEAD")
+def application(routes: list[Route], *, head: bool = False) -> Starlette:
+    """Return the application of these routes.
+
+    Args:
+        routes: What it answers.
+        head: Whether HEAD is answered like GET.
+    """
+    if not head:
+        for route in routes:
+            # Added by Starlette wherever GET is; Signatory answers 405.
+            (route.methods or set()).discard("HEAD")
     app = Starlette(routes=routes, exception_handlers=_EXCEPTIONS)
     app.router.redirect_slashes = False
     return app

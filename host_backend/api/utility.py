@@ -1,6 +1,6 @@
 """The utility routes: health, life and metrics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def utility_app(
     vaults: Sequence[Vault],
     watermark: WatermarkStore,
+    listed: Callable[[], Collection[str]],
     stopping: Callable[[], bool],
     registry: "Callable[[], CollectorRegistry]",
 ) -> Starlette:
@@ -27,17 +28,30 @@ def utility_app(
     Args:
         vaults: Whose links and keys are reported.
         watermark: Whose problem is reported.
+        listed: Hashes of the keys under `tezos`; asked at each request, as they change at SIGHUP.
         stopping: Whether the host is about to stop.
         registry: What `/metrics` shows; made at the first request.
     """
 
     async def healthz(_: Request) -> Response:
         problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
+        pkhs, out = listed(), [vault.quarantined for vault in vaults]
+        not_served: Collection[str] = pkhs
+        for vault in vaults:
+            # Most keys are done with here, at the least cost: there may be thousands.
+            not_served = [pkh for pkh in not_served if not vault.serves(pkh)]
+        idle = {pkh: why for pkh in not_served if (why := _why_idle(pkh, vaults, out)) is not None}
+        if idle and len(idle) == len(pkhs):
+            pkh, why = next(iter(idle.items()))
+            problems.append(f"no key under `tezos` can sign; the first of them, {pkh}: {why}")
         if watermark.problem is not None:
             problems.append(watermark.problem)
         if stopping():
             problems.append("stopping")
-        degraded = [*(reason for vault in vaults for reason in vault.degraded), *watermark.refused.values()]
+        degraded = [reason for vault in vaults for reason in vault.degraded]
+        # Vaults name what is out of service there.
+        degraded += [f"{pkh}: {why}" for pkh, why in idle.items() if not any(pkh in each for each in out)]
+        degraded += watermark.refused.values()
         body: dict[str, object] = {"ready": not problems}
         if problems:
             body["reasons"] = problems
@@ -58,5 +72,25 @@ def utility_app(
             Route("/healthz", healthz, methods=["GET"]),
             Route("/livez", livez, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
-        ]
+        ],
+        head=True,
     )
+
+
+def _why_idle(pkh: str, vaults: Sequence[Vault], out: Sequence[Mapping[str, str]]) -> str | None:
+    """Return why a key that no vault serves cannot sign.
+
+    Args:
+        pkh: The key's hash.
+        vaults: Where it may be.
+        out: The keys that are out of service in each vault, and why; taken once for all keys.
+
+    Returns:
+        The reason; None when a vault holds the key and cannot sign at all: that vault's problem is told then.
+    """
+    holding = [vault for vault, reasons in zip(vaults, out, strict=True) if pkh not in reasons and vault.find(pkh)]
+    if any(vault.problem is not None for vault in holding):
+        return None
+    if holding:
+        return "not in service yet"
+    return next((reasons[pkh] for reasons in out if pkh in reasons), "in no vault")
