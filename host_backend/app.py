@@ -47,7 +47,7 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
         listening,
         tls_context,
     )
-    from host_backend.api.routes import utility_app  # noqa: PLC0415 -- other commands need no HTTP
+    from host_backend.api.utility import utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
     _check_curves()
     stop, reload = asyncio.Event(), asyncio.Event()
@@ -68,7 +68,9 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
         limit = allow_connections()
         servers = [
             HttpServer(
-                utility_app(vaults, watermark, stop.is_set, _registry(metrics, vaults, watermark)),
+                utility_app(
+                    vaults, watermark, lambda: signer.policies, stop.is_set, _registry(metrics, vaults, watermark)
+                ),
                 stack.enter_context(listening(config.server.utility_address)),
                 max_connections=limit,
             ),
@@ -103,7 +105,7 @@ def _hook(config: Config) -> "Hook | None":
 
 def _signing_app(config: Config, signer: Signer, metrics: Metrics) -> "ASGIApp":
     from host_backend.api.auth import RequestKeys  # noqa: PLC0415 -- other commands need no HTTP
-    from host_backend.api.routes import signing_app  # noqa: PLC0415 -- as above
+    from host_backend.api.signing import signing_app  # noqa: PLC0415 -- as above
 
     keys, users = config.server.authorized_keys, config.server.jwt_users
     login = None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
-from host_backend.api.routes import signing_app
+from host_backend.api.signing import signing_app
 from host_backend.config import load_config
 from host_backend.errors import ConfigError, HostError
 from host_backend.metrics import Metrics

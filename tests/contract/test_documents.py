@@ -16,7 +16,7 @@ import pytest
 from enclave_signer import __version__
 from enclave_signer.config import parse_config
 from host_backend import config, errors
-from host_backend.api.routes import TooLarge
+from host_backend.api.signing import TooLarge
 from host_backend.cli.commands import cli
 from host_backend.config import policies, vaults, watermark
 from host_backend.config.review import review

@@ -40,7 +40,8 @@ PROVIDERS = {
     # Whoever keeps marks in memory looks whether the folder has a file store, and takes its lock.
     "host_backend.watermark.file": {"host_backend.stores", "host_backend.watermark.memory"},
     "host_backend.watermark.memory": {"host_backend.stores"},
-    "host_backend.api.routes": {"host_backend.app"},
+    "host_backend.api.signing": {"host_backend.app"},
+    "host_backend.api.utility": {"host_backend.app"},
     "host_backend.policy_hook": {"host_backend.app"},
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 #: Step by step: where it is, and whether death comes before or after it.
 STEPS = {
-    "body read": ("host_backend.api.routes", "parse_body", "after"),
+    "body read": ("host_backend.api.signing", "parse_body", "after"),
     "message parsed": ("host_backend.signer", "parse_message", "after"),
     "key found": ("host_backend.signer", "find_vault", "after"),
     "mark asked for": ("host_backend.watermark.file.store", "FileWatermarkStore.advance", "before"),
@@ -29,9 +29,9 @@ STEPS = {
     "call sent": ("host_backend.enclave.connection", "EnclaveConnection._send", "after"),
     "reply come": ("host_backend.enclave.connection", "EnclaveConnection.data_received", "before"),
     "reply taken": ("host_backend.enclave.connection", "EnclaveConnection.data_received", "after"),
-    "signature verified": ("host_backend.api.routes", "encode_signature", "before"),
-    "answer about to be sent": ("host_backend.api.routes", "encode_signature", "after"),
-    "answer sent": ("host_backend.api.routes", "Keys.__call__", "after"),
+    "signature verified": ("host_backend.api.signing", "encode_signature", "before"),
+    "answer about to be sent": ("host_backend.api.signing", "encode_signature", "after"),
+    "answer sent": ("host_backend.api.signing", "Keys.__call__", "after"),
 }
 #: More steps, on the way to the first mark of a right.
 FIRST_STEPS = {

@@ -202,7 +202,7 @@ def test_the_path_of_a_configuration_is_taken_as_it_is(tmp_path: Path, local: En
 def test_the_keys_are_listed_at_the_start_unless_told_otherwise(config: Path, words: list[str]) -> None:
     import_keys(config, TZ1)
     with running_host(config, *words) as host:
-        assert host.health() == (200, {"ready": True})
+        assert host.health() == (200, {"ready": True, "degraded": [f"{TZ2.pkh}: in no vault"]})
         assert (f'msg="key ready" active=true pkh={TZ1.pkh} vault={VAULT}' in host.log) == (words == [])
 
 
@@ -282,7 +282,7 @@ def test_one_folder_has_one_host(config: Path) -> None:
         assert refused(raised, 2) == text
         # Other commands go on.
         assert run_command("list", "-c", config).code == 0
-        assert host.health() == (200, {"ready": True})
+        assert host.health() == (200, {"ready": True, "degraded": [f"{TZ2.pkh}: in no vault"]})
 
 
 def test_an_address_that_is_taken(config: Path) -> None:

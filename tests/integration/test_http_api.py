@@ -92,7 +92,10 @@ def test_authorized_keys(host: Host) -> None:
 
 def test_health(host: Host) -> None:
     answer = ask(host.utility_port, "GET", "/healthz")
-    assert (answer.status, answer.body) == (200, b'{"ready":true}\n')
+    assert (answer.status, answer.body) == (
+        200,
+        b'{"ready":true,"degraded":["%s: in no vault"]}\n' % MISSING.pkh.encode(),
+    )
     assert answer.headers["content-type"] == "application/json; charset=utf-8"
     answer = ask(host.utility_port, "GET", "/livez")
     assert (answer.status, answer.body) == (200, b'{"alive":true}\n')
@@ -329,7 +332,7 @@ def test_version_0_is_refused_for_tz4_and_disturbs_nobody(host: Host) -> None:
     # No mark was moved: other bytes at that level are signed.
     for key in (*FOUR, BAKING):
         assert host.sign(key.pkh, attestation(200, chain=3, payload=b"\x24" * 32)).status == 200
-    assert host.health() == (200, {"ready": True})
+    assert host.health() == (200, {"ready": True, "degraded": [f"{MISSING.pkh}: in no vault"]})
 
 
 def test_a_query_with_many_fields(host: Host) -> None:

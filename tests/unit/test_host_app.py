@@ -4,16 +4,19 @@ import asyncio
 import json
 import logging
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import parse_public_key
 from host_backend.api.access_log import client_address, network_of
 from host_backend.api.auth import RequestKeys
 from host_backend.api.listeners import bind
-from host_backend.api.routes import signing_app, utility_app
+from host_backend.api.signing import signing_app
+from host_backend.api.utility import utility_app
 from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
 from host_backend.config import Address, Config, load_config
@@ -23,6 +26,7 @@ from host_backend.policy import ANYONE, Caller
 from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
 from host_backend.stores import marks_admin
+from host_backend.vault import Vault
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask_app
 from tests.doubles.known_keys import FOUR, KEYS
@@ -147,7 +151,7 @@ def test_an_ipv6_network_counts_as_one_address() -> None:
 
 def test_a_damaged_mark_is_told_by_the_health_of_the_host_which_is_ready() -> None:
     store = MemoryWatermarkStore()
-    app = utility_app([], store, lambda: False, lambda: registry_of(Metrics(dict, "memory"), [], "1.2.3"))
+    app = utility_app([], store, list, lambda: False, lambda: registry_of(Metrics(dict, "memory"), [], "1.2.3"))
     assert json.loads(ask_app(app, "GET", "/healthz").body) == {"ready": True}
     store.refused = {KEY: "the mark is damaged"}
     answer = ask_app(app, "GET", "/healthz")
@@ -156,6 +160,76 @@ def test_a_damaged_mark_is_told_by_the_health_of_the_host_which_is_ready() -> No
     answer = ask_app(app, "GET", "/healthz")
     assert answer.status == 503
     assert json.loads(answer.body) == {"ready": False, "reasons": ["the disk"], "degraded": ["the mark is damaged"]}
+
+
+class SomeVault(Vault):
+    """A vault as health sees it."""
+
+    def __init__(
+        self,
+        serving: Iterable[str] = (),
+        stored: Iterable[str] = (),
+        out: Iterable[str] = (),
+        problem: str | None = None,
+    ) -> None:
+        self.name = "v"
+        self._serving, self._all, self._out = {*serving}, {*serving, *stored}, dict.fromkeys(out, "broken")
+        self._problem = problem
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        return self._out
+
+    @property
+    def problem(self) -> str | None:
+        return self._problem
+
+    @property
+    def degraded(self) -> list[str]:
+        return [f"{pkh}: {reason}" for pkh, reason in self._out.items()]
+
+    def serves(self, pkh: str) -> bool:
+        return pkh in self._serving
+
+    def find(self, pkh: str) -> bool:
+        assert pkh not in self._out
+        return pkh in self._all
+
+
+@pytest.mark.parametrize(
+    ("listed", "vaults", "reasons", "degraded"),
+    [
+        ("", [], [], []),
+        ("", [SomeVault(out="a")], [], ["a: broken"]),
+        ("a", [SomeVault("a")], [], []),
+        ("ab", [SomeVault("b")], [], ["a: in no vault"]),
+        ("ab", [SomeVault("b", stored="a")], [], ["a: not in service yet"]),
+        ("ab", [SomeVault("b", out="a")], [], ["a: broken"]),
+        ("a", [SomeVault(out="a"), SomeVault("a")], [], ["a: broken"]),
+        ("a", [SomeVault("b")], ["no key …, a: in no vault"], ["a: in no vault"]),
+        ("ab", [SomeVault(out="ba")], ["no key …, a: broken"], ["b: broken", "a: broken"]),
+        ("ab", [SomeVault(out="a")], ["no key …, a: broken"], ["a: broken", "b: in no vault"]),
+        # What is stored where the enclave is away is not named beside that.
+        ("ab", [SomeVault(stored="ab", problem="away")], ["v: away"], []),
+        ("ab", [SomeVault("b"), SomeVault(stored="a", problem="away")], ["v: away"], []),
+        (
+            "ab",
+            [SomeVault(out="a"), SomeVault(stored="a", problem="away")],
+            ["v: away"],
+            ["a: broken", "b: in no vault"],
+        ),
+        ("a", [SomeVault(out="a", problem="away")], ["v: away", "no key …, a: broken"], ["a: broken"]),
+    ],
+)
+def test_health_is_that_of_the_keys_that_are_listed(
+    listed: str, vaults: list[Vault], reasons: list[str], degraded: list[str]
+) -> None:
+    app = utility_app(vaults, MemoryWatermarkStore(), lambda: listed, lambda: False, CollectorRegistry)
+    answer = ask_app(app, "GET", "/healthz")
+    body = json.loads(answer.body)
+    assert (answer.status, body["ready"]) == (503 if reasons else 200, not reasons)
+    whole = [each.replace("…", "under `tezos` can sign; the first of them") for each in reasons]
+    assert (body.get("reasons", []), body.get("degraded", [])) == (whole, degraded)
 
 
 def test_a_refusal_is_answered_with_its_text() -> None:

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from host_backend.api.login import Login
 from host_backend.api.openapi import PATHS
-from host_backend.api.routes import signing_app
+from host_backend.api.signing import signing_app
 from host_backend.api.tokens import Tokens
 from host_backend.metrics import Metrics
 from host_backend.signer import Signer

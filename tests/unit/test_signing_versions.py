@@ -7,7 +7,7 @@ import pytest
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.messages import Sign, SigningVersion
 from enclave_signer.tezos import encode_signature
-from host_backend.api.routes import signing_app
+from host_backend.api.signing import signing_app
 from host_backend.metrics import Metrics
 from host_backend.policy import KeyPolicy
 from host_backend.signer import Signer

@@ -11,7 +11,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from host_backend.api.login import Login
-from host_backend.api.routes import signing_app
+from host_backend.api.signing import signing_app
 from host_backend.api.tokens import LOGIN_ADDRESSES, LOGIN_FAILURE_S, LOGIN_FAILURES, Tokens, TooManyLogins
 from host_backend.config import JwtCredentials, JwtUser
 from host_backend.errors import NotAuthenticated

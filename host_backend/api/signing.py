@@ -1,4 +1,4 @@
-"""The routes that `octez-client` and the Octez baker use, and the utility routes.
+"""The routes that `octez-client` and the Octez baker use.
 
 Source: Signatory's `pkg/server`; statuses and bodies are its own. This is the host's catch-all: whatever escapes the
 signer is logged as a bug and answered 500, and the server goes on.
@@ -9,13 +9,13 @@ import json
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -30,6 +30,7 @@ from enclave_signer.tezos import (
     parse_public_key,
 )
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
+from host_backend.api.application import JSON, Json, application
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
@@ -37,12 +38,8 @@ from host_backend.errors import HostError, MalformedRequest, PolicyDenied
 from host_backend.metrics import Metrics
 from host_backend.policy import Caller
 from host_backend.signer import Signer
-from host_backend.vault import Vault
-from host_backend.watermark.base import WatermarkStore
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
-
     from host_backend.api.login import Login
 
 logger = logging.getLogger(__name__)
@@ -58,16 +55,6 @@ _LATEST_VERSION = SigningVersion.V2
 _VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2, "3": _LATEST_VERSION}
 #: The page of `/docs` runs and fetches nothing.
 _PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
-_JSON = b"application/json; charset=utf-8"
-
-
-class _Json(JSONResponse):
-    """Compact JSON and a line feed, as Signatory sends it."""
-
-    media_type = _JSON.decode()
-
-    def render(self, content: object) -> bytes:
-        return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
 
 class TooLarge(MalformedRequest):
@@ -103,7 +90,7 @@ class _Answers(ABC):
             self._metrics.handled(pkh, status, seconds)
         log_access(scope, status, seconds, error)
         length = str(len(body)).encode()
-        headers = [(b"content-type", _JSON), (b"content-length", length)]
+        headers = [(b"content-type", JSON), (b"content-length", length)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -246,17 +233,6 @@ def _failure(message: str) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode() + b"\n"
 
 
-async def _not_found(_: Request, __: Exception) -> Response:
-    return PlainTextResponse("404 page not found\n", 404, {"x-content-type-options": "nosniff"})
-
-
-async def _wrong_method(_: Request, __: Exception) -> Response:
-    return Response(status_code=405)
-
-
-_EXCEPTIONS = {404: _not_found, 405: _wrong_method}
-
-
 def signing_app(
     signer: Signer, metrics: Metrics, *, request_keys: RequestKeys | None = None, login: "Login | None" = None
 ) -> Starlette:
@@ -272,13 +248,13 @@ def signing_app(
 
     async def authorized_keys(_: Request) -> Response:
         # Of an empty list nothing is said either, as in Signatory; its requests are refused all the same.
-        return _Json({"authorized_keys": request_keys.hashes} if request_keys and request_keys.hashes else {})
+        return Json({"authorized_keys": request_keys.hashes} if request_keys and request_keys.hashes else {})
 
     async def known_keys(_: Request) -> Response:
-        return _Json({"known_keys": signer.known_keys})
+        return Json({"known_keys": signer.known_keys})
 
     async def mode(_: Request) -> Response:
-        return _Json({"mode": "remote-signer", "authentication": authentication})
+        return Json({"mode": "remote-signer", "authentication": authentication})
 
     async def openapi(_: Request) -> Response:
         return Response(document(), media_type="application/json")
@@ -297,59 +273,4 @@ def signing_app(
     ]
     if login is not None:
         routes = [*map(login.guard, routes), login.route]
-    return _app(routes)
-
-
-def utility_app(
-    vaults: Sequence[Vault],
-    watermark: WatermarkStore,
-    stopping: Callable[[], bool],
-    registry: "Callable[[], CollectorRegistry]",
-) -> Starlette:
-    """Return the application of `server.utility_address`.
-
-    Args:
-        vaults: Whose links and keys are reported.
-        watermark: Whose problem is reported.
-        stopping: Whether the host is about to stop.
-        registry: What `/metrics` shows; made at the first request.
-    """
-
-    async def healthz(_: Request) -> Response:
-        problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
-        if watermark.problem is not None:
-            problems.append(watermark.problem)
-        if stopping():
-            problems.append("stopping")
-        degraded = [*(reason for vault in vaults for reason in vault.degraded), *watermark.refused.values()]
-        body: dict[str, object] = {"ready": not problems}
-        if problems:
-            body["reasons"] = problems
-        if degraded:
-            body["degraded"] = degraded
-        return _Json(body, 503 if problems else 200)
-
-    async def livez(_: Request) -> Response:
-        return _Json({"alive": True})
-
-    async def metrics(_: Request) -> Response:
-        from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest  # noqa: PLC0415 -- 60 ms, for who asks
-
-        return Response(generate_latest(registry()), media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-    return _app(
-        [
-            Route("/healthz", healthz, methods=["GET"]),
-            Route("/livez", livez, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-        ]
-    )
-
-
-def _app(routes: list[Route]) -> Starlette:
-    for route in routes:
-        # Added by Starlette wherever GET is; Signatory answers 405.
-        (route.methods or set()).discard("HEAD")
-    app = Starlette(routes=routes, exception_handlers=_EXCEPTIONS)
-    app.router.redirect_slashes = False
-    return app
+    return application(routes)
