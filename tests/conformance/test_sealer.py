@@ -183,5 +183,6 @@ class TestKeyFile:
         command = [sys.executable, "-m", "enclave_signer", "--sealing-key", str(tmp_path)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 2
-        assert ended.stderr.count("\n") == 1
-        assert ended.stderr.startswith("enclave-signer: sealing key file")
+        start, refusal = ended.stderr.splitlines()
+        assert 'msg="enclave-signer is starting"' in start
+        assert refusal.startswith("enclave-signer: sealing key file")

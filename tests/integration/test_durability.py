@@ -19,7 +19,7 @@ from host_backend.policy import DEFAULT_POLICY
 from host_backend.signer import Signer
 from host_backend.vault import open_vault
 from host_backend.watermark.file.blocks import PosixBlocks
-from host_backend.watermark.file.layout import COPIES, Record, header_offset, parse_stray_record
+from host_backend.watermark.file.layout import BLOCK_BYTES, COPIES, Record, header_offset, parse_stray_record
 from host_backend.watermark.file.store import FileWatermarkStore
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from tests.doubles.enclave_proxy import enclave_proxy
@@ -58,12 +58,15 @@ class WatchedBlocks:
         self._real = real
 
     def pwrite(self, data: bytes, offset: int) -> int:
-        record = parse_stray_record(data)
-        if record is not None and record.mark is not None:
+        blocks = (data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES))
+        records = [
+            record for record in map(parse_stray_record, blocks) if record is not None and record.mark is not None
+        ]
+        if records:
             self._watched.events.append("writing")
             if self._watched.failing:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            self._watched.written.append(record)
+            self._watched.written += records
         return self._real.pwrite(data, offset)
 
     def fdatasync(self) -> None:
