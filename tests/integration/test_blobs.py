@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def check_quarantine(host: Host, reasons: dict[str, str]) -> None:
         answer = host.ask("GET", f"/keys/{key.pkh}")
         assert answer.status == (502 if key.pkh in reasons else 200)
     for pkh, reason in reasons.items():
-        assert f'level=error msg="key out of service: {reason}" pkh={pkh}' in host.log
+        host.wait_for(re.escape(f'level=error msg="key out of service: {reason}" pkh={pkh}'))
 
 
 def flipped(blob: bytes, place: int, bit: int = 0) -> bytes:

@@ -203,6 +203,7 @@ def test_the_keys_are_listed_at_the_start_unless_told_otherwise(config: Path, wo
     import_keys(config, TZ1)
     with running_host(config, *words) as host:
         assert host.health() == (200, {"ready": True, "degraded": [f"{TZ2.pkh}: in no vault"]})
+        assert host.stop() == 0
         assert (f'msg="key ready" active=true pkh={TZ1.pkh} vault={VAULT}' in host.log) == (words == [])
 
 

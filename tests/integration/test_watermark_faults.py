@@ -286,9 +286,9 @@ def test_store_that_is_touched_while_the_host_runs_and_is_as_it_was(config: Path
         store_file(config).chmod(0o640)
         os.utime(store_file(config), (0, 0))
         assert not signs(host, block(7, payload=OTHER))
-        assert f"watermark store {store_file(config)} was touched by another program, and is as it was" in host.log
         assert signs(host, block(8))
         assert host.stop() == 0
+        assert f"watermark store {store_file(config)} was touched by another program, and is as it was" in host.log
 
 
 def test_garbage_in_place_of_a_stopped_store(config: Path) -> None:
