@@ -97,7 +97,8 @@ def test_stop_while_the_disk_takes_no_marks(config: Path) -> None:
         unavailable(host, block(2), f"watermark store {store_file(config)}: {os.strerror(errno.EFBIG)}")
         assert host.stop() == 1
         assert "marks are not handed back to Signatory's files, so it must not start" in host.log
-        assert "Traceback" not in host.log
+        # The limit holds for what measures the coverage of tests, too, and that may complain.
+        assert "host_backend/" not in host.log.partition("Traceback")[2]
     assert in_use_file(config).exists()
     with running_host(config) as host:
         assert not signs(host, block(1, payload=OTHER))
