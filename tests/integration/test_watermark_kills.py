@@ -299,3 +299,14 @@ def test_an_old_store_with_a_note_that_is_not_whole_is_not_believed(room: Path, 
     (room / "old" / FOLDER / IN_USE_NAME).write_bytes(note)
     with pytest.raises(ConfigError, match="did not end in order"):
         nothing_is_signed_twice(room / "old", SIGNED)
+
+
+def test_a_refused_rebuild_leaves_the_log_of_an_old_store_alone(room: Path) -> None:
+    """Its log is the sign that its host did not end in order."""
+    old_folder(room / "old", SIGNED).kill()
+    before = tree(room / "old")
+    with pytest.raises(ConfigError, match="level -1 must be from 0"):
+        marks_of(room / "old").rebuild([], [], -1, ".damaged")
+    assert tree(room / "old") == before
+    with pytest.raises(ConfigError, match="did not end in order"):
+        nothing_is_signed_twice(room / "old", SIGNED)
