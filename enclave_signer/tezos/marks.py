@@ -69,7 +69,7 @@ def merged(stored: Mark | None, mark: Mark) -> Mark:
 
 def is_above(mark: Mark, other: Mark) -> bool:
     """Tell whether a mark has a higher level, or the same level and a higher round."""
-    return (mark.level, mark.round) > (other.level, other.round)
+    return mark.level > other.level or (mark.level == other.level and mark.round > other.round)
 
 
 def in_range(mark: Mark) -> bool:
@@ -97,7 +97,7 @@ def judge_mark(stored: Mark | None, asked: Mark, max_level_jump: int = DEFAULT_M
     if stored is None:
         return Verdict.ADVANCE
     above = is_above(asked, stored)
-    if asked.digest is not None and asked.digest == stored.digest:
+    if asked.digest == stored.digest and asked.digest is not None:
         if above or is_above(stored, asked):
             raise MarkRefused("one message cannot have two levels or rounds")
         return Verdict.REPEAT

@@ -5,7 +5,7 @@ chains it keeps marks on, as clients can make up as many as they like. Marks tha
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from enclave_signer.tezos.consensus import Right
 from enclave_signer.tezos.errors import MarkRefused, MarkTooFar
@@ -45,8 +45,7 @@ __all__ = [
 MAX_CHAINS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class MarkKey:
+class MarkKey(NamedTuple):
     """What a mark belongs to: chain (`Net…`), public-key hash (`tz…`) and right."""
 
     chain_id: str

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,8 +189,8 @@ def test_a_key_gets_marks_on_16_chains(use: Use) -> None:
         for key in keys[:16]:
             assert await store.advance(key, mark(1)) is REPEAT
             assert await store.advance(key, mark(2)) is ADVANCE
-            assert await store.advance(replace(key, right=Right.ATTESTATION), mark(1)) is ADVANCE
-        assert await store.advance(replace(keys[19], pkh=some_pkh(1)), mark(1)) is ADVANCE
+            assert await store.advance(key._replace(right=Right.ATTESTATION), mark(1)) is ADVANCE
+        assert await store.advance(keys[19]._replace(pkh=some_pkh(1)), mark(1)) is ADVANCE
 
     use(scenario)
 

@@ -9,7 +9,7 @@ written to the disk unless it is written again.
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,8 @@ class FaultyBlocks:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return self._real.pread(size, offset)
 
-    def pwrite(self, data: bytes, offset: int) -> int:
+    def pwritev(self, pieces: Sequence[bytes], offset: int) -> int:
+        data = b"".join(pieces)
         self._disk.before_write(data)
         with self._disk.frozen():
             return self._pwrite(data, offset)
@@ -58,9 +59,9 @@ class FaultyBlocks:
         if fault := self._disk.next_fault():
             torn = self._disk.torn_bytes
             if torn:
-                self._real.pwrite(data[:torn], offset)
+                self._real.pwritev([data[:torn]], offset)
             raise fault
-        return self._real.pwrite(data, offset)
+        return self._real.pwritev([data], offset)
 
     def fdatasync(self) -> None:
         with self._disk.frozen():

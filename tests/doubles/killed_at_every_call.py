@@ -25,7 +25,7 @@ KEYS = [MarkKey(CHAIN, some_pkh(number), right) for number in range(2) for right
 #: Calls that change something, or come before one that does.
 _CALLS = frozenset(
     {"close", "commit", "execute", "fchmod", "fdatasync", "flush", "fsync", "ftruncate", "link", "mkdir", "mkstemp"}
-    | {"open", "pwrite", "rename", "replace", "rmdir", "seek", "truncate", "unlink", "write"}
+    | {"open", "pwrite", "pwritev", "rename", "replace", "rmdir", "seek", "truncate", "unlink", "write"}
 )
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +58,8 @@ class WatchedBlocks:
         self.pread, self.fstat, self.close = real.pread, real.fstat, real.close
         self._real = real
 
-    def pwrite(self, data: bytes, offset: int) -> int:
+    def pwritev(self, pieces: Sequence[bytes], offset: int) -> int:
+        data = b"".join(pieces)
         blocks = (data[start : start + BLOCK_BYTES] for start in range(0, len(data), BLOCK_BYTES))
         records = [
             record for record in map(parse_stray_record, blocks) if record is not None and record.mark is not None
@@ -67,7 +69,7 @@ class WatchedBlocks:
             if self._watched.failing:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             self._watched.written += records
-        return self._real.pwrite(data, offset)
+        return self._real.pwritev(pieces, offset)
 
     def fdatasync(self) -> None:
         self._real.fdatasync()
@@ -193,7 +195,7 @@ if strace_works():
 
     def test_the_marks_are_synced_before_the_first_byte_to_the_enclave(tmp_path: Path) -> None:
         trace = tmp_path / "trace"
-        names = "fsync,fdatasync,sendto,sendmsg,write,writev,pwrite64"
+        names = "fsync,fdatasync,sendto,sendmsg,write,writev,pwritev"
         prefix = ("strace", "-D", "-f", "-yy", "-o", str(trace), "-e", f"trace={names}")
         with running_local_enclave(tmp_path / "sealing.key") as enclave:
             config = write_config(tmp_path, enclave.port, {TZ1.pkh: BAKER})
@@ -209,7 +211,7 @@ if strace_works():
             if call.name == "fdatasync" and f"{store_file(config)}>" in call.arguments:
                 assert call.result == "0"
                 kinds.append("sync")
-            elif call.name == "pwrite64" and f"{store_file(config)}>" in call.arguments:
+            elif call.name == "pwritev" and f"{store_file(config)}>" in call.arguments:
                 offset = int(call.arguments.rpartition(", ")[2])
                 kinds.append("header" if offset in headers else "record")
             elif to_enclave in call.arguments:

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -249,8 +250,8 @@ def test_a_write_that_takes_only_a_part_has_failed(base: Path) -> None:
             class ShortBlocks:
                 pread, fdatasync, fstat, close = blocks.pread, blocks.fdatasync, blocks.fstat, blocks.close
 
-                def pwrite(self, data: bytes, offset: int) -> int:
-                    return blocks.pwrite(data[:100] if disk.short else data, offset)
+                def pwritev(self, pieces: Sequence[bytes], offset: int) -> int:
+                    return blocks.pwritev([pieces[0][:100]] if disk.short else pieces, offset)
 
             return ShortBlocks()
 

@@ -219,7 +219,7 @@ def an_impossible_mark(base: Path) -> None:
     record = Record(0, KEY, Mark(MAX_LEVEL + 1, 0, None), refused=False, sequence=0, batch=0, before=0)
     for copy in range(COPIES):
         packed = pack_record(
-            pack_identity(header(base).store_id, record.slot, record.key), replace(record, sequence=copy)
+            pack_identity(header(base).store_id, record.slot, record.key), record._replace(sequence=copy)
         )
         put(base, slot_offset(0, copy), block(packed))
 
@@ -228,7 +228,7 @@ def one_right_in_two_slots(base: Path) -> None:
     record = Record(1, KEY, A, refused=False, sequence=0, batch=0, before=0)
     for copy in range(COPIES):
         packed = pack_record(
-            pack_identity(header(base).store_id, record.slot, record.key), replace(record, sequence=copy)
+            pack_identity(header(base).store_id, record.slot, record.key), record._replace(sequence=copy)
         )
         put(base, slot_offset(1, copy), block(packed))
 

@@ -1,7 +1,5 @@
 """The watermark law, as a table."""
 
-from dataclasses import replace
-
 import pytest
 
 from enclave_signer.tezos.consensus import Right
@@ -120,7 +118,7 @@ def test_largest_jump_is_a_number_of_levels(jump: int, level: int, allowed: bool
 
 
 def on_chains(key: MarkKey, count: int, first: int = 0) -> list[MarkKey]:
-    return [replace(key, chain_id=some_chain(number)) for number in range(first, first + count)]
+    return [key._replace(chain_id=some_chain(number)) for number in range(first, first + count)]
 
 
 def first_mark_is_refused(key: MarkKey, chains: MarkedChains, why: str) -> None:
@@ -140,13 +138,13 @@ def test_a_key_gets_marks_on_so_many_chains_and_no_more() -> None:
     # What has a mark, and other rights where the key has one, go on; so do other keys.
     assert judge(other, STORED, Mark(11, 0, B), chains=chains) is Verdict.ADVANCE
     assert judge(other, STORED, STORED, chains=chains) is Verdict.REPEAT
-    assert judge(replace(KEY, right=Right.BLOCK), None, Mark(1, 0, A), chains=chains) is Verdict.ADVANCE
-    assert judge(replace(other, pkh=some_pkh(1)), None, Mark(1, 0, A), chains=chains) is Verdict.ADVANCE
+    assert judge(KEY._replace(right=Right.BLOCK), None, Mark(1, 0, A), chains=chains) is Verdict.ADVANCE
+    assert judge(other._replace(pkh=some_pkh(1)), None, Mark(1, 0, A), chains=chains) is Verdict.ADVANCE
 
 
 def test_marks_are_kept_on_so_many_chains_in_all_and_no_more() -> None:
     everywhere = on_chains(KEY, MAX_CHAINS)
-    chains = MarkedChains(replace(key, pkh=some_pkh(number // 16)) for number, key in enumerate(everywhere))
+    chains = MarkedChains(key._replace(pkh=some_pkh(number // 16)) for number, key in enumerate(everywhere))
     (other,) = on_chains(KEY, 1, first=100)
     first_mark_is_refused(other, chains, "there are marks on 64 chains already")
     assert judge(everywhere[0], None, Mark(1, 0, A), chains=chains) is Verdict.ADVANCE
@@ -155,9 +153,9 @@ def test_marks_are_kept_on_so_many_chains_in_all_and_no_more() -> None:
 
 def test_marks_beyond_the_largest_number_of_chains_only_keep_others_out() -> None:
     chains = MarkedChains(on_chains(KEY, 100))
-    assert judge(replace(KEY, chain_id=some_chain(99)), None, Mark(1, 0, A), chains=chains) is Verdict.ADVANCE
+    assert judge(KEY._replace(chain_id=some_chain(99)), None, Mark(1, 0, A), chains=chains) is Verdict.ADVANCE
     first_mark_is_refused(KEY, chains, "the key has marks on 100 chains already")
-    first_mark_is_refused(replace(KEY, pkh=some_pkh(1)), chains, "there are marks on 100 chains already")
+    first_mark_is_refused(KEY._replace(pkh=some_pkh(1)), chains, "there are marks on 100 chains already")
 
 
 def test_a_level_out_of_range_is_the_first_reason() -> None:

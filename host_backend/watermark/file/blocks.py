@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -23,8 +24,8 @@ class Blocks(Protocol):
         """Return up to `size` bytes from a place; what was written and not synced may be among them."""
         ...
 
-    def pwrite(self, data: bytes, offset: int) -> int:
-        """Write; return how many bytes were taken. Not durable yet."""
+    def pwritev(self, pieces: Sequence[bytes], offset: int) -> int:
+        """Write up to 1 000 pieces one after the other; return how many bytes were taken. Not durable yet."""
         ...
 
     def fdatasync(self) -> None:
@@ -85,9 +86,9 @@ class PosixBlocks:
         """Read; see `Blocks.pread`."""
         return os.pread(self._descriptor, size, offset)
 
-    def pwrite(self, data: bytes, offset: int) -> int:
-        """Write; see `Blocks.pwrite`."""
-        return os.pwrite(self._descriptor, data, offset)
+    def pwritev(self, pieces: Sequence[bytes], offset: int) -> int:
+        """Write; see `Blocks.pwritev`."""
+        return os.pwritev(self._descriptor, pieces, offset)
 
     def fdatasync(self) -> None:
         """Sync; see `Blocks.fdatasync`."""
@@ -123,12 +124,12 @@ def read_block(file: Blocks, offset: int) -> bytes | None:
     return data if len(data) == BLOCK_BYTES else None
 
 
-def write_whole(file: Blocks, data: bytes, offset: int) -> None:
+def write_whole(file: Blocks, pieces: Sequence[bytes], offset: int) -> None:
     """Write all of it.
 
     Raises:
         OSError: Not known how much was written.
     """
-    written = file.pwrite(data, offset)
-    if written != len(data):
-        raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes were written")
+    written, wanted = file.pwritev(pieces, offset), sum(map(len, pieces))
+    if written != wanted:
+        raise OSError(errno.ENOSPC, f"{written} of {wanted} bytes were written")

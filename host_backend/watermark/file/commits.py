@@ -9,13 +9,14 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from host_backend.watermark.file.blocks import Blocks, read_block, write_whole
+from host_backend.watermark.file.layout import BLOCK_BYTES, block
 
-#: A block, or several in a row, and the offset of the first.
+#: What a block, or several in a row, are made of, zeros up to their end left out; and where the first begins.
 Write: TypeAlias = tuple[bytes, int]
-
 
 #: Bytes written by one call at most: a call that fails half way leaves as much to be written again.
 _MAX_ROW_BYTES = 1024 * 1024
+_ZEROS = bytes(BLOCK_BYTES)
 
 
 class Commits:
@@ -75,8 +76,8 @@ class Commits:
             OSError: Not known what is there.
         """
         try:
-            for data, offset in _in_one(writes):
-                write_whole(self.file, data, offset)
+            for pieces, offset in _in_one(writes):
+                write_whole(self.file, pieces, offset)
             self.file.fdatasync()
         finally:
             with suppress(OSError):
@@ -91,30 +92,33 @@ class Commits:
         return _look(self.file) != self._look
 
     def is_as_written(self, blocks: Iterable[Write]) -> bool:
-        """Read blocks again, and tell whether they are what was written; what is in doubt is written again anyway.
+        """Read single blocks again, and tell whether they are what was written; what is in doubt is written again anyway.
 
         Raises:
             OSError: The file cannot be looked at.
         """
         self._look = _look(self.file)
         in_doubt = {offset for _, offset in self._in_doubt}
-        return all(read_block(self.file, offset) == data for data, offset in blocks if offset not in in_doubt)
+        return all(read_block(self.file, offset) == block(data) for data, offset in blocks if offset not in in_doubt)
 
 
-def _in_one(writes: Iterable[Write]) -> Iterator[Write]:
+def _in_one(writes: Iterable[Write]) -> Iterator[tuple[list[bytes], int]]:
     """Join what lies in a row: rights that sign together have slots that were given together."""
     row: list[bytes] = []
     start = end = 0
     for data, offset in writes:
-        if row and offset == end and end - start < _MAX_ROW_BYTES:
-            row.append(data)
-            end += len(data)
-            continue
-        if row:
-            yield b"".join(row), start
-        row, start, end = [data], offset, offset + len(data)
+        if offset != end or end - start >= _MAX_ROW_BYTES:
+            if row:
+                yield row, start
+            row, start, end = [], offset, offset
+        # Not copied into a block of its own: what a batch costs is the copying, for the most part.
+        padding = -len(data) % BLOCK_BYTES
+        row.append(data)
+        if padding:
+            row.append(_ZEROS[:padding])
+        end += len(data) + padding
     if row:
-        yield b"".join(row), start
+        yield row, start
 
 
 def _look(file: Blocks) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from struct import Struct
+from typing import NamedTuple
 
 from enclave_signer.tezos import Right
 from host_backend.watermark.rule import Mark, MarkKey, in_range
@@ -49,8 +50,6 @@ _HAS_MARK, _HAS_DIGEST, _REFUSED = 1, 2, 4
 _NO_DIGEST = bytes(32)
 _ZEROS = bytes(BLOCK_BYTES)
 
-# slot, sequence
-_WEIGHED = Struct(">QQ")
 _SUM_BYTES = 16
 SUM_MODULUS = 1 << (8 * _SUM_BYTES)
 
@@ -64,7 +63,7 @@ class Header:
         store_id: 16 random bytes that every block of one store has.
         slots: How many slots are in use.
         batch: Its number among the batches: a header is a batch without a record.
-        before: `weight` of the newest records of all slots when the batch began, added up.
+        before: `total` of all slots when the batch began.
     """
 
     copy: int
@@ -74,8 +73,7 @@ class Header:
     before: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What a copy of a slot says.
 
     Attributes:
@@ -97,20 +95,29 @@ class Record:
     before: int
 
 
-def weight(slot: int, sequence: int) -> int:
-    """Return what the record of a slot adds to the sum over all slots."""
-    return int.from_bytes(blake2b(_WEIGHED.pack(slot, sequence), digest_size=_SUM_BYTES).digest())
+def step(slot: int) -> int:
+    """Return what each record of a slot adds to the sum over all slots.
+
+    It differs from slot to slot as if by chance, and is odd: whatever slots fall back, the sum becomes another one.
+    """
+    return int.from_bytes(blake2b(slot.to_bytes(8), digest_size=_SUM_BYTES).digest()) | 1
 
 
 def total(newest: Iterable[tuple[int, int]]) -> int:
-    """Return the sum over pairs of a slot and its newest sequence."""
-    return sum(weight(slot, sequence) for slot, sequence in newest) % SUM_MODULUS
+    """Return the sum over pairs of a slot and its newest sequence, as many times its step."""
+    return sum(step(slot) * sequence for slot, sequence in newest) % SUM_MODULUS
 
 
 def slot_offset(slot: int, copy: int) -> int:
     """Return where a copy of a slot lies, in bytes."""
+    return slot_offsets(slot)[copy]
+
+
+def slot_offsets(slot: int) -> tuple[int, int]:
+    """Return where the two copies of a slot lie, in bytes."""
     chunk, index = divmod(slot, CHUNK_SLOTS)
-    return chunk * CHUNK_BYTES + copy * HALF_CHUNK_BYTES + (1 + index) * BLOCK_BYTES
+    first = chunk * CHUNK_BYTES + (1 + index) * BLOCK_BYTES
+    return first, first + HALF_CHUNK_BYTES
 
 
 def header_offset(copy: int) -> int:
@@ -185,8 +192,8 @@ def pack_record(identity: bytes, record: Record) -> bytes:
         if mark.digest is not None:
             state |= _HAS_DIGEST
             digest = mark.digest
-    if len(digest) != len(_NO_DIGEST):
-        raise ValueError(f"a digest of {len(digest)} bytes instead of {len(_NO_DIGEST)}")
+            if len(digest) != len(_NO_DIGEST):
+                raise ValueError(f"a digest of {len(digest)} bytes instead of {len(_NO_DIGEST)}")
     before = record.before.to_bytes(_SUM_BYTES)
     try:
         packed = _STATE.pack(state, level, round_, digest, record.sequence, record.batch, before)

@@ -12,6 +12,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Self
 
 from host_backend.watermark.file.blocks import Blocks, read_block
 from host_backend.watermark.file.layout import (
@@ -30,8 +31,9 @@ from host_backend.watermark.file.layout import (
     parse_record,
     parse_stray_record,
     slot_offset,
+    slot_offsets,
+    step,
     store_of,
-    weight,
 )
 from host_backend.watermark.rule import MarkKey
 
@@ -53,13 +55,21 @@ class Slot:
         record: The record that counts.
         copies: What either copy says; None when that copy is damaged.
         identity: What both begin with.
-        weight: What `record` adds to the sum over all slots.
+        offsets: Where they lie, in bytes.
+        step: What each of its records adds to the sum over all slots.
     """
 
     record: Record
     copies: list[Record | None]
     identity: bytes
-    weight: int
+    offsets: tuple[int, int]
+    step: int
+
+    @classmethod
+    def of(cls, store_id: bytes, record: Record, copies: list[Record | None]) -> Self:
+        """Return the slot of a store with these copies, of which one counts."""
+        number = record.slot
+        return cls(record, copies, pack_identity(store_id, number, record.key), slot_offsets(number), step(number))
 
 
 @dataclass(slots=True)
@@ -101,7 +111,7 @@ def read_image(file: Blocks, *, settled: bool = True) -> Image:
         raise Damage(f"it has {size} bytes, far more than {count} slots can need")
     image.slots = [_read_slot(file, image.store_id, number) for number in range(count)]
     _require_one_slot_per_right(image.slots)
-    image.total = sum(slot.weight for slot in image.slots) % SUM_MODULUS
+    image.total = sum(slot.step * slot.record.sequence for slot in image.slots) % SUM_MODULUS
     if settled:
         _require_no_marks_behind(file, image.store_id, count, size)
         _require_nothing_fell_back(image)
@@ -136,8 +146,7 @@ def _read_slot(file: Blocks, store_id: bytes, number: int) -> Slot:
         if newest.sequence != older.sequence + 1 or 0 < newest.batch <= older.batch:
             # What the older one has in its place may have been the newest.
             records[older.sequence % COPIES] = None
-    identity = pack_identity(store_id, number, newest.key)
-    return Slot(newest, records, identity, weight(number, newest.sequence))
+    return Slot.of(store_id, newest, records)
 
 
 def _require_one_slot_per_right(slots: list[Slot]) -> None:
@@ -159,7 +168,7 @@ def _require_no_marks_behind(file: Blocks, store_id: bytes, count: int, size: in
 
 def _blocks_behind(file: Blocks, count: int, size: int) -> Iterator[bytes | None]:
     """Yield the blocks that belong to no header and no slot in use."""
-    used = {slot_offset(number, copy) for number in range(count) for copy in range(COPIES)}
+    used = {offset for number in range(count) for offset in slot_offsets(number)}
     used |= {header_offset(copy) for copy in range(HEADERS)}
     for offset in range(0, size, BLOCK_BYTES):
         if offset not in used:
@@ -184,12 +193,12 @@ def _require_nothing_fell_back(image: Image) -> None:
 def _counted_before(image: Image) -> tuple[int, list[tuple[int, int]]]:
     """Return the sum from before the highest batch: what is certain, and two summands for every slot that is not."""
     certain, either = 0, []
-    for number, slot in enumerate(image.slots):
+    for slot in image.slots:
         sequence = slot.record.sequence
         if slot.record.batch and slot.record.batch == image.batch:
-            certain += weight(number, sequence - 1)
+            certain += slot.step * (sequence - 1)
         elif None in slot.copies:
-            either.append((slot.weight, weight(number, sequence + 1)))
+            either.append((slot.step * sequence, slot.step * (sequence + 1)))
         else:
-            certain += slot.weight
+            certain += slot.step * sequence
     return certain, either

@@ -25,14 +25,10 @@ from host_backend.watermark.file.layout import (
     SUM_MODULUS,
     Header,
     Record,
-    block,
     file_bytes,
     header_offset,
     pack_header,
-    pack_identity,
     pack_record,
-    slot_offset,
-    weight,
 )
 from host_backend.watermark.file.opening import Image, Slot
 from host_backend.watermark.rule import Mark, MarkKey, merged
@@ -116,7 +112,7 @@ class SlotFile:
     def _all_blocks(self) -> Iterator[Write]:
         for copy, header in enumerate(self._headers):
             if header is not None:
-                yield block(pack_header(header)), header_offset(copy)
+                yield pack_header(header), header_offset(copy)
         for slot in self._slots:
             for record in slot.copies:
                 if record is not None:
@@ -152,11 +148,10 @@ class SlotFile:
 
     def _new_slot(self, number: int, key: MarkKey) -> Slot:
         copies = [Record(number, key, None, refused=False, sequence=n, batch=0, before=0) for n in range(COPIES)]
-        identity = pack_identity(self._store_id, number, key)
-        return Slot(copies[-1], [*copies], identity, weight(number, copies[-1].sequence))
+        return Slot.of(self._store_id, copies[-1], [*copies])
 
     def _count(self, given: list[Slot]) -> None:
-        total = (self._total + sum(slot.weight for slot in given)) % SUM_MODULUS
+        total = (self._total + sum(slot.step * slot.record.sequence for slot in given)) % SUM_MODULUS
 
         def take() -> None:
             self._total = total
@@ -222,9 +217,7 @@ class SlotFile:
     def _take(self, batch: int, over: Sequence[Slot], records: Sequence[Record]) -> None:
         self._batch, self._sealed = batch, False
         for slot, record in zip(over, records, strict=True):
-            heavier = weight(record.slot, record.sequence)
-            self._total += heavier - slot.weight
-            slot.weight = heavier
+            self._total += slot.step
             slot.record = slot.copies[record.sequence % COPIES] = record
             self._note_mark(record)
         self._total %= SUM_MODULUS
@@ -243,7 +236,7 @@ class SlotFile:
                 self.refused.pop(record.key, None)
 
     def _copy(self, slot: Slot, record: Record) -> Write:
-        return block(pack_record(slot.identity, record)), slot_offset(record.slot, record.sequence % COPIES)
+        return pack_record(slot.identity, record), slot.offsets[record.sequence % COPIES]
 
     # Headers
 
@@ -276,7 +269,7 @@ class SlotFile:
             if once_durable is not None:
                 once_durable()
 
-        self.commits.commit([(block(pack_header(header)), header_offset(header.copy))], take)
+        self.commits.commit([(pack_header(header), header_offset(header.copy))], take)
 
 
 def _without_digest(mark: Mark | None) -> Mark | None:

@@ -16,10 +16,9 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Self
+from typing import NamedTuple, Self
 
 from host_backend.errors import HostError, StoreUnavailable, WatermarkRejected, reason_of
 from host_backend.watermark.file.blocks import PosixBlocks
@@ -50,8 +49,7 @@ Outcome = Verdict | HostError
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Request:
+class _Request(NamedTuple):
     key: MarkKey
     asked: Mark
     answer: asyncio.Future[Verdict]
