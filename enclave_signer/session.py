@@ -17,6 +17,7 @@ from enclave_signer.curves import SigningKey, curve
 from enclave_signer.errors import SessionStateError
 from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain
+from enclave_signer.protocol.calls import call_of
 from enclave_signer.protocol.messages import (
     Credentials,
     Generate,
@@ -102,7 +103,7 @@ class Session:
 
         True for what reads the keychain or the state; the openings of a READY session overlap.
         """
-        return not self.ready or isinstance(request, Sign | GetPublicKey | ProvePossession | Initialize)
+        return not self.ready or call_of(request).reads_session
 
     def close(self, most: int | None = None) -> bool:
         """Drop every key that was opened, or that many; return whether some are left. The session is over."""

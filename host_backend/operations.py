@@ -11,7 +11,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
+from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES
 from enclave_signer.tezos import (
     CONSENSUS_MAGIC,
     PROTOCOLS,

@@ -16,8 +16,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from enclave_signer.curves import CurveError, curve
-from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
-from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, Signature, SigningVersion
+from enclave_signer.protocol.messages import (
+    MAX_MESSAGE_BYTES,
+    Credentials,
+    KeyType,
+    PrivateKey,
+    Signature,
+    SigningVersion,
+)
 from enclave_signer.tezos import public_key_hash
 from host_backend.enclave.client import EnclaveClient, Endpoint, SigningClient
 from host_backend.enclave.link import EnclaveLink

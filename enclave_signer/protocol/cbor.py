@@ -27,6 +27,8 @@ def _refuse(*_: object) -> NoReturn:
     raise ValueError("tags are not part of this protocol")
 
 
+_NOT_THIS_PROTOCOL = "not the CBOR of this protocol: definite lengths, no tags, no duplicate keys, not nested deeper"
+_EMPTY_ARRAY, _EMPTY_MAP = b"\x80", b"\xa0"
 _REFUSED: Mapping[int, Callable[..., NoReturn]] = dict.fromkeys(_MEANINGFUL_TAGS, _refuse)
 
 
@@ -57,10 +59,21 @@ def decode(data: bytes, *, max_depth: int) -> Item:
         raise BadMessage("the CBOR item is cut short") from None
     except cbor2.CBORDecodeError:
         # The decoder's own text may quote what it read, which may be a key: it goes no further.
-        raise BadMessage("not the CBOR of this protocol: definite lengths, no tags, no duplicate keys") from None
+        raise BadMessage(_NOT_THIS_PROTOCOL) from None
     if stream.tell() != len(data):
         raise BadMessage(f"{len(data) - stream.tell()} bytes follow the CBOR item")
+    if (_EMPTY_ARRAY in data or _EMPTY_MAP in data) and _depth(item) > max_depth:
+        # cbor2 counts only containers that hold something.
+        raise BadMessage(_NOT_THIS_PROTOCOL)
     return item
+
+
+def _depth(item: Item) -> int:
+    if type(item) is dict:
+        return 1 + max(map(_depth, item.values()), default=0)
+    if type(item) is list:
+        return 1 + max(map(_depth, item), default=0)
+    return 0
 
 
 def text_map(item: Item, what: str) -> dict[str, Item]:

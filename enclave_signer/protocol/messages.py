@@ -30,6 +30,10 @@ class SigningVersion(IntEnum):
     LATEST = 255
 
 
+#: The largest message that is signed: a Tezos operation is at most 32 KiB. tee-signer stops at 4096 bytes.
+MAX_MESSAGE_BYTES = 32 * 1024
+#: Our blobs and Google's ciphertexts of a private key have a few hundred bytes.
+MAX_BLOB_BYTES = 4096
 #: Bytes of a private key: a big-endian scalar, or the Ed25519 seed.
 PRIVATE_KEY_BYTES = 32
 #: Bytes of a public key: compressed points; G1 for BLS.

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from enclave_signer.errors import BlobCorrupt
 from enclave_signer.protocol import cbor
-from enclave_signer.protocol.codec import MAX_BLOB_BYTES
 from enclave_signer.protocol.errors import BadMessage
-from enclave_signer.protocol.messages import PUBLIC_KEY_BYTES, KeyType, PublicKey
+from enclave_signer.protocol.messages import MAX_BLOB_BYTES, PUBLIC_KEY_BYTES, KeyType, PublicKey
 
 MAGIC = b"TKSB"
 FORMAT_VERSION = 1

@@ -19,8 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
-from enclave_signer.protocol.messages import KeyType, PublicKey, SigningVersion
+from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, KeyType, PublicKey, SigningVersion
 from enclave_signer.tezos import (
     TezosError,
     check_public_key_hash,

@@ -9,15 +9,8 @@ import socket
 from collections.abc import Callable
 from typing import cast
 
-from enclave_signer.protocol.messages import (
-    Generate,
-    GenerateAndImport,
-    Import,
-    ImportUnencrypted,
-    Initialize,
-    Request,
-    Result,
-)
+from enclave_signer.protocol.calls import call_of
+from enclave_signer.protocol.messages import Request, Result
 from host_backend.enclave.replies import ReplyLine
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.errors import EnclaveUnavailable, HostError, Unanswered, reason_of
@@ -29,8 +22,6 @@ KEEP_ALIVE_INTERVAL_S = 5
 KEEP_ALIVE_COUNT = 3
 #: Seconds for the enclave's machine to take what was sent: a slow sealer is no reason for it not to.
 UNACKNOWLEDGED_S = 10
-
-_ASKS_SEALER = (Initialize, Import, ImportUnencrypted, Generate, GenerateAndImport)
 
 
 class _Caller:
@@ -82,7 +73,7 @@ class EnclaveConnection(asyncio.Protocol):
             Unanswered: The connection ended before an answer was read.
         """
         future: asyncio.Future[Result] = self._loop.create_future()
-        limit_s = self._sealer_s if isinstance(request, _ASKS_SEALER) else self._sign_s
+        limit_s = self._sealer_s if call_of(request).asks_sealer else self._sign_s
         frame = self._line.add(request, _Caller(future), limit_s, self._loop.time())
         if not self._unsent:
             self._loop.call_soon(self._send)

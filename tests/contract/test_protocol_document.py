@@ -7,7 +7,8 @@ import cbor2
 import pytest
 
 from enclave_signer.config import DEFAULT_LIMITS
-from enclave_signer.protocol import codec
+from enclave_signer.protocol import codec, messages
+from enclave_signer.protocol.calls import CALLS
 from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 from enclave_signer.protocol.messages import (
@@ -69,14 +70,14 @@ def test_every_call_has_a_vector_that_succeeds() -> None:
         for vector in VECTORS
         if "Ok" in cbor2.loads(bytes.fromhex(vector["reply"]))
     }
-    assert called == set(codec._CALLS)
+    assert called == set(CALLS)
 
 
 def test_cddl_names_the_calls_of_the_codec() -> None:
     rules = dict(re.findall(r'^([\w-]+) *= \{ "(\w+)": .* \}$', CDDL, re.MULTILINE))
     names = re.search(r"^request = (.*?)\n\n", CDDL, re.MULTILINE | re.DOTALL)
     assert names is not None
-    assert {rules[rule] for rule in re.findall(r"[\w-]+", names[1])} == set(codec._CALLS)
+    assert {rules[rule] for rule in re.findall(r"[\w-]+", names[1])} == set(CALLS)
 
 
 @pytest.mark.parametrize("text", [CDDL, BLOB_CDDL], ids=["wire", "blob"])
@@ -88,8 +89,10 @@ def test_cddl_defines_what_it_uses(text: str) -> None:
 
 
 def test_cddl_has_the_sizes_of_the_code() -> None:
-    assert f"message     = bstr .size (0..{codec.MAX_MESSAGE_BYTES}) / [0*{codec.MAX_MESSAGE_BYTES} octet]" in CDDL
-    assert f"blob        = bstr .size (0..{codec.MAX_BLOB_BYTES}) / [0*{codec.MAX_BLOB_BYTES} octet]" in CDDL
+    assert (
+        f"message     = bstr .size (0..{messages.MAX_MESSAGE_BYTES}) / [0*{messages.MAX_MESSAGE_BYTES} octet]" in CDDL
+    )
+    assert f"blob        = bstr .size (0..{messages.MAX_BLOB_BYTES}) / [0*{messages.MAX_BLOB_BYTES} octet]" in CDDL
     assert f"version     = {' / '.join(str(version.value) for version in SigningVersion)} " in CDDL
     sizes = {"private-key": dict.fromkeys(KeyType, PRIVATE_KEY_BYTES)}
     sizes |= {"public-key": dict(PUBLIC_KEY_BYTES), "signature": dict(SIGNATURE_BYTES)}

@@ -12,9 +12,8 @@ import pytest
 import trio
 
 from enclave_signer.config import Limits
-from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES, encode_frame
-from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
+from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer
 from tests.doubles.daemon_in_trio import World, call, exactly, frame, receive
 from tests.doubles.daemon_in_trio import run as run_daemon

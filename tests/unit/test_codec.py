@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave_signer.protocol import codec
+from enclave_signer.protocol import codec, messages
 from enclave_signer.protocol.errors import BadMessage, WireError
 from enclave_signer.protocol.messages import (
     PUBLIC_KEY_BYTES,
@@ -34,7 +34,7 @@ from enclave_signer.protocol.messages import (
 
 KEY_TYPES = st.sampled_from(KeyType)
 HANDLES = st.integers(0, 2**64 - 1)
-BLOBS = st.binary(max_size=codec.MAX_BLOB_BYTES)
+BLOBS = st.binary(max_size=messages.MAX_BLOB_BYTES)
 MESSAGES = st.binary(max_size=500)
 VERSIONS = st.sampled_from(SigningVersion)
 NAMES = st.none() | st.text(max_size=100)

@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 import uvloop
 
-from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 from enclave_signer.protocol.messages import (
+    MAX_MESSAGE_BYTES,
     Credentials,
     Import,
     ImportedKey,

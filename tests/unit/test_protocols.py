@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
+from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES
 from enclave_signer.tezos import PROTOCOLS, Family, Kind, Protocol, decode
 from enclave_signer.tezos import protocols as bounds
 

@@ -5,10 +5,10 @@ import struct
 import pytest
 
 from enclave_signer.protocol import codec
-from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
 from enclave_signer.protocol.errors import GUARD_REFUSED, WireError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES, encode_frame
 from enclave_signer.protocol.messages import (
+    MAX_MESSAGE_BYTES,
     GetPublicKey,
     Import,
     KeyType,

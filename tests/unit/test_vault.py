@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from enclave_signer.curves import SigningKey, curve
-from enclave_signer.protocol.codec import MAX_MESSAGE_BYTES
 from enclave_signer.protocol.messages import (
+    MAX_MESSAGE_BYTES,
     ImportUnencrypted,
     KeyType,
     PrivateKey,

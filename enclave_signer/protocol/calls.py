@@ -1,0 +1,183 @@
+"""The one table of calls: what a call is named, how its argument and its result are read, and when it may be made.
+
+A new call is a dataclass in `messages`, a row here, a handler in `session` and a method of the host's client. The type
+checker finds a missing row in `call_of`, a missing handler in `session`; a test, a row that is not in `CALLS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from enclave_signer.protocol import cbor, values
+from enclave_signer.protocol.cbor import Item
+from enclave_signer.protocol.messages import (
+    Generate,
+    GenerateAndImport,
+    GetPublicKey,
+    GetPublicKeyFrom,
+    Import,
+    ImportUnencrypted,
+    Initialize,
+    ProvePossession,
+    Request,
+    Result,
+    Sign,
+    SignWith,
+)
+
+R = TypeVar("R", bound=Request)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[R]):
+    """A row.
+
+    Attributes:
+        name: On the wire.
+        read: Returns the call of an argument; raises `BadMessage`.
+        write: Returns the argument of a call.
+        result: Returns the result that answers it; raises `BadMessage`.
+        asks_sealer: Whether the enclave may have to ask its sealer, and take long.
+        reads_session: Whether it reads what earlier calls leave behind, so that it must wait until they are done.
+    """
+
+    name: str
+    read: Callable[[Item], R]
+    write: Callable[[R], Item]
+    result: Callable[[Item], Result]
+    asks_sealer: bool = False
+    reads_session: bool = False
+
+
+def _read_sign(item: Item) -> Sign:
+    entries = cbor.fields(item, "Sign", _SIGN, _VERSION)
+    return Sign(values.handle(entries["handle"]), values.message(entries["message"]), values.version(entries))
+
+
+def _read_sign_with(item: Item) -> SignWith:
+    entries = cbor.fields(item, "SignWith", _SIGN_WITH, _VERSION)
+    blob = values.blob(entries["encrypted_private_key"])
+    return SignWith(blob, values.message(entries["message"]), values.version(entries))
+
+
+_SIGN = frozenset({"handle", "message"})
+_SIGN_WITH = frozenset({"encrypted_private_key", "message"})
+_VERSION = frozenset({"version"})
+
+_INITIALIZE: Call[Initialize] = Call(
+    name="Initialize",
+    read=lambda item: Initialize(values.credentials(item)),
+    write=lambda call: values.encode_credentials(call.credentials),
+    result=values.nothing,
+    asks_sealer=True,
+    reads_session=True,
+)
+_IMPORT: Call[Import] = Call(
+    name="Import",
+    read=lambda item: Import(values.blob(item, "the blob of Import")),
+    write=lambda call: call.blob,
+    result=values.imported_key,
+    asks_sealer=True,
+)
+_IMPORT_UNENCRYPTED: Call[ImportUnencrypted] = Call(
+    name="ImportUnencrypted",
+    read=lambda item: ImportUnencrypted(values.private_key(item)),
+    write=lambda call: values.encode_of_curve(call.private_key),
+    result=values.sealed_open_key,
+    asks_sealer=True,
+)
+_GENERATE: Call[Generate] = Call(
+    name="Generate",
+    read=lambda item: Generate(values.key_type(item)),
+    write=lambda call: call.key_type.value,
+    result=values.sealed_key,
+    asks_sealer=True,
+)
+_GENERATE_AND_IMPORT: Call[GenerateAndImport] = Call(
+    name="GenerateAndImport",
+    read=lambda item: GenerateAndImport(values.key_type(item)),
+    write=lambda call: call.key_type.value,
+    result=values.sealed_open_key,
+    asks_sealer=True,
+)
+_SIGN_CALL: Call[Sign] = Call(
+    name="Sign",
+    read=_read_sign,
+    write=lambda call: {"handle": call.handle, "message": call.message, "version": call.version.value},
+    result=values.signature,
+    reads_session=True,
+)
+_SIGN_WITH_CALL: Call[SignWith] = Call(
+    name="SignWith",
+    read=_read_sign_with,
+    write=lambda call: {
+        "encrypted_private_key": call.blob,
+        "message": call.message,
+        "version": call.version.value,
+    },
+    result=values.signature,
+    asks_sealer=True,
+)
+_PUBLIC_KEY: Call[GetPublicKey] = Call(
+    name="PublicKey",
+    read=lambda item: GetPublicKey(values.handle(item)),
+    write=lambda call: call.handle,
+    result=values.public_key,
+    reads_session=True,
+)
+_PUBLIC_KEY_FROM: Call[GetPublicKeyFrom] = Call(
+    name="PublicKeyFrom",
+    read=lambda item: GetPublicKeyFrom(values.blob(item, "the blob of PublicKeyFrom")),
+    write=lambda call: call.blob,
+    result=values.public_key,
+    asks_sealer=True,
+)
+_PROVE_POSSESSION: Call[ProvePossession] = Call(
+    name="ProvePossession",
+    read=lambda item: ProvePossession(values.handle(item)),
+    write=lambda call: call.handle,
+    result=values.signature,
+    reads_session=True,
+)
+
+#: By name, in the order of the document.
+CALLS: dict[str, Call[Any]] = {
+    call.name: call
+    for call in (
+        _INITIALIZE,
+        _IMPORT,
+        _IMPORT_UNENCRYPTED,
+        _GENERATE,
+        _GENERATE_AND_IMPORT,
+        _SIGN_CALL,
+        _SIGN_WITH_CALL,
+        _PUBLIC_KEY,
+        _PUBLIC_KEY_FROM,
+        _PROVE_POSSESSION,
+    )
+}
+
+
+def call_of(request: Request) -> Call[Any]:  # noqa: PLR0911 -- one line for each call
+    """Return the row of a call; the one that is made all the time is found first."""
+    match request:
+        case Sign():
+            return _SIGN_CALL
+        case Initialize():
+            return _INITIALIZE
+        case Import():
+            return _IMPORT
+        case ImportUnencrypted():
+            return _IMPORT_UNENCRYPTED
+        case Generate():
+            return _GENERATE
+        case GenerateAndImport():
+            return _GENERATE_AND_IMPORT
+        case SignWith():
+            return _SIGN_WITH_CALL
+        case GetPublicKey():
+            return _PUBLIC_KEY
+        case GetPublicKeyFrom():
+            return _PUBLIC_KEY_FROM
+        case ProvePossession():
+            return _PROVE_POSSESSION

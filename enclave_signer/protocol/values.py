@@ -1,0 +1,135 @@
+"""Values of the wire: out of a decoded item, and into one that can be encoded.
+
+Every reader raises `BadMessage`, which says what is wrong and where, without values.
+"""
+
+from enclave_signer.protocol import cbor
+from enclave_signer.protocol.cbor import Item
+from enclave_signer.protocol.errors import BadMessage
+from enclave_signer.protocol.messages import (
+    MAX_BLOB_BYTES,
+    MAX_MESSAGE_BYTES,
+    PRIVATE_KEY_BYTES,
+    PUBLIC_KEY_BYTES,
+    SIGNATURE_BYTES,
+    Credentials,
+    ImportedKey,
+    KeyType,
+    PrivateKey,
+    PublicKey,
+    SealedKey,
+    Signature,
+    SigningVersion,
+)
+
+#: Names of Google Cloud resources are far shorter.
+MAX_CREDENTIAL_CHARS = 1024
+#: Handles are small indices; CBOR can say any 64-bit integer and the answer to those is "invalid handle".
+_MAX_HANDLE = 2**64 - 1
+
+_KEY_TYPES = {key_type.value: key_type for key_type in KeyType}
+_VERSIONS = {version.value: version for version in SigningVersion}
+_CREDENTIALS = frozenset({"wip_provider_path", "encryption_key_path"})
+
+
+def credentials(item: Item) -> Credentials:
+    """Return the map of `Initialize`."""
+    entries = cbor.fields(item, "Initialize", frozenset(), _CREDENTIALS)
+    return Credentials(**{name: cbor.text(value, name, MAX_CREDENTIAL_CHARS) for name, value in entries.items()})
+
+
+def encode_credentials(given: Credentials) -> Item:
+    """Return a map of what is given."""
+    values = {"wip_provider_path": given.wip_provider_path, "encryption_key_path": given.encryption_key_path}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def key_type(item: Item) -> KeyType:
+    """Return a curve by its name."""
+    found = _KEY_TYPES.get(item) if type(item) is str else None
+    if found is None:
+        raise BadMessage(f"unknown key type, known are {', '.join(_KEY_TYPES)}")
+    return found
+
+
+def handle(item: Item) -> int:
+    """Return the number of an open key."""
+    return cbor.unsigned(item, "handle", _MAX_HANDLE)
+
+
+def message(item: Item) -> bytes:
+    """Return what is to be signed."""
+    return cbor.byte_string(item, "message", MAX_MESSAGE_BYTES)
+
+
+def blob(item: Item, what: str = "encrypted_private_key") -> bytes:
+    """Return a sealed key."""
+    return cbor.byte_string(item, what, MAX_BLOB_BYTES)
+
+
+def version(entries: dict[str, Item]) -> SigningVersion:
+    """Return the field `version` of a call; absent, as Signatory's `SignWith` has it, it means the latest."""
+    if "version" not in entries:
+        return SigningVersion.LATEST
+    value = entries["version"]
+    found = _VERSIONS.get(value) if type(value) is int else None
+    if found is None:
+        raise BadMessage("version must be one of 0, 1, 2, 255")
+    return found
+
+
+def _of_curve(item: Item, what: str) -> tuple[KeyType, Item]:
+    name, value = cbor.single_entry(item, what)
+    return key_type(name), value
+
+
+def private_key(item: Item) -> PrivateKey:
+    """Return the private key in a one-entry map, also what a legacy blob holds once opened."""
+    curve, value = _of_curve(item, "a private key")
+    return PrivateKey(curve, cbor.sized_bytes(value, f"the {curve} private key", PRIVATE_KEY_BYTES))
+
+
+def public_key(item: Item) -> PublicKey:
+    """Return the public key in a one-entry map."""
+    curve, value = _of_curve(item, "a public key")
+    return PublicKey(curve, cbor.sized_bytes(value, f"the {curve} public key", PUBLIC_KEY_BYTES[curve]))
+
+
+def signature(item: Item) -> Signature:
+    """Return the signature in a one-entry map."""
+    curve, value = _of_curve(item, "a signature")
+    return Signature(curve, cbor.sized_bytes(value, f"the {curve} signature", SIGNATURE_BYTES[curve]))
+
+
+def encode_of_curve(value: PrivateKey | PublicKey | Signature) -> Item:
+    """Return the one-entry map of a key or a signature."""
+    return {value.key_type.value: value.data}
+
+
+def nothing(item: Item) -> None:
+    """Pass null, and an empty map, which Signatory's own client accepts."""
+    if item is not None and item != {}:
+        raise BadMessage("the result of Initialize must be null")
+
+
+def imported_key(item: Item) -> ImportedKey:
+    """Return the result of `Import`."""
+    entries = cbor.fields(item, "the result of Import", frozenset({"public_key", "handle"}))
+    return ImportedKey(public_key(entries["public_key"]), handle(entries["handle"]))
+
+
+_SEALED = frozenset({"encrypted_private_key", "public_key"})
+
+
+def sealed_key(item: Item) -> SealedKey:
+    """Return the result of `Generate`."""
+    entries = cbor.fields(item, "a sealed key", _SEALED)
+    return SealedKey(blob(entries["encrypted_private_key"]), public_key(entries["public_key"]))
+
+
+def sealed_open_key(item: Item) -> SealedKey:
+    """Return the result of `GenerateAndImport` and `ImportUnencrypted`."""
+    entries = cbor.fields(item, "a sealed key", _SEALED | {"handle"})
+    return SealedKey(
+        blob(entries["encrypted_private_key"]), public_key(entries["public_key"]), handle(entries["handle"])
+    )

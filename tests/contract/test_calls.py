@@ -1,0 +1,59 @@
+"""A call of the wire is whole: its row, what the host does with it, and what its table says of it."""
+
+from typing import get_args
+
+import pytest
+
+from enclave_signer.protocol.calls import CALLS, Call, call_of
+from enclave_signer.protocol.messages import (
+    Credentials,
+    Generate,
+    GenerateAndImport,
+    GetPublicKey,
+    GetPublicKeyFrom,
+    Import,
+    ImportUnencrypted,
+    Initialize,
+    KeyType,
+    PrivateKey,
+    ProvePossession,
+    Request,
+    Sign,
+    SignWith,
+)
+
+ONE_OF_EACH: list[Request] = [
+    Initialize(Credentials()),
+    Import(b"blob"),
+    ImportUnencrypted(PrivateKey(KeyType.ED25519, bytes(32))),
+    Generate(KeyType.BLS),
+    GenerateAndImport(KeyType.BLS),
+    Sign(1, b"message"),
+    SignWith(b"blob", b"message"),
+    GetPublicKey(1),
+    GetPublicKeyFrom(b"blob"),
+    ProvePossession(1),
+]
+
+
+def test_every_call_is_in_the_table() -> None:
+    assert {type(call) for call in ONE_OF_EACH} == set(get_args(Request))
+    rows: list[Call[Request]] = [call_of(call) for call in ONE_OF_EACH]
+    assert rows == list(CALLS.values())
+
+
+@pytest.mark.parametrize("call", ONE_OF_EACH, ids=lambda call: type(call).__name__)
+def test_what_a_row_writes_it_reads(call: Request) -> None:
+    row = call_of(call)
+    read = row.read(row.write(call))
+    if isinstance(call, ImportUnencrypted):
+        assert isinstance(read, ImportUnencrypted)
+        assert read.private_key.data == call.private_key.data
+    else:
+        assert read == call
+
+
+def test_what_may_leave_the_enclave_has_the_time_of_its_sealer() -> None:
+    """A call that is taken for a fast one would end the connection whenever its sealer is slow."""
+    fast = {name for name, row in CALLS.items() if not row.asks_sealer}
+    assert fast == {"Sign", "PublicKey", "ProvePossession"}
