@@ -38,8 +38,7 @@ def main() -> None:
         forbid_inspection()
         config = parse_config(sys.argv[1:], os.environ)
         start_logging(config, sys.argv[1:])
-        provider = open_provider(config)
-        run(config, provider)
+        run(config, [open_provider(config)])
     except ConfigError as error:
         sys.exit(_said(error, EXIT_CONFIG))
     except EnclaveSignerError as error:
@@ -92,7 +91,7 @@ def start_logging(config: Config, flags: "Sequence[str]") -> None:
     )
 
 
-def run(config: Config, provider: "SealerProvider") -> None:
+def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
     """Check the curves, listen, serve until SIGINT or SIGTERM.
 
     Raises:
@@ -102,6 +101,7 @@ def run(config: Config, provider: "SealerProvider") -> None:
     import trio  # `--help` need not wait for it
 
     from enclave_signer import curves
+    from enclave_signer.sealing.providers import Providers
     from enclave_signer.server import Server, listen
 
     if config.slow_bls:
@@ -119,14 +119,15 @@ def run(config: Config, provider: "SealerProvider") -> None:
         )
     if not config.guard:
         logger.warning("the guard is off: this enclave signs two blocks or attestations for one right when asked to")
-    server = Server(listener, provider, config.limits, guard=config.guard)
+    opened = Providers(providers)
+    server = Server(listener, opened, config.limits, guard=config.guard)
     host, port = listener.getsockname()[:2]
 
     async def serve() -> None:
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 nursery.start_soon(_stop_at_signal, server, signals)
-                logger.info("listening on %s:%d", host, port, extra=log.fields(sealer=provider.name))
+                logger.info("listening on %s:%d", host, port, extra=log.fields(sealer=opened.names))
                 await server.serve()
                 nursery.cancel_scope.cancel()
         logger.info("stopped")

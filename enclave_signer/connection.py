@@ -24,7 +24,7 @@ from enclave_signer.crew import Crew
 from enclave_signer.errors import EnclaveSignerError
 from enclave_signer.pace import LARGE_FRAME_BYTES, Pace
 from enclave_signer.protocol import codec
-from enclave_signer.protocol.errors import BadFrame, BadMessage, WireError
+from enclave_signer.protocol.errors import BadFrame, BadMessage, Family, WireError, with_family
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Request, Result
 from enclave_signer.session import Computation, Finish, Opening, Session
@@ -340,6 +340,7 @@ def _encode(outcome: Result | Exception) -> bytes:
     if not isinstance(outcome, Exception):
         return codec.encode_ok(outcome)
     if isinstance(outcome, BadMessage | EnclaveSignerError):
-        return codec.encode_error(WireError(masked(str(outcome))))
+        family = Family.REFUSED if isinstance(outcome, BadMessage) else outcome.family
+        return codec.encode_error(WireError(with_family(family, masked(str(outcome)))))
     logger.error("a call failed by a bug", exc_info=outcome)
     return _INTERNAL_ERROR

@@ -4,21 +4,45 @@ Texts may cross the wire and reach logs: lower case, name the thing and the fix,
 `ProtocolError` in `enclave_signer.protocol.errors` is the one other root: that room imports nothing of ours.
 """
 
+from typing import ClassVar
+
+from enclave_signer.protocol.errors import Family
+
 
 class EnclaveSignerError(Exception):
-    """Root of everything the daemon refuses or fails at knowingly."""
+    """Root of everything the daemon refuses or fails at knowingly.
+
+    Attributes:
+        family: As what it crosses the wire.
+    """
+
+    family: ClassVar = Family.REFUSED
 
 
 class ConfigError(EnclaveSignerError):
     """The daemon cannot start as asked; fix the flag, variable or file that the text names."""
 
 
-class SessionStateError(EnclaveSignerError):
-    """A call came in the wrong order, e.g. before `Initialize`; call in order."""
+class Uninitialized(EnclaveSignerError):
+    """A call came before `Initialize`; call in order. The text is the family's."""
+
+    family = Family.UNINITIALIZED
+
+
+class AlreadyInitialized(EnclaveSignerError):
+    """A second `Initialize`; use the session as it is. The text is the family's."""
+
+    family = Family.INITIALIZED
 
 
 class KeyFault(EnclaveSignerError):
     """The key asked for cannot do this; fix the request."""
+
+
+class UnknownHandle(KeyFault):
+    """No key is open under this handle; open one on this connection."""
+
+    family = Family.BAD_HANDLE
 
 
 class SealingError(EnclaveSignerError):
@@ -32,10 +56,22 @@ class SealingRefused(SealingError):
 class SealingUnavailable(SealingError):
     """The sealer did not answer; retrying later may help."""
 
+    family = Family.UNAVAILABLE
+
+
+class NotReleased(SealingError):
+    """The sealer will open this key when somebody has allowed it; retrying later may help."""
+
+    family = Family.NOT_RELEASED
+
 
 class BlobCorrupt(SealingError):
     """The blob is not what was sealed: truncated, altered, re-labelled; restore it from a backup."""
 
+    family = Family.CORRUPT
+
 
 class GuardRefused(EnclaveSignerError):
     """Signing this could be a double signature; never retry this level and round."""
+
+    family = Family.GUARD_REFUSED

@@ -15,7 +15,7 @@
 from collections.abc import Callable
 
 from enclave_signer.errors import GuardRefused
-from enclave_signer.protocol.errors import GUARD_REFUSED
+from enclave_signer.protocol.errors import Family
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import (
     CONSENSUS_MAGIC,
@@ -105,6 +105,6 @@ class Guard:
 
     def _refusal(self, reason: str) -> GuardRefused:
         self.refused += 1
-        text = f"{GUARD_REFUSED}: {reason}"
+        text = f"{Family.GUARD_REFUSED}: {reason}"
         self._on_refusal(text)
         return GuardRefused(text)

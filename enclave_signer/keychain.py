@@ -15,7 +15,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 from enclave_signer.curves import SigningKey
-from enclave_signer.errors import KeyFault
+from enclave_signer.errors import KeyFault, UnknownHandle
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.messages import Credentials, Initialize
 
@@ -175,10 +175,10 @@ class Keychain:
         """Return the key of a handle.
 
         Raises:
-            KeyFault: No such handle on this connection.
+            UnknownHandle: No such handle on this connection.
         """
         if not 0 <= handle < len(self._keys):
-            raise KeyFault(f"invalid handle: {handle} is not open on this connection")
+            raise UnknownHandle(f"invalid handle: {handle} is not open on this connection")
         return self._keys[handle].key
 
     def close(self, most: int | None = None) -> bool:

@@ -18,8 +18,7 @@ from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.pace import Pace, Round
 from enclave_signer.places import Places, network_of
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
-from enclave_signer.sealing.base import SealerProvider
-from enclave_signer.sealing.remembered import RememberingProvider
+from enclave_signer.sealing.providers import Providers
 from enclave_signer.session import Session
 from enclave_signer.sparse_log import SparseLog
 
@@ -64,16 +63,14 @@ class Server:
 
     Args:
         listener: Where clients come from; closed at the end.
-        provider: What opens the sealers that sessions ask for.
+        providers: What opens the sealers that sessions ask for.
         limits: What clients may take.
         guard: Whether to refuse two consensus messages for one right.
     """
 
-    def __init__(
-        self, listener: socket.socket, provider: SealerProvider, limits: Limits, *, guard: bool = True
-    ) -> None:
+    def __init__(self, listener: socket.socket, providers: Providers, limits: Limits, *, guard: bool = True) -> None:
         self._listener = listener
-        self._provider = RememberingProvider(provider)
+        self._providers = providers
         self._limits = limits
         self._places = Places(limits.max_connections, limits.connections_per_address, self._displaced)
         self._round = Round()
@@ -91,7 +88,7 @@ class Server:
 
     async def serve(self) -> None:
         """Serve until `stop`, then answer what was read and return."""
-        async with open_crew() as crew, self._round.going(), trio.open_nursery() as keeping:
+        async with open_crew() as crew, self._round.going(), self._providers.running(), trio.open_nursery() as keeping:
             keeping.start_soon(self._forget_keys)
             async with trio.open_nursery() as nursery:
                 with self._listener, self._accepting:
@@ -129,7 +126,7 @@ class Server:
 
     def _admit(self, stream: socket.socket, address: tuple[str, int], nursery: trio.Nursery, crew: Crew) -> None:
         peer, network = f"{address[0]}:{address[1]}", network_of(address[0])
-        session = Session(self._provider, Keychain(self._limits.max_handles, self._open_keys, network), self.guard)
+        session = Session(self._providers, Keychain(self._limits.max_handles, self._open_keys, network), self.guard)
         connection = Connection(stream, session, crew, Pace(self._round), self._limits, self._told_of_long_frame)
         if not _prepare(stream):
             stream.close()

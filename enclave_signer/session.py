@@ -14,10 +14,11 @@ from functools import partial
 from typing import TypeVar
 
 from enclave_signer.curves import SigningKey, curve
-from enclave_signer.errors import SessionStateError
+from enclave_signer.errors import AlreadyInitialized, Uninitialized
 from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain
 from enclave_signer.protocol.calls import call_of
+from enclave_signer.protocol.errors import Family
 from enclave_signer.protocol.messages import (
     Credentials,
     Generate,
@@ -39,7 +40,7 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
     SignWith,
 )
-from enclave_signer.sealing.base import GiveWay, Sealer, SealerProvider, open_key, seal_key
+from enclave_signer.sealing.base import GiveWay, Sealer, SealerSource, open_key, seal_key
 
 T = TypeVar("T")
 
@@ -69,13 +70,13 @@ class Session:
     """The calls of one connection, its sealer and its keychain.
 
     Args:
-        provider: What opens the sealer that the credentials of `Initialize` ask for.
+        sealers: What opens the sealer that the credentials of `Initialize` ask for.
         keychain: The session's own.
         guard: The one of the process; None signs whatever comes.
     """
 
-    def __init__(self, provider: SealerProvider, keychain: Keychain, guard: Guard | None) -> None:
-        self._provider = provider
+    def __init__(self, sealers: SealerSource, keychain: Keychain, guard: Guard | None) -> None:
+        self._sealers = sealers
         self._sealer: Sealer | None = None
         self._keychain = keychain
         self._guard = guard
@@ -121,7 +122,7 @@ class Session:
 
     def _ready_sealer(self) -> Sealer:
         if self._sealer is None:
-            raise SessionStateError("uninitialized")
+            raise Uninitialized(Family.UNINITIALIZED)
         return self._sealer
 
     def _key(self, handle: int) -> SigningKey:
@@ -130,15 +131,15 @@ class Session:
 
     def _initialize(self, credentials: Credentials) -> Opening:
         if self._sealer is not None:
-            raise SessionStateError("already initialized")
+            raise AlreadyInitialized(Family.INITIALIZED)
 
         def finish(sealer: Sealer) -> None:
             if self._sealer is not None:
-                raise SessionStateError("already initialized")
+                raise AlreadyInitialized(Family.INITIALIZED)
             self._sealer = sealer
             self._keychain.open_for(credentials)
 
-        return _opening(lambda _: self._provider.open_sealer(credentials), finish)
+        return _opening(lambda _: self._sealers.open_sealer(credentials), finish)
 
     def _sign(self, key: SigningKey, message: bytes, version: SigningVersion) -> Signature | Computation:
         if self._guard is not None:

@@ -80,10 +80,18 @@ class EnclaveRefused(HostError):
     http_status = 502
 
 
+class BlobCorrupt(EnclaveRefused):
+    """The enclave answered that a sealed key is not what was sealed; restore it from a backup, or import the key again."""
+
+
 class EnclaveUnavailable(HostError):
     """The enclave did not answer in time, or is not ready; retry later."""
 
     http_status = 503
+
+
+class SealerUnavailable(EnclaveUnavailable):
+    """The enclave answered, and what seals its keys did not, or not with this key yet; retry later."""
 
 
 class Unanswered(EnclaveUnavailable):

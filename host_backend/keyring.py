@@ -23,7 +23,7 @@ from enclave_signer.curves import CurveError, VerifyingKey, curve
 from enclave_signer.protocol.messages import ImportedKey, PublicKey
 from enclave_signer.tezos import public_key_hash
 from host_backend.enclave.client import EnclaveClient, SigningClient
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, SealerUnavailable
 from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.log import fields
 
@@ -282,7 +282,7 @@ class Keyring:
         for blob in blobs:
             try:
                 imported = await client.import_blob(blob)
-            except EnclaveRefused as error:
+            except (EnclaveRefused, SealerUnavailable) as error:
                 unopened = _Unopened(str(error))
                 continue
             try:
@@ -364,7 +364,7 @@ async def _import(client: EnclaveClient, blob: bytes) -> ImportedKey | None:
     """Return the key of a blob, or None if it does not open."""
     try:
         return await client.import_blob(blob)
-    except EnclaveRefused:
+    except (EnclaveRefused, SealerUnavailable):
         return None
 
 

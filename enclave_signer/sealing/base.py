@@ -28,6 +28,11 @@ class UnsealedKey:
 class Sealer(Protocol):
     """Turns private keys into blobs and back. Raises `SealingError` and nothing else."""
 
+    @property
+    def shared_s(self) -> float:
+        """Seconds for which new sessions of the same credentials may use it without asking for it again."""
+        ...
+
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         """Return a blob of at most `MAX_BLOB_BYTES`, safe to keep outside.
 
@@ -43,18 +48,14 @@ class Sealer(Protocol):
         Raises:
             BlobCorrupt: Not what was sealed.
             SealingRefused: Sealed under a key that this sealer may not use.
+            NotReleased: It will be opened when somebody has allowed it.
             SealingUnavailable: No answer, retry later.
         """
         ...
 
 
-class SealerProvider(Protocol):
-    """Opens sealers for sessions; chosen by the daemon's configuration."""
-
-    @property
-    def name(self) -> str:
-        """The name in configuration, logs and blob headers."""
-        ...
+class SealerSource(Protocol):
+    """Opens sealers for sessions."""
 
     async def open_sealer(self, credentials: Credentials) -> Sealer:
         """Return the sealer that the credentials of `Initialize` ask for.
@@ -65,6 +66,29 @@ class SealerProvider(Protocol):
             SealingRefused: They ask for something that the configuration does not allow.
             SealingUnavailable: No answer, retry later.
         """
+        ...
+
+
+class SealerProvider(SealerSource, Protocol):
+    """A source that the daemon's configuration chose; several may be in one process (`providers`)."""
+
+    @property
+    def name(self) -> str:
+        """The name in configuration, logs and blob headers."""
+        ...
+
+    @property
+    def opens_without_header(self) -> bool:
+        """Whether its sealers open blobs that name no sealer, as tee-signer's do."""
+        ...
+
+    @property
+    def limit_s(self) -> float | None:
+        """Seconds for any answer of it or of its sealers; None when they never wait for anyone."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of everything; nobody asks any more."""
         ...
 
 

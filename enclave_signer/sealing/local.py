@@ -3,6 +3,7 @@
 Not part of the production image: there a key management service seals for the measured image only.
 """
 
+import math
 import os
 import stat
 from hashlib import blake2b
@@ -13,10 +14,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
 from enclave_signer.protocol import codec
-from enclave_signer.protocol.errors import BadMessage
+from enclave_signer.protocol.blob import BlobHeader, parse_blob
+from enclave_signer.protocol.errors import BadBlob, BadMessage
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, UnsealedKey
-from enclave_signer.sealing.blob import BlobHeader, parse_blob
 
 #: AES-256.
 KEY_BYTES = 32
@@ -29,6 +30,10 @@ class LocalSealer:
     """Seals under one AES key; both a sealer and the provider of it, as credentials choose nothing here."""
 
     name = SEALER_NAME
+    opens_without_header = False
+    #: It never waits for anyone, and is there as long as the process.
+    limit_s = None
+    shared_s = math.inf
 
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
@@ -43,6 +48,9 @@ class LocalSealer:
         del credentials
         return self
 
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         """Return a blob; see `Sealer`."""
         header = BlobHeader(SEALER_NAME, self._kek, public_key).encode()
@@ -51,7 +59,10 @@ class LocalSealer:
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`."""
-        header, authenticated, sealed = parse_blob(blob)
+        try:
+            header, authenticated, sealed = parse_blob(blob)
+        except BadBlob as error:
+            raise BlobCorrupt(str(error)) from None
         if (header.sealer, header.kek) != (SEALER_NAME, self._kek):
             raise SealingRefused(f"blob sealed by {header.sealer} under {header.kek}, this enclave has {self._kek}")
         nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]

@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from enclave_signer.protocol import codec
-from enclave_signer.protocol.errors import GUARD_REFUSED, ProtocolError, WireError
+from enclave_signer.protocol.errors import Family, ProtocolError, WireError, family_of
 from enclave_signer.protocol.framing import FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Request, Result
-from host_backend.errors import EnclaveRefused, Garbled, HostError, Unanswered, WatermarkRejected
+from host_backend.errors import (
+    BlobCorrupt,
+    EnclaveRefused,
+    Garbled,
+    HostError,
+    SealerUnavailable,
+    Unanswered,
+    WatermarkRejected,
+)
 
 
 class Waiter(Protocol):
@@ -114,8 +122,9 @@ class ReplyLine:
         try:
             result = codec.decode_reply(call.request, frame)
         except WireError as error:
+            refusal = _refusal(error)
             self._calls.popleft()
-            call.waiter.failed(_refusal(error))
+            call.waiter.failed(refusal)
             return
         self._calls.popleft()
         call.waiter.answered(result)
@@ -139,7 +148,20 @@ class ReplyLine:
 
 
 def _refusal(error: WireError) -> HostError:
-    """Return the enclave's no; its guard's is told apart, as nobody may ask for that level again."""
-    if error.message.startswith(GUARD_REFUSED):
-        return WatermarkRejected(f"watermark validation failed in the enclave: {error}")
-    return EnclaveRefused(f"the enclave refused: {error}")
+    """Return the enclave's no, by its family.
+
+    Raises:
+        ProtocolError: The enclave knows nothing of what this connection has done before.
+    """
+    match family_of(error.message):
+        case Family.GUARD_REFUSED:
+            # Nobody may ask for that level again.
+            return WatermarkRejected(f"watermark validation failed in the enclave: {error}")
+        case Family.UNAVAILABLE | Family.NOT_RELEASED:
+            return SealerUnavailable(f"the enclave's sealer: {error}")
+        case Family.CORRUPT:
+            return BlobCorrupt(f"the enclave refused: {error}")
+        case Family.BAD_HANDLE | Family.UNINITIALIZED | Family.INITIALIZED:
+            raise ProtocolError(f"the enclave's session is not this connection's: {error}")
+        case Family.REFUSED:
+            return EnclaveRefused(f"the enclave refused: {error}")

@@ -10,9 +10,9 @@ import trio
 
 from enclave_signer.curves import SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
+from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey, open_key, seal_key
-from enclave_signer.sealing.blob import BlobHeader, parse_blob
 from enclave_signer.sealing.local import KEY_BYTES, LocalSealer, load_or_create_key
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
@@ -114,6 +114,8 @@ class TestLocal:
 
 class ForgetfulSealer:
     """Seals, and opens every blob as another key: an encrypt-only grant, or worse."""
+
+    shared_s = 0.0
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         del private_key, public_key

@@ -18,7 +18,7 @@ CORE = (
     "enclave_signer.tezos",
     "enclave_signer.keychain",
     "enclave_signer.places",
-    "enclave_signer.sealing.blob",
+    "enclave_signer.protocol.blob",
     "host_backend.operations",
     "host_backend.operation_fields",
     "host_backend.operation_parts",

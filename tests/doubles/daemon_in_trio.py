@@ -10,6 +10,7 @@ from trio.testing import MockClock
 from enclave_signer.config import Limits
 from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.sealing.base import SealerProvider
+from enclave_signer.sealing.providers import Providers
 from enclave_signer.server import Server, listen
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
@@ -67,7 +68,7 @@ def run(main: Callable[[World], Awaitable[None]], provider: SealerProvider | Non
 
     async def serve() -> None:
         listener = listen("127.0.0.1", 0)
-        server = Server(listener, provider or PassthroughSealer(), limits)
+        server = Server(listener, Providers([provider or PassthroughSealer()]), limits)
         async with trio.open_nursery() as nursery, AsyncExitStack() as streams:
             nursery.start_soon(server.serve)
             # A test that waits for what never comes fails: the clock jumps there.

@@ -3,6 +3,7 @@
 Blobs are the CBOR of the private key in clear, so recorded blobs open.
 """
 
+import math
 import os
 import sys
 
@@ -19,10 +20,16 @@ class PassthroughSealer:
     """Both a sealer and the provider of it."""
 
     name = "passthrough"
+    opens_without_header = True
+    limit_s = None
+    shared_s = math.inf
 
     async def open_sealer(self, credentials: Credentials) -> Sealer:
         del credentials
         return self
+
+    async def aclose(self) -> None:
+        pass
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         del public_key
@@ -38,7 +45,7 @@ class PassthroughSealer:
 def main() -> None:
     config = parse_config(["--sealing-key", os.devnull, *sys.argv[1:]], os.environ)
     start_logging(config, sys.argv[1:])
-    run(config, PassthroughSealer())
+    run(config, [PassthroughSealer()])
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from enclave_signer.errors import BlobCorrupt
 from enclave_signer.protocol import codec
+from enclave_signer.protocol.blob import MAGIC, parse_blob
 from enclave_signer.protocol.errors import ProtocolError
 from enclave_signer.protocol.framing import FrameDecoder
 from enclave_signer.protocol.messages import Credentials, GetPublicKey, Import, Initialize, Sign
-from enclave_signer.sealing.blob import MAGIC, parse_blob
 
 ITEMS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=80),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from enclave_signer.sealing.blob import parse_blob
+from enclave_signer.protocol.blob import parse_blob
 from enclave_signer.sealing.local import LocalSealer
 from enclave_signer.tezos import parse_public_key, parse_secret_key
 from tests.doubles.host_process import BAKER, Host, import_keys, key_file, run_command, running_host, write_config

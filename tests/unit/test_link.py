@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from enclave_signer.protocol import codec
-from enclave_signer.protocol.errors import GUARD_REFUSED, WireError
+from enclave_signer.protocol.errors import Family, WireError
 from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.protocol.messages import (
     KeyType,
@@ -117,7 +117,7 @@ def test_a_refusal_is_not_asked_again() -> None:
     play(scenario)
 
 
-GUARDED = WireError(f"{GUARD_REFUSED}: block of {TZ1}: another message was allowed there")
+GUARDED = WireError(f"{Family.GUARD_REFUSED}: block of {TZ1}: another message was allowed there")
 
 
 @pytest.mark.parametrize("refusal", [GUARDED, WireError("no")], ids=["guard", "enclave"])

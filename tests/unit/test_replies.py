@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from enclave_signer.protocol import codec
-from enclave_signer.protocol.errors import GUARD_REFUSED, WireError
+from enclave_signer.protocol.errors import Family, WireError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES, encode_frame
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
@@ -108,9 +108,9 @@ def test_a_refusal_fails_its_own_call_only() -> None:
 
 def test_a_refusal_of_the_enclave_s_guard_is_a_refused_mark() -> None:
     line, (first, second) = waiting(2)
-    line.feed(refusal(f"{GUARD_REFUSED}: another message was allowed there") + ok(signature(1)), 0.0)
+    line.feed(refusal(f"{Family.GUARD_REFUSED}: another message was allowed there") + ok(signature(1)), 0.0)
     assert isinstance(first.told, WatermarkRejected)
-    text = f"watermark validation failed in the enclave: {GUARD_REFUSED}: another message was allowed there"
+    text = f"watermark validation failed in the enclave: {Family.GUARD_REFUSED}: another message was allowed there"
     assert str(first.told) == text
     assert second.told == signature(1)
 
@@ -120,7 +120,7 @@ def test_a_refusal_of_the_enclave_s_guard_is_a_refused_mark() -> None:
 def test_a_refusal_that_was_read_stays_one_whatever_comes_after_it(after: bytes, *, guard: bool) -> None:
     line, (caller,) = waiting(1)
     with pytest.raises(Garbled):
-        line.feed(refusal(GUARD_REFUSED if guard else "no") + after, 0.0)
+        line.feed(refusal(Family.GUARD_REFUSED if guard else "no") + after, 0.0)
     assert type(caller.told) is (WatermarkRejected if guard else EnclaveRefused)
 
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from enclave_signer.curves import curve
-from enclave_signer.errors import KeyFault, SealingUnavailable, SessionStateError
+from enclave_signer.errors import AlreadyInitialized, KeyFault, SealingUnavailable, Uninitialized
 from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.protocol.messages import (
@@ -26,7 +26,7 @@ from enclave_signer.protocol.messages import (
     Signature,
     SignWith,
 )
-from enclave_signer.sealing.base import Sealer, SealerProvider
+from enclave_signer.sealing.base import Sealer, SealerSource
 from enclave_signer.session import Computation, Opening, Outcome, Session
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
@@ -39,7 +39,7 @@ def done(session: Session, request: Request) -> object:
     return outcome.run() if isinstance(outcome, Computation) else outcome
 
 
-def session_of(open_keys: OpenKeys, provider: SealerProvider | None = None) -> Session:
+def session_of(open_keys: OpenKeys, provider: SealerSource | None = None) -> Session:
     return Session(provider or PassthroughSealer(), Keychain(3, open_keys, "10.0.0.1"), Guard(100, print))
 
 
@@ -72,21 +72,19 @@ CALLS: list[Request] = [
 
 @pytest.mark.parametrize("request_", CALLS, ids=lambda call: type(call).__name__)
 def test_nothing_works_before_initialize(new: Session, request_: Request) -> None:
-    with pytest.raises(SessionStateError, match=r"^uninitialized$"):
+    with pytest.raises(Uninitialized, match=r"^uninitialized$"):
         new.begin(request_)
     assert new.waits_for_openings(request_)
 
 
 def test_initialize_works_once(ready: Session) -> None:
     assert ready.ready
-    with pytest.raises(SessionStateError, match=r"^already initialized$"):
+    with pytest.raises(AlreadyInitialized, match=r"^already initialized$"):
         ready.begin(Initialize(Credentials()))
 
 
 def test_a_failed_initialize_may_be_repeated() -> None:
     class Failing:
-        name = "failing"
-
         async def open_sealer(self, credentials: Credentials) -> Sealer:
             raise SealingUnavailable("no answer")
 

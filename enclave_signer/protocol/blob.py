@@ -10,9 +10,8 @@ ciphertext has opened under it and gave the public key it names.
 import struct
 from dataclasses import dataclass
 
-from enclave_signer.errors import BlobCorrupt
 from enclave_signer.protocol import cbor
-from enclave_signer.protocol.errors import BadMessage
+from enclave_signer.protocol.errors import BadBlob, BadMessage, UnknownBlobFormat
 from enclave_signer.protocol.messages import MAX_BLOB_BYTES, PUBLIC_KEY_BYTES, KeyType, PublicKey
 
 MAGIC = b"TKSB"
@@ -45,25 +44,31 @@ class BlobHeader:
         return _PREFIX.pack(MAGIC, FORMAT_VERSION, len(header)) + header
 
 
+def is_ours(blob: bytes) -> bool:
+    """Tell whether a blob begins as ours do; tee-signer's are the bare ciphertext of its key management service."""
+    return blob.startswith(MAGIC)
+
+
 def parse_blob(blob: bytes) -> tuple[BlobHeader, bytes, bytes]:
     """Return a blob's header, its authenticated bytes and its ciphertext.
 
     Raises:
-        BlobCorrupt: Not a blob of ours, of another format version, truncated or altered before the ciphertext.
+        BadBlob: Not a blob of ours, truncated or altered before the ciphertext.
+        UnknownBlobFormat: Of another format version.
     """
     if len(blob) > MAX_BLOB_BYTES:
-        raise BlobCorrupt(f"blob corrupt: {len(blob)} bytes, the limit is {MAX_BLOB_BYTES}")
-    if len(blob) < _PREFIX.size or not blob.startswith(MAGIC):
-        raise BlobCorrupt("blob corrupt: not a blob of this sealer (its first bytes are not TKSB)")
+        raise BadBlob(f"blob corrupt: {len(blob)} bytes, the limit is {MAX_BLOB_BYTES}")
+    if len(blob) < _PREFIX.size or not is_ours(blob):
+        raise BadBlob("blob corrupt: not a blob of this sealer (its first bytes are not TKSB)")
     _, version, length = _PREFIX.unpack_from(blob)
     if version != FORMAT_VERSION:
-        raise BlobCorrupt(f"blob of format {version}, this image knows format {FORMAT_VERSION}")
+        raise UnknownBlobFormat(f"blob of format {version}, this image knows format {FORMAT_VERSION}")
     end = _PREFIX.size + length
     if len(blob) <= end:
-        raise BlobCorrupt("blob corrupt: truncated")
+        raise BadBlob("blob corrupt: truncated")
     header = _parse_header(blob[_PREFIX.size : end])
     if header.encode() != blob[:end]:
-        raise BlobCorrupt("blob corrupt: its header is not in the one form it may have")
+        raise BadBlob("blob corrupt: its header is not in the one form it may have")
     return header, blob[:end], blob[end:]
 
 
@@ -78,4 +83,4 @@ def _parse_header(data: bytes) -> BlobHeader:
             public_key=PublicKey(key_type, public_key),
         )
     except (BadMessage, ValueError):
-        raise BlobCorrupt("blob corrupt: its header cannot be read") from None
+        raise BadBlob("blob corrupt: its header cannot be read") from None

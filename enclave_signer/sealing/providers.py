@@ -1,0 +1,189 @@
+"""The sealers of the process: which one serves a session, and which one opens a blob.
+
+- A session seals with the sealer that its `Initialize` asked for: that of the first provider. A blob is opened by the
+  provider that its header names; one without a header, by the one that opens such blobs.
+- Sessions of the same credentials share a sealer. It is asked for once, however many sessions want it at a time, by a
+  task of its own: whoever leaves takes nothing away from the others. It is kept for as long as it says.
+- When a provider gives no answer, the sealer that it gave for the same credentials last time goes on serving: keys that
+  are remembered need no sealer, and all others are told that it is unavailable. A refusal stays a refusal.
+- A provider has its own time limit; what takes longer is unavailable.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import trio
+
+from enclave_signer.errors import BlobCorrupt, SealingRefused, SealingUnavailable
+from enclave_signer.protocol.blob import is_ours, parse_blob
+from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
+from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
+from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey
+
+T = TypeVar("T")
+
+#: Different credentials that are remembered: an image has one or two identities and keys to choose from.
+MAX_REMEMBERED = 16
+
+
+@dataclass(slots=True)
+class _Opening:
+    """A sealer that is asked for; or was, successfully."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    sealer: Sealer | None = None
+    error: Exception | None = None
+    until: float = 0.0
+
+
+class Providers:
+    """All providers of a process.
+
+    Args:
+        providers: With different names; sessions seal with the first.
+
+    Raises:
+        ValueError: None, or two of one name.
+    """
+
+    def __init__(self, providers: Sequence[SealerProvider]) -> None:
+        self._by_name = {provider.name: provider for provider in providers}
+        if not providers or len(self._by_name) != len(providers):
+            raise ValueError("sealers must have different names, and there must be one")
+        #: What sessions seal with.
+        self.default = providers[0]
+        self._without_header = next((each for each in providers if each.opens_without_header), None)
+        self._openings: dict[tuple[str, Credentials], _Opening] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def names(self) -> str:
+        """The names of all, that of the first first."""
+        return ", ".join(self._by_name)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Let sealers be asked for meanwhile; let go of the providers at the end."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                yield
+                self._nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                for provider in self._by_name.values():
+                    await provider.aclose()
+
+    async def open_sealer(self, credentials: Credentials) -> Sealer:
+        """Return what a session of these credentials seals and unseals with.
+
+        Raises:
+            SealingRefused: They ask for something that the configuration does not allow.
+            SealingUnavailable: No answer, retry later.
+        """
+        return _SessionSealer(self, credentials, await self._sealer(self.default, credentials))
+
+    async def opener(self, blob: bytes, credentials: Credentials) -> tuple[SealerProvider, Sealer]:
+        """Return what opens a blob.
+
+        Raises:
+            BlobCorrupt: Its header cannot be read.
+            SealingError: Nothing here does, or its sealer cannot be had.
+        """
+        provider = self._named_by(blob)
+        return provider, await self._sealer(provider, credentials)
+
+    def _named_by(self, blob: bytes) -> SealerProvider:
+        if not is_ours(blob) and self._without_header is not None:
+            return self._without_header
+        try:
+            name = parse_blob(blob)[0].sealer
+        except UnknownBlobFormat as error:
+            raise SealingRefused(str(error)) from None
+        except BadBlob as error:
+            raise BlobCorrupt(str(error)) from None
+        if name not in self._by_name:
+            raise SealingRefused(f"blob sealed by {name[:40]!r}, this enclave has {self.names}")
+        return self._by_name[name]
+
+    async def _sealer(self, provider: SealerProvider, credentials: Credentials) -> Sealer:
+        place = provider.name, credentials
+        known = self._openings.get(place)
+        if known is not None and known.sealer is not None and trio.current_time() < known.until:
+            return known.sealer
+        if known is None or known.done.is_set():
+            known = self._begin(provider, credentials, known)
+        await known.done.wait()
+        if known.error is not None:
+            # A new one for each: a raised error keeps its traceback.
+            raise type(known.error)(*known.error.args) from known.error
+        assert known.sealer is not None  # noqa: S101 -- done without an error
+        return known.sealer
+
+    def _begin(self, provider: SealerProvider, credentials: Credentials, before: _Opening | None) -> _Opening:
+        assert self._nursery is not None  # noqa: S101 -- sessions live within `running`
+        opening = _Opening()
+        place = provider.name, credentials
+        # The newest last, so that the oldest goes first.
+        self._openings.pop(place, None)
+        self._openings[place] = opening
+        last = before.sealer if before is not None else None
+        self._nursery.start_soon(self._open, provider, credentials, opening, last)
+        return opening
+
+    async def _open(
+        self, provider: SealerProvider, credentials: Credentials, opening: _Opening, last: Sealer | None
+    ) -> None:
+        try:
+            opening.sealer = await in_time(provider, lambda: provider.open_sealer(credentials))
+            opening.until = trio.current_time() + opening.sealer.shared_s
+        except SealingUnavailable as error:
+            opening.sealer, opening.error = last, None if last is not None else error
+        except Exception as error:  # noqa: BLE001 -- told to whoever waits, who knows refusals from bugs
+            opening.error = error
+        finally:
+            if opening.sealer is None and self._openings.get((provider.name, credentials)) is opening:
+                del self._openings[provider.name, credentials]
+            self._forget_oldest()
+            opening.done.set()
+
+    def _forget_oldest(self) -> None:
+        while len(self._openings) > MAX_REMEMBERED:
+            oldest = next((place for place, each in self._openings.items() if each.done.is_set()), None)
+            if oldest is None:
+                # All are being asked for, by as many connections.
+                return
+            del self._openings[oldest]
+
+
+class _SessionSealer:
+    """Seals with one provider's sealer; opens whatever any of them sealed."""
+
+    def __init__(self, providers: Providers, credentials: Credentials, sealer: Sealer) -> None:
+        self._providers = providers
+        self._credentials = credentials
+        self._sealer = sealer
+        self.shared_s = sealer.shared_s
+
+    async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
+        """Return a blob; see `Sealer`."""
+        return await in_time(self._providers.default, lambda: self._sealer.seal(private_key, public_key))
+
+    async def unseal(self, blob: bytes) -> UnsealedKey:
+        """Return the key in a blob; see `Sealer`."""
+        provider, sealer = await self._providers.opener(blob, self._credentials)
+        return await in_time(provider, lambda: sealer.unseal(blob))
+
+
+async def in_time(provider: SealerProvider, ask: Callable[[], Awaitable[T]]) -> T:
+    """Return the answer of a provider or of one of its sealers.
+
+    Raises:
+        SealingUnavailable: It has none within its time.
+    """
+    if provider.limit_s is None:
+        return await ask()
+    with trio.move_on_after(provider.limit_s):
+        return await ask()
+    raise SealingUnavailable(f"the {provider.name} sealer did not answer within {provider.limit_s:g} s")
