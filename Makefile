@@ -14,7 +14,7 @@ demo: ## signs with all four curves, shows a refused double signature
 
 test: check ## everything: format, lint, types, tests, coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

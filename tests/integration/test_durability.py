@@ -195,7 +195,7 @@ if strace_works():
 
     def test_the_marks_are_synced_before_the_first_byte_to_the_enclave(tmp_path: Path) -> None:
         trace = tmp_path / "trace"
-        names = "fsync,fdatasync,sendto,sendmsg,write,writev,pwritev"
+        names = "fsync,fdatasync,sendto,sendmsg,write,writev,pwritev,pwritev2"
         prefix = ("strace", "-D", "-f", "-yy", "-o", str(trace), "-e", f"trace={names}")
         with running_local_enclave(tmp_path / "sealing.key") as enclave:
             config = write_config(tmp_path, enclave.port, {TZ1.pkh: BAKER})
@@ -211,8 +211,8 @@ if strace_works():
             if call.name == "fdatasync" and f"{store_file(config)}>" in call.arguments:
                 assert call.result == "0"
                 kinds.append("sync")
-            elif call.name == "pwritev" and f"{store_file(config)}>" in call.arguments:
-                offset = int(call.arguments.rpartition(", ")[2])
+            elif call.name.startswith("pwritev") and f"{store_file(config)}>" in call.arguments:
+                offset = int(call.arguments.rpartition("], ")[2].split(", ")[1])
                 kinds.append("header" if offset in headers else "record")
             elif to_enclave in call.arguments:
                 kinds.append("enclave")
