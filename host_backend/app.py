@@ -12,13 +12,13 @@ from enclave_signer import __version__
 from enclave_signer.curves import CurveError, self_test
 from host_backend.config import Config
 from host_backend.errors import ConfigError
-from host_backend.keyring import VaultKey
 from host_backend.log import fields
 from host_backend.metrics import Metrics, readings_of, registry_of
 from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
 from host_backend.stores import open_configured_vault, open_watermark_store
-from host_backend.vault import Vault
+from host_backend.vault.keys import VaultKey
+from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore
 
 if TYPE_CHECKING:

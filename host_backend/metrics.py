@@ -18,7 +18,7 @@ from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import HookUnavailable, PolicyDenied, StoreUnavailable, WatermarkRejected
 from host_backend.operations import GenericMessage
 from host_backend.record import VAULT_DRIVER, Record
-from host_backend.vault import Vault
+from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore
 
 if TYPE_CHECKING:
@@ -270,14 +270,14 @@ def readings_of(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Read
         of_vaults(
             "enclave_reconnects",
             "How often the connection to the enclave was made again after it had ended",
-            lambda v: v.reconnects,
+            lambda v: v.link.reconnects,
             counts=True,
         ),
-        of_vaults("enclave_retries", "Calls asked for once more", lambda v: v.retries, counts=True),
+        of_vaults("enclave_retries", "Calls asked for once more", lambda v: v.link.retries, counts=True),
         of_vaults(
             "signature_verification_failures",
             "Signatures and proofs of the enclave that were wrong",
-            lambda v: v.verification_failures,
+            lambda v: v.verification.failures,
             counts=True,
         ),
         Reading(

@@ -18,8 +18,8 @@ from host_backend.errors import HostError, MalformedRequest, PolicyDenied, Store
 from host_backend.operations import parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.record import Record
-from host_backend.vault import Vault
-from host_backend.vaults import find_vault
+from host_backend.vault.choice import find_vault
+from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore
 from host_backend.watermark.rule import MarkKey
 

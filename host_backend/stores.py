@@ -10,12 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from host_backend.config import Config, VaultConfig
+from host_backend.enclave.client import Endpoint
 from host_backend.errors import ConfigError
-from host_backend.keyring import VaultKey
 from host_backend.keystore.base import StoredKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
-from host_backend.vault import Vault, open_vault
+from host_backend.vault.keys import VaultKey
+from host_backend.vault.provisioning import Provisioning, open_provisioning
+from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.base import MarksAdmin, WatermarkStore
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
 from host_backend.watermark.file.store import FileWatermarkStore, Writing
@@ -113,6 +115,15 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
             )
         stack.push_async_callback(store.aclose)
         yield store
+
+
+@asynccontextmanager
+async def open_configured_provisioning(config: VaultConfig) -> AsyncIterator[Provisioning]:
+    """Give what makes keys of a vault, and takes them in; see `open_provisioning`."""
+    logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
+    endpoint = Endpoint(config.enclave.host, config.enclave.port, config.credentials)
+    async with open_provisioning(FileKeyStore(config.key_file), endpoint, name=config.name) as provisioning:
+        yield provisioning
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from host_backend.api.application import Json, application
-from host_backend.vault import Vault
+from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def utility_app(
 
     async def healthz(_: Request) -> Response:
         problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
-        pkhs, out = listed(), [vault.quarantined for vault in vaults]
+        pkhs, out = listed(), [vault.out_of_service for vault in vaults]
         not_served: Collection[str] = pkhs
         for vault in vaults:
             # Most keys are done with here, at the least cost: there may be thousands.

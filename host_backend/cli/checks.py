@@ -178,7 +178,7 @@ async def _enclave(vault: VaultConfig, stored: int, held: set[str]) -> AsyncIter
                 opening = open_configured_vault(vault, on_restored=lambda _done, _all: advance())
                 opened = await stack.enter_async_context(opening)
             yield Check(name, OK, f"{vault.enclave} answers, {len(opened.keys)} keys opened and compared")
-            for pkh, reason in opened.quarantined.items():
+            for pkh, reason in opened.out_of_service.items():
                 fix = 'see "When a key is out of service" in docs/operations.md'
                 yield Check(name, FAILED, f"{pkh} is out of service: {reason}: {fix}")
             held.update(key.pkh for key in opened.keys)

@@ -14,12 +14,10 @@ from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig
 from host_backend.log import fields
 from host_backend.secret_keys import open_secret_key
-from host_backend.stores import create_watermark_store_for_first_key, open_configured_vault
-from host_backend.vault import Vault
+from host_backend.stores import create_watermark_store_for_first_key, open_configured_provisioning
+from host_backend.vault.provisioning import Imported, Provisioning
 
 logger = logging.getLogger(__name__)
-
-_IMPORTED, _STORED, _REPLACED = "imported", "already stored", "replaced"
 
 
 def check_option_map(text: str | None) -> None:
@@ -41,32 +39,28 @@ async def import_secret_keys(
     Raises:
         HostError: At the first key that could not be; the ones logged as imported are there.
     """
-    outcomes: set[str] = set()
-    async with open_configured_vault(vault_config) as vault:
+    outcomes: set[Imported] = set()
+    async with open_configured_provisioning(vault_config) as provisioning:
         await create_watermark_store_for_first_key(config)
         with progress("importing keys", len(keys)) as advance:
             for private_key in keys:
-                outcomes.add(await _import(vault, private_key, replace=replace, as_json=as_json))
+                outcomes.add(await _import(provisioning, private_key, replace=replace, as_json=as_json))
                 advance()
-    if _IMPORTED in outcomes:
+    if Imported.NEW in outcomes:
         logger.warning(
             "marks made elsewhere do not come with a key: if it has signed for a baker, see `watermark raise` "
             "before `serve`"
         )
 
 
-async def _import(vault: Vault, private_key: PrivateKey, *, replace: bool, as_json: bool) -> str:
+async def _import(provisioning: Provisioning, private_key: PrivateKey, *, replace: bool, as_json: bool) -> Imported:
     pkh = public_key_hash(open_secret_key(private_key).public_key)
     logger.info("Requesting import operation", extra=fields(pkh=pkh, vault=VAULT_KIND))
-    outcome = _IMPORTED
-    if pkh in vault.quarantined:
-        outcome = _REPLACED
-    elif any(key.pkh == pkh for key in vault.keys):
-        outcome = _STORED
-    await vault.import_key(private_key, replace=replace)
-    if outcome != _STORED:
-        # Of a key that was stored already the vault has told.
+    _, outcome = await provisioning.import_key(private_key, replace=replace)
+    if outcome is Imported.STORED:
+        logger.info("already stored: kept as it was", extra=fields(pkh=pkh, vault=provisioning.vault))
+    else:
         logger.info("Successfully imported", extra=fields(pkh=pkh, vault=VAULT_KIND))
     if as_json:
-        click.echo(json.dumps({"pkh": pkh, "vault": vault.name, "outcome": outcome}))
+        click.echo(json.dumps({"pkh": pkh, "vault": provisioning.vault, "outcome": outcome}))
     return outcome

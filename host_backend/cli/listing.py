@@ -10,10 +10,14 @@ from enclave_signer.protocol.messages import KeyType
 from enclave_signer.tezos import encode_public_key
 from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig
-from host_backend.keyring import VaultKey
 from host_backend.policy import KeyPolicy
-from host_backend.stores import create_watermark_store_for_first_key, open_configured_vault
-from host_backend.vault import Vault
+from host_backend.stores import (
+    create_watermark_store_for_first_key,
+    open_configured_provisioning,
+    open_configured_vault,
+)
+from host_backend.vault.keys import VaultKey
+from host_backend.vault.vault import Vault
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +74,8 @@ async def list_all(config: Config, *, as_json: bool) -> None:
     for vault_config in config.vaults.values():
         async with open_configured_vault(vault_config) as vault:
             for key in vault.keys:
-                _print(key, vault, config, as_json=as_json)
-            for pkh, reason in vault.quarantined.items():
+                _print(key, vault.name, config, as_json=as_json)
+            for pkh, reason in vault.out_of_service.items():
                 _print_out_of_service(pkh, reason, vault, as_json=as_json)
             if not vault.keys:
                 logger.error("No valid keys found in the vault %s", vault.name)
@@ -85,18 +89,18 @@ async def generate_keys(
     Raises:
         HostError: A key could not be made or stored; the ones printed before are there.
     """
-    async with open_configured_vault(vault_config) as vault:
+    async with open_configured_provisioning(vault_config) as provisioning:
         await create_watermark_store_for_first_key(config)
         # What is printed tells of the progress where it can be seen.
         with progress("generating keys", count, hidden=sys.stdout.isatty()) as advance:
-            for _ in range(count):
-                _print(await vault.generate(key_type), vault, config, as_json=as_json)
+            async for key in provisioning.generate_many(key_type, count):
+                _print(key, vault_config.name, config, as_json=as_json)
                 advance()
 
 
-def _print(key: VaultKey, vault: Vault, config: Config, *, as_json: bool) -> None:
+def _print(key: VaultKey, vault: str, config: Config, *, as_json: bool) -> None:
     policy = config.policies.get(key.pkh)
-    click.echo(describe_json(key, policy, vault.name) + "\n" if as_json else describe(key, policy), nl=False)
+    click.echo(describe_json(key, policy, vault) + "\n" if as_json else describe(key, policy), nl=False)
 
 
 def _print_out_of_service(pkh: str, reason: str, vault: Vault, *, as_json: bool) -> None:

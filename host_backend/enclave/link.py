@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import TypeVar
 
 from host_backend.enclave.client import EnclaveClient, Endpoint, SigningClient, open_client
-from host_backend.enclave.second import SecondConnection
+from host_backend.enclave.side_connection import SideConnection
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State, Supervisor
 from host_backend.errors import EnclaveUnavailable, HostError, Unanswered
 from host_backend.log import fields
@@ -77,7 +77,7 @@ class EnclaveLink:
         self._renewal_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
-        self._second = SecondConnection(enclave, limits)
+        self._second = SideConnection(enclave, limits)
         #: Calls that were asked for once more on a new connection.
         self.retries = 0
         #: Why new keys cannot be brought in; None when they can, or there are none.
@@ -207,7 +207,7 @@ class EnclaveLink:
         return client, await ask(client)
 
     def second(self) -> AbstractAsyncContextManager[EnclaveClient]:
-        """Give the connection for calls that may leave the enclave; see `SecondConnection.use`."""
+        """Give the connection for calls that may leave the enclave; see `SideConnection.use`."""
         return self._second.use()
 
     @asynccontextmanager

@@ -5,6 +5,7 @@
   and comes back in the order in which it was added.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,6 +27,11 @@ class StoredKey:
 class KeyStore(Protocol):
     """Sealed keys by public-key hash."""
 
+    @property
+    def look_s(self) -> float:
+        """Seconds between two looks whether something has changed: what one costs is the store's."""
+        ...
+
     async def load(self) -> tuple[StoredKey, ...]:
         """Read every key, in stored order.
 
@@ -39,23 +45,24 @@ class KeyStore(Protocol):
         ...
 
     async def revision(self) -> str:
-        """Return a text that is another one after every change, by whomever; cheap enough to ask for every second.
+        """Return a text that is another one after every change, by whomever; cheap enough to ask for every `look_s`.
 
         Raises:
             StoreUnavailable: The store did not answer.
         """
         ...
 
-    async def add(self, key: StoredKey) -> bool:
-        """Store a key durably.
+    async def add(self, keys: Sequence[StoredKey]) -> frozenset[str]:
+        """Store keys durably, all or none of them.
 
-        A caller that is cancelled meanwhile does not know whether the key was stored.
+        A caller that is cancelled meanwhile does not know whether they were stored.
 
         Args:
-            key: The key; its hash has 1 to `MAX_PKH_CHARS` characters, its blob 1 to `MAX_BLOB_BYTES` bytes.
+            keys: With different hashes of 1 to `MAX_PKH_CHARS` characters, and blobs of 1 to `MAX_BLOB_BYTES` bytes.
 
         Returns:
-            True once it is durable; False when that hash is already stored, durably: then nothing is changed.
+            The hashes that were new, once their keys are durable. Of one that was stored already, durably, nothing is
+            changed.
 
         Raises:
             ConfigError: What is stored is not well formed, or there is no room by the store's own limits.
@@ -63,13 +70,18 @@ class KeyStore(Protocol):
         """
         ...
 
-    async def replace(self, key: StoredKey) -> None:
+    async def replace(self, key: StoredKey, expected: Sequence[bytes]) -> None:
         """Store a key durably in place of every entry of its hash, which are kept aside, durably, first.
 
         Args:
-            key: As for `add`; one that is not stored is added.
+            key: As for `add`.
+            expected: The blobs that it takes the place of, in stored order.
 
         Raises:
-            ConfigError, StoreUnavailable: As for `add`.
+            ConfigError, StoreUnavailable: As for `add`; or other blobs are stored by now: then nothing is changed.
         """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of everything; nobody asks any more."""
         ...

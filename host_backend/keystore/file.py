@@ -17,7 +17,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +29,9 @@ from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, StoredKey
 MAX_FILE_BYTES = 16 * 1024 * 1024
 #: How long adding waits, unless told otherwise: far more than one rewriting takes.
 LOCK_WAIT_S = 10.0
+
+#: Between two looks at the file: one is one call of the system.
+LOOK_S = 1.0
 
 T = TypeVar("T")
 #: An entry as read, with the members we do not know.
@@ -45,6 +48,7 @@ class FileKeyStore:
 
     def __init__(self, path: Path, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self._path = path
+        self.look_s = LOOK_S
         self._lock_wait_s = lock_wait_s
 
     async def load(self) -> tuple[StoredKey, ...]:
@@ -55,13 +59,16 @@ class FileKeyStore:
         """Return what changes with the file; see `KeyStore.revision`."""
         return await asyncio.to_thread(self._revision)
 
-    async def add(self, key: StoredKey) -> bool:
-        """Store a key durably; see `KeyStore.add`."""
-        return await asyncio.to_thread(self._locked, self._append, key)
+    async def add(self, keys: Sequence[StoredKey]) -> frozenset[str]:
+        """Store keys durably; see `KeyStore.add`."""
+        return await asyncio.to_thread(self._locked, lambda path: self._append(path, keys), keys)
 
-    async def replace(self, key: StoredKey) -> None:
+    async def replace(self, key: StoredKey, expected: Sequence[bytes]) -> None:
         """Store a key in place of others of its hash; see `KeyStore.replace`."""
-        await asyncio.to_thread(self._locked, self._replace, key)
+        await asyncio.to_thread(self._locked, lambda path: self._replace(path, key, expected), (key,))
+
+    async def aclose(self) -> None:
+        """Nothing is held between two calls."""
 
     def _revision(self) -> str:
         try:
@@ -79,27 +86,33 @@ class FileKeyStore:
         except OSError as error:
             raise StoreUnavailable(f"key file {self._path} cannot be read: {error}") from error
 
-    def _locked(self, change: Callable[[Path, StoredKey], T], key: StoredKey) -> T:
+    def _locked(self, change: Callable[[Path], T], keys: Sequence[StoredKey]) -> T:
         try:
             create_folder(self._path.parent)
             path = real_path(self._path)
             with locked(path.with_name(path.name + ".lock"), wait_s=self._lock_wait_s):
-                return change(path, key)
+                return change(path)
         except (OSError, LockHeld) as error:
-            raise StoreUnavailable(f"key {key.pkh} is not stored in {self._path}: {error}") from error
+            raise StoreUnavailable(f"{_named(keys)} not stored in {self._path}: {error}") from error
 
-    def _append(self, path: Path, key: StoredKey) -> bool:
+    def _append(self, path: Path, keys: Sequence[StoredKey]) -> frozenset[str]:
         entries = self._read(path)
-        if any(stored.pkh == key.pkh for stored in self._parse(entries)):
-            # Whoever stored it may have died before this step.
+        there = {stored.pkh for stored in self._parse(entries)}
+        new = [key for key in keys if key.pkh not in there]
+        if new:
+            added = [self._entry(index, key) for index, key in enumerate(new, len(entries))]
+            self._write(path, [*entries, *added], new[-1].pkh)
+        else:
+            # Whoever stored them may have died before this step.
             fsync_directory(path.parent)
-            return False
-        self._write(path, [*entries, self._entry(len(entries), key)], key.pkh)
-        return True
+        return frozenset(key.pkh for key in new)
 
-    def _replace(self, path: Path, key: StoredKey) -> None:
+    def _replace(self, path: Path, key: StoredKey, expected: Sequence[bytes]) -> None:
         entries = self._read(path)
-        places = [index for index, stored in enumerate(self._parse(entries)) if stored.pkh == key.pkh]
+        stored = self._parse(entries)
+        places = [index for index, each in enumerate(stored) if each.pkh == key.pkh]
+        if [stored[index].blob for index in places] != [*expected]:
+            raise StoreUnavailable(f"what is stored of {key.pkh} in {self._path} was changed meanwhile: try again")
         old = [entries[index] for index in places]
         if old:
             replaced = path.with_name(path.name + ".replaced")
@@ -168,6 +181,10 @@ class FileKeyStore:
         if not 0 < len(blob) <= MAX_BLOB_BYTES:
             raise ConfigError(f"{where}: encrypted_private_key must have 1 to {MAX_BLOB_BYTES} bytes")
         return StoredKey(pkh, blob)
+
+
+def _named(keys: Sequence[StoredKey]) -> str:
+    return f"key {keys[0].pkh} is" if len(keys) == 1 else f"{len(keys)} keys from {keys[0].pkh} to {keys[-1].pkh} are"
 
 
 def _text(where: str, entry: _Entry, member: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from host_backend.errors import ConfigError
+from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
 
@@ -28,8 +28,12 @@ def load(store: KeyStore) -> tuple[StoredKey, ...]:
     return asyncio.run(store.load())
 
 
-def add(store: KeyStore, key: StoredKey) -> bool:
-    return asyncio.run(store.add(key))
+def add(store: KeyStore, *keys: StoredKey) -> frozenset[str]:
+    return asyncio.run(store.add(keys))
+
+
+def replace(store: KeyStore, key: StoredKey, *expected: bytes) -> None:
+    asyncio.run(store.replace(key, expected))
 
 
 def test_starts_without_keys(open_store: OpenStore) -> None:
@@ -56,15 +60,45 @@ def test_a_key_is_replaced_in_its_place(open_store: OpenStore) -> None:
     new = StoredKey(FIRST.pkh, b"new blob")
     for key in (FIRST, SECOND):
         assert add(store, key)
-    asyncio.run(store.replace(new))
+    replace(store, new, FIRST.blob)
     assert load(store) == load(open_store()) == (new, SECOND)
 
 
-def test_replacing_what_is_not_stored_adds_it(open_store: OpenStore) -> None:
+@pytest.mark.parametrize("expected", [(), (b"another blob",), (FIRST.blob, FIRST.blob)])
+def test_what_was_changed_meanwhile_is_not_replaced(open_store: OpenStore, expected: tuple[bytes, ...]) -> None:
     store = open_store()
-    assert add(store, SECOND)
-    asyncio.run(store.replace(FIRST))
-    assert load(store) == (SECOND, FIRST)
+    add(store, FIRST, SECOND)
+    with pytest.raises(StoreUnavailable, match="was changed meanwhile: try again"):
+        replace(store, StoredKey(FIRST.pkh, b"new blob"), *expected)
+    assert load(store) == load(open_store()) == (FIRST, SECOND)
+
+
+def test_of_two_who_replace_one_key_one_does(open_store: OpenStore) -> None:
+    add(open_store(), FIRST)
+    new = [StoredKey(FIRST.pkh, b"new blob %d" % number) for number in range(6)]
+
+    async def replace_all() -> list[BaseException | None]:
+        replacing = (open_store().replace(key, [FIRST.blob]) for key in new)
+        return await asyncio.gather(*replacing, return_exceptions=True)
+
+    outcomes = asyncio.run(replace_all())
+    assert outcomes.count(None) == 1
+    assert load(open_store()) == (new[outcomes.index(None)],)
+
+
+def test_keys_are_added_together(open_store: OpenStore) -> None:
+    store = open_store()
+    assert add(store, FIRST) == {FIRST.pkh}
+    more = [StoredKey(f"tz1{number}", b"blob") for number in range(3)]
+    assert add(store, more[0], FIRST, *more[1:]) == {key.pkh for key in more}
+    assert load(open_store()) == (FIRST, *more)
+    assert add(store, *more) == frozenset()
+
+
+def test_of_keys_that_are_added_together_none_is_stored_if_one_cannot_be(open_store: OpenStore) -> None:
+    with pytest.raises(ConfigError, match="must have 1 to"):
+        add(open_store(), FIRST, StoredKey("tz1", b""))
+    assert load(open_store()) == ()
 
 
 def test_two_users_of_one_storage_do_not_lose_each_others_keys(open_store: OpenStore) -> None:
@@ -79,11 +113,11 @@ def test_two_users_of_one_storage_do_not_lose_each_others_keys(open_store: OpenS
 def test_concurrent_adding_loses_nothing(open_store: OpenStore) -> None:
     keys = [StoredKey(f"tz1{number}", b"blob %d" % number) for number in range(12)]
 
-    async def add_all() -> list[bool]:
+    async def add_all() -> list[frozenset[str]]:
         stores = [open_store(), open_store()]
-        return await asyncio.gather(*(stores[index % 2].add(key) for index, key in enumerate(keys * 2)))
+        return await asyncio.gather(*(stores[index % 2].add([key]) for index, key in enumerate(keys * 2)))
 
-    assert sum(asyncio.run(add_all())) == len(keys)
+    assert sum(map(len, asyncio.run(add_all()))) == len(keys)
     assert set(load(open_store())) == set(keys)
     assert len(load(open_store())) == len(keys)
 

@@ -13,7 +13,7 @@ from enclave_signer.tezos import parse_secret_key
 from host_backend.enclave.supervisor import LinkLimits
 from host_backend.errors import HostError
 from host_backend.keystore.base import StoredKey
-from host_backend.vault import Vault, open_vault
+from host_backend.vault.vault import Vault, open_vault
 from tests.doubles.auto_enclave import AutoEnclave, auto_enclave
 from tests.doubles.known_keys import FOUR, KEYS
 from tests.doubles.memory_keys import MemoryKeys

@@ -29,7 +29,7 @@ from host_backend.enclave.supervisor import DEFAULT_LIMITS
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable
 from host_backend.keystore.file import FileKeyStore
 from host_backend.signer import MARK_S
-from host_backend.vault import Vault, open_vault
+from host_backend.vault.vault import Vault, open_vault
 from tests.doubles.fault_proxy import FAULTS, Fault, FaultProxy, fault_proxy
 from tests.doubles.host_process import BAKER, Host, import_keys, key_file, running_host, write_config
 from tests.doubles.known_keys import FOUR, KnownKey, attestation, transaction

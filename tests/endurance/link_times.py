@@ -21,7 +21,7 @@ from enclave_signer.protocol import codec
 from enclave_signer.protocol.messages import KeyType
 from enclave_signer.tezos import parse_secret_key, public_key_hash
 from host_backend.keystore.base import StoredKey
-from host_backend.vault import open_vault
+from host_backend.vault.vault import open_vault
 from tests.doubles.host_process import BAKER, Host, import_keys, running_host, write_config
 from tests.doubles.known_keys import FOUR, transaction
 from tests.doubles.memory_keys import MemoryKeys
@@ -71,13 +71,17 @@ async def sign_beside_slow_keys(port: int) -> tuple[float, float, int]:
     blob = codec.encode_private_key(parse_secret_key(TZ1.secret))
     async with open_vault(MemoryKeys(StoredKey(TZ1.pkh, blob)), host="127.0.0.1", port=port) as vault:
         started = time.monotonic()
-        made = asyncio.gather(vault.generate(KeyType.ED25519), vault.import_key(parse_secret_key(TZ4.secret)))
+        provisioning = vault.provisioning
+        made = asyncio.gather(
+            provisioning.generate(KeyType.ED25519), provisioning.import_key(parse_secret_key(TZ4.secret))
+        )
         times = []
         while not made.done():
             asked = time.monotonic()
             await vault.sign(TZ1.pkh, b"message")
             times.append(time.monotonic() - asked)
-        for key in await made:
+        generated, (imported, _) = await made
+        for key in (generated, imported):
             await vault.sign(key.pkh, b"message")
         return time.monotonic() - started, max(times) * 1e3, len(times)
 

@@ -18,7 +18,7 @@ from host_backend.errors import StoreUnavailable
 from host_backend.keystore.base import StoredKey
 from host_backend.policy import DEFAULT_POLICY
 from host_backend.signer import Signer
-from host_backend.vault import open_vault
+from host_backend.vault.vault import open_vault
 from host_backend.watermark.file.blocks import PosixBlocks
 from host_backend.watermark.file.layout import BLOCK_BYTES, COPIES, Record, header_offset, parse_stray_record
 from host_backend.watermark.file.store import FileWatermarkStore
@@ -109,17 +109,22 @@ def test_every_mark_is_synced_before_its_answer(tmp_path: Path) -> None:
 class OneKey:
     """A key store that holds the blob of one key, sealed by nothing."""
 
+    look_s = 1.0
+
     async def load(self) -> tuple[StoredKey, ...]:
         return (StoredKey(TZ1.pkh, codec.encode_private_key(parse_secret_key(TZ1.secret))),)
 
     async def revision(self) -> str:
         return "the only one"
 
-    async def add(self, key: StoredKey) -> bool:
-        raise AssertionError(f"{key.pkh} is not to be stored")
+    async def add(self, keys: Sequence[StoredKey]) -> frozenset[str]:
+        raise AssertionError("nothing is to be stored")
 
-    async def replace(self, key: StoredKey) -> None:
+    async def replace(self, key: StoredKey, expected: Sequence[bytes]) -> None:
         raise AssertionError(f"{key.pkh} is not to be replaced")
+
+    async def aclose(self) -> None:
+        pass
 
 
 def test_nothing_reaches_the_enclave_before_its_mark_is_stored(tmp_path: Path, enclave: Enclave) -> None:

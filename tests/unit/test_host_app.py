@@ -26,7 +26,7 @@ from host_backend.policy import ANYONE, Caller
 from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
 from host_backend.stores import marks_admin
-from host_backend.vault import Vault
+from host_backend.vault.vault import Vault
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask_app
 from tests.doubles.known_keys import FOUR, KEYS
@@ -177,7 +177,7 @@ class SomeVault(Vault):
         self._problem = problem
 
     @property
-    def quarantined(self) -> dict[str, str]:
+    def out_of_service(self) -> dict[str, str]:
         return self._out
 
     @property

@@ -40,8 +40,13 @@ def load(path: Path) -> tuple[StoredKey, ...]:
     return asyncio.run(FileKeyStore(path).load())
 
 
-def add(path: Path, key: StoredKey) -> bool:
-    return asyncio.run(FileKeyStore(path).add(key))
+def add(path: Path, key: StoredKey) -> frozenset[str]:
+    return asyncio.run(FileKeyStore(path).add([key]))
+
+
+def replace(path: Path, key: StoredKey, *expected: str) -> None:
+    blobs = [base64.b64decode(blob) for blob in expected] or [STORED.blob]
+    asyncio.run(FileKeyStore(path).replace(key, blobs))
 
 
 def entries(path: Path) -> list[dict[str, object]]:
@@ -100,13 +105,13 @@ def test_replaced_entries_are_kept_aside_whole(path: Path) -> None:
     old = [{**entry, "note": 1}, {**entry, "encrypted_private_key": "AAAA"}]
     other = {"public_key_hash": "tz3", "encrypted_private_key": "AAAA", "note": 2}
     path.write_text(json.dumps([other, old[0], other, old[1]]))
-    asyncio.run(FileKeyStore(path).replace(StoredKey(STORED.pkh, b"blob")))
+    replace(path, StoredKey(STORED.pkh, b"blob"), *(str(each["encrypted_private_key"]) for each in old))
     new = {"public_key_hash": STORED.pkh, "encrypted_private_key": "YmxvYg=="}
     assert entries(path) == [other, new, other]
     aside = path.with_name(path.name + ".replaced")
     assert entries(aside) == old
     # The next one joins them.
-    asyncio.run(FileKeyStore(path).replace(StoredKey(STORED.pkh, b"blob")))
+    replace(path, StoredKey(STORED.pkh, b"blob"), "YmxvYg==")
     assert entries(aside) == [*old, new]
     assert aside.stat().st_mode & 0o777 == 0o600
 
@@ -117,7 +122,7 @@ def test_nothing_is_replaced_that_could_not_be_kept_aside(path: Path) -> None:
     aside = path.with_name(path.name + ".replaced")
     aside.write_text("{")
     with pytest.raises(ConfigError, match=f"key file {aside} is not JSON"):
-        asyncio.run(FileKeyStore(path).replace(StoredKey(STORED.pkh, b"blob")))
+        replace(path, StoredKey(STORED.pkh, b"blob"))
     assert path.read_bytes() == before
 
 
@@ -238,7 +243,7 @@ def link(path: Path) -> Path:
 
 def test_whoever_comes_by_a_link_waits_for_the_same_lock(path: Path, link: Path) -> None:
     with locked(path.with_name("keys.json.lock")), pytest.raises(StoreUnavailable, match="is in use by process"):
-        asyncio.run(FileKeyStore(link, lock_wait_s=0.0).add(OTHER))
+        asyncio.run(FileKeyStore(link, lock_wait_s=0.0).add([OTHER]))
     assert add(link, STORED)
     assert add(path, OTHER)
     assert load(link) == load(path) == (STORED, OTHER)
@@ -247,7 +252,7 @@ def test_whoever_comes_by_a_link_waits_for_the_same_lock(path: Path, link: Path)
 
 def test_what_is_replaced_by_a_link_lies_with_the_keys(path: Path, link: Path) -> None:
     assert add(path, STORED)
-    asyncio.run(FileKeyStore(link).replace(StoredKey(STORED.pkh, b"blob")))
+    replace(link, StoredKey(STORED.pkh, b"blob"))
     assert path.with_name("keys.json.replaced").read_bytes() == SIGNATORY_FILE
     assert list(link.parent.iterdir()) == [link]
 
@@ -284,5 +289,5 @@ def test_lock_held_too_long_is_unavailable(path: Path) -> None:
         locked(path.with_name("keys.json.lock")),
         pytest.raises(StoreUnavailable, match=f"in use by process {os.getpid()}"),
     ):
-        asyncio.run(FileKeyStore(path, lock_wait_s=0.0).add(OTHER))
+        asyncio.run(FileKeyStore(path, lock_wait_s=0.0).add([OTHER]))
     assert not path.exists()

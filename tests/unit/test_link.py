@@ -21,7 +21,7 @@ from enclave_signer.protocol.messages import (
 )
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, WatermarkRejected
-from host_backend.vault import Vault, open_vault
+from host_backend.vault.vault import Vault, open_vault
 from tests.doubles.auto_enclave import HANDLES_APART, AutoEnclave, auto_enclave, wrong_signature
 from tests.doubles.linked_vault import (
     LINK_ERROR,
@@ -45,8 +45,8 @@ def test_every_key_is_back_after_the_connection_was_lost() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
         for generation in (1, 2, 3):
             assert [await vault.sign(pkh, b"message") for pkh in PKHS] == [right(pkh) for pkh in PKHS]
-            assert (vault.generation, vault.reconnects) == (generation, generation - 1)
-            assert (vault.state, vault.problem) == (State.READY, None)
+            assert (vault.link.generation, vault.link.reconnects) == (generation, generation - 1)
+            assert (vault.link.state, vault.problem) == (State.READY, None)
             enclave.hang_up()
             await enclave.wait_until(lambda: vault.problem is not None)
 
@@ -54,7 +54,7 @@ def test_every_key_is_back_after_the_connection_was_lost() -> None:
 
 
 def in_generation(vault: Vault, number: int) -> bool:
-    return vault.generation == number and vault.problem is None
+    return vault.link.generation == number and vault.problem is None
 
 
 def test_no_handle_outlives_its_generation() -> None:
@@ -88,7 +88,7 @@ def test_what_is_idempotent_is_asked_once_more(call: type[Request]) -> None:
         enclave.hang_up()
         assert await asked == expected
         assert [number for number, _ in enclave.asked(call)] == [1, 2]
-        assert vault.retries == 1
+        assert vault.link.retries == 1
 
     play(scenario)
 
@@ -112,7 +112,7 @@ def test_a_refusal_is_not_asked_again() -> None:
         enclave.instead = lambda _, request: WireError("no") if isinstance(request, Sign) else None
         with pytest.raises(EnclaveRefused, match="the enclave refused: no"):
             await vault.sign(TZ1, b"message")
-        assert (len(enclave.asked(Sign)), vault.retries, vault.generation) == (1, 0, 1)
+        assert (len(enclave.asked(Sign)), vault.link.retries, vault.link.generation) == (1, 0, 1)
 
     play(scenario)
 
@@ -132,9 +132,9 @@ def test_a_refusal_stays_one_when_the_connection_ends_in_the_same_read(refusal: 
         enclave.trailing[1, Sign] = after
         with pytest.raises(WatermarkRejected if refusal is GUARDED else EnclaveRefused, match=refusal.message):
             await vault.sign(TZ1, b"message")
-        assert ([number for number, _ in enclave.asked(Sign)], vault.retries) == ([1], 0)
+        assert ([number for number, _ in enclave.asked(Sign)], vault.link.retries) == ([1], 0)
         assert await vault.sign(TZ1, b"another message") == right(TZ1, b"another message")
-        assert vault.generation == 2
+        assert vault.link.generation == 2
 
     play(scenario)
 
@@ -154,7 +154,7 @@ def test_a_refusal_stays_one_when_another_s_wrong_signature_ends_the_connection(
         held.set()
         wrong, refused = await asyncio.gather(*asked)
         assert (type(wrong), type(refused)) == (EnclaveRefused, WatermarkRejected)
-        assert ({number for number, _ in enclave.asked(Sign)}, vault.retries) == ({1}, 0)
+        assert ({number for number, _ in enclave.asked(Sign)}, vault.link.retries) == ({1}, 0)
 
     play(scenario)
 
@@ -200,7 +200,7 @@ def test_a_signature_has_a_limit_in_all() -> None:
         held.set()
         # Its caller has left, and its answer is nobody else's.
         assert await vault.sign(TZ1, b"another message") == right(TZ1, b"another message")
-        assert vault.generation == 1
+        assert vault.link.generation == 1
 
     play(scenario, limits=replace(QUICK, signature_s=0.05))
 
@@ -267,7 +267,7 @@ def test_a_wrong_signature_costs_others_nothing() -> None:
             await vault.sign(TZ1, b"message")
         enclave.instead = lambda _, __: None
         assert await vault.sign(TZ2, b"message") == right(TZ2)
-        assert (vault.verification_failures, vault.generation) == (1, 2)
+        assert (vault.verification.failures, vault.link.generation) == (1, 2)
 
     play(scenario)
 
@@ -303,7 +303,7 @@ def test_whoever_waits_when_the_vault_is_closed_is_told() -> None:
         await vault.aclose()
         assert isinstance(await asked, EnclaveUnavailable)
         with pytest.raises(EnclaveUnavailable):
-            await vault.generate(KeyType.ED25519)
+            await vault.provisioning.generate(KeyType.ED25519)
 
     play(scenario)
 

@@ -22,10 +22,11 @@ from enclave_signer.protocol.messages import (
 from enclave_signer.tezos import public_key_hash
 from host_backend.enclave.supervisor import State
 from host_backend.errors import EnclaveUnavailable, KeyNotFound
-from host_backend.keyring import KEYS_PER_TURN, RESTORE_IN_FLIGHT, VaultKey
 from host_backend.keystore.base import StoredKey
-from host_backend.vault import Vault, open_vault
-from host_backend.vaults import find_vault
+from host_backend.vault.choice import find_vault
+from host_backend.vault.keyring import KEYS_PER_TURN, RESTORE_IN_FLIGHT
+from host_backend.vault.keys import VaultKey
+from host_backend.vault.vault import Vault, open_vault
 from tests.doubles.auto_enclave import AutoEnclave, auto_enclave
 from tests.doubles.linked_vault import (
     BOB,
@@ -51,7 +52,11 @@ from tests.doubles.memory_keys import MemoryKeys
 def test_what_makes_a_key_is_never_asked_again(call: type[Request]) -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
         enclave.hold(2, call)
-        making = vault.generate(KeyType.P256) if call is GenerateAndImport else vault.import_key(secret(BOB))
+        making = (
+            vault.provisioning.generate(KeyType.P256)
+            if call is GenerateAndImport
+            else vault.provisioning.import_key(secret(BOB))
+        )
         asked = asyncio.create_task(making)
         await enclave.wait_for(call)
         enclave.hang_up()
@@ -67,7 +72,7 @@ def test_what_makes_a_key_is_never_asked_again(call: type[Request]) -> None:
 def test_closing_leaves_no_connection_that_is_being_made() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
         gate = enclave.hold(2, Initialize)
-        asked = asyncio.create_task(vault.generate(KeyType.P256))
+        asked = asyncio.create_task(vault.provisioning.generate(KeyType.P256))
         await enclave.wait_for(Initialize, 2)
         await vault.aclose()
         gate.set()
@@ -89,7 +94,7 @@ def test_a_key_that_is_being_made_delays_no_signature() -> None:
 
     async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
         made = enclave.hold(2, GenerateAndImport)
-        generating = asyncio.create_task(vault.generate(KeyType.ED25519))
+        generating = asyncio.create_task(vault.provisioning.generate(KeyType.ED25519))
         await enclave.wait_for(GenerateAndImport)
         await sign_a_hundred(vault)
         made.set()
@@ -117,11 +122,11 @@ def test_a_blob_that_is_opened_for_the_first_time_delays_no_signature() -> None:
         await enclave.wait_until(lambda: 3 in {number for number, _ in enclave.asked(Import)})
         asked = asyncio.create_task(vault.sign(BOB, b"message"))
         await sign_a_hundred(vault)
-        assert (vault.state, vault.generation, vault.degraded) == (State.READY, 1, [])
+        assert (vault.link.state, vault.link.generation, vault.degraded) == (State.READY, 1, [])
         opened.set()
         assert await asked == right(BOB)
         assert [number for number, request in enclave.calls if request == Import(blob(BOB))] == [2, 3]
-        assert (vault.state, vault.generation, vault.reconnects) == (State.READY, 2, 0)
+        assert (vault.link.state, vault.link.generation, vault.link.reconnects) == (State.READY, 2, 0)
 
     play(scenario)
 
@@ -222,7 +227,7 @@ def test_a_blob_of_another_key_takes_no_vault_down_where_no_further_connection_i
                 told = f"its blob holds another key, {BOB}: not confirmed, as no further connection"
                 if others:
                     assert [await vault.sign(pkh, b"message") for pkh in others] == [right(pkh) for pkh in others]
-                    assert (vault.state, vault.generation) == (State.DEGRADED, 1)
+                    assert (vault.link.state, vault.link.generation) == (State.DEGRADED, 1)
                     assert vault.quarantined[TZ2].startswith(told)
                 else:
                     # It may be the only answer that is wrong, or all of them.
@@ -268,10 +273,10 @@ def test_a_key_comes_back_when_its_sealer_does() -> None:
             limits = replace(QUICK, reopen_s=0.0)
             async with open_vault(stored(*PKHS), host="127.0.0.1", port=enclave.port, limits=limits) as vault:
                 assert vault.quarantined == {TZ2: "the enclave refused: the sealer is away"}
-                assert (vault.state, await vault.sign(TZ1, b"message")) == (State.DEGRADED, right(TZ1))
+                assert (vault.link.state, await vault.sign(TZ1, b"message")) == (State.DEGRADED, right(TZ1))
                 refusing.clear()
                 await vault.look_again()
-                assert (vault.state, vault.quarantined) == (State.READY, {})
+                assert (vault.link.state, vault.quarantined) == (State.READY, {})
                 assert await vault.sign(TZ2, b"message") == right(TZ2)
                 assert [key.pkh for key in vault.keys] == [TZ1, TZ3, TZ4, TZ2]
 
@@ -323,7 +328,7 @@ def test_the_tasks_that_open_keys_are_few_however_many_keys_there_are() -> None:
                 # A few more belong to the test, the vault and the enclave.
                 assert len(asyncio.all_tasks()) < 2 * RESTORE_IN_FLIGHT
                 held.set()
-                await enclave.wait_until(lambda: vault.state is State.READY)
+                await enclave.wait_until(lambda: vault.link.state is State.READY)
                 assert (len(vault.keys), vault.progress) == (1000, (1000, 1000))
 
     asyncio.run(run())
@@ -367,7 +372,7 @@ def test_progress_of_a_restoring_is_told() -> None:
             opened = open_vault(stored(*PKHS), host="127.0.0.1", port=enclave.port, limits=limits, must_succeed=False)
             async with opened as vault:
                 await enclave.wait_for(Import)
-                assert (vault.state, vault.progress) == (State.RESTORING, (0, 4))
+                assert (vault.link.state, vault.progress) == (State.RESTORING, (0, 4))
                 assert vault.problem == "restoring: 0 of 4 keys dealt with"
                 held.set()
                 assert await vault.sign(TZ1, b"message") == right(TZ1)

@@ -10,7 +10,7 @@ from enclave_signer.protocol.messages import Import, KeyType, Sign
 from host_backend.enclave.supervisor import State
 from host_backend.errors import EnclaveUnavailable
 from host_backend.keystore.base import StoredKey
-from host_backend.vault import Vault
+from host_backend.vault.vault import Vault
 from tests.doubles.auto_enclave import AutoEnclave
 from tests.doubles.linked_vault import ALICE, BOB, PKHS, QUICK, TZ1, TZ2, blob, play, right
 from tests.doubles.memory_keys import MemoryKeys
@@ -31,7 +31,7 @@ def test_what_is_in_flight_on_a_connection_that_is_replaced_is_answered_there() 
         assert await asked == right(TZ1)
         await enclave.wait_until(lambda: enclave.open_connections == {2, 3})
         assert [number for number, _ in enclave.asked(Sign)] == [1, 3, 3]
-        assert (vault.state, vault.retries) == (State.READY, 0)
+        assert (vault.link.state, vault.link.retries) == (State.READY, 0)
 
     play(scenario)
 
@@ -46,7 +46,12 @@ def test_a_replaced_connection_that_breaks_has_its_calls_asked_on_the_present_on
         assert await vault.sign(BOB, b"message") == right(BOB)
         enclave.hang_up(1)
         assert await asked == right(TZ1)
-        assert (vault.state, vault.generation, vault.reconnects, vault.retries) == (State.READY, 2, 0, 1)
+        assert (vault.link.state, vault.link.generation, vault.link.reconnects, vault.link.retries) == (
+            State.READY,
+            2,
+            0,
+            1,
+        )
 
     play(scenario)
 
@@ -64,12 +69,12 @@ def test_a_connection_that_opens_less_does_not_replace_the_one_in_service(caplog
         await enclave.wait_until(lambda: len([call for _, call in enclave.calls if call == refused]) > 3)
         reason = f"{TZ2} signs, and does not open on a new connection: the enclave refused: the sealer is away"
         assert vault.degraded == [f"vault: new keys are not in service yet: {reason}"]
-        assert (vault.state, vault.problem, vault.quarantined) == (State.READY, None, {})
+        assert (vault.link.state, vault.problem, vault.quarantined) == (State.READY, None, {})
         assert [await vault.sign(pkh, b"message") for pkh in PKHS] == [right(pkh) for pkh in PKHS]
-        assert {number for number, _ in enclave.asked(Sign)} == {vault.generation} == {1}
+        assert {number for number, _ in enclave.asked(Sign)} == {vault.link.generation} == {1}
         enclave.instead = lambda _, __: None
         assert await vault.sign(BOB, b"message") == right(BOB)
-        assert (vault.degraded, vault.generation, vault.reconnects) == ([], 2, 0)
+        assert (vault.degraded, vault.link.generation, vault.link.reconnects) == ([], 2, 0)
         assert caplog.text.count(reason) == 1
 
     play(scenario)
@@ -85,7 +90,7 @@ def test_a_connection_that_breaks_before_it_is_in_service_is_made_again() -> Non
         assert await vault.sign(TZ1, b"message") == right(TZ1)
         assert await vault.sign(BOB, b"message") == right(BOB)
         assert {number for number, _ in enclave.asked(Sign)} <= {1, 4}
-        assert (vault.state, vault.generation, vault.reconnects) == (State.READY, 2, 0)
+        assert (vault.link.state, vault.link.generation, vault.link.reconnects) == (State.READY, 2, 0)
 
     play(scenario)
 
@@ -102,7 +107,7 @@ def test_a_link_that_ends_while_new_keys_are_brought_in_comes_back_with_all_of_t
         held.set()
         await enclave.wait_until(lambda: enclave.open_connections == {2, 4})
         assert {number for number, _ in enclave.asked(Sign)} == {4}
-        assert (vault.state, vault.generation, vault.reconnects) == (State.READY, 2, 1)
+        assert (vault.link.state, vault.link.generation, vault.link.reconnects) == (State.READY, 2, 1)
         assert vault.degraded == []
 
     play(scenario)
@@ -121,7 +126,7 @@ def test_a_new_key_does_not_wait_because_of_a_link_that_ended() -> None:
         enclave.hang_up()
         assert await vault.sign(TZ1, b"message") == right(TZ1)
         assert (vault.serves(BOB), vault.degraded) == (True, [])
-        key = await vault.generate(KeyType.ED25519)
+        key = await vault.provisioning.generate(KeyType.ED25519)
         assert await vault.sign(key.pkh, b"message")
 
     play(scenario, limits=hour)
@@ -139,7 +144,7 @@ def test_a_blob_that_does_not_open_is_not_asked_of_a_new_connection() -> None:
         await vault.look_again()
         assert await vault.sign(BOB, b"message") == right(BOB)
         assert [number for number, call in enclave.calls if call == Import(b"bad")] == [2]
-        assert (vault.state, vault.generation) == (State.DEGRADED, 2)
+        assert (vault.link.state, vault.link.generation) == (State.DEGRADED, 2)
 
     play(scenario)
 
@@ -156,7 +161,7 @@ def test_a_blob_that_is_tried_out_for_long_is_not_asked_of_a_new_connection() ->
         opened.set()
         await looking
         assert await vault.sign(ALICE, b"message") == right(ALICE)
-        assert (vault.state, vault.generation) == (State.READY, 3)
+        assert (vault.link.state, vault.link.generation) == (State.READY, 3)
 
     play(scenario)
 
@@ -181,7 +186,7 @@ def test_a_blob_that_gets_no_answer_is_tried_out_after_the_others_next_time() ->
 def test_keys_that_come_one_after_another_share_a_connection() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
         opened = enclave.hold(3, Import)
-        made = [await vault.generate(KeyType.ED25519) for _ in range(20)]
+        made = [await vault.provisioning.generate(KeyType.ED25519) for _ in range(20)]
         opened.set()
         for key in made:
             assert await vault.sign(key.pkh, b"message")
@@ -210,7 +215,7 @@ def test_the_vault_can_be_closed_while_new_keys_are_brought_in() -> None:
 def test_whoever_leaves_while_its_key_is_tried_out_leaves_a_key_that_comes_into_service() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
         tried = enclave.hold(2, Import)
-        generating = asyncio.create_task(vault.generate(KeyType.ED25519))
+        generating = asyncio.create_task(vault.provisioning.generate(KeyType.ED25519))
         await enclave.wait_until(lambda: 2 in {number for number, _ in enclave.asked(Import)})
         generating.cancel()
         await asyncio.wait([generating])

@@ -11,7 +11,7 @@ from host_backend.api.signing import signing_app
 from host_backend.metrics import Metrics
 from host_backend.policy import KeyPolicy
 from host_backend.signer import Signer
-from host_backend.vault import Vault
+from host_backend.vault.vault import Vault
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask
 from tests.doubles.auto_enclave import AutoEnclave

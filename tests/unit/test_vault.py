@@ -21,9 +21,9 @@ from enclave_signer.tezos import parse_secret_key, public_key_hash
 from host_backend.enclave.supervisor import LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest, StoreUnavailable
 from host_backend.keystore.base import StoredKey
-from host_backend.vault import Vault, open_vault
-from host_backend.vaults import find_vault
-from host_backend.verification import VerifyBls
+from host_backend.vault.choice import find_vault
+from host_backend.vault.vault import Vault, open_vault
+from host_backend.vault.verification import VerifyBls
 from tests.doubles.auto_enclave import AutoEnclave, auto_enclave, wrong_signature
 from tests.doubles.known_keys import FOUR, KEYS
 from tests.doubles.memory_keys import MemoryKeys
@@ -95,8 +95,8 @@ def test_a_wrong_signature_is_given_to_nobody_and_ends_the_connection(
         with pytest.raises(EnclaveRefused, match=f"the enclave's signature does not verify for {pkh(key)}"):
             await vault.sign(pkh(key), b"message")
         assert vault.problem is not None
-        assert vault.verification_failures == 1
-        assert "ERROR    host_backend.verification:verification.py" in caplog.text
+        assert vault.verification.failures == 1
+        assert "ERROR    host_backend.vault.verification:verification.py" in caplog.text
         with pytest.raises(EnclaveUnavailable, match="the connection to the enclave was closed"):
             await vault.sign(pkh(key), b"message")
         # Nobody asked again for what was signed wrongly.
@@ -113,7 +113,7 @@ def test_in_the_background_a_wrong_signature_of_bls_ends_the_connection_right_af
         enclave.instead = wrong_signature(TZ4)
         assert await vault.sign(pkh(TZ4), b"message") == TZ4.sign(b"another message", SigningVersion.V2)
         await enclave.wait_until(lambda: vault.problem is not None)
-        assert (vault.verification_failures, vault.problem) == (1, "the connection to the enclave was closed")
+        assert (vault.verification.failures, vault.problem) == (1, "the connection to the enclave was closed")
         assert f"the enclave's signature does not verify for {pkh(TZ4)}" in caplog.text
 
     play(MemoryKeys(stored(TZ4)), scenario, in_background=True)
@@ -164,7 +164,7 @@ def test_another_key_than_the_stored_one_is_quarantined() -> None:
         assert vault.keys == ()
         assert vault.quarantined == {pkh(TZ1): f"its blob holds another key, {pkh(BOB)}"}
         assert vault.degraded == [f"{pkh(TZ1)}: its blob holds another key, {pkh(BOB)}"]
-        assert (vault.state, vault.problem) == (State.DEGRADED, None)
+        assert (vault.link.state, vault.problem) == (State.DEGRADED, None)
         with pytest.raises(EnclaveRefused, match="is out of service: its blob holds another key"):
             await vault.sign(pkh(TZ1), b"message")
         with pytest.raises(EnclaveRefused):
@@ -182,10 +182,10 @@ def test_a_generated_key_is_announced_only_when_it_is_stored() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
         store.failing = True
         with pytest.raises(StoreUnavailable, match="the disk is full"):
-            await vault.generate(KeyType.ED25519)
+            await vault.provisioning.generate(KeyType.ED25519)
         assert (vault.keys, store.stored) == ((), [])
         store.failing = False
-        key = await vault.generate(KeyType.ED25519)
+        key = await vault.provisioning.generate(KeyType.ED25519)
         assert vault.keys == (key,)
         assert [stored.pkh for stored in store.stored] == [key.pkh]
         assert await vault.sign(key.pkh, b"message")
@@ -199,7 +199,7 @@ def test_a_generated_key_of_another_curve_is_not_kept() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
         enclave.next_key = TZ4
         with pytest.raises(EnclaveRefused, match="made a key of type Bls, not Ed25519"):
-            await vault.generate(KeyType.ED25519)
+            await vault.provisioning.generate(KeyType.ED25519)
         assert (vault.keys, store.stored) == ((), [])
 
     play(store, scenario)
@@ -213,7 +213,7 @@ def test_an_imported_key_must_come_back_as_itself() -> None:
         wrong = SealedKey(b"new blob", BOB.public_key, 1)
         enclave.instead = lambda _, request: wrong if isinstance(request, ImportUnencrypted) else None
         with pytest.raises(EnclaveRefused, match="sealed another key than it was given: nothing was stored"):
-            await vault.import_key(secret)
+            await vault.provisioning.import_key(secret)
         assert (vault.keys, store.stored) == ((), [])
 
     play(store, scenario)
@@ -225,10 +225,10 @@ def test_a_key_out_of_service_is_replaced_only_on_purpose() -> None:
 
     async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
         with pytest.raises(EnclaveRefused, match="is stored already, and out of service: its blob holds another key"):
-            await vault.import_key(secret)
+            await vault.provisioning.import_key(secret)
         # The secret did not leave for that.
         assert enclave.asked(ImportUnencrypted) == []
-        assert (await vault.import_key(secret, replace=True)).pkh == pkh(TZ1)
+        assert (await vault.provisioning.import_key(secret, replace=True))[0].pkh == pkh(TZ1)
         assert [key.pkh for key in store.stored] == [pkh(TZ1), pkh(BOB)]
         assert store.stored[0].blob != b"bad"
         assert vault.quarantined == {}
@@ -238,7 +238,7 @@ def test_a_key_out_of_service_is_replaced_only_on_purpose() -> None:
         enclave.instead = lambda _, request: (
             SealedKey(b"newer", TZ1.public_key, 1) if isinstance(request, ImportUnencrypted) else None
         )
-        await vault.import_key(secret, replace=True)
+        await vault.provisioning.import_key(secret, replace=True)
         assert store.stored == before
 
     play(store, scenario, opens_as={b"bad": BOB, blob(BOB): BOB})
@@ -248,7 +248,7 @@ def test_what_is_no_private_key_does_not_reach_the_enclave() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
         for key_type, data in ((KeyType.P256, bytes(32)), (KeyType.BLS, b"\xff" * 32), (KeyType.ED25519, b"short")):
             with pytest.raises(MalformedRequest, match="not a private key"):
-                await vault.import_key(PrivateKey(key_type, data))
+                await vault.provisioning.import_key(PrivateKey(key_type, data))
         assert not enclave.calls
 
     play(MemoryKeys(), scenario)

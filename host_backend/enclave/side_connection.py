@@ -9,7 +9,7 @@ from host_backend.enclave.supervisor import LinkLimits
 from host_backend.errors import EnclaveUnavailable
 
 
-class SecondConnection:
+class SideConnection:
     """One connection, shared by all who ask for new keys, or try blobs out. All methods belong to one event loop."""
 
     def __init__(self, enclave: Endpoint, limits: LinkLimits) -> None:

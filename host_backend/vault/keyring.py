@@ -1,8 +1,8 @@
 """The keys of one vault: what is stored, what is open where, and what is out of service.
 
 - Every public key that the enclave gives is checked against the stored hash.
-- A blob that does not open, or opens as another key, takes its own key out of service, never the vault. It is tried
-  again from time to time: the sealer may have been away.
+- A blob that does not open, or opens as another key, takes its own key out of service, never the vault. Whether and
+  when it is tried again: `keys`.
 - An answer that names another key is asked for again on a connection of its own before it counts: either the blob is
   another key's, or this connection's answers do not belong to its calls, and then the connection ends. Where no such
   connection can be made, the key is out of service unconfirmed; only if all answers name other keys, the connection ends.
@@ -14,18 +14,18 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
-from enclave_signer.curves import CurveError, VerifyingKey, curve
 from enclave_signer.protocol.messages import ImportedKey, PublicKey
-from enclave_signer.tezos import public_key_hash
 from host_backend.enclave.client import EnclaveClient, SigningClient
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, SealerUnavailable
-from host_backend.keystore.base import KeyStore, StoredKey
+from host_backend.errors import BlobCorrupt, EnclaveRefused, EnclaveUnavailable, HostError, SealerUnavailable
+from host_backend.keystore.base import KeyStore
 from host_backend.log import fields
+from host_backend.vault.keys import DEFAULT_PAUSES, KeyEvent, Keys, Pauses, VaultKey, opened_key
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,6 @@ GetConnection = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
 
 
 @dataclass(frozen=True, slots=True)
-class VaultKey:
-    """A key that was opened at least once: its hash, and its public key."""
-
-    pkh: str
-    public_key: PublicKey
-    verifying_key: VerifyingKey = field(compare=False)
-
-
-@dataclass(frozen=True, slots=True)
 class _Opened:
     key: VaultKey
 
@@ -57,6 +48,7 @@ class _Opened:
 @dataclass(frozen=True, slots=True)
 class _Unopened:
     reason: str
+    event: KeyEvent = KeyEvent.REFUSED
     #: Whether it may be that the answer was another call's.
     doubtful: bool = False
 
@@ -70,6 +62,8 @@ class Keyring:
         second: Gives the connection for calls that may leave the enclave.
         separate: Gives a connection that nobody else uses.
         on_key: Told of every key when it comes into service for the first time.
+        pauses: Before a key that did not open is tried again.
+        jitter: Returns a number from 0 to 1, another one each time.
         on_restored: Told, after each key of a restoring, how many it has dealt with, and of how many.
     """
 
@@ -80,6 +74,9 @@ class Keyring:
         second: GetConnection,
         separate: GetConnection,
         on_key: Callable[[VaultKey], None],
+        *,
+        pauses: Pauses = DEFAULT_PAUSES,
+        jitter: Callable[[], float] = random.random,
         on_restored: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> None:
         self._vault = vault
@@ -88,30 +85,17 @@ class Keyring:
         self._separate = separate
         self._on_key = on_key
         self._on_restored = on_restored
+        self._now = asyncio.get_running_loop().time
         self._checking_order = asyncio.Lock()
         self._revision: str | None = None
-        self._stored: dict[str, tuple[bytes, ...]] = {}
-        self._untried: set[str] = set()
-        self._trying: set[str] = set()
         self._announced: set[str] = set()
         self._trying_problem: str | None = None
-        #: Keys that were opened at least once, in the order in which that happened.
-        self.keys: dict[str, VaultKey] = {}
-        #: Hashes of stored keys that cannot sign, and why.
-        self.quarantined: dict[str, str] = {}
+        #: What is known of every stored key.
+        self.keys = Keys(pauses, jitter)
         #: Why the store could not be read last; None when it could.
         self.store_problem: str | None = None
         #: Keys that the present restoring, or the last one, has dealt with.
         self.restored_count = 0
-
-    @property
-    def stored_count(self) -> int:
-        """How many keys are stored."""
-        return len(self._stored)
-
-    def stores(self, pkh: str) -> bool:
-        """Whether a key is stored, opened or not."""
-        return pkh in self._stored
 
     async def load(self) -> None:
         """Read the store if it has changed; what was stored once stays known.
@@ -126,8 +110,8 @@ class Keyring:
         async for stored in _with_pauses(await self._store.load()):
             # A store may hold a key twice, as Signatory's import does: one good blob is enough.
             blobs[stored.pkh] = (*blobs.get(stored.pkh, ()), stored.blob)
-        self._untried |= {pkh for pkh, now in blobs.items() if self._stored.get(pkh) != now}
-        self._stored.update(blobs)
+        async for pkh, now in _with_pauses(blobs.items()):
+            self.keys.store(pkh, now)
         self._revision = revision
 
     async def look_again(self) -> None:
@@ -141,26 +125,6 @@ class Keyring:
         else:
             self.store_problem = None
 
-    async def add(self, key: VaultKey, blob: bytes) -> bool:
-        """Store a new key durably; return whether it was new, and not stored already.
-
-        Raises:
-            ConfigError, StoreUnavailable: It could not be stored.
-        """
-        if not await self._store.add(StoredKey(key.pkh, blob)):
-            return False
-        self._stored[key.pkh] = (blob,)
-        return True
-
-    async def replace(self, key: VaultKey, blob: bytes) -> None:
-        """Store a key durably in place of what is stored of it, which the store keeps aside.
-
-        Raises:
-            ConfigError, StoreUnavailable: It could not be stored.
-        """
-        await self._store.replace(StoredKey(key.pkh, blob))
-        self._stored[key.pkh] = (blob,)
-
     async def restore(self, client: EnclaveClient, serving: SigningClient | None = None) -> bool:
         """Open stored blobs on a new connection; return whether all keys are in service when it is.
 
@@ -173,7 +137,7 @@ class Keyring:
             EnclaveRefused, EnclaveUnavailable: The connection ended, its answers do not belong to its calls, or it does
                 not hold what the one in service holds. Nothing has changed then.
         """
-        stored = dict(self._stored) if serving is None else self._in_service_next(serving)
+        stored = {pkh: self.keys.blobs(pkh) for pkh in self.keys if serving is None or self._stays(pkh, serving)}
         if serving is None:
             self.restored_count = 0
 
@@ -192,32 +156,26 @@ class Keyring:
         _check_holds_as_much(outcomes, serving)
         async for pkh, blobs in _with_pauses(stored.items()):
             outcome = outcomes[pkh]
-            if self._stored[pkh] == blobs:
-                self._untried.discard(pkh)
+            if self.keys.blobs(pkh) == blobs:
                 self._note(pkh, outcome)
             if isinstance(outcome, _Opened):
                 self._announce(outcome.key)
-        return not self.quarantined
+        return self.keys.whole
 
-    def _in_service_next(self, serving: SigningClient) -> dict[str, tuple[bytes, ...]]:
-        """Return what shall be open on the next connection: one blob without an answer would keep all new keys out."""
-        out = self._not_known_to_open()
-        return {pkh: blobs for pkh, blobs in self._stored.items() if serving.holds(pkh) or pkh not in out}
-
-    def _not_known_to_open(self) -> set[str]:
-        return self._untried | self._trying | self.quarantined.keys()
+    def _stays(self, pkh: str, serving: SigningClient) -> bool:
+        """Whether a key shall be open on the next connection: one without an answer would keep all new ones out."""
+        return serving.holds(pkh) or self.keys.opens(pkh)
 
     def _announce(self, key: VaultKey) -> None:
         if key.pkh not in self._announced:
             self._announced.add(key.pkh)
             self._on_key(key)
 
-    async def try_missing(self, serving: SigningClient, *, reopen: bool, on_tried: Callable[[], None]) -> None:
-        """Try out what is stored and not open in service; trouble is told, and what it left out is tried again.
+    async def try_due(self, serving: SigningClient, on_tried: Callable[[], None]) -> None:
+        """Try out what is due and not open in service; trouble is told, and what it left out is tried again.
 
         Args:
             serving: The connection for signatures.
-            reopen: Whether to try keys again that are out of service, and whose blobs are the old ones.
             on_tried: Told after each key: one shall not wait until the others are dealt with.
         """
 
@@ -225,24 +183,21 @@ class Keyring:
             await self.try_out(pkh)
             on_tried()
 
-        tried = self._untried | (self.quarantined.keys() if reopen else set())
-        missing = [pkh for pkh in self._stored if pkh in tried and not serving.holds(pkh)]
-        self._untried.update(missing)
+        tried: set[str] = set()
+        due: list[str] = []
         try:
-            await _side_by_side(try_one, missing)
+            # After a silence one key is due; once it has its answer, all are.
+            while due := [pkh for pkh in self.keys.due(self._now()) if pkh not in tried and not serving.holds(pkh)]:
+                tried.update(due)
+                await _side_by_side(try_one, due)
         except HostError as error:
-            self._put_behind(missing)
+            # Answers come in order: it may be the first one alone that has none.
+            self.keys.put_behind(due)
             if self._trying_problem != str(error):
                 self._trying_problem = str(error)
                 logger.warning("keys could not be opened: %s", error, extra=fields(vault=self._vault))
         else:
             self._trying_problem = None
-
-    def _put_behind(self, missing: list[str]) -> None:
-        """Put the first key without an answer behind all others: it may have none, and answers come in order."""
-        first = next((pkh for pkh in missing if pkh in self._untried), None)
-        if first is not None:
-            self._stored[first] = self._stored.pop(first)
 
     async def try_out(self, pkh: str) -> None:
         """Open a stored key on the second connection, where no signature waits behind it, and note whether it opens.
@@ -250,54 +205,59 @@ class Keyring:
         Raises:
             EnclaveRefused, EnclaveUnavailable: The second connection ended; the key is tried out at the next look.
         """
-        self._untried.discard(pkh)
-        self._trying.add(pkh)
+        blobs = self.keys.blobs(pkh)
+        self.keys.begin(pkh)
         try:
             async with self._second() as second:
-                outcome = await self._open(second, pkh, self._stored[pkh])
+                outcome = await self._open(second, pkh, blobs)
         except BaseException:
-            self._untried.add(pkh)
+            self.keys.abandon(pkh)
             raise
-        finally:
-            self._trying.discard(pkh)
-        self._note(pkh, outcome)
+        if self.keys.blobs(pkh) == blobs:
+            self._note(pkh, outcome)
 
     def key_waits(self, serving: SigningClient) -> bool:
         """Whether a key opens, and waits for a connection on which it is open."""
-        out = self._not_known_to_open()
-        return any(pkh not in out and not serving.holds(pkh) for pkh in self.keys)
+        return any(self.keys.opens(pkh) and not serving.holds(pkh) for pkh in self.keys.opened)
 
     def _note(self, pkh: str, outcome: _Opened | _Unopened) -> None:
+        keys, told = self.keys, self.keys.out_of_service(pkh)
         if isinstance(outcome, _Opened):
-            if self.quarantined.pop(pkh, None) is not None:
+            keys.note_opened(outcome.key)
+            if told is not None:
                 logger.info("key opens again", extra=fields(pkh=pkh, vault=self._vault))
-            self.keys[pkh] = outcome.key
-        elif self.quarantined.get(pkh) != outcome.reason:
-            self.quarantined[pkh] = outcome.reason
+            return
+        if outcome.event is KeyEvent.UNANSWERED:
+            keys.note_unanswered(pkh, outcome.reason, self._now())
+        elif outcome.event is KeyEvent.CORRUPT:
+            keys.note_corrupt(pkh, outcome.reason)
+        else:
+            keys.note_refused(pkh, outcome.reason, self._now())
+        if told != outcome.reason:
             logger.error("key out of service: %s", outcome.reason, extra=fields(pkh=pkh, vault=self._vault))
 
     async def _open(self, client: EnclaveClient, pkh: str, blobs: tuple[bytes, ...]) -> _Opened | _Unopened:
         """Return the key, now open on this connection, or why none of its blobs opens."""
-        unopened = _Unopened("it has no blob")
+        unopened: _Unopened | None = None
         for blob in blobs:
             try:
                 imported = await client.import_blob(blob)
             except (EnclaveRefused, SealerUnavailable) as error:
-                unopened = _Unopened(str(error))
+                unopened = _more_hopeful(unopened, _Unopened(str(error), _event_of(error)))
                 continue
             try:
                 key = self._checked(imported.public_key, pkh)
             except EnclaveRefused as error:
                 doubt = await self._check_order(client, blob, imported)
-                unopened = _Unopened(f"{error}{doubt}", doubtful=bool(doubt))
+                unopened = _more_hopeful(unopened, _Unopened(f"{error}{doubt}", doubtful=bool(doubt)))
             else:
                 client.hold(pkh, imported.handle)
                 return _Opened(key)
-        return unopened
+        return unopened or _Unopened("it has no blob")
 
     def _checked(self, public_key: PublicKey, pkh: str) -> VaultKey:
-        known = self.keys.get(pkh)
-        return known if known is not None and known.public_key == public_key else checked_key(public_key, pkh)
+        known = self.keys.opened.get(pkh)
+        return known if known is not None and known.public_key == public_key else opened_key(public_key, pkh)
 
     async def _check_order(self, client: EnclaveClient, blob: bytes, imported: ImportedKey) -> str:
         """Return nothing when another connection opens a blob as the same key, or why it could not be asked.
@@ -319,6 +279,24 @@ class Keyring:
             client.close()
             raise EnclaveUnavailable("the enclave's answers do not belong to the calls: the connection was closed")
         return ""
+
+
+def _event_of(error: EnclaveRefused | SealerUnavailable) -> KeyEvent:
+    match error:
+        case SealerUnavailable():
+            return KeyEvent.UNANSWERED
+        case BlobCorrupt():
+            return KeyEvent.CORRUPT
+        case _:
+            return KeyEvent.REFUSED
+
+
+#: Of several blobs of one key, the one that may still open decides when it is tried again.
+_HOPE = {KeyEvent.UNANSWERED: 2, KeyEvent.REFUSED: 1, KeyEvent.CORRUPT: 0}
+
+
+def _more_hopeful(one: _Unopened | None, other: _Unopened) -> _Unopened:
+    return other if one is None or _HOPE[other.event] >= _HOPE[one.event] else one
 
 
 async def _with_pauses(items: Iterable[T]) -> AsyncIterator[T]:
@@ -366,19 +344,3 @@ async def _import(client: EnclaveClient, blob: bytes) -> ImportedKey | None:
         return await client.import_blob(blob)
     except (EnclaveRefused, SealerUnavailable):
         return None
-
-
-def checked_key(public_key: PublicKey, pkh: str) -> VaultKey:
-    """Return a key that the enclave has opened.
-
-    Raises:
-        EnclaveRefused: It is another key than that of the hash, or none.
-    """
-    actual = public_key_hash(public_key)
-    if actual != pkh:
-        raise EnclaveRefused(f"its blob holds another key, {actual}")
-    try:
-        verifying_key = curve(public_key.key_type).parse_public_key(public_key.data)
-    except CurveError as error:
-        raise EnclaveRefused(f"the enclave's public key is none: {error}") from None
-    return VaultKey(pkh, public_key, verifying_key)

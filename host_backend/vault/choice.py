@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from host_backend.errors import EnclaveRefused, KeyNotFound
-from host_backend.vault import Vault
+from host_backend.vault.vault import Vault
 
 
 async def find_vault(vaults: Sequence[Vault], pkh: str) -> Vault:

@@ -1,9 +1,7 @@
 """A vault: one enclave, the blobs that belong to it, and the keys that are open there.
 
-- A key is announced only after its blob is durable.
-- What the enclave says is checked: the public key of every blob against the stored hash, the public key of an import
-  against the secret, every signature and proof against the key, before anyone gets it; BLS signatures right after, if
-  that was asked for.
+- What the enclave says is checked: the public key of every blob against the stored hash, every signature and proof
+  against the key, before anyone gets it; BLS signatures right after, if that was asked for.
 - The link comes back by itself, and so do the keys. A request waits for it up to a limit.
 
 The vault is usable as a library; `docs/library.md` has an example.
@@ -12,27 +10,26 @@ The vault is usable as a library; `docs/library.md` has an example.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
     Credentials,
     KeyType,
-    PrivateKey,
     Signature,
     SigningVersion,
 )
-from enclave_signer.tezos import public_key_hash
 from host_backend.enclave.client import EnclaveClient, Endpoint, SigningClient
 from host_backend.enclave.link import EnclaveLink
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, KeyNotFound, MalformedRequest
-from host_backend.keyring import Keyring, VaultKey, checked_key
-from host_backend.keystore.base import KeyStore
+from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.log import fields
-from host_backend.verification import Verification, VerifyBls
+from host_backend.vault.keyring import Keyring
+from host_backend.vault.keys import Pauses, VaultKey
+from host_backend.vault.provisioning import Provisioning
+from host_backend.vault.verification import Verification, VerifyBls
 
 logger = logging.getLogger(__name__)
 
@@ -53,75 +50,62 @@ class Vault:
         on_restored: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> None:
         self.name = name
-        self._verification = Verification(name, verify_bls)
+        self.verification = Verification(name, verify_bls)
         self._limits = limits
-        self._link = EnclaveLink(name, enclave, self._restore, self._key_waits, limits=limits, jitter=jitter)
-        self._ring = Keyring(name, store, self._link.second, self._link.separate, on_key, on_restored)
+        self.link = EnclaveLink(name, enclave, self._restore, self._key_waits, limits=limits, jitter=jitter)
+        self._ring = Keyring(
+            *(name, store, self.link.second, self.link.separate, on_key),
+            pauses=Pauses(refused_s=limits.reopen_s),
+            jitter=jitter,
+            on_restored=on_restored,
+        )
+        #: Makes keys, and takes them in; what it has stored is brought into service.
+        self.provisioning = Provisioning(name, store, self.link.second, self._take_in)
         self._watching: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = -limits.look_again_s
-        self._reopen_at = 0.0
 
     @property
     def keys(self) -> tuple[VaultKey, ...]:
-        """The keys that are in service, in stored order."""
-        return tuple(key for pkh, key in self._ring.keys.items() if pkh not in self._ring.quarantined)
+        """The keys that are not out of service, in the order in which they were opened first."""
+        table = self._ring.keys
+        return tuple(key for pkh, key in table.opened.items() if table.out_of_service(pkh) is None)
 
     @property
     def quarantined(self) -> dict[str, str]:
-        """Hashes of stored keys that cannot sign, and why."""
-        return dict(self._ring.quarantined)
+        """Hashes of stored keys that cannot sign until somebody has done something, and why."""
+        return dict(self._ring.keys.quarantined)
+
+    @property
+    def out_of_service(self) -> dict[str, str]:
+        """Hashes of all stored keys that cannot sign, those included for which the enclave's sealer is away, and why."""
+        return {**self._ring.keys.waiting, **self._ring.keys.quarantined}
 
     @property
     def problem(self) -> str | None:
         """Why the vault cannot sign at all; None when it can."""
-        if self._link.client is not None:
+        if self.link.client is not None:
             return None
-        if self.state is State.RESTORING:
+        if self.link.state is State.RESTORING:
             opened, stored = self.progress
             return f"restoring: {opened} of {stored} keys dealt with"
-        return self._link.problem
+        return self.link.problem
 
     @property
     def degraded(self) -> list[str]:
         """What is wrong while the vault can sign: keys out of service or not in it yet, a store that cannot be read."""
-        reasons = [f"{pkh}: {reason}" for pkh, reason in self._ring.quarantined.items()]
-        problems = (self._ring.store_problem, self._link.renewal_problem)
+        reasons = [f"{pkh}: {reason}" for pkh, reason in self.out_of_service.items()]
+        problems = (self._ring.store_problem, self.link.renewal_problem)
         return reasons + [f"{self.name}: {problem}" for problem in problems if problem is not None]
-
-    @property
-    def state(self) -> State:
-        """What the link to the enclave is doing."""
-        return self._link.state
-
-    @property
-    def generation(self) -> int:
-        """Connections for signatures that were made so far."""
-        return self._link.generation
-
-    @property
-    def reconnects(self) -> int:
-        """How often all keys were opened again because the connection had ended."""
-        return self._link.reconnects
-
-    @property
-    def retries(self) -> int:
-        """Calls that were asked for once more on a new connection."""
-        return self._link.retries
-
-    @property
-    def verification_failures(self) -> int:
-        """Signatures and proofs of the enclave that were wrong."""
-        return self._verification.failures
 
     @property
     def progress(self) -> tuple[int, int]:
         """Keys that the present restoring, or the last one, has dealt with, and how many are stored."""
-        return self._ring.restored_count, self._ring.stored_count
+        return self._ring.restored_count, len(self._ring.keys)
 
     def serves(self, pkh: str) -> bool:
         """Return whether a key can be asked for a signature at this moment."""
-        client = self._link.client
+        client = self.link.client
         return client is not None and client.holds(pkh)
 
     def find(self, pkh: str) -> bool:
@@ -130,9 +114,9 @@ class Vault:
         Raises:
             EnclaveRefused: It does, and the key is out of service.
         """
-        if pkh in self._ring.quarantined:
-            raise EnclaveRefused(f"{pkh} is out of service: {self._ring.quarantined[pkh]}")
-        return pkh in self._ring.keys or self._ring.stores(pkh)
+        if (reason := self._ring.keys.quarantined.get(pkh)) is not None:
+            raise EnclaveRefused(f"{pkh} is out of service: {reason}")
+        return pkh in self._ring.keys
 
     def key(self, pkh: str) -> VaultKey:
         """Return a key that was opened.
@@ -144,9 +128,11 @@ class Vault:
         """
         if not self.find(pkh):
             raise KeyNotFound(f"{pkh} is not in vault {self.name}")
-        if pkh not in self._ring.keys:
-            raise EnclaveUnavailable(f"{pkh} is not open yet: {self.problem or 'retry later'}")
-        return self._ring.keys[pkh]
+        key = self._ring.keys.opened.get(pkh)
+        if key is None:
+            why = self._ring.keys.waiting.get(pkh) or self.problem or "retry later"
+            raise EnclaveUnavailable(f"{pkh} is not open yet: {why}")
+        return key
 
     async def opened_key(self, pkh: str) -> VaultKey:
         """Return a key; wait, up to a limit, for one that was never opened, or was stored a moment ago.
@@ -158,7 +144,7 @@ class Vault:
         """
         if not self.find(pkh):
             await self.look_again()
-        elif pkh not in self._ring.keys:
+        elif pkh not in self._ring.keys.opened:
             await self._wait_until_open(pkh)
         return self.key(pkh)
 
@@ -169,9 +155,11 @@ class Vault:
             EnclaveRefused: It does not open.
             EnclaveUnavailable: The enclave cannot be reached.
         """
-        if not (await self._link.ready()).holds(pkh):
+        if not (await self.link.ready()).holds(pkh):
             await self.look_again()
         self.key(pkh)
+        if (reason := self._ring.keys.waiting.get(pkh)) is not None:
+            raise EnclaveUnavailable(f"{pkh} is not open: {reason}")
 
     async def ready_key(self, pkh: str, version: SigningVersion) -> VaultKey:
         """Return a key that can be asked for a signature now; wait for that up to a limit.
@@ -183,12 +171,12 @@ class Vault:
             EnclaveUnavailable: The enclave cannot be reached.
         """
         # The usual case, without a look at anything else: what is open on the connection is in service.
-        key = self._ring.keys[pkh] if self.serves(pkh) else await self.opened_key(pkh)
+        key = self._ring.keys.opened[pkh] if self.serves(pkh) else await self.opened_key(pkh)
         if version is SigningVersion.V0 and key.public_key.key_type is KeyType.BLS:
             raise MalformedRequest("version 0 cannot be signed by a tz4 key: use version 1 or 2")
         if not self.serves(pkh):
             await self._wait_until_open(pkh)
-            await self._link.ready(pkh)
+            await self.link.ready(pkh)
         return key
 
     async def start(self, *, must_succeed: bool) -> None:
@@ -203,18 +191,17 @@ class Vault:
             EnclaveRefused, EnclaveUnavailable: The enclave does not answer, or not with yes.
         """
         await self._ring.load()
-        await (self._link.connect_once() if must_succeed else self._link.keep_connecting())
-        self._reopen_at = asyncio.get_running_loop().time() + self._limits.reopen_s
+        await (self.link.connect_once() if must_succeed else self.link.keep_connecting())
         self._watching = asyncio.create_task(self._watch(), name=f"watch of vault {self.name}")
 
     async def aclose(self) -> None:
         """End the connections to the enclave, and what was under way."""
-        await self._verification.aclose()
+        await self.verification.aclose()
         tasks = [task for task in (self._watching, self._looking) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._link.aclose()
+        await self.link.aclose()
 
     async def _restore(self, client: EnclaveClient, serving: SigningClient | None) -> bool:
         return await self._ring.restore(client, serving)
@@ -223,9 +210,15 @@ class Vault:
         return self._ring.key_waits(serving)
 
     async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._limits.watch_s)
+            now = loop.time()
+            await asyncio.sleep(min(self._limits.watch_s, self._ring.keys.next_due(now) - now))
             await self.look_again()
+
+    def retry(self) -> None:
+        """Try whatever is out of service again soon, whatever was said of it: somebody may have mended it."""
+        self._ring.keys.retry()
 
     async def look_again(self) -> None:
         """See whether the store has new keys, and open them; many may ask at once, the store is asked seldom."""
@@ -240,78 +233,27 @@ class Vault:
 
     async def _look(self) -> None:
         await self._ring.look_again()
-        client = self._link.client
+        client = self.link.client
         if client is None:
             return
-        now = asyncio.get_running_loop().time()
-        reopen = now >= self._reopen_at
-        if reopen:
-            self._reopen_at = now + self._limits.reopen_s
-        await self._ring.try_missing(client, reopen=reopen, on_tried=self._bring_in)
+        await self._ring.try_due(client, self._bring_in)
         self._bring_in()
 
     def _bring_in(self) -> None:
         """Tell the link what became of keys that were tried out; those that open come into service soon."""
-        self._link.keys_changed(whole=not self._ring.quarantined)
-        self._link.renew()
+        self.link.keys_changed(whole=self._ring.keys.whole)
+        self.link.renew()
 
-    async def generate(self, key_type: KeyType) -> VaultKey:
-        """Make a key inside the enclave and store its blob.
-
-        Raises:
-            EnclaveRefused, EnclaveUnavailable: The enclave did not make it.
-            ConfigError, StoreUnavailable: Its blob could not be stored: there is no such key.
-        """
-        async with self._link.second() as second:
-            sealed = await second.generate(key_type)
-        key = checked_key(sealed.public_key, public_key_hash(sealed.public_key))
-        if sealed.public_key.key_type is not key_type:
-            raise EnclaveRefused(f"the enclave made a key of type {sealed.public_key.key_type}, not {key_type}")
-        return await self._keep(key, sealed.blob)
-
-    async def import_key(self, private_key: PrivateKey, *, replace: bool = False) -> VaultKey:
-        """Have a key sealed by the enclave and store its blob; a key already stored stays as it is.
-
-        Args:
-            private_key: The secret.
-            replace: Whether a stored blob that takes this key out of service may be replaced; the store keeps it aside.
-
-        Raises:
-            MalformedRequest: The secret is no private key of its curve.
-            EnclaveRefused, EnclaveUnavailable: The enclave did not take it; or it is stored, and out of service.
-            ConfigError, StoreUnavailable: Its blob could not be stored.
-        """
-        try:
-            expected = curve(private_key.key_type).open(private_key).public_key
-        except CurveError as error:
-            raise MalformedRequest(f"not a private key: {error}") from None
-        pkh = public_key_hash(expected)
-        if pkh in self._ring.quarantined and not replace:
-            raise EnclaveRefused(
-                f"{pkh} is stored already, and out of service: {self._ring.quarantined[pkh]}: "
-                "to have the stored blob replaced, import the key again with --replace"
-            )
-        async with self._link.second() as second:
-            sealed = await second.import_unencrypted(private_key)
-        if sealed.public_key != expected:
-            raise EnclaveRefused("the enclave sealed another key than it was given: nothing was stored")
-        return await self._keep(checked_key(sealed.public_key, pkh), sealed.blob, replace=replace)
-
-    async def _keep(self, key: VaultKey, blob: bytes, *, replace: bool = False) -> VaultKey:
-        if replace and key.pkh in self._ring.quarantined:
-            await self._ring.replace(key, blob)
-        elif not await self._ring.add(key, blob):
-            logger.info("already stored: kept as it was", extra=fields(pkh=key.pkh, vault=self.name))
-            # Another process may have stored it a moment ago.
-            return await self.opened_key(key.pkh)
-        try:
-            await self._ring.try_out(key.pkh)
-        except HostError as error:
-            # It is stored: it is opened as soon as that can be done.
-            logger.warning("stored, and not open yet: %s", error, extra=fields(pkh=key.pkh, vault=self.name))
+    async def _take_in(self, stored: Sequence[StoredKey]) -> None:
+        """Bring keys into service that were stored a moment ago."""
+        for key in stored:
+            self._ring.keys.store(key.pkh, (key.blob,))
+            try:
+                await self._ring.try_out(key.pkh)
+            except HostError as error:
+                # It is stored: it is opened as soon as that can be done.
+                logger.warning("stored, and not open yet: %s", error, extra=fields(pkh=key.pkh, vault=self.name))
         self._bring_in()
-        self.find(key.pkh)
-        return key
 
     async def sign(self, pkh: str, message: bytes, version: SigningVersion = SigningVersion.LATEST) -> Signature:
         """Return a verified signature. No policy, no watermark: those are the signer's.
@@ -332,7 +274,7 @@ class Vault:
         def verify() -> None:
             key.verifying_key.verify(signature, message, version)
 
-        await self._verification.pass_signature(client, key, verify)
+        await self.verification.pass_signature(client, key, verify)
         return signature
 
     async def prove_possession(self, pkh: str) -> Signature:
@@ -347,14 +289,14 @@ class Vault:
             raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
         await self.ready_key(pkh, SigningVersion.LATEST)
         client, proof = await self._ask(lambda client: client.prove_possession(pkh))
-        await self._verification.check(client, key, lambda: key.verifying_key.verify_possession(proof))
+        await self.verification.check(client, key, lambda: key.verifying_key.verify_possession(proof))
         return proof
 
     async def _ask(self, ask: Callable[[SigningClient], Awaitable[Signature]]) -> tuple[SigningClient, Signature]:
         limit_s = self._limits.signature_s
         try:
             async with asyncio.timeout(limit_s):
-                return await self._link.ask_idempotent(ask)
+                return await self.link.ask_idempotent(ask)
         except TimeoutError:
             raise EnclaveUnavailable(f"the enclave gave no signature within {limit_s:g} s") from None
 

@@ -13,8 +13,8 @@ from typing import Literal
 from enclave_signer.curves import CurveError, curve
 from host_backend.enclave.client import SigningClient
 from host_backend.errors import EnclaveRefused
-from host_backend.keyring import VaultKey
 from host_backend.log import fields
+from host_backend.vault.keys import VaultKey
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Vaults: one enclave each, and the sealed keys that belong to it."""

@@ -1,0 +1,175 @@
+"""Making keys, and taking them in: what asks the enclave's sealer for something new.
+
+- A key is announced only after its blob is durable.
+- The public key of an import is compared with the secret's own; the kind of a new key, with what was asked for.
+- Keys that are made together are stored together, a batch at a time.
+- Nothing here opens what is stored, or signs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from enum import StrEnum
+
+from enclave_signer.curves import CurveError, curve
+from enclave_signer.protocol.messages import KeyType, PrivateKey
+from enclave_signer.tezos import public_key_hash
+from host_backend.enclave.client import EnclaveClient, Endpoint
+from host_backend.enclave.side_connection import SideConnection
+from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
+from host_backend.errors import EnclaveRefused, MalformedRequest
+from host_backend.keystore.base import KeyStore, StoredKey
+from host_backend.vault.keys import VaultKey, opened_key
+
+#: Keys that are asked for at once, and stored together: each batch rewrites the key file.
+BATCH = 64
+
+GetConnection = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
+
+
+class Imported(StrEnum):
+    """What became of a key that was to be imported."""
+
+    NEW = "imported"
+    STORED = "already stored"
+    REPLACED = "replaced"
+
+
+class Provisioning:
+    """Makes and imports keys of one vault.
+
+    Args:
+        vault: Its name, for texts.
+        store: Where the blobs are kept.
+        connection: Gives a connection to the enclave on which nobody signs.
+        on_stored: Told of keys that are durable.
+    """
+
+    def __init__(
+        self,
+        vault: str,
+        store: KeyStore,
+        connection: GetConnection,
+        on_stored: Callable[[Sequence[StoredKey]], Awaitable[None]] | None = None,
+    ) -> None:
+        self.vault = vault
+        self._store = store
+        self._connection = connection
+        self._on_stored = on_stored
+
+    async def generate(self, key_type: KeyType) -> VaultKey:
+        """Make a key inside the enclave and store its blob; see `generate_many`."""
+        (key,) = [key async for key in self.generate_many(key_type, 1)]
+        return key
+
+    async def generate_many(self, key_type: KeyType, count: int) -> AsyncIterator[VaultKey]:
+        """Make keys inside the enclave, store their blobs, and yield each once it is durable.
+
+        Raises:
+            EnclaveRefused, EnclaveUnavailable: The enclave did not make one; those that were yielded are there.
+            ConfigError, StoreUnavailable: Blobs could not be stored: there are no such keys.
+        """
+        for start in range(0, count, BATCH):
+            async with self._connection() as client:
+                making = (_make_one(client, key_type) for _ in range(min(BATCH, count - start)))
+                outcomes = await asyncio.gather(*making, return_exceptions=True)
+            made = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+            if made:
+                await self._add([StoredKey(key.pkh, blob) for key, blob in made])
+            for key, _ in made:
+                yield key
+            if failure := next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None):
+                raise failure
+
+    async def _add(self, made: Sequence[StoredKey]) -> None:
+        if len(await self._store.add(made)) != len(made):
+            raise EnclaveRefused("the enclave made a key that is stored already: it does not make new keys")
+        if self._on_stored is not None:
+            await self._on_stored(made)
+
+    async def import_key(self, private_key: PrivateKey, *, replace: bool = False) -> tuple[VaultKey, Imported]:
+        """Have a key sealed by the enclave and store its blob; a key that is stored, and opens, stays as it is.
+
+        Args:
+            private_key: The secret.
+            replace: Whether a stored blob that does not open may be replaced; the store keeps it aside.
+
+        Raises:
+            MalformedRequest: The secret is not a private key of its curve.
+            EnclaveRefused, EnclaveUnavailable: The enclave did not take it; or it is stored, and does not open.
+            ConfigError, StoreUnavailable: Its blob could not be stored.
+        """
+        try:
+            expected = curve(private_key.key_type).open(private_key).public_key
+        except CurveError as error:
+            raise MalformedRequest(f"not a private key: {error}") from None
+        pkh = public_key_hash(expected)
+        stored = tuple(key.blob for key in await self._store.load() if key.pkh == pkh)
+        key = opened_key(expected, pkh)
+        async with self._connection() as client:
+            if stored and (obstacle := await _why_closed(client, key, stored)) is None:
+                return key, Imported.STORED
+            if stored and not replace:
+                raise EnclaveRefused(
+                    f"{pkh} is stored already, and out of service: {obstacle}: "
+                    "to have the stored blob replaced, import the key again with --replace"
+                )
+            sealed = await client.import_unencrypted(private_key)
+        if sealed.public_key != expected:
+            raise EnclaveRefused("the enclave sealed another key than it was given: nothing was stored")
+        return key, await self._keep(StoredKey(pkh, sealed.blob), stored)
+
+    async def _keep(self, key: StoredKey, stored: tuple[bytes, ...]) -> Imported:
+        if stored:
+            await self._store.replace(key, expected=stored)
+        elif key.pkh not in await self._store.add([key]):
+            # Another process has stored it a moment ago.
+            return Imported.STORED
+        if self._on_stored is not None:
+            await self._on_stored([key])
+        return Imported.REPLACED if stored else Imported.NEW
+
+
+async def _make_one(client: EnclaveClient, key_type: KeyType) -> tuple[VaultKey, bytes]:
+    sealed = await client.generate(key_type)
+    if sealed.public_key.key_type is not key_type:
+        raise EnclaveRefused(f"the enclave made a key of type {sealed.public_key.key_type}, not {key_type}")
+    return opened_key(sealed.public_key, public_key_hash(sealed.public_key)), sealed.blob
+
+
+async def _why_closed(client: EnclaveClient, key: VaultKey, blobs: Sequence[bytes]) -> str | None:
+    """Return why no blob opens as a key; None when one does.
+
+    Raises:
+        SealerUnavailable: Not known: the enclave's sealer gave no answer.
+    """
+    why = ""
+    for blob in blobs:
+        try:
+            imported = await client.import_blob(blob)
+        except EnclaveRefused as error:
+            why = str(error)
+            continue
+        if imported.public_key == key.public_key:
+            return None
+        why = f"its blob holds another key, {public_key_hash(imported.public_key)}"
+    return why
+
+
+@asynccontextmanager
+async def open_provisioning(
+    store: KeyStore, enclave: Endpoint, *, name: str = "vault", limits: LinkLimits = DEFAULT_LIMITS
+) -> AsyncIterator[Provisioning]:
+    """Connect to an enclave to make keys and to take them in; nothing that is stored is opened.
+
+    Raises:
+        EnclaveRefused, EnclaveUnavailable: The enclave does not answer, or not with yes.
+    """
+    side = SideConnection(enclave, limits)
+    try:
+        async with side.use():
+            # Whoever asks for a key shall know at once that there will be none.
+            pass
+        yield Provisioning(name, store, side.use)
+    finally:
+        side.close()
