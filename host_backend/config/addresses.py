@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from host_backend.ip_addresses import is_loopback
 from host_backend.yaml_document import Value
 
 #: What a name or an address is made of; the resolver itself fails with a bug's error on some other texts.
@@ -28,7 +29,7 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine reaches it."""
-        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+        return is_loopback(self.host)
 
 
 @dataclass(frozen=True, slots=True)
