@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 HANDSHAKE_S = 10
 #: Seconds until clients are taken again when there was no file descriptor for one.
 RETRY_S = 1.0
+#: Seconds that a newcomer waits for a place where answers are due to all: most are there within milliseconds.
+PATIENCE_S = 1.0
+#: Seconds between two looks whether there is one; each takes half a millisecond.
+LOOK_S = 0.01
 
 
 class Acceptor:
@@ -53,6 +57,8 @@ class Acceptor:
         self._refusals = SparseLog()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
+        #: A newcomer that waits for a place.
+        self._held: socket.socket | None = None
         self._loop = asyncio.get_running_loop()
         listener.settimeout(0)
         self._resume()
@@ -73,15 +79,27 @@ class Acceptor:
             self._retry = self._loop.call_later(RETRY_S, self._resume)
             return
         connection = self._connection()
-        connection.peer = peer = self._peer(client, name)
-        connection.place = self._places.enter(connection, peer.network, self._loop.time())
-        if connection.place is None:
-            self._refusals.warn(
-                "clients turned away: answers are due to all others", limit=self._places.limit, source=peer.source
-            )
+        connection.peer = self._peer(client, name)
+        self._admit(client, connection, self._loop.time() + PATIENCE_S)
+
+    def _admit(self, client: socket.socket, connection: HttpProtocol, until: float) -> None:
+        """Give a newcomer a place; one whose address has no share yet waits for it, and so do those behind it."""
+        now, network = self._loop.time(), connection.peer.network
+        place = connection.place = self._places.enter(connection, network, now)
+        if place is None and now < until and not self._places.has_share(network):
+            self._loop.remove_reader(self._listener)
+            self._held = client
+            self._retry = self._loop.call_later(LOOK_S, self._admit, client, connection, until)
+            return
+        if self._held is not None:
+            self._held = None
+            self._resume()
+        if place is None:
+            text = "clients turned away: answers are due to all others"
+            self._refusals.warn(text, limit=self._places.limit, source=connection.peer.source)
             client.close()
             return
-        task = self._loop.create_task(self._begin(client, connection, connection.place))
+        task = self._loop.create_task(self._begin(client, connection, place))
         connection.abandon = task.cancel
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -120,6 +138,8 @@ class Acceptor:
         self._loop.remove_reader(self._listener)
         if self._retry is not None:
             self._retry.cancel()
+        if self._held is not None:
+            self._held.close()
         for task in self._tasks:
             task.cancel()
         self._listener.close()

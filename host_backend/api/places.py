@@ -143,8 +143,13 @@ class Places(Generic[C]):
             self._crowded = line
         return place
 
+    def has_share(self, network: str | None) -> bool:
+        """Return whether an address has its share, so that no other gives up a place for it."""
+        line = self._networks.get(network)
+        return network is not None and line is not None and len(line) >= self.share
+
     def _first_to_go(self, line: _Line[C], now: float) -> Place[C] | None:
-        if line.network is not None and len(line) >= self.share:
+        if self.has_share(line.network):
             return line.first_to_go(now)
         crowded = None if self._crowded is None else self._crowded.first_to_go(now)
         return crowded or self._all.first_to_go(now)

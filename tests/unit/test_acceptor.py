@@ -128,6 +128,58 @@ def test_nobody_is_displaced_to_whom_an_answer_is_due(caplog: pytest.LogCaptureF
     assert caplog.messages.count("clients turned away: answers are due to all others") == 1
 
 
+@pytest.mark.parametrize("patience_s", [30.0, 0.0])
+def test_a_newcomer_waits_until_somebody_has_his_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, patience_s: float
+) -> None:
+    monkeypatch.setattr(acceptor, "PATIENCE_S", patience_s)
+    monkeypatch.setattr(acceptor, "LOOK_S", 0.001)
+    asked, answers = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.release()
+        await answers.wait()
+        await app(scope, receive, send)
+
+    async def scenario(connect: Connect) -> None:
+        clients = [await connect(None) for _ in range(CONNECTIONS)]
+        waiting = [asyncio.ensure_future(is_served(client)) for client in clients]
+        for _ in clients:
+            await asked.acquire()
+        newcomers = [asyncio.ensure_future(is_served(await connect(None))) for _ in range(2)]
+        if patience_s:
+            assert not (await asyncio.wait(newcomers, timeout=0.05))[0]
+        else:
+            assert await asyncio.gather(*newcomers) == [False, False]
+        answers.set()
+        assert all(await asyncio.gather(*waiting))
+        if patience_s:
+            assert all(await asyncio.gather(*newcomers))
+
+    # Shares do not bind these.
+    serve(scenario, answering=slow, proxies=TrustedProxies([ip_network("127.0.0.1")]))
+    assert ("clients turned away: answers are due to all others" in caplog.messages) is (patience_s == 0)
+
+
+def test_a_stop_leaves_a_newcomer_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "PATIENCE_S", 600)
+    asked, newcomers = asyncio.Semaphore(0), []
+
+    async def hangs(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.release()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def scenario(connect: Connect) -> None:
+        for _ in range(CONNECTIONS):
+            (await connect(None))[1].write(REQUEST)
+            await asked.acquire()
+        newcomers.append(await connect(None))
+        assert not (await asyncio.wait([asyncio.ensure_future(is_closed(newcomers[0]))], timeout=0.05))[0]
+
+    serve(scenario, answering=hangs, proxies=TrustedProxies([ip_network("127.0.0.1")]))
+
+
 def test_a_request_without_its_body_keeps_no_place() -> None:
     async def scenario(connect: Connect) -> None:
         clients = [await connect(None) for _ in range(CONNECTIONS)]

@@ -1,8 +1,11 @@
 """For whom a proxy asks, and what is not believed."""
 
-from ipaddress import ip_network
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from host_backend.api.forwarded import MAX_CHARS, MAX_HOPS, TrustedProxies, Unclear
 
@@ -86,3 +89,21 @@ def test_the_client_is_the_last_stranger(given: tuple[str, ...], client: str | N
 def test_what_names_nobody(given: tuple[str, ...]) -> None:
     with pytest.raises(Unclear):
         PROXIES.client_of(headers(*given))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"forwarded", b"x-forwarded-for"]),
+            st.one_of(
+                st.binary(max_size=60),
+                st.text(' ,;="\\[]:for.10abcdef_', max_size=60).map(str.encode),
+            ),
+        ),
+        max_size=4,
+    )
+)
+def test_any_bytes_name_an_address_or_nobody(pairs: list[tuple[bytes, bytes]]) -> None:
+    with suppress(Unclear):
+        client = PROXIES.client_of(pairs)
+        assert client is None or str(ip_address(client)) == client
