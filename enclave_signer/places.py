@@ -31,10 +31,10 @@ class Places:
     Args:
         limit: Places in all.
         share: Places of one address.
-        on_displaced: Told that a connection had to go.
+        on_displaced: Told the address of the connection that had to go.
     """
 
-    def __init__(self, limit: int, share: int, on_displaced: Callable[[], None]) -> None:
+    def __init__(self, limit: int, share: int, on_displaced: Callable[[str], None]) -> None:
         self._limit = limit
         self._share = share
         self._on_displaced = on_displaced
@@ -57,8 +57,8 @@ class Places:
                 return False
             _, displaced = min(silent, key=lambda entry: entry[0])
             displaced.stop()
+            self._on_displaced(self._addresses[displaced])
             self.leave(displaced)
-            self._on_displaced()
         self._addresses[client] = address
         self._counts[address] += 1
         return True

@@ -125,20 +125,22 @@ class Server:
                 self._admit(stream, address, nursery, crew)
 
     def _admit(self, stream: socket.socket, address: tuple[str, int], nursery: trio.Nursery, crew: Crew) -> None:
-        peer, network = f"{address[0]}:{address[1]}", network_of(address[0])
+        network = network_of(address[0])
+        source = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
         session = Session(self._providers, Keychain(self._limits.max_handles, self._open_keys, network), self.guard)
         connection = Connection(stream, session, crew, Pace(self._round), self._limits, self._told_of_long_frame)
         if not _prepare(stream):
             stream.close()
         elif self._places.enter(connection, network):
             self._round.share(len(self._places))
-            nursery.start_soon(self._serve_client, connection, peer)
+            nursery.start_soon(self._serve_client, connection, source)
         else:
             stream.close()
-            self._refusals.warn("connections refused, the others hold keys", **self._limits_of_places)
+            self._refusals.warn("connections refused, the others hold keys", source=source, **self._limits_of_places)
 
-    def _displaced(self) -> None:
-        self._displacements.warn("silent connections without keys closed for newcomers", **self._limits_of_places)
+    def _displaced(self, address: str) -> None:
+        text = "silent connections without keys closed for newcomers"
+        self._displacements.warn(text, source=address, **self._limits_of_places)
 
     def _told_of_long_frame(self) -> None:
         self._long_frames.warn("frames over the limit were thrown away", limit=MAX_FRAME_BYTES)
@@ -147,8 +149,8 @@ class Server:
     def _limits_of_places(self) -> dict[str, object]:
         return {"limit": self._limits.max_connections, "per_address": self._limits.connections_per_address}
 
-    async def _serve_client(self, connection: Connection, peer: str) -> None:
-        log.adds(peer=peer)
+    async def _serve_client(self, connection: Connection, source: str) -> None:
+        log.adds(source=source)
         logger.debug("connection opened")
         try:
             await connection.serve()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from enclave_signer import __version__
 from enclave_signer.curves import CurveError, self_test
 from host_backend.config import Config
+from host_backend.descriptors import UTILITY_PLACES, signing_places
 from host_backend.errors import ConfigError
 from host_backend.log import fields
 from host_backend.metrics import Metrics, readings_of, registry_of
@@ -41,9 +42,9 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
     Raises:
         HostError: The host cannot start; the text says why.
     """
+    from host_backend.api.forwarded import TrustedProxies  # noqa: PLC0415 -- other commands need no HTTP
     from host_backend.api.listeners import (  # noqa: PLC0415 -- other commands need no HTTP
         HttpServer,
-        allow_connections,
         listening,
         tls_context,
     )
@@ -65,20 +66,21 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
             return
         signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
         _log_missing_keys(config, vaults)
-        limit = allow_connections()
+        places = signing_places(len(config.vaults), hook=config.hook is not None)
         servers = [
             HttpServer(
                 utility_app(
                     vaults, watermark, lambda: signer.policies, stop.is_set, _registry(metrics, vaults, watermark)
                 ),
                 stack.enter_context(listening(config.server.utility_address)),
-                max_connections=limit,
+                max_connections=UTILITY_PLACES,
             ),
             HttpServer(
                 _signing_app(config, signer, metrics),
                 stack.enter_context(listening(config.server.address)),
-                max_connections=limit,
+                max_connections=places,
                 tls=None if config.server.tls is None else tls_context(config.server.tls),
+                proxies=TrustedProxies(config.server.trusted_proxies),
             ),
         ]
         async with asyncio.TaskGroup() as group:

@@ -1,6 +1,7 @@
 """The policy hook: a service that is asked about every request that the policy allows.
 
 - Nothing is signed unless it says yes, in time, in full, and, where its keys are configured, signed.
+- So many questions at a time; further ones wait in order, and their time runs.
 - One question, one connection, one time limit over all of it. No redirections, no proxies: the answer comes from the
   address of the configuration, or it is none.
 - No (4xx) is a refusal, 403; no answer, or none that can be believed, is 503: Signatory says 500 for some of these.
@@ -26,6 +27,7 @@ from enclave_signer.curves import CurveError, VerifyingKey, curve
 from enclave_signer.protocol.messages import SigningVersion
 from enclave_signer.tezos import TezosError, check_public_key_hash, parse_signature, public_key_hash
 from host_backend.config import HookConfig
+from host_backend.descriptors import HOOK_CONNECTIONS
 from host_backend.errors import HookUnavailable, PolicyDenied, reason_of
 from host_backend.policy import Caller
 
@@ -59,6 +61,7 @@ class PolicyHook:
     def __init__(self, config: HookConfig) -> None:
         self._url = urlsplit(config.address)
         self._timeout_s = config.timeout_s
+        self._free = asyncio.Semaphore(HOOK_CONNECTIONS)
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
         self._keys: dict[str, VerifyingKey] | None = None
         if config.authorized_keys is not None:
@@ -93,7 +96,7 @@ class PolicyHook:
 
     async def _ask(self, body: bytes) -> _Answer:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._free:
                 return await _exchange(self._url, self._tls, body)
         except TimeoutError:
             raise HookUnavailable(f"policy hook: no answer within {self._timeout_s:g} s") from None

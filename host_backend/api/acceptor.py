@@ -1,15 +1,21 @@
 """Takes clients in, and counts them from their first packet on.
 
 A loop's own servers tell of a TLS client when its handshake has ended. Until then it would count nowhere, and strangers
-who never end theirs would take every file descriptor.
+who never end theirs would take every file descriptor. Who gives up his place for a newcomer is in `places`.
 """
 
 import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Sized
-from functools import partial
+from collections.abc import Callable
+
+from host_backend import log
+from host_backend.api.forwarded import TrustedProxies
+from host_backend.api.http_protocol import HttpProtocol
+from host_backend.api.peer import Peer, address_of, source_of, user_of
+from host_backend.api.places import Place, Places
+from host_backend.sparse_log import SparseLog
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +23,10 @@ logger = logging.getLogger(__name__)
 HANDSHAKE_S = 10
 #: Seconds until clients are taken again when there was no file descriptor for one.
 RETRY_S = 1.0
+#: Seconds that a newcomer waits for a place where answers are due to all: most are there within milliseconds.
+PATIENCE_S = 1.0
+#: Seconds between two looks whether there is one; each takes half a millisecond.
+LOOK_S = 0.01
 
 
 class Acceptor:
@@ -24,28 +34,31 @@ class Acceptor:
 
     Args:
         listener: Listens; closed with this.
-        protocol: Makes what serves one client; it must call what it is given as soon as the client is among `served`.
-        served: The clients that are being served.
-        max_connections: Of those, and those that are still beginning.
+        connection: Makes what serves one client.
+        max_connections: Clients at once, from their first packet on.
         tls: What TLS needs; None: none.
+        proxies: Who is believed when it names others as clients.
     """
 
     def __init__(
         self,
         listener: socket.socket,
-        protocol: Callable[[Callable[[], None]], asyncio.Protocol],
-        served: Sized,
+        connection: Callable[[], HttpProtocol],
         max_connections: int,
         tls: ssl.SSLContext | None,
+        proxies: TrustedProxies,
     ) -> None:
         self._listener = listener
-        self._protocol = protocol
-        self._served = served
-        self._max_connections = max_connections
+        self._connection = connection
         self._tls = tls
-        self._beginning: set[socket.socket] = set()
+        self._proxies = proxies
+        self._places: Places[HttpProtocol] = Places(max_connections, self._displaced)
+        self._displacements = SparseLog()
+        self._refusals = SparseLog()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retry: asyncio.TimerHandle | None = None
+        #: A newcomer that waits for a place.
+        self._held: socket.socket | None = None
         self._loop = asyncio.get_running_loop()
         listener.settimeout(0)
         self._resume()
@@ -57,7 +70,7 @@ class Acceptor:
     def _take(self) -> None:
         """Take one client: those who are served have their turn before the next one."""
         try:
-            client, _ = self._listener.accept()
+            client, name = self._listener.accept()
         except (BlockingIOError, ConnectionError):
             return  # it has left
         except OSError as error:
@@ -65,34 +78,68 @@ class Acceptor:
             self._loop.remove_reader(self._listener)
             self._retry = self._loop.call_later(RETRY_S, self._resume)
             return
-        if len(self._served) + len(self._beginning) >= self._max_connections:
-            logger.warning("connection closed: there are %d already", self._max_connections)
+        connection = self._connection()
+        connection.peer = self._peer(client, name)
+        self._admit(client, connection, self._loop.time() + PATIENCE_S)
+
+    def _admit(self, client: socket.socket, connection: HttpProtocol, until: float) -> None:
+        """Give a newcomer a place; one whose address has no share yet waits for it, and so do those behind it."""
+        now, network = self._loop.time(), connection.peer.network
+        place = connection.place = self._places.enter(connection, network, now)
+        if place is None and now < until and not self._places.has_share(network):
+            self._loop.remove_reader(self._listener)
+            self._held = client
+            self._retry = self._loop.call_later(LOOK_S, self._admit, client, connection, until)
+            return
+        if self._held is not None:
+            self._held = None
+            self._resume()
+        if place is None:
+            text = "clients turned away: answers are due to all others"
+            self._refusals.warn(text, limit=self._places.limit, source=connection.peer.source)
             client.close()
             return
-        self._beginning.add(client)
-        task = self._loop.create_task(self._begin(client))
+        task = self._loop.create_task(self._begin(client, connection, place))
+        connection.abandon = task.cancel
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _begin(self, client: socket.socket) -> None:
+    def _peer(self, client: socket.socket, name: object) -> Peer:
+        found = address_of(name)
+        if found is None:
+            return Peer(user_of(client))
+        return Peer(source_of(found), *found, is_proxy=self._proxies.trusts(found[0]))
+
+    def _displaced(self, connection: HttpProtocol) -> None:
+        self._displacements.warn(
+            "clients that were silent longest closed for newcomers",
+            limit=self._places.limit,
+            source=connection.peer.source,
+        )
+
+    async def _begin(self, client: socket.socket, connection: HttpProtocol, place: Place[HttpProtocol]) -> None:
+        # All that is called for the client from now on, timers and requests among it, is called in this context.
+        log.adds(source=connection.peer.source)
         client.settimeout(0)
         handshake_s = None if self._tls is None else HANDSHAKE_S
-        begun = partial(self._beginning.discard, client)
         try:
             await self._loop.connect_accepted_socket(
-                lambda: self._protocol(begun), client, ssl=self._tls, ssl_handshake_timeout=handshake_s
+                lambda: connection, client, ssl=self._tls, ssl_handshake_timeout=handshake_s
             )
         except OSError as error:
             # Errors of TLS and of time are among these.
             logger.info("connection closed: it did not begin: %s", error)
         finally:
-            begun()
+            if not connection.has_begun:
+                place.leave()
 
     def close(self) -> None:
         """Take no more clients, and leave those that are still beginning."""
         self._loop.remove_reader(self._listener)
         if self._retry is not None:
             self._retry.cancel()
+        if self._held is not None:
+            self._held.close()
         for task in self._tasks:
             task.cancel()
         self._listener.close()

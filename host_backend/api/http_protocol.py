@@ -20,7 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from host_backend import log
+from host_backend.api.forwarded import TrustedProxies, Unclear
 from host_backend.api.http_framing import MAX_HEAD_BYTES, HeadTooLarge, NotHttp, RequestFraming
+from host_backend.api.peer import Peer, source_of, subject_of
+from host_backend.api.places import Place
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -47,8 +51,14 @@ class HttpProtocol(HttpToolsProtocol):
     #: Seconds for a client to take what is written to it.
     write_s: ClassVar[float] = WRITE_S
 
-    #: Called when the client is among those that are served.
-    begun: Callable[[], None] = staticmethod(lambda: None)
+    #: Where the client comes from.
+    peer = Peer("unknown")
+    #: Its place among the clients; None if they are not counted.
+    place: "Place[HttpProtocol] | None" = None
+    #: Whose word is taken, if the peer is a proxy.
+    proxies = TrustedProxies()
+    #: Ends a TLS handshake.
+    abandon: Callable[[], object] = staticmethod(lambda: None)
 
     _timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
@@ -74,11 +84,16 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         super().connection_made(cast("asyncio.Transport", transport))
-        self.begun()
+        if self.peer.address:
+            self.client = (self.peer.address, self.peer.port)
+        if certificate := transport.get_extra_info("peercert"):
+            log.adds(certificate=subject_of(certificate))
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
+        if self.place is not None:
+            self.place.leave()
         self._lost = True
         self._incomplete = False
         self._watch()
@@ -90,6 +105,24 @@ class HttpProtocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a connection, with TLS if that is wanted."""
+        return self.transport is not None
+
+    @property
+    def answer_due(self) -> bool:
+        """Whether a whole request is being answered."""
+        running = self._running
+        return running is not None and not running.response_complete and not (self._in_body and running is self.cycle)
+
+    def displace(self) -> None:
+        """End the connection at once, also one that is beginning."""
+        if self.has_begun:
+            self.transport.abort()
+        else:
+            self.abandon()
 
     def data_received(self, data: bytes) -> None:
         """Take what came, unless it goes beyond a limit or is no request."""
@@ -135,8 +168,20 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= MAX_WAITING:
             self._end(f"{MAX_WAITING} requests wait already for their answers")
             self._parse_no_more()
+        if self.peer.is_proxy:
+            self._ask_for_whom()
         super().on_headers_complete()
         self._in_body = True
+
+    def _ask_for_whom(self) -> None:
+        """Have the request come from the client that the proxy names."""
+        try:
+            client = self.proxies.client_of(self.headers)
+        except Unclear as error:
+            logger.debug("a proxy does not say for whom it asks: %s", error)
+        else:
+            if client is not None:
+                self.scope["client"] = (client, 0)
 
     def on_message_complete(self) -> None:
         """Let a request end where it does."""
@@ -152,12 +197,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
         self._running = cycle
+        if self.peer.is_proxy:
+            log.adds(source=source_of(cycle.scope["client"]), proxy=self.peer.source)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Go on with the next request; a client that is left takes its last answer in time."""
         # As uvicorn does, but for the timer: a new one for each request costs more than a look at the clock.
         self.server_state.total_requests += 1
+        now = self.loop.time()
+        if self.place is not None:
+            self.place.answered(now)
         if self.transport.is_closing():
             if not self._lost:
                 self._start_write_timer()
@@ -166,7 +216,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return
-        self._idle_since = self.loop.time()
+        self._idle_since = now
         if self.timeout_keep_alive_task is None:
             self._look_again_in(self.timeout_keep_alive)
 

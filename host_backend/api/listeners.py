@@ -4,11 +4,10 @@ import asyncio
 import errno
 import logging
 import os
-import resource
 import socket
 import ssl
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
@@ -17,16 +16,15 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from host_backend.api.acceptor import Acceptor
+from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.http_protocol import HttpProtocol
 from host_backend.config import Address, TlsConfig, UnixAddress
 from host_backend.errors import ConfigError, reason_of
 
 logger = logging.getLogger(__name__)
 
-#: Client connections at once, per address: a baker has a handful, and a few thousand idle ones must not shut it out.
-MAX_CONNECTIONS = 4096
-#: File descriptors that are left for the enclave, the files, and those who are told to come back later.
-SPARE_DESCRIPTORS = 256
+#: Requests under way, and connections that are ending, beyond the places: of clients that have left or were displaced.
+LEAVING = 64
 #: Seconds for requests under way at a stop.
 STOP_S = 10
 #: Seconds that an idle client connection is kept.
@@ -151,19 +149,6 @@ def tls_context(tls: TlsConfig) -> ssl.SSLContext:
     return context
 
 
-def allow_connections() -> int:
-    """Let this process have as many file descriptors as its clients need; return how many clients an address may have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MAX_CONNECTIONS + SPARE_DESCRIPTORS
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    limit = max((allowed - SPARE_DESCRIPTORS) // 2, 16)
-    if limit < MAX_CONNECTIONS:
-        logger.warning("the limit of open files allows %d clients per address, not %d", limit, MAX_CONNECTIONS)
-    return limit
-
-
 class HttpServer(uvicorn.Server):
     """uvicorn on one listening socket, without its signal handlers: signals belong to the composition root.
 
@@ -172,10 +157,17 @@ class HttpServer(uvicorn.Server):
         listener: A listening socket; closed at the end.
         max_connections: Clients at once.
         tls: What TLS needs; None: none.
+        proxies: Who is believed when it names others as clients.
     """
 
     def __init__(
-        self, app: ASGIApp, listener: socket.socket, *, max_connections: int, tls: ssl.SSLContext | None = None
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        *,
+        max_connections: int,
+        tls: ssl.SSLContext | None = None,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         # It tells of its life cycle, and warns of what clients send; ours say what matters.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
@@ -188,8 +180,8 @@ class HttpServer(uvicorn.Server):
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            # Whoever leaves while its request is under way counts no more as a client.
-            limit_concurrency=max_connections + 1,
+            # Places bound the clients; this bounds the requests of those that have left.
+            limit_concurrency=max_connections + LEAVING,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S,
         )
@@ -197,6 +189,7 @@ class HttpServer(uvicorn.Server):
         self._listener = listener
         self._max_connections = max_connections
         self._tls = tls
+        self._proxies = proxies or TrustedProxies()
 
     @property
     def address(self) -> Address | UnixAddress:
@@ -209,21 +202,15 @@ class HttpServer(uvicorn.Server):
         """Capture nothing."""
         yield
 
-    def _protocol(self, begun: Callable[[], None]) -> HttpProtocol:
+    def _protocol(self) -> HttpProtocol:
         protocol = HttpProtocol(self.config, self.server_state, self.lifespan.state)
-        protocol.begun = begun
+        protocol.proxies = self._proxies
         return protocol
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take clients in, by our own rules."""
         del sockets
-        acceptor = Acceptor(
-            self._listener,
-            self._protocol,
-            self.server_state.connections,
-            self._max_connections,
-            self._tls,
-        )
+        acceptor = Acceptor(self._listener, self._protocol, self._max_connections, self._tls, self._proxies)
         # uvicorn closes it, and waits for it.
         self.servers = cast("list[asyncio.Server]", [acceptor])
         self.started = True

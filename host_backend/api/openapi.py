@@ -89,7 +89,7 @@ _REFUSALS = {
     "404": "the key is in no vault",
     "409": "could be a double signature: never ask again",
     "413": "the body is larger than any message",
-    "429": "too many failed logins: wait",
+    "429": "wrong, as were many others just now: wait",
     "502": "the enclave refused, or signed wrongly",
     "503": "the enclave, a store or the policy hook is away: retry later",
 }

@@ -2,8 +2,7 @@
 
 - A token is HS256, names its user, and expires. Anything else is no token.
 - Passwords are compared as digests, in constant time; an unknown user costs what a wrong password costs.
-- Each address may fail a few times in a row for each user, then waits, whatever password it sends. Users that there
-  are not count as one: names that somebody makes up hold up nobody who is known.
+- The right password gives a token whatever others have tried; `login` holds back the answers to wrong ones.
 
 Source: Signatory's `pkg/middlewares/jwt.go`, with its texts; what is stricter stands in
 `docs/signatory-compatibility.md`.
@@ -12,7 +11,6 @@ Source: Signatory's `pkg/middlewares/jwt.go`, with its texts; what is stricter s
 import hmac
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from math import isfinite
@@ -29,13 +27,6 @@ logger = logging.getLogger(__name__)
 
 #: Characters of a token; ours have some 150.
 MAX_TOKEN_CHARS = 4096
-#: Failed logins of one address and user in a row before it has to wait: enough for typing errors.
-LOGIN_FAILURES = 10
-#: Seconds after which one more failure is forgiven: 14 400 guesses a day, of passwords of 16 characters.
-LOGIN_FAILURE_S = 6.0
-#: Addresses, for each user, whose failures are remembered; the one that failed longest ago is forgotten first.
-LOGIN_ADDRESSES = 4096
-
 _OPTIONS: Options = {
     "verify_exp": False,
     "verify_nbf": False,
@@ -48,10 +39,8 @@ _OPTIONS: Options = {
 _NOBODY = JwtCredentials(password="", secret="")
 
 
-class TooManyLogins(NotAuthenticated):
-    """This address failed too often for this user; wait."""
-
-    http_status = 429
+class WrongPassword(NotAuthenticated):
+    """There is no such user, or the password is another; answer it slowly."""
 
 
 class Tokens:
@@ -60,39 +49,32 @@ class Tokens:
     Args:
         users: By name.
         clock: Seconds since 1970.
-        stopwatch: Seconds since any moment; nobody sets it.
     """
 
-    def __init__(
-        self,
-        users: Mapping[str, JwtUser],
-        clock: Callable[[], float] = time.time,
-        stopwatch: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, users: Mapping[str, JwtUser], clock: Callable[[], float] = time.time) -> None:
         self._users = users
         self._clock = clock
-        self._failures = _Failures(stopwatch)
 
-    def login(self, user: str, password: str, source: str) -> str:
+    def knows(self, user: str) -> bool:
+        """Return whether there is such a user."""
+        return user in self._users
+
+    def login(self, user: str, password: str) -> str:
         """Return a token.
 
         Args:
             user: The header `username`; empty when there is none.
             password: The header `password`, likewise.
-            source: The address of the client.
 
         Raises:
-            NotAuthenticated: Not for this user and password.
-            TooManyLogins: This address failed too often for this user.
+            WrongPassword: Not for this user and password.
+            NotAuthenticated: One of them is missing.
         """
         if not user or not password:
             raise NotAuthenticated("username and password required")
-        attempt = (source, user if user in self._users else "")
-        self._failures.check(attempt)
         credentials = self._matching(user, password)
         if credentials is None:
-            self._failures.add(attempt)
-            raise NotAuthenticated("Access denied")
+            raise WrongPassword("Access denied")
         logger.info("logged in", extra=fields(user=user))
         claims = {"exp": int(self._clock()) + 60 * credentials.expiry_min, "user": user}
         return jwt.encode(claims, credentials.secret, algorithm="HS256")
@@ -161,33 +143,6 @@ class Tokens:
             raise NotAuthenticated("token has invalid claims: token is expired")
         if now < not_before:
             raise NotAuthenticated("token has invalid claims: token is not valid yet")
-
-
-class _Failures:
-    """Failed logins by address and user: so many in a row, then one every few seconds."""
-
-    def __init__(self, stopwatch: Callable[[], float]) -> None:
-        self._now = stopwatch
-        #: When the failures of an address and user will all be forgiven.
-        self._clear_at: OrderedDict[tuple[str, str], float] = OrderedDict()
-
-    def check(self, attempt: tuple[str, str]) -> None:
-        """Pass when an address may try for a user.
-
-        Raises:
-            TooManyLogins: Not yet.
-        """
-        now = self._now()
-        if self._clear_at.get(attempt, now) - now > (LOGIN_FAILURES - 1) * LOGIN_FAILURE_S:
-            raise TooManyLogins("too many failed logins: wait a minute")
-
-    def add(self, attempt: tuple[str, str]) -> None:
-        """Take note of a failure."""
-        now = self._now()
-        self._clear_at[attempt] = max(self._clear_at.get(attempt, now), now) + LOGIN_FAILURE_S
-        self._clear_at.move_to_end(attempt)
-        if len(self._clear_at) > LOGIN_ADDRESSES:
-            self._clear_at.popitem(last=False)
 
 
 def _digest(text: str) -> bytes:

@@ -3,8 +3,10 @@
 import os
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Network, ip_address, ip_network
 from pathlib import Path
 
+from host_backend.ip_addresses import IpNetwork, is_loopback
 from host_backend.yaml_document import Value
 
 #: What a name or an address is made of; the resolver itself fails with a bug's error on some other texts.
@@ -28,7 +30,7 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine reaches it."""
-        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+        return is_loopback(self.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,26 @@ def parse_port(value: Value, text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 5 or int(text) > 65535:
         value.fail("the port must be a number from 0 to 65535")
     return int(text)
+
+
+def parse_network(value: Value) -> IpNetwork:
+    """Return an address or a network, `10.0.0.0/8`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    text = value.text()
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError:
+        value.fail(f"{text[:50]!r} is no address and no network, for example 10.0.0.1 or 10.0.0.0/8")
+    if str(network.network_address) != str(ip_address(text.partition("/")[0])):
+        value.fail(f"{text[:50]!r} is an address within a network: write {network} for the network")
+    if not network.prefixlen:
+        value.fail(f"{text[:50]!r} is everybody: name the proxies")
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        value.fail(f"{text[:50]!r} is IPv4 written as IPv6: write it as IPv4")
+    return network
 
 
 def expanded(value: Value) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from enclave_signer.tezos import ConsensusKind, public_key_hash
-from host_backend.config import Config
+from host_backend.config import Config, UnixAddress
 from host_backend.policy import KeyPolicy
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP
 
@@ -71,6 +71,8 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
     server = config.server
     yield "base_dir", str(config.base_dir)
     yield "signing", f"{server.address}, {_who(config)}{', over TLS' if server.tls else ''}"
+    if server.trusted_proxies:
+        yield "trusted proxies", ", ".join(map(str, server.trusted_proxies))
     yield "health", str(server.utility_address)
     for vault in config.vaults.values():
         yield f"vault {vault.name}", f"enclave {vault.enclave}, sealed keys in {vault.key_file}"
@@ -106,6 +108,8 @@ def meaning(policy: KeyPolicy) -> str:
 
 def _without_effect(config: Config) -> Iterator[str]:
     server = config.server
+    if server.trusted_proxies and isinstance(server.address, UnixAddress):
+        yield "server.trusted_proxies: clients of a Unix socket have no address, so none of them is believed"
     known_clients = None if server.authorized_keys is None else frozenset(map(public_key_hash, server.authorized_keys))
     known_users = None if server.jwt_users is None else frozenset(server.jwt_users)
     for pkh, policy in config.policies.items():

@@ -13,7 +13,8 @@ from pathlib import Path
 from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import TezosError, parse_public_key
-from host_backend.config.addresses import Address, UnixAddress, expanded, parse_host, parse_listener
+from host_backend.config.addresses import Address, UnixAddress, expanded, parse_host, parse_listener, parse_network
+from host_backend.ip_addresses import IpNetwork
 from host_backend.yaml_document import Value
 
 DEFAULT_ADDRESS = Address("", 6732)
@@ -27,6 +28,8 @@ MIN_PASSWORD_CHARACTERS = 16
 MIN_SECRET_CHARACTERS = 32
 #: Request-signing keys are tried one after another for every request.
 MAX_AUTHORIZED_KEYS = 100
+#: Each is compared with the address of every client that connects.
+MAX_TRUSTED_PROXIES = 100
 #: Seconds for the policy hook's answer: a block's round is longer, and its signature must still come.
 DEFAULT_HOOK_TIMEOUT_S = 2.0
 MAX_HOOK_TIMEOUT_S = 30.0
@@ -74,6 +77,8 @@ class ServerConfig:
     #: Users by name; None: no tokens.
     jwt_users: Mapping[str, JwtUser] | None = None
     tls: TlsConfig | None = None
+    #: Who is believed when it names others as clients.
+    trusted_proxies: tuple[IpNetwork, ...] = ()
 
     @property
     def asks_who(self) -> bool:
@@ -98,7 +103,8 @@ def parse_server(value: Value | None) -> ServerConfig:
     Raises:
         ConfigError: With file, line and dotted path of what is wrong.
     """
-    fields = value.record(("address", "utility_address", "authorized_keys", "jwt", "tls")) if value else {}
+    names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies")
+    fields = value.record(names) if value else {}
     authorized_keys = parse_authorized_keys(fields.get("authorized_keys"))
     jwt_users = _jwt_users(fields.get("jwt"))
     if authorized_keys is not None and jwt_users is not None:
@@ -109,7 +115,17 @@ def parse_server(value: Value | None) -> ServerConfig:
         authorized_keys=authorized_keys,
         jwt_users=jwt_users,
         tls=_tls(fields.get("tls")),
+        trusted_proxies=_trusted_proxies(fields.get("trusted_proxies")),
     )
+
+
+def _trusted_proxies(value: Value | None) -> tuple[IpNetwork, ...]:
+    if value is None or value.is_null:
+        return ()
+    items = value.items()
+    if len(items) > MAX_TRUSTED_PROXIES:
+        value.fail(f"has {len(items)} entries, at most {MAX_TRUSTED_PROXIES}: name networks")
+    return tuple(map(parse_network, items))
 
 
 def parse_authorized_keys(value: Value | None) -> tuple[PublicKey, ...] | None:

@@ -5,6 +5,7 @@
 """
 
 import asyncio
+import contextvars
 import socket
 from collections.abc import Callable
 from typing import cast
@@ -54,6 +55,8 @@ class EnclaveConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._finishing = False
+        #: Timers are armed in it: an end of the connection must not be told as that of the request that was first in line.
+        self._context = contextvars.copy_context()
 
     @property
     def alive(self) -> bool:
@@ -76,7 +79,7 @@ class EnclaveConnection(asyncio.Protocol):
         limit_s = self._sealer_s if call_of(request).asks_sealer else self._sign_s
         frame = self._line.add(request, _Caller(future), limit_s, self._loop.time())
         if not self._unsent:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self._send, context=self._context)
         self._unsent.append(frame)
         return await future
 

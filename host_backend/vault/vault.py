@@ -8,6 +8,7 @@ The vault is usable as a library; `docs/library.md` has an example.
 """
 
 import asyncio
+import contextvars
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -227,7 +228,8 @@ class Vault:
             if loop.time() - self._looked_at < self._limits.look_again_s:
                 return
             self._looked_at = loop.time()
-            self._looking = asyncio.create_task(self._look())
+            # What is found is nobody's request.
+            self._looking = asyncio.create_task(self._look(), context=contextvars.Context())
         # Whoever leaves does not take the others' look away.
         await asyncio.wait([self._looking], timeout=self._limits.ready_s)
 

@@ -24,6 +24,7 @@ CORE = (
     "host_backend.operation_parts",
     "host_backend.operation_table",
     "host_backend.policy",
+    "host_backend.api.places",
     "host_backend.watermark.rule",
     "host_backend.watermark.file.layout",
     # These two read and write, by the calls of their port.

@@ -30,6 +30,7 @@ async def ask(
     query: bytes = b"",
     *,
     headers: Mapping[str, str] | None = None,
+    address: str = "127.0.0.1",
 ) -> Answer:
     """Make one request and return the response."""
     scope = {
@@ -42,7 +43,7 @@ async def ask(
         "query_string": query,
         "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
         "server": ("127.0.0.1", 1),
-        "client": ("127.0.0.1", 2),
+        "client": (address, 2),
         "http_version": "1.1",
     }
     sent: list[MutableMapping[str, Any]] = []

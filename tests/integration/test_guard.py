@@ -115,7 +115,7 @@ def test_refusals_are_counted_and_told_without_filling_the_log(guarded: Enclave)
     assert guarded.stop() == 0
     assert re.search(
         r'level=warning msg="guard refused: attestation of tz1\S+ on Net\S+: asked level 0 .*" '
-        r'peer="127\.0\.0\.1:\d+" times=1\n',
+        r'source="127\.0\.0\.1:\d+" times=1\n',
         guarded.log,
     )
     assert guarded.log.count("guard refused:") < 20

@@ -146,7 +146,7 @@ def test_everything_was_done(traces: Traces) -> None:
     host_log = traces.places["log of the host"]
     assert host_log.count(b"successfully") == 2 * len(FOUR)
     assert b"watermark validation failed" in host_log
-    assert b"peer=" in traces.places["log of the enclave"]
+    assert b"source=" in traces.places["log of the enclave"]
     assert sum(b"Error: " in content for place, content in traces.places.items() if place.startswith("stderr")) == 20
     names = {Path(place).name for place in traces.places}
     assert {"cmdline", "environ", "confidential_space_keys.json", "signatory.yaml", "watermark.marks"} <= names

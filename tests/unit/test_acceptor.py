@@ -1,18 +1,24 @@
-"""How many clients come in: those whose TLS handshake never ends count, too."""
+"""Who comes in, who goes for a newcomer, and what the log calls them; those whose TLS handshake never ends count, too."""
 
 import asyncio
 import errno
+import logging
+import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 import uvloop
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from host_backend import log
 from host_backend.api import acceptor
+from host_backend.api.access_log import client_address
+from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.listeners import HttpServer, tls_context
 from host_backend.config import TlsConfig
 from tests.doubles.certificates import Authority
@@ -33,17 +39,23 @@ def serve(
     scenario: Callable[[Connect], Awaitable[None]],
     tls: ssl.SSLContext | None = None,
     listener: socket.socket | None = None,
+    *,
+    answering: ASGIApp = app,
+    proxies: TrustedProxies | None = None,
 ) -> None:
     """Run a scenario against a server on the loop that `serve` uses."""
     listener = listener or socket.create_server(("127.0.0.1", 0))
 
     async def run() -> None:
-        server = HttpServer(app, listener, max_connections=CONNECTIONS, tls=tls)
-        port = listener.getsockname()[1]
+        server = HttpServer(answering, listener, max_connections=CONNECTIONS, tls=tls, proxies=proxies)
+        name = listener.getsockname()
         writers: list[asyncio.StreamWriter] = []
 
         async def connect(context: ssl.SSLContext | None) -> Client:
-            client = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            if isinstance(name, str):
+                client = await asyncio.open_unix_connection(name)
+            else:
+                client = await asyncio.open_connection("127.0.0.1", name[1], ssl=context)
             writers.append(client[1])
             return client
 
@@ -75,19 +87,115 @@ async def is_closed(client: Client) -> bool:
     return True
 
 
-def test_more_clients_than_allowed() -> None:
+def test_a_newcomer_is_served_in_the_place_of_whoever_was_silent_longest(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(connect: Connect) -> None:
+        clients = [await connect(None) for _ in range(CONNECTIONS)]
+        # The second asks last.
+        for client in (*clients, clients[1]):
+            assert await is_served(client)
+        for displaced in (clients[0], clients[2]):
+            newcomer = await connect(None)
+            assert await is_served(newcomer)
+            assert await is_closed(displaced)
+            assert await is_served(clients[1])
+            assert await is_served(newcomer)
+
+    serve(scenario)
+    (line,) = [line for line in caplog.messages if "silent longest" in line]
+    assert line == "clients that were silent longest closed for newcomers"
+
+
+def test_nobody_is_displaced_to_whom_an_answer_is_due(caplog: pytest.LogCaptureFixture) -> None:
+    answers = asyncio.Event()
+
+    async def scenario(connect: Connect) -> None:
+        clients = [await connect(None) for _ in range(CONNECTIONS)]
+        waiting = [asyncio.ensure_future(is_served(client)) for client in clients]
+        for _ in clients:
+            await asked.acquire()
+        assert await is_closed(await connect(None))
+        answers.set()
+        assert all(await asyncio.gather(*waiting))
+
+    asked = asyncio.Semaphore(0)
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.release()
+        await answers.wait()
+        await app(scope, receive, send)
+
+    serve(scenario, answering=slow)
+    assert caplog.messages.count("clients turned away: answers are due to all others") == 1
+
+
+@pytest.mark.parametrize("patience_s", [30.0, 0.0])
+def test_a_newcomer_waits_until_somebody_has_his_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, patience_s: float
+) -> None:
+    monkeypatch.setattr(acceptor, "PATIENCE_S", patience_s)
+    monkeypatch.setattr(acceptor, "LOOK_S", 0.001)
+    asked, answers = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.release()
+        await answers.wait()
+        await app(scope, receive, send)
+
+    async def scenario(connect: Connect) -> None:
+        clients = [await connect(None) for _ in range(CONNECTIONS)]
+        waiting = [asyncio.ensure_future(is_served(client)) for client in clients]
+        for _ in clients:
+            await asked.acquire()
+        newcomers = [asyncio.ensure_future(is_served(await connect(None))) for _ in range(2)]
+        if patience_s:
+            assert not (await asyncio.wait(newcomers, timeout=0.05))[0]
+        else:
+            assert await asyncio.gather(*newcomers) == [False, False]
+        answers.set()
+        assert all(await asyncio.gather(*waiting))
+        if patience_s:
+            assert all(await asyncio.gather(*newcomers))
+
+    # Shares do not bind these.
+    serve(scenario, answering=slow, proxies=TrustedProxies([ip_network("127.0.0.1")]))
+    assert ("clients turned away: answers are due to all others" in caplog.messages) is (patience_s == 0)
+
+
+def test_a_stop_leaves_a_newcomer_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "PATIENCE_S", 600)
+    asked, newcomers = asyncio.Semaphore(0), []
+
+    async def hangs(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.release()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def scenario(connect: Connect) -> None:
+        for _ in range(CONNECTIONS):
+            (await connect(None))[1].write(REQUEST)
+            await asked.acquire()
+        newcomers.append(await connect(None))
+        assert not (await asyncio.wait([asyncio.ensure_future(is_closed(newcomers[0]))], timeout=0.05))[0]
+
+    serve(scenario, answering=hangs, proxies=TrustedProxies([ip_network("127.0.0.1")]))
+
+
+def test_a_request_without_its_body_keeps_no_place() -> None:
     async def scenario(connect: Connect) -> None:
         clients = [await connect(None) for _ in range(CONNECTIONS)]
         for client in clients:
-            assert await is_served(client)
-        assert await is_closed(await connect(None))
-        clients[0][1].close()
-        await clients[0][1].wait_closed()
-        # Whoever is still served shows that the host has seen the end of the first.
-        assert await is_served(clients[1])
+            client[1].write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n1")
         assert await is_served(await connect(None))
+        assert await is_closed(clients[0])
 
-    serve(scenario)
+    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+        event = await receive()
+        while event.get("more_body"):
+            event = await receive()
+        if event["type"] == "http.request":
+            await app(scope, receive, send)
+
+    serve(scenario, answering=reads)
 
 
 @pytest.fixture
@@ -95,20 +203,116 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def test_handshakes_that_never_end_count(authority: Authority) -> None:
+def test_handshakes_that_never_end_keep_nobody_out(authority: Authority) -> None:
     trusting = ssl.create_default_context(cafile=str(authority.file))
 
     async def scenario(connect: Connect) -> None:
+        silent = [await connect(None) for _ in range(CONNECTIONS)]
         served = await connect(trusting)
         assert await is_served(served)
-        silent = [await connect(None) for _ in range(CONNECTIONS - 1)]
-        assert await is_closed(await connect(None))
-        assert await is_served(served)
-        silent[0][1].write(b"this is no TLS")
-        assert b"HTTP" not in await silent[0][0].read()
+        assert await is_closed(silent[0])
+        silent[1][1].write(b"this is no TLS")
+        assert b"HTTP" not in await silent[1][0].read()
+        # Its place is free.
         assert await is_served(await connect(trusting))
+        assert await is_served(served)
 
     serve(scenario, tls_context(TlsConfig(*authority.certificate("server"))))
+
+
+def log_line(caplog: pytest.LogCaptureFixture, text: str) -> dict[str, object]:
+    """Return the fields of the first line that has a text."""
+    return next(vars(record).get("fields", {}) for record in caplog.records if text in record.getMessage())
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """A log with the fields that a task adds to all of its lines."""
+    caplog.set_level(logging.DEBUG)
+    caplog.handler.addFilter(log._with_added)
+    yield caplog
+    caplog.handler.removeFilter(log._with_added)
+
+
+async def logs(scope: Scope, receive: Receive, send: Send) -> None:
+    logging.getLogger("test").info("asked %s", scope["path"])
+    await app(scope, receive, send)
+
+
+def test_every_line_says_who(told: pytest.LogCaptureFixture) -> None:
+    ports: list[int] = []
+
+    async def scenario(connect: Connect) -> None:
+        client = await connect(None)
+        ports.append(client[1].get_extra_info("sockname")[1])
+        assert await is_served(client)
+        client[1].write(b"nonsense\r\n\r\n")
+        await client[0].read()
+
+    serve(scenario, answering=logs)
+    assert log_line(told, "asked /")["source"] == f"127.0.0.1:{ports[0]}"
+    assert log_line(told, "connection closed: ")["source"] == f"127.0.0.1:{ports[0]}"
+
+
+def test_a_handshake_that_failed_and_a_certificate(told: pytest.LogCaptureFixture, authority: Authority) -> None:
+    trusting = ssl.create_default_context(cafile=str(authority.file))
+    trusting.load_cert_chain(*authority.certificate("baker"))
+
+    async def scenario(connect: Connect) -> None:
+        stranger = await connect(None)
+        stranger[1].write(b"this is no TLS")
+        await stranger[0].read()
+        assert await is_served(await connect(trusting))
+
+    certificate, key = authority.certificate("server")
+    serve(scenario, tls_context(TlsConfig(certificate, key, authority.file)), answering=logs)
+    assert str(log_line(told, "it did not begin")["source"]).startswith("127.0.0.1:")
+    assert log_line(told, "asked /")["certificate"] == "CN=baker"
+
+
+def test_a_client_of_a_unix_socket_is_a_user_and_a_process(told: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    listener.listen()
+
+    async def scenario(connect: Connect) -> None:
+        assert await is_served(await connect(None))
+
+    serve(scenario, listener=listener, answering=logs)
+    assert log_line(told, "asked /")["source"] == f"unix:uid={os.getuid()},pid={os.getpid()}"
+
+
+@pytest.mark.parametrize("proxies", [("127.0.0.1",), ("10.0.0.0/8",)], ids=["trusted", "stranger"])
+def test_only_a_trusted_proxy_says_for_whom_it_asks(told: pytest.LogCaptureFixture, proxies: tuple[str, ...]) -> None:
+    seen: list[str] = []
+
+    async def notes(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(client_address(scope))
+        await logs(scope, receive, send)
+
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect(None)
+        for lines in (
+            b"X-Forwarded-For: 192.0.2.1\r\n",
+            b"Forwarded: for=192.0.2.2\r\n",
+            b"Forwarded: nonsense\r\n",
+            b"",
+        ):
+            writer.write(REQUEST[:-2] + lines + b"\r\n")
+            await reader.readuntil(b"ok")
+
+    serve(scenario, answering=notes, proxies=TrustedProxies([ip_network(text) for text in proxies]))
+    asked = [vars(record)["fields"] for record in told.records if record.getMessage() == "asked /"]
+    sources = [fields["source"] for fields in asked]
+    if proxies == ("127.0.0.1",):
+        assert seen == ["192.0.2.1", "192.0.2.2", "127.0.0.1", "127.0.0.1"]
+        assert sources[:2] == ["192.0.2.1", "192.0.2.2"]
+        assert all(str(source).startswith("127.0.0.1:") for source in sources[2:])
+        assert all(str(fields["proxy"]).startswith("127.0.0.1:") for fields in asked)
+        assert log_line(told, "a proxy does not say for whom it asks: Forwarded is malformed")
+    else:
+        assert seen == ["127.0.0.1"] * 4
+        assert not any("proxy" in fields for fields in asked)
 
 
 def test_a_stop_leaves_those_who_are_beginning(authority: Authority) -> None:

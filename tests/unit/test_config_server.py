@@ -229,3 +229,32 @@ def test_hooks_that_cannot_be_meant(tmp_path: Path, hook: str, expected: str) ->
 def test_vectors_are_read() -> None:
     rules: list[dict[str, Any]] = VECTORS["jwt_credential_rules"]
     assert len(rules) == 5
+
+
+def test_trusted_proxies(tmp_path: Path) -> None:
+    assert load(tmp_path, "server: {trusted_proxies: }").server.trusted_proxies == ()
+    found = load(tmp_path, "server: {trusted_proxies: [10.0.0.1, 10.1.0.0/16, '2001:db8::/32']}").server.trusted_proxies
+    assert list(map(str, found)) == ["10.0.0.1/32", "10.1.0.0/16", "2001:db8::/32"]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "problem"),
+    [
+        ("proxy.example", "'proxy.example' is no address and no network, for example 10.0.0.1 or 10.0.0.0/8"),
+        ("10.0.0", "'10.0.0' is no address and no network, for example 10.0.0.1 or 10.0.0.0/8"),
+        ("10.0.0.0/33", "'10.0.0.0/33' is no address and no network, for example 10.0.0.1 or 10.0.0.0/8"),
+        ("10.0.0.1/8", "'10.0.0.1/8' is an address within a network: write 10.0.0.0/8 for the network"),
+        ("0.0.0.0/0", "'0.0.0.0/0' is everybody: name the proxies"),
+        ("'::/0'", "'::/0' is everybody: name the proxies"),
+        ("'::ffff:10.0.0.1'", "'::ffff:10.0.0.1' is IPv4 written as IPv6: write it as IPv4"),
+    ],
+)
+def test_what_is_no_trusted_proxy(tmp_path: Path, proxy: str, problem: str) -> None:
+    assert refused(tmp_path, f"server: {{trusted_proxies: [{proxy}]}}") == f"1: server.trusted_proxies[0]: {problem}"
+
+
+def test_too_many_trusted_proxies(tmp_path: Path) -> None:
+    proxies = [f"10.0.0.{number}" for number in range(101)]
+    assert refused(tmp_path, f"server: {{trusted_proxies: {proxies}}}") == (
+        "1: server.trusted_proxies: has 101 entries, at most 100: name networks"
+    )

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import parse_public_key
-from host_backend.api.access_log import client_address, network_of
+from host_backend.api.access_log import client_address
 from host_backend.api.auth import RequestKeys
 from host_backend.api.listeners import bind
 from host_backend.api.signing import signing_app
@@ -141,12 +141,6 @@ def test_an_ipv4_client_is_told_of_as_such_on_any_socket() -> None:
     assert client_address({"client": peer[:2]}) == "127.0.0.1"
     assert client_address({"client": ("::1", 1)}) == "::1"
     assert client_address({"client": None}) == ""
-
-
-def test_an_ipv6_network_counts_as_one_address() -> None:
-    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:1:2:3") != network_of("2001:db8:0:1::1")
-    assert network_of("fe80::1%eth0") == network_of("fe80::2%eth0")
-    assert [network_of(address) for address in ("192.0.2.1", "")] == ["192.0.2.1", ""]
 
 
 def test_a_damaged_mark_is_told_by_the_health_of_the_host_which_is_ready() -> None:

@@ -21,7 +21,7 @@ class Client:
 
 def places(limit: int, share: int) -> tuple[Places, list[str]]:
     displaced: list[str] = []
-    return Places(limit, share, lambda: displaced.append("told")), displaced
+    return Places(limit, share, displaced.append), displaced
 
 
 def test_a_newcomer_displaces_whoever_was_silent_longest() -> None:
@@ -33,7 +33,7 @@ def test_a_newcomer_displaces_whoever_was_silent_longest() -> None:
     newcomer = Client(50)
     assert room.enter(newcomer, HOST)
     assert [client.stopped for client in (busy, late, early, later)] == [False, False, True, False]
-    assert displaced == ["told"]
+    assert displaced == [HOST]
     assert len(room) == 4
     assert set(room) == {busy, late, later, newcomer}
     # The one that went ends later: that takes no other's place away.

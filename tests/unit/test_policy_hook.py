@@ -11,6 +11,7 @@ import pytest
 
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import parse_public_key
+from host_backend import policy_hook
 from host_backend.config import HookConfig
 from host_backend.errors import HookUnavailable, PolicyDenied
 from host_backend.policy import Caller
@@ -278,3 +279,41 @@ def test_a_path_that_no_request_can_have(service: PolicyService, more: str) -> N
     with pytest.raises(HookUnavailable, match=r"^policy hook: its address cannot be used: "):
         ask(service.address + more)
     assert service.questions == []
+
+
+def test_so_many_questions_at_a_time_the_others_wait_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_hook, "HOOK_CONNECTIONS", 2)
+    asked: list[bytes] = []
+    waiting: list[asyncio.Event] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        asked.append(base64.b64decode(json.loads(await reader.readexactly(length))["request"]))
+        waiting.append(asyncio.Event())
+        await waiting[-1].wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        hook = PolicyHook(HookConfig(f"http://127.0.0.1:{port}", None, 60))
+        questions = [asyncio.create_task(hook.check(PKH, bytes([number]), CALLER)) for number in range(6)]
+        for answered in range(6):
+            while len(asked) < min(answered + 2, 6):
+                await asyncio.wait([*questions], timeout=0.01)
+            assert len(asked) == min(answered + 2, 6)
+            waiting[answered].set()
+            await asyncio.wait(questions, return_when=asyncio.FIRST_COMPLETED)
+            questions = [question for question in questions if not question.done()]
+        assert sorted(asked) == [bytes([number]) for number in range(6)]
+        # The time of whoever waits runs.
+        hook = PolicyHook(HookConfig(f"http://127.0.0.1:{port}", None, 0.05))
+        late = await asyncio.gather(*(hook.check(PKH, b"", CALLER) for _ in range(4)), return_exceptions=True)
+        assert [type(each) for each in late] == [HookUnavailable] * 4
+        for event in waiting:
+            event.set()
+        server.close()
+
+    asyncio.run(run())

@@ -1,25 +1,28 @@
 """Logging in, tokens, and what is none."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
+from collections import Counter
 from collections.abc import Mapping
 
 import jwt
 import pytest
 from starlette.types import ASGIApp
 
-from host_backend.api.login import Login
+from host_backend.api import login
+from host_backend.api.login import HELD_ANSWERS, HELD_PER_ADDRESS, Login
 from host_backend.api.signing import signing_app
-from host_backend.api.tokens import LOGIN_ADDRESSES, LOGIN_FAILURE_S, LOGIN_FAILURES, Tokens, TooManyLogins
+from host_backend.api.tokens import Tokens
 from host_backend.config import JwtCredentials, JwtUser
 from host_backend.errors import NotAuthenticated
 from host_backend.metrics import Metrics
 from host_backend.policy import KeyPolicy
 from host_backend.signer import Signer
 from host_backend.watermark.memory import MemoryWatermarkStore
-from tests.doubles.asgi import ask_app
+from tests.doubles.asgi import ask, ask_app
 from tests.doubles.host_process import Answer
 from tests.doubles.known_keys import FOUR, SIGNATORY, transaction
 
@@ -49,7 +52,7 @@ def tokens(clock: Clock) -> Tokens:
         USER: JwtUser(JwtCredentials(PASSWORD, SECRET, 30), OLD, clock.now + 1000),
         "other": JwtUser(OTHER),
     }
-    return Tokens(users, clock, clock)
+    return Tokens(users, clock)
 
 
 def segment(value: object) -> str:
@@ -77,7 +80,7 @@ def test_the_recorded_token_is_taken(tokens: Tokens) -> None:
 
 
 def test_a_login_gives_a_token_that_expires(tokens: Tokens, clock: Clock) -> None:
-    text = tokens.login(USER, PASSWORD, "a")
+    text = tokens.login(USER, PASSWORD)
     assert jwt.get_unverified_header(text) == {"alg": "HS256", "typ": "JWT"}
     assert json.loads(base64.urlsafe_b64decode(text.split(".")[1] + "==")) == {"exp": clock.now + 1800, "user": USER}
     assert tokens.check(text, USER) == USER
@@ -146,69 +149,23 @@ def test_users_of_tokens(tokens: Tokens) -> None:
 
 
 def test_while_credentials_change_the_old_ones_are_good(tokens: Tokens, clock: Clock) -> None:
-    old = tokens.login(USER, OLD.password, "a")
+    old = tokens.login(USER, OLD.password)
     assert tokens.check(old, USER) == USER
-    assert tokens.check(tokens.login(USER, PASSWORD, "a"), USER) == USER
+    assert tokens.check(tokens.login(USER, PASSWORD), USER) == USER
     clock.now += 1000
     with pytest.raises(NotAuthenticated, match=r"^Access denied$"):
-        tokens.login(USER, OLD.password, "a")
+        tokens.login(USER, OLD.password)
     assert refusal(tokens, old) == "token signature is invalid: signature is invalid"
-    assert tokens.check(tokens.login(USER, PASSWORD, "a"), USER) == USER
+    assert tokens.check(tokens.login(USER, PASSWORD), USER) == USER
 
 
 def test_logins_that_are_refused(tokens: Tokens) -> None:
     for user, password in (("", PASSWORD), (USER, ""), ("", "")):
         with pytest.raises(NotAuthenticated, match=r"^username and password required$"):
-            tokens.login(user, password, "a")
+            tokens.login(user, password)
     for user, password in ((USER, "wrong"), ("nobody", PASSWORD), ("other", PASSWORD), (USER, "\udcff")):
         with pytest.raises(NotAuthenticated, match=r"^Access denied$"):
-            tokens.login(user, password, "b")
-
-
-def fail(tokens: Tokens, source: str) -> None:
-    with pytest.raises(NotAuthenticated, match=r"^Access denied$"):
-        tokens.login(USER, "wrong", source)
-
-
-def test_an_address_that_fails_too_often_waits(tokens: Tokens, clock: Clock) -> None:
-    for _ in range(LOGIN_FAILURES):
-        fail(tokens, "a")
-    for password in ("wrong", PASSWORD):
-        with pytest.raises(TooManyLogins):
-            tokens.login(USER, password, "a")
-    # Others are not held up, and time forgives one after another.
-    assert tokens.login(USER, PASSWORD, "b")
-    clock.now += LOGIN_FAILURE_S
-    assert tokens.login(USER, PASSWORD, "a")
-    fail(tokens, "a")
-    with pytest.raises(TooManyLogins):
-        tokens.login(USER, PASSWORD, "a")
-
-
-def test_who_fails_for_others_holds_up_nobody_else(tokens: Tokens) -> None:
-    """Behind a proxy all clients have one address."""
-    for number in range(LOGIN_FAILURES):
-        with pytest.raises(NotAuthenticated, match=r"^Access denied$"):
-            tokens.login(f"made up {number}", "wrong", "a")
-        with pytest.raises(NotAuthenticated, match=r"^Access denied$"):
-            tokens.login("other", "wrong", "a")
-    for user in ("made up", "other"):
-        with pytest.raises(TooManyLogins):
-            tokens.login(user, "wrong", "a")
-    assert tokens.login(USER, PASSWORD, "a")
-
-
-def test_setting_the_clock_back_holds_up_nobody(clock: Clock) -> None:
-    tokens = Tokens({USER: JwtUser(JwtCredentials(PASSWORD, SECRET, 30))}, clock, lambda: 5.0)
-    fail(tokens, "a")
-    clock.now -= 3600
-    assert tokens.login(USER, PASSWORD, "a")
-
-
-def test_addresses_are_forgotten_before_they_are_too_many(tokens: Tokens) -> None:
-    for number in range(LOGIN_ADDRESSES + 10):
-        fail(tokens, str(number))
-    assert len(tokens._failures._clear_at) == LOGIN_ADDRESSES
+            tokens.login(user, password)
 
 
 @pytest.fixture
@@ -249,6 +206,48 @@ def test_login_over_http(app: tuple[Metrics, AskLogin]) -> None:
         assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert ask("GET", "/nope").status == 404
     assert metrics.authentications.values == {("401", "login"): 1, ("401", "jwt"): 5}
+
+
+def test_wrong_passwords_are_answered_slowly_and_the_right_one_at_once(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[asyncio.Future[None]] = []
+
+    async def sleep(seconds: float) -> None:
+        assert seconds == login.WRONG_PASSWORD_S
+        held.append(asyncio.get_running_loop().create_future())
+        await held[-1]
+
+    app = signing_app(
+        Signer({}, [], MemoryWatermarkStore()), Metrics(dict, "memory"), login=Login(tokens, Metrics(dict, "memory"))
+    )
+
+    async def ask_login(password: str, address: str) -> int:
+        headers = {"username": USER, "password": password}
+        return (await ask(app, "POST", "/login", headers=headers, address=address)).status
+
+    async def run() -> None:
+        waiting = [
+            asyncio.create_task(ask_login("wrong", f"192.0.2.{number % 9}")) for number in range(HELD_ANSWERS + 8)
+        ]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert len(held) == HELD_ANSWERS
+        assert await ask_login(PASSWORD, "192.0.2.1") == 201
+        # More are not held back, of one address or of all.
+        assert await ask_login("wrong", "198.51.100.1") == 429
+        for future in held:
+            future.set_result(None)
+        assert Counter(await asyncio.gather(*waiting)) == {401: HELD_ANSWERS, 429: 8}
+        held.clear()
+        one = [asyncio.create_task(ask_login("wrong", "192.0.2.1")) for _ in range(HELD_PER_ADDRESS + 1)]
+        assert await one[-1] == 429
+        assert await ask_login(PASSWORD, "192.0.2.1") == 201
+        for future in held:
+            future.set_result(None)
+        assert Counter(await asyncio.gather(*one)) == {401: HELD_PER_ADDRESS, 429: 1}
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(run())
 
 
 def test_a_key_for_some_users(app: tuple[Metrics, AskLogin]) -> None:
