@@ -52,15 +52,21 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
 
     _check_curves()
     stop, reload = asyncio.Event(), asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
+    vaults: list[Vault] = []
+
+    def on_hangup() -> None:
+        reload.set()
+        for vault in vaults:
+            vault.retry()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
     metrics = Metrics(lambda: signer.policies, config.watermark.driver)
     async with AsyncExitStack() as stack:
         async with _until_signal(stop):
             watermark = await stack.enter_async_context(open_watermark_store(config, metrics.writing_marks))
-            vaults = [
-                await stack.enter_async_context(_serving_vault(config, name, list_keys=list_keys))
-                for name in config.vaults
-            ]
+            for name in config.vaults:
+                vault = await stack.enter_async_context(_serving_vault(config, name, list_keys=list_keys))
+                vaults.append(vault)
         if stop.is_set():
             logger.info("stopped before it was ready")
             return

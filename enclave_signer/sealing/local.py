@@ -32,7 +32,7 @@ class LocalSealer:
     name = SEALER_NAME
     opens_without_header = False
     #: It never waits for anyone, and is there as long as the process.
-    limit_s = None
+    limit_s: float | None = None
     shared_s = math.inf
 
     def __init__(self, key: bytes) -> None:

@@ -221,7 +221,7 @@ class Keyring:
         return any(self.keys.opens(pkh) and not serving.holds(pkh) for pkh in self.keys.opened)
 
     def _note(self, pkh: str, outcome: _Opened | _Unopened) -> None:
-        keys, told = self.keys, self.keys.out_of_service(pkh)
+        keys, told = self.keys, self.keys.trouble(pkh)
         if isinstance(outcome, _Opened):
             keys.note_opened(outcome.key)
             if told is not None:

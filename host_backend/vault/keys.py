@@ -108,6 +108,8 @@ class _Life:
     before: KeyState = KeyState.STORED
     refusals: int = 0
     try_again_at: float = math.inf
+    #: Why it did not open when it was tried last.
+    trouble: str | None = None
 
 
 class Keys:
@@ -164,6 +166,10 @@ class Keys:
         """Return why a key is out of service, also while it is tried again; None when it is not known to be."""
         return self.waiting.get(pkh) or self.quarantined.get(pkh)
 
+    def trouble(self, pkh: str) -> str | None:
+        """Return why a key did not open when it was tried last; None when it did, or never was."""
+        return self._lives[pkh].trouble
+
     @property
     def whole(self) -> bool:
         """Whether no key is out of service."""
@@ -212,15 +218,14 @@ class Keys:
             self._step(pkh, KeyEvent.RETRIED)
         self._answered()
 
-    def note_opened(self, key: VaultKey) -> bool:
-        """It opens; return whether it was out of service."""
-        was_out = key.pkh in self.waiting or key.pkh in self.quarantined
-        if key.pkh in self.waiting or self._lives[key.pkh].state is KeyState.TRYING:
+    def note_opened(self, key: VaultKey) -> None:
+        """It opens."""
+        life = self._lives[key.pkh]
+        if key.pkh in self.waiting or life.state is KeyState.TRYING:
             self._answered()
-        self._lives[key.pkh].refusals = 0
+        life.refusals, life.trouble = 0, None
         self._step(key.pkh, KeyEvent.OPENED)
         self.opened[key.pkh] = key
-        return was_out
 
     def note_unanswered(self, pkh: str, reason: str, now: float) -> None:
         """What seals it gave no answer."""
@@ -232,7 +237,7 @@ class Keys:
             self._silences += 1
         self._step(pkh, KeyEvent.UNANSWERED)
         # Behind the others: this one may be the only one that gets none.
-        self.waiting[pkh] = reason
+        self.waiting[pkh] = self._lives[pkh].trouble = reason
 
     def note_refused(self, pkh: str, reason: str, now: float) -> None:
         """What seals it says no."""
@@ -250,7 +255,7 @@ class Keys:
         if self._lives[pkh].state is KeyState.TRYING or pkh in self.waiting:
             self._answered()
         self._step(pkh, event)
-        self.quarantined[pkh] = reason
+        self.quarantined[pkh] = self._lives[pkh].trouble = reason
 
     def _answered(self) -> None:
         self._silences, self._silent_until = 0, -math.inf

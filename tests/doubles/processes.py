@@ -1,5 +1,6 @@
 """Real programs as real processes: started, waited for by what they say, stopped."""
 
+import json
 import os
 import re
 import signal
@@ -134,6 +135,29 @@ def running_slow_enclave(delay_ms: int, *arguments: str) -> Iterator[Enclave]:
     """Run a daemon whose sealer takes this long for every blob that is new to it."""
     command = [sys.executable, "-m", "tests.doubles.slow_enclave", "--listen", "127.0.0.1:0", *arguments]
     with kept(Enclave(command, {"SLOW_SEALER_MS": str(delay_ms)})) as enclave:
+        yield enclave
+
+
+class Cloud:
+    """How the sealer of `running_cloud_enclave` is at the moment."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.set("ok")
+
+    def set(self, mode: str, *, call_ms: int = 0, initialize_ms: int = 0) -> None:
+        """Change it, at once and whole."""
+        new = self.state.with_suffix(".new")
+        new.write_text(json.dumps({"mode": mode, "call_ms": call_ms, "initialize_ms": initialize_ms}))
+        new.replace(self.state)
+
+
+@contextmanager
+def running_cloud_enclave(cloud: Cloud, *arguments: str) -> Iterator[Enclave]:
+    """Run a daemon whose sealer is as `cloud` says, and remembers no key."""
+    listen = ("--listen", "127.0.0.1:0", "--retain", "0")
+    command = [sys.executable, "-m", "tests.doubles.cloud_enclave", *listen, *arguments]
+    with kept(Enclave(command, {"CLOUD_SEALER_STATE": str(cloud.state)})) as enclave:
         yield enclave
 
 
