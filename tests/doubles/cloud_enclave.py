@@ -20,7 +20,7 @@ from enclave_signer.sealing.local import KEY_BYTES, LocalSealer
 
 STATE_VARIABLE = "CLOUD_SEALER_STATE"
 MODES = ("ok", "unavailable", "refused", "not released", "hanging")
-LIMIT_S = 2.0
+LIMIT_S = 3.0
 #: As many calls at once as a thread pool of a real client would have.
 THREADS = 64
 

@@ -35,7 +35,7 @@ def restarted(folder: Path, cloud: Cloud, mode: str, port: int) -> Path:
     ("mode", "text"),
     [
         ("unavailable", "unavailable: the key management service gave no answer"),
-        ("hanging", "unavailable: the local sealer did not answer within 2 s"),
+        ("hanging", "unavailable: the local sealer did not answer within 3 s"),
         ("not released", "not released yet: somebody has to allow it first"),
     ],
 )
