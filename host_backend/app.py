@@ -60,7 +60,7 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
             vault.retry()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
-    metrics = Metrics(lambda: signer.policies, config.watermark.driver)
+    metrics = Metrics(lambda: signer.policies, config.watermark.storage.driver)
     async with AsyncExitStack() as stack:
         async with _until_signal(stop):
             watermark = await stack.enter_async_context(open_watermark_store(config, metrics.writing_marks))

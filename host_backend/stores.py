@@ -10,9 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from host_backend.config import Config, VaultConfig
+from host_backend.config.storage import KeyStorage, MarksInFile, MarksInMemory
 from host_backend.enclave.client import Endpoint
 from host_backend.errors import ConfigError
-from host_backend.keystore.base import StoredKey
+from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import VaultKey
@@ -28,9 +29,11 @@ logger = logging.getLogger(__name__)
 
 def marks_admin(config: Config) -> MarksAdmin:
     """Return what looks after the marks of a configuration."""
-    if config.watermark.driver == "mem":
-        return MemoryMarks(config.base_dir)
-    return FileMarks(config.base_dir, in_memory_allowed=config.watermark.allow_memory_file_system)
+    match config.watermark.storage:
+        case MarksInMemory():
+            return MemoryMarks(config.base_dir)
+        case MarksInFile(in_memory_allowed):
+            return FileMarks(config.base_dir, in_memory_allowed=in_memory_allowed)
 
 
 async def create_watermark_store_for_first_key(config: Config) -> None:
@@ -38,7 +41,7 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
 
     Keys that exist without a store may have signed before: for them only `watermark init` makes one.
     """
-    if config.watermark.driver == "mem":
+    if not config.watermark.storage.lasts:
         return
     for vault in config.vaults.values():
         if await stored_keys(vault):
@@ -52,7 +55,18 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
 
 async def stored_keys(config: VaultConfig) -> tuple[StoredKey, ...]:
     """Return the sealed keys of a vault; see `KeyStore.load`."""
-    return await FileKeyStore(config.key_file).load()
+    async with open_key_store(config.keys) as store:
+        return await store.load()
+
+
+@asynccontextmanager
+async def open_key_store(storage: KeyStorage) -> AsyncIterator[KeyStore]:
+    """Open the store that a configuration names, and let go of it at the end."""
+    store = FileKeyStore(storage.path)
+    try:
+        yield store
+    finally:
+        await store.aclose()
 
 
 async def migrate_watermarks(config: Config, source: Path | None) -> int:
@@ -67,12 +81,12 @@ async def migrate_watermarks(config: Config, source: Path | None) -> int:
     """
     here = FileMarks(config.base_dir, in_memory_allowed=True)
     if source is None:
-        if config.watermark.driver != "mem":
+        if config.watermark.storage.lasts:
             raise ConfigError("watermark.driver is file, where the marks are: name another folder with --from")
         count = len((await asyncio.to_thread(here.read)).marks)
         await asyncio.to_thread(here.retire)
         return count
-    if config.watermark.driver == "mem":
+    if not config.watermark.storage.lasts:
         raise ConfigError("watermark.driver is mem: marks are taken over by a store of driver file only")
     if await asyncio.to_thread(_is_same_folder, source, config.base_dir):
         raise ConfigError(f"{source} is base_dir itself: nothing to migrate")
@@ -99,20 +113,21 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
     max_level_jump = config.watermark.max_level_jump
     async with AsyncExitStack() as stack:
         store: WatermarkStore
-        if config.watermark.driver == "mem":
-            marks = stack.enter_context(kept_in_memory(config.base_dir))
-            logger.warning(
-                "watermark.driver is mem: marks are forgotten when this host stops, and a restart can sign twice; never "
-                "for a key that bakes"
-            )
-            store = MemoryWatermarkStore(max_level_jump, marks)
-        else:
-            store = await FileWatermarkStore.open(
-                config.base_dir,
-                max_level_jump=max_level_jump,
-                in_memory_allowed=config.watermark.allow_memory_file_system,
-                writing=writing,
-            )
+        match config.watermark.storage:
+            case MarksInMemory():
+                marks = stack.enter_context(kept_in_memory(config.base_dir))
+                logger.warning(
+                    "watermark.driver is mem: marks are forgotten when this host stops, and a restart can sign twice; never "
+                    "for a key that bakes"
+                )
+                store = MemoryWatermarkStore(max_level_jump, marks)
+            case MarksInFile(in_memory_allowed):
+                store = await FileWatermarkStore.open(
+                    config.base_dir,
+                    max_level_jump=max_level_jump,
+                    in_memory_allowed=in_memory_allowed,
+                    writing=writing,
+                )
         stack.push_async_callback(store.aclose)
         yield store
 
@@ -122,7 +137,10 @@ async def open_configured_provisioning(config: VaultConfig) -> AsyncIterator[Pro
     """Give what makes keys of a vault, and takes them in; see `open_provisioning`."""
     logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
     endpoint = Endpoint(config.enclave.host, config.enclave.port, config.credentials)
-    async with open_provisioning(FileKeyStore(config.key_file), endpoint, name=config.name) as provisioning:
+    async with (
+        open_key_store(config.keys) as store,
+        open_provisioning(store, endpoint, name=config.name) as provisioning,
+    ):
         yield provisioning
 
 
@@ -136,16 +154,18 @@ async def open_configured_vault(
 ) -> AsyncIterator[Vault]:
     """Open one vault of a configuration; see `open_vault`."""
     logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
-    opened = open_vault(
-        FileKeyStore(config.key_file),
-        host=config.enclave.host,
-        port=config.enclave.port,
-        credentials=config.credentials,
-        name=config.name,
-        must_succeed=must_succeed,
-        on_key=on_key,
-        on_restored=on_restored,
-        verify_bls=config.verify_bls,
-    )
-    async with opened as vault:
+    async with (
+        open_key_store(config.keys) as store,
+        open_vault(
+            store,
+            host=config.enclave.host,
+            port=config.enclave.port,
+            credentials=config.credentials,
+            name=config.name,
+            must_succeed=must_succeed,
+            on_key=on_key,
+            on_restored=on_restored,
+            verify_bls=config.verify_bls,
+        ) as vault,
+    ):
         yield vault

@@ -119,9 +119,9 @@ async def _key_file(vault: VaultConfig) -> tuple[int, list[Check]]:
         hashes = Counter(key.pkh for key in await stored_keys(vault))
     except HostError as error:
         return 0, [Check(name, FAILED, str(error))]
-    if not vault.key_file.exists():
-        return 0, [Check(name, WARNING, f"{vault.key_file} is not there yet: the first generate or import makes it")]
-    checks = [_permissions(name, vault.key_file, f"{vault.key_file}: {len(hashes)} keys")]
+    if not vault.keys.path.exists():
+        return 0, [Check(name, WARNING, f"{vault.keys.path} is not there yet: the first generate or import makes it")]
+    checks = [_permissions(name, vault.keys.path, f"{vault.keys.path}: {len(hashes)} keys")]
     if repeated := sorted(pkh for pkh, count in hashes.items() if count > 1):
         checks.append(
             Check(name, WARNING, f"{', '.join(repeated)} stand there several times: one good entry is enough")
@@ -138,7 +138,7 @@ def _watermarks(config: Config, stored: int) -> Iterator[Check]:
         return
     for finding in found.findings:
         yield Check(name, WARNING, finding)
-    if config.watermark.driver == "mem":
+    if not config.watermark.storage.lasts:
         yield Check(name, WARNING, "kept in memory and forgotten at every stop: never for a baker")
     elif found.stored is None:
         yield _no_marks(config.base_dir, found, stored)

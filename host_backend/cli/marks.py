@@ -75,16 +75,17 @@ def migrate_marks(
     Raises:
         HostError: Not done; the text says why.
     """
-    driver = config.watermark.driver
+    storage = config.watermark.storage
     if above_level is not None:
         if source is not None:
             raise ConfigError("--above-level is for the store of version 0.1 in base_dir itself, so without --from")
         rebuild_marks(config, above_level, chains, confirmed=confirmed)
         return
-    if source is None and driver == "mem" and not confirmed:
-        _confirm("marks in memory are forgotten at every stop, and cannot be brought back", driver)
+    if source is None and not storage.lasts and not confirmed:
+        _confirm("marks in memory are forgotten at every stop, and cannot be brought back", storage.driver)
     count = asyncio.run(migrate_watermarks(config, source))
-    logger.warning("watermarks migrated", extra=fields(marks=count, source=source or config.base_dir, driver=driver))
+    moved = fields(marks=count, source=source or config.base_dir, driver=storage.driver)
+    logger.warning("watermarks migrated", extra=moved)
     if source is not None:
         logger.warning("whatever signed with the marks in %s must never sign again", source)
 

@@ -75,8 +75,11 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
         yield "trusted proxies", ", ".join(map(str, server.trusted_proxies))
     yield "health", str(server.utility_address)
     for vault in config.vaults.values():
-        yield f"vault {vault.name}", f"enclave {vault.enclave}, sealed keys in {vault.key_file}"
-    yield "watermark", f"{config.watermark.driver}, at most {config.watermark.max_level_jump} levels at once"
+        yield f"vault {vault.name}", f"enclave {vault.enclave}, {vault.keys.describe()}"
+    yield (
+        "watermark",
+        f"{config.watermark.storage.describe()}, at most {config.watermark.max_level_jump} levels at once",
+    )
     yield "policy hook", "none" if config.hook is None else f"{config.hook.address}, {config.hook.timeout_s:g} s"
 
 
@@ -147,13 +150,9 @@ def open_doors(config: Config) -> Iterator[str]:
 
 
 def _loose_ends(config: Config) -> Iterator[str]:
-    if config.watermark.driver == "mem":
-        yield "watermark.driver: marks in memory are forgotten at every stop, so a restart can sign twice: use file"
-    if config.watermark.allow_memory_file_system:
-        yield (
-            "watermark.config.allow_memory_file_system: marks on a file system in memory are forgotten at a restart of "
-            "the machine: leave it out, and use a local disk"
-        )
+    yield from (f"watermark.{danger}" for danger in config.watermark.storage.dangers())
+    for vault in config.vaults.values():
+        yield from (f"vaults.{vault.name}.config.storage.{danger}" for danger in vault.keys.dangers())
     if config.watermark.max_level_jump > DEFAULT_MAX_LEVEL_JUMP:
         yield (
             f"watermark.config.max_level_jump: one wrong request can burn a key for {config.watermark.max_level_jump} "

@@ -12,6 +12,7 @@ from typing import Literal
 
 from enclave_signer.protocol.messages import Credentials
 from host_backend.config.addresses import Address, expanded, parse_host, parse_port
+from host_backend.config.storage import KeysInFile, KeyStorage
 from host_backend.errors import reason_of
 from host_backend.yaml_document import Value
 
@@ -41,7 +42,7 @@ class VaultConfig:
     name: str
     enclave: Address
     credentials: Credentials
-    key_file: Path
+    keys: KeyStorage
     #: Whether a BLS signature is verified before it leaves, or right after.
     verify_bls: Literal["inline", "background"] = "inline"
 
@@ -56,9 +57,9 @@ def parse_vaults(value: Value | None, base_dir: Path) -> dict[str, VaultConfig]:
     vaults = {name: _vault(name, entry, base_dir) for name, entry in entries.items()}
     files: dict[Path, str] = {}
     for name, vault in vaults.items():
-        other = files.setdefault(_followed(entries[name], vault.key_file), name)
+        other = files.setdefault(_followed(entries[name], vault.keys.path), name)
         if other != name:
-            entries[name].fail(f"shares the key file {vault.key_file} with vault {other}: give each its own `storage`")
+            entries[name].fail(f"shares the key file {vault.keys.path} with vault {other}: give each its own `storage`")
     return vaults
 
 
@@ -94,7 +95,7 @@ def _vault(name: str, value: Value, base_dir: Path) -> VaultConfig:
             DEFAULT_ENCLAVE_PORT if port is None else parse_port(settings.get("port", place), port),
         ),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
-        key_file=_key_file(settings.get("storage"), base_dir),
+        keys=KeysInFile(_key_file(settings.get("storage"), base_dir)),
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],
     )
 

@@ -1,8 +1,8 @@
 """`watermark`: where marks are kept, and how far one request may move one."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
+from host_backend.config.storage import MarksInFile, MarksInMemory, MarkStorage
 from host_backend.config.vaults import NOT_YET
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, MAX_LEVEL
 from host_backend.yaml_document import Value
@@ -27,11 +27,9 @@ _DRIVERS = {"file": "", "mem": "", "gcp": NOT_YET, "aws": NOT_YET}
 class WatermarkConfig:
     """Where marks are kept."""
 
-    driver: Literal["file", "mem"] = "file"
+    storage: MarkStorage = field(default_factory=MarksInFile)
     #: Levels by which one request may pass the stored mark.
     max_level_jump: int = DEFAULT_MAX_LEVEL_JUMP
-    #: Whether `file` may keep marks on a file system that is empty after a restart of the machine.
-    allow_memory_file_system: bool = False
 
 
 def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig:
@@ -41,9 +39,7 @@ def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig
         ConfigError: With file, line and dotted path of what is wrong.
     """
     fields = value.record(("driver", "config")) if value else {}
-    driver: Literal["file", "mem"] = "file"
-    if "driver" in fields and fields["driver"].choice(_DRIVERS) == "mem":
-        driver = "mem"
+    driver = fields["driver"].choice(_DRIVERS) if "driver" in fields else MarksInFile.driver
     # Some of the other drivers' fields are secrets.
     config = fields["config"].secretive() if "config" in fields else None
     settings = config.record(("max_level_jump", "allow_memory_file_system", *_OF_OTHER_DRIVERS)) if config else {}
@@ -54,8 +50,8 @@ def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig
     ]
     jump = settings.get("max_level_jump")
     in_memory = settings.get("allow_memory_file_system")
+    allowed = in_memory is not None and in_memory.boolean()
     return WatermarkConfig(
-        driver,
+        MarksInMemory() if driver == MarksInMemory.driver else MarksInFile(allowed),
         DEFAULT_MAX_LEVEL_JUMP if jump is None else jump.integer(1, MAX_LEVEL),
-        in_memory is not None and in_memory.boolean(),
     )

@@ -48,8 +48,7 @@ class LinkLimits:
     start_s: float = 5.0
     #: That the second connection is kept after its last call.
     second_idle_s: float = 30.0
-    #: Between two looks at the key store, and two looks because of requests for unknown keys.
-    watch_s: float = 1.0
+    #: Between two looks at the key store because of requests for unknown keys.
     look_again_s: float = 0.2
     #: Between two tries to open what is out of service: its sealer may have been away. Also the longest pause after
     #: attempts to bring new keys in that failed: each opens all keys, perhaps by asking a cloud for each.

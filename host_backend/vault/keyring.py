@@ -90,6 +90,8 @@ class Keyring:
         self._revision: str | None = None
         self._announced: set[str] = set()
         self._trying_problem: str | None = None
+        #: Seconds between two looks at the store.
+        self.look_s = store.look_s
         #: What is known of every stored key.
         self.keys = Keys(pauses, jitter)
         #: Why the store could not be read last; None when it could.

@@ -214,7 +214,7 @@ class Vault:
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
-            await asyncio.sleep(min(self._limits.watch_s, self._ring.keys.next_due(now) - now))
+            await asyncio.sleep(min(self._ring.look_s, self._ring.keys.next_due(now) - now))
             await self.look_again()
 
     def retry(self) -> None:

@@ -28,7 +28,6 @@ QUICK = LinkLimits(
     ready_s=600,
     signature_s=600,
     look_again_s=0.0,
-    watch_s=600,
     renewal_s=0.0,
 )
 OPENED: dict[str, SigningKey] = {

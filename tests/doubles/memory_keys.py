@@ -9,7 +9,8 @@ from host_backend.keystore.base import StoredKey
 class MemoryKeys:
     """A key store that can be told to fail."""
 
-    look_s = 1.0
+    #: Long: who waits for a key asks for it.
+    look_s = 600.0
 
     def __init__(self, *stored: StoredKey) -> None:
         self.stored = list(stored)

@@ -16,6 +16,7 @@ from enclave_signer.curves import curve
 from enclave_signer.protocol.messages import SigningVersion
 from enclave_signer.tezos import parse_public_key, parse_signature
 from host_backend.config import load_config
+from host_backend.config.storage import MarksInFile
 from quickstart.local_signer import LocalSigner
 from tests.doubles.host_process import stored_hashes
 from tests.doubles.processes import PATIENCE_S, ROOT
@@ -111,7 +112,7 @@ def test_a_first_run_that_was_killed_is_no_obstacle(tmp_path: Path) -> None:
 def test_marks_may_be_kept_in_memory_only_where_that_was_asked_for(tmp_path: Path) -> None:
     for signer, allowed in ((LocalSigner(tmp_path), False), (LocalSigner(tmp_path, in_memory_allowed=True), True)):
         signer.write_config((), (1, 2, 3))
-        assert load_config(signer.config_file).watermark.allow_memory_file_system is allowed
+        assert load_config(signer.config_file).watermark.storage == MarksInFile(allow_memory_file_system=allowed)
 
 
 def test_a_folder_that_cannot_be_used_is_told_in_words(tmp_path: Path) -> None:

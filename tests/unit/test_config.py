@@ -6,6 +6,7 @@ import pytest
 
 from enclave_signer.protocol.messages import Credentials
 from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config
+from host_backend.config.storage import MarksInFile, MarksInMemory
 from host_backend.errors import ConfigError
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from tests.doubles.known_keys import KEYS
@@ -42,7 +43,7 @@ def test_an_empty_configuration_has_signatory_s_defaults(tmp_path: Path) -> None
         base_dir=Path("/var/lib/signatory"),
         server=ServerConfig(Address("", 6732), Address("", 9583)),
         vaults={},
-        watermark=WatermarkConfig("file", 5_000_000, allow_memory_file_system=False),
+        watermark=WatermarkConfig(MarksInFile(allow_memory_file_system=False), 5_000_000),
         policies={},
     )
     assert load(tmp_path, "server:\nvaults:\nwatermark:\ntezos:\n") == load(tmp_path, "")
@@ -75,10 +76,10 @@ tezos:
     one, two = config.vaults.values()
     assert one.enclave == Address("enclave.example", 3)
     assert one.credentials == Credentials("projects/1/p", "projects/p/k")
-    assert one.key_file == Path("/keys/confidential_space_keys.json")
+    assert one.keys.path == Path("/keys/confidential_space_keys.json")
     assert two.enclave == Address("::1", 2000)
     assert two.credentials == Credentials()
-    assert two.key_file == Path("/blobs.json")
+    assert two.keys.path == Path("/blobs.json")
     assert config.policies == {
         PKH: KeyPolicy(frozenset({"block", "generic"}), frozenset({"transaction", "ballot:nay"})),
         OTHER: DEFAULT_POLICY,
@@ -92,7 +93,7 @@ def test_base_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(tmp_path, "base_dir: $HOSTS/a/${HOSTS}").base_dir == Path("/h/a//h")
     assert load(tmp_path, "base_dir: /a/$/b").base_dir == Path("/a/$/b")
     assert load(tmp_path, "base_dir: /a", "/b").base_dir == Path("/b")
-    assert load(tmp_path, vault("{host: h}"), "/b").vaults["v"].key_file == Path("/b/confidential_space_keys.json")
+    assert load(tmp_path, vault("{host: h}"), "/b").vaults["v"].keys.path == Path("/b/confidential_space_keys.json")
     assert refused(tmp_path, "base_dir: ${NOWHERE}/x") == "1: base_dir: the environment variable NOWHERE is not set"
     assert refused(tmp_path, "base_dir: $NOWHERE/x") == "1: base_dir: the environment variable NOWHERE is not set"
     assert refused(tmp_path, "base_dir:") == "1: base_dir: must be a text"
@@ -199,7 +200,7 @@ def test_a_key_file_may_be_out_of_reach_for_whoever_looks(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nowhere" / "k.json", tmp_path / "file" / "k.json"):
         found = load(tmp_path, vault(f"{{host: h, storage: {{config: {path}}}}}"))
-        assert found.vaults["v"].key_file == path
+        assert found.vaults["v"].keys.path == path
 
 
 @pytest.mark.parametrize("host", ["a..b", ".a", "a b", "a/b", "x" * 64, ".".join(["x" * 63] * 5), "[::1", "ä", "a@b"])
@@ -289,7 +290,7 @@ def test_verification_of_tz4_signatures(tmp_path: Path) -> None:
 
 def test_watermark_settings(tmp_path: Path) -> None:
     config = load(tmp_path, "watermark: {driver: mem, config: {max_level_jump: 7}}")
-    assert config.watermark == WatermarkConfig("mem", 7)
+    assert config.watermark == WatermarkConfig(MarksInMemory(), 7)
     assert config.warnings == ()
     config = load(tmp_path, "watermark: {config: {table: x}}")
     assert config.watermark == WatermarkConfig()
@@ -300,7 +301,7 @@ def test_watermark_settings(tmp_path: Path) -> None:
         assert text.startswith("1: watermark.config.max_level_jump: must "), text
     for value, allowed in (("true", True), ("yes", True), ("false", False)):
         config = load(tmp_path, f"watermark: {{config: {{allow_memory_file_system: {value}}}}}")
-        assert config.watermark == WatermarkConfig(allow_memory_file_system=allowed)
+        assert config.watermark == WatermarkConfig(MarksInFile(allow_memory_file_system=allowed))
     for value in ("1", "tmpfs", "''", "[]"):
         text = refused(tmp_path, f"watermark: {{config: {{allow_memory_file_system: {value}}}}}")
         assert text.startswith("1: watermark.config.allow_memory_file_system: must "), text

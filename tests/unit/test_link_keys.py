@@ -148,7 +148,9 @@ def test_a_key_of_another_process_appears_without_being_asked_for() -> None:
         await enclave.wait_until(lambda: vault.serves(BOB))
         assert await vault.sign(BOB, b"message") == right(BOB)
 
-    play(scenario, limits=replace(QUICK, watch_s=0.001))
+    keys = stored(*PKHS)
+    keys.look_s = 0.001
+    play(scenario, store=keys)
 
 
 def test_strangers_who_ask_for_unknown_keys_have_the_store_read_once() -> None:

@@ -1,0 +1,66 @@
+"""Where keys and marks are kept, as values that answer for themselves: `stores` opens what each of them means."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class KeysInFile:
+    """Sealed keys in Signatory's key file."""
+
+    path: Path
+
+    def describe(self) -> str:
+        """Return in words where the keys are."""
+        return f"sealed keys in {self.path}"
+
+    def dangers(self) -> Iterator[str]:
+        """Yield what could cost money, each beginning with the field below `storage`; nothing here."""
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True)
+class MarksInFile:
+    """Marks in a file of a folder."""
+
+    driver: ClassVar = "file"
+    #: Whether marks outlive the host.
+    lasts: ClassVar = True
+
+    #: Whether the folder may be on a file system that is empty after a restart of the machine.
+    allow_memory_file_system: bool = False
+
+    def describe(self) -> str:
+        """Return in words where the marks are."""
+        return self.driver
+
+    def dangers(self) -> Iterator[str]:
+        """Yield what could cost money, each beginning with the field below `watermark`."""
+        if self.allow_memory_file_system:
+            yield (
+                "config.allow_memory_file_system: marks on a file system in memory are forgotten at a restart of the "
+                "machine: leave it out, and use a local disk"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class MarksInMemory:
+    """Marks that are gone when the host stops."""
+
+    driver: ClassVar = "mem"
+    lasts: ClassVar = False
+
+    def describe(self) -> str:
+        """Return in words where the marks are."""
+        return self.driver
+
+    def dangers(self) -> Iterator[str]:
+        """Yield what could cost money; see `MarksInFile.dangers`."""
+        yield "driver: marks in memory are forgotten at every stop, so a restart can sign twice: use file"
+
+
+#: Where the keys of a vault can be kept, and where marks can.
+KeyStorage = KeysInFile
+MarkStorage = MarksInFile | MarksInMemory
