@@ -3,7 +3,6 @@
 A request that came to the signer has a line of its own there; this one is for those who log at `debug`, then.
 """
 
-import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -30,11 +29,6 @@ def client_address(scope: Scope) -> str:
     address: str = peer[0] if peer else ""
     # On a socket for both kinds the kernel writes addresses of IPv4 as ones of IPv6.
     return address.removeprefix("::ffff:") if "." in address else address
-
-
-def network_of(address: str) -> str:
-    """Return what counts as one client's address: of IPv6 the first half, as whoever has one there has all of them."""
-    return str(ipaddress.ip_network((address.partition("%")[0], 64), strict=False)) if ":" in address else address
 
 
 def log_access(scope: Scope, status: int, seconds: float, error: HostError | None = None) -> None:

@@ -18,8 +18,8 @@ from weakref import WeakValueDictionary
 from enclave_signer.curves import CurveError, VerifyingKey, curve
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import Family, TezosError, decode, parse_signature, public_key_hash
-from host_backend.api.access_log import network_of
 from host_backend.errors import MalformedRequest, NotAuthenticated, PolicyDenied
+from host_backend.ip_addresses import network_of
 
 #: What a client may have signed, any one of these.
 Signed = tuple[bytes, ...]

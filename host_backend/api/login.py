@@ -7,9 +7,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from host_backend.api.access_log import client_address, network_of
+from host_backend.api.access_log import client_address
 from host_backend.api.tokens import Tokens
 from host_backend.errors import NotAuthenticated
+from host_backend.ip_addresses import network_of
 from host_backend.metrics import Metrics
 
 

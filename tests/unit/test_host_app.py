@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import parse_public_key
-from host_backend.api.access_log import client_address, network_of
+from host_backend.api.access_log import client_address
 from host_backend.api.auth import RequestKeys
 from host_backend.api.listeners import bind
 from host_backend.api.signing import signing_app
@@ -21,6 +21,7 @@ from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
 from host_backend.config import Address, Config, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
+from host_backend.ip_addresses import network_of
 from host_backend.metrics import Metrics, registry_of
 from host_backend.policy import ANYONE, Caller
 from host_backend.reload import PolicyReload

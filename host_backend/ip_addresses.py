@@ -1,0 +1,28 @@
+"""IP addresses: what counts as one client."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+IpAddress = IPv4Address | IPv6Address
+
+#: Bits of an IPv6 address that tell clients apart: whoever has one address has all that begin so.
+_IPV6_CLIENT_BITS = 64
+
+
+def parse_ip(text: str) -> IpAddress:
+    """Return an address, without a zone; one of IPv4 that is written as one of IPv6 as what it is.
+
+    Raises:
+        ValueError: It is none.
+    """
+    address = ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def network_of(address: str) -> str:
+    """Return what counts as one client's address: of IPv6 the first half; an empty text stays as it is."""
+    if not address:
+        return ""
+    parsed = parse_ip(address)
+    bits = _IPV6_CLIENT_BITS if isinstance(parsed, IPv6Address) else parsed.max_prefixlen
+    return str(parsed) if bits == parsed.max_prefixlen else str(ip_network((parsed, bits), strict=False))
