@@ -4,24 +4,57 @@
 - Addresses have one turn each before any has a second: whoever sends much waits behind its own.
 - Of one address the small go first, and whoever has waited gains on those who come later. A connection has one request
   in the line at most, so connections take turns as well.
+- What computes in its turn does so in a thread, which soon lets the loop go on.
 - The line is bounded, in all and for each address. If one more comes, whoever would be the last is refused: of an
   address that is over its share, else of the one that has most in the line.
 """
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
+from typing import ParamSpec, TypeVar
 
 from host_backend.errors import TooManyWait
 from host_backend.ip_addresses import network_of
 
 #: By how many bytes a request that waits gains on each one that comes later: 128 of them cannot overtake it for ever.
 WAITING_GAINS_BYTES = 512
+#: Seconds after which a thread that computes lets others go on: the loop waits so long some ten times for a signature.
+#: Python's own 5 ms are ten times as long. It is so short only meanwhile: else it costs a tenth of all signatures.
+SWITCH_S = 0.0005
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Its place in the line, its number, and what it waits for.
 _Waiting = tuple[int, int, asyncio.Future[None]]
+
+
+class _Switches:
+    """How soon a thread lets others go on: of all of the interpreter, so that it is set while any line computes."""
+
+    def __init__(self) -> None:
+        self._computing = 0
+        self._usual_s = SWITCH_S
+
+    @contextmanager
+    def often(self) -> Iterator[None]:
+        if not self._computing:
+            self._usual_s = sys.getswitchinterval()
+            sys.setswitchinterval(SWITCH_S)
+        self._computing += 1
+        try:
+            yield
+        finally:
+            self._computing -= 1
+            if not self._computing:
+                sys.setswitchinterval(self._usual_s)
+
+
+_SWITCHES = _Switches()
 
 
 class Turns:
@@ -68,6 +101,25 @@ class Turns:
             yield
         finally:
             self._next()
+
+    async def compute(
+        self, address: str, size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Wait for a turn, and return what some work returns that is done in a thread; whatever it raises is raised here.
+
+        Args:
+            address: As for `turn`.
+            size_bytes: As for `turn`.
+            work: Safe to run in any thread.
+            args: For the work.
+            kwargs: For the work.
+
+        Raises:
+            TooManyWait: As for `turn`.
+        """
+        async with self.turn(address, size_bytes):
+            with _SWITCHES.often():
+                return await asyncio.to_thread(work, *args, **kwargs)
 
     async def _wait(self, network: str, size_bytes: int) -> None:
         number = next(self._numbers)

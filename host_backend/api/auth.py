@@ -10,7 +10,6 @@
 Source: Signatory's `pkg/auth`; Octez's `lib_signer_services` for the second form of a proof's request.
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,8 +87,7 @@ class RequestKeys:
         if found is None:
             others = [key for key in dict.fromkeys((*recent, *self._keys)) if key not in at_once]
             if any(key.key_type in signatures for key in others):
-                async with self._turns.turn(address):
-                    found = await asyncio.to_thread(_signer_of, others, signatures, signed)
+                found = await self._turns.compute(address, 0, _signer_of, others, signatures, signed)
         if found is None:
             raise PolicyDenied("invalid authentication signature", violation="authentication")
         self._remember(network, found)

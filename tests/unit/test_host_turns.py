@@ -1,13 +1,16 @@
 """Whose turn it is at the host: one at a time, addresses in turn, small before large, and a line with an end."""
 
 import asyncio
+import sys
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from host_backend.errors import TooManyWait
-from host_backend.turns import WAITING_GAINS_BYTES, Turns
+from host_backend.turns import SWITCH_S, WAITING_GAINS_BYTES, Turns
 
+PATIENCE_S = 60.0
 HOLDER, ONE, OTHER, THIRD = "203.0.113.1", "192.0.2.1", "192.0.2.2", "2001:db8::1"
 
 
@@ -222,3 +225,29 @@ def test_the_loop_goes_on_before_each_turn() -> None:
         assert len(set(passes_at)) == 20
 
     asyncio.run(run())
+
+
+def test_what_computes_lets_others_go_on_often_and_only_meanwhile() -> None:
+    usual_s = sys.getswitchinterval()
+    assert usual_s != pytest.approx(SWITCH_S)
+
+    def work(switch_s: float, *, other_ended: threading.Event | None = None) -> str:
+        assert threading.current_thread() is not threading.main_thread()
+        if other_ended is not None:
+            other_ended.wait(PATIENCE_S)
+        assert sys.getswitchinterval() == pytest.approx(switch_s)
+        return "done"
+
+    async def run() -> None:
+        one, other = (Turns("requests", share=1, limit=1) for _ in range(2))
+        ended = threading.Event()
+        longer = asyncio.create_task(one.compute(ONE, 0, work, SWITCH_S, other_ended=ended))
+        assert await other.compute(ONE, 0, work, SWITCH_S) == "done"
+        ended.set()
+        assert await longer == "done"
+        with pytest.raises(AssertionError):
+            await one.compute(ONE, 0, work, usual_s)
+        await one.compute(ONE, 0, work, SWITCH_S)
+
+    asyncio.run(run())
+    assert sys.getswitchinterval() == pytest.approx(usual_s)
