@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
 from benchmarks.machine import machine_line
@@ -49,13 +50,14 @@ SIGNALS_S = 0.1
 CONNECTIONS_S = 1.0
 #: Connections that say nothing: as many as the host has places.
 SILENT = 4096
+#: Seconds until a host that is not ready is asked again.
+READY_AGAIN_S = 0.2
 #: Seconds that the baker waits for an answer.
 PATIENCE_S = 30.0
 #: Calls to the enclave before its answers are read.
 PIPELINE = 100
 CONSENSUS = "{allow: {block: , preattestation: , attestation: }}"
 OPERATIONS = "{allow: {generic: [transaction], pack: }}"
-#: As 0.1 and later have it.
 WATERMARK = "{driver: file}"
 
 
@@ -283,7 +285,8 @@ def serving(folder: Path, *, keys: int = 0, authorized: int = 0) -> Iterator[Ser
             listed = ", ".join(encode_public_key(client.public_key) for client in clients)
             config.write_text(config.read_text().replace("server: {", f"server: {{authorized_keys: [{listed}], "))
         with running_host(config) as host:
-            host.wait_for("key ready.*" + stored_hashes(config)[-1])
+            while host.health()[0] != HTTPStatus.OK:
+                time.sleep(READY_AGAIN_S)
             baker, consensus, operations = three
             yield Served(host, baker, consensus, operations, clients[-1] if clients else None)
 
