@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run demo test check fix parts bench bench-marks endurance faults soak requirements clean
+.PHONY: run demo test check fix parts bench bench-floods bench-marks endurance faults soak requirements clean
 
 run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
@@ -31,6 +31,10 @@ fix: ## repair format and what the linter can
 bench: ## rates and latencies of the enclave
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.enclave
+
+bench-floods: ## how long a baker waits for a signature while others flood the host; ARGUMENTS=--help
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.host_floods $(ARGUMENTS)
 
 bench-marks: ## commits of the watermark store, then signatures over HTTP; OLD names another checkout to compare with
 	@scripts/environment $(VENV) requirements-dev.txt

@@ -120,6 +120,13 @@ class StoreUnavailable(HostError):
     http_status = 503
 
 
+class TooManyWait(HostError):
+    """Too many requests of this kind wait already; send fewer at once, retry later."""
+
+    http_status = 503
+    log_level = logging.WARNING
+
+
 def reason_of(error: OSError) -> str:
     """Return what the system says of an error, without the addresses that libraries put into the text."""
     if error.errno is not None and error.errno in errno.errorcode:

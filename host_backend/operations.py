@@ -31,6 +31,12 @@ _PACK = "pack"
 #: Names of request kinds that a policy may allow.
 REQUEST_KINDS = frozenset({_GENERIC, _PACK, *ConsensusKind})
 
+#: Any consensus message of today: blocks have up to 234 bytes, attestations with DAL 213. Hostile messages take 0.4 µs a
+#: byte to read, and twice that on a slower core.
+SMALL_MESSAGE_BYTES = 256
+#: What the first byte alone says of messages that may take long to read.
+_KINDS = {GENERIC_MAGIC: _GENERIC, PACK_MAGIC: _PACK}
+
 _BRANCH_BYTES = 32
 _PROTOCOL_NAMES = ", ".join(protocol.name for protocol in PROTOCOLS)
 _CONSENSUS_OPERATIONS = frozenset({20, 21, 23, 40, 41})
@@ -66,6 +72,11 @@ def request_kind(message: Message) -> str:
     if isinstance(message, ConsensusMessage):
         return message.kind.value
     return _PACK if isinstance(message, PackedMessage) else _GENERIC
+
+
+def kind_of_large(message: bytes) -> str | None:
+    """Name the kind of a message by its first byte, as `request_kind` does; None if it is read or refused at once."""
+    return _KINDS.get(message[0]) if len(message) > SMALL_MESSAGE_BYTES else None
 
 
 def parse_message(message: bytes) -> Message:

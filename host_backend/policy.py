@@ -65,12 +65,19 @@ class KeyPolicy:
         """
         if isinstance(message, ConsensusMessage) and self.chains is not None and message.chain_id not in self.chains:
             raise PolicyDenied(f"chain `{message.chain_id}' is not allowed", violation="chain")
-        self._check_client(caller)
-        kind = request_kind(message)
-        if kind not in self.requests:
-            raise PolicyDenied(f"request kind `{kind}' is not allowed", violation=kind)
+        self.check_kind(request_kind(message), caller)
         if isinstance(message, GenericMessage):
             self._check_operations(message)
+
+    def check_kind(self, kind: str, caller: Caller = ANYONE) -> None:
+        """Pass when this client may have messages of a kind signed, as far as nothing else in them forbids it.
+
+        Raises:
+            PolicyDenied: The client, or the kind, that is not allowed.
+        """
+        self._check_client(caller)
+        if kind not in self.requests:
+            raise PolicyDenied(f"request kind `{kind}' is not allowed", violation=kind)
 
     def check_proof(self, caller: Caller) -> None:
         """Pass when this client may have possession of the key proved.

@@ -3,6 +3,7 @@
     listed → user → parse → find → policy → hook → ready → mark, durably → sign, verified → log
     listed → user → find → can prove → policy → hook → prove, verified → log
 
+A large message is parsed only if its key may sign any of its kind, which the first byte tells; then it waits for its turn.
 What stops a request raises; nothing is signed after a raise, and nothing is sent to the enclave before the mark of a
 consensus message is durable.
 """
@@ -15,9 +16,10 @@ from typing import Protocol
 from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import ConsensusMessage, check_public_key_hash, mark_of, public_key_hash
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, StoreUnavailable
-from host_backend.operations import parse_message
+from host_backend.operations import Message, kind_of_large, parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.record import Record
+from host_backend.turns import Turns
 from host_backend.vault.choice import find_vault
 from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore
@@ -27,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for a mark to be durable: a disk that takes longer has no answer in time for a block either.
 MARK_S = 5.0
+#: Large messages that may wait until they are parsed, up to 25 ms each: the last one of an address waits less than 2 s.
+MAX_LARGE_MESSAGES = 256
+MAX_LARGE_MESSAGES_OF_ADDRESS = 64
 
 
 class Hook(Protocol):
@@ -76,6 +81,7 @@ class Signer:
         self._watermark = watermark
         self._hook = hook
         self._observer = observer
+        self._large = Turns("large messages", share=MAX_LARGE_MESSAGES_OF_ADDRESS, limit=MAX_LARGE_MESSAGES)
 
     async def sign(
         self,
@@ -110,7 +116,8 @@ class Signer:
         policy = self._policy(pkh, caller)
         if policy.log_payloads:
             record.raw = message
-        request = parse_message(message)
+        kind = kind_of_large(message)
+        request = parse_message(message) if kind is None else await self._parse_large(kind, message, record, policy)
         record.note(request)
         vault = await find_vault(self._vaults, pkh)
         record.vault_name = vault.name
@@ -125,6 +132,12 @@ class Signer:
         signature = await vault.sign_with(key, message, version)
         record.end("sign")
         return signature
+
+    async def _parse_large(self, kind: str, message: bytes, record: Record, policy: KeyPolicy) -> Message:
+        record.kind = kind
+        record.vault_name = (await find_vault(self._vaults, record.pkh)).name
+        policy.check_kind(kind, record.caller)
+        return await self._large.compute(record.caller.source, len(message), parse_message, message)
 
     async def prove_possession(
         self, pkh: str, caller: Caller = ANYONE, *, bound_to: PublicKey | None = None

@@ -91,7 +91,7 @@ _REFUSALS = {
     "413": "the body is larger than any message",
     "429": "wrong, as were many others just now: wait",
     "502": "the enclave refused, or signed wrongly",
-    "503": "the enclave, a store or the policy hook is away: retry later",
+    "503": "the enclave, a store or the policy hook is away, or too many requests wait: retry later",
 }
 _FAILURE = {
     "type": "array",

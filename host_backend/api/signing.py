@@ -35,8 +35,10 @@ from host_backend.api.openapi import document, page
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied
 from host_backend.metrics import Metrics
+from host_backend.operations import SMALL_MESSAGE_BYTES
 from host_backend.policy import Caller
 from host_backend.signer import Signer
+from host_backend.turns import Turns
 
 if TYPE_CHECKING:
     from host_backend.api.login import Login
@@ -45,6 +47,11 @@ logger = logging.getLogger(__name__)
 
 #: The hex of the largest message, its quotes, and white space to spare.
 MAX_BODY_BYTES = 2 * MAX_MESSAGE_BYTES + 1024
+#: The hex of a message that is parsed at once.
+SMALL_BODY_BYTES = 2 * SMALL_MESSAGE_BYTES + 2
+#: Large bodies that may wait until they are read, 0.3 ms each; they and their messages have some 100 KiB.
+MAX_LARGE_BODIES = 256
+MAX_LARGE_BODIES_OF_ADDRESS = 128
 #: Octez sends two: `authentication` and `version`.
 MAX_QUERY_FIELDS = 20
 #: The latest version that every enclave knows.
@@ -115,16 +122,28 @@ class _Answers(ABC):
 class Keys(_Answers):
     """`GET` and `POST /keys/{pkh}`: the hot path."""
 
+    def __init__(self, signer: Signer, metrics: Metrics, request_keys: RequestKeys | None) -> None:
+        super().__init__(signer, metrics, request_keys)
+        self._large = Turns("large bodies", share=MAX_LARGE_BODIES_OF_ADDRESS, limit=MAX_LARGE_BODIES)
+
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
         _check(pkh)
         if scope["method"] != "POST":
             return b'{"public_key":"%s"}\n' % encode_public_key(await self._signer.public_key(pkh)).encode()
-        message = parse_body(await _body(receive))
+        message = await self._message(scope, receive)
         query = _query(scope["query_string"])
         caller = await self._caller(scope, query, lambda: (authentication_bytes(pkh, message),))
         version = _VERSIONS.get(_first(query, "version") or "", _LATEST_VERSION)
         signature = await self._signer.sign(pkh, message, version, caller)
         return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
+
+    async def _message(self, scope: Scope, receive: Receive) -> bytes:
+        body = await _body(receive)
+        if len(body) <= SMALL_BODY_BYTES:
+            return parse_body(body)
+        # Nor is more than one refused at a time: each client would send its next one in the same pass of the loop.
+        async with self._large.turn(client_address(scope), len(body)):
+            return parse_body(body)
 
 
 class Proofs(_Answers):
@@ -176,18 +195,17 @@ def _check(pkh: str) -> None:
 
 
 async def _body(receive: Receive) -> bytes:
+    """Return a body; of one that is too large, so much that it shows."""
     parts: list[bytes] = []
     size = 0
     more = True
-    while more:
+    while more and size <= MAX_BODY_BYTES:
         event = await receive()
         if event["type"] == "http.disconnect":
             raise MalformedRequest("the client left before its request was complete")
         part = event.get("body", b"")
         more = event.get("more_body", False)
         size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes, the largest message needs fewer")
         parts.append(part)
     return b"".join(parts)
 
@@ -197,7 +215,10 @@ def parse_body(body: bytes) -> bytes:
 
     Raises:
         MalformedRequest: Not that.
+        TooLarge: Longer than any message.
     """
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes, the largest message needs fewer")
     try:
         text = json.loads(body)
     except (ValueError, RecursionError):
