@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import HookUnavailable, PolicyDenied, StoreUnavailable, WatermarkRejected
-from host_backend.operations import GenericMessage
+from host_backend.operations.messages import GenericMessage
 from host_backend.record import VAULT_DRIVER, Record
 from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import PolicyDenied, ProofDenied
-from host_backend.operations import GenericMessage, Message, request_kind
+from host_backend.operations.messages import GenericMessage, Message, request_kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Literal
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import HostError
 from host_backend.log import fields
-from host_backend.operations import GenericMessage, Message, request_kind
+from host_backend.operations.messages import GenericMessage, Message, request_kind
 from host_backend.policy import Caller
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Protocol
 from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import ConsensusMessage, check_public_key_hash, mark_of, public_key_hash
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, StoreUnavailable
-from host_backend.operations import Message, kind_of_large, parse_message
+from host_backend.operations.messages import Message, kind_of_large, parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.record import Record
 from host_backend.turns import Turns

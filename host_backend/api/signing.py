@@ -35,7 +35,7 @@ from host_backend.api.openapi import document, page
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied
 from host_backend.metrics import Metrics
-from host_backend.operations import SMALL_MESSAGE_BYTES
+from host_backend.operations.messages import SMALL_MESSAGE_BYTES
 from host_backend.policy import Caller
 from host_backend.signer import Signer
 from host_backend.turns import Turns

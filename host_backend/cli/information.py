@@ -13,7 +13,7 @@ from host_backend.cli.options import takes_json
 @takes_json
 def list_requests(*, as_json: bool) -> None:
     """Show the kinds of request that a policy can allow."""
-    from host_backend.operations import REQUEST_KINDS
+    from host_backend.operations.messages import REQUEST_KINDS
 
     _show("request", REQUEST_KINDS, as_json=as_json)
 
@@ -22,7 +22,7 @@ def list_requests(*, as_json: bool) -> None:
 @takes_json
 def list_operations(*, as_json: bool) -> None:
     """Show the operations that a policy can allow under `generic`."""
-    from host_backend.operation_table import OPERATION_KINDS
+    from host_backend.operations.table import OPERATION_KINDS
 
     # A policy may also name one vote of a ballot; Signatory's list does not.
     _show("operation", (kind for kind in OPERATION_KINDS if ":" not in kind), as_json=as_json)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from enclave_signer.protocol.messages import KeyType
 from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode, public_key_hash
 from host_backend.config.server import parse_authorized_keys
-from host_backend.operation_table import OPERATION_KINDS
-from host_backend.operations import REQUEST_KINDS
+from host_backend.operations.messages import REQUEST_KINDS
+from host_backend.operations.table import OPERATION_KINDS
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from host_backend.yaml_document import Value
 

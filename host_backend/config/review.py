@@ -8,32 +8,11 @@ from dataclasses import dataclass
 
 from enclave_signer.tezos import ConsensusKind, public_key_hash
 from host_backend.config import Config, UnixAddress
+from host_backend.operations.risks import HANDS_OVER, Risk
+from host_backend.operations.table import RISKS
 from host_backend.policy import KeyPolicy
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP
 
-#: Operations by which an account loses funds, or the right to dispose of them.
-MOVES_FUNDS = frozenset(
-    {
-        "delegation",
-        "drain_delegate",
-        "increase_paid_storage",
-        "origination",
-        "register_global_constant",
-        "set_delegate_parameters",
-        "smart_rollup_execute_outbox_message",
-        "stake",
-        "transaction",
-        "transfer_ticket",
-        "unstake",
-        "update_companion_key",
-        "update_consensus_key",
-    }
-)
-#: Operations by which somebody else comes to dispose of the whole account, and what to do about it.
-HANDS_OVER = {
-    "drain_delegate": "it empties the account of the baker whose consensus key it is, to wherever the request says",
-    "update_consensus_key": "the key that a request registers with it can drain the account: allow it while you need it",
-}
 _CONSENSUS = frozenset(map(str, ConsensusKind))
 
 
@@ -175,7 +154,7 @@ def _operations(policy: KeyPolicy) -> frozenset[str]:
 
 def _dangerous_policies(config: Config) -> Iterator[str]:
     for pkh, policy in config.policies.items():
-        funds = sorted(_operations(policy) & MOVES_FUNDS)
+        funds = sorted(name for name in _operations(policy) if RISKS[name] is not Risk.NONE)
         if funds and policy.requests & _CONSENSUS:
             yield f"tezos.{pkh}: bakes, and may {', '.join(funds)}: use a consensus key of its own for baking"
         if "pack" in policy.requests:

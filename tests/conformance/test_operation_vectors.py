@@ -10,8 +10,8 @@ import pytest
 
 from enclave_signer.tezos import PROTOCOLS, MalformedMessage, parse_consensus
 from host_backend.errors import MalformedRequest
-from host_backend.operation_table import OPERATION_KINDS, OPERATIONS
-from host_backend.operations import GenericMessage, PackedMessage, parse_message
+from host_backend.operations.messages import GenericMessage, PackedMessage, parse_message
+from host_backend.operations.table import OPERATION_KINDS, OPERATIONS
 from tests.doubles import operation_encoder, operation_vectors
 
 DOCUMENT = operation_vectors.load()

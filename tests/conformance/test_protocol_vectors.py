@@ -7,7 +7,7 @@ import pytest
 
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import MalformedRequest
-from host_backend.operations import GenericMessage, PackedMessage, parse_message, request_kind
+from host_backend.operations.messages import GenericMessage, PackedMessage, parse_message, request_kind
 from tests.doubles import rpc_json
 from tests.doubles.operation_vectors import FILE
 from tests.endurance import agreement

@@ -15,7 +15,7 @@ from host_backend.api.signing import signing_app
 from host_backend.config import load_config
 from host_backend.errors import ConfigError, HostError
 from host_backend.metrics import Metrics
-from host_backend.operations import parse_message
+from host_backend.operations.messages import parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.signer import Signer
 from host_backend.watermark.memory import MemoryWatermarkStore

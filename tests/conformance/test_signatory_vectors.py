@@ -27,7 +27,7 @@ from enclave_signer.tezos import (
     public_key_hash,
 )
 from host_backend.errors import MalformedRequest
-from host_backend.operations import GenericMessage, parse_message, request_kind
+from host_backend.operations.messages import GenericMessage, parse_message, request_kind
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 SIGNATORY: dict[str, Any] = json.loads((VECTORS / "signatory-vectors.json").read_text())

@@ -20,7 +20,7 @@ from host_backend.api.signing import TooLarge
 from host_backend.cli.commands import cli
 from host_backend.config import policies, vaults, watermark
 from host_backend.config.review import review
-from host_backend.operation_table import OPERATION_KINDS
+from host_backend.operations.table import OPERATION_KINDS
 from tests.contract import command_line
 from tests.contract.markdown import DOCS, ROOT, anchors, blocks, documents, prose, rows
 

@@ -23,7 +23,7 @@ from enclave_signer.protocol.messages import KeyType, PublicKey
 from enclave_signer.tezos import CONSENSUS_MAGIC, ConsensusMessage
 from enclave_signer.tezos.protocols import MAX_DAL_BITSET_BYTES
 from host_backend.errors import MalformedRequest
-from host_backend.operations import parse_message
+from host_backend.operations.messages import parse_message
 from tests.doubles.consensus_oracle import Reading, reading
 
 SEED = 20260821

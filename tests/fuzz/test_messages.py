@@ -23,8 +23,8 @@ from enclave_signer.tezos import (
     parse_signature,
 )
 from host_backend.errors import MalformedRequest
-from host_backend.operation_table import OPERATION_KINDS
-from host_backend.operations import REQUEST_KINDS, GenericMessage, parse_message, request_kind
+from host_backend.operations.messages import REQUEST_KINDS, GenericMessage, parse_message, request_kind
+from host_backend.operations.table import OPERATION_KINDS
 from tests.doubles import operation_vectors
 
 VECTORS = Path(__file__).parents[1] / "vectors"

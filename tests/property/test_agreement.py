@@ -4,7 +4,7 @@ import pytest
 
 from enclave_signer.tezos import ConsensusKind, ConsensusMessage
 from host_backend.errors import MalformedRequest
-from host_backend.operations import parse_message
+from host_backend.operations.messages import parse_message
 from tests.endurance import agreement
 
 MESSAGES = 20_000

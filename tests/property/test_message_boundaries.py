@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from enclave_signer.tezos import ConsensusKind, ConsensusMessage, Kind, MalformedMessage, encode, parse_consensus
 from host_backend.errors import MalformedRequest
-from host_backend.operations import GenericMessage, parse_message
+from host_backend.operations.messages import GenericMessage, parse_message
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 HASH = b"\xab" * 32

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.tezos import parse_public_key, public_key_hash
-from host_backend.operation_table import OPERATION_KINDS
+from host_backend.operations.table import OPERATION_KINDS
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from tests.doubles.known_keys import KEYS
 from tests.unit.test_config import OTHER, PKH, load, policy, refused

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.tezos import parse_public_key, public_key_hash
-from host_backend.config.review import HANDS_OVER, MOVES_FUNDS, Review, review
-from host_backend.operation_table import OPERATION_KINDS
+from host_backend.config.review import Review, review
+from host_backend.operations.risks import HANDS_OVER, Risk
+from host_backend.operations.table import RISKS
 from tests.doubles.known_keys import KEYS
 from tests.unit.test_config import OTHER, PKH, load, vault
 
@@ -176,5 +177,9 @@ def test_what_hands_the_account_over_is_noted(tmp_path: Path, allow: str, noted:
 
 
 def test_operations_that_move_funds_exist() -> None:
-    assert MOVES_FUNDS < OPERATION_KINDS
-    assert HANDS_OVER.keys() < MOVES_FUNDS
+    assert {name for name, risk in RISKS.items() if risk is Risk.HANDS_OVER} == HANDS_OVER.keys()
+    assert {name for name, risk in RISKS.items() if risk is Risk.MOVES_FUNDS} == {
+        *("delegation", "increase_paid_storage", "origination", "register_global_constant", "set_delegate_parameters"),
+        *("smart_rollup_execute_outbox_message", "stake", "transaction", "transfer_ticket", "unstake"),
+        "update_companion_key",
+    }

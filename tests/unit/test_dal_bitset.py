@@ -9,7 +9,7 @@ from enclave_signer.guard import Guard
 from enclave_signer.protocol.messages import KeyType, PublicKey
 from enclave_signer.tezos.protocols import MAX_DAL_BITSET_BYTES
 from host_backend.errors import MalformedRequest
-from host_backend.operations import parse_message
+from host_backend.operations.messages import parse_message
 
 KEY = PublicKey(KeyType.ED25519, bytes(32))
 HASH = b"\xab" * 32

@@ -11,7 +11,7 @@ from host_backend import signer as signer_module
 from host_backend.api.signing import signing_app
 from host_backend.errors import HostError, KeyNotFound, MalformedRequest, PolicyDenied
 from host_backend.metrics import Metrics
-from host_backend.operations import SMALL_MESSAGE_BYTES, Message, parse_message
+from host_backend.operations.messages import SMALL_MESSAGE_BYTES, Message, parse_message
 from host_backend.policy import DEFAULT_POLICY, Caller, KeyPolicy
 from host_backend.record import Record
 from host_backend.signer import MAX_LARGE_MESSAGES_OF_ADDRESS, Signer

@@ -12,7 +12,7 @@ from host_backend.errors import (
     WatermarkRejected,
 )
 from host_backend.metrics import MAX_CHAINS, MAX_ROUNDS, Metrics, readings_of, registry_of
-from host_backend.operations import parse_message
+from host_backend.operations.messages import parse_message
 from host_backend.policy import ANYONE
 from host_backend.record import Record, Stage
 from host_backend.watermark.memory import MemoryWatermarkStore

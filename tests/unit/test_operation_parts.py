@@ -7,7 +7,7 @@ import pytest
 
 from enclave_signer.tezos.protocols import MAX_RAW_DATA_BYTES
 from host_backend.errors import MalformedRequest
-from host_backend.operations import GenericMessage, parse_message
+from host_backend.operations.messages import GenericMessage, parse_message
 
 HEAD = b"\x03" + b"\xbb" * 32
 PKH = b"\x00" + b"\xaa" * 20

@@ -7,8 +7,8 @@ import pytest
 from enclave_signer.tezos import ConsensusKind, ConsensusMessage
 from enclave_signer.tezos.protocols import MAX_MICHELINE_DEPTH
 from host_backend.errors import MalformedRequest
-from host_backend.operation_table import OPERATION_KINDS, OPERATIONS
-from host_backend.operations import REQUEST_KINDS, GenericMessage, PackedMessage, parse_message, request_kind
+from host_backend.operations.messages import REQUEST_KINDS, GenericMessage, PackedMessage, parse_message, request_kind
+from host_backend.operations.table import OPERATION_KINDS, OPERATIONS
 
 CHAIN, CHAIN_ID = bytes.fromhex("ed9d217c"), "NetXxkAx4woPLyu"
 HEAD = b"\x03" + b"\xbb" * 32

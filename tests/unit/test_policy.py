@@ -4,8 +4,8 @@ import pytest
 
 from enclave_signer.tezos import ConsensusKind, ConsensusMessage
 from host_backend.errors import PolicyDenied
-from host_backend.operation_table import OPERATION_KINDS
-from host_backend.operations import REQUEST_KINDS, GenericMessage, Message, PackedMessage
+from host_backend.operations.messages import REQUEST_KINDS, GenericMessage, Message, PackedMessage
+from host_backend.operations.table import OPERATION_KINDS
 from host_backend.policy import ANYONE, DEFAULT_POLICY, Caller, KeyPolicy
 
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from host_backend.operations import parse_message
+from host_backend.operations.messages import parse_message
 from host_backend.policy import ANYONE
 from host_backend.record import Record
 from tests.doubles.known_keys import FOUR, PAYLOADS, transaction

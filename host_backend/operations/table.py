@@ -2,10 +2,11 @@
 
 - Staking is a transaction to oneself with one of four entry points; it has its own names, and `transaction` does not cover it. A
   ballot carries its vote in its name.
-- To add an operation is to add a row to `OPERATIONS`, with vectors in `tests/vectors`.
+- To add an operation is to add a row to `OPERATIONS`, what it can do to the funds included, with vectors in
+  `tests/vectors`.
 
 Source: Octez `operation_repr.ml` of the protocols of `enclave_signer.tezos.protocols`, and the generated description of its
-encodings (see `operation_parts`); names as `signatory-cli list-ops` prints them; `operations.json`, `protocols.json`,
+encodings (see `parts`); names as `signatory-cli list-ops` prints them; `operations.json`, `protocols.json`,
 `forged-operations.json` and `signatory-vectors.json` in `tests/vectors`.
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from enclave_signer.tezos.protocols import MAX_ENTRY_POINT_BYTES, MAX_PROPOSALS
-from host_backend.operation_fields import (
+from host_backend.operations.fields import (
     ENTRY_POINTS,
     IMPLICIT_ACCOUNT,
     ORIGINATED_CONTRACT,
@@ -40,7 +41,7 @@ from host_backend.operation_fields import (
     record,
     script,
 )
-from host_backend.operation_parts import (
+from host_backend.operations.parts import (
     attestations_aggregate,
     block_header,
     circuits_info,
@@ -56,10 +57,16 @@ from host_backend.operation_parts import (
     scalars,
     shard_with_proof,
 )
+from host_backend.operations.risks import Risk
 
 _BALLOTS = {0: "yay", 1: "nay", 2: "pass"}
 _PVM_KINDS = {0: "arith", 1: "wasm_2_0_0", 2: "riscv"}
-_STAKING = ("stake", "unstake", "finalize_unstake", "set_delegate_parameters")
+_STAKING = {
+    "stake": Risk.MOVES_FUNDS,
+    "unstake": Risk.MOVES_FUNDS,
+    "finalize_unstake": Risk.NONE,
+    "set_delegate_parameters": Risk.MOVES_FUNDS,
+}
 _STAKING_ENTRY_POINTS = {ENTRY_POINTS.index(name): name for name in _STAKING}
 
 Values = Mapping[str, bytes]
@@ -71,12 +78,14 @@ class Operation:
 
     Attributes:
         kind: The name of the operation.
+        risk: What it can do to the funds of whoever signs it.
         fields: What follows its tag.
         name: Makes the policy's name from the raw bytes of the fields, where it is not the kind itself.
         managed: Whether it is a manager operation, of which one message may have several.
     """
 
     kind: str
+    risk: Risk
     fields: tuple[tuple[str, Field], ...]
     name: Callable[[Values], str] | None = None
     managed: bool = False
@@ -91,9 +100,11 @@ _MANAGER = (
 )
 
 
-def _managed(kind: str, *fields: tuple[str, Field], name: Callable[[Values], str] | None = None) -> Operation:
+def _managed(
+    kind: str, risk: Risk, *fields: tuple[str, Field], name: Callable[[Values], str] | None = None
+) -> Operation:
     """Make the row of an operation that begins with the fields of a manager operation."""
-    return Operation(kind, (*_MANAGER, *fields), name, managed=True)
+    return Operation(kind, risk, (*_MANAGER, *fields), name, managed=True)
 
 
 def _transaction_name(values: Values) -> str:
@@ -119,15 +130,17 @@ SIGNATURE_PREFIX = "signature_prefix"
 #: Tag to operation.
 OPERATIONS: Mapping[int, Operation] = MappingProxyType(
     {
-        1: Operation("seed_nonce_revelation", (("level", not_negative_i32), ("nonce", fixed(32)))),
+        1: Operation("seed_nonce_revelation", Risk.NONE, (("level", not_negative_i32), ("nonce", fixed(32)))),
         2: Operation(
             "double_consensus_operation_evidence",
+            Risk.NONE,
             (("slot", fixed(2)), ("op1", inlined_operation), ("op2", inlined_operation)),
         ),
-        3: Operation("double_baking_evidence", (("bh1", block_header), ("bh2", block_header))),
-        4: Operation("activate_account", (("pkh", fixed(20)), ("secret", fixed(20)))),
+        3: Operation("double_baking_evidence", Risk.NONE, (("bh1", block_header), ("bh2", block_header))),
+        4: Operation("activate_account", Risk.NONE, (("pkh", fixed(20)), ("secret", fixed(20)))),
         5: Operation(
             "proposals",
+            Risk.NONE,
             (
                 ("source", public_key_hash),
                 ("period", not_negative_i32),
@@ -136,6 +149,7 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
         ),
         6: Operation(
             "ballot",
+            Risk.NONE,
             (
                 ("source", public_key_hash),
                 ("period", not_negative_i32),
@@ -144,14 +158,16 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
             ),
             _ballot_name,
         ),
-        8: Operation("vdf_revelation", (("solution", fixed(200)),)),
+        8: Operation("vdf_revelation", Risk.NONE, (("solution", fixed(200)),)),
         9: Operation(
             "drain_delegate",
+            Risk.HANDS_OVER,
             (("consensus_key", public_key_hash), ("delegate", public_key_hash), ("destination", public_key_hash)),
         ),
-        17: Operation("failing_noop", (("arbitrary", dynamic_bytes),)),
+        17: Operation("failing_noop", Risk.NONE, (("arbitrary", dynamic_bytes),)),
         24: Operation(
             "dal_entrapment_evidence",
+            Risk.NONE,
             (
                 ("attestation", inlined_operation),
                 ("consensus_slot", fixed(2)),
@@ -159,12 +175,13 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
                 ("shard_with_proof", shard_with_proof),
             ),
         ),
-        30: Operation("preattestations_aggregate", preattestations_aggregate),
-        31: Operation("attestations_aggregate", attestations_aggregate),
+        30: Operation("preattestations_aggregate", Risk.NONE, preattestations_aggregate),
+        31: Operation("attestations_aggregate", Risk.NONE, attestations_aggregate),
         # Until protocol 022 it had no proof.
-        107: _managed("reveal", ("public_key", public_key), ("proof", optional_of_late(_proof))),
+        107: _managed("reveal", Risk.NONE, ("public_key", public_key), ("proof", optional_of_late(_proof))),
         108: _managed(
             "transaction",
+            Risk.MOVES_FUNDS,
             ("amount", amount),
             ("destination", _destination),
             ("parameters", _parameters),
@@ -172,20 +189,27 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
         ),
         109: _managed(
             "origination",
+            Risk.MOVES_FUNDS,
             ("balance", amount),
             ("delegate", optional(public_key_hash)),
             ("code", script),
             ("storage", script),
         ),
-        110: _managed("delegation", ("delegate", optional(public_key_hash))),
-        111: _managed("register_global_constant", ("value", script)),
-        112: _managed("set_deposits_limit", ("limit", optional(amount))),
-        113: _managed("increase_paid_storage", ("amount", big_integer), ("destination", account(ORIGINATED_CONTRACT))),
+        110: _managed("delegation", Risk.MOVES_FUNDS, ("delegate", optional(public_key_hash))),
+        111: _managed("register_global_constant", Risk.MOVES_FUNDS, ("value", script)),
+        112: _managed("set_deposits_limit", Risk.NONE, ("limit", optional(amount))),
+        113: _managed(
+            "increase_paid_storage",
+            Risk.MOVES_FUNDS,
+            ("amount", big_integer),
+            ("destination", account(ORIGINATED_CONTRACT)),
+        ),
         # Until protocol 021 it had no proof; recorded messages end without.
-        114: _managed("update_consensus_key", ("pk", public_key), ("proof", optional_of_late(_proof))),
-        115: _managed("update_companion_key", ("pk", public_key), ("proof", optional(_proof))),
+        114: _managed("update_consensus_key", Risk.HANDS_OVER, ("pk", public_key), ("proof", optional_of_late(_proof))),
+        115: _managed("update_companion_key", Risk.MOVES_FUNDS, ("pk", public_key), ("proof", optional(_proof))),
         158: _managed(
             "transfer_ticket",
+            Risk.MOVES_FUNDS,
             ("ticket_contents", script),
             ("ticket_ty", script),
             ("ticket_ticketer", contract),
@@ -195,43 +219,51 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
         ),
         200: _managed(
             "smart_rollup_originate",
+            Risk.NONE,
             ("pvm_kind", choice(_PVM_KINDS)),
             ("kernel", dynamic_bytes),
             ("parameters_ty", script),
             ("whitelist", optional(many(public_key_hash))),
         ),
-        201: _managed("smart_rollup_add_messages", ("message", many(dynamic_bytes))),
-        202: _managed("smart_rollup_cement", _rollup),
-        203: _managed("smart_rollup_publish", _rollup, ("commitment", rollup_commitment)),
-        204: _managed("smart_rollup_refute", _rollup, ("opponent", public_key_hash), ("refutation", refutation)),
+        201: _managed("smart_rollup_add_messages", Risk.NONE, ("message", many(dynamic_bytes))),
+        202: _managed("smart_rollup_cement", Risk.NONE, _rollup),
+        203: _managed("smart_rollup_publish", Risk.NONE, _rollup, ("commitment", rollup_commitment)),
+        204: _managed(
+            "smart_rollup_refute", Risk.NONE, _rollup, ("opponent", public_key_hash), ("refutation", refutation)
+        ),
         205: _managed(
             "smart_rollup_timeout",
+            Risk.NONE,
             _rollup,
             ("stakers", record(("alice", public_key_hash), ("bob", public_key_hash))),
         ),
         206: _managed(
             "smart_rollup_execute_outbox_message",
+            Risk.MOVES_FUNDS,
             _rollup,
             ("cemented_commitment", fixed(32)),
             ("output_proof", dynamic_bytes),
         ),
-        207: _managed("smart_rollup_recover_bond", _rollup, ("staker", public_key_hash)),
+        207: _managed("smart_rollup_recover_bond", Risk.NONE, _rollup, ("staker", public_key_hash)),
         230: _managed(
             "dal_publish_commitment",
+            Risk.NONE,
             ("slot_index", fixed(1)),
             ("commitment", fixed(48)),
             ("commitment_proof", fixed(96)),
         ),
         250: _managed(
             "zk_rollup_origination",
+            Risk.NONE,
             ("public_parameters", dynamic_bytes),
             ("circuits_info", circuits_info),
             ("init_state", scalars),
             ("nb_ops", int31),
         ),
-        251: _managed("zk_rollup_publish", ("zk_rollup", fixed(20)), ("op", rollup_operations)),
+        251: _managed("zk_rollup_publish", Risk.NONE, ("zk_rollup", fixed(20)), ("op", rollup_operations)),
         252: _managed(
             "zk_rollup_update",
+            Risk.NONE,
             ("zk_rollup", fixed(20)),
             ("pending_pis", pending_inputs),
             ("private_pis", private_inputs),
@@ -239,11 +271,17 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
             ("proof", dynamic_bytes),
         ),
         # No operation, but the first 32 bytes of a BLS signature, as a signed batch carries them at its end.
-        255: Operation(SIGNATURE_PREFIX, (("curve", choice({3: "BLS"})), ("prefix", fixed(32)))),
+        255: Operation(SIGNATURE_PREFIX, Risk.NONE, (("curve", choice({3: "BLS"})), ("prefix", fixed(32)))),
     }
 )
 
-#: Names of operations that a message can have and a policy can allow; `ballot` stands for all three votes.
-OPERATION_KINDS = frozenset(
-    {*(row.kind for row in OPERATIONS.values()), *(f"ballot:{vote}" for vote in _BALLOTS.values()), *_STAKING}
+#: Names of operations that a message can have and a policy can allow, and what each can do; `ballot` stands for all
+#: three votes.
+RISKS: Mapping[str, Risk] = MappingProxyType(
+    {
+        **{row.kind: row.risk for row in OPERATIONS.values()},
+        **{f"ballot:{vote}": Risk.NONE for vote in _BALLOTS.values()},
+        **_STAKING,
+    }
 )
+OPERATION_KINDS = frozenset(RISKS)

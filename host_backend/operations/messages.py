@@ -5,7 +5,7 @@
 - It has several only if all are manager operations: Octez' own encoding has no other lists.
 - Packed data is one Micheline value. It has no operations: a policy allows it as a whole or not at all.
 
-`operation_table` has the operations and their names.
+`table` has the operations and their names.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from enclave_signer.tezos import (
     parse_consensus,
 )
 from host_backend.errors import MalformedRequest
-from host_backend.operation_fields import BadField, Reader, micheline
-from host_backend.operation_table import OPERATIONS, SIGNATURE_PREFIX, Operation
+from host_backend.operations.fields import BadField, Reader, micheline
+from host_backend.operations.table import OPERATIONS, SIGNATURE_PREFIX, Operation
 
 GENERIC_MAGIC = 0x03
 PACK_MAGIC = 0x05

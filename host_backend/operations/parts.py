@@ -10,7 +10,7 @@ no recorded message has), and `operation_repr.ml`, `sc_rollup_proof_repr.ml`, `z
 """
 
 from enclave_signer.tezos.protocols import MAX_DAL_BITSET_BYTES, MAX_RAW_DATA_BYTES
-from host_backend.operation_fields import (
+from host_backend.operations.fields import (
     IMPLICIT_ACCOUNT,
     ORIGINATED_CONTRACT,
     BadField,
