@@ -61,6 +61,15 @@ class SigningClient:
         """Why the connection has ended; None while it is good."""
         return self._connection.broken
 
+    def require_alive(self) -> None:
+        """Pass while the connection is good.
+
+        Raises:
+            Unanswered: It has ended; the text says why.
+        """
+        if (end := self.broken) is not None:
+            raise end
+
     def holds(self, pkh: str) -> bool:
         """Whether a key is open here."""
         return pkh in self._handles

@@ -8,10 +8,9 @@ The vault is usable as a library; `docs/library.md` has an example.
 """
 
 import asyncio
-import contextvars
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from enclave_signer.protocol.messages import (
@@ -24,13 +23,13 @@ from enclave_signer.protocol.messages import (
 from host_backend.enclave.client import EnclaveClient, Endpoint, SigningClient
 from host_backend.enclave.link import EnclaveLink
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, KeyNotFound, MalformedRequest
-from host_backend.keystore.base import KeyStore, StoredKey
-from host_backend.log import fields
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest
+from host_backend.keystore.base import KeyStore
 from host_backend.vault.keyring import Keyring
 from host_backend.vault.keys import Pauses, VaultKey
 from host_backend.vault.provisioning import Provisioning
 from host_backend.vault.verification import Verification, VerifyBls
+from host_backend.vault.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +59,9 @@ class Vault:
             jitter=jitter,
             on_restored=on_restored,
         )
+        self._watch = Watch(name, self._ring, self.link)
         #: Makes keys, and takes them in; what it has stored is brought into service.
-        self.provisioning = Provisioning(name, store, self.link.second, self._take_in)
-        self._watching: asyncio.Task[None] | None = None
-        self._looking: asyncio.Task[None] | None = None
-        self._looked_at = -limits.look_again_s
+        self.provisioning = Provisioning(name, store, self.link.second, self._watch.take_in)
 
     @property
     def keys(self) -> tuple[VaultKey, ...]:
@@ -193,15 +190,12 @@ class Vault:
         """
         await self._ring.load()
         await (self.link.connect_once() if must_succeed else self.link.keep_connecting())
-        self._watching = asyncio.create_task(self._watch(), name=f"watch of vault {self.name}")
+        self._watch.start()
 
     async def aclose(self) -> None:
         """End the connections to the enclave, and what was under way."""
         await self.verification.aclose()
-        tasks = [task for task in (self._watching, self._looking) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._watch.aclose()
         await self.link.aclose()
 
     async def _restore(self, client: EnclaveClient, serving: SigningClient | None) -> bool:
@@ -210,52 +204,13 @@ class Vault:
     def _key_waits(self, serving: SigningClient) -> bool:
         return self._ring.key_waits(serving)
 
-    async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            now = loop.time()
-            await asyncio.sleep(min(self._ring.look_s, self._ring.keys.next_due(now) - now))
-            await self.look_again()
-
     def retry(self) -> None:
         """Try whatever is out of service again soon, whatever was said of it: somebody may have mended it."""
         self._ring.keys.retry()
 
     async def look_again(self) -> None:
         """See whether the store has new keys, and open them; many may ask at once, the store is asked seldom."""
-        loop = asyncio.get_running_loop()
-        if self._looking is None or self._looking.done():
-            if loop.time() - self._looked_at < self._limits.look_again_s:
-                return
-            self._looked_at = loop.time()
-            # What is found is nobody's request.
-            self._looking = asyncio.create_task(self._look(), context=contextvars.Context())
-        # Whoever leaves does not take the others' look away.
-        await asyncio.wait([self._looking], timeout=self._limits.ready_s)
-
-    async def _look(self) -> None:
-        await self._ring.look_again()
-        client = self.link.client
-        if client is None:
-            return
-        await self._ring.try_due(client, self._bring_in)
-        self._bring_in()
-
-    def _bring_in(self) -> None:
-        """Tell the link what became of keys that were tried out; those that open come into service soon."""
-        self.link.keys_changed(whole=self._ring.keys.whole)
-        self.link.renew()
-
-    async def _take_in(self, stored: Sequence[StoredKey]) -> None:
-        """Bring keys into service that were stored a moment ago."""
-        for key in stored:
-            self._ring.keys.store(key.pkh, (key.blob,))
-            try:
-                await self._ring.try_out(key.pkh)
-            except HostError as error:
-                # It is stored: it is opened as soon as that can be done.
-                logger.warning("stored, and not open yet: %s", error, extra=fields(pkh=key.pkh, vault=self.name))
-        self._bring_in()
+        await self._watch.look()
 
     async def sign(self, pkh: str, message: bytes, version: SigningVersion = SigningVersion.LATEST) -> Signature:
         """Return a verified signature. No policy, no watermark: those are the signer's.
