@@ -5,7 +5,6 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import cache
 from typing import TYPE_CHECKING
 
 from enclave_signer import __version__
@@ -14,15 +13,17 @@ from host_backend.config import Config
 from host_backend.errors import ConfigError
 from host_backend.keyring import VaultKey
 from host_backend.log import fields
-from host_backend.metrics import Metrics, readings_of, registry_of
+from host_backend.metrics import Metrics
+from host_backend.metrics_page import metrics_page
+from host_backend.readings import build_reading, host_readings, process_readings
 from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
+from host_backend.steps import Steps, Work
 from host_backend.stores import open_configured_vault, open_watermark_store
 from host_backend.vault import Vault
 from host_backend.watermark.base import WatermarkStore
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
     from starlette.types import ASGIApp
 
     from host_backend.signer import Hook
@@ -53,6 +54,7 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
     stop, reload = asyncio.Event(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     metrics = Metrics(lambda: signer.policies, config.watermark.driver)
+    steps = Steps()
     async with AsyncExitStack() as stack:
         async with _until_signal(stop):
             watermark = await stack.enter_async_context(open_watermark_store(config, metrics.writing_marks))
@@ -69,13 +71,13 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
         servers = [
             HttpServer(
                 utility_app(
-                    vaults, watermark, lambda: signer.policies, stop.is_set, _registry(metrics, vaults, watermark)
+                    vaults, watermark, lambda: signer.policies, stop.is_set, _page(metrics, vaults, watermark), steps
                 ),
                 stack.enter_context(listening(config.server.utility_address)),
                 max_connections=limit,
             ),
             HttpServer(
-                _signing_app(config, signer, metrics),
+                _signing_app(config, signer, metrics, steps),
                 stack.enter_context(listening(config.server.address)),
                 max_connections=limit,
                 tls=None if config.server.tls is None else tls_context(config.server.tls),
@@ -103,7 +105,7 @@ def _hook(config: Config) -> "Hook | None":
     return PolicyHook(config.hook)
 
 
-def _signing_app(config: Config, signer: Signer, metrics: Metrics) -> "ASGIApp":
+def _signing_app(config: Config, signer: Signer, metrics: Metrics, steps: Steps) -> "ASGIApp":
     from host_backend.api.auth import RequestKeys  # noqa: PLC0415 -- other commands need no HTTP
     from host_backend.api.signing import signing_app  # noqa: PLC0415 -- as above
 
@@ -114,13 +116,15 @@ def _signing_app(config: Config, signer: Signer, metrics: Metrics) -> "ASGIApp":
         from host_backend.api.tokens import Tokens  # noqa: PLC0415 -- as above
 
         login = Login(Tokens(users), metrics)
-    return signing_app(signer, metrics, request_keys=None if keys is None else RequestKeys(keys), login=login)
+    request_keys = None if keys is None else RequestKeys(keys)
+    return signing_app(signer, metrics, request_keys=request_keys, login=login, steps=steps)
 
 
-def _registry(
+def _page(
     metrics: Metrics, vaults: Sequence[Vault], watermark: WatermarkStore
-) -> "Callable[[], CollectorRegistry]":
-    return cache(lambda: registry_of(metrics, readings_of(vaults, watermark), __version__))
+) -> Callable[[], Work[tuple[bytes, ...]]]:
+    readings = [build_reading(__version__), *host_readings(vaults, watermark), *process_readings()]
+    return lambda: metrics_page(metrics, readings)
 
 
 def _check_curves() -> None:

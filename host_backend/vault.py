@@ -118,6 +118,10 @@ class Vault:
         client = self._link.client
         return client is not None and client.holds(pkh)
 
+    def opened(self, pkh: str) -> bool:
+        """Return whether a key was opened at least once, and is not out of service."""
+        return pkh in self._ring.keys and pkh not in self._ring.quarantined
+
     def find(self, pkh: str) -> bool:
         """Return whether this vault holds a key.
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import parse_public_key
@@ -21,10 +20,12 @@ from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
 from host_backend.config import Address, Config, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
-from host_backend.metrics import Metrics, registry_of
+from host_backend.exposition import page
+from host_backend.metrics import Metrics
 from host_backend.policy import ANYONE, Caller
 from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
+from host_backend.steps import Steps
 from host_backend.stores import marks_admin
 from host_backend.vault import Vault
 from host_backend.watermark.memory import MemoryWatermarkStore
@@ -151,7 +152,7 @@ def test_an_ipv6_network_counts_as_one_address() -> None:
 
 def test_a_damaged_mark_is_told_by_the_health_of_the_host_which_is_ready() -> None:
     store = MemoryWatermarkStore()
-    app = utility_app([], store, list, lambda: False, lambda: registry_of(Metrics(dict, "memory"), [], "1.2.3"))
+    app = utility_app([], store, list, lambda: False, lambda: page(()), Steps())
     assert json.loads(ask_app(app, "GET", "/healthz").body) == {"ready": True}
     store.refused = {KEY: "the mark is damaged"}
     answer = ask_app(app, "GET", "/healthz")
@@ -224,7 +225,7 @@ class SomeVault(Vault):
 def test_health_is_that_of_the_keys_that_are_listed(
     listed: str, vaults: list[Vault], reasons: list[str], degraded: list[str]
 ) -> None:
-    app = utility_app(vaults, MemoryWatermarkStore(), lambda: listed, lambda: False, CollectorRegistry)
+    app = utility_app(vaults, MemoryWatermarkStore(), lambda: listed, lambda: False, lambda: page(()), Steps())
     answer = ask_app(app, "GET", "/healthz")
     body = json.loads(answer.body)
     assert (answer.status, body["ready"]) == (503 if reasons else 200, not reasons)
