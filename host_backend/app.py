@@ -53,7 +53,7 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
     _check_curves()
     stop, reload = asyncio.Event(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
-    metrics = Metrics(lambda: signer.policies, config.watermark.driver)
+    metrics = Metrics(lambda: signer.policies, config.watermark.driver, per_key=config.metrics.per_key)
     steps = Steps()
     async with AsyncExitStack() as stack:
         async with _until_signal(stop):
