@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool = True) -> None:
+async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_keys: bool = True) -> None:
     """Sign for clients until SIGINT or SIGTERM; take over changed policies at SIGHUP.
 
     Args:
         config: What to serve.
-        load: Reads the same configuration anew.
+        read: Reads the same configuration anew, and holds nobody up.
         list_keys: Whether keys that are ready are logged.
 
     Raises:
@@ -88,7 +88,7 @@ async def serve(config: Config, load: Callable[[], Config], *, list_keys: bool =
                 group.create_task(server.serve())
             logger.info("Utility HTTP server is listening for connections on %s", servers[0].address)
             logger.info("HTTP server is listening for connections on %s", servers[1].address)
-            reloading = group.create_task(PolicyReload(config, load, signer).at_each(reload))
+            reloading = group.create_task(PolicyReload(config, read, signer, steps).at_each(reload))
             await stop.wait()
             logger.info("Shutting down...")
             reloading.cancel()
@@ -181,7 +181,7 @@ def _log_missing_keys(config: Config, vaults: Sequence[Vault]) -> None:
         logger.warning("a key under `tezos` is not ready in any vault", extra=fields(pkh=pkh))
 
 
-def run_serve(config: Config, load: Callable[[], Config], *, list_keys: bool = True) -> None:
+def run_serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_keys: bool = True) -> None:
     """Run `serve` on the fastest event loop there is.
 
     Raises:
@@ -190,4 +190,4 @@ def run_serve(config: Config, load: Callable[[], Config], *, list_keys: bool = T
     import uvloop  # noqa: PLC0415 -- other commands do not need it
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, load, list_keys=list_keys))
+        runner.run(serve(config, read, list_keys=list_keys))

@@ -44,7 +44,7 @@ def serve(options: Options, *, no_list: bool) -> None:
     """Sign for clients over HTTP until stopped."""
     from host_backend.app import run_serve
 
-    run_serve(options.load_to_serve(), options.read_config, list_keys=not no_list)
+    run_serve(options.load_to_serve(), options.read_config_apart, list_keys=not no_list)
 
 
 @cli.command("help")

@@ -1,6 +1,5 @@
 """Addresses to listen on, folders that cannot be had, and bugs that are told as bugs."""
 
-import asyncio
 import json
 import logging
 import socket
@@ -18,12 +17,11 @@ from host_backend.api.signing import signing_app
 from host_backend.api.utility import utility_app
 from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
-from host_backend.config import Address, Config, load_config
+from host_backend.config import Address, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
 from host_backend.exposition import page
 from host_backend.metrics import Metrics
 from host_backend.policy import ANYONE, Caller
-from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
 from host_backend.steps import Steps
 from host_backend.stores import marks_admin
@@ -239,32 +237,6 @@ def test_a_refusal_is_answered_with_its_text() -> None:
         signing_app(BuggySigner(WatermarkRejected(text)), Metrics(dict, "memory")), "POST", f"/keys/{PKH}", b'"03"'
     )
     assert (answer.status, answer.message) == (409, text)
-
-
-def test_a_bug_at_a_reload_is_logged_and_the_old_policies_stay(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "s.yaml").write_text(f"tezos: {{{PKH}: }}")
-    config = load_config(tmp_path / "s.yaml")
-    signer = Signer({}, [], MemoryWatermarkStore())
-    outcomes: list[Exception | Config] = [KeyError("a bug"), config]
-    kept = []
-
-    def load() -> Config:
-        kept.append(dict(signer.policies))
-        outcome = outcomes.pop(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    reload = PolicyReload(config, load, signer)
-    asyncio.run(reload.reload())
-    assert "the configuration was not reloaded by a bug, the old policies stay" in caplog.text
-    assert "Traceback" in caplog.text
-    assert "KeyError: 'a bug'" in caplog.text
-    asyncio.run(reload.reload())
-    assert kept == [{}, {}]
-    assert signer.policies == config.policies
 
 
 def test_a_bug_of_a_command_has_its_own_exit_code(
