@@ -8,7 +8,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,8 +16,12 @@ T = TypeVar("T")
 #: Work: yields where it may be interrupted, returns its result.
 Work = Generator[object, None, T]
 
-#: Seconds of a step: a signature waits for some five of them, and each change of tasks costs some 20 µs.
+#: Seconds of a step: a signature waits for some five of them.
 STEP_S = 0.001
+#: Seconds in which nothing is done after a step. Marks are written by a thread, which needs the interpreter's lock: it would
+#: not get it for as long as the work takes from an event loop that is never idle. Source: CPython's `take_gil`, which begins
+#: to count anew whenever the lock was free for a moment.
+PAUSE_S = 0.001
 #: Seconds for which an answer is kept. Prometheus asks every few seconds, health checks about once a second.
 KEPT_S = 1.0
 
@@ -27,10 +31,16 @@ class Steps:
 
     Args:
         clock: Seconds, never going back.
+        pause: Waits between two steps.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        pause: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(PAUSE_S),
+    ) -> None:
         self._clock = clock
+        self._pause = pause
         self._one_at_a_time = asyncio.Lock()
 
     async def do(self, work: Work[T]) -> T:
@@ -48,7 +58,7 @@ class Steps:
                 except StopIteration as end:
                     return end.value, steps
                 if self._clock() >= ends:
-                    await asyncio.sleep(0)
+                    await self._pause()
                     steps += 1
                     ends = self._clock() + STEP_S
 

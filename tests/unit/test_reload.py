@@ -16,11 +16,10 @@ from host_backend.errors import ConfigError
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from host_backend.reload import LINES_AT_ONCE, PolicyReload
 from host_backend.signer import Signer
-from host_backend.steps import Steps
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.known_keys import FOUR, KEYS
 from tests.doubles.many_keys import many_hashes
-from tests.doubles.step_clock import BusyClock
+from tests.doubles.step_clock import eager_steps
 
 PKH = FOUR[0].pkh
 OTHER = KeyPolicy(frozenset({"block"}), frozenset())
@@ -34,7 +33,7 @@ def config_of(policies: dict[str, KeyPolicy], *, per_key: bool = False) -> Confi
 def reload_of(
     signer: Signer, read: Callable[[], Awaitable[Config]], started_with: Config | None = None
 ) -> PolicyReload:
-    return PolicyReload(started_with or config_of({}), read, signer, Steps(BusyClock()))
+    return PolicyReload(started_with or config_of({}), read, signer, eager_steps())
 
 
 def signer_of(policies: dict[str, KeyPolicy]) -> Signer:

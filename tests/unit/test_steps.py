@@ -14,14 +14,14 @@ from host_backend.metrics import Metrics
 from host_backend.metrics_page import metrics_page
 from host_backend.policy import ANYONE, DEFAULT_POLICY, Caller
 from host_backend.signer import Signer
-from host_backend.steps import KEPT_S, STEP_S, Kept, Steps, Work
+from host_backend.steps import KEPT_S, PAUSE_S, STEP_S, Kept, Steps, Work
 from host_backend.vault import Vault
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask
 from tests.doubles.host_process import Answer
 from tests.doubles.known_keys import FOUR
 from tests.doubles.prometheus_page import library_page
-from tests.doubles.step_clock import BusyClock, Clock, done
+from tests.doubles.step_clock import BusyClock, Clock, done, eager_steps
 
 
 class Counted:
@@ -59,10 +59,23 @@ def test_work_is_interrupted_when_a_step_is_over_and_not_before() -> None:
             asyncio.get_running_loop().call_soon(count)
 
         count()
-        return await Steps(clock).count(work())
+        return await Steps(clock, lambda: asyncio.sleep(0)).count(work())
 
     seen, steps = asyncio.run(scenario())
     assert (seen, steps) == ([2, 3, 4], 4)
+
+
+def test_nothing_is_done_between_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event loop that is never idle would leave no time to the thread that writes marks."""
+    pauses = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("host_backend.steps.asyncio.sleep", sleep)
+    assert asyncio.run(Steps(BusyClock()).count(Counted(yields=3).make())) == (1, 4)
+    assert pauses == [PAUSE_S] * 3
+    assert PAUSE_S > 0
 
 
 def test_one_piece_of_work_at_a_time() -> None:
@@ -74,7 +87,7 @@ def test_one_piece_of_work_at_a_time() -> None:
             yield None
 
     async def scenario() -> None:
-        steps = Steps(BusyClock())
+        steps = eager_steps()
         await asyncio.gather(steps.do(work("a")), steps.do(work("b")))
 
     asyncio.run(scenario())
@@ -85,7 +98,7 @@ def test_whoever_asks_meanwhile_gets_the_same_answer_even_when_the_first_leaves(
     work = Counted(yields=5)
 
     async def scenario() -> list[int]:
-        kept = Kept(Steps(BusyClock()), work.make, always=True)
+        kept = Kept(eager_steps(), work.make, always=True)
         first = asyncio.create_task(kept.get())
         others = [asyncio.create_task(kept.get()) for _ in range(9)]
         await asyncio.sleep(0)
@@ -103,7 +116,7 @@ def test_an_answer_is_kept_for_a_second(*, always: bool, yields: int, is_kept: b
     clock, work = Clock(), Counted(yields)
 
     async def scenario() -> list[int]:
-        kept = Kept(Steps(BusyClock()), work.make, always=always, clock=clock)
+        kept = Kept(eager_steps(), work.make, always=always, clock=clock)
         answers = []
         for now in (0, KEPT_S - 0.001, KEPT_S, 2 * KEPT_S - 0.001, 2 * KEPT_S):
             clock.now = now
@@ -125,7 +138,7 @@ def test_work_that_fails_is_told_to_all_who_ask_and_begun_anew() -> None:
         return "made"
 
     async def scenario() -> None:
-        kept = Kept(Steps(BusyClock()), make, always=True)
+        kept = Kept(eager_steps(), make, always=True)
         results = await asyncio.gather(kept.get(), kept.get(), return_exceptions=True)
         assert [str(each) for each in results] == ["a bug", "a bug"]
         assert await kept.get() == "made"
@@ -138,7 +151,7 @@ def test_a_page_of_many_series_is_made_in_steps_and_in_parts() -> None:
     metrics = Metrics(lambda: pkhs, "file")
     for pkh in pkhs:
         metrics.handled(pkh, 200, 0.001)
-    parts, steps = asyncio.run(Steps(BusyClock()).count(metrics_page(metrics, [])))
+    parts, steps = asyncio.run(eager_steps().count(metrics_page(metrics, [])))
     # Everything else may go on after each series.
     assert steps > 1000
     assert len(parts) > 1
@@ -186,7 +199,7 @@ def test_signatures_are_given_while_a_page_of_many_keys_is_made() -> None:
         return parts
 
     async def scenario() -> None:
-        watched = utility_app([], MemoryWatermarkStore(), list, lambda: False, make, Steps(BusyClock()))
+        watched = utility_app([], MemoryWatermarkStore(), list, lambda: False, make, eager_steps())
         signing = signing_app(QuickSigner({}, [], MemoryWatermarkStore()), Metrics(dict, "memory"))
         asked = asyncio.create_task(ask(watched, "GET", "/metrics"))
         await asyncio.sleep(0)
@@ -224,11 +237,11 @@ def test_health_and_known_keys_of_many_keys_are_made_in_steps() -> None:
 
     vaults: list[Vault] = [SomeVault()]
     store = MemoryWatermarkStore()
-    health = utility_app(vaults, store, lambda: pkhs, lambda: False, lambda: page(()), Steps(BusyClock()))
+    health = utility_app(vaults, store, lambda: pkhs, lambda: False, lambda: page(()), eager_steps())
     keys = signing_app(
         QuickSigner(dict.fromkeys(pkhs, DEFAULT_POLICY), vaults, store),
         Metrics(dict, "memory"),
-        steps=Steps(BusyClock()),
+        steps=eager_steps(),
     )
 
     async def scenario(app: ASGIApp, path: str) -> Answer:
