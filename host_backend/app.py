@@ -1,6 +1,7 @@
 """The composition root of `serve`: puts its parts together, owns signals and the order of stopping."""
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -83,6 +84,7 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
                 tls=None if config.server.tls is None else tls_context(config.server.tls),
             ),
         ]
+        freeze_objects()
         async with asyncio.TaskGroup() as group:
             for server in servers:
                 group.create_task(server.serve())
@@ -95,6 +97,15 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
             for server in servers:
                 server.should_exit = True
     logger.info("stopped")
+
+
+def freeze_objects() -> None:
+    """Have what is here now looked through once more for garbage, and never again.
+
+    It is here to stay. To look through ten thousand keys takes some 60 ms, in which nothing is signed.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _hook(config: Config) -> "Hook | None":

@@ -58,16 +58,6 @@ class Options:
 
         return load_config(self.config_file, self.base_dir)
 
-    async def read_config_apart(self) -> "Config":
-        """Return the same, read by a process of its own.
-
-        Raises:
-            ConfigError: It cannot be used.
-        """
-        from host_backend.config.reading import read_config
-
-        return await read_config(self.config_file, self.base_dir)
-
     def load(self, *, warn: bool = True) -> "Config":
         """Start logging, and return the configuration that was named; `warn` logs what in it means nothing.
 

@@ -1,5 +1,6 @@
 """Addresses to listen on, folders that cannot be had, and bugs that are told as bugs."""
 
+import gc
 import json
 import logging
 import socket
@@ -15,6 +16,7 @@ from host_backend.api.auth import RequestKeys
 from host_backend.api.listeners import bind
 from host_backend.api.signing import signing_app
 from host_backend.api.utility import utility_app
+from host_backend.app import freeze_objects
 from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
 from host_backend.config import Address, load_config
@@ -237,6 +239,17 @@ def test_a_refusal_is_answered_with_its_text() -> None:
         signing_app(BuggySigner(WatermarkRejected(text)), Metrics(dict, "memory")), "POST", f"/keys/{PKH}", b'"03"'
     )
     assert (answer.status, answer.message) == (409, text)
+
+
+def test_what_is_there_at_the_start_is_not_looked_through_for_garbage_again() -> None:
+    there: list[list[int]] = [[] for _ in range(1000)]
+    try:
+        freeze_objects()
+        assert gc.get_freeze_count() > len(there)
+        looked_through = {id(each) for each in gc.get_objects()}
+        assert not looked_through & {id(each) for each in there}
+    finally:
+        gc.unfreeze()
 
 
 def test_a_bug_of_a_command_has_its_own_exit_code(
