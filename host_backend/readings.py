@@ -7,8 +7,10 @@ import gc
 import os
 import platform
 import resource
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from host_backend.log import dropped_lines
@@ -90,16 +92,12 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
 
 
 def process_readings() -> list[Reading]:
-    """Return what is known of this process and its interpreter."""
+    """Return what is known of this process and its interpreter; without `/proc`, of the interpreter alone."""
+    return [*(_of_process() if Path("/proc/self/stat").exists() else []), *_of_interpreter()]
+
+
+def _of_process() -> list[Reading]:
     process = _Process()
-    major, minor, patch = platform.python_version_tuple()
-    info = {
-        "version": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "major": major,
-        "minor": minor,
-        "patchlevel": patch,
-    }
     return [
         _single("process_virtual_memory_bytes", "Virtual memory size in bytes.", process.virtual_bytes),
         _single("process_resident_memory_bytes", "Resident memory size in bytes.", process.resident_bytes),
@@ -113,6 +111,19 @@ def process_readings() -> list[Reading]:
         ),
         Reading("process_open_fds", "Number of open file descriptors.", (), process.open_files),
         _single("process_max_fds", "Maximum number of open file descriptors.", process.max_files),
+    ]
+
+
+def _of_interpreter() -> list[Reading]:
+    major, minor, patch = platform.python_version_tuple()
+    info = {
+        "version": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "major": major,
+        "minor": minor,
+        "patchlevel": patch,
+    }
+    return [
         _collections("python_gc_objects_collected", "Objects collected during gc", "collected"),
         _collections("python_gc_objects_uncollectable", "Uncollectable objects found during GC", "uncollectable"),
         _collections("python_gc_collections", "Number of times this generation was collected", "collections"),
@@ -132,10 +143,10 @@ class _Process:
 
     def __init__(self) -> None:
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
-        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime "))
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        after_boot = ticks / os.sysconf("SC_CLK_TCK")
         #: Seconds since 1970.
-        self.started = int(boot.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+        self.started = time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - after_boot)
 
     def virtual_bytes(self) -> int:
         return self._pages(0) * self._page_bytes
@@ -159,5 +170,6 @@ class _Process:
                 yield None
         yield (), count
 
-    def max_files(self) -> int:
-        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    def max_files(self) -> float:
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return inf if soft == resource.RLIM_INFINITY else soft

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import inf, nan
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -218,7 +219,17 @@ def test_what_is_known_of_the_process_has_the_names_of_the_library(metrics: Metr
     for name, family in theirs.items():
         assert (ours[name].type, ours[name].documentation) == (family.type, family.documentation)
         assert [each.labels for each in ours[name].samples] == [each.labels for each in family.samples]
-    for name in ("process_start_time_seconds", "process_max_fds", "python_info"):
+    for name in ("process_max_fds", "python_info"):
         assert ours[name].samples[0].value == theirs[name].samples[0].value, name
+    # Theirs is of whole seconds.
+    started = ours["process_start_time_seconds"].samples[0].value
+    assert started == pytest.approx(theirs["process_start_time_seconds"].samples[0].value, abs=2)
     # Theirs counts the one by which it counts.
     assert ours["process_open_fds"].samples[0].value == theirs["process_open_fds"].samples[0].value - 1
+
+
+def test_without_proc_the_interpreter_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    text = page(Metrics(dict, "file"), process_readings())
+    assert "python_info" in text
+    assert "process_" not in text
