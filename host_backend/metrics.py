@@ -1,28 +1,23 @@
-"""What is counted, under Signatory's names where they are sane, and how it is shown to Prometheus.
+"""What is counted, under Signatory's names where they are sane.
 
 - Values of labels are bounded: keys that are configured, chains up to a limit, words of this program. Nothing that a
   client makes up becomes a label, neither does an address of the network.
-- Counting costs the hot path a few dictionary look-ups; the Prometheus library is loaded for who asks for the page.
+- A series begins with its first event. Histograms, of a dozen lines each, are not kept for each key, unless asked for.
+- Counting costs the hot path a few dictionary look-ups.
 
 Source: Signatory's `pkg/metrics`; `docs/signatory-compatibility.md` has the differences.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import HookUnavailable, PolicyDenied, StoreUnavailable, WatermarkRejected
 from host_backend.operations.messages import GenericMessage
 from host_backend.record import VAULT_DRIVER, Record
-from host_backend.vault.vault import Vault
-from host_backend.watermark.base import WatermarkStore
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry, Metric
 
 #: Milliseconds: Signatory's bounds, and finer ones below and between.
 MILLISECONDS: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0, 10000.0, 100000.0)
@@ -72,15 +67,6 @@ class Histograms:
         row[bisect_left(self.bounds, value)] += 1
         row[-1] += value
 
-    def buckets(self, labels: Labels) -> list[tuple[str, float]]:
-        """Return how many values are at or below each bound, as Prometheus has it."""
-        total = 0.0
-        found = []
-        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.values[labels], strict=False):
-            total += count
-            found.append((bound, total))
-        return found
-
 
 class Metrics:
     """Counts requests.
@@ -88,11 +74,14 @@ class Metrics:
     Args:
         addresses: The keys that are configured; asked at every request, as they may change.
         backend: The name of the watermark store.
+        per_key: Whether the histograms of requests are kept for each key, as Signatory does.
     """
 
-    def __init__(self, addresses: Callable[[], Collection[str]], backend: str) -> None:
+    def __init__(self, addresses: Callable[[], Collection[str]], backend: str, *, per_key: bool = False) -> None:
         self._addresses = addresses
         self._backend = backend
+        self._per_key = per_key
+        key = ("address",) if per_key else ()
         self._chains: set[str] = set()
         self.operations = Counters(
             "signing_ops", "Total number of signing operations completed.", "address", "vault", "op", "kind", "chain_id"
@@ -101,7 +90,7 @@ class Metrics:
             "vault_sign_request_duration_milliseconds",
             "Vaults signing requests latencies in milliseconds",
             MILLISECONDS,
-            *("vault", "address", "op", "chain_id"),
+            *("vault", *key, "op", "chain_id"),
         )
         self.vault_errors = Counters(
             "vault_sign_request_error", "Vaults signing requests error count", "vault", "code", "chain_id"
@@ -110,7 +99,7 @@ class Metrics:
             "sign_handler_request_duration_milliseconds",
             "Total processing time for sign handler requests in milliseconds",
             MILLISECONDS,
-            *("address", "status"),
+            *(*key, "status"),
         )
         self.handled_requests = Counters(
             "sign_handler_requests", "Total number of sign handler requests", "address", "status"
@@ -158,9 +147,9 @@ class Metrics:
 
     def handled(self, pkh: str, status: int, seconds: float) -> None:
         """Count a request for a signature, whatever became of it."""
-        labels = (self._address(pkh), str(status))
-        self.handled_requests.add(*labels)
-        self.handled_ms.observe(seconds * 1e3, *labels)
+        address, code = self._address(pkh), str(status)
+        self.handled_requests.add(address, code)
+        self.handled_ms.observe(seconds * 1e3, *self._key(address), code)
 
     def not_authenticated(self, method: str, status: int) -> None:
         """Count a caller who was not who it should be, or did not say."""
@@ -196,7 +185,7 @@ class Metrics:
         kind, message = record.kind, record.message
         taken = dict(record.stages)
         milliseconds = (taken["sign"] + taken.get("watermark", 0.0)) * 1e3
-        self.vault_ms.observe(milliseconds, VAULT_DRIVER, address, kind, chain)
+        self.vault_ms.observe(milliseconds, VAULT_DRIVER, *self._key(address), kind, chain)
         if isinstance(message, GenericMessage):
             for operation in message.operations:
                 self.operations.add(address, VAULT_DRIVER, kind, operation.partition(":")[0], chain)
@@ -232,6 +221,9 @@ class Metrics:
     def _address(self, pkh: str) -> str:
         return pkh if pkh in self._addresses() else "unknown"
 
+    def _key(self, address: str) -> Labels:
+        return (address,) if self._per_key else ()
+
     def _chain(self, chain: str, *, new_is_known: bool) -> str:
         if not chain or chain in self._chains:
             return chain
@@ -243,113 +235,3 @@ class Metrics:
     def tables(self) -> Iterator[Counters | Histograms]:
         """Yield everything that is counted."""
         yield from (each for each in vars(self).values() if isinstance(each, Counters | Histograms))
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What is read when somebody asks."""
-
-    name: str
-    help: str
-    labels: Labels
-    read: Callable[[], Iterable[tuple[Labels, float]]]
-    #: Whether it only grows.
-    counts: bool = False
-
-
-def readings_of(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Reading]:
-    """Return what is known of the links, the keys and the watermark store at any moment."""
-
-    def of_vaults(name: str, help_: str, value: Callable[[Vault], float], *, counts: bool = False) -> Reading:
-        return Reading(name, help_, ("vault_name",), lambda: [((v.name,), value(v)) for v in vaults], counts)
-
-    return [
-        of_vaults("enclave_link_up", "Whether the enclave can be asked", lambda v: float(v.problem is None)),
-        of_vaults("enclave_keys_ready", "Keys that can sign", lambda v: len(v.keys)),
-        of_vaults("enclave_keys_quarantined", "Keys out of service", lambda v: len(v.quarantined)),
-        of_vaults(
-            "enclave_reconnects",
-            "How often the connection to the enclave was made again after it had ended",
-            lambda v: v.link.reconnects,
-            counts=True,
-        ),
-        of_vaults("enclave_retries", "Calls asked for once more", lambda v: v.link.retries, counts=True),
-        of_vaults(
-            "signature_verification_failures",
-            "Signatures and proofs of the enclave that were wrong",
-            lambda v: v.verification.failures,
-            counts=True,
-        ),
-        Reading(
-            "watermark_store_problem",
-            "Whether the watermark store could not judge the last request",
-            (),
-            lambda: [((), float(watermark.problem is not None))],
-        ),
-        Reading(
-            "watermark_rights_refused",
-            "Rights of which nothing is signed because their mark is damaged",
-            (),
-            lambda: [((), float(len(watermark.refused)))],
-        ),
-    ]
-
-
-class _Collector:
-    """Shows what was counted, and what is so now, to the Prometheus library."""
-
-    def __init__(self, metrics: Metrics, readings: Sequence[Reading], build: Mapping[str, str]) -> None:
-        self._metrics = metrics
-        self._readings = readings
-        self._build = build
-
-    def collect(self) -> "Iterator[Metric]":
-        from prometheus_client.core import (  # noqa: PLC0415 -- see above
-            CounterMetricFamily,
-            GaugeMetricFamily,
-            HistogramMetricFamily,
-        )
-
-        build = GaugeMetricFamily("signatory_build_info", "Build information.", labels=list(self._build))
-        build.add_metric(list(self._build.values()), 1)
-        yield build
-        for table in self._metrics.tables():
-            if isinstance(table, Counters):
-                counters = CounterMetricFamily(table.name, table.help, labels=table.labels)
-                # Copies: the store's thread counts, too.
-                for labels, count in list(table.values.items()):
-                    counters.add_metric(labels, count)
-                yield counters
-            else:
-                histograms = HistogramMetricFamily(table.name, table.help, labels=table.labels)
-                for labels, row in list(table.values.items()):
-                    histograms.add_metric(labels, table.buckets(labels), row[-1])
-                yield histograms
-        for reading in self._readings:
-            family: CounterMetricFamily | GaugeMetricFamily
-            if reading.counts:
-                family = CounterMetricFamily(reading.name, reading.help, labels=reading.labels)
-            else:
-                family = GaugeMetricFamily(reading.name, reading.help, labels=reading.labels)
-            for labels, value in reading.read():
-                family.add_metric(labels, value)
-            yield family
-
-
-def registry_of(metrics: Metrics, readings: Sequence[Reading], version: str) -> "CollectorRegistry":
-    """Return a registry of this program's metrics, of its process and of the interpreter.
-
-    Args:
-        metrics: What is counted.
-        readings: What is read when somebody asks.
-        version: Of this program.
-    """
-    from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector  # noqa: PLC0415
-
-    registry = CollectorRegistry(auto_describe=False)
-    build = {"branch": "", "checksum": "", "path": "enclave-host", "revision": "", "version": version}
-    registry.register(_Collector(metrics, readings, build))
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    return registry

@@ -1,12 +1,14 @@
 """Taking over changed policies while the host runs, at SIGHUP: all of `tezos`, or nothing.
 
-Whatever else has changed in the file takes a restart, and a warning says so.
+Whatever else has changed in the file takes a restart, and a warning says so. Nothing here holds a signature up: the file
+is read by a process of its own, and thousands of keys are compared in steps.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields as fields_of
+from functools import cache
 
 from host_backend.config import Config
 from host_backend.config.review import meaning
@@ -14,11 +16,18 @@ from host_backend.errors import ConfigError
 from host_backend.log import fields
 from host_backend.policy import KeyPolicy
 from host_backend.signer import Signer
+from host_backend.steps import Steps, Work
 
 logger = logging.getLogger(__name__)
 
 #: What belongs to the policies themselves, or only speaks about the file.
 _TAKEN_OVER = ("policies", "warnings")
+#: Lines of the log that take less than a millisecond.
+LINES_AT_ONCE = 40
+#: Seconds after them: to write them takes some two milliseconds of another thread, which signatures would wait for.
+PAUSE_S = 0.005
+#: A text of the log, and its fields.
+_Line = tuple[str, dict[str, object]]
 
 
 class PolicyReload:
@@ -26,17 +35,19 @@ class PolicyReload:
 
     Args:
         config: What the host was started with.
-        load: Reads the file anew; raises ConfigError.
+        read: Reads the file anew, and holds nobody up; raises ConfigError.
         signer: Gets the policies, between two requests.
+        steps: Does what takes long.
     """
 
-    def __init__(self, config: Config, load: Callable[[], Config], signer: Signer) -> None:
+    def __init__(self, config: Config, read: Callable[[], Awaitable[Config]], signer: Signer, steps: Steps) -> None:
         self._started_with = config
-        self._load = load
+        self._read = read
         self._signer = signer
+        self._steps = steps
 
     async def at_each(self, asked: asyncio.Event) -> None:
-        """Reload whenever the event is set, until cancelled."""
+        """Reload whenever the event is set, until cancelled; once more when it was set meanwhile, however often."""
         while True:
             await asked.wait()
             asked.clear()
@@ -45,32 +56,48 @@ class PolicyReload:
     async def reload(self) -> None:
         """Take the policies of the file as it is now; those in force stay when it cannot be used."""
         try:
-            # Signing goes on while thousands of keys are read.
-            self._take_over(await asyncio.to_thread(self._load))
+            await self._take_over(await self._read())
         except ConfigError as error:
             logger.error("the configuration was not reloaded, the old policies stay: %s", error)  # noqa: TRY400 -- no bug
         except Exception:
             # The one catch-all of this task: a bug here must not end a host that signs.
             logger.exception("the configuration was not reloaded by a bug, the old policies stay")
 
-    def _take_over(self, config: Config) -> None:
-        for warning in config.warnings:
-            logger.warning("%s", warning)
+    async def _take_over(self, config: Config) -> None:
+        # What is counted for each key stays as it was at the start, whatever the file says now.
+        if (problem := self._started_with.metrics.problem(len(config.policies))) is not None:
+            raise ConfigError(f"metrics.per_key was true when this host was started: {problem}, and restart it")
+        old, self._signer.policies = self._signer.policies, config.policies
+        await _log([(warning, {}) for warning in config.warnings])
         for section in fields_of(Config):
             if section.name not in _TAKEN_OVER and getattr(config, section.name) != getattr(
                 self._started_with, section.name
             ):
                 logger.warning("changes outside `tezos` take a restart", extra=fields(section=section.name))
-        _log_difference(dict(self._signer.policies), config.policies)
-        self._signer.policies = config.policies
+        await _log(await self._steps.do(_differences(old, config.policies)))
         logger.info("policies reloaded", extra=fields(keys=len(config.policies)))
 
 
-def _log_difference(old: dict[str, KeyPolicy], new: dict[str, KeyPolicy]) -> None:
-    for pkh in old.keys() - new.keys():
-        logger.warning("key not listed any more", extra=fields(pkh=pkh, was=meaning(old[pkh])))
-    for pkh in new.keys() - old.keys():
-        logger.warning("key listed", extra=fields(pkh=pkh, now=meaning(new[pkh])))
-    for pkh in old.keys() & new.keys():
-        if old[pkh] != new[pkh]:
-            logger.warning("policy changed", extra=fields(pkh=pkh, was=meaning(old[pkh]), now=meaning(new[pkh])))
+def _differences(old: Mapping[str, KeyPolicy], new: Mapping[str, KeyPolicy]) -> Work[list[_Line]]:
+    lines: list[_Line] = []
+    # Thousands of keys have a few policies between them.
+    told = cache(meaning)
+    for pkh, was in old.items():
+        if pkh not in new:
+            lines.append(("key not listed any more", {"pkh": pkh, "was": told(was)}))
+        yield None
+    for pkh, now in new.items():
+        if pkh not in old:
+            lines.append(("key listed", {"pkh": pkh, "now": told(now)}))
+        elif old[pkh] != now:
+            lines.append(("policy changed", {"pkh": pkh, "was": told(old[pkh]), "now": told(now)}))
+        yield None
+    return lines
+
+
+async def _log(lines: Sequence[_Line]) -> None:
+    """Log warnings, no faster than they can be written: lines about requests shall not be dropped for them."""
+    for number, (text, values) in enumerate(lines):
+        if number and number % LINES_AT_ONCE == 0:
+            await asyncio.sleep(PAUSE_S)
+        logger.warning("%s", text, extra=fields(**values))

@@ -10,7 +10,7 @@ consensus message is durable.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
@@ -221,8 +221,11 @@ class Signer:
         vault = await find_vault(self._vaults, pkh)
         return (await vault.opened_key(pkh)).public_key
 
-    @property
-    def known_keys(self) -> list[str]:
-        """Hashes of the keys that are listed and in service, in the order of the configuration."""
-        held = {key.pkh for vault in self._vaults for key in vault.keys}
-        return [pkh for pkh in self.policies if pkh in held]
+    def known_keys(self) -> Iterator[str | None]:
+        """Yield the hashes of the keys that are listed and in service, in the order of the configuration.
+
+        None stands for a key that is not; there may be thousands, and somebody else may have a turn after each.
+        """
+        # Replaced as a whole, and never changed.
+        for pkh in self.policies:
+            yield pkh if any(vault.opened(pkh) for vault in self._vaults) else None

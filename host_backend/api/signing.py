@@ -32,12 +32,14 @@ from host_backend.api.access_log import TOLD, client_address, log_access, logged
 from host_backend.api.application import JSON, Json, application
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
+from host_backend.api.parts import InParts, json_list
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied
 from host_backend.metrics import Metrics
 from host_backend.operations.messages import SMALL_MESSAGE_BYTES
 from host_backend.policy import Caller
 from host_backend.signer import Signer
+from host_backend.steps import Kept, Steps, Work
 from host_backend.turns import Turns
 
 if TYPE_CHECKING:
@@ -253,8 +255,17 @@ def _failure(message: str) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode() + b"\n"
 
 
+def _known_keys(signer: Signer) -> Work[bytes]:
+    return b'{"known_keys":%s}\n' % (yield from json_list(signer.known_keys()))
+
+
 def signing_app(
-    signer: Signer, metrics: Metrics, *, request_keys: RequestKeys | None = None, login: "Login | None" = None
+    signer: Signer,
+    metrics: Metrics,
+    *,
+    request_keys: RequestKeys | None = None,
+    login: "Login | None" = None,
+    steps: Steps | None = None,
 ) -> Starlette:
     """Return the application of `server.address`.
 
@@ -263,7 +274,9 @@ def signing_app(
         metrics: Counts requests.
         request_keys: Who must have signed a request; None: requests are not signed.
         login: What gives tokens and wants them; None: no tokens.
+        steps: Does what takes long; None: nothing else in this program does.
     """
+    keys_in_service = Kept(steps or Steps(), lambda: _known_keys(signer), always=False)
     authentication = "jwt" if login is not None else "none" if request_keys is None else "authorized_keys"
 
     async def authorized_keys(_: Request) -> Response:
@@ -271,7 +284,7 @@ def signing_app(
         return Json({"authorized_keys": request_keys.hashes} if request_keys and request_keys.hashes else {})
 
     async def known_keys(_: Request) -> Response:
-        return Json({"known_keys": signer.known_keys})
+        return InParts([await keys_in_service.get()], JSON.decode())
 
     async def mode(_: Request) -> Response:
         return Json({"mode": "remote-signer", "authentication": authentication})

@@ -1,19 +1,19 @@
 """The utility routes: health, life and metrics."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from host_backend.api.application import Json, application
+from host_backend.api.application import JSON, Json, application
+from host_backend.api.parts import InParts, json_list
+from host_backend.errors import EnclaveRefused
+from host_backend.exposition import CONTENT_TYPE
+from host_backend.steps import Kept, Steps, Work
 from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
 
 
 def utility_app(
@@ -21,7 +21,8 @@ def utility_app(
     watermark: WatermarkStore,
     listed: Callable[[], Collection[str]],
     stopping: Callable[[], bool],
-    registry: "Callable[[], CollectorRegistry]",
+    page: Callable[[], Work[tuple[bytes, ...]]],
+    steps: Steps,
 ) -> Starlette:
     """Return the application of `server.utility_address`.
 
@@ -30,42 +31,22 @@ def utility_app(
         watermark: Whose problem is reported.
         listed: Hashes of the keys under `tezos`; asked at each request, as they change at SIGHUP.
         stopping: Whether the host is about to stop.
-        registry: What `/metrics` shows; made at the first request.
+        page: Begins to make what `/metrics` shows.
+        steps: Does what takes long.
     """
+    health = Kept(steps, lambda: _health(vaults, watermark, listed(), stopping=stopping()), always=False)
+    # As anybody can ask for it, and for everything that is counted.
+    metrics_page = Kept(steps, page, always=True)
 
     async def healthz(_: Request) -> Response:
-        problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
-        pkhs, out = listed(), [vault.out_of_service for vault in vaults]
-        not_served: Collection[str] = pkhs
-        for vault in vaults:
-            # Most keys are done with here, at the least cost: there may be thousands.
-            not_served = [pkh for pkh in not_served if not vault.serves(pkh)]
-        idle = {pkh: why for pkh in not_served if (why := _why_idle(pkh, vaults, out)) is not None}
-        if idle and len(idle) == len(pkhs):
-            pkh, why = next(iter(idle.items()))
-            problems.append(f"no key under `tezos` can sign; the first of them, {pkh}: {why}")
-        if watermark.problem is not None:
-            problems.append(watermark.problem)
-        if stopping():
-            problems.append("stopping")
-        degraded = [reason for vault in vaults for reason in vault.degraded]
-        # Vaults name what is out of service there.
-        degraded += [f"{pkh}: {why}" for pkh, why in idle.items() if not any(pkh in each for each in out)]
-        degraded += watermark.refused.values()
-        body: dict[str, object] = {"ready": not problems}
-        if problems:
-            body["reasons"] = problems
-        if degraded:
-            body["degraded"] = degraded
-        return Json(body, 503 if problems else 200)
+        ready, body = await health.get()
+        return InParts([body], JSON.decode(), 200 if ready else 503)
 
     async def livez(_: Request) -> Response:
         return Json({"alive": True})
 
     async def metrics(_: Request) -> Response:
-        from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest  # noqa: PLC0415 -- 60 ms, for who asks
-
-        return Response(generate_latest(registry()), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        return InParts(await metrics_page.get(), CONTENT_TYPE)
 
     return application(
         [
@@ -75,6 +56,45 @@ def utility_app(
         ],
         head=True,
     )
+
+
+def _health(
+    vaults: Sequence[Vault], watermark: WatermarkStore, pkhs: Collection[str], *, stopping: bool
+) -> Work[tuple[bool, bytes]]:
+    """Return whether the host is ready, and the body that says so, and why not."""
+    out = [vault.out_of_service for vault in vaults]
+    idle: dict[str, str] = {}
+    for pkh in list(pkhs):
+        yield None
+        # Most keys are done with here, at the least cost: there may be thousands.
+        if not any(vault.serves(pkh) for vault in vaults) and (why := _why_idle(pkh, vaults, out)) is not None:
+            idle[pkh] = why
+    problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
+    if idle and len(idle) == len(pkhs):
+        pkh, why = next(iter(idle.items()))
+        problems.append(f"no key under `tezos` can sign; the first of them, {pkh}: {why}")
+    if watermark.problem is not None:
+        problems.append(watermark.problem)
+    if stopping:
+        problems.append("stopping")
+    body = b'{"ready":false' if problems else b'{"ready":true'
+    if problems:
+        body += b',"reasons":' + (yield from json_list(problems))
+    degraded = yield from json_list(_degraded(vaults, watermark, idle, out))
+    if degraded != b"[]":
+        body += b',"degraded":' + degraded
+    return not problems, body + b"}\n"
+
+
+def _degraded(
+    vaults: Sequence[Vault], watermark: WatermarkStore, idle: Mapping[str, str], out: Sequence[Mapping[str, str]]
+) -> Iterator[str | None]:
+    for vault in vaults:
+        yield from vault.degraded
+    for pkh, why in idle.items():
+        # Vaults name what is out of service there.
+        yield None if any(pkh in each for each in out) else f"{pkh}: {why}"
+    yield from list(watermark.refused.values())
 
 
 def _why_idle(pkh: str, vaults: Sequence[Vault], out: Sequence[Mapping[str, str]]) -> str | None:
@@ -88,9 +108,17 @@ def _why_idle(pkh: str, vaults: Sequence[Vault], out: Sequence[Mapping[str, str]
     Returns:
         The reason; None when a vault holds the key and cannot sign at all: that vault's problem is told then.
     """
-    holding = [vault for vault, reasons in zip(vaults, out, strict=True) if pkh not in reasons and vault.find(pkh)]
+    holding = [vault for vault, reasons in zip(vaults, out, strict=True) if pkh not in reasons and _holds(vault, pkh)]
     if any(vault.problem is not None for vault in holding):
         return None
     if holding:
         return "not in service yet"
     return next((reasons[pkh] for reasons in out if pkh in reasons), "in no vault")
+
+
+def _holds(vault: Vault, pkh: str) -> bool:
+    try:
+        return vault.find(pkh)
+    except EnclaveRefused:
+        # Out of service since `out` was taken.
+        return True

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import click
 
@@ -43,8 +44,10 @@ def cli(options: Options) -> None:
 def serve(options: Options, *, no_list: bool) -> None:
     """Sign for clients over HTTP until stopped."""
     from host_backend.app import run_serve
+    from host_backend.config.reading import read_config
 
-    run_serve(options.load_to_serve(), options.read_config, list_keys=not no_list)
+    read_again = partial(read_config, options.config_file, options.base_dir)
+    run_serve(options.load_to_serve(), read_again, list_keys=not no_list)
 
 
 @cli.command("help")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from host_backend.config.addresses import Address, UnixAddress, expanded
+from host_backend.config.metrics import MetricsConfig, parse_metrics
 from host_backend.config.policies import parse_policies
 from host_backend.config.server import (
     HookConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "HookConfig",
     "JwtCredentials",
     "JwtUser",
+    "MetricsConfig",
     "ServerConfig",
     "TlsConfig",
     "UnixAddress",
@@ -53,6 +55,7 @@ class Config:
     watermark: WatermarkConfig = field(default_factory=WatermarkConfig)
     policies: dict[str, KeyPolicy]
     hook: HookConfig | None = None
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     warnings: tuple[str, ...] = ()
 
 
@@ -66,16 +69,18 @@ def load_config(file: Path, base_dir: str | None = None) -> Config:
     Raises:
         ConfigError: With file, line and dotted path of what is wrong.
     """
-    top = load_document(file).record(("base_dir", "server", "vaults", "watermark", "tezos", "policy_hook"))
+    top = load_document(file).record(("base_dir", "server", "vaults", "watermark", "tezos", "policy_hook", "metrics"))
     warnings: list[str] = []
     folder = _base_dir(top.get("base_dir"), base_dir)
+    policies = parse_policies(top.get("tezos"), warnings)
     return Config(
         base_dir=folder,
         server=parse_server(top.get("server")),
         vaults=parse_vaults(top.get("vaults"), folder),
         watermark=parse_watermark(top.get("watermark"), warnings),
-        policies=parse_policies(top.get("tezos"), warnings),
+        policies=policies,
         hook=parse_hook(top.get("policy_hook")),
+        metrics=parse_metrics(top.get("metrics"), len(policies)),
         warnings=tuple(warnings),
     )
 

@@ -38,6 +38,8 @@ def parse_policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPol
         ConfigError: With file, line and dotted path of what is wrong.
     """
     policies: dict[str, KeyPolicy] = {}
+    # Thousands of keys have a few policies between them.
+    distinct: dict[KeyPolicy, KeyPolicy] = {}
     for pkh, entry in (value.mapping() if value else {}).items():
         try:
             key_type = check_public_key_hash(pkh)
@@ -45,7 +47,8 @@ def parse_policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPol
             # Whatever was pasted here, a secret key perhaps, is not repeated: the line says where it stands.
             entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
             entry.fail(f"not a public key hash: {error}")
-        policies[pkh] = DEFAULT_POLICY if entry.is_null else _policy(entry, key_type, warnings)
+        policy = DEFAULT_POLICY if entry.is_null else _policy(entry, key_type, warnings)
+        policies[pkh] = distinct.setdefault(policy, policy)
     return policies
 
 

@@ -106,6 +106,10 @@ class Vault:
         client = self.link.client
         return client is not None and client.holds(pkh)
 
+    def opened(self, pkh: str) -> bool:
+        """Return whether a key was opened at least once, and is not out of service."""
+        return pkh in self._ring.keys.opened and self._ring.keys.out_of_service(pkh) is None
+
     def find(self, pkh: str) -> bool:
         """Return whether this vault holds a key.
 

@@ -219,6 +219,8 @@ def test_every_configuration_field_is_marked() -> None:
         "client_ca",
         "policy_hook",
         "timeout",
+        "metrics",
+        "per_key",
     ]
     for name in fields:
         assert re.search(rf"[`.]{name}\b", text), name

@@ -168,11 +168,11 @@ def ask(port: int, method: str, path: str, body: str | bytes | None = None) -> A
 
 
 class Host(Program):
-    """A running `enclave-host serve`; `prefix` is a command that runs it, such as a tracer."""
+    """A running `enclave-host serve`; `prefix` is a command that runs it, such as a tracer, `module` what is run."""
 
-    def __init__(self, config: Path, *arguments: str, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, config: Path, *arguments: str, prefix: Sequence[str] = (), module: str = "host_backend") -> None:
         self.config = config
-        super().__init__([*prefix, sys.executable, "-m", "host_backend", "serve", "-c", str(config), *arguments])
+        super().__init__([*prefix, sys.executable, "-m", module, "serve", "-c", str(config), *arguments])
 
     #: The port that clients come to; 0 where they come to a Unix socket.
     port = 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.doubles.host_process import BAKER, Host, import_keys, run_command, running_host, write_config
 from tests.doubles.known_keys import FOUR, attestation, transaction
+from tests.doubles.many_keys import many_hashes
 from tests.doubles.processes import running_local_enclave
 
 TZ1, TZ2, *_ = FOUR
@@ -45,6 +46,10 @@ def test_policies_change_while_the_host_runs(tmp_path: Path) -> None:
             for more, expected in (
                 ([f"  {TZ1.pkh}: &a", "    <<: *a"], "3: .*an alias stands inside what it repeats"),
                 (["server: {authorized_keys: &a [*a]}"], "2: .*an alias stands inside what it repeats"),
+                (
+                    [*(f"  {pkh}:" for pkh in many_hashes(201)), "metrics: {per_key: yes}"],
+                    "203: metrics.per_key: histograms for each key are for at most 200 keys, and 201 are under `tezos`",
+                ),
                 (
                     [f"base_dir: {loop}", VAULTS],
                     "3: vaults.v: the key file .* cannot be found: Too many levels of symbolic links",

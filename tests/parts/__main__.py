@@ -41,6 +41,7 @@ PARTS = (
     Part("mounts", _mounts),
     Part("proxies", _programs("nginx", "haproxy")),
     Part("java", _programs("java", "javac")),
+    Part("metrics", _programs("promtool")),
 )
 
 

@@ -6,10 +6,12 @@ import pytest
 
 from enclave_signer.protocol.messages import Credentials
 from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config
+from host_backend.config.metrics import MAX_PER_KEY
 from host_backend.config.storage import MarksInFile, MarksInMemory
 from host_backend.errors import ConfigError
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from tests.doubles.known_keys import KEYS
+from tests.doubles.many_keys import many_hashes
 
 PKH = KEYS["tz1alias"].pkh
 OTHER = KEYS["tz4alias"].pkh
@@ -105,7 +107,7 @@ def test_base_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: 1", "1: a: unknown field, known are base_dir, server, vaults, watermark, tezos, policy_hook"),
+        ("a: 1", "1: a: unknown field, known are base_dir, server, vaults, watermark, tezos, policy_hook, metrics"),
         ("\nbasedir: /x", "2: basedir: unknown field, did you mean base_dir?"),
         ("server: {adress: ':1'}", "1: server.adress: unknown field, did you mean address?"),
         (
@@ -323,3 +325,28 @@ def test_unix_sockets(tmp_path: Path, path: str) -> None:
 @pytest.mark.parametrize("text", ["watermark:", "watermark: {}", "watermark: {config: {}}"])
 def test_a_watermark_that_is_null_is_the_default(tmp_path: Path, text: str) -> None:
     assert load(tmp_path, text).watermark == WatermarkConfig()
+
+
+def test_metrics_for_each_key(tmp_path: Path) -> None:
+    assert not load(tmp_path, "").metrics.per_key
+    assert not load(tmp_path, "metrics:").metrics.per_key
+    assert load(tmp_path, "metrics: {per_key: yes}").metrics.per_key
+    assert refused(tmp_path, "metrics: {per_kye: yes}") == "1: metrics.per_kye: unknown field, did you mean per_key?"
+    assert refused(tmp_path, "metrics: {per_key: 2}") == "1: metrics.per_key: must be true or false"
+
+
+@pytest.mark.parametrize("per_key", ["yes", "no"])
+def test_metrics_for_each_key_have_a_limit(tmp_path: Path, per_key: str) -> None:
+    pkhs = many_hashes(MAX_PER_KEY + 1)
+
+    def text(keys: int) -> str:
+        return f"metrics:\n  per_key: {per_key}\ntezos: {{{', '.join(f'{pkh}: ' for pkh in pkhs[:keys])}}}\n"
+
+    assert len(load(tmp_path, text(MAX_PER_KEY)).policies) == 200
+    if per_key == "no":
+        assert len(load(tmp_path, text(MAX_PER_KEY + 1)).policies) == 201
+        return
+    assert refused(tmp_path, text(MAX_PER_KEY + 1)) == (
+        "2: metrics.per_key: histograms for each key are for at most 200 keys, and 201 are under `tezos`: remove "
+        "`per_key`, counters are kept for each key without it"
+    )

@@ -1,6 +1,6 @@
 """Addresses to listen on, folders that cannot be had, and bugs that are told as bugs."""
 
-import asyncio
+import gc
 import json
 import logging
 import socket
@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import parse_public_key
@@ -17,14 +16,16 @@ from host_backend.api.auth import RequestKeys
 from host_backend.api.listeners import bind
 from host_backend.api.signing import signing_app
 from host_backend.api.utility import utility_app
+from host_backend.app import freeze_objects
 from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
-from host_backend.config import Address, Config, load_config
+from host_backend.config import Address, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
-from host_backend.metrics import Metrics, registry_of
+from host_backend.exposition import page
+from host_backend.metrics import Metrics
 from host_backend.policy import ANYONE, Caller
-from host_backend.reload import PolicyReload
 from host_backend.signer import Signer
+from host_backend.steps import Steps
 from host_backend.stores import marks_admin
 from host_backend.vault.vault import Vault
 from host_backend.watermark.memory import MemoryWatermarkStore
@@ -145,7 +146,7 @@ def test_an_ipv4_client_is_told_of_as_such_on_any_socket() -> None:
 
 def test_a_damaged_mark_is_told_by_the_health_of_the_host_which_is_ready() -> None:
     store = MemoryWatermarkStore()
-    app = utility_app([], store, list, lambda: False, lambda: registry_of(Metrics(dict, "memory"), [], "1.2.3"))
+    app = utility_app([], store, list, lambda: False, lambda: page(()), Steps())
     assert json.loads(ask_app(app, "GET", "/healthz").body) == {"ready": True}
     store.refused = {KEY: "the mark is damaged"}
     answer = ask_app(app, "GET", "/healthz")
@@ -218,7 +219,7 @@ class SomeVault(Vault):
 def test_health_is_that_of_the_keys_that_are_listed(
     listed: str, vaults: list[Vault], reasons: list[str], degraded: list[str]
 ) -> None:
-    app = utility_app(vaults, MemoryWatermarkStore(), lambda: listed, lambda: False, CollectorRegistry)
+    app = utility_app(vaults, MemoryWatermarkStore(), lambda: listed, lambda: False, lambda: page(()), Steps())
     answer = ask_app(app, "GET", "/healthz")
     body = json.loads(answer.body)
     assert (answer.status, body["ready"]) == (503 if reasons else 200, not reasons)
@@ -234,30 +235,15 @@ def test_a_refusal_is_answered_with_its_text() -> None:
     assert (answer.status, answer.message) == (409, text)
 
 
-def test_a_bug_at_a_reload_is_logged_and_the_old_policies_stay(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "s.yaml").write_text(f"tezos: {{{PKH}: }}")
-    config = load_config(tmp_path / "s.yaml")
-    signer = Signer({}, [], MemoryWatermarkStore())
-    outcomes: list[Exception | Config] = [KeyError("a bug"), config]
-    kept = []
-
-    def load() -> Config:
-        kept.append(dict(signer.policies))
-        outcome = outcomes.pop(0)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    reload = PolicyReload(config, load, signer)
-    asyncio.run(reload.reload())
-    assert "the configuration was not reloaded by a bug, the old policies stay" in caplog.text
-    assert "Traceback" in caplog.text
-    assert "KeyError: 'a bug'" in caplog.text
-    asyncio.run(reload.reload())
-    assert kept == [{}, {}]
-    assert signer.policies == config.policies
+def test_what_is_there_at_the_start_is_not_looked_through_for_garbage_again() -> None:
+    there: list[list[int]] = [[] for _ in range(1000)]
+    try:
+        freeze_objects()
+        assert gc.get_freeze_count() > len(there)
+        looked_through = {id(each) for each in gc.get_objects()}
+        assert not looked_through & {id(each) for each in there}
+    finally:
+        gc.unfreeze()
 
 
 def test_a_bug_of_a_command_has_its_own_exit_code(
