@@ -24,9 +24,10 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-fix: ## repair format and what the linter can
+fix: ## repair format and what the linter can; write the table of rooms anew
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m tests.contract.rooms
 
 bench: ## rates and latencies of the enclave
 	@scripts/environment $(VENV) requirements-dev.txt

@@ -2,34 +2,13 @@
 
 import ast
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("enclave_signer", "host_backend")
-#: The doors by which the host enters the enclave's package.
-DOORS = ("enclave_signer.protocol", "enclave_signer.tezos", "enclave_signer.curves")
-#: What is pure: no task, no socket, no file, no clock.
-CORE = (
-    "enclave_signer.protocol",
-    "enclave_signer.curves",
-    "enclave_signer.tezos",
-    "enclave_signer.keychain",
-    "enclave_signer.places",
-    "enclave_signer.protocol.blob",
-    "host_backend.operations",
-    "host_backend.policy",
-    "host_backend.api.places",
-    "host_backend.watermark.rule",
-    "host_backend.watermark.file.layout",
-    # These two read and write, by the calls of their port.
-    "host_backend.watermark.file.opening",
-    "host_backend.watermark.file.slots",
-    "host_backend.enclave.replies",
-    "host_backend.enclave.supervisor",
-)
+from tests.contract.rooms import DOORS, IMPORTS, TABLE, modules, within
+
+#: What is pure: no task, no socket, no file, no clock. Some read and write, by the calls of a port.
+CORE = tuple(room for row in TABLE if row.ring == "core" for room in row.rooms)
 IMPURE = {"asyncio", "trio", "socket", "subprocess", "sqlite3", "time", "threading", "uvicorn", "starlette"}
 #: Concrete providers, and who may name them from outside.
 PROVIDERS = {
@@ -42,30 +21,6 @@ PROVIDERS = {
     "host_backend.api.utility": {"host_backend.app"},
     "host_backend.policy_hook": {"host_backend.app"},
 }
-
-
-def within(module: str, rooms: tuple[str, ...]) -> bool:
-    return any(module == room or module.startswith(f"{room}.") for room in rooms)
-
-
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            yield name, ast.parse(path.read_text())
-
-
-def imports(tree: ast.Module) -> Iterator[str]:
-    """Yield what a module imports, names of packages' attributes included: `from a import b` is `a.b`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-IMPORTS = {name: set(imports(tree)) for name, tree in modules()}
 
 
 def test_the_rooms_are_there() -> None:

@@ -1,0 +1,20 @@
+"""The table of rooms says what the code does: where every module is, and what each room imports."""
+
+import pytest
+
+from tests.contract.rooms import IMPORTS, PACKAGES, ROOMS, TABLE, Row, imports_of, room_of, within
+
+
+def test_every_module_has_a_room_and_every_room_is_there() -> None:
+    without = {name for name in IMPORTS if room_of(name) is None} - {*PACKAGES}
+    # Folders whose files are rooms of their own hold nothing but a line about themselves.
+    assert not {name for name in without if IMPORTS[name]}
+    assert not {name for name in without if not any(within(room, (name,)) for room in ROOMS)}
+    assert not {room for room in ROOMS if not any(within(name, (room,)) for name in IMPORTS)}
+    assert len(ROOMS) == len(set(ROOMS))
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.rooms[0])
+def test_a_room_imports_what_the_table_says(row: Row) -> None:
+    """`make fix` writes the column anew: then see whether the room shall need what is new in it."""
+    assert row.imports == imports_of(row)
