@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from host_backend.watermark.base import WatermarkStore
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from host_backend.api.listeners import HttpServer
     from host_backend.signer import Hook
 
 logger = logging.getLogger(__name__)
@@ -44,24 +45,10 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
     Raises:
         HostError: The host cannot start; the text says why.
     """
-    from host_backend.api.forwarded import TrustedProxies  # noqa: PLC0415 -- other commands need no HTTP
-    from host_backend.api.listeners import (  # noqa: PLC0415 -- other commands need no HTTP
-        HttpServer,
-        listening,
-        tls_context,
-    )
-    from host_backend.api.utility import utility_app  # noqa: PLC0415 -- other commands need no HTTP
-
     _check_curves()
     stop, reload = asyncio.Event(), asyncio.Event()
     vaults: list[Vault] = []
-
-    def on_hangup() -> None:
-        reload.set()
-        for vault in vaults:
-            vault.retry()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
+    _at_hangup(reload, vaults)
     metrics = Metrics(lambda: signer.policies, config.watermark.storage.driver, per_key=config.metrics.per_key)
     steps = Steps()
     async with AsyncExitStack() as stack:
@@ -75,36 +62,57 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
             return
         signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
         _log_missing_keys(config, vaults)
-        places = signing_places(len(config.vaults), hook=config.hook is not None)
-        servers = [
-            HttpServer(
-                utility_app(
-                    vaults, watermark, lambda: signer.policies, stop.is_set, _page(metrics, vaults, watermark), steps
-                ),
-                stack.enter_context(listening(config.server.utility_address)),
-                max_connections=UTILITY_PLACES,
-            ),
-            HttpServer(
-                _signing_app(config, signer, metrics, steps),
-                stack.enter_context(listening(config.server.address)),
-                max_connections=places,
-                tls=None if config.server.tls is None else tls_context(config.server.tls),
-                proxies=TrustedProxies(config.server.trusted_proxies),
-            ),
-        ]
+        utility = _utility_app(signer, vaults, watermark, metrics, steps, stop)
+        servers = _servers(stack, config, _signing_app(config, signer, metrics, steps), utility)
         freeze_objects()
-        async with asyncio.TaskGroup() as group:
-            for server in servers:
-                group.create_task(server.serve())
-            logger.info("Utility HTTP server is listening for connections on %s", servers[0].address)
-            logger.info("HTTP server is listening for connections on %s", servers[1].address)
-            reloading = group.create_task(PolicyReload(config, read, signer, steps).at_each(reload))
-            await stop.wait()
-            logger.info("Shutting down...")
-            reloading.cancel()
-            for server in servers:
-                server.should_exit = True
+        await _run(servers, PolicyReload(config, read, signer, steps).at_each(reload), stop)
     logger.info("stopped")
+
+
+def _at_hangup(reload: asyncio.Event, vaults: Sequence[Vault]) -> None:
+    """At SIGHUP have the configuration read again, and whatever is out of service tried again."""
+
+    def on_hangup() -> None:
+        reload.set()
+        for vault in vaults:
+            vault.retry()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
+
+
+def _servers(stack: AsyncExitStack, config: Config, signing: "ASGIApp", utility: "ASGIApp") -> "list[HttpServer]":
+    """Return the servers of both addresses, the utility address first; both listen already."""
+    from host_backend.api.forwarded import TrustedProxies  # noqa: PLC0415 -- other commands need no HTTP
+    from host_backend.api.listeners import HttpServer, listening, tls_context  # noqa: PLC0415 -- as above
+
+    server = config.server
+    places = signing_places(len(config.vaults), hook=config.hook is not None)
+    return [
+        HttpServer(utility, stack.enter_context(listening(server.utility_address)), max_connections=UTILITY_PLACES),
+        HttpServer(
+            signing,
+            stack.enter_context(listening(server.address)),
+            max_connections=places,
+            tls=None if server.tls is None else tls_context(server.tls),
+            proxies=TrustedProxies(server.trusted_proxies),
+        ),
+    ]
+
+
+async def _run(servers: "Sequence[HttpServer]", reloading: Coroutine[None, None, None], stop: asyncio.Event) -> None:
+    """Answer clients until it is time to stop, then those that have asked already."""
+    utility, signing = servers
+    async with asyncio.TaskGroup() as group:
+        for server in servers:
+            group.create_task(server.serve())
+        logger.info("Utility HTTP server is listening for connections on %s", utility.address)
+        logger.info("HTTP server is listening for connections on %s", signing.address)
+        task = group.create_task(reloading)
+        await stop.wait()
+        logger.info("Shutting down...")
+        task.cancel()
+        for server in servers:
+            server.should_exit = True
 
 
 def freeze_objects() -> None:
@@ -139,11 +147,22 @@ def _signing_app(config: Config, signer: Signer, metrics: Metrics, steps: Steps)
     return signing_app(signer, metrics, request_keys=request_keys, login=login, steps=steps)
 
 
-def _page(
-    metrics: Metrics, vaults: Sequence[Vault], watermark: WatermarkStore
-) -> Callable[[], Work[tuple[bytes, ...]]]:
+def _utility_app(
+    signer: Signer,
+    vaults: Sequence[Vault],
+    watermark: WatermarkStore,
+    metrics: Metrics,
+    steps: Steps,
+    stop: asyncio.Event,
+) -> "ASGIApp":
+    from host_backend.api.utility import utility_app  # noqa: PLC0415 -- other commands need no HTTP
+
     readings = [build_reading(__version__), *host_readings(vaults, watermark), *process_readings()]
-    return lambda: metrics_page(metrics, readings)
+
+    def page() -> Work[tuple[bytes, ...]]:
+        return metrics_page(metrics, readings)
+
+    return utility_app(vaults, watermark, lambda: signer.policies, stop.is_set, page, steps)
 
 
 def _check_curves() -> None:
