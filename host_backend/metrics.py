@@ -69,7 +69,7 @@ class Histograms:
 
 
 class Metrics:
-    """Counts requests.
+    """Counts requests. Longer than most: an attribute for each thing that is counted.
 
     Args:
         addresses: The keys that are configured; asked at every request, as they may change.
@@ -78,6 +78,7 @@ class Metrics:
     """
 
     def __init__(self, addresses: Callable[[], Collection[str]], backend: str, *, per_key: bool = False) -> None:
+        # Longer than most: see above.
         self._addresses = addresses
         self._backend = backend
         self._per_key = per_key

@@ -44,7 +44,10 @@ _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-leng
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol within limits; give it to `uvicorn.Config` as `http`."""
+    """uvicorn's protocol within limits; give it to `uvicorn.Config` as `http`.
+
+    Longer than most: a subclass, called at every turn of a connection, whose states belong to one another.
+    """
 
     #: Seconds for a request to come in whole.
     request_s: ClassVar[float] = REQUEST_S

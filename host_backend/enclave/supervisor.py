@@ -20,7 +20,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkLimits:
-    """Times of the link, in seconds."""
+    """Times of the link, in seconds. Longer than most: a line for each."""
 
     #: For the connection to be made.
     connect_s: float = 5.0

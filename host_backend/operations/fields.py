@@ -5,7 +5,7 @@
   decodes and encodes again would not get the signed bytes back from any other form, and a policy could be misled by it.
 - All lengths are checked against what is left before anything is read. Nothing recurses.
 
-`parts` makes larger fields of these.
+`parts` makes larger fields of these. Longer than most: many small readers that stand on each other.
 
 Source: Octez `data-encoding` and the protocol's `operation_repr.ml`, `entrypoint_repr.ml`, `destination_repr.ml`, in which the
 protocols 024 and 025 are alike.

@@ -178,7 +178,7 @@ def held_store(
     make_after_signatory: bool = False,
     judge: Judge | None = None,
 ) -> Iterator[HeldStore]:
-    """Have the store of a folder, and nobody else; what is in it is durable.
+    """Have the store of a folder, and nobody else; what is in it is durable. Longer than most: the order is the point.
 
     Args:
         base_dir: The folder.
