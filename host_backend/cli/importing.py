@@ -8,11 +8,11 @@ import click
 
 from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import public_key_hash
-from host_backend.cli.listing import VAULT_KIND
 from host_backend.cli.option_map import parse_option_map
 from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig
 from host_backend.log import fields
+from host_backend.record import VAULT_DRIVER
 from host_backend.secret_keys import open_secret_key
 from host_backend.stores import create_watermark_store_for_first_key, open_configured_provisioning
 from host_backend.vault.provisioning import Imported, Provisioning
@@ -55,12 +55,12 @@ async def import_secret_keys(
 
 async def _import(provisioning: Provisioning, private_key: PrivateKey, *, replace: bool, as_json: bool) -> Imported:
     pkh = public_key_hash(open_secret_key(private_key).public_key)
-    logger.info("Requesting import operation", extra=fields(pkh=pkh, vault=VAULT_KIND))
+    logger.info("Requesting import operation", extra=fields(pkh=pkh, vault=VAULT_DRIVER))
     _, outcome = await provisioning.import_key(private_key, replace=replace)
     if outcome is Imported.STORED:
         logger.info("already stored: kept as it was", extra=fields(pkh=pkh, vault=provisioning.vault))
     else:
-        logger.info("Successfully imported", extra=fields(pkh=pkh, vault=VAULT_KIND))
+        logger.info("Successfully imported", extra=fields(pkh=pkh, vault=VAULT_DRIVER))
     if as_json:
         click.echo(json.dumps({"pkh": pkh, "vault": provisioning.vault, "outcome": outcome}))
     return outcome

@@ -11,6 +11,7 @@ from enclave_signer.tezos import encode_public_key
 from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig
 from host_backend.policy import KeyPolicy
+from host_backend.record import VAULT_DRIVER
 from host_backend.stores import (
     create_watermark_store_for_first_key,
     open_configured_provisioning,
@@ -21,8 +22,6 @@ from host_backend.vault.vault import Vault
 
 logger = logging.getLogger(__name__)
 
-#: Signatory's name for the kind of vault, where it shows one.
-VAULT_KIND = "ConfidentialSpace"
 _LABEL_COLUMNS = 27
 
 
@@ -32,7 +31,7 @@ def describe(key: VaultKey, policy: KeyPolicy | None) -> str:
         ("Public Key Hash:", key.pkh),
         ("Public Key:", encode_public_key(key.public_key)),
         ("Reference:", ""),
-        ("Vault:", VAULT_KIND),
+        ("Vault:", VAULT_DRIVER),
         ("Active:", "false" if policy is None else "true"),
     ]
     if policy is not None:
@@ -108,4 +107,4 @@ def _print_out_of_service(pkh: str, reason: str, vault: Vault, *, as_json: bool)
         click.echo(json.dumps({"pkh": pkh, "vault": vault.name, "out_of_service": reason}))
     else:
         # No `Public Key Hash:` here: who looks for that wants keys that sign.
-        click.echo(_block(("Out of Service:", pkh), ("Vault:", VAULT_KIND), ("Reason:", reason)), nl=False)
+        click.echo(_block(("Out of Service:", pkh), ("Vault:", VAULT_DRIVER), ("Reason:", reason)), nl=False)

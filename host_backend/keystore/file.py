@@ -16,11 +16,11 @@ import asyncio
 import base64
 import binascii
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from host_backend import strict_json
 from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, real_path, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, StoredKey
@@ -152,12 +152,7 @@ class FileKeyStore:
         if not data.strip():
             return []
         try:
-            entries: object = json.loads(
-                data.decode(),
-                object_pairs_hook=_entry_of,
-                parse_float=_finite_number,
-                parse_constant=_finite_number,
-            )
+            entries = strict_json.loads(data.decode())
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"key file {path} is not JSON: {error}") from error
         if not isinstance(entries, list):
@@ -192,17 +187,3 @@ def _text(where: str, entry: _Entry, member: str) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{where}: {member} must be a text")
     return value
-
-
-def _entry_of(members: list[tuple[str, object]]) -> _Entry:
-    entry = dict(members)
-    if len(entry) != len(members):
-        raise ValueError("an object names one member twice")
-    return entry
-
-
-def _finite_number(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} could not be written back")
-    return number

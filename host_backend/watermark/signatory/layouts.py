@@ -14,6 +14,7 @@ from pathlib import Path
 from enclave_signer.tezos import Kind, Right, TezosError, check_public_key_hash
 from enclave_signer.tezos import decode as decode_base58
 from enclave_signer.tezos import encode as encode_base58
+from host_backend import strict_json
 from host_backend.durable import create_folder, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.watermark.rule import Mark, MarkKey, in_range, merged
@@ -125,18 +126,11 @@ def _load(file: Path) -> object:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no watermark file is; {_WAY_BACK}")
     try:
-        return json.loads(data, object_pairs_hook=_once)
+        return strict_json.loads(data)
     except (ValueError, RecursionError):
         raise ConfigError(
             f"{file}: not a watermark file of Signatory's: not JSON, or a name stands twice; {_WAY_BACK}"
         ) from None
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise ValueError("a name stands twice")
-    return entries
 
 
 def _chain_id(file: Path) -> str:
