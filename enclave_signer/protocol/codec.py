@@ -13,7 +13,7 @@ from enclave_signer.protocol import cbor, values
 from enclave_signer.protocol.calls import CALLS, call_of
 from enclave_signer.protocol.cbor import Item
 from enclave_signer.protocol.errors import BadMessage, WireError
-from enclave_signer.protocol.messages import ImportedKey, PrivateKey, PublicKey, Request, Result, SealedKey, Signature
+from enclave_signer.protocol.messages import PrivateKey, Request, Result
 
 #: A reply's text is for people; a peer cannot make us keep more.
 MAX_ERROR_CHARS = 4096
@@ -59,18 +59,7 @@ def decode_private_key(data: bytes) -> PrivateKey:
 
 def encode_ok(result: Result) -> bytes:
     """Return the body of the frame that answers a call."""
-    value: Item
-    match result:
-        case Signature() | PublicKey():
-            value = values.encode_of_curve(result)
-        case None:
-            value = None
-        case ImportedKey(public_key, handle):
-            value = {"public_key": values.encode_of_curve(public_key), "handle": handle}
-        case SealedKey(blob, public_key, handle):
-            sealed = {"encrypted_private_key": blob, "public_key": values.encode_of_curve(public_key)}
-            value = sealed if handle is None else {**sealed, "handle": handle}
-    return cbor.encode({"Ok": value})
+    return cbor.encode({"Ok": values.encode_result(result)})
 
 
 def encode_error(error: WireError) -> bytes:

@@ -17,6 +17,7 @@ from enclave_signer.protocol.messages import (
     KeyType,
     PrivateKey,
     PublicKey,
+    Result,
     SealedKey,
     Signature,
     SigningVersion,
@@ -104,6 +105,20 @@ def signature(item: Item) -> Signature:
 def encode_of_curve(value: PrivateKey | PublicKey | Signature) -> Item:
     """Return the one-entry map of a key or a signature."""
     return {value.key_type.value: value.data}
+
+
+def encode_result(result: Result) -> Item:
+    """Return what answers a call."""
+    match result:
+        case Signature() | PublicKey():
+            return encode_of_curve(result)
+        case None:
+            return None
+        case ImportedKey(key, number):
+            return {"public_key": encode_of_curve(key), "handle": number}
+        case SealedKey(sealed, key, number):
+            fields: dict[str, Item] = {"encrypted_private_key": sealed, "public_key": encode_of_curve(key)}
+            return fields if number is None else {**fields, "handle": number}
 
 
 def nothing(item: Item) -> None:
