@@ -118,7 +118,7 @@ def _why_idle(pkh: str, vaults: Sequence[Vault], out: Sequence[Mapping[str, str]
 
 def _holds(vault: Vault, pkh: str) -> bool:
     try:
-        return vault.find(pkh)
+        return vault.holds(pkh)
     except EnclaveRefused:
         # Out of service since `out` was taken.
         return True

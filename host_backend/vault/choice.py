@@ -32,7 +32,7 @@ def _find_vault(vaults: Sequence[Vault], pkh: str) -> tuple[Vault | None, Enclav
     out_of_service: EnclaveRefused | None = None
     for vault in vaults:
         try:
-            held = vault.find(pkh)
+            held = vault.holds(pkh)
         except EnclaveRefused as error:
             # Another vault may hold the same key, in order.
             out_of_service = error

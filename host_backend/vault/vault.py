@@ -110,7 +110,7 @@ class Vault:
         """Return whether a key was opened at least once, and is not out of service."""
         return pkh in self._ring.keys.opened and self._ring.keys.out_of_service(pkh) is None
 
-    def find(self, pkh: str) -> bool:
+    def holds(self, pkh: str) -> bool:
         """Return whether this vault holds a key.
 
         Raises:
@@ -128,7 +128,7 @@ class Vault:
             EnclaveRefused: Out of service.
             EnclaveUnavailable: Not opened yet.
         """
-        if not self.find(pkh):
+        if not self.holds(pkh):
             raise KeyNotFound(f"{pkh} is not in vault {self.name}")
         key = self._ring.keys.opened.get(pkh)
         if key is None:
@@ -144,7 +144,7 @@ class Vault:
             EnclaveRefused: Out of service.
             EnclaveUnavailable: Not opened yet: the enclave cannot be reached.
         """
-        if not self.find(pkh):
+        if not self.holds(pkh):
             await self.look_again()
         elif pkh not in self._ring.keys.opened:
             await self._wait_until_open(pkh)

@@ -186,7 +186,7 @@ class SomeVault(Vault):
     def serves(self, pkh: str) -> bool:
         return pkh in self._serving
 
-    def find(self, pkh: str) -> bool:
+    def holds(self, pkh: str) -> bool:
         assert pkh not in self._out
         return pkh in self._all
 

@@ -227,7 +227,7 @@ def test_health_and_known_keys_of_many_keys_are_made_in_steps() -> None:
         def serves(self, pkh: str) -> bool:
             return self.opened(pkh)
 
-        def find(self, pkh: str) -> bool:
+        def holds(self, pkh: str) -> bool:
             return self.opened(pkh)
 
         def opened(self, pkh: str) -> bool:
