@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from enclave_signer.sealing.base import SealerProvider
-    from enclave_signer.server import Server
+    from enclave_signer.serving.server import Server
 
 logger = logging.getLogger("enclave_signer")
 
@@ -102,7 +102,7 @@ def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
 
     from enclave_signer import curves
     from enclave_signer.sealing.providers import Providers
-    from enclave_signer.server import Server, listen
+    from enclave_signer.serving.server import Server, listen
 
     if config.slow_bls:
         curves.install_slow_bls()

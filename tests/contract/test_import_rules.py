@@ -17,7 +17,7 @@ CORE = (
     "enclave_signer.curves",
     "enclave_signer.tezos",
     "enclave_signer.keychain",
-    "enclave_signer.places",
+    "enclave_signer.serving.admission",
     "enclave_signer.protocol.blob",
     "host_backend.operations",
     "host_backend.operation_fields",

@@ -11,7 +11,7 @@ from enclave_signer.config import Limits
 from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.sealing.base import SealerProvider
 from enclave_signer.sealing.providers import Providers
-from enclave_signer.server import Server, listen
+from enclave_signer.serving.server import Server, listen
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
 

@@ -11,14 +11,14 @@ import trio
 
 from enclave_signer import log
 from enclave_signer.config import Limits
-from enclave_signer.connection import Connection
-from enclave_signer.crew import Crew, open_crew
 from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
-from enclave_signer.pace import Pace, Round
-from enclave_signer.places import Places, network_of
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 from enclave_signer.sealing.providers import Providers
+from enclave_signer.serving.admission import Places, network_of
+from enclave_signer.serving.connection import Connection
+from enclave_signer.serving.fairness import Pace, Round
+from enclave_signer.serving.workers import Workers, open_workers
 from enclave_signer.session import Session
 from enclave_signer.sparse_log import SparseLog
 
@@ -88,11 +88,16 @@ class Server:
 
     async def serve(self) -> None:
         """Serve until `stop`, then answer what was read and return."""
-        async with open_crew() as crew, self._round.going(), self._providers.running(), trio.open_nursery() as keeping:
+        async with (
+            open_workers() as workers,
+            self._round.going(),
+            self._providers.running(),
+            trio.open_nursery() as keeping,
+        ):
             keeping.start_soon(self._forget_keys)
             async with trio.open_nursery() as nursery:
                 with self._listener, self._accepting:
-                    await self._accept(nursery, crew)
+                    await self._accept(nursery, workers)
                 nursery.cancel_scope.deadline = trio.current_time() + STOP_S
                 for connection in self._places:
                     connection.stop()
@@ -111,7 +116,7 @@ class Server:
         """Take no more clients, let the calls already read be answered, end."""
         self._accepting.cancel()
 
-    async def _accept(self, nursery: trio.Nursery, crew: Crew) -> None:
+    async def _accept(self, nursery: trio.Nursery, workers: Workers) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._listener)
             for _ in range(ACCEPTS_PER_LOOK):
@@ -122,13 +127,13 @@ class Server:
                         self._exhaustions.warn(f"cannot accept connections: {error.strerror}")
                         await trio.sleep(_EXHAUSTED_PAUSE_S)
                     break
-                self._admit(stream, address, nursery, crew)
+                self._admit(stream, address, nursery, workers)
 
-    def _admit(self, stream: socket.socket, address: tuple[str, int], nursery: trio.Nursery, crew: Crew) -> None:
+    def _admit(self, stream: socket.socket, address: tuple[str, int], nursery: trio.Nursery, workers: Workers) -> None:
         network = network_of(address[0])
         source = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
         session = Session(self._providers, Keychain(self._limits.max_handles, self._open_keys, network), self.guard)
-        connection = Connection(stream, session, crew, Pace(self._round), self._limits, self._told_of_long_frame)
+        connection = Connection(stream, session, workers, Pace(self._round), self._limits, self._told_of_long_frame)
         if not _prepare(stream):
             stream.close()
         elif self._places.enter(connection, network):
