@@ -14,7 +14,6 @@
 
 import logging
 import math
-import socket
 from collections.abc import Callable
 
 import trio
@@ -23,6 +22,7 @@ from enclave_signer.config import Limits
 from enclave_signer.protocol.errors import BadFrame, BadMessage
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder, encode_frame
 from enclave_signer.serving.fairness import Pace
+from enclave_signer.serving.stream import Stream
 from enclave_signer.serving.turn import Turn
 from enclave_signer.serving.workers import Workers
 from enclave_signer.session import Session
@@ -43,7 +43,7 @@ class Connection:
 
     def __init__(
         self,
-        stream: socket.socket,
+        stream: Stream,
         session: Session,
         workers: Workers,
         pace: Pace,
@@ -101,7 +101,7 @@ class Connection:
 
     async def _serve(self) -> None:
         # A newcomer's first call has often come with it.
-        self._frames.feed(self._receive(self._read_bytes) or b"")
+        self._frames.feed(self._stream.receive(self._read_bytes) or b"")
         while await self._take_turn() or (not self._stopping and await self._read()):
             pass
         if self._stopping:
@@ -161,7 +161,7 @@ class Connection:
             return False
         self._has_read = True
         # At the last look all that has come: a whole frame, if that is there.
-        data = self._receive(self._read_bytes if in_time else self._limits.buffer_bytes)
+        data = self._stream.receive(self._read_bytes if in_time else self._limits.buffer_bytes)
         if data:
             self._frames.feed(data)
         elif data is None and not in_time:
@@ -172,23 +172,16 @@ class Connection:
         """Wait for bytes; return whether that was in time. Of each time limit that is over this tells once."""
         if deadline == math.inf:
             # A scope costs as much as decoding a call, and most of the time there is no limit.
-            await trio.lowlevel.wait_readable(self._stream)
+            await self._stream.wait_readable()
             return True
         if deadline == self._missed:
             raise _TooSlow
         with trio.CancelScope(deadline=deadline):
-            await trio.lowlevel.wait_readable(self._stream)
+            await self._stream.wait_readable()
         if trio.current_time() < deadline:
             return True
         self._missed = deadline
         return False
-
-    def _receive(self, most: int) -> bytes | None:
-        """Return what has come, nothing at the end of the stream, None when there is nothing yet."""
-        try:
-            return self._stream.recv(most)
-        except (BlockingIOError, InterruptedError):
-            return None
 
     def _reading_deadline(self) -> float:
         frame = self._frame_deadline()
@@ -207,34 +200,28 @@ class Connection:
         return math.inf
 
     async def _write(self, data: bytes) -> None:
-        sent = self._send(data)
+        sent = self._stream.send(data)
         if sent == len(data):
             return
         view = memoryview(data)[sent:]
         with trio.move_on_after(self._limits.write_s):
             while view:
-                await trio.lowlevel.wait_writable(self._stream)
-                view = view[self._send(view) :]
+                await self._stream.wait_writable()
+                view = view[self._stream.send(view) :]
         # Once more: it may be the loop that was late.
-        if view and self._send(view) < len(view):
+        if view and self._stream.send(view) < len(view):
             raise _TooSlow
-
-    def _send(self, data: bytes | memoryview) -> int:
-        try:
-            return self._stream.send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
 
     async def _part(self) -> None:
         """Let the last answers reach a client that has sent more: closing on unread bytes would take them back."""
-        data = self._receive(self._read_bytes)
+        data = self._stream.receive(self._read_bytes)
         if not data:
             return
-        self._stream.shutdown(socket.SHUT_WR)
+        self._stream.shutdown()
         with trio.move_on_after(self._limits.write_s):
             while data != b"":
-                await trio.lowlevel.wait_readable(self._stream)
-                data = self._receive(self._read_bytes)
+                await self._stream.wait_readable()
+                data = self._stream.receive(self._read_bytes)
 
     async def _drop_keys(self) -> None:
         # There may be thousands of handles, also when the connection was cancelled.
