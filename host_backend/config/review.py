@@ -75,7 +75,10 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
         yield "trusted proxies", ", ".join(map(str, server.trusted_proxies))
     yield "health", str(server.utility_address)
     for vault in config.vaults.values():
-        yield f"vault {vault.name}", f"enclave {vault.enclave}, sealed keys in {vault.key_file}"
+        place = (
+            f"{vault.enclave}, a socket of this machine" if isinstance(vault.enclave, UnixAddress) else vault.enclave
+        )
+        yield f"vault {vault.name}", f"enclave {place}, sealed keys in {vault.key_file}"
     yield "watermark", f"{config.watermark.driver}, at most {config.watermark.max_level_jump} levels at once"
     yield "policy hook", "none" if config.hook is None else f"{config.hook.address}, {config.hook.timeout_s:g} s"
 

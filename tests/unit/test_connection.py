@@ -1,10 +1,12 @@
 """One stream to the enclave: whatever callers and enclave do, nobody gets another's answer and nobody waits for ever."""
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -22,8 +24,11 @@ from enclave_signer.protocol.messages import (
     Sign,
     Signature,
 )
-from host_backend.enclave.client import Endpoint, open_client
+from host_backend.addresses import Address, UnixAddress
+from host_backend.enclave import unix_socket
+from host_backend.enclave.client import open_client
 from host_backend.enclave.connection import EnclaveConnection, connect
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import LinkLimits
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, Garbled, HostError, Unanswered
 from tests.doubles.scripted_enclave import ScriptedEnclave, scripted_enclave
@@ -51,7 +56,9 @@ def play(
 ) -> None:
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), scripted_enclave() as enclave:
-            connection = await connect("127.0.0.1", enclave.port, limits=LinkLimits(sign_s=sign_s, sealer_s=sealer_s))
+            connection = await connect(
+                Address("127.0.0.1", enclave.port), limits=LinkLimits(sign_s=sign_s, sealer_s=sealer_s)
+            )
             try:
                 await scenario(enclave, connection)
             finally:
@@ -339,7 +346,32 @@ def test_an_enclave_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(EnclaveUnavailable, match=rf"^the enclave at 127\.0\.0\.1:{port} cannot be reached: .+"):
-        asyncio.run(connect("127.0.0.1", port))
+        asyncio.run(connect(Address("127.0.0.1", port)))
+
+
+def test_another_user_s_process_at_the_socket_is_given_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = UnixAddress(tmp_path / "s")
+    own, other = os.geteuid(), os.geteuid() + 4242
+    monkeypatch.setattr(unix_socket, "_ROOT_UID", other + 1)
+    with socket.create_server(str(address.path), family=socket.AF_UNIX) as listener:
+        asyncio.run(connect_and_close(address))
+        assert all_received(listener) == b""
+        monkeypatch.setattr(os, "geteuid", lambda: other)
+        text = (
+            f"^a process of the user {own} listens on {address}, and this program runs as {other}: run both as the same"
+        )
+        with pytest.raises(EnclaveUnavailable, match=text):
+            asyncio.run(connect_and_close(address))
+        assert all_received(listener) == b""
+
+
+def all_received(listener: socket.socket) -> bytes:
+    with listener.accept()[0] as stream:
+        return stream.recv(1)
+
+
+async def connect_and_close(address: UnixAddress) -> None:
+    (await connect(address)).close()
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -348,7 +380,7 @@ def test_initialize(refused: bool) -> None:
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), scripted_enclave() as enclave:
-            opening = asyncio.create_task(open_client(Endpoint("127.0.0.1", enclave.port, credentials)))
+            opening = asyncio.create_task(open_client(Endpoint(Address("127.0.0.1", enclave.port), credentials)))
             assert await enclave.take(1) == [Initialize(credentials)]
             if refused:
                 await enclave.refuse("not with that key")
