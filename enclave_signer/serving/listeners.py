@@ -168,7 +168,7 @@ def _listen_unix(address: UnixAddress) -> UnixListener:
     _make_private(address, uid)
     _remove_stale(address)
     listening = socket.socket(socket.AF_UNIX)
-    # Nobody else may connect between bind and chmod.
+    # From the first moment on nobody else may connect, whatever becomes of the folder.
     mask = os.umask(0o177)
     try:
         listening.settimeout(0)

@@ -1,12 +1,10 @@
 """One stream to the enclave: whatever callers and enclave do, nobody gets another's answer and nobody waits for ever."""
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import uvloop
@@ -24,8 +22,7 @@ from enclave_signer.protocol.messages import (
     Sign,
     Signature,
 )
-from host_backend.addresses import Address, UnixAddress
-from host_backend.enclave import unix_socket
+from host_backend.addresses import Address
 from host_backend.enclave.client import open_client
 from host_backend.enclave.connection import EnclaveConnection, connect
 from host_backend.enclave.endpoint import Endpoint
@@ -347,31 +344,6 @@ def test_an_enclave_that_is_not_there() -> None:
         port = listener.getsockname()[1]
     with pytest.raises(EnclaveUnavailable, match=rf"^the enclave at 127\.0\.0\.1:{port} cannot be reached: .+"):
         asyncio.run(connect(Address("127.0.0.1", port)))
-
-
-def test_another_user_s_process_at_the_socket_is_given_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = UnixAddress(tmp_path / "s")
-    own, other = os.geteuid(), os.geteuid() + 4242
-    monkeypatch.setattr(unix_socket, "_ROOT_UID", other + 1)
-    with socket.create_server(str(address.path), family=socket.AF_UNIX) as listener:
-        asyncio.run(connect_and_close(address))
-        assert all_received(listener) == b""
-        monkeypatch.setattr(os, "geteuid", lambda: other)
-        text = (
-            f"^a process of the user {own} listens on {address}, and this program runs as {other}: run both as the same"
-        )
-        with pytest.raises(EnclaveUnavailable, match=text):
-            asyncio.run(connect_and_close(address))
-        assert all_received(listener) == b""
-
-
-def all_received(listener: socket.socket) -> bytes:
-    with listener.accept()[0] as stream:
-        return stream.recv(1)
-
-
-async def connect_and_close(address: UnixAddress) -> None:
-    (await connect(address)).close()
 
 
 @pytest.mark.parametrize("refused", [False, True])
