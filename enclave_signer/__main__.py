@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from enclave_signer import __version__, log
-from enclave_signer.config import Config, is_loopback, parse_config
+from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
 from enclave_signer.log_writer import open_closed_streams
 from enclave_signer.tezos import masked
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from enclave_signer.sealing.base import SealerProvider
-    from enclave_signer.server import Server
+    from enclave_signer.serving.server import Server
 
 logger = logging.getLogger("enclave_signer")
 
@@ -102,32 +102,28 @@ def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
 
     from enclave_signer import curves
     from enclave_signer.sealing.providers import Providers
-    from enclave_signer.server import Server, listen
+    from enclave_signer.serving.listeners import listen
+    from enclave_signer.serving.server import Server
 
     if config.slow_bls:
         curves.install_slow_bls()
     curves.self_test()
-    try:
-        listener = listen(config.host, config.port)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a host name"
-        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {reason}") from error
-    if not is_loopback(config.host):
+    listener = listen(config.listen)
+    if not config.listen.is_loopback:
         logger.warning(
             "listening beyond this machine: whoever reaches the port can have signed what the guard allows",
-            extra=log.fields(address=f"{config.host}:{config.port}"),
+            extra=log.fields(address=str(config.listen)),
         )
     if not config.guard:
         logger.warning("the guard is off: this enclave signs two blocks or attestations for one right when asked to")
     opened = Providers(providers)
     server = Server(listener, opened, config.limits, guard=config.guard)
-    host, port = listener.getsockname()[:2]
 
     async def serve() -> None:
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 nursery.start_soon(_stop_at_signal, server, signals)
-                logger.info("listening on %s:%d", host, port, extra=log.fields(sealer=opened.names))
+                logger.info("listening on %s", listener.address, extra=log.fields(sealer=opened.names))
                 await server.serve()
                 nursery.cancel_scope.cancel()
         logger.info("stopped")

@@ -1,21 +1,15 @@
-"""What the daemon is told at its start: flags and environment, checked, as one frozen value.
-
-Source for `LISTEN_PORT` and its default: tee-signer.
-"""
+"""What the daemon is told at its start: flags and environment, checked, as one frozen value."""
 
 import argparse
-import ipaddress
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from enclave_signer import __version__
+from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, parse_listen, parse_port
 from enclave_signer.errors import ConfigError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 
-#: tee-signer's port.
-DEFAULT_PORT = 2000
 SEALERS = ("local",)
 LOG_LEVELS = ("error", "warning", "info", "debug")
 #: A host has two or three connections, `doctor` and every command some, and what just broke may still count.
@@ -70,8 +64,7 @@ DEFAULT_LIMITS = Limits()
 class Config:
     """Everything the daemon needs to know to start."""
 
-    host: str
-    port: int
+    listen: Address | UnixAddress
     sealer: str
     sealing_key: Path | None
     log_level: str
@@ -93,10 +86,8 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     flags = _parser().parse_args(arguments)
     if flags.sealing_key is None:
         raise ConfigError("--sealer local needs --sealing-key FILE")
-    host, port = _listen(flags.listen, environment)
     return Config(
-        host=host,
-        port=port,
+        listen=_listen(flags.listen, environment),
         sealer=flags.sealer,
         sealing_key=flags.sealing_key,
         log_level=flags.log,
@@ -146,12 +137,13 @@ def _checked(limit: _Limit, value: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="enclave-signer",
-        description="Hold Tezos keys and sign with them, for a host that speaks length-prefixed CBOR over TCP.",
+        description="Hold Tezos keys and sign with them, for a host that speaks length-prefixed CBOR.",
     )
     parser.add_argument(
         "--listen",
-        metavar="HOST:PORT",
-        help=f"where to listen (default: 127.0.0.1, port $LISTEN_PORT or {DEFAULT_PORT}; port 0 takes a free one)",
+        metavar="ADDRESS",
+        help=f"where to listen: HOST:PORT, port 0 takes a free one, or unix:PATH, a socket in a folder of mode 0700 that "
+        f"is made when absent (default: 127.0.0.1, port $LISTEN_PORT or {DEFAULT_PORT})",
     )
     parser.add_argument(
         "--sealer", choices=SEALERS, default="local", help="what seals private keys (default: %(default)s)"
@@ -180,31 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _listen(listen: str | None, environment: Mapping[str, str]) -> tuple[str, int]:
+def _listen(listen: str | None, environment: Mapping[str, str]) -> Address | UnixAddress:
     if listen is None:
         # The local sealer protects nothing from whoever has its key file: only this machine may come near it.
-        return "127.0.0.1", _port(environment.get("LISTEN_PORT", str(DEFAULT_PORT)), "LISTEN_PORT")
-    host, colon, port = listen.rpartition(":")
-    if not colon or not host:
-        raise ConfigError(f"--listen {listen}: must be HOST:PORT, for example 127.0.0.1:{DEFAULT_PORT}")
-    return host.removeprefix("[").removesuffix("]"), _port(port, "--listen")
-
-
-def _port(text: str, where: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or len(text) > 5 or int(text) > 65535:
-        raise ConfigError(f"{where}: {text[:40]!r} is no port, it must be a number from 0 to 65535")
-    return int(text)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`; a name counts when every address it has does."""
-    try:
-        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):
-        return False
-    return all(_is_loopback(ipaddress.ip_address(address.partition("%")[0])) for address in addresses)
-
-
-def _is_loopback(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
+        return Address("127.0.0.1", parse_port(environment.get("LISTEN_PORT", str(DEFAULT_PORT)), "LISTEN_PORT"))
+    return parse_listen(listen)

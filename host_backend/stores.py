@@ -11,7 +11,7 @@ from pathlib import Path
 
 from host_backend.config import Config, VaultConfig
 from host_backend.config.storage import KeyStorage, MarksInFile, MarksInMemory
-from host_backend.enclave.client import Endpoint
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.errors import ConfigError
 from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
@@ -132,14 +132,17 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
         yield store
 
 
+def _endpoint(config: VaultConfig) -> Endpoint:
+    return Endpoint(config.enclave, config.credentials)
+
+
 @asynccontextmanager
 async def open_configured_provisioning(config: VaultConfig) -> AsyncIterator[Provisioning]:
     """Give what makes keys of a vault, and takes them in; see `open_provisioning`."""
     logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
-    endpoint = Endpoint(config.enclave.host, config.enclave.port, config.credentials)
     async with (
         open_key_store(config.keys) as store,
-        open_provisioning(store, endpoint, name=config.name) as provisioning,
+        open_provisioning(store, _endpoint(config), name=config.name) as provisioning,
     ):
         yield provisioning
 
@@ -158,9 +161,7 @@ async def open_configured_vault(
         open_key_store(config.keys) as store,
         open_vault(
             store,
-            host=config.enclave.host,
-            port=config.enclave.port,
-            credentials=config.credentials,
+            _endpoint(config),
             name=config.name,
             must_succeed=must_succeed,
             on_key=on_key,

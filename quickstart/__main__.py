@@ -1,4 +1,4 @@
-"""`make run`: both programs on loopback, one key, one line to paste; Ctrl-C stops them."""
+"""`make run`: both programs on this machine, one key, one line to paste; Ctrl-C stops them."""
 
 import argparse
 import asyncio

@@ -1,6 +1,7 @@
-"""The enclave daemon and the host as two processes on loopback, with everything they keep in one folder."""
+"""The enclave daemon on a Unix socket and the host on loopback as two processes, with everything they keep in one folder."""
 
 import asyncio
+import os
 import re
 import socket
 import sys
@@ -10,11 +11,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from enclave_signer.addresses import MAX_UNIX_PATH_BYTES
 from host_backend.config import load_config
 
 #: Seconds for a program to say that it is ready, or to end.
 PATIENCE_S = 30.0
 VAULT = "enclave"
+#: Where the host reaches the daemon, within the folder; the daemon makes the folder of it, for this user alone.
+ENCLAVE_SOCKET = Path("run") / "enclave.sock"
 #: What the keys of the first look may sign: what a baker's may.
 _POLICY = "{block: , preattestation: , attestation: , attestation_with_dal: }"
 
@@ -49,9 +53,9 @@ class LocalSigner:
         """The hashes of the keys that the configuration lists."""
         return tuple(load_config(self.config_file).policies)
 
-    def write_config(self, keys: Sequence[str], ports: tuple[int, int, int]) -> None:
-        """Write the configuration: the enclave's port, the host's two, and the keys."""
-        enclave_port, port, utility_port = ports
+    def write_config(self, keys: Sequence[str], ports: tuple[int, int]) -> None:
+        """Write the configuration: the host's two ports, and the keys."""
+        port, utility_port = ports
         in_memory = ", config: {allow_memory_file_system: true}" if self._in_memory_allowed else ""
         lines = [
             f"base_dir: {self.folder / 'host'}",
@@ -59,7 +63,7 @@ class LocalSigner:
             "vaults:",
             f"  {VAULT}:",
             "    driver: confidentialspace",
-            f"    config: {{host: 127.0.0.1, port: {enclave_port}}}",
+            f"    config: {{host: 'unix:{self.folder / ENCLAVE_SOCKET}'}}",
             f"watermark: {{driver: file{in_memory}}}",
             "tezos:",
             *(f"  {pkh}: {{allow: {_POLICY}}}" for pkh in keys),
@@ -67,11 +71,11 @@ class LocalSigner:
         self.config_file.write_text("\n".join(lines) + "\n")
 
     async def start_enclave(self) -> None:
-        """Start the daemon on the port that the configuration names."""
-        port = load_config(self.config_file).vaults[VAULT].enclave.port
+        """Start the daemon where the configuration says."""
+        address = load_config(self.config_file).vaults[VAULT].enclave
         await self._start(
             "enclave_signer",
-            ("--listen", f"127.0.0.1:{port}", "--sealing-key", str(self.folder / "sealing.key")),
+            ("--listen", str(address), "--sealing-key", str(self.folder / "sealing.key")),
             "listening on",
         )
 
@@ -162,6 +166,11 @@ async def _process(module: str, arguments: Sequence[str], log: IO[bytes]) -> Asy
             await process.wait()
 
 
+def _check_length(path: Path) -> None:
+    if (too_long := len(os.fsencode(path)) - MAX_UNIX_PATH_BYTES) > 0:
+        raise StartFailed(f"{path}: {too_long} bytes too long for a Unix socket: use a folder with a shorter path")
+
+
 def free_port(preferred: int) -> int:
     """Return the preferred port of loopback if it is free, else one that is."""
     for port in (preferred, 0):
@@ -193,7 +202,8 @@ async def running_signer(
             await signer.start_enclave()
         else:
             signer.first_run = True
-            ports = free_port(2000), free_port(6732), free_port(9583)
+            _check_length(signer.folder / ENCLAVE_SOCKET)
+            ports = free_port(6732), free_port(9583)
             signer.write_config((), ports)
             try:
                 await signer.start_enclave()

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from enclave_signer.curves import CurveError, self_test
 from host_backend.cli.progress import progress
-from host_backend.config import Config, VaultConfig, load_config
+from host_backend.config import Config, UnixAddress, VaultConfig, load_config
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
 from host_backend.stores import marks_admin, open_configured_vault, stored_keys
@@ -177,7 +177,8 @@ async def _enclave(vault: VaultConfig, stored: int, held: set[str]) -> AsyncIter
             with progress("opening keys", stored) as advance:
                 opening = open_configured_vault(vault, on_restored=lambda _done, _all: advance())
                 opened = await stack.enter_async_context(opening)
-            yield Check(name, OK, f"{vault.enclave} answers, {len(opened.keys)} keys opened and compared")
+            how = "answers, a socket of this machine" if isinstance(vault.enclave, UnixAddress) else "answers"
+            yield Check(name, OK, f"{vault.enclave} {how}, {len(opened.keys)} keys opened and compared")
             for pkh, reason in opened.out_of_service.items():
                 fix = 'see "When a key is out of service" in docs/operations.md'
                 yield Check(name, FAILED, f"{pkh} is out of service: {reason}: {fix}")

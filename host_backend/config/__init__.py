@@ -7,7 +7,8 @@ One module a section. Source: Signatory's `pkg/config`; where ours is stricter o
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from host_backend.config.addresses import Address, UnixAddress, expanded
+from host_backend.addresses import Address, UnixAddress
+from host_backend.config.addresses import expanded
 from host_backend.config.metrics import MetricsConfig, parse_metrics
 from host_backend.config.policies import parse_policies
 from host_backend.config.server import (

@@ -2,51 +2,17 @@
 
 import os
 import re
-from dataclasses import dataclass
 from ipaddress import IPv6Network, ip_address, ip_network
 from pathlib import Path
 
-from host_backend.ip_addresses import IpNetwork, is_loopback
+from host_backend.addresses import UNIX, Address, UnixAddress
+from host_backend.ip_addresses import IpNetwork
 from host_backend.yaml_document import Value
 
 #: What a name or an address is made of; the resolver itself fails with a bug's error on some other texts.
 _HOST = re.compile(r"(?=.{1,253}\Z)[\w%:-]{1,63}(\.[\w-]{1,63})*\.?", re.ASCII)
-_UNIX = "unix:"
 #: Bytes of a Unix socket's path. Source: unix(7), sun_path of 108 with its final zero.
 _MAX_UNIX_PATH_BYTES = 107
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen or connect; an empty host listens on all interfaces."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        """Return it as `host:port`."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine reaches it."""
-        return is_loopback(self.host)
-
-
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
-    """A Unix socket to listen on."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        """Return it as the configuration writes it."""
-        return f"{_UNIX}{self.path}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine reaches it; it does."""
-        return True
 
 
 def parse_listener(value: Value | None, default: Address) -> Address | UnixAddress:
@@ -58,11 +24,20 @@ def parse_listener(value: Value | None, default: Address) -> Address | UnixAddre
     if value is None:
         return default
     text = value.text()
-    if not text.startswith(_UNIX):
-        return _parse_address(value, text)
-    path = Path(text.removeprefix(_UNIX))
+    return parse_unix(value, text) or _parse_address(value, text)
+
+
+def parse_unix(value: Value, text: str) -> UnixAddress | None:
+    """Return the Unix socket that `unix:/path` names; None for what does not begin so.
+
+    Raises:
+        ConfigError: The path cannot be that of a socket.
+    """
+    if not text.startswith(UNIX):
+        return None
+    path = Path(text.removeprefix(UNIX))
     if not path.is_absolute() or len(os.fsencode(path)) > _MAX_UNIX_PATH_BYTES:
-        value.fail(f"must be {_UNIX} and an absolute path of at most {_MAX_UNIX_PATH_BYTES} bytes")
+        value.fail(f"must be {UNIX} and an absolute path of at most {_MAX_UNIX_PATH_BYTES} bytes")
     return UnixAddress(path)
 
 

@@ -54,7 +54,10 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
         yield "trusted proxies", ", ".join(map(str, server.trusted_proxies))
     yield "health", str(server.utility_address)
     for vault in config.vaults.values():
-        yield f"vault {vault.name}", f"enclave {vault.enclave}, {vault.keys.describe()}"
+        place = (
+            f"{vault.enclave}, a socket of this machine" if isinstance(vault.enclave, UnixAddress) else vault.enclave
+        )
+        yield f"vault {vault.name}", f"enclave {place}, {vault.keys.describe()}"
     yield (
         "watermark",
         f"{config.watermark.storage.describe()}, at most {config.watermark.max_level_jump} levels at once",

@@ -13,7 +13,8 @@ from pathlib import Path
 from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import TezosError, parse_public_key
-from host_backend.config.addresses import Address, UnixAddress, expanded, parse_host, parse_listener, parse_network
+from host_backend.addresses import Address, UnixAddress
+from host_backend.config.addresses import expanded, parse_host, parse_listener, parse_network
 from host_backend.ip_addresses import IpNetwork
 from host_backend.yaml_document import Value
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from enclave_signer.protocol.messages import Credentials
-from host_backend.config.addresses import Address, expanded, parse_host, parse_port
+from host_backend.addresses import Address, UnixAddress
+from host_backend.config.addresses import expanded, parse_host, parse_port, parse_unix
 from host_backend.config.storage import KeysInFile, KeyStorage
 from host_backend.errors import reason_of
 from host_backend.yaml_document import Value
@@ -40,7 +41,7 @@ class VaultConfig:
     """One enclave and the blobs that belong to it."""
 
     name: str
-    enclave: Address
+    enclave: Address | UnixAddress
     credentials: Credentials
     keys: KeyStorage
     #: Whether a BLS signature is verified before it leaves, or right after.
@@ -90,14 +91,22 @@ def _vault(name: str, value: Value, base_dir: Path) -> VaultConfig:
     verify_bls = settings.get("verify_bls")
     return VaultConfig(
         name=name,
-        enclave=Address(
-            parse_host(settings.get("host", place), host),
-            DEFAULT_ENCLAVE_PORT if port is None else parse_port(settings.get("port", place), port),
-        ),
+        enclave=_enclave(place, settings, host, port),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
         keys=KeysInFile(_key_file(settings.get("storage"), base_dir)),
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],
     )
+
+
+def _enclave(place: Value, settings: Mapping[str, Value], host: str, port: str | None) -> Address | UnixAddress:
+    named = settings.get("host", place)
+    if (unix := parse_unix(named, host)) is None:
+        port_number = DEFAULT_ENCLAVE_PORT if port is None else parse_port(settings.get("port", place), port)
+        return Address(parse_host(named, host), port_number)
+    # One in the environment is for the vaults that have a port.
+    if "port" in settings and not settings["port"].is_empty:
+        settings["port"].fail("is not allowed where `host` is a Unix socket: leave it out")
+    return unix
 
 
 def _text(place: Value, value: Value | None, field: str) -> str | None:

@@ -1,11 +1,9 @@
 """The enclave's calls, typed, on one connection that was initialized. Handles are good on this connection only."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from enclave_signer.protocol.messages import (
-    Credentials,
     GenerateAndImport,
     GetPublicKey,
     Import,
@@ -23,19 +21,11 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from host_backend.enclave.connection import EnclaveConnection, connect
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, Unanswered
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where an enclave is, and what its sealer shall use."""
-
-    host: str
-    port: int
-    credentials: Credentials
 
 
 class SigningClient:
@@ -140,7 +130,7 @@ async def open_client(
         EnclaveUnavailable: The enclave cannot be reached.
         EnclaveRefused: It does not accept the credentials.
     """
-    connection = await connect(enclave.host, enclave.port, limits=limits, patience_s=patience_s, on_end=on_end)
+    connection = await connect(enclave.address, limits=limits, patience_s=patience_s, on_end=on_end)
     try:
         await connection.ask(Initialize(enclave.credentials))
     except BaseException:

@@ -12,8 +12,10 @@ from typing import cast
 
 from enclave_signer.protocol.calls import call_of
 from enclave_signer.protocol.messages import Request, Result
+from host_backend.addresses import Address, UnixAddress
 from host_backend.enclave.replies import ReplyLine
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
+from host_backend.enclave.unix_socket import connect_unix
 from host_backend.errors import EnclaveUnavailable, HostError, Unanswered, reason_of
 
 #: Seconds of silence after which the kernel asks whether the enclave still lives, and between two such questions.
@@ -153,6 +155,9 @@ class EnclaveConnection(asyncio.Protocol):
         # uvloop's transport has the interface and not the base class.
         self._transport = cast("asyncio.Transport", transport)
         stream = transport.get_extra_info("socket")
+        if stream.family == socket.AF_UNIX:
+            # The end of the process is the end of the stream.
+            return
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
@@ -177,8 +182,7 @@ class EnclaveConnection(asyncio.Protocol):
 
 
 async def connect(
-    host: str,
-    port: int,
+    address: Address | UnixAddress,
     *,
     limits: LinkLimits = DEFAULT_LIMITS,
     patience_s: float | None = None,
@@ -187,25 +191,29 @@ async def connect(
     """Return a new connection to the enclave; its name is resolved anew.
 
     Args:
-        host: The enclave's address.
-        port: The enclave's port.
+        address: Where the enclave is.
         limits: For connecting, for signatures, and for calls that may ask the enclave's sealer.
         patience_s: Takes the place of `limits.sealer_s`, and of a longer `limits.connect_s`.
         on_end: Told once, when the connection has ended, and why; before any caller is.
 
     Raises:
-        EnclaveUnavailable: It cannot be reached.
+        EnclaveUnavailable: It cannot be reached, or another user's process has its Unix socket.
     """
     sealer_s = limits.sealer_s if patience_s is None else patience_s
     connect_s = min(limits.connect_s, sealer_s)
     loop = asyncio.get_running_loop()
+
+    def made() -> EnclaveConnection:
+        return EnclaveConnection(limits.sign_s, sealer_s, on_end)
+
     try:
         async with asyncio.timeout(connect_s):
-            _, connection = await loop.create_connection(
-                lambda: EnclaveConnection(limits.sign_s, sealer_s, on_end), host, port
-            )
+            if isinstance(address, UnixAddress):
+                _, connection = await loop.create_unix_connection(made, sock=connect_unix(address))
+            else:
+                _, connection = await loop.create_connection(made, address.host, address.port)
     except TimeoutError:
-        raise EnclaveUnavailable(f"the enclave at {host}:{port} did not answer within {connect_s:g} s") from None
+        raise EnclaveUnavailable(f"the enclave at {address} did not answer within {connect_s:g} s") from None
     except OSError as error:
-        raise EnclaveUnavailable(f"the enclave at {host}:{port} cannot be reached: {reason_of(error)}") from error
+        raise EnclaveUnavailable(f"the enclave at {address} cannot be reached: {reason_of(error)}") from error
     return connection

@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TypeVar
 
-from host_backend.enclave.client import EnclaveClient, Endpoint, SigningClient, open_client
+from host_backend.enclave.client import EnclaveClient, SigningClient, open_client
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.in_service import InService
 from host_backend.enclave.renewal import KeyWaits, Renewal, Restore
 from host_backend.enclave.side_connection import SideConnection
@@ -97,7 +98,7 @@ class EnclaveLink:
         """Why no signature can be asked for; None when one can."""
         if self.client is not None:
             return None
-        return self._table.reason or f"{self.state} to the enclave at {self._enclave.host}:{self._enclave.port}"
+        return self._table.reason or f"{self.state} to the enclave at {self._enclave.address}"
 
     async def connect_once(self) -> None:
         """Make the first connection and open all keys, or fail; then keep the link up.

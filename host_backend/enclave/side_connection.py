@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from host_backend.enclave.client import EnclaveClient, Endpoint, open_client
+from host_backend.enclave.client import EnclaveClient, open_client
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import LinkLimits
 from host_backend.errors import EnclaveUnavailable
 

@@ -14,7 +14,8 @@ from enum import StrEnum
 from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import KeyType, PrivateKey
 from enclave_signer.tezos import public_key_hash
-from host_backend.enclave.client import EnclaveClient, Endpoint
+from host_backend.enclave.client import EnclaveClient
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.side_connection import SideConnection
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.errors import EnclaveRefused, MalformedRequest

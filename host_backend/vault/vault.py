@@ -15,12 +15,12 @@ from contextlib import asynccontextmanager
 
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
-    Credentials,
     KeyType,
     Signature,
     SigningVersion,
 )
-from host_backend.enclave.client import EnclaveClient, Endpoint, SigningClient
+from host_backend.enclave.client import EnclaveClient, SigningClient
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.link import EnclaveLink
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest
@@ -265,10 +265,8 @@ class Vault:
 @asynccontextmanager
 async def open_vault(
     store: KeyStore,
+    enclave: Endpoint,
     *,
-    host: str,
-    port: int,
-    credentials: Credentials | None = None,
     name: str = "vault",
     must_succeed: bool = True,
     verify_bls: VerifyBls = "inline",
@@ -280,9 +278,7 @@ async def open_vault(
 
     Args:
         store: Where the blobs are kept.
-        host: The enclave's address.
-        port: The enclave's port.
-        credentials: What the enclave's sealer shall use; the `local` sealer needs none.
+        enclave: Where the enclave is, and what its sealer shall use.
         name: How the vault is called in texts.
         must_succeed: Whether an enclave that does not answer is an error; else it is waited for.
         verify_bls: Whether BLS signatures are verified before they are released (`inline`), or right after
@@ -296,7 +292,6 @@ async def open_vault(
         EnclaveRefused, EnclaveUnavailable: The enclave does not answer, or not with yes.
         ConfigError, StoreUnavailable: The store cannot be read.
     """
-    enclave = Endpoint(host, port, credentials or Credentials())
     vault = Vault(name, store, enclave, verify_bls=verify_bls, limits=limits, on_key=on_key, on_restored=on_restored)
     try:
         await vault.start(must_succeed=must_succeed)

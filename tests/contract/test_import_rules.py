@@ -97,6 +97,12 @@ def test_only_the_port_of_the_watermark_file_touches_it() -> None:
         }
 
 
+def test_connections_know_streams_and_no_sockets() -> None:
+    """So that another kind of stream changes nothing there."""
+    for name in ("serving.server", "serving.connection", "serving.turn", "session"):
+        assert not {"socket", "ssl"} & {other.partition(".")[0] for other in IMPORTS[f"enclave_signer.{name}"]}, name
+
+
 def test_nothing_knows_the_command_line_or_http() -> None:
     for name, imported in IMPORTS.items():
         if not within(name, ("host_backend.cli", "host_backend.__main__")):

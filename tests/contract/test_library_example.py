@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.contract.markdown import DOCS, blocks
-from tests.doubles.processes import PATIENCE_S, running_local_enclave
+from tests.doubles.processes import PATIENCE_S, UnixEnclave, kept
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
@@ -14,8 +14,8 @@ def test_the_example_runs(tmp_path: Path) -> None:
     script = tmp_path / "example.py"
     script.write_text(example)
     folder = tmp_path / "keys"
-    with running_local_enclave(tmp_path / "sealing.key") as enclave:
-        command = [sys.executable, str(script), enclave.host, str(enclave.port), str(folder)]
+    with kept(UnixEnclave(tmp_path / "run" / "enclave.sock")) as enclave:
+        command = [sys.executable, str(script), str(enclave.path), str(folder)]
         outputs = [
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_S).stdout
             for _ in range(2)

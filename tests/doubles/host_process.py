@@ -29,18 +29,22 @@ BAKER = "{allow: {block: , preattestation: , attestation: , attestation_with_dal
 
 def write_config(
     folder: Path,
-    enclave_port: int,
+    enclave: int | Path,
     tezos: Mapping[str, str] | None = None,
     *,
     watermark: str = FILE_WATERMARKS,
     more: Sequence[str] = (),
 ) -> Path:
-    """Write a configuration with free ports, one vault, and policies by public-key hash; return its path."""
+    """Write a configuration with free ports, one vault, and policies by public-key hash; return its path.
+
+    `enclave` is the port of the daemon, or its Unix socket.
+    """
+    where = f"host: 'unix:{enclave}'" if isinstance(enclave, Path) else f"host: 127.0.0.1, port: {enclave}"
     lines = [
         f"base_dir: {folder / BASE_NAME}",
         "server: {address: '127.0.0.1:0', utility_address: '127.0.0.1:0'}",
         "vaults:",
-        f"  {VAULT}: {{driver: confidentialspace, config: {{host: 127.0.0.1, port: {enclave_port}}}}}",
+        f"  {VAULT}: {{driver: confidentialspace, config: {{{where}}}}}",
         "tezos:",
         *(f"  {pkh}: {policy}" for pkh, policy in (tezos or {}).items()),
         f"watermark: {watermark}",

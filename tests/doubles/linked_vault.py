@@ -10,6 +10,8 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from enclave_signer.tezos import parse_secret_key
+from host_backend.addresses import Address
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import LinkLimits
 from host_backend.errors import HostError
 from host_backend.keystore.base import StoredKey
@@ -55,7 +57,7 @@ def play(scenario: Scenario, *, limits: LinkLimits = QUICK, store: MemoryKeys | 
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(pkh): OPENED[pkh] for pkh in OPENED}) as enclave:
-            opened = open_vault(keys, host="127.0.0.1", port=enclave.port, limits=limits, **options)
+            opened = open_vault(keys, Endpoint(Address("127.0.0.1", enclave.port)), limits=limits, **options)
             async with opened as vault:
                 await scenario(vault, enclave, keys)
 

@@ -10,11 +10,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 #: Seconds for a program to say that it is ready, and to end: far more than either takes.
 PATIENCE_S = 60.0
 
 ROOT = Path(__file__).parents[2]
+
+SomeEnclave = TypeVar("SomeEnclave", bound="Enclave")
 
 
 class Program:
@@ -116,8 +119,21 @@ def running_enclave(*arguments: str, module: str = "tests.doubles.passthrough_en
         yield enclave
 
 
+class UnixEnclave(Enclave):
+    """A running daemon on a Unix socket with the local sealer, which it keeps beside the socket's folder."""
+
+    def __init__(self, path: Path, *arguments: str) -> None:
+        self.path = path
+        key = path.parent.parent / "sealing.key"
+        command = [sys.executable, "-m", "enclave_signer", "--listen", f"unix:{path}", "--sealing-key", str(key)]
+        super().__init__([*command, *arguments])
+
+    def ready(self) -> None:
+        self.wait_for(re.escape(f"listening on unix:{self.path}"))
+
+
 @contextmanager
-def kept(enclave: Enclave) -> Iterator[Enclave]:
+def kept(enclave: SomeEnclave) -> Iterator[SomeEnclave]:
     """Give a daemon when it is ready; kill it at the end if it still runs."""
     try:
         enclave.ready()

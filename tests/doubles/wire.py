@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from pathlib import Path
 from types import TracebackType
 
 import cbor2
@@ -10,8 +11,13 @@ import cbor2
 class WireClient:
     """Calls the enclave, one call at a time or many before reading."""
 
-    def __init__(self, address: tuple[str, int], *, initialize: bool = True) -> None:
-        self.stream = socket.create_connection(address, timeout=60)
+    def __init__(self, address: tuple[str, int] | Path, *, initialize: bool = True) -> None:
+        if isinstance(address, Path):
+            self.stream = socket.socket(socket.AF_UNIX)
+            self.stream.settimeout(60)
+            self.stream.connect(str(address))
+        else:
+            self.stream = socket.create_connection(address, timeout=60)
         if initialize:
             assert self.call({"Initialize": {}}) == {"Ok": None}
 

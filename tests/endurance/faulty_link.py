@@ -25,6 +25,8 @@ from pathlib import Path
 from enclave_signer.curves import SigningKey, curve
 from enclave_signer.protocol.messages import SigningVersion
 from enclave_signer.tezos import encode_signature, parse_secret_key
+from host_backend.addresses import Address
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import DEFAULT_LIMITS
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable
 from host_backend.keystore.file import FileKeyStore
@@ -256,7 +258,7 @@ async def stand(folder: Path, seed: int) -> AsyncIterator[Stand]:
         config = write_config(folder, proxy.port, {key.pkh: BAKER for key in FOUR})
         import_keys(config, *FOUR)
         with running_host(config) as host:
-            async with open_vault(FileKeyStore(key_file(config)), host="127.0.0.1", port=proxy.port) as vault:
+            async with open_vault(FileKeyStore(key_file(config)), Endpoint(Address("127.0.0.1", proxy.port))) as vault:
                 yield Stand(enclave, proxy, host, Course(vault, host.port, random.Random(seed)))
 
 

@@ -20,6 +20,8 @@ from enclave_signer.curves import curve
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.messages import KeyType
 from enclave_signer.tezos import parse_secret_key, public_key_hash
+from host_backend.addresses import Address
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.keystore.base import StoredKey
 from host_backend.vault.vault import open_vault
 from tests.doubles.host_process import BAKER, Host, import_keys, running_host, write_config
@@ -59,7 +61,7 @@ class Restored:
 async def restore(port: int, keys: MemoryKeys) -> Restored:
     """Open all keys of a store, and sign with each that is in service."""
     started = time.monotonic()
-    async with open_vault(keys, host="127.0.0.1", port=port) as vault:
+    async with open_vault(keys, Endpoint(Address("127.0.0.1", port))) as vault:
         seconds = time.monotonic() - started
         for key in vault.keys:
             await vault.sign(key.pkh, b"message")
@@ -69,7 +71,7 @@ async def restore(port: int, keys: MemoryKeys) -> Restored:
 async def sign_beside_slow_keys(port: int) -> tuple[float, float, int]:
     """Make a key and import one while signing; return how long that took, the slowest signature in ms, and how many."""
     blob = codec.encode_private_key(parse_secret_key(TZ1.secret))
-    async with open_vault(MemoryKeys(StoredKey(TZ1.pkh, blob)), host="127.0.0.1", port=port) as vault:
+    async with open_vault(MemoryKeys(StoredKey(TZ1.pkh, blob)), Endpoint(Address("127.0.0.1", port))) as vault:
         started = time.monotonic()
         provisioning = vault.provisioning
         made = asyncio.gather(

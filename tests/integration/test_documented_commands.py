@@ -49,9 +49,8 @@ class Reader:
         self._quickstart = quickstart
         self._running: list[Program] = []
         config = load_config(folder / ".state" / "signatory.yaml")
-        (vault,) = config.vaults.values()
         assert isinstance(config.server.utility_address, Address)
-        self._ports = {"127.0.0.1:2000": str(vault.enclave), "127.0.0.1:9583": str(config.server.utility_address)}
+        self._ports = {"127.0.0.1:9583": str(config.server.utility_address)}
 
     def do(self, line: str) -> None:
         """Run a line; what is to keep running runs until something needs it stopped."""

@@ -14,6 +14,8 @@ import pytest
 
 from enclave_signer.protocol import codec
 from enclave_signer.tezos import Right, parse_consensus, parse_secret_key
+from host_backend.addresses import Address
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.errors import StoreUnavailable
 from host_backend.keystore.base import StoredKey
 from host_backend.policy import DEFAULT_POLICY
@@ -133,7 +135,7 @@ def test_nothing_reaches_the_enclave_before_its_mark_is_stored(tmp_path: Path, e
 
     async def scenario(port: int) -> None:
         store = await watched.open_store(tmp_path)
-        async with open_vault(OneKey(), host="127.0.0.1", port=port) as vault:
+        async with open_vault(OneKey(), Endpoint(Address("127.0.0.1", port))) as vault:
             signer = Signer({TZ1.pkh: DEFAULT_POLICY}, [vault], store)
             watched.events.clear()
             for level in range(20):

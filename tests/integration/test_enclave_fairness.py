@@ -9,11 +9,11 @@ import trio
 from trio.testing import MockClock
 
 from enclave_signer.config import Limits
-from enclave_signer.pace import LARGE_FRAME_BYTES, ROUND_S
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.protocol.messages import Request
 from enclave_signer.sealing.base import UnsealedKey
+from enclave_signer.serving.fairness import LARGE_FRAME_BYTES, ROUND_S
 from tests.doubles.daemon_in_trio import World, call, frame
 from tests.doubles.daemon_in_trio import run as run_daemon
 from tests.doubles.known_keys import FOUR

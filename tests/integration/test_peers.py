@@ -14,6 +14,8 @@ import pytest
 from enclave_signer.curves import curve
 from enclave_signer.protocol.messages import KeyType, SigningVersion
 from enclave_signer.tezos import parse_public_key, parse_secret_key, parse_signature
+from host_backend.addresses import Address
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.errors import EnclaveRefused, MalformedRequest
 from host_backend.keystore.file import FileKeyStore
 from host_backend.vault.vault import Vault, open_vault
@@ -45,13 +47,13 @@ def test_our_vault_imports_generates_signs_and_proves_with_tee_signer(peer: TeeS
 
     async def main() -> None:
         store = FileKeyStore(tmp_path / "keys.json")
-        async with open_vault(store, host="127.0.0.1", port=peer.port) as vault:
+        async with open_vault(store, Endpoint(Address("127.0.0.1", peer.port))) as vault:
             imported = [(await vault.provisioning.import_key(parse_secret_key(key.secret)))[0] for key in FOUR]
             assert [key.pkh for key in imported] == [key.pkh for key in FOUR]
             generated = [await vault.provisioning.generate(key_type) for key_type in KeyType]
             await use(vault)
         # A second start: the blobs open again.
-        async with open_vault(store, host="127.0.0.1", port=peer.port) as vault:
+        async with open_vault(store, Endpoint(Address("127.0.0.1", peer.port))) as vault:
             assert [key.pkh for key in vault.keys] == [key.pkh for key in (*imported, *generated)]
             assert not vault.quarantined
             await use(vault)
@@ -61,7 +63,7 @@ def test_our_vault_imports_generates_signs_and_proves_with_tee_signer(peer: TeeS
 
 def test_what_tee_signer_refuses_is_told_with_its_cause(peer: TeeSigner, tmp_path: Path) -> None:
     async def main() -> None:
-        async with open_vault(FileKeyStore(tmp_path / "keys.json"), host="127.0.0.1", port=peer.port) as vault:
+        async with open_vault(FileKeyStore(tmp_path / "keys.json"), Endpoint(Address("127.0.0.1", peer.port))) as vault:
             await vault.provisioning.import_key(parse_secret_key(TZ1.secret))
             await vault.sign(TZ1.pkh, b"\3" * 4096)
             with pytest.raises(EnclaveRefused, match="invalid type: bytes, expected bytes"):
@@ -73,7 +75,7 @@ def test_what_tee_signer_refuses_is_told_with_its_cause(peer: TeeSigner, tmp_pat
 
 def test_version_0_of_a_tz4_key_never_reaches_tee_signer(peer: TeeSigner, tmp_path: Path) -> None:
     async def main() -> None:
-        async with open_vault(FileKeyStore(tmp_path / "keys.json"), host="127.0.0.1", port=peer.port) as vault:
+        async with open_vault(FileKeyStore(tmp_path / "keys.json"), Endpoint(Address("127.0.0.1", peer.port))) as vault:
             for key in FOUR:
                 await vault.provisioning.import_key(parse_secret_key(key.secret))
             with pytest.raises(MalformedRequest, match="version 0"):

@@ -17,7 +17,7 @@ from enclave_signer.protocol.messages import SigningVersion
 from enclave_signer.tezos import parse_public_key, parse_signature
 from host_backend.config import load_config
 from host_backend.config.storage import MarksInFile
-from quickstart.local_signer import LocalSigner
+from quickstart.local_signer import LocalSigner, free_port
 from tests.doubles.host_process import stored_hashes
 from tests.doubles.processes import PATIENCE_S, ROOT
 from tests.doubles.quickstart_process import Quickstart, running_quickstart
@@ -69,6 +69,8 @@ def test_the_first_run_makes_a_key_and_the_second_keeps_it(tmp_path: Path) -> No
     assert alive(programs) == []
     assert f"Stopped. Keys and marks stay in {folder}/ for the next run." in first.said
     assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "run").stat().st_mode & 0o777 == 0o700
+    assert "listening on unix:" in (folder / "enclave_signer.log").read_text()
 
     with running_quickstart(folder) as second:
         assert "(kept from an earlier run)" in second.said
@@ -111,7 +113,7 @@ def test_a_first_run_that_was_killed_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_marks_may_be_kept_in_memory_only_where_that_was_asked_for(tmp_path: Path) -> None:
     for signer, allowed in ((LocalSigner(tmp_path), False), (LocalSigner(tmp_path, in_memory_allowed=True), True)):
-        signer.write_config((), (1, 2, 3))
+        signer.write_config((), (1, 2))
         assert load_config(signer.config_file).watermark.storage == MarksInFile(allow_memory_file_system=allowed)
 
 
@@ -121,6 +123,28 @@ def test_a_folder_that_cannot_be_used_is_told_in_words(tmp_path: Path) -> None:
     outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert outcome.returncode == 1
     assert outcome.stderr == f"make run: {tmp_path}/signatory.yaml:1: basedir: unknown field, did you mean base_dir?\n"
+
+
+def test_a_folder_with_too_long_a_path_is_told_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 100)
+    command = [sys.executable, "-m", "quickstart", str(folder)]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert outcome.returncode == 1
+    assert outcome.stderr.endswith("bytes too long for a Unix socket: use a folder with a shorter path\n")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    """Its configuration names a port, and an enclave on it is what the next run starts."""
+    with running_quickstart(tmp_path) as first:
+        pkh = paste(first)
+        first.stop()
+    config = tmp_path / "signatory.yaml"
+    place = f"host: 'unix:{tmp_path}/run/enclave.sock'"
+    assert place in config.read_text()
+    config.write_text(config.read_text().replace(place, f"host: 127.0.0.1, port: {free_port(0)}"))
+    with running_quickstart(tmp_path) as second:
+        assert paste(second) == pkh
 
 
 def test_the_demo_ends_by_itself_and_shows_a_refusal() -> None:

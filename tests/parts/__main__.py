@@ -33,12 +33,17 @@ def _mounts() -> str | None:
     return None if which("mount") else "mount"
 
 
+def _users() -> str | None:
+    return None if os.geteuid() == 0 else "root, to be other users"
+
+
 def _programs(*names: str) -> Callable[[], str | None]:
     return lambda: next((name for name in names if which(name) is None), None)
 
 
 PARTS = (
     Part("mounts", _mounts),
+    Part("users", _users),
     Part("proxies", _programs("nginx", "haproxy")),
     Part("java", _programs("java", "javac")),
     Part("metrics", _programs("promtool")),

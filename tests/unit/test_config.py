@@ -216,7 +216,7 @@ def test_hosts(tmp_path: Path, host: str) -> None:
     "host", ["h", "localhost", "a.b.example.", "10.0.0.1", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "a_b-c"]
 )
 def test_usable_hosts(tmp_path: Path, host: str) -> None:
-    assert load(tmp_path, vault(f'{{host: "{host}"}}')).vaults["v"].enclave.host == host
+    assert load(tmp_path, vault(f'{{host: "{host}"}}')).vaults["v"].enclave == Address(host, 2000)
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "100000", "x", "1.0", "\N{FULLWIDTH DIGIT ZERO}", "+1", "0x10"])
@@ -262,7 +262,9 @@ def test_the_environment_stands_in_for_what_is_absent_or_empty(tmp_path: Path, m
         found = load(tmp_path, vault(settings)).vaults["v"]
         assert found.enclave == Address("enclave.example", 2001)
         assert found.credentials == Credentials("projects/1/p", "projects/p/k")
-    assert load(tmp_path, "vaults: {v: {driver: confidentialspace}}").vaults["v"].enclave.port == 2001
+    assert load(tmp_path, "vaults: {v: {driver: confidentialspace}}").vaults["v"].enclave == Address(
+        "enclave.example", 2001
+    )
     file = load(tmp_path, vault("{host: h, port: 1, wip_provider_path: w, encryption_key_path: k}")).vaults["v"]
     assert (file.enclave, file.credentials) == (Address("h", 1), Credentials("w", "k"))
 
@@ -350,3 +352,20 @@ def test_metrics_for_each_key_have_a_limit(tmp_path: Path, per_key: str) -> None
         "2: metrics.per_key: histograms for each key are for at most 200 keys, and 201 are under `tezos`: remove "
         "`per_key`, counters are kept for each key without it"
     )
+
+
+def test_an_enclave_may_be_on_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enclave = UnixAddress(Path("/run/enclave/s"))
+    for settings in ("{host: 'unix:/run/enclave/s'}", "{host: unix:/run/enclave/s, port: ''}"):
+        assert load(tmp_path, vault(settings)).vaults["v"].enclave == enclave
+    assert refused(tmp_path, vault("{host: unix:/run/enclave/s, port: 2000}")) == (
+        "4: vaults.v.config.port: is not allowed where `host` is a Unix socket: leave it out"
+    )
+    for path in ("s", "", "/" + "x" * 107):
+        assert refused(tmp_path, vault(f"{{host: 'unix:{path}'}}")) == (
+            "4: vaults.v.config.host: must be unix: and an absolute path of at most 107 bytes"
+        )
+    monkeypatch.setenv("CONFIDENTIAL_SPACE_HOST", "unix:/run/enclave/s")
+    # It stands in where a port is missing, and there it is not.
+    monkeypatch.setenv("CONFIDENTIAL_SPACE_PORT", "2001")
+    assert load(tmp_path, vault("{}")).vaults["v"].enclave == enclave

@@ -45,6 +45,14 @@ def test_a_configuration_without_fault(tmp_path: Path) -> None:
     assert (found.notes, found.ignored, found.dangers) == ((), (), ())
 
 
+def test_a_unix_socket_of_the_enclave_is_no_network(tmp_path: Path) -> None:
+    found = reviewed(tmp_path, "base_dir: /b\n" + LOOPBACK % "" + vault("{host: unix:/run/s}"))
+    assert found.settings["vault v"] == (
+        "enclave unix:/run/s, a socket of this machine, sealed keys in /b/confidential_space_keys.json"
+    )
+    assert found.dangers == ()
+
+
 @pytest.mark.parametrize(
     ("policy", "meaning"),
     [

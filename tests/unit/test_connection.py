@@ -22,8 +22,10 @@ from enclave_signer.protocol.messages import (
     Sign,
     Signature,
 )
-from host_backend.enclave.client import Endpoint, open_client
+from host_backend.addresses import Address
+from host_backend.enclave.client import open_client
 from host_backend.enclave.connection import EnclaveConnection, connect
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import LinkLimits
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, Garbled, HostError, Unanswered
 from tests.doubles.scripted_enclave import ScriptedEnclave, scripted_enclave
@@ -51,7 +53,9 @@ def play(
 ) -> None:
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), scripted_enclave() as enclave:
-            connection = await connect("127.0.0.1", enclave.port, limits=LinkLimits(sign_s=sign_s, sealer_s=sealer_s))
+            connection = await connect(
+                Address("127.0.0.1", enclave.port), limits=LinkLimits(sign_s=sign_s, sealer_s=sealer_s)
+            )
             try:
                 await scenario(enclave, connection)
             finally:
@@ -339,7 +343,7 @@ def test_an_enclave_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(EnclaveUnavailable, match=rf"^the enclave at 127\.0\.0\.1:{port} cannot be reached: .+"):
-        asyncio.run(connect("127.0.0.1", port))
+        asyncio.run(connect(Address("127.0.0.1", port)))
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -348,7 +352,7 @@ def test_initialize(refused: bool) -> None:
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), scripted_enclave() as enclave:
-            opening = asyncio.create_task(open_client(Endpoint("127.0.0.1", enclave.port, credentials)))
+            opening = asyncio.create_task(open_client(Endpoint(Address("127.0.0.1", enclave.port), credentials)))
             assert await enclave.take(1) == [Initialize(credentials)]
             if refused:
                 await enclave.refuse("not with that key")

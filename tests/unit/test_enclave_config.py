@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from enclave_signer.config import DEFAULT_LIMITS, DEFAULT_PORT, is_loopback, parse_config
+from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, is_loopback
+from enclave_signer.config import DEFAULT_LIMITS, parse_config
 from enclave_signer.errors import ConfigError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 
@@ -14,14 +15,14 @@ KEY = ["--sealing-key", "key"]
 
 def test_defaults_are_tee_signers_port_on_loopback() -> None:
     config = parse_config(KEY, {})
-    assert (config.host, config.port) == ("127.0.0.1", DEFAULT_PORT)
+    assert config.listen == Address("127.0.0.1", DEFAULT_PORT)
     assert config.sealing_key == Path("key")
 
 
 def test_listen_port_is_taken_from_the_environment_and_the_flag_wins() -> None:
-    assert parse_config(KEY, {"LISTEN_PORT": "2345"}).port == 2345
+    assert parse_config(KEY, {"LISTEN_PORT": "2345"}).listen == Address("127.0.0.1", 2345)
     config = parse_config([*KEY, "--listen", "[::1]:99"], {"LISTEN_PORT": "2345"})
-    assert (config.host, config.port) == ("::1", 99)
+    assert config.listen == Address("::1", 99)
 
 
 @pytest.mark.parametrize("port", ["", "x", "-1", "65536", "1e3", "٣", "999999999"])
@@ -77,3 +78,16 @@ def test_without_flags_limits_are_the_defaults_and_the_guard_is_on() -> None:
 )
 def test_loopback_is_known(host: str, *, expected: bool) -> None:
     assert is_loopback(host) == expected
+
+
+def test_listen_may_be_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_config([*KEY, "--listen", "unix:/run/enclave/s"], {}).listen == UnixAddress(Path("/run/enclave/s"))
+    monkeypatch.chdir(tmp_path)
+    address = parse_config([*KEY, "--listen", "unix:run/s"], {}).listen
+    assert (str(address), address.is_loopback) == (f"unix:{tmp_path}/run/s", True)
+
+
+@pytest.mark.parametrize("path", ["", "/" + "x" * 107])
+def test_the_path_of_a_unix_socket_is_short(path: str) -> None:
+    with pytest.raises(ConfigError, match="must have 1 to 107 bytes"):
+        parse_config([*KEY, "--listen", f"unix:{path}"], {})

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from enclave_signer import config
+from enclave_signer import addresses
 from host_backend import ip_addresses
 from host_backend.ip_addresses import network_of
 
@@ -12,11 +12,11 @@ from host_backend.ip_addresses import network_of
 def test_an_ipv6_network_counts_as_one_address() -> None:
     assert network_of("2001:db8::1") == network_of("2001:db8::ffff:1:2:3") != network_of("2001:db8:0:1::1")
     assert network_of("fe80::1%eth0") == network_of("fe80::2%eth0")
-    addresses = ("192.0.2.1", "::ffff:192.0.2.1", "")
-    assert [network_of(address) for address in addresses] == ["192.0.2.1", "192.0.2.1", ""]
+    same = ("192.0.2.1", "::ffff:192.0.2.1", "")
+    assert [network_of(address) for address in same] == ["192.0.2.1", "192.0.2.1", ""]
 
 
-@pytest.mark.parametrize("judge", [config.is_loopback, ip_addresses.is_loopback], ids=["enclave", "host"])
+@pytest.mark.parametrize("judge", [addresses.is_loopback, ip_addresses.is_loopback], ids=["enclave", "host"])
 def test_loopback(judge: Callable[[str], bool]) -> None:
     for host in (
         "127.0.0.1",
@@ -33,7 +33,7 @@ def test_loopback(judge: Callable[[str], bool]) -> None:
         assert not judge(host), host
 
 
-@pytest.mark.parametrize("module", [config, ip_addresses], ids=["enclave", "host"])
+@pytest.mark.parametrize("module", [addresses, ip_addresses], ids=["enclave", "host"])
 def test_localhost_is_loopback_with_all_its_addresses_only(module: object, monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
         assert host == "localhost"

@@ -19,6 +19,8 @@ from enclave_signer.protocol.messages import (
     Sign,
     SigningVersion,
 )
+from host_backend.addresses import Address
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, WatermarkRejected
 from host_backend.vault.vault import Vault, open_vault
@@ -210,7 +212,7 @@ def test_a_vault_can_be_opened_before_its_enclave_is_there() -> None:
         async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(pkh): OPENED[pkh] for pkh in PKHS}) as enclave:
             enclave.stop()
             limits = replace(QUICK, ready_s=0.05)
-            open_one = partial(open_vault, stored(TZ1), host="127.0.0.1", port=enclave.port, limits=limits)
+            open_one = partial(open_vault, stored(TZ1), Endpoint(Address("127.0.0.1", enclave.port)), limits=limits)
             with pytest.raises(EnclaveUnavailable, match="cannot be reached: Connection refused"):
                 async with open_one():
                     pass
@@ -247,7 +249,9 @@ def test_a_name_is_resolved_at_every_attempt(monkeypatch: pytest.MonkeyPatch) ->
 
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(TZ1): OPENED[TZ1]}) as enclave:
-            opened = open_vault(stored(TZ1), host="enclave.test", port=enclave.port, limits=QUICK, must_succeed=False)
+            opened = open_vault(
+                stored(TZ1), Endpoint(Address("enclave.test", enclave.port)), limits=QUICK, must_succeed=False
+            )
             async with opened as vault:
                 # Nobody listens at the old address; the enclave has moved.
                 assert vault.problem is not None

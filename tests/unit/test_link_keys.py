@@ -20,6 +20,8 @@ from enclave_signer.protocol.messages import (
     Sign,
 )
 from enclave_signer.tezos import public_key_hash
+from host_backend.addresses import Address
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import State
 from host_backend.errors import EnclaveUnavailable, KeyNotFound
 from host_backend.keystore.base import StoredKey
@@ -205,7 +207,9 @@ def test_answers_in_another_order_take_no_key_out_of_service() -> None:
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(pkh): OPENED[pkh] for pkh in PKHS}) as enclave:
             enclave.instead = instead
-            opened = open_vault(stored(*PKHS), host="127.0.0.1", port=enclave.port, limits=QUICK, must_succeed=False)
+            opened = open_vault(
+                stored(*PKHS), Endpoint(Address("127.0.0.1", enclave.port)), limits=QUICK, must_succeed=False
+            )
             async with opened as vault:
                 assert [await vault.sign(pkh, b"message") for pkh in PKHS] == [right(pkh) for pkh in PKHS]
                 assert vault.quarantined == {}
@@ -224,7 +228,7 @@ def test_a_blob_of_another_key_takes_no_vault_down_where_no_further_connection_i
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(pkh): OPENED[pkh] for pkh in OPENED}) as enclave:
             enclave.granted = 1
-            opened = open_vault(keys, host="127.0.0.1", port=enclave.port, limits=QUICK, must_succeed=False)
+            opened = open_vault(keys, Endpoint(Address("127.0.0.1", enclave.port)), limits=QUICK, must_succeed=False)
             async with opened as vault:
                 told = f"its blob holds another key, {BOB}: not confirmed, as no further connection"
                 if others:
@@ -255,7 +259,9 @@ def test_answers_in_another_order_take_no_key_out_of_service_where_no_further_co
         async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(pkh): OPENED[pkh] for pkh in PKHS}) as enclave:
             enclave.instead = instead
             enclave.granted = 1
-            opened = open_vault(stored(*PKHS), host="127.0.0.1", port=enclave.port, limits=QUICK, must_succeed=False)
+            opened = open_vault(
+                stored(*PKHS), Endpoint(Address("127.0.0.1", enclave.port)), limits=QUICK, must_succeed=False
+            )
             async with opened as vault:
                 assert [await vault.sign(pkh, b"message") for pkh in PKHS] == [right(pkh) for pkh in PKHS]
                 assert vault.quarantined == {}
@@ -273,7 +279,7 @@ def test_a_key_comes_back_when_its_sealer_does() -> None:
         async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(pkh): OPENED[pkh] for pkh in PKHS}) as enclave:
             enclave.instead = instead
             limits = replace(QUICK, reopen_s=0.0)
-            async with open_vault(stored(*PKHS), host="127.0.0.1", port=enclave.port, limits=limits) as vault:
+            async with open_vault(stored(*PKHS), Endpoint(Address("127.0.0.1", enclave.port)), limits=limits) as vault:
                 assert vault.quarantined == {TZ2: "the enclave refused: the sealer is away"}
                 assert (vault.link.state, await vault.sign(TZ1, b"message")) == (State.DEGRADED, right(TZ1))
                 refusing.clear()
@@ -303,7 +309,7 @@ def test_of_two_vaults_with_a_key_the_one_that_can_sign_does() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
         async with (
             auto_enclave({blob(TZ1): OPENED[TZ1]}) as other,
-            open_vault(stored(TZ1), host="127.0.0.1", port=other.port, limits=QUICK) as second,
+            open_vault(stored(TZ1), Endpoint(Address("127.0.0.1", other.port)), limits=QUICK) as second,
         ):
             assert await find_vault([vault, second], TZ1) is vault
             enclave.stop()
@@ -324,7 +330,7 @@ def test_the_tasks_that_open_keys_are_few_however_many_keys_there_are() -> None:
         async with asyncio.timeout(PATIENCE_S), auto_enclave(many) as enclave:
             held = enclave.hold(1, Import)
             limits = replace(QUICK, start_s=0.0)
-            opened = open_vault(keys, host="127.0.0.1", port=enclave.port, limits=limits, must_succeed=False)
+            opened = open_vault(keys, Endpoint(Address("127.0.0.1", enclave.port)), limits=limits, must_succeed=False)
             async with opened as vault:
                 await enclave.wait_for(Import)
                 # A few more belong to the test, the vault and the enclave.
@@ -355,7 +361,7 @@ def test_other_tasks_have_their_turn_while_what_became_of_many_keys_is_noted() -
 
         async with asyncio.timeout(PATIENCE_S), auto_enclave(many) as enclave:
             counting = asyncio.create_task(count())
-            async with open_vault(keys, host="127.0.0.1", port=enclave.port, limits=QUICK, on_key=note):
+            async with open_vault(keys, Endpoint(Address("127.0.0.1", enclave.port)), limits=QUICK, on_key=note):
                 assert [noted_in.count(turn) for turn in sorted(set(noted_in))] == [KEYS_PER_TURN, KEYS_PER_TURN, 1]
             counting.cancel()
 
@@ -371,7 +377,9 @@ def test_progress_of_a_restoring_is_told() -> None:
         async with asyncio.timeout(PATIENCE_S), auto_enclave({blob(pkh): OPENED[pkh] for pkh in PKHS}) as enclave:
             held = enclave.hold(1, Import)
             limits = replace(QUICK, start_s=0.0)
-            opened = open_vault(stored(*PKHS), host="127.0.0.1", port=enclave.port, limits=limits, must_succeed=False)
+            opened = open_vault(
+                stored(*PKHS), Endpoint(Address("127.0.0.1", enclave.port)), limits=limits, must_succeed=False
+            )
             async with opened as vault:
                 await enclave.wait_for(Import)
                 assert (vault.link.state, vault.progress) == (State.RESTORING, (0, 4))

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from enclave_signer.turns import AHEAD_TURNS, TURNS_PER_LOOK, Standing, Turns
+from enclave_signer.serving.fairness import AHEAD_TURNS, TURNS_PER_LOOK, Standing, Turns
 
 BUSY = 40
 

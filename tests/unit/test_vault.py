@@ -18,6 +18,8 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from enclave_signer.tezos import parse_secret_key, public_key_hash
+from host_backend.addresses import Address
+from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest, StoreUnavailable
 from host_backend.keystore.base import StoredKey
@@ -65,7 +67,9 @@ def play(
     async def run() -> None:
         async with asyncio.timeout(PATIENCE_S), auto_enclave(blobs) as enclave:
             verify_bls: VerifyBls = "background" if in_background else "inline"
-            opened = open_vault(store, host="127.0.0.1", port=enclave.port, limits=NO_WAITING, verify_bls=verify_bls)
+            opened = open_vault(
+                store, Endpoint(Address("127.0.0.1", enclave.port)), limits=NO_WAITING, verify_bls=verify_bls
+            )
             async with opened as vault:
                 enclave.calls.clear()
                 await scenario(vault, enclave)

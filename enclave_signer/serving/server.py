@@ -1,61 +1,37 @@
-"""The listener: takes connections up to a limit, gives each a session, ends in order.
+"""The server: takes connections up to a limit, gives each a session, ends in order.
 
 What all sessions share is made here, once: the opened keys, the guard, the places and the time of the loop.
 """
 
 import errno
 import logging
-import socket
 
 import trio
 
 from enclave_signer import log
 from enclave_signer.config import Limits
-from enclave_signer.connection import Connection
-from enclave_signer.crew import Crew, open_crew
 from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
-from enclave_signer.pace import Pace, Round
-from enclave_signer.places import Places, network_of
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 from enclave_signer.sealing.providers import Providers
+from enclave_signer.serving.admission import Places
+from enclave_signer.serving.connection import Connection
+from enclave_signer.serving.fairness import Pace, Round
+from enclave_signer.serving.listeners import Listener
+from enclave_signer.serving.stream import Stream
+from enclave_signer.serving.workers import Workers, open_workers
 from enclave_signer.session import Session
 from enclave_signer.sparse_log import SparseLog
 
 logger = logging.getLogger(__name__)
 
-#: Clients that the kernel keeps waiting while the loop is busy.
-BACKLOG = 512
 #: Clients accepted between two looks at the sockets, some 3 ms: those who are connected have their turns meanwhile.
 ACCEPTS_PER_LOOK = 32
-#: Seconds of silence after which the kernel asks whether the other side still lives.
-KEEP_ALIVE_IDLE_S = 60
 #: Out of file descriptors or memory: wait for connections to end, then accept again.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE_S = 0.1
 #: Seconds for the calls already read to be answered at a stop.
 STOP_S = 5.0
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        OSError: The address cannot be had.
-    """
-    ((family, kind, protocol, _, address), *_) = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.settimeout(0)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 class Server:
@@ -68,7 +44,7 @@ class Server:
         guard: Whether to refuse two consensus messages for one right.
     """
 
-    def __init__(self, listener: socket.socket, providers: Providers, limits: Limits, *, guard: bool = True) -> None:
+    def __init__(self, listener: Listener, providers: Providers, limits: Limits, *, guard: bool = True) -> None:
         self._listener = listener
         self._providers = providers
         self._limits = limits
@@ -88,11 +64,16 @@ class Server:
 
     async def serve(self) -> None:
         """Serve until `stop`, then answer what was read and return."""
-        async with open_crew() as crew, self._round.going(), self._providers.running(), trio.open_nursery() as keeping:
+        async with (
+            open_workers() as workers,
+            self._round.going(),
+            self._providers.running(),
+            trio.open_nursery() as keeping,
+        ):
             keeping.start_soon(self._forget_keys)
             async with trio.open_nursery() as nursery:
                 with self._listener, self._accepting:
-                    await self._accept(nursery, crew)
+                    await self._accept(nursery, workers)
                 nursery.cancel_scope.deadline = trio.current_time() + STOP_S
                 for connection in self._places:
                     connection.stop()
@@ -111,27 +92,25 @@ class Server:
         """Take no more clients, let the calls already read be answered, end."""
         self._accepting.cancel()
 
-    async def _accept(self, nursery: trio.Nursery, crew: Crew) -> None:
+    async def _accept(self, nursery: trio.Nursery, workers: Workers) -> None:
         while True:
-            await trio.lowlevel.wait_readable(self._listener)
+            await self._listener.wait()
             for _ in range(ACCEPTS_PER_LOOK):
                 try:
-                    stream, address = self._listener.accept()
+                    stream = self._listener.accept()
                 except OSError as error:
                     if error.errno in _EXHAUSTED:
                         self._exhaustions.warn(f"cannot accept connections: {error.strerror}")
                         await trio.sleep(_EXHAUSTED_PAUSE_S)
                     break
-                self._admit(stream, address, nursery, crew)
+                if stream is not None:
+                    self._admit(stream, nursery, workers)
 
-    def _admit(self, stream: socket.socket, address: tuple[str, int], nursery: trio.Nursery, crew: Crew) -> None:
-        network = network_of(address[0])
-        source = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    def _admit(self, stream: Stream, nursery: trio.Nursery, workers: Workers) -> None:
+        source, network = stream.peer.source, stream.peer.network
         session = Session(self._providers, Keychain(self._limits.max_handles, self._open_keys, network), self.guard)
-        connection = Connection(stream, session, crew, Pace(self._round), self._limits, self._told_of_long_frame)
-        if not _prepare(stream):
-            stream.close()
-        elif self._places.enter(connection, network):
+        connection = Connection(stream, session, workers, Pace(self._round), self._limits, self._told_of_long_frame)
+        if self._places.enter(connection, network):
             self._round.share(len(self._places))
             nursery.start_soon(self._serve_client, connection, source)
         else:
@@ -161,15 +140,3 @@ class Server:
             self._key_left.set()
             self._key_left = trio.Event()
         logger.debug("connection ended")
-
-
-def _prepare(stream: socket.socket) -> bool:
-    try:
-        stream.settimeout(0)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A host that vanished without a word is noticed, although an idle connection has no time limit of ours.
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
-    except OSError:
-        return False
-    return True

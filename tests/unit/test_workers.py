@@ -5,8 +5,8 @@ import threading
 import pytest
 import trio
 
-from enclave_signer.crew import Job, open_crew
 from enclave_signer.protocol.messages import KeyType, Signature
+from enclave_signer.serving.workers import Job, open_workers
 
 
 def job(number: int) -> Job:
@@ -20,8 +20,8 @@ def refused() -> Signature:
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_outcomes_come_in_order_of_the_jobs(threads: int) -> None:
     async def main() -> list[Signature | Exception]:
-        async with open_crew(threads) as crew:
-            return await crew.run("owner", [job(number) for number in range(200)])
+        async with open_workers(threads) as workers:
+            return await workers.run("owner", [job(number) for number in range(200)])
 
     outcomes = trio.run(main)
     assert outcomes == [Signature(KeyType.BLS, b"%d" % number) for number in range(200)]
@@ -30,9 +30,9 @@ def test_outcomes_come_in_order_of_the_jobs(threads: int) -> None:
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_an_exception_is_the_outcome_of_its_job_alone(count: int) -> None:
     async def main() -> list[Signature | Exception]:
-        async with open_crew(1) as crew:
-            await crew.run("owner", [job(0)])
-            return await crew.run("owner", [refused, *map(job, range(1, count))])
+        async with open_workers(1) as workers:
+            await workers.run("owner", [job(0)])
+            return await workers.run("owner", [refused, *map(job, range(1, count))])
 
     first, *rest = trio.run(main)
     assert isinstance(first, ValueError)
@@ -47,11 +47,11 @@ def test_many_owners_are_served_side_by_side() -> None:
         async def ask(owner: int) -> None:
             nonlocal served
             for size in (1, 5, 1, 20):
-                outcomes = await crew.run(owner, [job(number) for number in range(size)])
+                outcomes = await workers.run(owner, [job(number) for number in range(size)])
                 assert outcomes == [job(number)() for number in range(size)]
                 served += size
 
-        async with open_crew(2) as crew, trio.open_nursery() as nursery:
+        async with open_workers(2) as workers, trio.open_nursery() as nursery:
             for owner in range(30):
                 nursery.start_soon(ask, owner)
         return served
@@ -70,9 +70,9 @@ def test_a_deep_batch_leaves_its_turn_to_a_small_one() -> None:
 
             return run
 
-        async with open_crew(0) as crew, trio.open_nursery() as nursery:
-            nursery.start_soon(crew.run, "deep", [named("deep") for _ in range(100)])
-            nursery.start_soon(crew.run, "small", [named("small")])
+        async with open_workers(0) as workers, trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run, "deep", [named("deep") for _ in range(100)])
+            nursery.start_soon(workers.run, "small", [named("small")])
         return order
 
     # The deep batch may have begun before the small one came, and no more than that.
@@ -85,24 +85,24 @@ def test_threads_take_part() -> None:
         both = threading.Barrier(2, timeout=30)
 
         def meet() -> Signature:
-            # Only passes when two of the crew are at work at once.
+            # Only passes when two of the workers are at work at once.
             names.add(threading.current_thread().name)
             both.wait()
             return Signature(KeyType.BLS, b"")
 
-        async with open_crew(1) as crew:
-            await crew.run("owner", [meet, meet])
+        async with open_workers(1) as workers:
+            await workers.run("owner", [meet, meet])
         return names
 
-    assert trio.run(main) == {"MainThread", "crew-0"}
+    assert trio.run(main) == {"MainThread", "worker-0"}
 
 
 def test_a_cancelled_owner_leaves_the_crew_in_order() -> None:
     async def main() -> list[Signature | Exception]:
-        async with open_crew(1) as crew:
+        async with open_workers(1) as workers:
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await crew.run("gone", [job(number) for number in range(10)])
-            return await crew.run("other", [job(1), job(2)])
+                await workers.run("gone", [job(number) for number in range(10)])
+            return await workers.run("other", [job(1), job(2)])
 
     assert trio.run(main) == [job(1)(), job(2)()]

@@ -14,21 +14,18 @@
 
 import logging
 import math
-import socket
 from collections.abc import Callable
 
 import trio
 
 from enclave_signer.config import Limits
-from enclave_signer.crew import Crew
-from enclave_signer.errors import EnclaveSignerError
-from enclave_signer.pace import LARGE_FRAME_BYTES, Pace
-from enclave_signer.protocol import codec
-from enclave_signer.protocol.errors import BadFrame, BadMessage, Family, WireError, with_family
+from enclave_signer.protocol.errors import BadFrame, BadMessage
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder, encode_frame
-from enclave_signer.protocol.messages import Request, Result
-from enclave_signer.session import Computation, Finish, Opening, Session
-from enclave_signer.tezos import masked
+from enclave_signer.serving.fairness import Pace
+from enclave_signer.serving.stream import Stream
+from enclave_signer.serving.turn import Turn
+from enclave_signer.serving.workers import Workers
+from enclave_signer.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -40,24 +37,22 @@ class _TooSlow(Exception):
 #: Handles given back between two looks at the clock: some 50 µs.
 _HANDLES_PER_STEP = 64
 
-_INTERNAL_ERROR = codec.encode_error(WireError("internal error: the daemon's log has it"))
-
 
 class Connection:
     """Serves one client until either side ends."""
 
     def __init__(
         self,
-        stream: socket.socket,
+        stream: Stream,
         session: Session,
-        crew: Crew,
+        workers: Workers,
         pace: Pace,
         limits: Limits,
         on_long_frame: Callable[[], None],
     ) -> None:
         self._stream = stream
         self._session = session
-        self._crew = crew
+        self._workers = workers
         self._pace = pace
         self._limits = limits
         self._on_long_frame = on_long_frame
@@ -95,7 +90,7 @@ class Connection:
             logger.exception("connection closed by a bug")
         finally:
             self._stream.close()
-            self._crew.leave(self)
+            self._workers.leave(self)
             await self._drop_keys()
 
     def stop(self) -> None:
@@ -106,7 +101,7 @@ class Connection:
 
     async def _serve(self) -> None:
         # A newcomer's first call has often come with it.
-        self._frames.feed(self._receive(self._read_bytes) or b"")
+        self._frames.feed(self._stream.receive(self._read_bytes) or b"")
         while await self._take_turn() or (not self._stopping and await self._read()):
             pass
         if self._stopping:
@@ -121,7 +116,7 @@ class Connection:
         self._has_read = False
         await self._pace.turn()
         self._in_turn = True
-        turn = _Turn(self._session, self._crew, self._pace, self)
+        turn = Turn(self._session, self._workers, self._pace, self)
         await turn.take(frame)
         for _ in range(self._limits.max_in_flight - 1):
             if not self._frames.pending or self._pace.over or (frame := self._following_frame()) is None:
@@ -166,7 +161,7 @@ class Connection:
             return False
         self._has_read = True
         # At the last look all that has come: a whole frame, if that is there.
-        data = self._receive(self._read_bytes if in_time else self._limits.buffer_bytes)
+        data = self._stream.receive(self._read_bytes if in_time else self._limits.buffer_bytes)
         if data:
             self._frames.feed(data)
         elif data is None and not in_time:
@@ -177,23 +172,16 @@ class Connection:
         """Wait for bytes; return whether that was in time. Of each time limit that is over this tells once."""
         if deadline == math.inf:
             # A scope costs as much as decoding a call, and most of the time there is no limit.
-            await trio.lowlevel.wait_readable(self._stream)
+            await self._stream.wait_readable()
             return True
         if deadline == self._missed:
             raise _TooSlow
         with trio.CancelScope(deadline=deadline):
-            await trio.lowlevel.wait_readable(self._stream)
+            await self._stream.wait_readable()
         if trio.current_time() < deadline:
             return True
         self._missed = deadline
         return False
-
-    def _receive(self, most: int) -> bytes | None:
-        """Return what has come, nothing at the end of the stream, None when there is nothing yet."""
-        try:
-            return self._stream.recv(most)
-        except (BlockingIOError, InterruptedError):
-            return None
 
     def _reading_deadline(self) -> float:
         frame = self._frame_deadline()
@@ -212,135 +200,31 @@ class Connection:
         return math.inf
 
     async def _write(self, data: bytes) -> None:
-        sent = self._send(data)
+        sent = self._stream.send(data)
         if sent == len(data):
             return
         view = memoryview(data)[sent:]
         with trio.move_on_after(self._limits.write_s):
             while view:
-                await trio.lowlevel.wait_writable(self._stream)
-                view = view[self._send(view) :]
+                await self._stream.wait_writable()
+                view = view[self._stream.send(view) :]
         # Once more: it may be the loop that was late.
-        if view and self._send(view) < len(view):
+        if view and self._stream.send(view) < len(view):
             raise _TooSlow
-
-    def _send(self, data: bytes | memoryview) -> int:
-        try:
-            return self._stream.send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
 
     async def _part(self) -> None:
         """Let the last answers reach a client that has sent more: closing on unread bytes would take them back."""
-        data = self._receive(self._read_bytes)
+        data = self._stream.receive(self._read_bytes)
         if not data:
             return
-        self._stream.shutdown(socket.SHUT_WR)
+        self._stream.shutdown()
         with trio.move_on_after(self._limits.write_s):
             while data != b"":
-                await trio.lowlevel.wait_readable(self._stream)
-                data = self._receive(self._read_bytes)
+                await self._stream.wait_readable()
+                data = self._stream.receive(self._read_bytes)
 
     async def _drop_keys(self) -> None:
         # There may be thousands of handles, also when the connection was cancelled.
         with trio.CancelScope(shield=True):
             while self._session.close(_HANDLES_PER_STEP):
                 await self._pace.give_way()
-
-
-class _Turn:
-    """The calls of one turn on their way to answers in the same order."""
-
-    def __init__(self, session: Session, crew: Crew, pace: Pace, owner: object) -> None:
-        self._session = session
-        self._crew = crew
-        self._pace = pace
-        self._owner = owner
-        self._answers: list[bytes] = []
-        self._openings: list[tuple[int, Opening]] = []
-        self._computations: list[tuple[int, Computation]] = []
-
-    async def take(self, frame: bytes | BadMessage) -> None:
-        """Begin the call in a frame, or refuse it."""
-        index = len(self._answers)
-        self._answers.append(_INTERNAL_ERROR)
-        if isinstance(frame, BadMessage):
-            self._answers[index] = _encode(frame)
-            return
-        try:
-            request = await self._decode_large(frame) if len(frame) > LARGE_FRAME_BYTES else codec.decode_request(frame)
-            if self._openings and self._session.waits_for_openings(request):
-                await self._finish_openings()
-            outcome = self._session.begin(request)
-        except Exception as error:  # noqa: BLE001 -- `_encode` tells refusals from bugs
-            self._answers[index] = _encode(error)
-            return
-        if isinstance(outcome, Opening):
-            self._openings.append((index, outcome))
-        else:
-            self._settle(index, outcome)
-
-    async def _decode_large(self, frame: bytes) -> Request:
-        async with self._pace.round.large.turn(len(frame)):
-            return codec.decode_request(frame)
-
-    async def answers(self) -> list[bytes]:
-        """Return the answer of every call, in order, once all are there."""
-        if self._openings:
-            await self._finish_openings()
-        if self._computations:
-            jobs = [computation.run for _, computation in self._computations]
-            outcomes = await self._crew.run(self._owner, jobs)
-            self._pace.begin()
-            for (index, _), outcome in zip(self._computations, outcomes, strict=True):
-                await self._pace.give_way()
-                self._answers[index] = _encode(outcome)
-        return self._answers
-
-    def _settle(self, index: int, outcome: Result | Computation) -> None:
-        if isinstance(outcome, Computation):
-            self._computations.append((index, outcome))
-        else:
-            self._answers[index] = codec.encode_ok(outcome)
-
-    async def _finish_openings(self) -> None:
-        openings, self._openings = self._openings, []
-        finishes: dict[int, Finish | Exception] = {}
-
-        async def run(index: int, opening: Opening) -> None:
-            try:
-                await self._pace.give_way()
-                finishes[index] = await opening.run(self._pace.give_way)
-            except Exception as error:  # noqa: BLE001 -- an outcome; `_encode` tells refusals from bugs
-                finishes[index] = error
-
-        if len(openings) == 1:
-            await run(*openings[0])
-        else:
-            async with trio.open_nursery() as nursery:
-                for index, opening in openings:
-                    nursery.start_soon(run, index, opening)
-                    await self._pace.give_way()
-        for index, _ in openings:
-            await self._pace.give_way()
-            self._finish(index, finishes[index])
-
-    def _finish(self, index: int, finish: Finish | Exception) -> None:
-        if isinstance(finish, Exception):
-            self._answers[index] = _encode(finish)
-            return
-        try:
-            self._settle(index, finish())
-        except Exception as error:  # noqa: BLE001 -- as above
-            self._answers[index] = _encode(error)
-
-
-def _encode(outcome: Result | Exception) -> bytes:
-    """Return the answer that an outcome is; a bug is logged here and told to the peer without its text."""
-    if not isinstance(outcome, Exception):
-        return codec.encode_ok(outcome)
-    if isinstance(outcome, BadMessage | EnclaveSignerError):
-        family = Family.REFUSED if isinstance(outcome, BadMessage) else outcome.family
-        return codec.encode_error(WireError(with_family(family, masked(str(outcome)))))
-    logger.error("a call failed by a bug", exc_info=outcome)
-    return _INTERNAL_ERROR

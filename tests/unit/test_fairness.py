@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
 
-from enclave_signer.pace import LONGEST_PART_S, ROUND_S, WAITING_GAINS_BYTES, LargeFrames, Pace, Round
+from enclave_signer.serving.fairness import LONGEST_PART_S, ROUND_S, WAITING_GAINS_BYTES, LargeFrames, Pace, Round
 
 CONNECTIONS = 100
 PART_S = ROUND_S / CONNECTIONS

@@ -1,4 +1,4 @@
-"""The crew: threads that share slow computations (BLS, about 0.35 ms each) with the event loop.
+"""The workers: threads that share slow computations (BLS, about 0.35 ms each) with the event loop.
 
 - One queue for all connections, one job of each waiting batch in turn: a deep pipeline does not hold up the others.
 - The event loop works too, one job between two looks at the sockets; a batch uses every core, and nobody waits
@@ -19,7 +19,7 @@ from enclave_signer.protocol.messages import Signature
 #: A slow computation that is safe to run in any thread.
 Job = Callable[[], Signature]
 
-#: The event loop is one of the crew, so that there is no thread more than cores.
+#: The event loop is one of the workers, so that there is no thread more than cores.
 DEFAULT_THREADS = max(1, (os.cpu_count() or 1) - 1)
 
 
@@ -46,8 +46,8 @@ class _Batch:
             self.outcomes[index] = error
 
 
-class Crew:
-    """Runs batches of jobs on all cores. Use `open_crew`."""
+class Workers:
+    """Runs batches of jobs on all cores. Use `open_workers`."""
 
     def __init__(self, token: trio.lowlevel.TrioToken) -> None:
         self._token = token
@@ -150,18 +150,18 @@ class Crew:
 
 
 @asynccontextmanager
-async def open_crew(threads: int = DEFAULT_THREADS) -> AsyncIterator[Crew]:
-    """Open a crew of `threads` threads and the event loop."""
-    crew = Crew(trio.lowlevel.current_trio_token())
-    members = [threading.Thread(target=crew.work_in_thread, name=f"crew-{n}", daemon=True) for n in range(threads)]
+async def open_workers(threads: int = DEFAULT_THREADS) -> AsyncIterator[Workers]:
+    """Give `threads` threads and the event loop as workers."""
+    workers = Workers(trio.lowlevel.current_trio_token())
+    members = [threading.Thread(target=workers.work_in_thread, name=f"worker-{n}", daemon=True) for n in range(threads)]
     for member in members:
         member.start()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(crew.work_in_loop)
-            yield crew
+            nursery.start_soon(workers.work_in_loop)
+            yield workers
             nursery.cancel_scope.cancel()
     finally:
-        crew.close()
+        workers.close()
         for member in members:
             member.join()

@@ -3,7 +3,7 @@
 import pytest
 
 from enclave_signer.config import Limits
-from enclave_signer.places import Places, network_of
+from enclave_signer.serving.admission import Places, network_of
 
 HOST, STRANGER, OTHER = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 

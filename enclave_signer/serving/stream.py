@@ -1,0 +1,93 @@
+"""What a connection knows of the socket below it. A stream never blocks: it says "nothing yet", and can be waited for.
+
+- The waits speak of `receive` and `send`, not of a socket: a stream that decrypts returns from `wait_readable` at once
+  while it holds bytes that it has read already, and waits for either direction where its protocol needs that.
+- A handshake is part of the first `receive`: until it has ended there is nothing yet. So it is under the time limit of
+  those who have not initialized, and its connection has a place from the beginning.
+"""
+
+import socket
+from collections.abc import Awaitable
+from typing import Protocol
+
+import trio
+
+from enclave_signer.serving.peers import Peer
+
+
+class Stream(Protocol):
+    """Bytes to and from one client. Every call but `close` may raise `OSError`: the client is lost."""
+
+    @property
+    def peer(self) -> Peer:
+        """Who is on the other side."""
+        ...
+
+    def receive(self, most: int) -> bytes | None:
+        """Return up to `most` bytes of what has come, nothing at the end of the stream, None when there is nothing yet."""
+        ...
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send a beginning of `data`; return how many bytes were taken, 0 when there is no room yet."""
+        ...
+
+    def wait_readable(self) -> Awaitable[None]:
+        """Wait until `receive` may return something."""
+        ...
+
+    def wait_writable(self) -> Awaitable[None]:
+        """Wait until `send` may take something."""
+        ...
+
+    def shutdown(self) -> None:
+        """Tell the other side that nothing more will be sent."""
+        ...
+
+    def close(self) -> None:
+        """End it; what was sent still arrives."""
+        ...
+
+
+class PlainStream:
+    """A connected socket as it is: TCP or Unix.
+
+    Args:
+        connected: The socket, non-blocking; the stream closes it.
+        peer: Who is on the other side.
+    """
+
+    __slots__ = ("_socket", "peer")
+
+    def __init__(self, connected: socket.socket, peer: Peer) -> None:
+        self._socket = connected
+        self.peer = peer
+
+    def receive(self, most: int) -> bytes | None:
+        """Return what has come; see `Stream`."""
+        try:
+            return self._socket.recv(most)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what there is room for; see `Stream`."""
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def wait_readable(self) -> Awaitable[None]:
+        """Wait for bytes, or the end."""
+        return trio.lowlevel.wait_readable(self._socket)  # noqa: ASYNC105 -- awaited by the caller: one coroutine less per call
+
+    def wait_writable(self) -> Awaitable[None]:
+        """Wait for room."""
+        return trio.lowlevel.wait_writable(self._socket)  # noqa: ASYNC105 -- as above
+
+    def shutdown(self) -> None:
+        """Send no more."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
