@@ -34,7 +34,7 @@ from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
 from host_backend.api.parts import InParts, json_list
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
-from host_backend.errors import HostError, MalformedRequest, PolicyDenied
+from host_backend.errors import HostError, MalformedRequest, PolicyDenied, TooLarge
 from host_backend.metrics import Metrics
 from host_backend.operations.messages import SMALL_MESSAGE_BYTES
 from host_backend.policy import Caller
@@ -63,12 +63,6 @@ _LATEST_VERSION = SigningVersion.V2
 _VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2, "3": _LATEST_VERSION}
 #: The page of `/docs` runs and fetches nothing.
 _PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
-
-
-class TooLarge(MalformedRequest):
-    """The body is longer than any message; send less."""
-
-    http_status = 413
 
 
 class _Answers(ABC):
