@@ -25,11 +25,10 @@ from enclave_signer.tezos import (
     check_public_key_hash,
     encode_public_key,
     encode_signature,
-    masked,
     parse_public_key,
 )
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
-from host_backend.api.application import JSON, Json, application
+from host_backend.api.application import JSON, Json, application, failure
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
 from host_backend.api.parts import InParts, json_list
@@ -83,10 +82,10 @@ class _Answers(ABC):
             status = 200
         except HostError as refusal:
             error = refusal
-            status, body = error.http_status, _failure(str(error))
+            status, body = error.http_status, failure(str(error))
         except Exception:
             logger.exception("a request failed by a bug")
-            status, body = 500, _failure("internal error")
+            status, body = 500, failure("internal error")
         seconds = time.perf_counter() - started
         if scope["method"] == "POST":
             self._metrics.handled(pkh, status, seconds)
@@ -242,11 +241,6 @@ def _query(query: bytes) -> Mapping[str, list[str]]:
 
 def _first(query: Mapping[str, list[str]], name: str) -> str | None:
     return query[name][0] if name in query else None
-
-
-def _failure(message: str) -> bytes:
-    body = [{"id": "failure", "kind": "temporary", "msg": masked(message)}]
-    return json.dumps(body, separators=(",", ":")).encode() + b"\n"
 
 
 def _known_keys(signer: Signer) -> Work[bytes]:
