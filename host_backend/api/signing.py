@@ -32,6 +32,7 @@ from host_backend.api.application import JSON, Json, application, failure
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
 from host_backend.api.parts import InParts, json_list
+from host_backend.api.route_table import Access
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, TooLarge
 from host_backend.metrics import Metrics
@@ -265,6 +266,8 @@ def signing_app(
         steps: Does what takes long; None: nothing else in this program does.
     """
     keys_in_service = Kept(steps or Steps(), lambda: _known_keys(signer), always=False)
+    access = Access(tokens=login is not None, signed=request_keys is not None)
+    description, description_page = document(access), page(access)
     authentication = "jwt" if login is not None else "none" if request_keys is None else "authorized_keys"
 
     async def authorized_keys(_: Request) -> Response:
@@ -278,10 +281,10 @@ def signing_app(
         return Json({"mode": "remote-signer", "authentication": authentication})
 
     async def openapi(_: Request) -> Response:
-        return Response(document(), media_type="application/json")
+        return Response(description, media_type="application/json")
 
     async def docs(_: Request) -> Response:
-        return Response(page(), media_type="text/html", headers=_PAGE_HEADERS)
+        return Response(description_page, media_type="text/html", headers=_PAGE_HEADERS)
 
     routes = [
         Route("/keys/{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
