@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp
 
-from enclave_signer.protocol.messages import Signature, SigningVersion
 from enclave_signer.tezos import parse_public_key
 from host_backend.api import login
 from host_backend.api.auth import RequestKeys
@@ -35,12 +34,10 @@ from host_backend.errors import (
 from host_backend.metrics import Metrics
 from host_backend.policy import KeyPolicy
 from host_backend.signer import Signer
-from host_backend.vault.keys import VaultKey, opened_key
-from host_backend.vault.vault import Vault
 from host_backend.watermark.memory import MemoryWatermarkStore
+from tests.doubles.failing_vault import FailingVault
 from tests.doubles.host_process import Answer
 from tests.doubles.known_keys import FOUR, KEYS, attestation
-from tests.doubles.linked_vault import OPENED
 from tests.doubles.octez_client import signature_by
 from tests.doubles.processes import PATIENCE_S
 
@@ -51,43 +48,6 @@ MISSING = KEYS["alice"].pkh
 AUTH = KEYS["auth"]
 USER, PASSWORD = "alice", "a Password 1 of some length"
 ACCESSES = [Access(tokens=tokens, signed=signed) for tokens in (False, True) for signed in (False, True)]
-
-
-class FailingVault(Vault):
-    """A vault with two open keys, whose enclave fails at will."""
-
-    def __init__(self) -> None:
-        self.name = "vault"
-        self.error: Exception | None = None
-        self._keys = {pkh: opened_key(OPENED[pkh].public_key, pkh) for pkh in (TZ1, TZ4)}
-
-    def serves(self, pkh: str) -> bool:
-        return pkh in self._keys
-
-    def opened(self, pkh: str) -> bool:
-        return pkh in self._keys
-
-    def find(self, pkh: str) -> bool:
-        return pkh in self._keys
-
-    async def look_again(self) -> None:
-        pass
-
-    async def opened_key(self, pkh: str) -> VaultKey:
-        if self.error is not None:
-            raise self.error
-        return self._keys[pkh]
-
-    async def ready_key(self, pkh: str, version: SigningVersion) -> VaultKey:
-        del version
-        return await self.opened_key(pkh)
-
-    async def sign_with(self, key: VaultKey, message: bytes, version: SigningVersion) -> Signature:
-        return OPENED[key.pkh].sign(message, version)
-
-    async def prove_possession(self, pkh: str) -> Signature:
-        await self.opened_key(pkh)
-        return OPENED[pkh].prove_possession()
 
 
 @dataclass(frozen=True)
@@ -227,7 +187,7 @@ class Stage:
     """The application, on two servers, and what it depends on."""
 
     access: Access
-    vault: FailingVault = field(default_factory=FailingVault)
+    vault: FailingVault = field(default_factory=lambda: FailingVault(TZ1, TZ4))
     tokens: Tokens = field(
         default_factory=lambda: Tokens({USER: JwtUser(JwtCredentials(PASSWORD, "a Secret 1 of more than 32 chars"))})
     )
