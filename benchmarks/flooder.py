@@ -8,12 +8,15 @@ Prints JSON: how many answers of each status came.
 import asyncio
 import json
 import re
+import socket
 import sys
 from collections import Counter
 
 import uvloop
 
-_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+#: The address of everybody who asks: not that of a proxy.
+CLIENT = "127.0.0.2"
 #: Bytes of the longest head of an answer that is read.
 _MAX_HEAD_BYTES = 64 * 1024
 #: Seconds until a connection that was closed or refused tries again.
@@ -47,13 +50,21 @@ class Flooder:
             await asyncio.sleep(_RETRY_S)
 
     async def _ask(self) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=_MAX_HEAD_BYTES)
+        stream = socket.socket()
+        try:
+            stream.settimeout(0)
+            stream.bind((CLIENT, 0))
+            await asyncio.get_running_loop().sock_connect(stream, ("127.0.0.1", self._port))
+        except BaseException:
+            stream.close()
+            raise
+        reader, writer = await asyncio.open_connection(sock=stream, limit=_MAX_HEAD_BYTES)
         try:
             while True:
                 writer.write(self._request)
                 await writer.drain()
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = _LENGTH.search(head)
+                length = LENGTH.search(head)
                 await reader.readexactly(int(length[1]) if length else 0)
                 self.statuses[head[9:12].decode()] += 1
                 if self._once:

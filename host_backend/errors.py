@@ -32,11 +32,23 @@ class MalformedRequest(HostError):
     log_level = logging.INFO
 
 
+class TooLarge(MalformedRequest):
+    """The body is longer than any message; send less."""
+
+    http_status = 413
+
+
 class NotAuthenticated(HostError):
     """The caller did not say who it is, or not in a way that can be believed; give credentials."""
 
     http_status = 401
     log_level = logging.WARNING
+
+
+class TooManyLogins(NotAuthenticated):
+    """The password is wrong, as were many others from this address just now; wait."""
+
+    http_status = 429
 
 
 class PolicyDenied(HostError):

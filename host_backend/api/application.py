@@ -1,4 +1,4 @@
-"""What the applications of both addresses share: their form of JSON, and how they answer where there is no route."""
+"""What the applications of both addresses share: their form of JSON, and their answers where there is no route, or a bug."""
 
 import json
 
@@ -6,6 +6,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+
+from enclave_signer.tezos import masked
 
 JSON = b"application/json; charset=utf-8"
 
@@ -20,6 +22,12 @@ class Json(JSONResponse):
         return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
 
+def failure(text: str) -> bytes:
+    """Return the body of a refusal, in Signatory's form."""
+    body = [{"id": "failure", "kind": "temporary", "msg": masked(text)}]
+    return json.dumps(body, separators=(",", ":")).encode() + b"\n"
+
+
 async def _not_found(_: Request, __: Exception) -> Response:
     return PlainTextResponse("404 page not found\n", 404, {"x-content-type-options": "nosniff"})
 
@@ -28,7 +36,12 @@ async def _wrong_method(_: Request, __: Exception) -> Response:
     return Response(status_code=405)
 
 
-_EXCEPTIONS = {404: _not_found, 405: _wrong_method}
+async def _bug(_: Request, __: Exception) -> Response:
+    # Starlette raises it anew after this answer, and the server logs it.
+    return Response(failure("internal error"), 500, media_type=JSON.decode())
+
+
+_EXCEPTIONS = {404: _not_found, 405: _wrong_method, Exception: _bug}
 
 
 def application(routes: list[Route], *, head: bool = False) -> Starlette:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from host_backend import log
 from host_backend.api.access_log import client_address, log_access
 from host_backend.api.tokens import Tokens, WrongPassword
-from host_backend.errors import NotAuthenticated
+from host_backend.errors import NotAuthenticated, TooManyLogins
 from host_backend.ip_addresses import network_of
 from host_backend.metrics import Metrics
 
@@ -33,12 +33,6 @@ HELD_ANSWERS = 64
 
 #: Whoever guesses faster has to connect anew for each guess.
 _LATER = {"connection": "close", "retry-after": "1"}
-
-
-class TooManyLogins(NotAuthenticated):
-    """The password is wrong, as were many others from this address just now; wait."""
-
-    http_status = 429
 
 
 class Login:

@@ -25,16 +25,16 @@ from enclave_signer.tezos import (
     check_public_key_hash,
     encode_public_key,
     encode_signature,
-    masked,
     parse_public_key,
 )
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
-from host_backend.api.application import JSON, Json, application
+from host_backend.api.application import JSON, Json, application, failure
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
 from host_backend.api.parts import InParts, json_list
+from host_backend.api.route_table import Access
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
-from host_backend.errors import HostError, MalformedRequest, PolicyDenied
+from host_backend.errors import HostError, MalformedRequest, PolicyDenied, TooLarge
 from host_backend.metrics import Metrics
 from host_backend.operations.messages import SMALL_MESSAGE_BYTES
 from host_backend.policy import Caller
@@ -65,12 +65,6 @@ _VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion
 _PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
-class TooLarge(MalformedRequest):
-    """The body is longer than any message; send less."""
-
-    http_status = 413
-
-
 class _Answers(ABC):
     """Plain ASGI that answers with JSON, or with the family's status; the host's catch-all."""
 
@@ -89,10 +83,10 @@ class _Answers(ABC):
             status = 200
         except HostError as refusal:
             error = refusal
-            status, body = error.http_status, _failure(str(error))
+            status, body = error.http_status, failure(str(error))
         except Exception:
             logger.exception("a request failed by a bug")
-            status, body = 500, _failure("internal error")
+            status, body = 500, failure("internal error")
         seconds = time.perf_counter() - started
         if scope["method"] == "POST":
             self._metrics.handled(pkh, status, seconds)
@@ -250,11 +244,6 @@ def _first(query: Mapping[str, list[str]], name: str) -> str | None:
     return query[name][0] if name in query else None
 
 
-def _failure(message: str) -> bytes:
-    body = [{"id": "failure", "kind": "temporary", "msg": masked(message)}]
-    return json.dumps(body, separators=(",", ":")).encode() + b"\n"
-
-
 def _known_keys(signer: Signer) -> Work[bytes]:
     return b'{"known_keys":%s}\n' % (yield from json_list(signer.known_keys()))
 
@@ -277,6 +266,8 @@ def signing_app(
         steps: Does what takes long; None: nothing else in this program does.
     """
     keys_in_service = Kept(steps or Steps(), lambda: _known_keys(signer), always=False)
+    access = Access(tokens=login is not None, signed=request_keys is not None)
+    description, description_page = document(access), page(access)
     authentication = "jwt" if login is not None else "none" if request_keys is None else "authorized_keys"
 
     async def authorized_keys(_: Request) -> Response:
@@ -290,10 +281,10 @@ def signing_app(
         return Json({"mode": "remote-signer", "authentication": authentication})
 
     async def openapi(_: Request) -> Response:
-        return Response(document(), media_type="application/json")
+        return Response(description, media_type="application/json")
 
     async def docs(_: Request) -> Response:
-        return Response(page(), media_type="text/html", headers=_PAGE_HEADERS)
+        return Response(description_page, media_type="text/html", headers=_PAGE_HEADERS)
 
     routes = [
         Route("/keys/{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),

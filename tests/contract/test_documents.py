@@ -16,7 +16,6 @@ import pytest
 from enclave_signer import __version__
 from enclave_signer.config import parse_config
 from host_backend import config, errors
-from host_backend.api.signing import TooLarge
 from host_backend.cli.commands import cli
 from host_backend.config import policies, vaults, watermark
 from host_backend.config.review import review
@@ -168,7 +167,7 @@ def test_errors_are_those_of_the_code() -> None:
     families = {
         family.__name__: family for family in errors.HostError.__subclasses__() if family.__module__ == errors.__name__
     }
-    families["TooLarge"] = TooLarge
+    families["TooLarge"] = errors.TooLarge
     documented = {cells[0].strip("`"): cells[1:4] for cells in rows(ARCHITECTURE) if cells[0].strip("`") in families}
     assert documented.keys() == families.keys()
     for name, family in families.items():
