@@ -39,7 +39,7 @@ _HANDLES_PER_STEP = 64
 
 
 class Connection:
-    """Serves one client until either side ends."""
+    """Serves one client until either side ends. Longer than most: a field for each state of a stream and its limits."""
 
     def __init__(
         self,

@@ -248,6 +248,22 @@ def _known_keys(signer: Signer) -> Work[bytes]:
     return b'{"known_keys":%s}\n' % (yield from json_list(signer.known_keys()))
 
 
+def _description(access: Access) -> list[Route]:
+    """Return the routes that describe all routes."""
+    description, description_page = document(access), page(access)
+
+    async def openapi(_: Request) -> Response:
+        return Response(description, media_type="application/json")
+
+    async def docs(_: Request) -> Response:
+        return Response(description_page, media_type="text/html", headers=_PAGE_HEADERS)
+
+    return [
+        Route("/openapi.json", logged(openapi), methods=["GET"]),
+        Route("/docs", logged(docs), methods=["GET"]),
+    ]
+
+
 def signing_app(
     signer: Signer,
     metrics: Metrics,
@@ -266,8 +282,6 @@ def signing_app(
         steps: Does what takes long; None: nothing else in this program does.
     """
     keys_in_service = Kept(steps or Steps(), lambda: _known_keys(signer), always=False)
-    access = Access(tokens=login is not None, signed=request_keys is not None)
-    description, description_page = document(access), page(access)
     authentication = "jwt" if login is not None else "none" if request_keys is None else "authorized_keys"
 
     async def authorized_keys(_: Request) -> Response:
@@ -280,21 +294,12 @@ def signing_app(
     async def mode(_: Request) -> Response:
         return Json({"mode": "remote-signer", "authentication": authentication})
 
-    async def openapi(_: Request) -> Response:
-        return Response(description, media_type="application/json")
-
-    async def docs(_: Request) -> Response:
-        return Response(description_page, media_type="text/html", headers=_PAGE_HEADERS)
-
     routes = [
         Route("/keys/{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
         Route("/bls_prove_possession/{pkh}", Proofs(signer, metrics, request_keys), methods=["GET"]),
         Route("/authorized_keys", logged(authorized_keys), methods=["GET"]),
         Route("/known_keys", logged(known_keys), methods=["GET"]),
         Route("/mode", logged(mode), methods=["GET"]),
-        Route("/openapi.json", logged(openapi), methods=["GET"]),
-        Route("/docs", logged(docs), methods=["GET"]),
+        *_description(Access(tokens=login is not None, signed=request_keys is not None)),
     ]
-    if login is not None:
-        routes = [*map(login.guard, routes), login.route]
-    return application(routes)
+    return application(routes if login is None else [*map(login.guard, routes), login.route])

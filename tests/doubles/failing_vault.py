@@ -24,7 +24,7 @@ class FailingVault(Vault):
     def opened(self, pkh: str) -> bool:
         return pkh in self._keys
 
-    def find(self, pkh: str) -> bool:
+    def holds(self, pkh: str) -> bool:
         return pkh in self._keys
 
     async def look_again(self) -> None:
