@@ -55,10 +55,11 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	$(BIN)/python -m tests.endurance.long_frames 1000
 	$(BIN)/python -m tests.endurance.unread_log 10000
 
-faults: ## 10 000 signatures through a link on which everything goes wrong; then what the link costs; a few minutes
+faults: ## 10 000 signatures through a link on which everything goes wrong; then what the link costs, and a sealer that fails; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.faulty_link 10000
 	$(BIN)/python -m tests.endurance.link_times
+	$(BIN)/python -m tests.endurance.sealer_faults
 
 parts: ## tests that need more than Python and pip: a table of what ran; ARGUMENTS=--all fails when a part is missing
 	@scripts/environment $(VENV) requirements-dev.txt
