@@ -23,6 +23,7 @@ from enclave_signer.curves import (
     build_blst,
     curve,
     install_slow_bls,
+    known_answers,
     self_test,
 )
 from enclave_signer.curves.known_answers import KNOWN_ANSWERS, KnownAnswer, check_curve
@@ -199,6 +200,14 @@ def test_a_curve_that_goes_wrong_fails_the_self_test(
         check_curve(crooked, ANSWERS[crooked.key_type])
     registry[crooked.key_type] = crooked
     with pytest.raises(CurveError, match=text):
+        self_test()
+
+
+@pytest.mark.parametrize("key_type", KeyType)
+def test_a_curve_without_a_known_answer_fails_the_self_test(key_type: KeyType, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [answer for answer in KNOWN_ANSWERS if answer.key_type is not key_type]
+    monkeypatch.setattr(known_answers, "KNOWN_ANSWERS", others)
+    with pytest.raises(CurveError, match=f"^{key_type} has no known answer to test it by: sign nothing with it"):
         self_test()
 
 
