@@ -8,7 +8,7 @@ run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
 	@$(BIN)/python -m quickstart
 
-demo: ## signs with all four curves, shows a refused double signature
+demo: ## signs with every curve, shows a refused double signature
 	@scripts/environment $(VENV) requirements.txt
 	@$(BIN)/python -m quickstart.demo
 

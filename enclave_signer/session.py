@@ -144,13 +144,13 @@ class Session:
     def _sign(self, key: SigningKey, message: bytes, version: SigningVersion) -> Signature | Computation:
         if self._guard is not None:
             self._guard.check(key.public_key, message)
-        if curve(key.public_key.key_type).slow:
+        if key.public_key.key_type.facts.slow:
             return Computation(lambda: key.sign(message, version))
         return key.sign(message, version)
 
     @staticmethod
     def _prove_possession(key: SigningKey) -> Signature | Computation:
-        if curve(key.public_key.key_type).slow:
+        if key.public_key.key_type.facts.slow:
             return Computation(key.prove_possession)
         return key.prove_possession()
 

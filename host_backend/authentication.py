@@ -1,19 +1,13 @@
 """What a client signs to show who it is: Signatory's and Octez' authentication of requests. Pure."""
 
 from enclave_signer.protocol.messages import PublicKey
-from enclave_signer.tezos import Family, Kind, TezosError, decode
+from enclave_signer.tezos import TezosError, parse_public_key_hash
 from host_backend.errors import MalformedRequest
 
 _MAGIC = 0x04
 _SIGN = 0x01
 #: What Octez signs to have possession proved; Signatory wants `_SIGN` and no message for it.
 _PROVE = 0x04
-_HASH_TAGS = {
-    Kind.ED25519_PUBLIC_KEY_HASH: 0,
-    Kind.SECP256K1_PUBLIC_KEY_HASH: 1,
-    Kind.P256_PUBLIC_KEY_HASH: 2,
-    Kind.BLS_PUBLIC_KEY_HASH: 3,
-}
 
 
 def authentication_bytes(pkh: str, message: bytes = b"") -> bytes:
@@ -50,7 +44,7 @@ def proof_authentication_bytes(pkh: str, bound_to: PublicKey | None = None) -> t
 
 def _tagged(pkh: str) -> bytes:
     try:
-        kind, digest = decode(pkh, Family.PUBLIC_KEY_HASH)
+        key_type, digest = parse_public_key_hash(pkh)
     except TezosError as error:
         raise MalformedRequest(str(error)) from None
-    return bytes([_HASH_TAGS[kind]]) + digest
+    return bytes([key_type.facts.tag]) + digest

@@ -229,7 +229,7 @@ class _SignedAnswer:
         except TezosError as error:
             raise HookUnavailable(f"policy hook: {error}") from None
         try:
-            if curve(key_type).slow:
+            if key_type.facts.slow:
                 await asyncio.to_thread(key.verify, signature, self.payload, SigningVersion.LATEST)
             else:
                 key.verify(signature, self.payload, SigningVersion.LATEST)

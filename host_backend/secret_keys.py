@@ -21,8 +21,8 @@ from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
 from enclave_signer.curves import CurveError, SigningKey, curve
-from enclave_signer.protocol.messages import PRIVATE_KEY_BYTES, KeyType, PrivateKey
-from enclave_signer.tezos import Family, Kind, TezosError, decode, encode, parse_secret_key
+from enclave_signer.protocol.messages import KeyType, PrivateKey
+from enclave_signer.tezos import Family, TezosError, decode, encode, kinds_of, parse_secret_key
 from host_backend.errors import MalformedRequest
 
 #: Largest input: a P-256 key in PEM has 400 bytes; beyond that there are only comments, and keys of other kinds.
@@ -34,13 +34,11 @@ _SALT_BYTES = 8
 _ITERATIONS = 32768
 _NONCE = bytes(SecretBox.NONCE_SIZE)
 _PLAIN_KINDS = {
-    Kind.ED25519_ENCRYPTED_SEED: Kind.ED25519_SEED,
-    Kind.SECP256K1_ENCRYPTED_PRIVATE_KEY: Kind.SECP256K1_PRIVATE_KEY,
-    Kind.P256_ENCRYPTED_PRIVATE_KEY: Kind.P256_PRIVATE_KEY,
-    Kind.BLS_ENCRYPTED_PRIVATE_KEY: Kind.BLS_PRIVATE_KEY,
+    encrypted: kinds_of(Family.PRIVATE_KEY)[key_type]
+    for key_type, encrypted in kinds_of(Family.ENCRYPTED_PRIVATE_KEY).items()
 }
 _URIS = {"unencrypted:": Family.PRIVATE_KEY, "encrypted:": Family.ENCRYPTED_PRIVATE_KEY}
-_EC_KEY_TYPES = {"secp256k1": KeyType.SECP256K1, "secp256r1": KeyType.P256}
+_PEM_KEY_TYPES = {key_type.facts.pem_name: key_type for key_type in KeyType if key_type.facts.pem_name is not None}
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 _PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", b"ENCRYPTED PRIVATE KEY")
 _DER_SEQUENCE = b"\x30"
@@ -109,7 +107,8 @@ def _read_text(text: str, ask_password: AskPassword) -> PrivateKey:
     if kind in _PLAIN_KINDS:
         return parse_secret_key(encode(_PLAIN_KINDS[kind], _decrypted(payload, ask_password())))
     private_key = parse_secret_key(text)
-    if payload[PRIVATE_KEY_BYTES:] not in (b"", open_secret_key(private_key).public_key.data):
+    public_half = payload[private_key.key_type.facts.private_key_bytes :]
+    if public_half not in (b"", open_secret_key(private_key).public_key.data):
         raise MalformedRequest("the two halves of the secret key do not belong together: copy it again in full")
     return private_key
 
@@ -147,14 +146,22 @@ def _converted(load: Callable[[bytes, bytes | None], object], data: bytes, ask_p
         loaded = _loaded_encrypted(load, data, ask_password())
     except (ValueError, UnsupportedAlgorithm):
         raise MalformedRequest("the private key is damaged, or of a kind that Tezos does not have") from None
+    name, secret = _name_and_secret(loaded)
+    if name not in _PEM_KEY_TYPES:
+        raise MalformedRequest(
+            "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1 and P-256 in PEM"
+        )
+    return PrivateKey(_PEM_KEY_TYPES[name], secret)
+
+
+def _name_and_secret(loaded: object) -> tuple[str, bytes]:
+    """Return what the curve of a key is called in `CurveFacts.pem_name`, and the key's bytes."""
     if isinstance(loaded, Ed25519PrivateKey):
-        return PrivateKey(KeyType.ED25519, loaded.private_bytes_raw())
-    if isinstance(loaded, EllipticCurvePrivateKey) and loaded.curve.name in _EC_KEY_TYPES:
-        scalar = loaded.private_numbers().private_value.to_bytes(PRIVATE_KEY_BYTES, "big")
-        return PrivateKey(_EC_KEY_TYPES[loaded.curve.name], scalar)
-    raise MalformedRequest(
-        "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1 and P-256 in PEM"
-    )
+        return "ed25519", loaded.private_bytes_raw()
+    if isinstance(loaded, EllipticCurvePrivateKey):
+        scalar = loaded.private_numbers().private_value
+        return loaded.curve.name, scalar.to_bytes((loaded.curve.key_size + 7) // 8, "big")
+    return "another kind", b""
 
 
 def _loaded_encrypted(load: Callable[[bytes, bytes | None], object], data: bytes, password: bytes) -> object:

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
+from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import ConsensusMessage, check_public_key_hash, mark_of, public_key_hash
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, StoreUnavailable
 from host_backend.operations.messages import Message, kind_of_large, parse_message
@@ -168,7 +168,7 @@ class Signer:
         policy = self._policy(pkh, caller)
         vault = await find_vault(self._vaults, pkh)
         record.vault_name = vault.name
-        if check_public_key_hash(pkh) is not KeyType.BLS:
+        if not check_public_key_hash(pkh).facts.proves_possession:
             raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
         if bound_to is not None and public_key_hash(bound_to) != pkh:
             raise MalformedRequest(

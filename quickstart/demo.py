@@ -1,4 +1,4 @@
-"""`make demo`: signs with all four curves, shows a refused double signature, and ends."""
+"""`make demo`: signs with every curve, shows a refused double signature, and ends."""
 
 import asyncio
 import http.client
@@ -9,13 +9,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from enclave_signer.curves import curve
-from enclave_signer.protocol.messages import SigningVersion
+from enclave_signer.protocol.key_types import KeyType, SigningVersion
 from enclave_signer.tezos import parse_public_key, parse_signature
 from host_backend.errors import HostError
 from quickstart.local_signer import LocalSigner, StartFailed, running_signer
 from quickstart.messages import attestation
 
-KEY_TYPES = ("tz1", "tz2", "tz3", "tz4")
+KEY_TYPES = tuple(key_type.facts.address for key_type in KeyType)
 
 
 def ask(url: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Derive, sign and verify on the four curves of Tezos: a door that the host may use as well.
+"""Derive, sign and verify on the curves of Tezos: a door that the host may use as well.
 
 `curve` loads the library of a curve when it is first asked for, so that programs which sign nothing start quickly.
 """
@@ -18,8 +18,8 @@ from enclave_signer.curves.base import (
     VerifyingKey,
     VersionNotSupported,
 )
-from enclave_signer.curves.known_answers import KNOWN_ANSWERS, check_curve
-from enclave_signer.protocol.messages import KeyType
+from enclave_signer.curves.known_answers import check_curve, known_answer
+from enclave_signer.protocol.key_types import KeyType
 
 __all__ = [
     "Curve",
@@ -38,14 +38,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: Where each curve lives; such a module names it `CURVE`.
-_MODULES = {
-    KeyType.ED25519: "enclave_signer.curves.ed25519",
-    KeyType.SECP256K1: "enclave_signer.curves.secp256k1",
-    KeyType.P256: "enclave_signer.curves.p256",
-    KeyType.BLS: "enclave_signer.curves.bls",
-}
-_SLOW_BLS = "enclave_signer.curves.bls_py_ecc"
+_SLOW_BLS = "bls_py_ecc"
 
 _loaded: dict[KeyType, Curve] = {}
 
@@ -58,7 +51,7 @@ def curve(key_type: KeyType) -> Curve:
     """
     found = _loaded.get(key_type)
     if found is None:
-        found = _loaded[key_type] = _load(_MODULES[key_type])
+        found = _loaded[key_type] = _load(key_type.facts.name)
     return found
 
 
@@ -68,8 +61,8 @@ def self_test() -> None:
     Raises:
         CurveError: One does not: sign nothing, and do what the text says.
     """
-    for answer in KNOWN_ANSWERS:
-        check_curve(curve(answer.key_type), answer)
+    for key_type in KeyType:
+        check_curve(curve(key_type), known_answer(key_type))
 
 
 def install_slow_bls() -> None:
@@ -92,6 +85,7 @@ def install_slow_bls() -> None:
     _loaded[KeyType.BLS] = slow
 
 
-def _load(module: str) -> Curve:
-    loaded: Curve = import_module(module).CURVE
+def _load(name: str) -> Curve:
+    """Load the curve that a module of this package calls `CURVE`; the module bears the curve's name."""
+    loaded: Curve = import_module(f"{__name__}.{name}").CURVE
     return loaded

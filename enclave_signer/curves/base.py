@@ -12,15 +12,15 @@ from typing import Protocol
 
 from enclave_signer.errors import EnclaveSignerError
 from enclave_signer.protocol.messages import (
-    PRIVATE_KEY_BYTES,
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     KeyType,
     PrivateKey,
     PublicKey,
     Signature,
     SigningVersion,
 )
+
+#: Bytes of a scalar, and of a group order: all groups here have about 2**256 elements.
+SCALAR_BYTES = 32
 
 
 class CurveError(EnclaveSignerError):
@@ -111,11 +111,6 @@ class Curve(Protocol):
         """Its name."""
         ...
 
-    @property
-    def slow(self) -> bool:
-        """Whether one signature takes longer than waking a thread (about 100 microseconds)."""
-        ...
-
     def generate(self) -> PrivateKey:
         """Return a new private key, uniformly random from the system's generator."""
         ...
@@ -144,14 +139,13 @@ def private_key_bytes(private_key: PrivateKey, key_type: KeyType) -> bytes:
     """Return the bytes of a private key after checking its curve and size.
 
     Raises:
-        InvalidPrivateKey: Another curve's key, or not 32 bytes.
+        InvalidPrivateKey: Another curve's key, or not of this curve's size.
     """
     if private_key.key_type is not key_type:
         raise InvalidPrivateKey(f"a private key of {private_key.key_type} was given where {key_type} is meant")
-    if len(private_key.data) != PRIVATE_KEY_BYTES:
-        raise InvalidPrivateKey(
-            f"a private key of {key_type} has {PRIVATE_KEY_BYTES} bytes, not {len(private_key.data)}"
-        )
+    size = key_type.facts.private_key_bytes
+    if len(private_key.data) != size:
+        raise InvalidPrivateKey(f"a private key of {key_type} has {size} bytes, not {len(private_key.data)}")
     return private_key.data
 
 
@@ -167,7 +161,7 @@ def scalar_bytes(private_key: PrivateKey, key_type: KeyType, order: bytes) -> by
         InvalidPrivateKey: It is none of this curve.
     """
     data = private_key_bytes(private_key, key_type)
-    if not bytes(PRIVATE_KEY_BYTES) < data < order:
+    if not bytes(SCALAR_BYTES) < data < order:
         raise scalar_out_of_range(key_type)
     return data
 
@@ -183,8 +177,8 @@ def random_scalar(order: bytes) -> bytes:
     Drawing again until one fits keeps it uniform; the smallest order here, BLS', takes 2.2 draws on average.
     """
     while True:
-        data = secrets.token_bytes(PRIVATE_KEY_BYTES)
-        if bytes(PRIVATE_KEY_BYTES) < data < order:
+        data = secrets.token_bytes(SCALAR_BYTES)
+        if bytes(SCALAR_BYTES) < data < order:
             return data
 
 
@@ -194,7 +188,7 @@ def check_public_key_size(data: bytes, key_type: KeyType) -> None:
     Raises:
         InvalidPublicKey: It has not.
     """
-    size = PUBLIC_KEY_BYTES[key_type]
+    size = key_type.facts.public_key_bytes
     if len(data) != size:
         raise InvalidPublicKey(f"a public key of {key_type} has {size} bytes, compressed, not {len(data)}")
 
@@ -207,7 +201,7 @@ def signature_bytes(signature: Signature, key_type: KeyType) -> bytes:
     """
     if signature.key_type is not key_type:
         raise InvalidSignature(f"a signature of {signature.key_type} was given to a key of {key_type}")
-    size = SIGNATURE_BYTES[key_type]
+    size = key_type.facts.signature_bytes
     if len(signature.data) != size:
         raise InvalidSignature(f"a signature of {key_type} has {size} bytes, not {len(signature.data)}")
     return signature.data

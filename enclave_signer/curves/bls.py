@@ -112,7 +112,6 @@ class Bls:
     """The curve."""
 
     key_type = KeyType.BLS
-    slow = True
 
     def generate(self) -> PrivateKey:
         """Return a new private key."""

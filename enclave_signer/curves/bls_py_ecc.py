@@ -89,7 +89,6 @@ class PyEccBls:
     """The curve."""
 
     key_type = KeyType.BLS
-    slow = True
 
     def generate(self) -> PrivateKey:
         """Return a new private key."""

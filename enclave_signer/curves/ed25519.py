@@ -17,7 +17,7 @@ from nacl.exceptions import BadSignatureError
 
 from enclave_signer.curves.base import Curve, InvalidPublicKey, check_public_key_size, private_key_bytes
 from enclave_signer.curves.digest import DigestSigningKey, DigestVerifyingKey
-from enclave_signer.protocol.messages import PRIVATE_KEY_BYTES, KeyType, PrivateKey, PublicKey
+from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey
 
 
 class Ed25519SigningKey(DigestSigningKey):
@@ -50,11 +50,10 @@ class Ed25519:
     """The curve."""
 
     key_type = KeyType.ED25519
-    slow = False
 
     def generate(self) -> PrivateKey:
         """Return a new seed."""
-        return PrivateKey(KeyType.ED25519, secrets.token_bytes(PRIVATE_KEY_BYTES))
+        return PrivateKey(KeyType.ED25519, secrets.token_bytes(KeyType.ED25519.facts.private_key_bytes))
 
     def open(self, private_key: PrivateKey) -> Ed25519SigningKey:
         """Return the key, ready to sign.

@@ -99,6 +99,18 @@ KNOWN_ANSWERS = (
 )
 
 
+def known_answer(key_type: KeyType) -> KnownAnswer:
+    """Return what a curve must answer.
+
+    Raises:
+        CurveError: Nothing is known that it must answer: sign nothing with it.
+    """
+    for answer in KNOWN_ANSWERS:
+        if answer.key_type is key_type:
+            return answer
+    raise CurveError(f"{key_type} has no known answer to test it by: sign nothing with it")
+
+
 def check_curve(curve: Curve, answer: KnownAnswer) -> None:
     """Return when a curve gives the known answers, accepts them, and refuses them for another message.
 

@@ -65,7 +65,6 @@ class P256:
     """The curve."""
 
     key_type = KeyType.P256
-    slow = False
 
     def generate(self) -> PrivateKey:
         """Return a new private key."""

@@ -14,12 +14,12 @@ from enclave_signer.curves.base import (
 )
 from enclave_signer.curves.der import to_der
 from enclave_signer.curves.digest import DigestSigningKey, DigestVerifyingKey
-from enclave_signer.protocol.messages import SIGNATURE_BYTES, KeyType, PrivateKey, PublicKey
+from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey
 
 #: Source: SEC 2, version 2.0, section 2.4.1.
 ORDER = bytes.fromhex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141")
 
-_SIGNATURE_BYTES = SIGNATURE_BYTES[KeyType.SECP256K1]
+_SIGNATURE_BYTES = KeyType.SECP256K1.facts.signature_bytes
 
 
 class Secp256k1SigningKey(DigestSigningKey):
@@ -53,7 +53,6 @@ class Secp256k1:
     """The curve."""
 
     key_type = KeyType.SECP256K1
-    slow = False
 
     def generate(self) -> PrivateKey:
         """Return a new private key."""

@@ -10,9 +10,9 @@ ciphertext has opened under it and gave the public key it names.
 import struct
 from dataclasses import dataclass
 
-from enclave_signer.protocol import cbor
+from enclave_signer.protocol import cbor, values
 from enclave_signer.protocol.errors import BadBlob, BadMessage, UnknownBlobFormat
-from enclave_signer.protocol.messages import MAX_BLOB_BYTES, PUBLIC_KEY_BYTES, KeyType, PublicKey
+from enclave_signer.protocol.messages import MAX_BLOB_BYTES, PublicKey
 
 MAGIC = b"TKSB"
 FORMAT_VERSION = 1
@@ -75,8 +75,8 @@ def parse_blob(blob: bytes) -> tuple[BlobHeader, bytes, bytes]:
 def _parse_header(data: bytes) -> BlobHeader:
     try:
         entries = cbor.fields(cbor.decode(data, max_depth=2), "a blob's header", _FIELDS)
-        key_type = KeyType(cbor.text(entries["key_type"], "key_type", _MAX_NAME_CHARS))
-        public_key = cbor.sized_bytes(entries["public_key"], "public_key", PUBLIC_KEY_BYTES[key_type])
+        key_type = values.key_type(entries["key_type"])
+        public_key = cbor.sized_bytes(entries["public_key"], "public_key", key_type.facts.public_key_bytes)
         return BlobHeader(
             sealer=cbor.text(entries["sealer"], "sealer", _MAX_NAME_CHARS),
             kek=cbor.text(entries["kek"], "kek", _MAX_NAME_CHARS),

@@ -5,41 +5,14 @@ Values are plain data: `codec` checks types, sizes and ranges while decoding, so
 """
 
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
 
-
-class KeyType(StrEnum):
-    """A curve, by its name on the wire."""
-
-    ED25519 = "Ed25519"
-    SECP256K1 = "Secp256k1"
-    P256 = "NistP256"
-    BLS = "Bls"
-
-
-class SigningVersion(IntEnum):
-    """How a BLS key signs; the other curves sign alike under every version.
-
-    `V1` is the message-augmentation suite (public key prepended), `V2` and `LATEST` the proof-of-possession suite;
-    BLS has no `V0`.
-    """
-
-    V0 = 0
-    V1 = 1
-    V2 = 2
-    LATEST = 255
-
+from enclave_signer.protocol.key_types import KeyType as KeyType  # noqa: PLC0414 -- part of messages
+from enclave_signer.protocol.key_types import SigningVersion as SigningVersion  # noqa: PLC0414 -- part of messages
 
 #: The largest message that is signed: a Tezos operation is at most 32 KiB. tee-signer stops at 4096 bytes.
 MAX_MESSAGE_BYTES = 32 * 1024
 #: Our blobs and Google's ciphertexts of a private key have a few hundred bytes.
 MAX_BLOB_BYTES = 4096
-#: Bytes of a private key: a big-endian scalar, or the Ed25519 seed.
-PRIVATE_KEY_BYTES = 32
-#: Bytes of a public key: compressed points; G1 for BLS.
-PUBLIC_KEY_BYTES = {KeyType.ED25519: 32, KeyType.SECP256K1: 33, KeyType.P256: 33, KeyType.BLS: 48}
-#: Bytes of a signature: r || s for ECDSA, compressed G2 for BLS.
-SIGNATURE_BYTES = {KeyType.ED25519: 64, KeyType.SECP256K1: 64, KeyType.P256: 64, KeyType.BLS: 96}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +33,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrivateKey:
-    """A private key in clear: 32 bytes. Never printed, never compared."""
+    """A private key in clear. Never printed, never compared."""
 
     key_type: KeyType
     data: bytes = field(repr=False)

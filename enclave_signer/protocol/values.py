@@ -9,9 +9,6 @@ from enclave_signer.protocol.errors import BadMessage
 from enclave_signer.protocol.messages import (
     MAX_BLOB_BYTES,
     MAX_MESSAGE_BYTES,
-    PRIVATE_KEY_BYTES,
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     Credentials,
     ImportedKey,
     KeyType,
@@ -87,19 +84,19 @@ def _of_curve(item: Item, what: str) -> tuple[KeyType, Item]:
 def private_key(item: Item) -> PrivateKey:
     """Return the private key in a one-entry map, also what a legacy blob holds once opened."""
     curve, value = _of_curve(item, "a private key")
-    return PrivateKey(curve, cbor.sized_bytes(value, f"the {curve} private key", PRIVATE_KEY_BYTES))
+    return PrivateKey(curve, cbor.sized_bytes(value, f"the {curve} private key", curve.facts.private_key_bytes))
 
 
 def public_key(item: Item) -> PublicKey:
     """Return the public key in a one-entry map."""
     curve, value = _of_curve(item, "a public key")
-    return PublicKey(curve, cbor.sized_bytes(value, f"the {curve} public key", PUBLIC_KEY_BYTES[curve]))
+    return PublicKey(curve, cbor.sized_bytes(value, f"the {curve} public key", curve.facts.public_key_bytes))
 
 
 def signature(item: Item) -> Signature:
     """Return the signature in a one-entry map."""
     curve, value = _of_curve(item, "a signature")
-    return Signature(curve, cbor.sized_bytes(value, f"the {curve} signature", SIGNATURE_BYTES[curve]))
+    return Signature(curve, cbor.sized_bytes(value, f"the {curve} signature", curve.facts.signature_bytes))
 
 
 def encode_of_curve(value: PrivateKey | PublicKey | Signature) -> Item:

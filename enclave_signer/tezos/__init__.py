@@ -1,6 +1,6 @@
 """Tezos text and bytes: base58check, keys, consensus messages, and which may follow which. Pure; both programs may enter here."""
 
-from enclave_signer.tezos.base58 import MAX_TEXT_CHARS, Family, Kind, decode, encode
+from enclave_signer.tezos.base58 import MAX_TEXT_CHARS, PUBLIC_KEY_HASH_BYTES, Family, Kind, decode, encode, kinds_of
 from enclave_signer.tezos.consensus import (
     CONSENSUS_MAGIC,
     ConsensusKind,
@@ -21,6 +21,7 @@ from enclave_signer.tezos.keys import (
     encode_public_key,
     encode_signature,
     parse_public_key,
+    parse_public_key_hash,
     parse_secret_key,
     parse_signature,
     public_key_hash,
@@ -34,6 +35,7 @@ __all__ = [
     "MAX_CHAINS_PER_KEY",
     "MAX_TEXT_CHARS",
     "PROTOCOLS",
+    "PUBLIC_KEY_HASH_BYTES",
     "ConsensusKind",
     "ConsensusMessage",
     "EncryptedSecretKey",
@@ -54,11 +56,13 @@ __all__ = [
     "encode_public_key",
     "encode_signature",
     "judge_mark",
+    "kinds_of",
     "mark_of",
     "masked",
     "may_hold_secret_key",
     "parse_consensus",
     "parse_public_key",
+    "parse_public_key_hash",
     "parse_secret_key",
     "parse_signature",
     "public_key_hash",

@@ -13,12 +13,17 @@ from hashlib import sha256
 
 from base58 import b58decode, b58encode
 
+from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.tezos.errors import MalformedBase58
 
 #: Decoding is quadratic (100 000 characters take seconds), so longer texts are refused unread. BLsig, the longest kind,
 #: has 142 characters.
 MAX_TEXT_CHARS = 142
+#: Bytes of a public key hash: BLAKE2b-160.
+PUBLIC_KEY_HASH_BYTES = 20
 _CHECKSUM_BYTES = 4
+#: What encryption adds to a private key: 8 bytes of salt, 16 of authentication.
+_ENCRYPTION_BYTES = 24
 _ALPHABET = frozenset("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")
 
 
@@ -48,43 +53,66 @@ class Layout:
         label: How the text begins, for people.
         prefix: The bytes before the payload.
         payload_bytes: Size of the payload.
+        key_type: The curve that it belongs to; None: to none in particular.
     """
 
     family: Family
     label: str
     prefix: bytes
     payload_bytes: int
+    key_type: KeyType | None = None
 
 
-def _layout(family: Family, label: str, prefix_hex: str, payload_bytes: int) -> Layout:
-    return Layout(family, label, bytes.fromhex(prefix_hex), payload_bytes)
+def _layout(family: Family, label: str, prefix_hex: str, payload_bytes: int, key_type: KeyType | None = None) -> Layout:
+    return Layout(family, label, bytes.fromhex(prefix_hex), payload_bytes, key_type)
+
+
+def _hash(key_type: KeyType, prefix_hex: str) -> Layout:
+    return _layout(Family.PUBLIC_KEY_HASH, key_type.facts.address, prefix_hex, PUBLIC_KEY_HASH_BYTES, key_type)
+
+
+def _public_key(key_type: KeyType, label: str, prefix_hex: str) -> Layout:
+    return _layout(Family.PUBLIC_KEY, label, prefix_hex, key_type.facts.public_key_bytes, key_type)
+
+
+def _private_key(key_type: KeyType, label: str, prefix_hex: str) -> Layout:
+    return _layout(Family.PRIVATE_KEY, label, prefix_hex, key_type.facts.private_key_bytes, key_type)
+
+
+def _encrypted(key_type: KeyType, label: str, prefix_hex: str) -> Layout:
+    size = _ENCRYPTION_BYTES + key_type.facts.private_key_bytes
+    return _layout(Family.ENCRYPTED_PRIVATE_KEY, label, prefix_hex, size, key_type)
+
+
+def _signature(key_type: KeyType, label: str, prefix_hex: str) -> Layout:
+    return _layout(Family.SIGNATURE, label, prefix_hex, key_type.facts.signature_bytes, key_type)
 
 
 class Kind(Enum):
     """Every kind of text this signer reads or writes."""
 
-    ED25519_PUBLIC_KEY_HASH = _layout(Family.PUBLIC_KEY_HASH, "tz1", "06a19f", 20)
-    SECP256K1_PUBLIC_KEY_HASH = _layout(Family.PUBLIC_KEY_HASH, "tz2", "06a1a1", 20)
-    P256_PUBLIC_KEY_HASH = _layout(Family.PUBLIC_KEY_HASH, "tz3", "06a1a4", 20)
-    BLS_PUBLIC_KEY_HASH = _layout(Family.PUBLIC_KEY_HASH, "tz4", "06a1a6", 20)
+    ED25519_PUBLIC_KEY_HASH = _hash(KeyType.ED25519, "06a19f")
+    SECP256K1_PUBLIC_KEY_HASH = _hash(KeyType.SECP256K1, "06a1a1")
+    P256_PUBLIC_KEY_HASH = _hash(KeyType.P256, "06a1a4")
+    BLS_PUBLIC_KEY_HASH = _hash(KeyType.BLS, "06a1a6")
     CONTRACT = _layout(Family.CONTRACT, "KT1", "025a79", 20)
-    ED25519_PUBLIC_KEY = _layout(Family.PUBLIC_KEY, "edpk", "0d0f25d9", 32)
-    SECP256K1_PUBLIC_KEY = _layout(Family.PUBLIC_KEY, "sppk", "03fee256", 33)
-    P256_PUBLIC_KEY = _layout(Family.PUBLIC_KEY, "p2pk", "03b28b7f", 33)
-    BLS_PUBLIC_KEY = _layout(Family.PUBLIC_KEY, "BLpk", "069587cc", 48)
-    ED25519_SEED = _layout(Family.PRIVATE_KEY, "edsk", "0d0f3a07", 32)
-    ED25519_EXPANDED_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "edsk", "2bf64e07", 64)
-    SECP256K1_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "spsk", "11a2e0c9", 32)
-    P256_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "p2sk", "1051eebd", 32)
-    BLS_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "BLsk", "0396c028", 32)
-    ED25519_ENCRYPTED_SEED = _layout(Family.ENCRYPTED_PRIVATE_KEY, "edesk", "075a3cb329", 56)
-    SECP256K1_ENCRYPTED_PRIVATE_KEY = _layout(Family.ENCRYPTED_PRIVATE_KEY, "spesk", "09edf1ae96", 56)
-    P256_ENCRYPTED_PRIVATE_KEY = _layout(Family.ENCRYPTED_PRIVATE_KEY, "p2esk", "09303973ab", 56)
-    BLS_ENCRYPTED_PRIVATE_KEY = _layout(Family.ENCRYPTED_PRIVATE_KEY, "BLesk", "02051e3519", 56)
-    ED25519_SIGNATURE = _layout(Family.SIGNATURE, "edsig", "09f5cd8612", 64)
-    SECP256K1_SIGNATURE = _layout(Family.SIGNATURE, "spsig1", "0d7365133f", 64)
-    P256_SIGNATURE = _layout(Family.SIGNATURE, "p2sig", "36f02c34", 64)
-    BLS_SIGNATURE = _layout(Family.SIGNATURE, "BLsig", "28ab40cf", 96)
+    ED25519_PUBLIC_KEY = _public_key(KeyType.ED25519, "edpk", "0d0f25d9")
+    SECP256K1_PUBLIC_KEY = _public_key(KeyType.SECP256K1, "sppk", "03fee256")
+    P256_PUBLIC_KEY = _public_key(KeyType.P256, "p2pk", "03b28b7f")
+    BLS_PUBLIC_KEY = _public_key(KeyType.BLS, "BLpk", "069587cc")
+    ED25519_SEED = _private_key(KeyType.ED25519, "edsk", "0d0f3a07")
+    ED25519_EXPANDED_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "edsk", "2bf64e07", 64, KeyType.ED25519)
+    SECP256K1_PRIVATE_KEY = _private_key(KeyType.SECP256K1, "spsk", "11a2e0c9")
+    P256_PRIVATE_KEY = _private_key(KeyType.P256, "p2sk", "1051eebd")
+    BLS_PRIVATE_KEY = _private_key(KeyType.BLS, "BLsk", "0396c028")
+    ED25519_ENCRYPTED_SEED = _encrypted(KeyType.ED25519, "edesk", "075a3cb329")
+    SECP256K1_ENCRYPTED_PRIVATE_KEY = _encrypted(KeyType.SECP256K1, "spesk", "09edf1ae96")
+    P256_ENCRYPTED_PRIVATE_KEY = _encrypted(KeyType.P256, "p2esk", "09303973ab")
+    BLS_ENCRYPTED_PRIVATE_KEY = _encrypted(KeyType.BLS, "BLesk", "02051e3519")
+    ED25519_SIGNATURE = _signature(KeyType.ED25519, "edsig", "09f5cd8612")
+    SECP256K1_SIGNATURE = _signature(KeyType.SECP256K1, "spsig1", "0d7365133f")
+    P256_SIGNATURE = _signature(KeyType.P256, "p2sig", "36f02c34")
+    BLS_SIGNATURE = _signature(KeyType.BLS, "BLsig", "28ab40cf")
     GENERIC_SIGNATURE = _layout(Family.SIGNATURE, "sig", "04822b", 64)
     CHAIN_ID = _layout(Family.CHAIN_ID, "Net", "575200", 4)
     BLOCK_HASH = _layout(Family.BLOCK_HASH, "B", "0134", 32)
@@ -92,6 +120,15 @@ class Kind(Enum):
     BLOCK_PAYLOAD_HASH = _layout(Family.PAYLOAD_HASH, "vh", "016af2", 32)
     OPERATION_LIST_LIST_HASH = _layout(Family.OPERATIONS_HASH, "LLo", "1d9f6d", 32)
     CONTEXT_HASH = _layout(Family.CONTEXT_HASH, "Co", "4fc7", 32)
+
+
+def kinds_of(family: Family) -> dict[KeyType, Kind]:
+    """Return the kinds of a family, by the curve that each belongs to; the first of a curve is its usual one."""
+    found: dict[KeyType, Kind] = {}
+    for kind in Kind:
+        if kind.value.family is family and kind.value.key_type is not None:
+            found.setdefault(kind.value.key_type, kind)
+    return found
 
 
 def encode(kind: Kind, payload: bytes) -> str:

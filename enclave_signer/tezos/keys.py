@@ -10,41 +10,19 @@ Source: Octez `src/lib_crypto`; `tests/vectors/signatory-vectors.json` (`keypair
 
 from hashlib import blake2b
 
-from enclave_signer.protocol.messages import PRIVATE_KEY_BYTES, KeyType, PrivateKey, PublicKey, Signature
-from enclave_signer.tezos.base58 import Family, Kind, decode, encode
+from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature
+from enclave_signer.tezos.base58 import PUBLIC_KEY_HASH_BYTES, Family, decode, encode, kinds_of
 from enclave_signer.tezos.errors import EncryptedSecretKey, MalformedBase58
 
-#: Bytes of a public key hash: BLAKE2b-160.
-PUBLIC_KEY_HASH_BYTES = 20
-
-_HASH_KINDS = {
-    KeyType.ED25519: Kind.ED25519_PUBLIC_KEY_HASH,
-    KeyType.SECP256K1: Kind.SECP256K1_PUBLIC_KEY_HASH,
-    KeyType.P256: Kind.P256_PUBLIC_KEY_HASH,
-    KeyType.BLS: Kind.BLS_PUBLIC_KEY_HASH,
-}
-_PUBLIC_KEY_KINDS = {
-    KeyType.ED25519: Kind.ED25519_PUBLIC_KEY,
-    KeyType.SECP256K1: Kind.SECP256K1_PUBLIC_KEY,
-    KeyType.P256: Kind.P256_PUBLIC_KEY,
-    KeyType.BLS: Kind.BLS_PUBLIC_KEY,
-}
-_SIGNATURE_KINDS = {
-    KeyType.ED25519: Kind.ED25519_SIGNATURE,
-    KeyType.SECP256K1: Kind.SECP256K1_SIGNATURE,
-    KeyType.P256: Kind.P256_SIGNATURE,
-    KeyType.BLS: Kind.BLS_SIGNATURE,
-}
+_HASH_KINDS = kinds_of(Family.PUBLIC_KEY_HASH)
+_PUBLIC_KEY_KINDS = kinds_of(Family.PUBLIC_KEY)
+_SIGNATURE_KINDS = kinds_of(Family.SIGNATURE)
 _KEY_TYPE_OF_HASH = {kind: key_type for key_type, kind in _HASH_KINDS.items()}
 _KEY_TYPE_OF_PUBLIC_KEY = {kind: key_type for key_type, kind in _PUBLIC_KEY_KINDS.items()}
 _KEY_TYPE_OF_SIGNATURE = {kind: key_type for key_type, kind in _SIGNATURE_KINDS.items()}
-_KEY_TYPE_OF_PRIVATE_KEY = {
-    Kind.ED25519_SEED: KeyType.ED25519,
-    Kind.ED25519_EXPANDED_PRIVATE_KEY: KeyType.ED25519,
-    Kind.SECP256K1_PRIVATE_KEY: KeyType.SECP256K1,
-    Kind.P256_PRIVATE_KEY: KeyType.P256,
-    Kind.BLS_PRIVATE_KEY: KeyType.BLS,
-}
+#: How signatures that name their curve begin.
+_SIGNATURE_LABELS = [f"{kind.value.label}…" for kind in _SIGNATURE_KINDS.values()]
+_SIGNATURE_FORMS = f"{', '.join(_SIGNATURE_LABELS[:-1])} or {_SIGNATURE_LABELS[-1]}"
 
 
 def public_key_hash(public_key: PublicKey) -> str:
@@ -72,8 +50,20 @@ def check_public_key_hash(text: str) -> KeyType:
     Raises:
         MalformedBase58: It is something else; give a `tz1…` to `tz4…` address.
     """
-    kind, _ = decode(text, Family.PUBLIC_KEY_HASH)
-    return _KEY_TYPE_OF_HASH[kind]
+    return parse_public_key_hash(text)[0]
+
+
+def parse_public_key_hash(text: str) -> tuple[KeyType, bytes]:
+    """Read a public key hash.
+
+    Returns:
+        The curve that the hash belongs to, and its 20 bytes.
+
+    Raises:
+        MalformedBase58: It is something else; give a `tz1…` to `tz4…` address.
+    """
+    kind, digest = decode(text, Family.PUBLIC_KEY_HASH)
+    return _KEY_TYPE_OF_HASH[kind], digest
 
 
 def encode_public_key(public_key: PublicKey) -> str:
@@ -138,11 +128,10 @@ def parse_signature(text: str, key_type: KeyType | None = None) -> Signature:
 def _generic_signature(payload: bytes, key_type: KeyType | None) -> Signature:
     """Take the curve of a `sig…` text from the caller."""
     if key_type is None:
-        raise MalformedBase58(
-            "a generic signature (sig…) does not name its curve; give edsig…, spsig1…, p2sig… or BLsig…"
-        )
-    if key_type is KeyType.BLS:
-        raise MalformedBase58("a generic signature (sig…) cannot hold a signature of a Bls key; give BLsig…")
+        raise MalformedBase58(f"a generic signature (sig…) does not name its curve; give {_SIGNATURE_FORMS}")
+    if len(payload) != key_type.facts.signature_bytes:
+        label = _SIGNATURE_KINDS[key_type].value.label
+        raise MalformedBase58(f"a generic signature (sig…) cannot hold a signature of a {key_type} key; give {label}…")
     return Signature(key_type, payload)
 
 
@@ -163,11 +152,11 @@ def parse_secret_key(text: str) -> PrivateKey:
         MalformedBase58: It is not a secret key; the error does not repeat the text.
     """
     kind, payload = decode(text, Family.PRIVATE_KEY, Family.ENCRYPTED_PRIVATE_KEY)
-    key_type = _KEY_TYPE_OF_PRIVATE_KEY.get(kind)
-    if key_type is None:
+    key_type = kind.value.key_type
+    if key_type is None or kind.value.family is Family.ENCRYPTED_PRIVATE_KEY:
         raise EncryptedSecretKey(
             f"the secret key is encrypted ({kind.value.label}…); decrypt it with its password first, then give it in clear"
         )
-    if key_type is KeyType.BLS:
+    if key_type.facts.little_endian_text:
         payload = payload[::-1]
-    return PrivateKey(key_type, payload[:PRIVATE_KEY_BYTES])
+    return PrivateKey(key_type, payload[: key_type.facts.private_key_bytes])

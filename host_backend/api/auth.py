@@ -47,7 +47,7 @@ class _Key:
 
     @property
     def slow(self) -> bool:
-        return curve(self.key_type).slow
+        return self.key_type.facts.slow
 
 
 class RequestKeys:

@@ -7,6 +7,7 @@ depend on the route stands here once: who may ask at all, bugs, and what is refu
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from enclave_signer.protocol.key_types import KeyType
 from host_backend.errors import (
     EnclaveRefused,
     EnclaveUnavailable,
@@ -153,7 +154,8 @@ def _refusal(family: type[HostError], media: str) -> Answer:
     return Answer(family.http_status, media, _REFUSALS[family])
 
 
-_PKH = Parameter("pkh", "path", "The key's hash: tz1…, tz2…, tz3… or tz4…")
+_ADDRESSES = [f"{key_type.facts.address}…" for key_type in KeyType]
+_PKH = Parameter("pkh", "path", f"The key's hash: {', '.join(_ADDRESSES[:-1])} or {_ADDRESSES[-1]}")
 _AUTHENTICATION = Parameter("authentication", "query", "Signature of the request by one of server.authorized_keys")
 _USERNAME = Parameter("username", "header", "Whose token it is")
 _VERSION = Parameter(

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, KeyType, PublicKey, SigningVersion
+from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, PublicKey, SigningVersion
 from enclave_signer.tezos import (
     TezosError,
     check_public_key_hash,
@@ -178,7 +178,7 @@ def _bls_pk(text: str | None) -> PublicKey | None:
         key = parse_public_key(text)
     except TezosError as error:
         raise MalformedRequest(f"bls_pk: {error}") from None
-    if key.key_type is not KeyType.BLS:
+    if not key.key_type.facts.proves_possession:
         raise MalformedRequest("bls_pk: not the public key of a tz4 key (BLpk…)")
     return key
 

@@ -230,7 +230,7 @@ def _libraries() -> Check:
         self_test()
     except CurveError as error:
         return Check("curves", FAILED, f"{error}: install the locked versions")
-    return Check("curves", OK, "all four give their known answers")
+    return Check("curves", OK, "all give their known answers")
 
 
 def _clock(offset_s: float) -> Check:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from enclave_signer.protocol.key_types import KeyType
 from host_backend.cli.options import Options, takes_json, takes_options, takes_password
 
 if TYPE_CHECKING:
-    from enclave_signer.protocol.messages import KeyType
     from host_backend.config import Config, VaultConfig
 
 #: Names of key types, as Signatory takes them.
-_KEY_TYPES = ("ed25519", "tz1", "secp256k1", "tz2", "p256", "tz3", "bls", "tz4")
+_KEY_TYPES = {name: key_type for key_type in KeyType for name in (key_type.facts.name, key_type.facts.address)}
 
 
 @click.command("list")
@@ -31,7 +31,7 @@ def list_keys(options: Options, *, as_json: bool) -> None:
 @click.command()
 @click.option("-v", "--vault", required=True, help="Vault that shall hold the keys.")
 @click.option("-n", "--num", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many keys.")
-@click.option("-t", "--type", "kind", type=click.Choice(_KEY_TYPES), default="ed25519", show_default=True)
+@click.option("-t", "--type", "kind", type=click.Choice(list(_KEY_TYPES)), default="ed25519", show_default=True)
 @takes_json
 @takes_options
 def generate(options: Options, vault: str, num: int, kind: str, *, as_json: bool) -> None:
@@ -41,7 +41,7 @@ def generate(options: Options, vault: str, num: int, kind: str, *, as_json: bool
     from host_backend.cli.listing import generate_keys
 
     config = options.load()
-    asyncio.run(generate_keys(config, _vault(config, vault, "generate"), _key_type(kind), num, as_json=as_json))
+    asyncio.run(generate_keys(config, _vault(config, vault, "generate"), _KEY_TYPES[kind], num, as_json=as_json))
 
 
 @click.command("import")
@@ -92,10 +92,3 @@ def _vault(config: "Config", name: str, command: str) -> "VaultConfig":
         known = ", ".join(config.vaults) or "none"
         raise ConfigError(f"{command}: vault {name} is not found, the configuration has: {known}")
     return config.vaults[name]
-
-
-def _key_type(kind: str) -> "KeyType":
-    from enclave_signer.protocol.messages import KeyType
-
-    curves = (KeyType.ED25519, KeyType.SECP256K1, KeyType.P256, KeyType.BLS)
-    return curves[_KEY_TYPES.index(kind) // 2]

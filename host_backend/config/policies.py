@@ -5,7 +5,7 @@ Source: Signatory's `pkg/config`, its old names included.
 
 from collections.abc import Callable
 
-from enclave_signer.protocol.messages import KeyType
+from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode, public_key_hash
 from host_backend.config.server import parse_authorized_keys
 from host_backend.operations.messages import REQUEST_KINDS
@@ -59,7 +59,7 @@ def _policy(value: Value, key_type: KeyType, warnings: list[str]) -> KeyPolicy:
     keys = parse_authorized_keys(fields.get("authorized_keys"))
     proof = fields.get("allow_proof_of_possession")
     may_prove = proof is not None and proof.boolean()
-    if proof is not None and may_prove and key_type is not KeyType.BLS:
+    if proof is not None and may_prove and not key_type.facts.proves_possession:
         warnings.append(f"{proof.path}: means nothing, only tz4 keys can prove possession")
         may_prove = False
     return KeyPolicy(

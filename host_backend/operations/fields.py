@@ -14,6 +14,8 @@ protocols 024 and 025 are alike.
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from enclave_signer.protocol.key_types import KeyType
+from enclave_signer.tezos import PUBLIC_KEY_HASH_BYTES
 from enclave_signer.tezos.protocols import MAX_ENTRY_POINT_BYTES, MAX_MICHELINE_DEPTH
 
 #: Mutez, counters and limits are below 2**63 in Octez; ten groups of 7 bits hold 70.
@@ -36,8 +38,8 @@ ENTRY_POINTS = (
 )
 _NAMED_ENTRY_POINT = 255
 
-_PUBLIC_KEY_HASH_BYTES = 20
-_PUBLIC_KEY_BYTES = {0: 32, 1: 33, 2: 33, 3: 48}
+_PUBLIC_KEY_BYTES = {key_type.facts.tag: key_type.facts.public_key_bytes for key_type in KeyType}
+_KNOWN_TAGS = f"{min(_PUBLIC_KEY_BYTES)} to {max(_PUBLIC_KEY_BYTES)}"
 IMPLICIT_ACCOUNT = 0
 ORIGINATED_CONTRACT = 1
 SMART_ROLLUP = 3
@@ -204,8 +206,8 @@ def public_key_hash(reader: Reader) -> None:
     """Read the curve's tag and 20 bytes."""
     tag = reader.byte()
     if tag not in _PUBLIC_KEY_BYTES:
-        reader.refuse(f"unknown public key hash tag {tag}; known are 0 to 3")
-    reader.skip(_PUBLIC_KEY_HASH_BYTES)
+        reader.refuse(f"unknown public key hash tag {tag}; known are {_KNOWN_TAGS}")
+    reader.skip(PUBLIC_KEY_HASH_BYTES)
 
 
 def public_key(reader: Reader) -> None:
@@ -213,7 +215,7 @@ def public_key(reader: Reader) -> None:
     tag = reader.byte()
     size = _PUBLIC_KEY_BYTES.get(tag)
     if size is None:
-        reader.refuse(f"unknown public key tag {tag}; known are 0 to 3")
+        reader.refuse(f"unknown public key tag {tag}; known are {_KNOWN_TAGS}")
     reader.skip(size)
 
 
@@ -231,7 +233,7 @@ def account(*tags: int) -> Field:
         if tag == IMPLICIT_ACCOUNT:
             public_key_hash(reader)
             return
-        reader.skip(_PUBLIC_KEY_HASH_BYTES)
+        reader.skip(PUBLIC_KEY_HASH_BYTES)
         if reader.byte() != 0:
             reader.refuse("the padding byte after the address is not zero")
 

@@ -9,6 +9,7 @@ Source: Octez' own description of the encodings, `client-libs/kaitai-struct-file
 no recorded message has), and `operation_repr.ml`, `sc_rollup_proof_repr.ml`, `zk_rollup_operation_repr.ml`, of 024 and of 025.
 """
 
+from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.tezos.protocols import MAX_DAL_BITSET_BYTES, MAX_RAW_DATA_BYTES
 from host_backend.operations.fields import (
     IMPLICIT_ACCOUNT,
@@ -33,7 +34,14 @@ from host_backend.operations.fields import (
     record,
 )
 
-_SIGNATURE_BYTES = (64, 96)
+_SIGNATURE_BYTES = sorted({key_type.facts.signature_bytes for key_type in KeyType})
+_SIGNATURE_SIZES = " or ".join(map(str, _SIGNATURE_BYTES))
+#: A signed operation ends in 64 bytes; what is longer begins in front of them, as an operation of its own.
+_PREFIX_BYTES = {
+    key_type.facts.tag: key_type.facts.signature_bytes - 64
+    for key_type in KeyType
+    if key_type.facts.signature_bytes > 64
+}
 _TENDERBAKE_FITNESS = {2: "Tenderbake"}
 _PER_BLOCK_VOTES = {0: "on", 1: "off", 2: "pass"}
 _CIRCUIT_KINDS = {0: "public", 1: "private", 2: "fee"}
@@ -106,11 +114,21 @@ def last_of_layouts(*layouts: Field) -> Field:
 
 
 def signature(reader: Reader) -> None:
-    """Read the signature that fills the rest of a part: 64 bytes, or the 96 of a BLS key."""
+    """Read the signature that fills the rest of a part: as many bytes as one curve or another has."""
     size = reader.limit - reader.offset
     if size not in _SIGNATURE_BYTES:
-        raise BadField(f"{size} byte(s) where a signature has 64 or 96", reader.offset)
+        raise BadField(f"{size} byte(s) where a signature has {_SIGNATURE_SIZES}", reader.offset)
     reader.skip(size)
+
+
+prefix_curve = choice(
+    {key_type.facts.tag: key_type.name for key_type in KeyType if key_type.facts.tag in _PREFIX_BYTES}
+)
+
+
+def signature_prefix(reader: Reader) -> None:
+    """Read all of a signature but its last 64 bytes; the byte before, `prefix_curve`, says of which curve it is."""
+    reader.skip(_PREFIX_BYTES[reader.data[reader.offset - 1]])
 
 
 contract = account(IMPLICIT_ACCOUNT, ORIGINATED_CONTRACT)

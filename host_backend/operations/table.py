@@ -50,12 +50,14 @@ from host_backend.operations.parts import (
     int31,
     pending_inputs,
     preattestations_aggregate,
+    prefix_curve,
     private_inputs,
     refutation,
     rollup_commitment,
     rollup_operations,
     scalars,
     shard_with_proof,
+    signature_prefix,
 )
 from host_backend.operations.risks import Risk
 
@@ -270,8 +272,8 @@ OPERATIONS: Mapping[int, Operation] = MappingProxyType(
             ("fee_pi", scalars),
             ("proof", dynamic_bytes),
         ),
-        # No operation, but the first 32 bytes of a BLS signature, as a signed batch carries them at its end.
-        255: Operation(SIGNATURE_PREFIX, Risk.NONE, (("curve", choice({3: "BLS"})), ("prefix", fixed(32)))),
+        # No operation, but the beginning of a long signature, as a signed batch carries it at its end.
+        255: Operation(SIGNATURE_PREFIX, Risk.NONE, (("curve", prefix_curve), ("prefix", signature_prefix))),
     }
 )
 

@@ -174,8 +174,8 @@ class Vault:
         """
         # The usual case, without a look at anything else: what is open on the connection is in service.
         key = self._ring.keys.opened[pkh] if self.serves(pkh) else await self.opened_key(pkh)
-        if version is SigningVersion.V0 and key.public_key.key_type is KeyType.BLS:
-            raise MalformedRequest("version 0 cannot be signed by a tz4 key: use version 1 or 2")
+        if version not in key.public_key.key_type.facts.versions:
+            raise _no_such_version(key.public_key.key_type, version)
         if not self.serves(pkh):
             await self._wait_until_open(pkh)
             await self.link.ready(pkh)
@@ -246,7 +246,7 @@ class Vault:
             EnclaveRefused, EnclaveUnavailable: The enclave did not prove it.
         """
         key = await self.opened_key(pkh)
-        if key.public_key.key_type is not KeyType.BLS:
+        if not key.public_key.key_type.facts.proves_possession:
             raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
         await self.ready_key(pkh, SigningVersion.LATEST)
         client, proof = await self._ask(lambda client: client.prove_possession(pkh))
@@ -260,6 +260,12 @@ class Vault:
                 return await self.link.ask_idempotent(ask)
         except TimeoutError:
             raise EnclaveUnavailable(f"the enclave gave no signature within {limit_s:g} s") from None
+
+
+def _no_such_version(key_type: KeyType, version: SigningVersion) -> MalformedRequest:
+    facts = key_type.facts
+    others = " or ".join(str(int(other)) for other in sorted(facts.versions - {SigningVersion.LATEST}))
+    return MalformedRequest(f"version {int(version)} cannot be signed by a {facts.address} key: use version {others}")
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
-from enclave_signer.curves import CurveError, curve
+from enclave_signer.curves import CurveError
 from host_backend.enclave.client import SigningClient
 from host_backend.errors import EnclaveRefused
 from host_backend.log import fields
@@ -46,7 +46,7 @@ class Verification:
         Raises:
             EnclaveRefused: It is wrong.
         """
-        slow = curve(key.public_key.key_type).slow
+        slow = key.public_key.key_type.facts.slow
         if slow and self._in_background and len(self._tasks) < BACKGROUND_LIMIT:
             task = asyncio.create_task(self._check_later(client, key, verify))
             self._tasks.add(task)

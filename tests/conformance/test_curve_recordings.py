@@ -13,6 +13,7 @@ import pytest
 
 from enclave_signer.curves import InvalidPrivateKey, ProofNotSupported, SigningKey, VersionNotSupported, curve
 from enclave_signer.protocol.messages import KeyType, PrivateKey, Signature, SigningVersion
+from enclave_signer.protocol.values import key_type as key_type_named
 
 Item = dict[str, object]
 
@@ -41,7 +42,7 @@ def sessions(part_of_name: str) -> list[Session]:
 def curve_bytes(item: object) -> tuple[KeyType, bytes]:
     """Read `{"Ed25519": "h'00ff'"}`, or `{"Ed25519": "[00ff as array of integers]"}`."""
     ((name, text),) = cast("dict[str, str]", item).items()
-    return KeyType(name), recorded_bytes(text)
+    return key_type_named(name), recorded_bytes(text)
 
 
 def recorded_bytes(text: str) -> bytes:

@@ -12,9 +12,6 @@ from enclave_signer.protocol.calls import CALLS
 from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 from enclave_signer.protocol.messages import (
-    PRIVATE_KEY_BYTES,
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     KeyType,
     SigningVersion,
 )
@@ -94,14 +91,15 @@ def test_cddl_has_the_sizes_of_the_code() -> None:
     )
     assert f"blob        = bstr .size (0..{messages.MAX_BLOB_BYTES}) / [0*{messages.MAX_BLOB_BYTES} octet]" in CDDL
     assert f"version     = {' / '.join(str(version.value) for version in SigningVersion)} " in CDDL
-    sizes = {"private-key": dict.fromkeys(KeyType, PRIVATE_KEY_BYTES)}
-    sizes |= {"public-key": dict(PUBLIC_KEY_BYTES), "signature": dict(SIGNATURE_BYTES)}
+    sizes = {
+        "private-key": {key_type.value: key_type.facts.private_key_bytes for key_type in KeyType},
+        "public-key": {key_type.value: key_type.facts.public_key_bytes for key_type in KeyType},
+        "signature": {key_type.value: key_type.facts.signature_bytes for key_type in KeyType},
+    }
     for rule, of_type in sizes.items():
         found = re.search(rf"^{rule} *= (.*)$", CDDL, re.MULTILINE)
         assert found is not None
-        assert re.findall(r'"(\w+)": octets-(\d+)', found[1]) == [
-            (name, str(of_type[KeyType(name)])) for name in ("Secp256k1", "NistP256", "Ed25519", "Bls")
-        ]
+        assert {name: int(size) for name, size in re.findall(r'"(\w+)": octets-(\d+)', found[1])} == of_type
     for size in set(re.findall(r"octets-(\d+)", CDDL)):
         assert f"octets-{size} = bstr .size {size} / [{size}*{size} octet]" in CDDL
 

@@ -25,6 +25,7 @@ import cbor2
 
 from enclave_signer.curves import CurveError, SigningKey, curve
 from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature, SigningVersion
+from enclave_signer.protocol.values import key_type as key_type_named
 from tests.doubles.held_sealer import HeldSealer
 from tests.doubles.processes import PATIENCE_S
 
@@ -152,12 +153,12 @@ def _key_type(value: object) -> KeyType:
         raise _wrong_type(value, "enum")
     if value not in _KEY_TYPES:
         raise _semantic(f"unknown variant `{value}`, expected one of {_one_of(_KEY_TYPES)}")
-    return KeyType(value)
+    return key_type_named(value)
 
 
 def _open(name: str, value: object) -> SigningKey:
     """Return an opened key; sizes and ranges are told in the words of the library of each curve."""
-    data, key_type = _bytes(value), KeyType(name)
+    data, key_type = _bytes(value), key_type_named(name)
     if len(data) != 32:
         if key_type is KeyType.ED25519:
             raise _semantic("signature error: SecretKey must be 32 bytes in length")

@@ -28,8 +28,6 @@ from py_ecc.optimized_bls12_381.optimized_curve import curve_order
 from enclave_signer.curves import InvalidPublicKey, InvalidSignature, curve
 from enclave_signer.curves.der import from_der, to_der
 from enclave_signer.protocol.messages import (
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     KeyType,
     PrivateKey,
     PublicKey,
@@ -142,7 +140,7 @@ def test_ecdsa_points_are_those_of_another_library(x: bytes, head: bytes, data: 
 @unhurried
 @given(key_type=st.sampled_from(list(KeyType)), data=st.data())
 def test_any_bytes_are_a_public_key_or_refused(key_type: KeyType, data: st.DataObject) -> None:
-    size = PUBLIC_KEY_BYTES[key_type]
+    size = key_type.facts.public_key_bytes
     candidate = data.draw(st.binary(max_size=100) | st.binary(min_size=size, max_size=size))
     try:
         key = curve(key_type).parse_public_key(candidate)
@@ -154,7 +152,7 @@ def test_any_bytes_are_a_public_key_or_refused(key_type: KeyType, data: st.DataO
 @unhurried
 @given(key_type=st.sampled_from(list(KeyType)), data=st.data())
 def test_any_bytes_as_a_signature_are_refused(key_type: KeyType, data: st.DataObject) -> None:
-    size = SIGNATURE_BYTES[key_type]
+    size = key_type.facts.signature_bytes
     candidate = data.draw(st.binary(max_size=100) | st.binary(min_size=size, max_size=size))
     public_key = curve(key_type).open(PrivateKey(key_type, b"\x01" * 32)).public_key
     with pytest.raises(InvalidSignature):

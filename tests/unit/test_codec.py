@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from enclave_signer.protocol import codec, messages
 from enclave_signer.protocol.errors import BadMessage, WireError
 from enclave_signer.protocol.messages import (
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     Credentials,
     Generate,
     GenerateAndImport,
@@ -40,12 +38,12 @@ VERSIONS = st.sampled_from(SigningVersion)
 NAMES = st.none() | st.text(max_size=100)
 PUBLIC_KEYS = KEY_TYPES.flatmap(
     lambda kind: st.builds(
-        PublicKey, st.just(kind), st.binary(min_size=PUBLIC_KEY_BYTES[kind], max_size=PUBLIC_KEY_BYTES[kind])
+        PublicKey, st.just(kind), st.binary(min_size=kind.facts.public_key_bytes, max_size=kind.facts.public_key_bytes)
     )
 )
 SIGNATURES = KEY_TYPES.flatmap(
     lambda kind: st.builds(
-        Signature, st.just(kind), st.binary(min_size=SIGNATURE_BYTES[kind], max_size=SIGNATURE_BYTES[kind])
+        Signature, st.just(kind), st.binary(min_size=kind.facts.signature_bytes, max_size=kind.facts.signature_bytes)
     )
 )
 REQUESTS = st.one_of(

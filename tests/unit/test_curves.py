@@ -18,8 +18,6 @@ from enclave_signer.curves import (
     curve,
 )
 from enclave_signer.protocol.messages import (
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     KeyType,
     PrivateKey,
     Signature,
@@ -67,10 +65,10 @@ def test_a_generated_key_opens_signs_and_verifies(key_type: KeyType) -> None:
     assert first.data != second.data
     key = the_curve.open(first)
     assert key.public_key.key_type is key_type
-    assert len(key.public_key.data) == PUBLIC_KEY_BYTES[key_type]
+    assert len(key.public_key.data) == key_type.facts.public_key_bytes
     signature = key.sign(MESSAGE, V2)
     assert signature.key_type is key_type
-    assert len(signature.data) == SIGNATURE_BYTES[key_type]
+    assert len(signature.data) == key_type.facts.signature_bytes
     verifying = the_curve.parse_public_key(key.public_key.data)
     assert verifying.public_key == key.public_key
     verifying.verify(signature, MESSAGE, V2)
@@ -153,7 +151,7 @@ def test_public_keys_of_another_size_are_refused(key_type: KeyType) -> None:
 
 @pytest.mark.parametrize("key_type", list(KeyType))
 def test_bytes_that_are_no_point_are_refused(key_type: KeyType) -> None:
-    size = PUBLIC_KEY_BYTES[key_type]
+    size = key_type.facts.public_key_bytes
     for data in (bytes(size), b"\xff" * size, b"\x02" + b"\xff" * (size - 1)):
         with pytest.raises(InvalidPublicKey, match=f"^not a public key of {key_type}"):
             curve(key_type).parse_public_key(data)
@@ -225,7 +223,7 @@ def test_signatures_of_other_messages_and_keys_are_refused(key_type: KeyType) ->
 
 @pytest.mark.parametrize("key_type", list(KeyType))
 def test_signatures_that_are_no_numbers_or_points_are_refused(key_type: KeyType) -> None:
-    size = SIGNATURE_BYTES[key_type]
+    size = key_type.facts.signature_bytes
     for data in (bytes(size), b"\xff" * size, b"\xff" * (size // 2) + bytes(size // 2)):
         with pytest.raises(InvalidSignature):
             verify(Signature(key_type, data))
@@ -298,5 +296,5 @@ def test_only_bls_proves_possession(key_type: KeyType) -> None:
 
 
 def test_only_bls_is_slow() -> None:
-    assert [key_type for key_type in KeyType if curve(key_type).slow] == [KeyType.BLS]
+    assert [key_type for key_type in KeyType if key_type.facts.slow] == [KeyType.BLS]
     assert all(curve(key_type).key_type is key_type for key_type in KeyType)

@@ -23,6 +23,7 @@ from enclave_signer.curves import (
     build_blst,
     curve,
     install_slow_bls,
+    known_answers,
     self_test,
 )
 from enclave_signer.curves.known_answers import KNOWN_ANSWERS, KnownAnswer, check_curve
@@ -56,7 +57,8 @@ def test_no_library_is_loaded_before_its_curve_is_asked_for() -> None:
 
 
 def test_bls_needs_neither_a_c_parser_nor_ckzg_itself() -> None:
-    assert modules_after("from enclave_signer.curves import *; curve('Bls')") == {"_cffi_backend"}
+    program = "from enclave_signer.curves import curve; from enclave_signer.protocol.key_types import KeyType\ncurve(KeyType.BLS)"
+    assert modules_after(program) == {"_cffi_backend"}
 
 
 def test_a_curve_is_loaded_once(registry: dict[KeyType, Curve]) -> None:
@@ -202,6 +204,14 @@ def test_a_curve_that_goes_wrong_fails_the_self_test(
         self_test()
 
 
+@pytest.mark.parametrize("key_type", KeyType)
+def test_a_curve_without_a_known_answer_fails_the_self_test(key_type: KeyType, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [answer for answer in KNOWN_ANSWERS if answer.key_type is not key_type]
+    monkeypatch.setattr(known_answers, "KNOWN_ANSWERS", others)
+    with pytest.raises(CurveError, match=f"^{key_type} has no known answer to test it by: sign nothing with it"):
+        self_test()
+
+
 def test_a_curve_that_opens_no_key_fails_the_self_test() -> None:
     answer = KnownAnswer(KeyType.P256, bytes(32), ANSWERS[KeyType.P256].public_key, ())
     with pytest.raises(CurveError, match=r"fails its self test \(not a private key of NistP256"):
@@ -216,7 +226,6 @@ def test_slow_bls_is_installed_loudly(registry: dict[KeyType, Curve], caplog: py
         install_slow_bls()
     assert "not constant time" in caplog.text
     assert type(curve(KeyType.BLS)).__module__ == "enclave_signer.curves.bls_py_ecc"
-    assert curve(KeyType.BLS).slow
 
 
 def test_slow_bls_without_its_library_changes_nothing(

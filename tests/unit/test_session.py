@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from enclave_signer.curves import curve
 from enclave_signer.errors import AlreadyInitialized, KeyFault, SealingUnavailable, Uninitialized
 from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
@@ -129,7 +128,7 @@ def test_only_slow_signatures_are_worth_another_core(ready: Session, key_type: K
     sealed = done(ready, GenerateAndImport(key_type))
     assert isinstance(sealed, SealedKey)
     signed = ready.begin(Sign(0, b"m"))
-    assert isinstance(signed, Computation if curve(key_type).slow else Signature)
+    assert isinstance(signed, Computation if key_type.facts.slow else Signature)
     assert done(ready, SignWith(sealed.blob, b"m")) == done(ready, Sign(0, b"m"))
 
 

@@ -3,9 +3,6 @@
 import pytest
 
 from enclave_signer.protocol.messages import (
-    PRIVATE_KEY_BYTES,
-    PUBLIC_KEY_BYTES,
-    SIGNATURE_BYTES,
     KeyType,
     PublicKey,
     Signature,
@@ -43,14 +40,14 @@ ENCRYPTED_KINDS = [
 
 @pytest.mark.parametrize("key_type", list(KeyType))
 def test_public_keys_and_their_hashes_come_back(key_type: KeyType) -> None:
-    key = PublicKey(key_type, b"\x02" * PUBLIC_KEY_BYTES[key_type])
+    key = PublicKey(key_type, b"\x02" * key_type.facts.public_key_bytes)
     assert parse_public_key(encode_public_key(key)) == key
     assert check_public_key_hash(public_key_hash(key)) is key_type
 
 
 @pytest.mark.parametrize("key_type", list(KeyType))
 def test_signatures_come_back_and_belong_to_one_curve(key_type: KeyType) -> None:
-    signature = Signature(key_type, b"\x05" * SIGNATURE_BYTES[key_type])
+    signature = Signature(key_type, b"\x05" * key_type.facts.signature_bytes)
     text = encode_signature(signature)
     assert parse_signature(text) == signature
     assert parse_signature(text, key_type) == signature
@@ -72,9 +69,9 @@ def test_a_generic_signature_takes_its_curve_from_the_caller() -> None:
 @pytest.mark.parametrize("key_type", list(KeyType))
 def test_values_of_the_wrong_size_are_not_written(key_type: KeyType) -> None:
     with pytest.raises(MalformedBase58, match="bytes instead of"):
-        encode_public_key(PublicKey(key_type, b"\x02" * (PUBLIC_KEY_BYTES[key_type] + 1)))
+        encode_public_key(PublicKey(key_type, b"\x02" * (key_type.facts.public_key_bytes + 1)))
     with pytest.raises(MalformedBase58, match="bytes instead of"):
-        encode_signature(Signature(key_type, b"\x02" * (SIGNATURE_BYTES[key_type] - 1)))
+        encode_signature(Signature(key_type, b"\x02" * (key_type.facts.signature_bytes - 1)))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +101,7 @@ def test_the_expanded_form_begins_with_the_seed() -> None:
 
 @pytest.mark.parametrize("kind", SECRET_KINDS)
 def test_every_private_key_has_32_bytes(kind: Kind) -> None:
-    assert len(parse_secret_key(encode(kind, b"\x01" * kind.value.payload_bytes)).data) == PRIVATE_KEY_BYTES
+    assert len(parse_secret_key(encode(kind, b"\x01" * kind.value.payload_bytes)).data) == 32
 
 
 @pytest.mark.parametrize("kind", ENCRYPTED_KINDS)

@@ -1,0 +1,132 @@
+"""The types of keys, and one row of facts about each: whatever differs from curve to curve and is no computation.
+
+- A type without a row cannot be defined, and a row without one of its facts neither: there are no defaults.
+- Nobody else asks which curve a key is of; who needs to know something asks the row.
+- What a curve computes is in `enclave_signer.curves`, how its texts begin in `enclave_signer.tezos.base58`.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Self
+
+
+class SigningVersion(IntEnum):
+    """How a BLS key signs; the other curves sign alike under every version.
+
+    `V1` is the message-augmentation suite (public key prepended), `V2` and `LATEST` the proof-of-possession suite;
+    BLS has no `V0`.
+    """
+
+    V0 = 0
+    V1 = 1
+    V2 = 2
+    LATEST = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveFacts:
+    """What is known of the keys of a curve.
+
+    Attributes:
+        tag: The byte before its public keys and their hashes, wherever Tezos writes them in bytes.
+        name: How commands call it.
+        address: How the hashes of its public keys begin, which is how people call its keys.
+        private_key_bytes: Size of a private key: a big-endian scalar, or a seed.
+        public_key_bytes: Size of a public key: a compressed point.
+        signature_bytes: Size of a signature: r || s for ECDSA, compressed G2 for BLS.
+        versions: The signing versions that it has.
+        proves_possession: Whether Tezos takes such a key only with a proof of possession, a signature of the key itself.
+        slow: Whether one signature takes longer than waking a thread (about 100 microseconds).
+        little_endian_text: Whether a private key is the other way round in base58.
+        pem_name: What its private keys in PEM and DER are called by `cryptography`; None: there are none.
+    """
+
+    tag: int
+    name: str
+    address: str
+    private_key_bytes: int
+    public_key_bytes: int
+    signature_bytes: int
+    versions: frozenset[SigningVersion]
+    proves_possession: bool
+    slow: bool
+    little_endian_text: bool
+    pem_name: str | None
+
+
+class KeyType(StrEnum):
+    """A curve, by its name on the wire, with its facts."""
+
+    facts: CurveFacts
+
+    def __new__(cls, wire_name: str, facts: CurveFacts) -> Self:
+        """Make a member of a name and a row; nothing is made at run time, `values.key_type` finds one by its name."""
+        member = str.__new__(cls, wire_name)
+        member._value_ = wire_name
+        member.facts = facts
+        return member
+
+    ED25519 = (
+        "Ed25519",
+        CurveFacts(
+            tag=0,
+            name="ed25519",
+            address="tz1",
+            private_key_bytes=32,
+            public_key_bytes=32,
+            signature_bytes=64,
+            versions=frozenset(SigningVersion),
+            proves_possession=False,
+            slow=False,
+            little_endian_text=False,
+            pem_name="ed25519",
+        ),
+    )
+    SECP256K1 = (
+        "Secp256k1",
+        CurveFacts(
+            tag=1,
+            name="secp256k1",
+            address="tz2",
+            private_key_bytes=32,
+            public_key_bytes=33,
+            signature_bytes=64,
+            versions=frozenset(SigningVersion),
+            proves_possession=False,
+            slow=False,
+            little_endian_text=False,
+            pem_name="secp256k1",
+        ),
+    )
+    P256 = (
+        "NistP256",
+        CurveFacts(
+            tag=2,
+            name="p256",
+            address="tz3",
+            private_key_bytes=32,
+            public_key_bytes=33,
+            signature_bytes=64,
+            versions=frozenset(SigningVersion),
+            proves_possession=False,
+            slow=False,
+            little_endian_text=False,
+            pem_name="secp256r1",
+        ),
+    )
+    BLS = (
+        "Bls",
+        CurveFacts(
+            tag=3,
+            name="bls",
+            address="tz4",
+            private_key_bytes=32,
+            public_key_bytes=48,
+            signature_bytes=96,
+            versions=frozenset(SigningVersion) - {SigningVersion.V0},
+            proves_possession=True,
+            slow=True,
+            little_endian_text=True,
+            pem_name=None,
+        ),
+    )
