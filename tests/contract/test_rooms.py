@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.contract.rooms import IMPORTS, PACKAGES, ROOMS, TABLE, Row, imports_of, room_of, within
+from tests.contract.rooms import IMPORTS, PACKAGES, ROOMS, TABLE, Row, imports_of, module_of, room_of, within
 
 
 def test_every_module_has_a_room_and_every_room_is_there() -> None:
@@ -18,3 +18,11 @@ def test_every_module_has_a_room_and_every_room_is_there() -> None:
 def test_a_room_imports_what_the_table_says(row: Row) -> None:
     """`make fix` writes the column anew: then see whether the room shall need what is new in it."""
     assert row.imports == imports_of(row)
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """Imports below `TYPE_CHECKING`, and those that are made late, count as well: a circle is one all the same."""
+    graph = {name: {module_of(other) for other in imported} - {None, name} for name, imported in IMPORTS.items()}
+    while leaves := {name for name, imported in graph.items() if not imported & graph.keys()}:
+        graph = {name: imported for name, imported in graph.items() if name not in leaves}
+    assert not graph

@@ -20,7 +20,15 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from host_backend.enclave.replies import ReplyLine
-from host_backend.errors import EnclaveRefused, Garbled, HostError, Unanswered, WatermarkRejected
+from host_backend.errors import (
+    BlobCorrupt,
+    EnclaveRefused,
+    Garbled,
+    HostError,
+    SealerUnavailable,
+    Unanswered,
+    WatermarkRejected,
+)
 
 
 class Caller:
@@ -255,3 +263,32 @@ def test_a_line_that_has_ended_keeps_nothing_of_later_callers() -> None:
     while traceback is not None:
         frames, traceback = frames + 1, traceback.tb_next
     assert frames == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "status"),
+    [
+        ("unavailable: no answer", SealerUnavailable, 503),
+        ("not released yet: ask", SealerUnavailable, 503),
+        ("blob corrupt: cut short", BlobCorrupt, 502),
+        ("refused: no", EnclaveRefused, 502),
+        ("signer error", EnclaveRefused, 502),
+    ],
+)
+def test_each_family_is_an_error_of_its_own(text: str, error: type[HostError], status: int) -> None:
+    line, (first, second) = waiting(2)
+    line.feed(refusal(text) + ok(signature(1)), 0.0)
+    assert type(first.error) is error
+    assert first.error.http_status == status
+    assert text in str(first.error)
+    # The connection goes on.
+    assert second.told == signature(1)
+    assert line.broken is None
+
+
+@pytest.mark.parametrize("text", ["invalid handle: 0 is not open", "uninitialized", "already initialized"])
+def test_a_session_that_is_not_this_connections_ends_it(text: str) -> None:
+    line, callers = waiting(2)
+    with pytest.raises(Garbled, match=f"session is not this connection's: {text}"):
+        line.feed(refusal(text) + ok(signature(1)), 0.0)
+    assert all(isinstance(caller.error, Unanswered) for caller in callers)
