@@ -216,11 +216,15 @@ class SlotFile:
 
     def _take(self, batch: int, over: Sequence[Slot], records: Sequence[Record]) -> None:
         self._batch, self._sealed = batch, False
+        total, in_order = self._total, not self.refused
         for slot, record in zip(over, records, strict=True):
-            self._total += slot.step
+            total += slot.step
             slot.record = slot.copies[record.sequence % COPIES] = record
-            self._note_mark(record)
-        self._total %= SUM_MODULUS
+            if in_order and not record.refused and record.mark is not None:
+                self.marks[record.key] = record.mark
+            else:
+                self._note_mark(record)
+        self._total = total % SUM_MODULUS
 
     def _note(self, number: int, record: Record) -> None:
         self._numbers[record.key] = number

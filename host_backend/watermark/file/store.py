@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, Self
+from typing import Self, TypeAlias
 
 from host_backend.errors import HostError, StoreUnavailable, WatermarkRejected, reason_of
 from host_backend.watermark.file.blocks import PosixBlocks
@@ -49,10 +49,8 @@ Outcome = Verdict | HostError
 logger = logging.getLogger(__name__)
 
 
-class _Request(NamedTuple):
-    key: MarkKey
-    asked: Mark
-    answer: asyncio.Future[Verdict]
+#: Whose mark, the mark that is asked for, and who waits for the answer.
+_Request: TypeAlias = tuple[MarkKey, Mark, asyncio.Future[Verdict]]
 
 
 class FileWatermarkStore:
@@ -114,7 +112,7 @@ class FileWatermarkStore:
         if self._closing:
             raise StoreUnavailable(f"watermark store {self._path} is closed")
         answer: asyncio.Future[Verdict] = self._loop.create_future()
-        self._requests.put(_Request(key, asked, answer))
+        self._requests.put((key, asked, answer))
         return await answer
 
     async def aclose(self) -> None:
@@ -227,19 +225,18 @@ class FileWatermarkStore:
         outcomes: list[Outcome] = []
         advanced: dict[MarkKey, Mark] = {}
         slots, refused = store.slots, store.slots.refused
-        for request in batch:
-            key = request.key
+        for key, asked, _ in batch:
             if refused and key in refused:
                 outcomes.append(StoreUnavailable(refusal_text(key, refused[key])))
                 continue
             stored = advanced.get(key) or slots.marks.get(key)
             try:
-                verdict = judge(key, stored, request.asked, self._max_level_jump, self._chains)
+                verdict = judge(key, stored, asked, self._max_level_jump, self._chains)
             except WatermarkRejected as refusal:
                 outcomes.append(refusal)
                 continue
             if verdict is Verdict.ADVANCE:
-                advanced[key] = request.asked
+                advanced[key] = asked
                 if stored is None:
                     self._chains.add(key)
             outcomes.append(verdict)
@@ -257,8 +254,8 @@ class FileWatermarkStore:
             kept = {key: mark for key, mark in advanced.items() if store.slots.has_slot(key)}
             without = advanced.keys() - kept.keys()
             outcomes = [
-                unavailable if request.key in without and isinstance(outcome, Verdict) else outcome
-                for request, outcome in zip(batch, outcomes, strict=True)
+                unavailable if key in without and isinstance(outcome, Verdict) else outcome
+                for (key, _, _), outcome in zip(batch, outcomes, strict=True)
             ]
             advanced = kept
             self._chains = MarkedChains(store.slots.keys)
@@ -288,10 +285,10 @@ class FileWatermarkStore:
 
 
 def _deliver(batch: Sequence[_Request], outcomes: Sequence[Outcome]) -> None:
-    for request, outcome in zip(batch, outcomes, strict=True):
-        if request.answer.done():
+    for (_, _, answer), outcome in zip(batch, outcomes, strict=True):
+        if answer.done():
             continue  # its caller left
         if isinstance(outcome, Verdict):
-            request.answer.set_result(outcome)
+            answer.set_result(outcome)
         else:
-            request.answer.set_exception(outcome)
+            answer.set_exception(outcome)
