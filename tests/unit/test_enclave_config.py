@@ -77,3 +77,47 @@ def test_without_flags_limits_are_the_defaults_and_the_guard_is_on() -> None:
 )
 def test_loopback_is_known(host: str, *, expected: bool) -> None:
     assert is_loopback(host) == expected
+
+
+IMAGE = """
+sealers = ["gcp_kms"]
+[gcp_kms]
+identity_providers = ["projects/1/locations/global/workloadIdentityPools/pool/providers/cs"]
+seal_keys = ["projects/p/locations/l/keyRings/r/cryptoKeys/k"]
+"""
+
+
+class TestImage:
+    """Whoever starts the machine chooses flags and environment, and decides nothing that the image decides."""
+
+    def image(self, folder: Path, more: str = "") -> list[str]:
+        path = folder / "image.toml"
+        path.write_text(more + IMAGE)
+        return ["--image", str(path)]
+
+    def test_the_image_stands_beside_the_flags(self, tmp_path: Path) -> None:
+        config = parse_config([*self.image(tmp_path), "--listen", "127.0.0.1:1"], {})
+        assert config.image is not None
+        assert (config.image.sealers, config.sealing_key, config.port) == (("gcp_kms",), None, 1)
+
+    def test_its_listener_counts(self, tmp_path: Path) -> None:
+        config = parse_config(self.image(tmp_path, 'listeners = ["0.0.0.0:99"]\n'), {})
+        assert (config.host, config.port) == ("0.0.0.0", 99)
+
+    @pytest.mark.parametrize(
+        ("flags", "environment"),
+        [
+            (["--sealer", "local"], {}),
+            (["--sealing-key", "key"], {}),
+            (["--listen", "127.0.0.1:1"], {}),
+            ([], {"LISTEN_PORT": "1"}),
+        ],
+    )
+    def test_nothing_overrides_it(self, tmp_path: Path, flags: list[str], environment: dict[str, str]) -> None:
+        image = self.image(tmp_path, 'listeners = ["0.0.0.0:99"]\n')
+        with pytest.raises(ConfigError, match=f"^{(*flags, *environment)[0]}: the image's own configuration decides"):
+            parse_config([*image, *flags], environment)
+
+    def test_without_an_image_nothing_changes(self) -> None:
+        config = parse_config(["--sealing-key", "key"], {})
+        assert (config.image, config.sealer) == (None, "local")
