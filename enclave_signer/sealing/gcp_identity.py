@@ -2,7 +2,8 @@
 
 - One exchange at a time, however many calls wait for it; all of them share what came of it.
 - A token is renewed when half of its time, or all but five minutes, is over, by the next call that needs it. If STS is
-  away then, the old one serves while it is good.
+  away then, the old one serves while it is good. A refusal is told again for a while before STS is asked again: hosts
+  try every few seconds, and only a person can change it.
 - How long a token is good is counted by a clock that nobody sets. A token of the launcher that STS does not take is
   replaced by a fresh one, once.
 """
@@ -64,17 +65,22 @@ class Identity:
         launcher: Where this image's own tokens come from.
         open_stream: To Google's STS.
         limit_s: Seconds for the answer of STS.
+        refused_s: Seconds until it is asked again after a refusal.
     """
 
-    def __init__(self, provider: str, launcher: Launcher, open_stream: OpenStream, limit_s: float) -> None:
+    def __init__(
+        self, provider: str, launcher: Launcher, open_stream: OpenStream, *, limit_s: float, refused_s: float
+    ) -> None:
         self._provider = provider
         self._launcher = launcher
         self._open_stream = open_stream
         self._limit_s = limit_s
+        self._refused_s = refused_s
         self._held: Access | None = None
         self._renewal: _Renewal | None = None
-        #: Until when a token that is still good is not renewed, because the last attempt had no answer.
+        #: Until when STS is not asked: the last attempt had no answer and a token is still good, or it was refused.
         self._retry_at = 0.0
+        self._refused: SealingError | None = None
 
     async def access(self) -> Access:
         """Return a token that is good for the next call.
@@ -87,6 +93,8 @@ class Identity:
             held, now = self._held, trio.current_time()
             if held is not None and now < (held.renew_at if now >= self._retry_at else held.until):
                 return held
+            if self._refused is not None and now < self._retry_at:
+                raise type(self._refused)(*self._refused.args) from self._refused
             renewal = self._renewal
             if renewal is None:
                 renewal = await self._renew(held)
@@ -104,7 +112,7 @@ class Identity:
     async def _renew(self, held: Access | None) -> _Renewal:
         renewal = self._renewal = _Renewal()
         try:
-            self._held = await self._exchanged()
+            self._held, self._refused = await self._exchanged(), None
         except SealingUnavailable as error:
             if held is None or trio.current_time() >= held.until:
                 renewal.error = error
@@ -113,6 +121,7 @@ class Identity:
                 logger.warning("Google's STS gave no new token, the old one serves on", extra=log.fields(reason=error))
         except SealingError as error:
             self._held, renewal.error = None, error
+            self._refused, self._retry_at = error, trio.current_time() + self._refused_s
         finally:
             self._renewal = None
             renewal.done.set()

@@ -33,8 +33,10 @@ class GcpTimes:
 
     launcher_s: float = 5.0
     exchange_s: float = 10.0
+    #: Until STS is asked again after it refused.
+    refused_s: float = 30.0
     #: For all attempts of one call. A key on the other side of the world, or in hardware, takes half a second.
-    call_s: float = 12.0
+    call_s: float = 8.0
     #: Less than a session has for `Initialize`, and than a host waits.
     limit_s: float = 25.0
 
@@ -59,7 +61,7 @@ class GcpKms:
         self._config = config
         launcher = Launcher(places.token_file, places.launcher_socket, config.token_audience, times.launcher_s)
         self._identities = {
-            provider: Identity(provider, launcher, places.open_sts, times.exchange_s)
+            provider: Identity(provider, launcher, places.open_sts, limit_s=times.exchange_s, refused_s=times.refused_s)
             for provider in config.allow_list.identity_providers
         }
         self._kms = KmsClient(places.open_kms(), times.call_s)

@@ -18,6 +18,7 @@ from tests.doubles.google.launcher import DIGEST, OTHER_DIGEST, LauncherDouble, 
 from tests.doubles.google.sts import PROVIDER, StsDouble
 
 LIMIT_S = 10.0
+REFUSED_S = 30.0
 POOL = "principalSet://iam.googleapis.com/projects/691249393555/locations/global/workloadIdentityPools/signer-pool"
 
 
@@ -35,7 +36,7 @@ class Place:
             return await trio.open_tcp_stream(*self.address)
 
         launcher = Launcher(self.launcher.token_file, self.launcher.socket, audience, LIMIT_S)
-        return Identity(provider, launcher, to_sts, LIMIT_S)
+        return Identity(provider, launcher, to_sts, limit_s=LIMIT_S, refused_s=REFUSED_S)
 
 
 @pytest.fixture
@@ -216,6 +217,28 @@ def test_what_sts_refuses_is_refused(place: Place, made: dict[str, object], text
     for text in ("Google's STS refuses", PROVIDER, *texts):
         assert text in str(error)
     assert place.sts.exchanges == 1
+
+
+def test_a_refusal_is_told_again_for_a_while(place: Place, clock: MockClock) -> None:
+    identity = place.identity()
+    place.launcher.write(token(debug=True))
+
+    async def refused() -> None:
+        with pytest.raises(SealingRefused, match="the attribute condition"):
+            await identity.access()
+
+    async def scenario() -> None:
+        for _ in range(3):
+            await refused()
+        assert place.sts.exchanges == 1
+        clock.jump(REFUSED_S)
+        await refused()
+        assert place.sts.exchanges == 2
+        place.launcher.write(token())
+        clock.jump(REFUSED_S)
+        assert await identity.access()
+
+    play(scenario, clock)
 
 
 def test_another_provider_is_refused(place: Place) -> None:

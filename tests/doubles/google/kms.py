@@ -18,6 +18,7 @@ from google.cloud.kms_v1 import DecryptRequest, DecryptResponse, EncryptRequest,
 
 from enclave_signer.sealing.crc32c import crc32c
 from tests.doubles.google.launcher import DIGEST
+from tests.doubles.processes import PATIENCE_S
 
 KEY = "projects/tz-keys/locations/europe-west4/keyRings/signer/cryptoKeys/seal"
 ENCRYPT, DECRYPT = "cloudkms.cryptoKeyVersions.useToEncrypt", "cloudkms.cryptoKeyVersions.useToDecrypt"
@@ -65,6 +66,8 @@ class Fault:
     status: Code | None = None
     details: str = "said by the double"
     delay_s: float = 0.0
+    #: Wait until so many calls do.
+    gathered: threading.Barrier | None = None
     spoil: Callable[[Any], None] = lambda _: None
     #: Which calls it befalls: the name of the method, or all.
     method: str | None = None
@@ -82,7 +85,6 @@ class KmsDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
         keys: By name.
         fault: What befalls calls.
         calls: Methods, in the order they were asked.
-        most: Calls under way at once, at most so far.
     """
 
     def __init__(self, identities: Mapping[str, str]) -> None:
@@ -90,9 +92,7 @@ class KmsDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.keys: dict[str, Key] = {KEY: Key()}
         self.fault: Fault | None = None
         self.calls: list[str] = []
-        self.most = 0
         self._befallen = 0
-        self._now = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -110,29 +110,20 @@ class KmsDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
         call, request, response = methods[method]
 
         def handle(message: Any, context: grpc.ServicerContext) -> Any:
-            with self._counted(method):
-                fault = self._fault_of(method)
-                if fault.delay_s:
-                    self._ended.wait(fault.delay_s)
-                if fault.status is not None:
-                    _abort(context, fault.status, fault.details)
-                answer = call(message, self._permitted(message.name, bearer, method, context), context)
-                fault.spoil(answer)
-                return answer
+            with self._lock:
+                self.calls.append(method)
+            fault = self._fault_of(method)
+            if fault.delay_s:
+                self._ended.wait(fault.delay_s)
+            if fault.gathered is not None:
+                fault.gathered.wait(PATIENCE_S)
+            if fault.status is not None:
+                _abort(context, fault.status, fault.details)
+            answer = call(message, self._permitted(message.name, bearer, method, context), context)
+            fault.spoil(answer)
+            return answer
 
         return grpc.unary_unary_rpc_method_handler(handle, request.deserialize, response.serialize)
-
-    @contextmanager
-    def _counted(self, method: str) -> Iterator[None]:
-        with self._lock:
-            self.calls.append(method)
-            self._now += 1
-            self.most = max(self.most, self._now)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._now -= 1
 
     def _fault_of(self, method: str) -> Fault:
         with self._lock:
