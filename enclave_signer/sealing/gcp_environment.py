@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enclave_signer.errors import ConfigError
 
 #: In any case of letters; proxies are read in both.
-_PREFIXES = ("GOOGLE_", "GRPC_", "GCE_METADATA_")
+_PREFIXES = ("GOOGLE_", "GRPC_", "GCE_METADATA_", "OTEL_")
 _NAMES = {
     "ALL_PROXY",
     "CURL_CA_BUNDLE",

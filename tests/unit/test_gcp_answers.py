@@ -153,6 +153,7 @@ class TestWholeAnswers:
         "SSLKEYLOGFILE",
         "REQUESTS_CA_BUNDLE",
         "GCE_METADATA_HOST",
+        "OTEL_TRACES_EXPORTER",
     ],
 )
 def test_variables_that_nobody_may_set(name: str) -> None:
