@@ -36,7 +36,7 @@ from tests.doubles.host_process import (
     write_config,
 )
 from tests.doubles.known_keys import FOUR, transaction
-from tests.doubles.processes import Enclave, running_gcp_enclave
+from tests.doubles.processes import PATIENCE_S, Enclave, running_gcp_enclave
 from tests.doubles.wire import WireClient
 
 TZ1, TZ2, *_ = FOUR
@@ -254,6 +254,14 @@ def test_a_loaded_key_signs_on_whatever_befalls_the_cloud(tmp_path: Path, cloud:
                 during = p99_ms()
                 assert "unavailable: Cloud KMS gave no answer in time" in str(other.receive())
             print(f"\np99 of a signature: {before:.1f} ms before, {during:.1f} ms while Cloud KMS hangs")
+
+
+def test_a_stop_does_not_wait_for_the_cloud(cloud: GoogleCloud, image: Image) -> None:
+    with image.running(GcpTimes()) as enclave, WireClient(enclave.address) as client:
+        cloud.kms.break_with(Fault(delay_s=3600))
+        client.send({"Generate": "Ed25519"})
+        cloud.kms.asked.wait(PATIENCE_S)
+        assert enclave.stop() == 0
 
 
 @pytest.mark.parametrize("count", [100])

@@ -85,6 +85,7 @@ class KmsDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
         keys: By name.
         fault: What befalls calls.
         calls: Methods, in the order they were asked.
+        asked: Set at the first call.
     """
 
     def __init__(self, identities: Mapping[str, str]) -> None:
@@ -92,6 +93,7 @@ class KmsDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.keys: dict[str, Key] = {KEY: Key()}
         self.fault: Fault | None = None
         self.calls: list[str] = []
+        self.asked = threading.Event()
         self._befallen = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -112,6 +114,7 @@ class KmsDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
         def handle(message: Any, context: grpc.ServicerContext) -> Any:
             with self._lock:
                 self.calls.append(method)
+            self.asked.set()
             fault = self._fault_of(method)
             if fault.delay_s:
                 self._ended.wait(fault.delay_s)
