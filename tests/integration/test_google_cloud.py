@@ -36,7 +36,7 @@ from tests.doubles.host_process import (
     write_config,
 )
 from tests.doubles.known_keys import FOUR, transaction
-from tests.doubles.processes import PATIENCE_S, Enclave, running_gcp_enclave
+from tests.doubles.processes import PATIENCE_S, Enclave, running_enclave, running_gcp_enclave
 from tests.doubles.wire import WireClient
 
 TZ1, TZ2, *_ = FOUR
@@ -313,6 +313,18 @@ class TestStart:
         assert "image.toml: gcp_kms.seal_keys: 'seal' must have the form projects/" in last
 
 
+def test_an_image_for_development_may_seal_by_a_file(tmp_path: Path) -> None:
+    image, key = tmp_path / "image.toml", tmp_path / "sealing.key"
+    image.write_text(f'development = true\nsealers = ["local"]\n[local]\nsealing_key = "{key}"\n')
+    with (
+        running_enclave("--image", str(image), module="enclave_signer") as enclave,
+        WireClient(enclave.address) as client,
+    ):
+        assert "Ok" in client.call({"Generate": "Ed25519"})
+        assert "this image is for development: not for keys of value" in enclave.log
+    assert key.stat().st_size == 32
+
+
 def imported(arguments: str) -> set[str]:
     """Return which libraries a new process has after it opened the sealers of a configuration."""
     code = (
@@ -340,3 +352,16 @@ def test_another_image_is_told_what_to_grant(tmp_path: Path, cloud: GoogleCloud,
         text = refused(run_command("generate", "-c", config, "--vault", VAULT), 1)
         assert f"attribute.image_digest/{OTHER_DIGEST} has no permission" in text
     assert cloud.kms.calls == ["Encrypt"]
+
+
+def test_the_suite_of_sealers_runs_at_an_address(cloud: GoogleCloud) -> None:
+    command = [sys.executable, "-m", "tests.conformance.at_google"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CLOUD_KMS_", "PYTEST_"))}
+    without = subprocess.run(command, capture_output=True, text=True, check=False, env=clean)
+    assert without.returncode == 1
+    assert without.stdout.startswith("not run: sealers at Cloud KMS, as CLOUD_KMS_KEY or ")
+    cloud.sts.issued["given"] = DIGEST
+    given = {"CLOUD_KMS_KEY": KEY, "CLOUD_KMS_ACCESS_TOKEN": "given", "CLOUD_KMS_ADDRESS": cloud.kms_address}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean | given)
+    assert done.returncode == 0, done.stdout
+    assert cloud.kms.calls.count("Encrypt") == 7
