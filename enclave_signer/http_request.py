@@ -1,5 +1,6 @@
 """One HTTP/1.1 request over a stream of its own, and its answer: for services that are asked now and then."""
 
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -80,6 +81,18 @@ async def ask(open_stream: OpenStream, request: HttpRequest, limit_s: float) -> 
     except h11.RemoteProtocolError:
         # Its text may quote what came.
         raise NoHttpAnswer("the answer is cut short, or not HTTP") from None
+
+
+async def open_tls(host: str, port: int) -> Stream:
+    """Return a stream to a service that a public authority certifies; nothing is sent before the first use.
+
+    Raises:
+        OSError: It cannot be reached.
+    """
+    # Not the default context, which writes its keys where SSLKEYLOGFILE says.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    return await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True, ssl_context=context)
 
 
 async def _ask(stream: Stream, request: HttpRequest) -> HttpAnswer:

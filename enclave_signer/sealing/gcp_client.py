@@ -10,7 +10,6 @@ Importing this module loads the library: 0.5 s and 60 MB.
 """
 
 import logging
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.cloud.kms_v1 import KeyManagementServiceClient
 from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
 
+from enclave_signer.http_request import open_tls
 from enclave_signer.sealing import gcp_sts
 from enclave_signer.sealing.crc32c import crc32c
 from enclave_signer.sealing.gcp_answers import Call, Method, TryAgain, check_decrypted, check_encrypted, failure
@@ -69,10 +69,7 @@ def _open_kms() -> grpc.Channel:
 
 
 async def _open_sts() -> trio.abc.Stream:
-    # Not the default context, which writes its keys where SSLKEYLOGFILE says.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_default_certs()
-    return await trio.open_ssl_over_tcp_stream(gcp_sts.HOST, 443, https_compatible=True, ssl_context=context)
+    return await open_tls(gcp_sts.HOST, 443)
 
 
 class KmsClient:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import cbor2
 import pytest
 import trio
 from grpc import StatusCode as Code
@@ -142,16 +143,20 @@ class TestBlobs:
 class TestLegacyBlobs:
     """tee-signer's: the bare ciphertext of the key's CBOR."""
 
-    def legacy(self, cloud: GoogleCloud, key: str = KEY) -> bytes:
+    def legacy(self, cloud: GoogleCloud, key: str = KEY, secret: bytes = codec.encode_private_key(PRIVATE)) -> bytes:
         """Seal by tee-signer's rules, with the service alone."""
         from google.cloud.kms_v1 import EncryptRequest
 
-        secret = codec.encode_private_key(PRIVATE)
         asked = EncryptRequest(name=key, plaintext=secret)
         return cloud.kms._encrypt(asked, cloud.kms.keys[key], None).ciphertext
 
     def test_they_are_opened(self, cloud: GoogleCloud) -> None:
         assert opened(cloud, self.legacy(cloud)).public_key == PUBLIC
+
+    def test_bytes_may_be_written_as_integers(self, cloud: GoogleCloud) -> None:
+        """As tee-signer writes some of its own."""
+        blob = self.legacy(cloud, secret=cbor2.dumps({"Ed25519": list(PRIVATE.data)}))
+        assert opened(cloud, blob).public_key == PUBLIC
 
     def test_they_are_not_opened_when_that_is_switched_off(self, cloud: GoogleCloud) -> None:
         with pytest.raises(BlobCorrupt, match="its first bytes are not TKSB"):

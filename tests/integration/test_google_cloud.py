@@ -37,6 +37,7 @@ from tests.doubles.host_process import (
 )
 from tests.doubles.known_keys import FOUR, transaction
 from tests.doubles.processes import PATIENCE_S, Enclave, running_enclave, running_gcp_enclave
+from tests.doubles.secret_search import Secret, search
 from tests.doubles.wire import WireClient
 
 TZ1, TZ2, *_ = FOUR
@@ -59,7 +60,7 @@ class Image:
         self._cloud = cloud
 
     def running(self, times: GcpTimes = TIMES) -> AbstractContextManager[Enclave]:
-        return running_gcp_enclave(self.path, self._cloud.environment(times), "--retain", "0")
+        return running_gcp_enclave(self.path, self._cloud.environment(times), "--retain", "0", "--log", "debug")
 
 
 @pytest.fixture
@@ -254,6 +255,25 @@ def test_a_loaded_key_signs_on_whatever_befalls_the_cloud(tmp_path: Path, cloud:
                 during = p99_ms()
                 assert "unavailable: Cloud KMS gave no answer in time" in str(other.receive())
             print(f"\np99 of a signature: {before:.1f} ms before, {during:.1f} ms while Cloud KMS hangs")
+
+
+def test_nothing_secret_is_logged(tmp_path: Path, cloud: GoogleCloud, image: Image) -> None:
+    secrets = [Secret(key.name, key.secret_bytes, (key.secret,)) for key in FOUR]
+    said = ""
+    for fault in (None, Fault(Code.INVALID_ARGUMENT), Fault(Code.PERMISSION_DENIED), Fault(Code.UNAUTHENTICATED)):
+        with image.running() as enclave:
+            config = write_config(tmp_path, enclave.port, {key.pkh: BAKER for key in FOUR})
+            if fault is None:
+                import_keys(config, *FOUR)
+            cloud.kms.break_with(fault)
+            with running_host(config) as host:
+                host.wait_for("the link to the enclave is (ready|degraded)")
+                sign(host)
+            enclave.stop()
+            said += enclave.log + host.log
+    assert "has no permission" in said
+    assert search({"the logs": said.encode()}, secrets) == []
+    assert [text for text in (*cloud.sts.issued, cloud.launcher.token_file.read_text()) if text in said] == []
 
 
 def test_a_stop_does_not_wait_for_the_cloud(cloud: GoogleCloud, image: Image) -> None:

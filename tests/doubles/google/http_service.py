@@ -1,6 +1,7 @@
 """A small HTTP service on a TCP port or a Unix socket, whose answers may come late, or never."""
 
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,8 +53,10 @@ class _UnixServer(_Threads, socketserver.UnixStreamServer):
 
 
 @contextmanager
-def http_service(answers: Answers, socket: Path | None = None) -> Iterator[tuple[str, int]]:
-    """Serve on loopback, or on a Unix socket; give the address."""
+def http_service(
+    answers: Answers, socket: Path | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, int]]:
+    """Serve on loopback, with TLS or without, or on a Unix socket; give the address."""
     ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,6 +83,8 @@ def http_service(answers: Answers, socket: Path | None = None) -> Iterator[tuple
             pass
 
     server = _TcpServer(("127.0.0.1", 0), Handler) if socket is None else _UnixServer(str(socket), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
