@@ -15,8 +15,9 @@ from enclave_signer.errors import BlobCorrupt, SealingError, SealingRefused, Sea
 from enclave_signer.image import GcpKmsConfig, parse_image
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
-from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey
+from enclave_signer.protocol.messages import MAX_BLOB_BYTES, Credentials, KeyType, PrivateKey
 from enclave_signer.sealing.base import Sealer, open_key, seal_key
+from enclave_signer.sealing.crc32c import crc32c
 from enclave_signer.sealing.gcp_client import RETRY_AFTER_S, THREADS
 from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
 from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud
@@ -81,6 +82,14 @@ def opened(cloud: GoogleCloud, blob: bytes, more: str = "", credentials: Credent
     return with_sealer(cloud, open_it, more, credentials)
 
 
+def spoil(**values: object) -> Callable[[object], None]:
+    def change(answer: object) -> None:
+        for name, value in values.items():
+            setattr(answer, name, value)
+
+    return change
+
+
 class TestBlobs:
     """What a blob is, and whose."""
 
@@ -106,6 +115,24 @@ class TestBlobs:
             with pytest.raises(SealingRefused, match=f"does not allow the key '{foreign}'"):
                 opened(cloud, BlobHeader("gcp_kms", foreign, PUBLIC).encode() + b"sealed")
         assert cloud.kms.calls == []
+
+    def test_another_sealers_blob_is_refused(self, cloud: GoogleCloud) -> None:
+        with pytest.raises(SealingRefused, match="blob sealed by 'local', this is gcp_kms"):
+            opened(cloud, BlobHeader("local", KEY, PUBLIC).encode() + b"sealed")
+        assert cloud.kms.calls == []
+
+    def test_a_blob_is_never_too_large_to_open(self, cloud: GoogleCloud) -> None:
+        large = bytes(MAX_BLOB_BYTES)
+        cloud.kms.break_with(Fault(spoil=spoil(ciphertext=large, ciphertext_crc32c=crc32c(large))))
+        with pytest.raises(SealingRefused, match="more than 4096 bytes"):
+            sealed(cloud)
+
+    def test_what_holds_no_key_is_corrupt(self, cloud: GoogleCloud) -> None:
+        blob = sealed(cloud)
+        cloud.kms.break_with(Fault(spoil=spoil(plaintext=b"no key", plaintext_crc32c=crc32c(b"no key"))))
+        with pytest.raises(BlobCorrupt, match="it holds no private key") as raised:
+            opened(cloud, blob)
+        assert "no key" not in str(raised.value.__cause__)
 
     def test_every_version_of_the_key_opens(self, cloud: GoogleCloud) -> None:
         first = sealed(cloud)
@@ -229,14 +256,6 @@ class TestIdentity:
 
         with_sealer(cloud, twice)
         assert cloud.sts.exchanges == 3
-
-
-def spoil(**values: object) -> Callable[[object], None]:
-    def change(answer: object) -> None:
-        for name, value in values.items():
-            setattr(answer, name, value)
-
-    return change
 
 
 @pytest.mark.parametrize(
