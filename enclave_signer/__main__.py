@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from enclave_signer import __version__, log
 from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
+from enclave_signer.image import GCP_KMS, LOCAL, Image
 from enclave_signer.log_writer import open_closed_streams
 from enclave_signer.tezos import masked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
     from enclave_signer.sealing.base import SealerProvider
     from enclave_signer.serving.server import Server
@@ -38,7 +40,7 @@ def main() -> None:
         forbid_inspection()
         config = parse_config(sys.argv[1:], os.environ)
         start_logging(config, sys.argv[1:])
-        run(config, [open_provider(config)])
+        run(config, open_providers(config))
     except ConfigError as error:
         sys.exit(_said(error, EXIT_CONFIG))
     except EnclaveSignerError as error:
@@ -64,22 +66,45 @@ def _said(error: EnclaveSignerError, code: int) -> int:
     return code
 
 
-def open_provider(config: Config) -> "SealerProvider":
-    """Return the sealer that the configuration names.
+def open_providers(config: Config) -> "list[SealerProvider]":
+    """Return the sealers that the image or the flags name; the first one seals.
 
     Raises:
-        ConfigError: It cannot be opened as configured.
+        ConfigError: One cannot be opened as configured.
     """
+    image = config.image
+    if image is None:
+        return [_open_local(config.sealing_key)]
+    if image.development:
+        logger.warning("this image is for development: not for keys of value")
+    return [_open_local(image.sealing_key) if name == LOCAL else _open_gcp_kms(image) for name in image.sealers]
+
+
+def _open_local(key_file: "Path | None") -> "SealerProvider":
     from enclave_signer.sealing.local import LocalSealer, load_or_create_key  # absent in production
 
-    if config.sealing_key is None:
+    if key_file is None:
         raise ConfigError("the local sealer needs a key file")
-    key, made = load_or_create_key(config.sealing_key)
+    key, made = load_or_create_key(key_file)
     logger.warning(
         "keys are sealed by a file on this machine: not for keys of value",
-        extra=log.fields(file=config.sealing_key, made_just_now=made),
+        extra=log.fields(file=key_file, made_just_now=made),
     )
     return LocalSealer(key)
+
+
+def _open_gcp_kms(image: Image) -> "SealerProvider":
+    from enclave_signer.sealing.gcp_environment import check_environment
+
+    check_environment(os.environ)
+    try:
+        from enclave_signer.sealing.gcp_client import google  # Google's library is an extra
+        from enclave_signer.sealing.gcp_kms import GcpKms
+    except ImportError as error:
+        raise ConfigError(f"{GCP_KMS}: {error}: pip install 'enclave-signer[enclave-gcp]'") from error
+    if image.gcp_kms is None:
+        raise ConfigError(f"{GCP_KMS} is not configured")
+    return GcpKms(image.gcp_kms, google())
 
 
 def start_logging(config: Config, flags: "Sequence[str]") -> None:

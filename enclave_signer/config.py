@@ -8,6 +8,7 @@ from pathlib import Path
 from enclave_signer import __version__
 from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, parse_listen, parse_port
 from enclave_signer.errors import ConfigError
+from enclave_signer.image import Image, read_image
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 
 SEALERS = ("local",)
@@ -74,6 +75,8 @@ class Config:
     #: Refuse to sign two consensus messages for one right, see `enclave_signer.guard`.
     guard: bool = True
     limits: Limits = DEFAULT_LIMITS
+    #: What the image says of itself; its sealers are used then, and `sealer` and `sealing_key` are not.
+    image: Image | None = None
 
 
 def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -84,18 +87,32 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
         SystemExit: For `--help`, `--version` and unknown flags, as argparse does.
     """
     flags = _parser().parse_args(arguments)
-    if flags.sealing_key is None:
+    image = None if flags.image is None else read_image(flags.image)
+    if image is not None:
+        _nothing_overrides(image, flags, environment)
+    elif flags.sealing_key is None:
         raise ConfigError("--sealer local needs --sealing-key FILE")
+    listen = image.listeners[0] if image is not None and image.listeners else flags.listen
     return Config(
-        listen=_listen(flags.listen, environment),
-        sealer=flags.sealer,
+        listen=_listen(listen, environment),
+        sealer=flags.sealer or SEALERS[0],
         sealing_key=flags.sealing_key,
         log_level=flags.log,
         json_log=flags.json_log,
         slow_bls=flags.slow_bls,
         guard=not flags.no_guard,
         limits=Limits(**{limit.field: _checked(limit, getattr(flags, limit.field)) for limit in _LIMITS}),
+        image=image,
     )
+
+
+def _nothing_overrides(image: Image, flags: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    given = {"--sealer": flags.sealer, "--sealing-key": flags.sealing_key}
+    if image.listeners:
+        given |= {"--listen": flags.listen, "LISTEN_PORT": environment.get("LISTEN_PORT")}
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{name}: the image's own configuration decides about that, leave it out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +151,9 @@ def _checked(limit: _Limit, value: int) -> int:
     return value
 
 
+_IMAGE_HELP = "what the image says of itself: its sealers, their keys, where it listens; no flag overrides it"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="enclave-signer",
@@ -145,8 +165,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"where to listen: HOST:PORT, port 0 takes a free one, or unix:PATH, a socket in a folder of mode 0700 that "
         f"is made when absent (default: 127.0.0.1, port $LISTEN_PORT or {DEFAULT_PORT})",
     )
+    parser.add_argument("--image", metavar="FILE", type=Path, help=_IMAGE_HELP)
     parser.add_argument(
-        "--sealer", choices=SEALERS, default="local", help="what seals private keys (default: %(default)s)"
+        "--sealer", choices=SEALERS, help=f"what seals private keys, without --image (default: {SEALERS[0]})"
     )
     parser.add_argument(
         "--sealing-key", metavar="FILE", type=Path, help="the key file of the local sealer; made, 0600, when absent"

@@ -1,8 +1,11 @@
-"""What every sealer does alike. The one that seals nothing keeps the same promises but for the secrecy."""
+"""What every sealer does alike. The one that seals nothing keeps the same promises but for the secrecy.
+
+What seals by Cloud KMS runs over doubles of Google's services.
+"""
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,14 @@ import trio
 
 from enclave_signer.curves import SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
+from enclave_signer.image import parse_image
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey, open_key, seal_key
+from enclave_signer.sealing.gcp_kms import GcpKms
 from enclave_signer.sealing.local import KEY_BYTES, LocalSealer, load_or_create_key
+from tests.conformance import at_google
+from tests.doubles.google.cloud import IMAGE, running_google_cloud
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
 
@@ -21,14 +28,39 @@ def local() -> LocalSealer:
     return LocalSealer(bytes(range(KEY_BYTES)))
 
 
-@pytest.fixture(params=[local, PassthroughSealer], ids=["local", "passthrough"])
-def provider(request: pytest.FixtureRequest) -> SealerProvider:
-    make: Callable[[], SealerProvider] = request.param
-    return make()
+class Opened:
+    """A provider that is in use, and one sealer of it; each call runs to its end."""
+
+    def __init__(self, provider: SealerProvider) -> None:
+        self.provider = provider
+        self.sealer = trio.run(provider.open_sealer, Credentials())
+
+    def seal(self, key: PrivateKey) -> tuple[bytes, SigningKey]:
+        return seal(self.sealer, key)
+
+    def unseal(self, blob: bytes) -> SigningKey:
+        return unseal(self.sealer, blob)
 
 
-def opened(provider: SealerProvider) -> Sealer:
-    return trio.run(provider.open_sealer, Credentials())
+SEALERS = ["local", "passthrough", "gcp_kms", "gcp_kms without legacy blobs", "gcp_kms as tee-signer"]
+
+
+@pytest.fixture(params=[*SEALERS, *([at_google.AT_GOOGLE] if at_google.is_configured() else [])])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    if not request.param.startswith("gcp_kms"):
+        yield Opened(local() if request.param == "local" else PassthroughSealer())
+        return
+    if request.param == at_google.AT_GOOGLE:
+        with at_google.cloud_kms(tmp_path) as real:
+            yield Opened(real)
+        return
+    legacy = {"gcp_kms": "", "gcp_kms without legacy blobs": "read_legacy = false"}
+    image = parse_image(IMAGE + legacy.get(request.param, "write_legacy = true"), "image.toml")
+    assert image.gcp_kms is not None
+    with running_google_cloud(tmp_path) as cloud:
+        provider = GcpKms(image.gcp_kms, cloud.places())
+        yield Opened(provider)
+        trio.run(provider.aclose)
 
 
 def seal(sealer: Sealer, key: PrivateKey) -> tuple[bytes, SigningKey]:
@@ -40,26 +72,29 @@ def unseal(sealer: Sealer, blob: bytes) -> SigningKey:
 
 
 @pytest.mark.parametrize("key_type", KeyType)
-def test_a_sealed_key_opens_again(provider: SealerProvider, key_type: KeyType) -> None:
-    sealer = opened(provider)
-    blob, key = seal(sealer, curve(key_type).generate())
-    again = unseal(sealer, blob)
-    assert again.public_key == key.public_key
-    assert len(blob) < 400
+def test_a_sealed_key_opens_again(opened: Opened, key_type: KeyType) -> None:
+    blob, key = opened.seal(curve(key_type).generate())
+    assert opened.unseal(blob).public_key == key.public_key
+    assert len(blob) < 600
 
 
 @pytest.mark.parametrize("blob", [b"", b"\0", b"\xff\xff", b"TKSB", bytes(300)])
-def test_what_is_no_blob_is_corrupt(provider: SealerProvider, blob: bytes) -> None:
+def test_what_is_no_blob_is_corrupt(opened: Opened, blob: bytes) -> None:
     with pytest.raises(BlobCorrupt):
-        unseal(opened(provider), blob)
+        opened.unseal(blob)
 
 
-def test_every_truncation_is_refused(provider: SealerProvider) -> None:
-    sealer = opened(provider)
-    blob, _ = seal(sealer, curve(KeyType.ED25519).generate())
+def test_every_truncation_is_refused(opened: Opened) -> None:
+    blob, _ = opened.seal(curve(KeyType.ED25519).generate())
     for size in range(len(blob)):
         with pytest.raises(BlobCorrupt):
-            unseal(sealer, blob[:size])
+            opened.unseal(blob[:size])
+
+
+def test_two_blobs_swapped_open_as_what_they_are(opened: Opened) -> None:
+    """Whoever keeps them compares: that is the host's part."""
+    (one, first), (two, second) = (opened.seal(curve(KeyType.BLS).generate()) for _ in range(2))
+    assert (opened.unseal(two).public_key, opened.unseal(one).public_key) == (second.public_key, first.public_key)
 
 
 class TestLocal:

@@ -190,7 +190,10 @@ def test_decisions_are_listed_and_complete() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    wanted = [
+        *project["project"]["dependencies"],
+        *(name for group in project["dependency-groups"].values() for name in group),
+    ]
     wanted += [name for names in project["project"]["optional-dependencies"].values() for name in names]
     reasons = (DECISIONS / "0007-libraries.md").read_text()
     for requirement in wanted:

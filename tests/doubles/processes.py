@@ -178,6 +178,14 @@ def running_cloud_enclave(cloud: Cloud, *arguments: str) -> Iterator[Enclave]:
 
 
 @contextmanager
+def running_gcp_enclave(image: Path, environment: Mapping[str, str], *arguments: str) -> Iterator[Enclave]:
+    """Run a daemon that seals by Cloud KMS; `environment` says where the doubles of Google's services are."""
+    command = [sys.executable, "-m", "tests.doubles.gcp_enclave", "--listen", "127.0.0.1:0", "--image", str(image)]
+    with kept(Enclave([*command, *arguments], environment)) as enclave:
+        yield enclave
+
+
+@contextmanager
 def unguarded_enclave(key_file: Path) -> Iterator[Enclave]:
     """Run the daemon with the local sealer and without its guard: what the host's marks let through is signed."""
     with running_local_enclave(key_file, "--no-guard") as enclave:

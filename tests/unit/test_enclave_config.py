@@ -91,3 +91,48 @@ def test_listen_may_be_a_unix_socket(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_path_of_a_unix_socket_is_short(path: str) -> None:
     with pytest.raises(ConfigError, match="must have 1 to 107 bytes"):
         parse_config([*KEY, "--listen", f"unix:{path}"], {})
+
+
+IMAGE = """
+sealers = ["gcp_kms"]
+[gcp_kms]
+identity_providers = ["projects/1/locations/global/workloadIdentityPools/pool/providers/cs"]
+seal_keys = ["projects/p/locations/l/keyRings/r/cryptoKeys/k"]
+"""
+
+
+class TestImage:
+    """Whoever starts the machine chooses flags and environment, and decides nothing that the image decides."""
+
+    def image(self, folder: Path, more: str = "") -> list[str]:
+        path = folder / "image.toml"
+        path.write_text(more + IMAGE)
+        return ["--image", str(path)]
+
+    def test_the_image_stands_beside_the_flags(self, tmp_path: Path) -> None:
+        config = parse_config([*self.image(tmp_path), "--listen", "127.0.0.1:1"], {})
+        assert config.image is not None
+        assert (config.image.sealers, config.sealing_key) == (("gcp_kms",), None)
+        assert config.listen == Address("127.0.0.1", 1)
+
+    def test_its_listener_counts(self, tmp_path: Path) -> None:
+        config = parse_config(self.image(tmp_path, 'listeners = ["0.0.0.0:99"]\n'), {})
+        assert config.listen == Address("0.0.0.0", 99)
+
+    @pytest.mark.parametrize(
+        ("flags", "environment"),
+        [
+            (["--sealer", "local"], {}),
+            (["--sealing-key", "key"], {}),
+            (["--listen", "127.0.0.1:1"], {}),
+            ([], {"LISTEN_PORT": "1"}),
+        ],
+    )
+    def test_nothing_overrides_it(self, tmp_path: Path, flags: list[str], environment: dict[str, str]) -> None:
+        image = self.image(tmp_path, 'listeners = ["0.0.0.0:99"]\n')
+        with pytest.raises(ConfigError, match=f"^{(*flags, *environment)[0]}: the image's own configuration decides"):
+            parse_config([*image, *flags], environment)
+
+    def test_without_an_image_nothing_changes(self) -> None:
+        config = parse_config(["--sealing-key", "key"], {})
+        assert (config.image, config.sealer) == (None, "local")

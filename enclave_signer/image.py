@@ -1,0 +1,184 @@
+"""The image's own configuration, `image.toml`: measured with the image, so whoever trusts its digest trusts these words.
+
+- It says which sealers there are, which keys and identities they may use, and where the daemon listens. Flags and the
+  environment, which whoever starts the machine chooses, override nothing in it.
+- The first sealer seals; each opens what its header names.
+- Keys go from one sealer or key to another (`reseal`) only where that is listed, and never to `local` or legacy blobs.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from enclave_signer.errors import ConfigError
+from enclave_signer.sealing import gcp_names
+from enclave_signer.sealing.allow_list import AllowList
+from enclave_signer.toml_table import TomlTable
+
+#: An image has a few keys and identities to name.
+MAX_IMAGE_BYTES = 65536
+GCP_KMS = "gcp_kms"
+LOCAL = "local"
+SEALERS = (GCP_KMS, LOCAL)
+#: What `reseal` calls blobs that name no sealer.
+LEGACY = "legacy"
+#: The audience of the token in the launcher's file, which needs no other.
+_STS_AUDIENCE = "https://sts.googleapis.com"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GcpKmsConfig:
+    """How keys are sealed by Cloud KMS.
+
+    Attributes:
+        allow_list: Keys and identity providers.
+        read_legacy: Whether blobs without a header, as tee-signer wrote them, are opened.
+        write_legacy: Whether new blobs are such.
+        token_audience: Whom tokens for the exchange are made out to, by the launcher's socket; None: Google's STS, as
+            those in the launcher's file.
+    """
+
+    allow_list: AllowList
+    read_legacy: bool = True
+    write_legacy: bool = False
+    token_audience: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResealRule:
+    """That what is sealed as `source` may be sealed anew under the key `target`.
+
+    Attributes:
+        source: A key, a prefix of keys that ends at a `/`, or `LEGACY`.
+        target: A key that may seal.
+    """
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What an image says of itself.
+
+    Attributes:
+        development: That it is not for keys of value.
+        sealers: Names, of `SEALERS`; the first one seals.
+        listeners: Addresses; where none is named, the command line may name one.
+        gcp_kms: Where that is one of the sealers.
+        sealing_key: The file of the local sealer's key, where that is one of them.
+        reseal: What may be sealed anew.
+    """
+
+    development: bool
+    sealers: tuple[str, ...]
+    listeners: tuple[str, ...]
+    gcp_kms: GcpKmsConfig | None
+    sealing_key: Path | None
+    reseal: tuple[ResealRule, ...]
+
+
+def read_image(path: Path) -> Image:
+    """Return what an image's configuration file says.
+
+    Raises:
+        ConfigError: It cannot be read, or something in it is wrong; the text names file and dotted path.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_IMAGE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ConfigError(f"{path}: has more than {MAX_IMAGE_BYTES} bytes")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8") from None
+    return parse_image(text, str(path))
+
+
+def parse_image(text: str, file: str) -> Image:
+    """Return what the text of an image's configuration says.
+
+    Raises:
+        ConfigError: Something in it is wrong; the text names the file, as given, and the dotted path.
+    """
+    try:
+        top = TomlTable(tomllib.loads(text), file)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{file}: {error}") from None
+    development = top.flag("development", default=False)
+    sealers = top.texts("sealers", required=True)
+    for name in sealers:
+        if name not in SEALERS:
+            raise top.refused("sealers", f"{name!r} is not known, known are {', '.join(SEALERS)}")
+    gcp_kms = _gcp_kms(top.table(GCP_KMS)) if GCP_KMS in sealers else None
+    image = Image(
+        development=development,
+        sealers=sealers,
+        listeners=_listeners(top),
+        gcp_kms=gcp_kms,
+        sealing_key=_local(top, development=development) if LOCAL in sealers else None,
+        reseal=_reseal(top, gcp_kms.allow_list.seal_keys if gcp_kms is not None else ()),
+    )
+    top.end()
+    return image
+
+
+def _listeners(top: TomlTable) -> tuple[str, ...]:
+    listeners = top.texts("listeners")
+    if len(listeners) > 1:
+        raise top.refused("listeners", "this version listens at one address")
+    return listeners
+
+
+def _gcp_kms(table: TomlTable) -> GcpKmsConfig:
+    providers = table.texts("identity_providers", required=True)
+    for name in providers:
+        if not gcp_names.is_identity_provider(name):
+            raise table.refused("identity_providers", f"{name!r} must have the form {gcp_names.PROVIDER_FORM}")
+    seal_keys = table.texts("seal_keys", required=True)
+    for name in seal_keys:
+        if not gcp_names.is_key(name):
+            raise table.refused("seal_keys", f"{name!r} must have the form {gcp_names.KEY_FORM}")
+    open_keys = table.texts("open_keys")
+    for name in open_keys:
+        if not gcp_names.is_key(name) and not gcp_names.is_key_prefix(name):
+            form = f"{gcp_names.KEY_FORM}, or begin so and end at a /"
+            raise table.refused("open_keys", f"{name!r} must have the form {form}")
+    read_legacy = table.flag("read_legacy", default=True)
+    write_legacy = table.flag("write_legacy", default=False)
+    if write_legacy and not read_legacy:
+        raise table.refused("write_legacy", "what is written must open again: read_legacy is false")
+    audience = table.text("token_audience") if table.has("token_audience") else None
+    if audience == _STS_AUDIENCE:
+        raise table.refused("token_audience", "is that of the launcher's file: leave it out")
+    table.end()
+    allow_list = AllowList(identity_providers=providers, seal_keys=seal_keys, open_keys=open_keys)
+    return GcpKmsConfig(
+        allow_list=allow_list, read_legacy=read_legacy, write_legacy=write_legacy, token_audience=audience
+    )
+
+
+def _local(top: TomlTable, *, development: bool) -> Path:
+    if not development:
+        raise top.refused("sealers", "local seals by a file on the machine: only where development is true")
+    table = top.table(LOCAL)
+    path = Path(table.text("sealing_key"))
+    table.end()
+    return path
+
+
+def _reseal(top: TomlTable, targets: tuple[str, ...]) -> tuple[ResealRule, ...]:
+    rules = []
+    for table in top.tables("reseal"):
+        rule = ResealRule(table.text("from"), table.text("to"))
+        table.end()
+        if rule.target not in targets:
+            raise table.refused("to", f"{rule.target!r} is none of {GCP_KMS}.seal_keys")
+        known = rule.source == LEGACY or rule.source.startswith(f"{LOCAL}:")
+        if not known and not gcp_names.is_key(rule.source) and not gcp_names.is_key_prefix(rule.source):
+            raise table.refused("from", f"{rule.source!r} must be {LEGACY}, a key, or a prefix that ends at a /")
+        rules.append(rule)
+    return tuple(rules)

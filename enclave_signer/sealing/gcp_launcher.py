@@ -1,0 +1,159 @@
+"""The launcher's tokens: what a Confidential Space image shows to say which image it is.
+
+- The launcher keeps a token in a file, which it renews by renaming; the file is opened by its path each time. When it
+  cannot renew it, an old one stays there: then its socket is asked.
+- Whether a token has expired is for whoever reads it to say: this machine's clock may be wrong.
+- Whoever has a token is this image for an hour: none is logged, shown or given to anyone but Google's STS.
+
+Source: go-tpm-tools, `launcher/launcherfile` and `launcher/teeserver`.
+"""
+
+import base64
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from enclave_signer.errors import SealingRefused, SealingUnavailable
+from enclave_signer.http_request import HttpAnswer, HttpRequest, NoHttpAnswer, ask
+
+#: They have 4 to 8 KiB.
+MAX_TOKEN_BYTES = 32768
+_JWT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+_TOKEN_IN_TEXT = re.compile(r"(eyJ|ya29\.)[\w.~+/-]*")
+_SHOWN_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherToken:
+    """A token, and what it claims; nothing here has verified it.
+
+    Attributes:
+        text: The token.
+        image_digest: `sha256:…` of this image.
+        expires_at: Seconds since 1970; 0 when it does not say.
+        fresh: That the launcher made it just now.
+    """
+
+    text: str = field(repr=False)
+    image_digest: str | None
+    expires_at: float
+    fresh: bool
+
+
+class Launcher:
+    """Where tokens come from.
+
+    Args:
+        token_file: The launcher's file.
+        socket: Its Unix socket.
+        audience: Whom the tokens are made out to; None for that of the file.
+        limit_s: Seconds for the socket's answer.
+    """
+
+    def __init__(self, token_file: Path, socket: Path, audience: str | None, limit_s: float) -> None:
+        self._token_file = token_file
+        self._socket = socket
+        self._audience = audience
+        self._limit_s = limit_s
+
+    async def token(self) -> LauncherToken:
+        """Return the token in the file, or a new one if it has expired by this machine's clock.
+
+        Raises:
+            SealingRefused: The launcher gives this image none.
+            SealingUnavailable: There is none at the moment.
+        """
+        if self._audience is not None:
+            return await self.new_token()
+        try:
+            kept = self._kept()
+        except SealingUnavailable as missing:
+            try:
+                return await self.new_token()
+            except SealingUnavailable as error:
+                raise SealingUnavailable(f"{missing}; {error}") from error
+        if kept.expires_at > time.time():
+            return kept
+        try:
+            return await self.new_token()
+        except SealingUnavailable:
+            # The clock may be ahead: whoever reads the token knows.
+            return kept
+
+    async def new_token(self) -> LauncherToken:
+        """Return a token that the launcher makes now.
+
+        Raises:
+            SealingRefused: The launcher gives this image none.
+            SealingUnavailable: It gives none at the moment.
+        """
+        if self._audience is None:
+            request = HttpRequest("GET", "localhost", "/v1/token")
+        else:
+            wanted = json.dumps({"audience": self._audience, "token_type": "OIDC"}).encode()
+            request = HttpRequest("POST", "localhost", "/v1/token", "application/json", wanted)
+        try:
+            answer = await ask(self._open_socket, request, self._limit_s)
+        except NoHttpAnswer as error:
+            raise SealingUnavailable(f"the launcher gave no token at {self._socket}: {error}") from error
+        return _answered(answer)
+
+    async def _open_socket(self) -> trio.abc.Stream:
+        return await trio.open_unix_socket(str(self._socket))
+
+    def _kept(self) -> LauncherToken:
+        try:
+            with self._token_file.open("rb") as file:
+                data = file.read(MAX_TOKEN_BYTES + 1)
+        except OSError as error:
+            raise SealingUnavailable(f"the launcher's token file {self._token_file}: {error.strerror}") from error
+        if not data.strip():
+            raise SealingUnavailable(f"the launcher's token file {self._token_file} is empty")
+        token = read_token(data, fresh=False)
+        if token is None:
+            raise SealingUnavailable(f"the launcher's token file {self._token_file} holds no token")
+        return token
+
+
+def read_token(data: bytes, *, fresh: bool) -> LauncherToken | None:
+    """Return a token with what it claims, or None where there is no token."""
+    data = data.strip()
+    if len(data) > MAX_TOKEN_BYTES or not _JWT.fullmatch(data):
+        return None
+    payload = data.split(b".")[1]
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
+        expires_at = claims["exp"]
+        digest = claims.get("submods", {}).get("container", {}).get("image_digest")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    known = isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+    return LauncherToken(
+        text=data.decode(),
+        image_digest=digest if known else None,
+        expires_at=float(expires_at) if type(expires_at) in {int, float} else 0.0,
+        fresh=fresh,
+    )
+
+
+def shown(text: str) -> str:
+    """Return what a service said of a refusal, for people: on one line, short, and without a token."""
+    line = _TOKEN_IN_TEXT.sub("(token)", text)
+    return "".join(char if char.isprintable() else " " for char in line)[:_SHOWN_CHARS].strip()
+
+
+def _answered(answer: HttpAnswer) -> LauncherToken:
+    if answer.status != 200:
+        text = shown(answer.body.decode("utf-8", "replace"))
+        # Quota and outages are 500, seen in the launcher's source; 400 is final.
+        if answer.status == 400:
+            raise SealingRefused(f"the launcher gives this image no token: {text}")
+        raise SealingUnavailable(f"the launcher gave no token, HTTP status {answer.status}: {text}")
+    token = read_token(answer.body, fresh=True)
+    if token is None:
+        raise SealingUnavailable("the launcher's answer holds no token")
+    return token

@@ -1,0 +1,62 @@
+"""An image of the daemon installs what the daemon imports, and nothing of the host; what it installs is what was tested."""
+
+import re
+import sys
+import tomllib
+
+from tests.contract.rooms import IMPORTS, ROOT, within
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+#: Where the name to install is not the name to import.
+INSTALLED_AS = {"_cffi_backend": "cffi", "nacl": "pynacl", "grpc": "grpcio", "google": "google-cloud-kms"}
+#: Its library is taken out of the package and called without importing it.
+NEVER_IMPORTED = {"ckzg"}
+#: Of the extra `slow-bls`, which no image has.
+NEVER_IN_AN_IMAGE = {"py_ecc", "eth_typing"}
+
+
+def pinned(file: str) -> dict[str, str]:
+    """Return the versions of a requirements file, by name."""
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", (ROOT / file).read_text(), re.MULTILINE))
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=!~ ;\[]", requirement)[0] for requirement in requirements}
+
+
+def of_the_host() -> set[str]:
+    return names(PROJECT["project"]["dependencies"]) - names(PROJECT["dependency-groups"]["enclave"])
+
+
+def test_the_daemons_dependencies_are_stated_alike() -> None:
+    extra = PROJECT["project"]["optional-dependencies"]["enclave-gcp"]
+    group = PROJECT["dependency-groups"]["enclave"]
+    assert group[-len(extra) :] == extra
+    shared = group[: -len(extra)]
+    assert PROJECT["project"]["dependencies"][: len(shared)] == shared
+
+
+def test_the_daemon_imports_what_an_image_installs() -> None:
+    libraries = {
+        other.partition(".")[0]
+        for name, imported in IMPORTS.items()
+        if within(name, ("enclave_signer",))
+        for other in imported
+    }
+    libraries -= {*sys.stdlib_module_names, *NEVER_IN_AN_IMAGE, "enclave_signer"}
+    installed = {INSTALLED_AS.get(library, library) for library in libraries} | NEVER_IMPORTED
+    assert installed == names(PROJECT["dependency-groups"]["enclave"])
+
+
+def test_an_image_has_nothing_of_the_host() -> None:
+    assert {"uvicorn", "starlette", "click", "pyjwt"} <= of_the_host()
+    installed = pinned("requirements-enclave.txt")
+    assert not of_the_host() & set(installed)
+    assert names(PROJECT["dependency-groups"]["enclave"]) <= set(installed)
+
+
+def test_an_image_has_the_versions_that_were_tested() -> None:
+    tested = pinned("requirements-dev.txt")
+    assert {name: tested[name] for name in pinned("requirements-enclave.txt")} == pinned("requirements-enclave.txt")
+    text = (ROOT / "requirements-enclave.txt").read_text()
+    assert text.count("\n    --hash=") > len(pinned("requirements-enclave.txt"))

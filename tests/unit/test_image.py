@@ -1,0 +1,114 @@
+"""The image's own configuration: read strictly, and overridden by nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from enclave_signer.errors import ConfigError
+from enclave_signer.image import LEGACY, MAX_IMAGE_BYTES, GcpKmsConfig, ResealRule, parse_image, read_image
+from enclave_signer.sealing.allow_list import AllowList
+
+PROVIDER = "projects/691249393555/locations/global/workloadIdentityPools/signer-pool/providers/cs"
+RING = "projects/tz-keys/locations/europe-west4/keyRings/signer"
+KEY = f"{RING}/cryptoKeys/seal"
+GCP = f'[gcp_kms]\nidentity_providers = ["{PROVIDER}"]\nseal_keys = ["{KEY}"]\n'
+SMALLEST = f'sealers = ["gcp_kms"]\n{GCP}'
+LOCAL = 'development = true\nsealers = ["local"]\n[local]\nsealing_key = "key"\n'
+
+
+def refused(text: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match) as raised:
+        parse_image(text, "image.toml")
+    assert str(raised.value).startswith("image.toml: ")
+
+
+def test_the_smallest_one_reads_legacy_blobs_and_writes_ours() -> None:
+    image = parse_image(SMALLEST, "image.toml")
+    assert not image.development
+    assert (image.sealers, image.listeners, image.sealing_key, image.reseal) == (("gcp_kms",), (), None, ())
+    allow_list = AllowList(identity_providers=(PROVIDER,), seal_keys=(KEY,))
+    assert image.gcp_kms == GcpKmsConfig(allow_list=allow_list, read_legacy=True, write_legacy=False)
+
+
+def test_all_that_can_be_said() -> None:
+    text = (
+        'development = true\nsealers = ["gcp_kms", "local"]\nlisteners = ["0.0.0.0:2000"]\n'
+        f'{GCP}open_keys = ["{RING}/", "projects/old/"]\nread_legacy = true\nwrite_legacy = true\n'
+        'token_audience = "https://sts.example"\n[local]\nsealing_key = "/keys/sealing.key"\n'
+        f'[[reseal]]\nfrom = "legacy"\nto = "{KEY}"\n[[reseal]]\nfrom = "projects/old/"\nto = "{KEY}"\n'
+        f'[[reseal]]\nfrom = "local:0123"\nto = "{KEY}"\n'
+    )
+    image = parse_image(text, "image.toml")
+    assert image.development
+    assert image.listeners == ("0.0.0.0:2000",)
+    assert image.sealing_key == Path("/keys/sealing.key")
+    assert image.reseal == tuple(ResealRule(source, KEY) for source in (LEGACY, "projects/old/", "local:0123"))
+    assert image.gcp_kms is not None
+    assert image.gcp_kms.write_legacy
+    assert image.gcp_kms.token_audience == "https://sts.example"
+    assert image.gcp_kms.allow_list.open_keys == (f"{RING}/", "projects/old/")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("", "sealers: must name at least one"),
+        ("sealers = [", "Invalid value"),
+        ('sealers = "gcp_kms"', "sealers: must be a list"),
+        ("sealers = [1]", r"sealers\[0\]: must be a text"),
+        ('sealers = ["kms"]', "sealers: 'kms' is not known, known are gcp_kms, local"),
+        ('sealers = ["gcp_kms", "gcp_kms"]', "sealers: names something twice"),
+        ('sealers = ["gcp_kms"]', "gcp_kms: is missing"),
+        ('gcp_kms = 1\nsealers = ["gcp_kms"]', "gcp_kms: must be a table"),
+        (f"typo = 1\n{SMALLEST}", "typo: is not known here"),
+        (f"{SMALLEST}typo = 1", r"gcp_kms\.typo: is not known here"),
+        (f"development = 1\n{SMALLEST}", "development: must be true or false"),
+        (f"{SMALLEST}[local]\nsealing_key = 'key'", "local: is not known here"),
+        (f"{SMALLEST}read_legacy = 'no'", r"gcp_kms\.read_legacy: must be true or false"),
+        (f"{SMALLEST}read_legacy = false\nwrite_legacy = true", r"gcp_kms\.write_legacy: what is written must open"),
+        (f"{SMALLEST}token_audience = 'https://sts.googleapis.com'", r"gcp_kms\.token_audience: is that of"),
+        (f"listeners = ['a:1', 'b:2']\n{SMALLEST}", "listeners: this version listens at one address"),
+        ('sealers = ["gcp_kms"]\n[gcp_kms]', r"gcp_kms\.identity_providers: must name at least one"),
+        (SMALLEST.replace(PROVIDER, "//iam.googleapis.com/" + PROVIDER), r"gcp_kms\.identity_providers: .* the form"),
+        (SMALLEST.replace(KEY, f"{RING}/"), r"gcp_kms\.seal_keys: .* must have the form"),
+        (SMALLEST.replace(KEY, f"{KEY}/cryptoKeyVersions/1"), r"gcp_kms\.seal_keys: .* must have the form"),
+        (f"{SMALLEST}open_keys = ['{RING}/cryptoKeys/se*']", r"gcp_kms\.open_keys: .* end at a /"),
+        (f"{SMALLEST}open_keys = ['projects/']", r"gcp_kms\.open_keys: .* end at a /"),
+        (f"{SMALLEST}open_keys = ['{KEY}/']", r"gcp_kms\.open_keys: .* end at a /"),
+        (f"{SMALLEST}open_keys = ['{RING}']", r"gcp_kms\.open_keys: .* end at a /"),
+        (LOCAL.replace("true", "false"), "sealers: local seals by a file on the machine"),
+        (f"{SMALLEST}[[reseal]]\nfrom = 'legacy'\nto = 'local:0123'", r"reseal\[0\]\.to: 'local:0123' is none of"),
+        (f"{SMALLEST}[[reseal]]\nfrom = 'legacy'\nto = 'legacy'", r"reseal\[0\]\.to: 'legacy' is none of"),
+        (f"{SMALLEST}[[reseal]]\nfrom = 'anything'\nto = '{KEY}'", r"reseal\[0\]\.from: 'anything' must be legacy"),
+        (f"{SMALLEST}[[reseal]]\nto = '{KEY}'", r"reseal\[0\]\.from: is missing"),
+        (f"{LOCAL}[[reseal]]\nfrom = 'legacy'\nto = '{KEY}'", r"reseal\[0\]\.to: .* is none of"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_path(text: str, match: str) -> None:
+    refused(text, match)
+
+
+@pytest.mark.parametrize("cut", ["projects/p/", "projects/p/locations/", "projects/p/locations/l/keyRings/r/"])
+def test_prefixes_of_keys_end_at_a_slash(cut: str) -> None:
+    image = parse_image(f"{SMALLEST}open_keys = ['{cut}']", "image.toml")
+    assert image.gcp_kms is not None
+    assert image.gcp_kms.allow_list.open_keys == (cut,)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.write_bytes(b"\xff"), "is not UTF-8"),
+        (lambda path: path.write_bytes(b"#" * (MAX_IMAGE_BYTES + 1)), "has more than 65536 bytes"),
+        (lambda path: path.write_text("a = " + "[" * 60000), "image.toml: "),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Path], object], match: str) -> None:
+    path = tmp_path / "image.toml"
+    make(path)
+    with pytest.raises(ConfigError, match=match) as raised:
+        read_image(path)
+    assert str(raised.value).startswith(str(path))
