@@ -2,9 +2,12 @@
 
 Who may connect to a Unix socket is decided three times: by the folder, by the socket's mode, and by the kernel's word
 for who has connected. A folder may be opened to others later; a client must be of the daemon's own user, or root.
+
+One daemon has the folder, by a lock on it, until it ends: two that listened one after the other would be two guards.
 """
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -67,16 +70,20 @@ class Listener(ABC):
         return stream
 
     def close(self) -> None:
-        """Take no more clients."""
+        """Take no more clients; may be repeated."""
         self._listening.close()
+
+    def release(self) -> None:
+        """Let others listen here; all calls are answered."""
 
     def __enter__(self) -> Self:
         """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close it, and let others listen here."""
         self.close()
+        self.release()
 
 
 class TcpListener(Listener):
@@ -102,10 +109,12 @@ class UnixListener(Listener):
         listening: The socket, bound to the path.
         address: The path.
         uid: Whose processes are let in, besides those of root.
+        lock: Keeps the folder for this process while it is open.
     """
 
-    def __init__(self, listening: socket.socket, address: UnixAddress, uid: int) -> None:
+    def __init__(self, listening: socket.socket, address: UnixAddress, uid: int, lock: int) -> None:
         super().__init__(listening)
+        self._lock = lock
         self._address = address
         self._uid = uid
         self._ours = _identity(address.path)
@@ -130,6 +139,12 @@ class UnixListener(Listener):
         with suppress(OSError):
             if _identity(self._address.path) == self._ours:
                 self._address.path.unlink()
+
+    def release(self) -> None:
+        """Let others listen here; all calls are answered."""
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
 
 def listen(address: Address | UnixAddress) -> Listener:
@@ -166,7 +181,34 @@ def _listen_tcp(address: Address) -> TcpListener:
 def _listen_unix(address: UnixAddress) -> UnixListener:
     uid = os.geteuid()
     _make_private(address, uid)
-    _remove_stale(address)
+    lock = _locked(address)
+    try:
+        _remove_stale(address)
+        return UnixListener(_bound(address), address, uid, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _locked(address: UnixAddress) -> int:
+    """Return what keeps the folder for this process while it is open.
+
+    Raises:
+        ConfigError: Another process has it.
+    """
+    lock = os.open(address.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigError(f"cannot listen on {address}: another process is listening in that folder") from None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _bound(address: UnixAddress) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX)
     # From the first moment on nobody else may connect, whatever becomes of the folder.
     mask = os.umask(0o177)
@@ -179,7 +221,7 @@ def _listen_unix(address: UnixAddress) -> UnixListener:
         raise
     finally:
         os.umask(mask)
-    return UnixListener(listening, address, uid)
+    return listening
 
 
 def _make_private(address: UnixAddress, uid: int) -> None:

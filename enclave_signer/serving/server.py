@@ -5,6 +5,7 @@ What all sessions share is made here, once: the opened keys, the guard, the plac
 
 import errno
 import logging
+from contextlib import closing
 
 import trio
 
@@ -64,6 +65,13 @@ class Server:
 
     async def serve(self) -> None:
         """Serve until `stop`, then answer what was read and return."""
+        # Around everything: whoever listens here next must not begin before the last call of this one was answered.
+        with self._listener:
+            await self._serve()
+        if self.guard is not None and self.guard.refused:
+            logger.warning("the guard refused double signatures in all: %d", self.guard.refused)
+
+    async def _serve(self) -> None:
         async with (
             open_workers() as workers,
             self._round.going(),
@@ -72,14 +80,12 @@ class Server:
         ):
             keeping.start_soon(self._forget_keys)
             async with trio.open_nursery() as nursery:
-                with self._listener, self._accepting:
+                with closing(self._listener), self._accepting:
                     await self._accept(nursery, workers)
                 nursery.cancel_scope.deadline = trio.current_time() + STOP_S
                 for connection in self._places:
                     connection.stop()
             keeping.cancel_scope.cancel()
-        if self.guard is not None and self.guard.refused:
-            logger.warning("the guard refused double signatures in all: %d", self.guard.refused)
 
     async def _forget_keys(self) -> None:
         """Drop remembered keys when their time is over, for ever."""

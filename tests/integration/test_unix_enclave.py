@@ -61,8 +61,26 @@ def test_after_a_kill_the_next_one_starts(path: Path) -> None:
 
 def test_a_daemon_that_runs_keeps_its_socket(tmp_path: Path, path: Path) -> None:
     with kept(UnixEnclave(path)):
-        assert refusal(path, tmp_path / "sealing.key") == "another process is listening there"
+        assert refusal(path, tmp_path / "sealing.key") == "another process is listening in that folder"
         assert signs(path)
+
+
+def test_whoever_removes_its_socket_lets_no_second_daemon_in(tmp_path: Path, path: Path) -> None:
+    """Hosts of both would be signed for by two guards, of which neither knows what the other one has seen."""
+    with kept(UnixEnclave(path)) as enclave:
+        path.unlink()
+        assert refusal(path, tmp_path / "sealing.key") == "another process is listening in that folder"
+        enclave.stop(signal.SIGKILL)
+    with kept(UnixEnclave(path)):
+        assert signs(path)
+
+
+def test_another_program_s_socket_is_not_taken_away(tmp_path: Path, path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        assert refusal(path, tmp_path / "sealing.key") == "another process is listening there"
 
 
 def test_a_socket_that_took_the_place_stays_at_a_stop(path: Path) -> None:
