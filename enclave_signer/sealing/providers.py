@@ -111,6 +111,8 @@ class Providers:
         place = provider.name, credentials
         known = self._openings.get(place)
         if known is not None and known.sealer is not None and trio.current_time() < known.until:
+            # What is in use is not forgotten for credentials that somebody makes up.
+            self._openings[place] = self._openings.pop(place)
             return known.sealer
         if known is None or known.done.is_set():
             known = self._begin(provider, credentials, known)

@@ -73,7 +73,7 @@ class Listener(ABC):
         """Take no more clients; may be repeated."""
         self._listening.close()
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027 -- most have nothing to let go of
         """Let others listen here; all calls are answered."""
 
     def __enter__(self) -> Self:

@@ -10,6 +10,8 @@
   there waits for the next connection for signatures, on which all keys are opened before it is in service.
 - A connection that opens less than the one in service holds does not take its place. What is not known to open is not
   asked of it.
+- A key whose entry was replaced by something that does not open is out of service from the next start of the host on:
+  until then it is opened, where all keys are, by what was stored before.
 """
 
 import asyncio
@@ -43,6 +45,7 @@ GetConnection = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
 @dataclass(frozen=True, slots=True)
 class _Opened:
     key: VaultKey
+    blob: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,8 @@ class Keyring:
         self.keys = Keys(pauses, jitter)
         #: Why the store could not be read last; None when it could.
         self.store_problem: str | None = None
+        #: Which keys were stored once and are no more; None when all still are.
+        self.gone_problem: str | None = None
         #: Keys that the present restoring, or the last one, has dealt with.
         self.restored_count = 0
 
@@ -114,7 +119,17 @@ class Keyring:
             blobs[stored.pkh] = (*blobs.get(stored.pkh, ()), stored.blob)
         async for pkh, now in _with_pauses(blobs.items()):
             self.keys.store(pkh, now)
+        self._note_gone([pkh for pkh in self.keys if pkh not in blobs])
         self._revision = revision
+
+    def _note_gone(self, pkhs: list[str]) -> None:
+        problem = None
+        if pkhs:
+            more = f" and {len(pkhs) - 1} more" if len(pkhs) > 1 else ""
+            problem = f"{pkhs[0]}{more} not stored any more, and lost when this host ends: put the entries back"
+        if problem is not None and problem != self.gone_problem:
+            logger.error("%s", problem, extra=fields(vault=self._vault))
+        self.gone_problem = problem
 
     async def look_again(self) -> None:
         """Read the store if it has changed; trouble is noted and told, and what was read before stays good."""
@@ -147,6 +162,9 @@ class Keyring:
 
         async def open_one(pkh: str) -> None:
             outcomes[pkh] = await self._open(client, pkh, stored[pkh])
+            good = self.keys.good(pkh)
+            if good is not None and good not in stored[pkh] and not client.holds(pkh):
+                await self._open(client, pkh, (good,))
             if serving is None:
                 self.restored_count += 1
                 self._on_restored(self.restored_count, len(stored))
@@ -155,7 +173,7 @@ class Keyring:
         if (end := client.broken) is not None:
             raise end
         _check_not_all_doubtful(outcomes)
-        _check_holds_as_much(outcomes, serving)
+        _check_holds_as_much(outcomes, serving, client)
         async for pkh, blobs in _with_pauses(stored.items()):
             outcome = outcomes[pkh]
             if self.keys.blobs(pkh) == blobs:
@@ -189,7 +207,9 @@ class Keyring:
         due: list[str] = []
         try:
             # After a silence one key is due; once it has its answer, all are.
-            while due := [pkh for pkh in self.keys.due(self._now()) if pkh not in tried and not serving.holds(pkh)]:
+            while due := [
+                pkh for pkh in self.keys.due(self._now()) if pkh not in tried and not self._is_open(pkh, serving)
+            ]:
                 tried.update(due)
                 await _side_by_side(try_one, due)
         except HostError as error:
@@ -200,6 +220,10 @@ class Keyring:
                 logger.warning("keys could not be opened: %s", error, extra=fields(vault=self._vault))
         else:
             self._trying_problem = None
+
+    def _is_open(self, pkh: str, serving: SigningClient) -> bool:
+        """Whether a key is open in service, as it is stored now."""
+        return serving.holds(pkh) and self.keys.good(pkh) in self.keys.blobs(pkh)
 
     async def try_out(self, pkh: str) -> None:
         """Open a stored key on the second connection, where no signature waits behind it, and note whether it opens.
@@ -225,7 +249,7 @@ class Keyring:
     def _note(self, pkh: str, outcome: _Opened | _Unopened) -> None:
         keys, told = self.keys, self.keys.trouble(pkh)
         if isinstance(outcome, _Opened):
-            keys.note_opened(outcome.key)
+            keys.note_opened(outcome.key, outcome.blob)
             if told is not None:
                 logger.info("key opens again", extra=fields(pkh=pkh, vault=self._vault))
             return
@@ -254,7 +278,7 @@ class Keyring:
                 unopened = _more_hopeful(unopened, _Unopened(f"{error}{doubt}", doubtful=bool(doubt)))
             else:
                 client.hold(pkh, imported.handle)
-                return _Opened(key)
+                return _Opened(key, blob)
         return unopened or _Unopened("it has no blob")
 
     def _checked(self, public_key: PublicKey, pkh: str) -> VaultKey:
@@ -334,9 +358,11 @@ def _check_not_all_doubtful(outcomes: dict[str, _Opened | _Unopened]) -> None:
         raise EnclaveUnavailable(f"no answer of the enclave names the key that is stored: {doubts[0]}")
 
 
-def _check_holds_as_much(outcomes: dict[str, _Opened | _Unopened], serving: SigningClient | None) -> None:
+def _check_holds_as_much(
+    outcomes: dict[str, _Opened | _Unopened], serving: SigningClient | None, client: SigningClient
+) -> None:
     for pkh, outcome in outcomes.items():
-        if isinstance(outcome, _Unopened) and serving is not None and serving.holds(pkh):
+        if isinstance(outcome, _Unopened) and serving is not None and serving.holds(pkh) and not client.holds(pkh):
             raise EnclaveRefused(f"{pkh} signs, and does not open on a new connection: {outcome.reason}")
 
 

@@ -110,6 +110,8 @@ class _Life:
     try_again_at: float = math.inf
     #: Why it did not open when it was tried last.
     trouble: str | None = None
+    #: What opened last; may have been replaced since by something that does not.
+    good: bytes | None = None
 
 
 class Keys:
@@ -166,6 +168,10 @@ class Keys:
         """Return why a key is out of service, also while it is tried again; None when it is not known to be."""
         return self.waiting.get(pkh) or self.quarantined.get(pkh)
 
+    def good(self, pkh: str) -> bytes | None:
+        """Return the sealed form of a stored key that opened last; None when none ever did."""
+        return self._lives[pkh].good
+
     def trouble(self, pkh: str) -> str | None:
         """Return why a key did not open when it was tried last; None when it did, or never was."""
         return self._lives[pkh].trouble
@@ -218,12 +224,12 @@ class Keys:
             self._step(pkh, KeyEvent.RETRIED)
         self._answered()
 
-    def note_opened(self, key: VaultKey) -> None:
-        """It opens."""
+    def note_opened(self, key: VaultKey, blob: bytes | None = None) -> None:
+        """It opens, by this blob."""
         life = self._lives[key.pkh]
         if key.pkh in self.waiting or life.state is KeyState.TRYING:
             self._answered()
-        life.refusals, life.trouble = 0, None
+        life.refusals, life.trouble, life.good = 0, None, blob
         self._step(key.pkh, KeyEvent.OPENED)
         self.opened[key.pkh] = key
 
@@ -294,5 +300,5 @@ class Keys:
         return life.state is KeyState.QUARANTINED and now >= life.try_again_at
 
     def next_due(self, now: float) -> float:
-        """Return when a waiting key is to be tried next; infinity when none waits."""
+        """Return when a waiting key is to be tried next, now at the earliest; infinity when none waits."""
         return max(now, self._silent_until) if self.waiting else math.inf

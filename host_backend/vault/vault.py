@@ -92,8 +92,11 @@ class Vault:
     @property
     def degraded(self) -> list[str]:
         """What is wrong while the vault can sign: keys out of service or not in it yet, a store that cannot be read."""
-        reasons = [f"{pkh}: {reason}" for pkh, reason in self.out_of_service.items()]
-        problems = (self._ring.store_problem, self.link.renewal_problem)
+        reasons = [
+            f"{pkh}: {reason}{'; it signs by what was stored before, until this host ends' if self.serves(pkh) else ''}"
+            for pkh, reason in self.out_of_service.items()
+        ]
+        problems = (self._ring.store_problem, self._ring.gone_problem, self.link.renewal_problem)
         return reasons + [f"{self.name}: {problem}" for problem in problems if problem is not None]
 
     @property
@@ -107,7 +110,9 @@ class Vault:
         return client is not None and client.holds(pkh)
 
     def opened(self, pkh: str) -> bool:
-        """Return whether a key was opened at least once, and is not out of service."""
+        """Return whether a key is in service; without a link to the enclave, whether it was and will be."""
+        if self.link.client is not None:
+            return self.serves(pkh)
         return pkh in self._ring.keys.opened and self._ring.keys.out_of_service(pkh) is None
 
     def holds(self, pkh: str) -> bool:
@@ -116,7 +121,7 @@ class Vault:
         Raises:
             EnclaveRefused: It does, and the key is out of service.
         """
-        if (reason := self._ring.keys.quarantined.get(pkh)) is not None:
+        if not self.serves(pkh) and (reason := self._ring.keys.quarantined.get(pkh)) is not None:
             raise EnclaveRefused(f"{pkh} is out of service: {reason}")
         return pkh in self._ring.keys
 

@@ -43,11 +43,17 @@ class Watch:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            now = loop.time()
-            await asyncio.sleep(min(self._ring.look_s, self._ring.keys.next_due(now) - now))
+            await asyncio.sleep(self._pause_s())
             await self.look()
+
+    def _pause_s(self) -> float:
+        """Return the seconds until the next look; without a link to the enclave there is nothing that could be tried."""
+        if self._link.client is None:
+            return self._ring.look_s
+        now = asyncio.get_running_loop().time()
+        due_s = max(self._ring.keys.next_due(now) - now, self._link.limits.look_again_s)
+        return min(self._ring.look_s, due_s)
 
     async def look(self) -> None:
         """See whether the store has new keys, and open them; many may ask at once, the store is asked seldom."""

@@ -1,12 +1,14 @@
 """`/healthz` of a real host is ready when a configured key can sign, and names each one that cannot."""
 
 import http.client
+import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.doubles.host_process import BAKER, Answer, ask, import_keys, key_file, running_host, write_config
+from tests.doubles.host_process import BAKER, Answer, Host, ask, import_keys, key_file, running_host, write_config
 from tests.doubles.known_keys import FOUR, transaction
 from tests.doubles.processes import PATIENCE_S, Enclave, running_local_enclave
 
@@ -114,3 +116,49 @@ def test_head_is_answered_like_get_without_a_body(config: Path, *, ready: bool) 
             assert ask(host.utility_port, "HEAD", path).status == 404
         assert ask(host.utility_port, "POST", "/healthz").status == 405
         assert host.ask("HEAD", f"/keys/{TZ1.pkh}").status == 405
+
+
+def test_what_is_no_longer_stored_is_told(config: Path) -> None:
+    with running_host(config) as host:
+        assert host.health() == (200, {"ready": True})
+        whole = key_file(config).read_bytes()
+        for left in (b"[]", None):
+            if left is None:
+                key_file(config).unlink()
+            else:
+                key_file(config).write_bytes(left)
+            problem = (
+                f"enclave: {TZ1.pkh} and 1 more not stored any more, and lost when this host ends: put the entries back"
+            )
+            becomes(host, {"ready": True, "degraded": [problem]})
+            assert host.sign(TZ1.pkh, transaction(1)).status == 200
+            key_file(config).write_bytes(whole)
+            becomes(host, {"ready": True})
+
+
+def becomes(host: Host, health: dict[str, object]) -> None:
+    """Return when the host is ready, and says so in these words."""
+    ends = time.monotonic() + PATIENCE_S
+    while host.health() != (200, health):
+        assert time.monotonic() < ends, host.health()
+
+
+def test_a_spoilt_entry_of_a_key_that_signs_keeps_no_new_key_out(config: Path, local: Enclave) -> None:
+    write_config(config.parent, local.port, {key.pkh: BAKER for key in (TZ1, TZ2, FOUR[2])})
+    with running_host(config) as host:
+        assert host.sign(TZ1.pkh, transaction(1)).status == 200
+        entries = json.loads(key_file(config).read_text())
+        entries[0]["encrypted_private_key"] = "AAAA"
+        key_file(config).write_text(json.dumps(entries))
+        host.wait_for(f"key out of service: the enclave refused: blob corrupt.* pkh={TZ1.pkh}")
+        import_keys(config, FOUR[2])
+        host.wait_for(f"key ready.* pkh={FOUR[2].pkh}")
+        assert host.sign(FOUR[2].pkh, transaction(1)).status == 200
+        # It signs on, also on the new connection, and everybody can see that it will not for ever.
+        assert host.sign(TZ1.pkh, transaction(1)).status == 200
+        ready, health = host.health()
+        assert ready == 200
+        (told,) = [text for text in health["degraded"] if text.startswith(TZ1.pkh)]  # type: ignore[attr-defined]
+        assert told.endswith("it signs by what was stored before, until this host ends")
+        known = json.loads(host.ask("GET", "/known_keys").body)["known_keys"]
+        assert set(known) == {TZ1.pkh, TZ2.pkh, FOUR[2].pkh}

@@ -390,3 +390,17 @@ def test_progress_of_a_restoring_is_told() -> None:
                 assert len(enclave.asked(Initialize)) == 1
 
     asyncio.run(run())
+
+
+def test_nobody_looks_for_keys_all_the_time_while_the_enclave_is_away() -> None:
+    """A key waits for its sealer, and the link is lost: there is nothing to be tried, and nothing to be busy with."""
+
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        vault._ring.keys.note_unanswered(PKHS[0], "away", 0.0)
+        with_link = vault._watch._pause_s()
+        enclave.hang_up(1)
+        await enclave.wait_until(lambda: vault.link.client is None)
+        assert vault._watch._pause_s() == keys.look_s
+        assert with_link >= QUICK.look_again_s
+
+    play(scenario, limits=replace(QUICK, look_again_s=0.01))
