@@ -84,6 +84,11 @@ class SigningClient:
         """Ask for the public key of an open key."""
         return await self._ask(GetPublicKey(self._handle(pkh)), PublicKey)
 
+    async def check(self) -> None:
+        """Ask for something that the enclave has at hand; without an answer in time the connection ends."""
+        if self._handles:
+            await self.public_key(next(iter(self._handles)))
+
     def _handle(self, pkh: str) -> int:
         handle = self._handles.get(pkh)
         if handle is None:

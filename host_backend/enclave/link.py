@@ -59,7 +59,10 @@ class EnclaveLink:
         self._loop = asyncio.get_running_loop()
         self._table = Supervisor(limits, jitter, self._loop.time())
         self._service = InService()
-        self._renewal = Renewal(name, self._service, self._table, self._connect_patiently, restore, key_waits)
+        #: Brings new keys in.
+        self.renewal = Renewal(
+            name, self._service, self._table, lambda: self._connect(limits.sealer_s), restore, key_waits
+        )
         self._ended = asyncio.Event()
         self._settled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,11 +92,6 @@ class EnclaveLink:
         return self._service.client
 
     @property
-    def renewal_problem(self) -> str | None:
-        """Why new keys cannot be brought in; None when they can, or there are none."""
-        return self._renewal.problem
-
-    @property
     def problem(self) -> str | None:
         """Why no signature can be asked for; None when one can."""
         if self.client is not None:
@@ -119,7 +117,8 @@ class EnclaveLink:
     def _start_tasks(self) -> None:
         self._tasks = [
             asyncio.create_task(self._keep_up(), name=f"link of vault {self.name}"),
-            asyncio.create_task(self._renewal.run(), name=f"renewals of vault {self.name}"),
+            asyncio.create_task(self.renewal.run(), name=f"renewals of vault {self.name}"),
+            asyncio.create_task(self._keep_asking(), name=f"questions of vault {self.name}"),
         ]
 
     async def aclose(self) -> None:
@@ -128,13 +127,13 @@ class EnclaveLink:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._renewal.close()
+        self.renewal.close()
         self._second.close()
         self._service.close()
 
     def renew(self) -> None:
         """Soon: if a key waits, open all keys on a new connection, and have it replace the one in service."""
-        self._renewal.ask()
+        self.renewal.ask()
 
     def keys_changed(self, *, whole: bool) -> None:
         """Note whether every stored key is in service."""
@@ -156,7 +155,7 @@ class EnclaveLink:
     def _why_not(self, pkh: str | None) -> str:
         if self.client is None or pkh is None:
             return self.problem or "the enclave was not ready in time: retry later"
-        return self._renewal.problem or f"{pkh} is not in service yet: retry later"
+        return self.renewal.problem or f"{pkh} is not in service yet: retry later"
 
     async def ask_idempotent(self, ask: Callable[[SigningClient], Awaitable[T]]) -> tuple[SigningClient, T]:
         """Return the answer of a call that may be made twice, and the connection that it came from.
@@ -200,6 +199,15 @@ class EnclaveLink:
             await self._pause()
             self._table.due(self._loop.time())
 
+    async def _keep_asking(self) -> None:
+        """Ask something cheap now and then: an enclave that stands still is noticed before a signature waits for it."""
+        while True:
+            await asyncio.sleep(self.limits.check_s)
+            if self.client is not None:
+                # Without an answer the connection ends itself.
+                with suppress(HostError):
+                    await self.client.check()
+
     async def _guarded_attempt(self) -> None:
         try:
             await self._attempt(self._table.patience_s)
@@ -231,7 +239,7 @@ class EnclaveLink:
             raise
         self._table.restored(self._loop.time(), whole=whole)
         self._service.put(client)
-        self._renewal.problem = None
+        self.renewal.problem = None
         self._settled.set()
         ms = f"{(time.monotonic() - started) * 1e3:.0f}"
         extra = fields(vault=self.name, generation=self.generation, ms=ms)
@@ -244,17 +252,14 @@ class EnclaveLink:
         def on_end(reason: Unanswered) -> None:
             if client is None:
                 return
-            self._renewal.ended(client)
+            self.renewal.ended(client)
             if self._service.take_out(client):
                 self._lost(reason)
                 self._ended.set()
-                self._renewal.give_up()
+                self.renewal.give_up()
 
         client = await open_client(self._enclave, limits=self.limits, patience_s=patience_s, on_end=on_end)
         return client
-
-    async def _connect_patiently(self) -> EnclaveClient:
-        return await self._connect(self.limits.sealer_s)
 
     def _lost(self, reason: HostError) -> None:
         # An outage is told once, and its end; every attempt in between would fill the log.

@@ -46,6 +46,8 @@ class LinkLimits:
     lasting_s: float = 1.0
     #: That `serve` waits for its first keys before it listens; it listens anyway.
     start_s: float = 5.0
+    #: Between two questions by which an enclave that stands still is noticed, though nobody wants a signature.
+    check_s: float = 5.0
     #: That the second connection is kept after its last call.
     second_idle_s: float = 30.0
     #: Between two looks at the key store because of requests for unknown keys.

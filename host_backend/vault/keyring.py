@@ -3,9 +3,7 @@
 - Every public key that the enclave gives is checked against the stored hash.
 - A blob that does not open, or opens as another key, takes its own key out of service, never the vault. Whether and
   when it is tried again: `keys`.
-- An answer that names another key is asked for again on a connection of its own before it counts: either the blob is
-  another key's, or this connection's answers do not belong to its calls, and then the connection ends. Where no such
-  connection can be made, the key is out of service unconfirmed; only if all answers name other keys, the connection ends.
+- What comes out of a blob is compared with the hash: `opening`.
 - What appears in the store while the vault is open, added by whomever, is tried out on the second connection. What opens
   there waits for the next connection for signatures, on which all keys are opened before it is in service.
 - A connection that opens less than the one in service holds does not take its place. What is not known to open is not
@@ -18,16 +16,14 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
 from typing import TypeVar
 
-from enclave_signer.protocol.messages import ImportedKey, PublicKey
 from host_backend.enclave.client import EnclaveClient, SigningClient
-from host_backend.errors import BlobCorrupt, EnclaveRefused, EnclaveUnavailable, HostError, SealerUnavailable
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
 from host_backend.keystore.base import KeyStore
 from host_backend.log import fields
-from host_backend.vault.keys import DEFAULT_PAUSES, KeyEvent, Keys, Pauses, VaultKey, opened_key
+from host_backend.vault.keys import DEFAULT_PAUSES, KeyEvent, Keys, Pauses, VaultKey
+from host_backend.vault.opening import GetConnection, Opened, Opener, Unopened
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +33,6 @@ T = TypeVar("T")
 RESTORE_IN_FLIGHT = 64
 #: Keys that are dealt with, without asking anybody, before everything else has its turn: under a millisecond.
 KEYS_PER_TURN = 1000
-
-#: Gives another connection to the same enclave.
-GetConnection = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    key: VaultKey
-    blob: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Unopened:
-    reason: str
-    event: KeyEvent = KeyEvent.REFUSED
-    #: Whether it may be that the answer was another call's.
-    doubtful: bool = False
 
 
 class Keyring:
@@ -85,11 +64,9 @@ class Keyring:
         self._vault = vault
         self._store = store
         self._second = second
-        self._separate = separate
         self._on_key = on_key
         self._on_restored = on_restored
         self._now = asyncio.get_running_loop().time
-        self._checking_order = asyncio.Lock()
         self._revision: str | None = None
         self._announced: set[str] = set()
         self._trying_problem: str | None = None
@@ -97,6 +74,7 @@ class Keyring:
         self.look_s = store.look_s
         #: What is known of every stored key.
         self.keys = Keys(pauses, jitter)
+        self._opener = Opener(self.keys.opened, separate)
         #: Why the store could not be read last; None when it could.
         self.store_problem: str | None = None
         #: Which keys were stored once and are no more; None when all still are.
@@ -158,13 +136,13 @@ class Keyring:
         if serving is None:
             self.restored_count = 0
 
-        outcomes: dict[str, _Opened | _Unopened] = {}
+        outcomes: dict[str, Opened | Unopened] = {}
 
         async def open_one(pkh: str) -> None:
-            outcomes[pkh] = await self._open(client, pkh, stored[pkh])
+            outcomes[pkh] = await self._opener.open(client, pkh, stored[pkh])
             good = self.keys.good(pkh)
             if good is not None and good not in stored[pkh] and not client.holds(pkh):
-                await self._open(client, pkh, (good,))
+                await self._opener.open(client, pkh, (good,))
             if serving is None:
                 self.restored_count += 1
                 self._on_restored(self.restored_count, len(stored))
@@ -178,7 +156,7 @@ class Keyring:
             outcome = outcomes[pkh]
             if self.keys.blobs(pkh) == blobs:
                 self._note(pkh, outcome)
-            if isinstance(outcome, _Opened):
+            if isinstance(outcome, Opened):
                 self._announce(outcome.key)
         return self.keys.whole
 
@@ -235,7 +213,7 @@ class Keyring:
         self.keys.begin(pkh)
         try:
             async with self._second() as second:
-                outcome = await self._open(second, pkh, blobs)
+                outcome = await self._opener.open(second, pkh, blobs)
         except BaseException:
             self.keys.abandon(pkh)
             raise
@@ -246,9 +224,9 @@ class Keyring:
         """Whether a key opens, and waits for a connection on which it is open."""
         return any(self.keys.opens(pkh) and not serving.holds(pkh) for pkh in self.keys.opened)
 
-    def _note(self, pkh: str, outcome: _Opened | _Unopened) -> None:
+    def _note(self, pkh: str, outcome: Opened | Unopened) -> None:
         keys, told = self.keys, self.keys.trouble(pkh)
-        if isinstance(outcome, _Opened):
+        if isinstance(outcome, Opened):
             keys.note_opened(outcome.key, outcome.blob)
             if told is not None:
                 logger.info("key opens again", extra=fields(pkh=pkh, vault=self._vault))
@@ -261,68 +239,6 @@ class Keyring:
             keys.note_refused(pkh, outcome.reason, self._now())
         if told != outcome.reason:
             logger.error("key out of service: %s", outcome.reason, extra=fields(pkh=pkh, vault=self._vault))
-
-    async def _open(self, client: EnclaveClient, pkh: str, blobs: tuple[bytes, ...]) -> _Opened | _Unopened:
-        """Return the key, now open on this connection, or why none of its blobs opens."""
-        unopened: _Unopened | None = None
-        for blob in blobs:
-            try:
-                imported = await client.import_blob(blob)
-            except (EnclaveRefused, SealerUnavailable) as error:
-                unopened = _more_hopeful(unopened, _Unopened(str(error), _event_of(error)))
-                continue
-            try:
-                key = self._checked(imported.public_key, pkh)
-            except EnclaveRefused as error:
-                doubt = await self._check_order(client, blob, imported)
-                unopened = _more_hopeful(unopened, _Unopened(f"{error}{doubt}", doubtful=bool(doubt)))
-            else:
-                client.hold(pkh, imported.handle)
-                return _Opened(key, blob)
-        return unopened or _Unopened("it has no blob")
-
-    def _checked(self, public_key: PublicKey, pkh: str) -> VaultKey:
-        known = self.keys.opened.get(pkh)
-        return known if known is not None and known.public_key == public_key else opened_key(public_key, pkh)
-
-    async def _check_order(self, client: EnclaveClient, blob: bytes, imported: ImportedKey) -> str:
-        """Return nothing when another connection opens a blob as the same key, or why it could not be asked.
-
-        Raises:
-            EnclaveUnavailable: It opens it as another key, or not; this connection was closed.
-        """
-        again: ImportedKey | None = None
-        # One at a time: when answers do not belong to calls, all of them name other keys at once.
-        async with self._checking_order:
-            if client.alive:
-                async with AsyncExitStack() as stack:
-                    try:
-                        other = await stack.enter_async_context(self._separate())
-                    except HostError as error:
-                        return f": not confirmed, as no further connection to the enclave could be made: {error}"
-                    again = await _import(other, blob)
-        if again is None or again.public_key != imported.public_key:
-            client.close()
-            raise EnclaveUnavailable("the enclave's answers do not belong to the calls: the connection was closed")
-        return ""
-
-
-def _event_of(error: EnclaveRefused | SealerUnavailable) -> KeyEvent:
-    match error:
-        case SealerUnavailable():
-            return KeyEvent.UNANSWERED
-        case BlobCorrupt():
-            return KeyEvent.CORRUPT
-        case _:
-            return KeyEvent.REFUSED
-
-
-#: Of several blobs of one key, the one that may still open decides when it is tried again.
-_HOPE = {KeyEvent.UNANSWERED: 2, KeyEvent.REFUSED: 1, KeyEvent.CORRUPT: 0}
-
-
-def _more_hopeful(one: _Unopened | None, other: _Unopened) -> _Unopened:
-    return other if one is None or _HOPE[other.event] >= _HOPE[one.event] else one
 
 
 async def _with_pauses(items: Iterable[T]) -> AsyncIterator[T]:
@@ -350,25 +266,15 @@ async def _side_by_side(work: Callable[[str], Awaitable[None]], pkhs: Collection
         raise failures.exceptions[0] from None
 
 
-def _check_not_all_doubtful(outcomes: dict[str, _Opened | _Unopened]) -> None:
-    doubts = [
-        f"{pkh}: {each.reason}" for pkh, each in outcomes.items() if isinstance(each, _Unopened) and each.doubtful
-    ]
+def _check_not_all_doubtful(outcomes: dict[str, Opened | Unopened]) -> None:
+    doubts = [f"{pkh}: {each.reason}" for pkh, each in outcomes.items() if isinstance(each, Unopened) and each.doubtful]
     if doubts and len(doubts) == len(outcomes):
         raise EnclaveUnavailable(f"no answer of the enclave names the key that is stored: {doubts[0]}")
 
 
 def _check_holds_as_much(
-    outcomes: dict[str, _Opened | _Unopened], serving: SigningClient | None, client: SigningClient
+    outcomes: dict[str, Opened | Unopened], serving: SigningClient | None, client: SigningClient
 ) -> None:
     for pkh, outcome in outcomes.items():
-        if isinstance(outcome, _Unopened) and serving is not None and serving.holds(pkh) and not client.holds(pkh):
+        if isinstance(outcome, Unopened) and serving is not None and serving.holds(pkh) and not client.holds(pkh):
             raise EnclaveRefused(f"{pkh} signs, and does not open on a new connection: {outcome.reason}")
-
-
-async def _import(client: EnclaveClient, blob: bytes) -> ImportedKey | None:
-    """Return the key of a blob, or None if it does not open."""
-    try:
-        return await client.import_blob(blob)
-    except (EnclaveRefused, SealerUnavailable):
-        return None

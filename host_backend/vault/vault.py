@@ -96,7 +96,7 @@ class Vault:
             f"{pkh}: {reason}{'; it signs by what was stored before, until this host ends' if self.serves(pkh) else ''}"
             for pkh, reason in self.out_of_service.items()
         ]
-        problems = (self._ring.store_problem, self._ring.gone_problem, self.link.renewal_problem)
+        problems = (self._ring.store_problem, self._ring.gone_problem, self.link.renewal.problem)
         return reasons + [f"{self.name}: {problem}" for problem in problems if problem is not None]
 
     @property

@@ -23,6 +23,7 @@ from tests.doubles.memory_keys import MemoryKeys
 PATIENCE_S = 60.0
 #: No pause between attempts, and nothing that is late by the clock.
 QUICK = LinkLimits(
+    check_s=600,
     first_pause_s=0.0,
     sign_s=600,
     patience_s=600,

@@ -162,3 +162,19 @@ def test_a_spoilt_entry_of_a_key_that_signs_keeps_no_new_key_out(config: Path, l
         assert told.endswith("it signs by what was stored before, until this host ends")
         known = json.loads(host.ask("GET", "/known_keys").body)["known_keys"]
         assert set(known) == {TZ1.pkh, TZ2.pkh, FOUR[2].pkh}
+
+
+def test_an_enclave_that_stands_still_is_noticed_though_nobody_asks_for_a_signature(tmp_path: Path) -> None:
+    with running_local_enclave(tmp_path / "sealing.key") as enclave:
+        config = write_config(tmp_path, enclave.port, {TZ1.pkh: BAKER})
+        import_keys(config, TZ1)
+        with running_host(config) as host:
+            assert host.health() == (200, {"ready": True})
+            enclave.process.send_signal(signal.SIGSTOP)
+            try:
+                host.wait_for("no link to the enclave: the enclave did not answer in time")
+                assert host.health()[0] == 503
+            finally:
+                enclave.process.send_signal(signal.SIGCONT)
+            host.wait_for(r"the link to the enclave is ready.* generation=2")
+            assert host.sign(TZ1.pkh, transaction(1)).status == 200
