@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 from host_backend.enclave.client import EnclaveClient, SigningClient, open_client
@@ -60,9 +61,8 @@ class EnclaveLink:
         self._table = Supervisor(limits, jitter, self._loop.time())
         self._service = InService()
         #: Brings new keys in.
-        self.renewal = Renewal(
-            name, self._service, self._table, lambda: self._connect(limits.sealer_s), restore, key_waits
-        )
+        patiently = partial(self._connect, limits.sealer_s)
+        self.renewal = Renewal(name, self._service, self._table, patiently, restore, key_waits)
         self._ended = asyncio.Event()
         self._settled = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
