@@ -11,7 +11,7 @@ from pathlib import Path
 
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.watermark.base import MarksDescription, StoredMarks
-from host_backend.watermark.file.old_sqlite import OldStore, old_store_path, state_of
+from host_backend.watermark.file.old_sqlite import file_store_in
 from host_backend.watermark.file.place import REBUILD, held_folder, process_of, reporting, store_path
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkedChains, MarkKey, Verdict, judge
 from host_backend.watermark.signatory.folder import SignatoryFolder
@@ -64,7 +64,7 @@ def kept_in_memory(base_dir: Path) -> Iterator[dict[MarkKey, Mark]]:
     """
     path, folder = store_path(base_dir), SignatoryFolder(base_dir)
     with held_folder(base_dir) as claim, reporting(path):
-        if found := _file_store(base_dir):
+        if found := file_store_in(base_dir):
             raise ConfigError(
                 f"{found} has marks, and watermark.driver is mem, which would forget them: write `driver: file`, or "
                 "give that store up with `enclave-host watermark migrate`"
@@ -77,17 +77,12 @@ def kept_in_memory(base_dir: Path) -> Iterator[dict[MarkKey, Mark]]:
 
 
 def _require_nothing_lost(base_dir: Path, folder: SignatoryFolder) -> None:
+    folder.require_here()
     if folder.left_behind and not folder.forgotten:
         raise ConfigError(
             f"the last host on {base_dir} did not end in order, and its watermark store is gone: write `driver: file`, then "
             f"put back the very file, never an earlier copy, or make the marks anew with {REBUILD}"
         )
-
-
-def _file_store(base_dir: Path) -> Path | None:
-    if store_path(base_dir).exists():
-        return store_path(base_dir)
-    return old_store_path(base_dir) if state_of(old_store_path(base_dir)) is OldStore.COUNTS else None
 
 
 def _only_in_memory() -> ConfigError:
@@ -143,7 +138,7 @@ class MemoryMarks:
         """Look for a file store that memory would forget; see `MarksAdmin.describe`."""
         folder = SignatoryFolder(self._base_dir)
         with reporting(store_path(self._base_dir)):
-            found = _file_store(self._base_dir)
+            found = file_store_in(self._base_dir)
         if found is not None:
             raise ConfigError(
                 f"kept in memory, though {found} has marks: write `driver: file`, or give that store up with "

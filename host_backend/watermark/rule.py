@@ -39,6 +39,7 @@ __all__ = [
     "merged",
     "refusal_text",
     "refused_text",
+    "union",
 ]
 
 #: Chains of all keys: each is a file for Signatory, looked at before every signature and written at every stop.
@@ -80,6 +81,14 @@ class MarkedChains:
         if len(self._all) >= MAX_CHAINS and key.chain_id not in self._all:
             return f"there are marks on {len(self._all)} chains already, and none are kept on another"
         return None
+
+
+def union(marks: Mapping[MarkKey, Mark], others: Mapping[MarkKey, Mark]) -> dict[MarkKey, Mark]:
+    """Return the highest mark of each right."""
+    both = dict(marks)
+    for key, mark in others.items():
+        both[key] = merged(both.get(key), mark)
+    return both
 
 
 def judge(

@@ -5,7 +5,7 @@
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from host_backend.watermark.file.held import (
     missing_text,
     require_remembered,
     stored_marks,
-    union,
 )
 from host_backend.watermark.file.layout import COPIES
 from host_backend.watermark.file.making import write_store
@@ -37,7 +36,8 @@ from host_backend.watermark.file.place import (
     require_replaceable,
     store_path,
 )
-from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above, refusal_text, refused_text
+from host_backend.watermark.rebuilt import Rebuilt
+from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above, refusal_text, refused_text, union
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_marks
 
@@ -154,7 +154,7 @@ class FileMarks:
 
     def rebuild(self, pkhs: Iterable[str], chains: Iterable[str], above_level: int, suffix: str) -> int:
         """Make the store anew; see `MarksAdmin.rebuild`."""
-        from host_backend.watermark.file.rebuilding import Rebuilt, rebuild_store  # noqa: PLC0415 -- hardly ever needed
+        from host_backend.watermark.file.rebuilding import rebuild_store  # noqa: PLC0415 -- hardly ever needed
 
         return rebuild_store(
             self._base_dir, Rebuilt(pkhs, chains, above_level), suffix, in_memory_allowed=self._in_memory_allowed
@@ -230,8 +230,12 @@ class FileMarks:
             store.hand_back()
         logger.info("watermarks written for Signatory", extra=fields(base_dir=self._base_dir))
 
-    def retire(self) -> None:
-        """Leave every mark in Signatory's files, and put the store aside; see `MarksAdmin.retire`."""
+    def retire(self, note: Callable[[SignatoryFolder], None] = SignatoryFolder.note_forgotten) -> None:
+        """Leave every mark in Signatory's files, and put the store aside; see `MarksAdmin.retire`.
+
+        Args:
+            note: Notes where the marks are from now on.
+        """
         with held_folder(self._base_dir) as claim, reporting(self._path), _writing(self._path) as file:
             if file is None:
                 raise ConfigError(f"there is no watermark store at {self._path}: nothing to migrate")
@@ -241,7 +245,7 @@ class FileMarks:
                 raise ConfigError(refused_text(stored.refused))
             claim()
             self._folder.save(stored.marks)
-            self._folder.note_forgotten()
+            note(self._folder)
             try:
                 self._path.replace(self._path.with_name(RETIRED_NAME))
             except OSError:

@@ -30,7 +30,7 @@ from host_backend.watermark.file.old_sqlite import (
 from host_backend.watermark.file.opening import Image, read_image
 from host_backend.watermark.file.place import REBUILD, held_folder, reporting, require_file_system, store_path
 from host_backend.watermark.file.slots import NoSlot, SlotFile
-from host_backend.watermark.rule import Mark, MarkKey, is_above, merged, refused_text
+from host_backend.watermark.rule import Mark, MarkKey, is_above, merged, refused_text, union
 from host_backend.watermark.signatory.folder import SignatoryFolder
 
 #: How to open the file for writing: the seam at which tests make a disk fail.
@@ -277,25 +277,18 @@ def _open(path: Path, blocks: OpenBlocks, closing: ExitStack) -> tuple[Blocks, I
     return file, read_image(file)
 
 
-def union(marks: Mapping[MarkKey, Mark], others: Mapping[MarkKey, Mark]) -> dict[MarkKey, Mark]:
-    """Return the highest mark of each right."""
-    both = dict(marks)
-    for key, mark in others.items():
-        both[key] = merged(both.get(key), mark)
-    return both
-
-
 def no_slot_text(path: Path, error: NoSlot) -> str:
     """Return why another right gets no mark."""
     return f"watermark store {path}: no slot for the first mark of another right: {error}; rights that have one go on"
 
 
 def require_remembered(folder: SignatoryFolder) -> None:
-    """Pass unless a host has kept its marks in memory here since.
+    """Pass unless a host has kept its marks in memory, or elsewhere, since.
 
     Raises:
         ConfigError: One has: every mark may be too low.
     """
+    folder.require_here()
     if folder.forgotten:
         raise ConfigError(
             "the last host here had `watermark.driver: mem`, so what it signed is not known, or `watermark migrate` to it "

@@ -20,7 +20,7 @@ from pathlib import Path
 from enclave_signer.tezos import Right
 from host_backend.durable import fsync_directory
 from host_backend.errors import ConfigError
-from host_backend.watermark.file.place import OLD_STORE_NAME, REBUILD, is_mount_point
+from host_backend.watermark.file.place import OLD_STORE_NAME, REBUILD, is_mount_point, store_path
 from host_backend.watermark.rule import Mark, MarkKey, is_above
 from host_backend.watermark.signatory.folder import SignatoryFolder
 
@@ -196,3 +196,10 @@ def _pragma(connection: sqlite3.Connection, text: str) -> object:
     """The first column of the first row."""
     (value, *_) = connection.execute(f"PRAGMA {text}").fetchone()
     return value
+
+
+def file_store_in(base_dir: Path) -> Path | None:
+    """Return the store of a folder that a file driver would sign on, of this version or the old one; None without one."""
+    if store_path(base_dir).exists():
+        return store_path(base_dir)
+    return old_store_path(base_dir) if state_of(old_store_path(base_dir)) is OldStore.COUNTS else None

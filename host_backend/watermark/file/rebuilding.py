@@ -6,17 +6,11 @@
 """
 
 import logging
-from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
-from enclave_signer.tezos import Right
 from host_backend.durable import real_path
-from host_backend.errors import ConfigError
 from host_backend.watermark.file.blocks import Blocks, PosixBlocks, read_block
-from host_backend.watermark.file.held import union
 from host_backend.watermark.file.layout import BLOCK_BYTES, MAX_SLOTS, file_bytes, parse_stray_record
 from host_backend.watermark.file.making import free_name, write_store
 from host_backend.watermark.file.old_sqlite import (
@@ -33,43 +27,12 @@ from host_backend.watermark.file.place import (
     require_replaceable,
     store_path,
 )
-from host_backend.watermark.rule import MAX_LEVEL, MAX_ROUND, Mark, MarkKey, in_range, merged
+from host_backend.watermark.rebuilt import Rebuilt
+from host_backend.watermark.rule import Mark, MarkKey, merged, union
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import read_signatory_marks, unreadable_files
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """Which marks a new store gets beside those that are found, and how high all of them are at least."""
-
-    pkhs: Iterable[str]
-    chains: Iterable[str]
-    above_level: int
-
-    def raised(self, found: Mapping[MarkKey, Mark]) -> dict[MarkKey, Mark]:
-        """Return the marks of the new store.
-
-        Raises:
-            ConfigError: The level is out of range, or there is nothing to make marks of.
-        """
-        floor = Mark(self.above_level, MAX_ROUND, None)
-        if not in_range(floor):
-            raise ConfigError(f"level {self.above_level} must be from 0 to {MAX_LEVEL}")
-        pairs = {(key.chain_id, key.pkh) for key in found}
-        pairs |= set(product(self.chains, {*self.pkhs, *(key.pkh for key in found)}))
-        if not pairs:
-            raise ConfigError(
-                "no marks are found, and it is not known for which keys and chains to make them: list the keys under "
-                "`tezos` in the configuration, and name the chains with --chain (mainnet is NetXdQprcVkpaWU)"
-            )
-        if len(pairs) * len(Right) > MAX_SLOTS:
-            raise ConfigError(
-                f"marks for {len(pairs)} pairs of a key and a chain are more than a store holds: name fewer chains"
-            )
-        every = {MarkKey(chain, pkh, right): floor for chain, pkh in sorted(pairs) for right in Right}
-        return {key: merged(found.get(key), mark) for key, mark in every.items()}
 
 
 def rebuild_store(base_dir: Path, rebuilt: Rebuilt, suffix: str, *, in_memory_allowed: bool) -> int:
@@ -84,7 +47,7 @@ def rebuild_store(base_dir: Path, rebuilt: Rebuilt, suffix: str, *, in_memory_al
         if old is OldStore.COUNTS:
             found = union(found, salvage_old_marks(old_path))
         unreadable = unreadable_files(base_dir)
-        marks = rebuilt.raised(union(found, read_signatory_marks(base_dir, without=unreadable)))
+        marks = rebuilt.raised(union(found, read_signatory_marks(base_dir, without=unreadable)), MAX_SLOTS)
         claim()
         # Whatever keeps others out stays until the new store is there.
         if not folder.left_behind:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from host_backend.durable import create_folder, fsync_directory, write_durably
-from host_backend.errors import StoreUnavailable, reason_of
+from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 from host_backend.watermark.rule import Mark, MarkKey, merged
 from host_backend.watermark.signatory.layouts import (
     FOLDER,
@@ -28,6 +28,8 @@ _OPEN = b'"enclave-host has these marks: stop it before Signatory starts"\n'
 _CLOSED_0_1 = b'"enclave-host had these keys and did not hand them back: start it, or enclave-host watermark export"\n'
 #: What it says once a host kept its marks in memory.
 _FORGOTTEN = b'"enclave-host had these keys with watermark.driver mem: nobody knows what was signed since"\n'
+#: What it says while the marks are in Firestore.
+_ELSEWHERE = b'"enclave-host keeps the marks of these keys in Firestore (watermark.driver gcp)"\n'
 
 
 class SignatoryFolder:
@@ -73,6 +75,23 @@ class SignatoryFolder:
         """Whether a host kept its marks in memory since: all marks in this folder may be too low."""
         return self._says(_FORGOTTEN)
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the marks are in Firestore since: all marks in this folder may be too low."""
+        return self._says(_ELSEWHERE)
+
+    def require_here(self) -> None:
+        """Pass unless the marks are in Firestore.
+
+        Raises:
+            ConfigError: They are; what is here may be too low.
+        """
+        if self.elsewhere:
+            raise ConfigError(
+                "the last host here kept its marks in Firestore: write `driver: gcp`, or bring them back with "
+                "`enclave-host watermark migrate`"
+            )
+
     def _says(self, text: bytes) -> bool:
         try:
             return self._file.read_bytes() == text
@@ -94,6 +113,14 @@ class SignatoryFolder:
             StoreUnavailable: The file cannot be written.
         """
         self._write(_FORGOTTEN)
+
+    def note_elsewhere(self) -> None:
+        """Note that marks are in Firestore from now on, durably; Signatory is kept out until they are handed back.
+
+        Raises:
+            StoreUnavailable: The file cannot be written.
+        """
+        self._write(_ELSEWHERE)
 
     def _write(self, text: bytes) -> None:
         try:

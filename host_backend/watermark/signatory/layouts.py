@@ -34,7 +34,8 @@ _WAY_BACK = (
     "puts it aside"
 )
 
-_RIGHTS = {
+#: Every name that a right has had with Signatory.
+RIGHTS = {
     "block": Right.BLOCK,
     "preattestation": Right.PREATTESTATION,
     "preendorsement": Right.PREATTESTATION,
@@ -43,7 +44,7 @@ _RIGHTS = {
     "endorsement": Right.ATTESTATION,
 }
 #: Under which names a right is written, so that Signatory consults it for every kind of message.
-_KINDS = {
+KINDS = {
     Right.BLOCK: ("block",),
     Right.PREATTESTATION: ("preattestation",),
     Right.ATTESTATION: ("attestation", "attestation_with_dal"),
@@ -190,9 +191,9 @@ class _Entry:
         return digest
 
     def right(self, kind: str) -> Right:
-        if kind not in _RIGHTS:
-            raise self.fail(f"unknown kind, known are {', '.join(_RIGHTS)}")
-        return _RIGHTS[kind]
+        if kind not in RIGHTS:
+            raise self.fail(f"unknown kind, known are {', '.join(RIGHTS)}")
+        return RIGHTS[kind]
 
     def pkh(self, text: str) -> str:
         try:
@@ -252,7 +253,7 @@ def _by_chain(marks: Marks) -> dict[str, dict[str, dict[str, object]]]:
     chains: dict[str, dict[str, dict[str, object]]] = {}
     for key, mark in sorted(marks.items(), key=lambda entry: (entry[0].pkh, entry[0].right)):
         kinds = chains.setdefault(key.chain_id, {}).setdefault(key.pkh, {})
-        for kind in _KINDS[key.right]:
+        for kind in KINDS[key.right]:
             kinds[kind] = _state(mark)
     return chains
 

@@ -1,0 +1,45 @@
+"""Which marks a store has that is made anew."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+from enclave_signer.tezos import Right
+from host_backend.errors import ConfigError
+from host_backend.watermark.rule import MAX_LEVEL, MAX_ROUND, Mark, MarkKey, in_range, merged
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """Which marks a new store gets beside those that are found, and how high all of them are at least."""
+
+    pkhs: Iterable[str]
+    chains: Iterable[str]
+    above_level: int
+
+    def raised(self, found: Mapping[MarkKey, Mark], most: int) -> dict[MarkKey, Mark]:
+        """Return the marks of the new store.
+
+        Args:
+            found: Those that can still be read.
+            most: How many the store holds.
+
+        Raises:
+            ConfigError: The level is out of range, or there is nothing to make marks of.
+        """
+        floor = Mark(self.above_level, MAX_ROUND, None)
+        if not in_range(floor):
+            raise ConfigError(f"level {self.above_level} must be from 0 to {MAX_LEVEL}")
+        pairs = {(key.chain_id, key.pkh) for key in found}
+        pairs |= set(product(self.chains, {*self.pkhs, *(key.pkh for key in found)}))
+        if not pairs:
+            raise ConfigError(
+                "no marks are found, and it is not known for which keys and chains to make them: list the keys under "
+                "`tezos` in the configuration, and name the chains with --chain (mainnet is NetXdQprcVkpaWU)"
+            )
+        if len(pairs) * len(Right) > most:
+            raise ConfigError(
+                f"marks for {len(pairs)} pairs of a key and a chain are more than a store holds: name fewer chains"
+            )
+        every = {MarkKey(chain, pkh, right): floor for chain, pkh in sorted(pairs) for right in Right}
+        return {key: merged(found.get(key), mark) for key, mark in every.items()}
