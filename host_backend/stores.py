@@ -7,22 +7,38 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from host_backend.config import Config, VaultConfig
-from host_backend.config.storage import KeyStorage, MarksInFile, MarksInMemory
+from host_backend.config.storage import (
+    FirestorePlace,
+    KeysInFile,
+    KeysInFirestore,
+    KeyStorage,
+    MarksInFile,
+    MarksInFirestore,
+    MarksInMemory,
+)
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.errors import ConfigError
+from host_backend.google.connecting import connect
 from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
+from host_backend.keystore.firestore import FirestoreKeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import VaultKey
 from host_backend.vault.provisioning import Provisioning, open_provisioning
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.base import MarksAdmin, WatermarkStore
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
+from host_backend.watermark.file.place import store_path
 from host_backend.watermark.file.store import FileWatermarkStore, Writing
+from host_backend.watermark.firestore.moving import WholeStore
+from host_backend.watermark.firestore.place import remembered_store
+from host_backend.watermark.firestore.store import open_marks
 from host_backend.watermark.memory import MemoryMarks, MemoryWatermarkStore, kept_in_memory
+from host_backend.watermark.signatory.folder import SignatoryFolder
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +50,29 @@ def marks_admin(config: Config) -> MarksAdmin:
             return MemoryMarks(config.base_dir)
         case MarksInFile(in_memory_allowed):
             return FileMarks(config.base_dir, in_memory_allowed=in_memory_allowed)
+        case MarksInFirestore(place):
+            return _firestore_marks(config, place)
+
+
+def _firestore_marks(config: Config, place: FirestorePlace) -> WholeStore:
+    return WholeStore(config.base_dir, place)
+
+
+def accept_watermark_store(config: Config, store_id: str) -> None:
+    """Have a store in Firestore be the one that this host signs on.
+
+    Args:
+        config: Says where it is.
+        store_id: Its id, as the operator knows it.
+
+    Raises:
+        HostError: It is another one, or there is none.
+    """
+    match config.watermark.storage:
+        case MarksInFirestore(place):
+            _firestore_marks(config, place).accept(store_id)
+        case storage:
+            raise ConfigError(f"--accept-store is for watermark.driver gcp, and here it is {storage.driver}")
 
 
 async def create_watermark_store_for_first_key(config: Config) -> None:
@@ -62,7 +101,12 @@ async def stored_keys(config: VaultConfig) -> tuple[StoredKey, ...]:
 @asynccontextmanager
 async def open_key_store(storage: KeyStorage) -> AsyncIterator[KeyStore]:
     """Open the store that a configuration names, and let go of it at the end."""
-    store = FileKeyStore(storage.path)
+    store: KeyStore
+    match storage:
+        case KeysInFile(path):
+            store = FileKeyStore(path)
+        case KeysInFirestore(place):
+            store = FirestoreKeyStore(await connect(place))
     try:
         yield store
     finally:
@@ -79,19 +123,64 @@ async def migrate_watermarks(config: Config, source: Path | None) -> int:
     Raises:
         HostError: Not done; the text says why.
     """
-    here = FileMarks(config.base_dir, in_memory_allowed=True)
     if source is None:
-        if config.watermark.storage.lasts:
-            raise ConfigError("watermark.driver is file, where the marks are: name another folder with --from")
-        count = len((await asyncio.to_thread(here.read)).marks)
-        await asyncio.to_thread(here.retire)
-        return count
+        return await asyncio.to_thread(_migrate_here, config)
     if not config.watermark.storage.lasts:
-        raise ConfigError("watermark.driver is mem: marks are taken over by a store of driver file only")
+        raise ConfigError("watermark.driver is mem: marks are taken over by a store that lasts only")
     if await asyncio.to_thread(_is_same_folder, source, config.base_dir):
         raise ConfigError(f"{source} is base_dir itself: nothing to migrate")
     theirs = await asyncio.to_thread(marks_left_in, source)
     return await asyncio.to_thread(marks_admin(config).adopt, theirs)
+
+
+def _migrate_here(config: Config) -> int:
+    """Move the marks of `base_dir` to another driver; every step may be repeated."""
+    base_dir, former = config.base_dir, _former_store(config)
+    file, folder = FileMarks(base_dir, in_memory_allowed=True), SignatoryFolder(base_dir)
+    match config.watermark.storage:
+        case MarksInFile():
+            if former is None:
+                raise ConfigError("watermark.driver is file, where the marks are: name another folder with --from")
+            if folder.elsewhere:
+                former.hand_over()
+                folder.withdraw()
+            if not store_path(base_dir).exists():
+                # Of Signatory's files, where the marks are now.
+                file.create()
+            former.forget()
+            count = len(file.read().marks)
+        case MarksInMemory():
+            count = len(file.read().marks) if former is None else len(former.hand_over())
+            if former is None:
+                file.retire()
+            else:
+                folder.note_forgotten()
+                former.forget()
+        case MarksInFirestore(place):
+            if former is None and not store_path(base_dir).exists():
+                raise ConfigError(
+                    "watermark.driver is gcp, and there are no marks of another driver here: name another folder with --from, "
+                    "or accept the store with `enclave-host serve --accept-store`"
+                )
+            marks = file.read().marks if former is None else former.hand_over()
+            count = len(marks)
+            _firestore_marks(config, place).take_over(marks)
+            if former is None:
+                file.retire(SignatoryFolder.note_elsewhere)
+    return count
+
+
+def _former_store(config: Config) -> WholeStore | None:
+    """Return the store in Firestore that `base_dir` remembers, where the configuration has not its marks; else None."""
+    storage = config.watermark.storage
+    remembered = remembered_store(config.base_dir)
+    if remembered is None:
+        return None
+    if isinstance(storage, MarksInFirestore):
+        place = replace(remembered.place, credentials_file=storage.place.credentials_file)
+        place = replace(place, credentials_data=storage.place.credentials_data)
+        return None if place == storage.place else _firestore_marks(config, place)
+    return _firestore_marks(config, remembered.place)
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:
@@ -128,6 +217,10 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
                     in_memory_allowed=in_memory_allowed,
                     writing=writing,
                 )
+            case MarksInFirestore(place):
+                database = await stack.enter_async_context(await connect(place))
+                opening = open_marks(config.base_dir, database, max_level_jump=max_level_jump, writing=writing)
+                store = await stack.enter_async_context(opening)
         stack.push_async_callback(store.aclose)
         yield store
 

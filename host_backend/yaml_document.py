@@ -185,6 +185,12 @@ class Value:
             self.fail("must not be empty")
         return _printable(self, str(self._node.value))
 
+    def lines(self) -> str:
+        """Return a text that may have several lines, and is not empty."""
+        if self.is_null or not isinstance(self._node, ScalarNode) or not self._node.value:
+            self.fail("must be a text")
+        return str(self._node.value)
+
     def choice(self, choices: Mapping[str, str]) -> str:
         """Return one of the texts that are keys of `choices`; a value other than "" says why it cannot be used."""
         value = self.text()

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from enclave_signer.curves import CurveError, self_test
 from host_backend.cli.progress import progress
 from host_backend.config import Config, UnixAddress, VaultConfig, load_config
+from host_backend.config.storage import KeysInFile, KeysInFirestore
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
 from host_backend.stores import marks_admin, open_configured_vault, stored_keys
@@ -66,7 +67,7 @@ async def _parts(config: Config) -> AsyncIterator[Check]:
     yield _folder(config.base_dir)
     stored: dict[str, int] = {}
     for vault in config.vaults.values():
-        stored[vault.name], checks = await _key_file(vault)
+        stored[vault.name], checks = await _stored_keys(vault)
         for check in checks:
             yield check
     for check in await asyncio.to_thread(list, _watermarks(config, sum(stored.values()))):
@@ -112,16 +113,20 @@ def _permissions(name: str, path: Path, fine: str) -> Check:
     return Check(name, OK, fine)
 
 
-async def _key_file(vault: VaultConfig) -> tuple[int, list[Check]]:
+async def _stored_keys(vault: VaultConfig) -> tuple[int, list[Check]]:
     """Return how many keys are stored, and what there is to say of them."""
-    name = f"key file of vault {vault.name}"
+    name = f"keys of vault {vault.name}"
     try:
         hashes = Counter(key.pkh for key in await stored_keys(vault))
     except HostError as error:
         return 0, [Check(name, FAILED, str(error))]
-    if not vault.keys.path.exists():
-        return 0, [Check(name, WARNING, f"{vault.keys.path} is not there yet: the first generate or import makes it")]
-    checks = [_permissions(name, vault.keys.path, f"{vault.keys.path}: {len(hashes)} keys")]
+    match vault.keys:
+        case KeysInFile(path) if not path.exists():
+            return 0, [Check(name, WARNING, f"{path} is not there yet: the first generate or import makes it")]
+        case KeysInFile(path):
+            checks = [_permissions(name, path, f"{path}: {len(hashes)} keys")]
+        case KeysInFirestore(place):
+            checks = [Check(name, OK, f"{place}: {len(hashes)} keys")]
     if repeated := sorted(pkh for pkh, count in hashes.items() if count > 1):
         checks.append(
             Check(name, WARNING, f"{', '.join(repeated)} stand there several times: one good entry is enough")

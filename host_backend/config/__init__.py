@@ -77,7 +77,7 @@ def load_config(file: Path, base_dir: str | None = None) -> Config:
     return Config(
         base_dir=folder,
         server=parse_server(top.get("server")),
-        vaults=parse_vaults(top.get("vaults"), folder),
+        vaults=parse_vaults(top.get("vaults"), folder, warnings),
         watermark=parse_watermark(top.get("watermark"), warnings),
         policies=policies,
         hook=parse_hook(top.get("policy_hook")),

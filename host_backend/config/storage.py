@@ -1,7 +1,7 @@
 """Where keys and marks are kept, as values that answer for themselves: `stores` opens what each of them means."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +18,44 @@ class KeysInFile:
 
     def dangers(self) -> Iterator[str]:
         """Yield what could cost money, each beginning with the field below `storage`; nothing here."""
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True)
+class FirestorePlace:
+    """A collection of a Firestore database, and what it is asked with.
+
+    Attributes:
+        project: The project's id.
+        database: The database's id; `(default)` is one.
+        collection: A collection at the top of it.
+        credentials_file: A file with credentials.
+        credentials_data: The credentials themselves, as JSON; they count before the file. With neither the machine's own
+            identity is used.
+    """
+
+    project: str
+    database: str
+    collection: str
+    credentials_file: Path | None = None
+    credentials_data: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"Firestore {self.project}/{self.database}/{self.collection}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeysInFirestore:
+    """Sealed keys in Signatory's collection of Firestore."""
+
+    place: FirestorePlace
+
+    def describe(self) -> str:
+        """Return in words where the keys are."""
+        return f"sealed keys in {self.place}"
+
+    def dangers(self) -> Iterator[str]:
+        """Yield what could cost money; see `KeysInFile.dangers`."""
         yield from ()
 
 
@@ -61,6 +99,24 @@ class MarksInMemory:
         yield "driver: marks in memory are forgotten at every stop, so a restart can sign twice: use file"
 
 
+@dataclass(frozen=True, slots=True)
+class MarksInFirestore:
+    """Marks in Signatory's documents of Firestore, which several hosts can share."""
+
+    driver: ClassVar = "gcp"
+    lasts: ClassVar = True
+
+    place: FirestorePlace
+
+    def describe(self) -> str:
+        """Return in words where the marks are."""
+        return f"{self.driver}, {self.place}"
+
+    def dangers(self) -> Iterator[str]:
+        """Yield what could cost money; see `MarksInFile.dangers`."""
+        yield from ()
+
+
 #: Where the keys of a vault can be kept, and where marks can.
-KeyStorage = KeysInFile
-MarkStorage = MarksInFile | MarksInMemory
+KeyStorage = KeysInFile | KeysInFirestore
+MarkStorage = MarksInFile | MarksInMemory | MarksInFirestore

@@ -13,7 +13,9 @@ from typing import Literal
 from enclave_signer.protocol.messages import Credentials
 from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_host, parse_port, parse_unix
-from host_backend.config.storage import KeysInFile, KeyStorage
+from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
+from host_backend.config.firestore import parse_place
+from host_backend.config.storage import KeysInFile, KeysInFirestore, KeyStorage
 from host_backend.errors import reason_of
 from host_backend.yaml_document import Value
 
@@ -22,10 +24,11 @@ DEFAULT_ENCLAVE_PORT = 2000
 #: The name of the only vault driver, as in Signatory's files.
 DRIVER = "confidentialspace"
 KEY_FILE = "confidential_space_keys.json"
+KEY_COLLECTION = "encrypted_keys"
 NOT_YET = "is one of Signatory's that is not supported yet"
 
 _DRIVERS = {DRIVER: ""}
-_STORAGE_DRIVERS = {"file": "", "gcp": NOT_YET, "firestore": NOT_YET}
+_STORAGE_DRIVERS = {"file": "", "gcp": "", "firestore": ""}
 #: What stands in for a field that is absent or empty.
 _ENVIRONMENT = {
     "host": "CONFIDENTIAL_SPACE_HOST",
@@ -48,19 +51,29 @@ class VaultConfig:
     verify_bls: Literal["inline", "background"] = "inline"
 
 
-def parse_vaults(value: Value | None, base_dir: Path) -> dict[str, VaultConfig]:
+def parse_vaults(value: Value | None, base_dir: Path, warnings: list[str]) -> dict[str, VaultConfig]:
     """Return the section `vaults`.
+
+    Args:
+        value: The section.
+        base_dir: Where key files are that are not named.
+        warnings: Gets what means less than it seems.
 
     Raises:
         ConfigError: With file, line and dotted path of what is wrong.
     """
     entries = value.mapping() if value else {}
-    vaults = {name: _vault(name, entry, base_dir) for name, entry in entries.items()}
-    files: dict[Path, str] = {}
+    vaults = {name: _vault(name, entry, base_dir, warnings) for name, entry in entries.items()}
+    places: dict[str, str] = {}
     for name, vault in vaults.items():
-        other = files.setdefault(_followed(entries[name], vault.keys.path), name)
+        match vault.keys:
+            case KeysInFile(path):
+                what, place = f"the key file {path}", str(_followed(entries[name], path))
+            case KeysInFirestore(there):
+                what = place = str(there)
+        other = places.setdefault(place, name)
         if other != name:
-            entries[name].fail(f"shares the key file {vault.keys.path} with vault {other}: give each its own `storage`")
+            entries[name].fail(f"shares {what} with vault {other}: give each its own `storage`")
     return vaults
 
 
@@ -75,7 +88,7 @@ def _followed(vault: Value, path: Path) -> Path:
         vault.fail(f"the key file {path} cannot be found: {reason_of(error)}: correct `storage`, or base_dir")
 
 
-def _vault(name: str, value: Value, base_dir: Path) -> VaultConfig:
+def _vault(name: str, value: Value, base_dir: Path, warnings: list[str]) -> VaultConfig:
     if value.is_null:
         value.fail("must name a driver")
     fields = value.record(("driver", "config"))
@@ -93,7 +106,7 @@ def _vault(name: str, value: Value, base_dir: Path) -> VaultConfig:
         name=name,
         enclave=_enclave(place, settings, host, port),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
-        keys=KeysInFile(_key_file(settings.get("storage"), base_dir)),
+        keys=_storage(settings.get("storage"), base_dir, warnings),
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],
     )
 
@@ -119,9 +132,12 @@ def _text(place: Value, value: Value | None, field: str) -> str | None:
     return words[0] if words else None
 
 
-def _key_file(value: Value | None, base_dir: Path) -> Path:
+def _storage(value: Value | None, base_dir: Path, warnings: list[str]) -> KeyStorage:
     fields = value.record(("driver", "config")) if value else {}
-    if "driver" in fields:
-        fields["driver"].choice(_STORAGE_DRIVERS)
+    driver = fields["driver"].choice(_STORAGE_DRIVERS) if "driver" in fields else "file"
     config = fields.get("config")
-    return base_dir / KEY_FILE if config is None or config.is_null else Path(expanded(config))
+    if value is not None and driver != "file":
+        place = (config or value).secretive()
+        settings = place.record(FIRESTORE_FIELDS) if config else {}
+        return KeysInFirestore(parse_place(place, settings, KEY_COLLECTION, warnings))
+    return KeysInFile(base_dir / KEY_FILE if config is None or config.is_null else Path(expanded(config)))

@@ -1,26 +1,26 @@
 """`watermark`: where marks are kept, and how far one request may move one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from host_backend.config.storage import MarksInFile, MarksInMemory, MarkStorage
+from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
+from host_backend.config.firestore import parse_place
+from host_backend.config.storage import MarksInFile, MarksInFirestore, MarksInMemory, MarkStorage
 from host_backend.config.vaults import NOT_YET
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, MAX_LEVEL
 from host_backend.yaml_document import Value
 
-#: What Signatory's other drivers are configured by; its `file` and `mem` read none of it.
-_OF_OTHER_DRIVERS = (
-    "access_key_id",
-    "application_credentials",
-    "application_credentials_data",
-    "collection",
-    "database",
-    "project",
-    "region",
-    "secret_access_key",
-    "session_token",
-    "table",
-)
-_DRIVERS = {"file": "", "mem": "", "gcp": NOT_YET, "aws": NOT_YET}
+MARK_COLLECTION = "watermark"
+#: What Signatory's other driver is configured by.
+_OF_AWS = ("access_key_id", "region", "secret_access_key", "session_token")
+_OWN = ("max_level_jump", "allow_memory_file_system")
+#: What each driver reads; the others read none of it, nor does Signatory's.
+_FIELDS = {
+    MarksInFile.driver: _OWN,
+    MarksInMemory.driver: ("max_level_jump",),
+    MarksInFirestore.driver: ("max_level_jump", *FIRESTORE_FIELDS),
+}
+_DRIVERS = {**dict.fromkeys(_FIELDS, ""), "aws": NOT_YET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +42,24 @@ def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig
     driver = fields["driver"].choice(_DRIVERS) if "driver" in fields else MarksInFile.driver
     # Some of the other drivers' fields are secrets.
     config = fields["config"].secretive() if "config" in fields else None
-    settings = config.record(("max_level_jump", "allow_memory_file_system", *_OF_OTHER_DRIVERS)) if config else {}
+    settings = config.record((*_OWN, *FIRESTORE_FIELDS, *_OF_AWS)) if config else {}
     warnings += [
-        f"{settings[name].path}: belongs to another driver, means nothing"
-        for name in _OF_OTHER_DRIVERS
-        if name in settings
+        f"{setting.path}: belongs to another driver, means nothing"
+        for name, setting in settings.items()
+        if name not in (*_OWN, *_FIELDS[driver])
     ]
     jump = settings.get("max_level_jump")
-    in_memory = settings.get("allow_memory_file_system")
-    allowed = in_memory is not None and in_memory.boolean()
     return WatermarkConfig(
-        MarksInMemory() if driver == MarksInMemory.driver else MarksInFile(allowed),
+        _storage(driver, config or value, settings, warnings),
         DEFAULT_MAX_LEVEL_JUMP if jump is None else jump.integer(1, MAX_LEVEL),
     )
+
+
+def _storage(driver: str, place: Value | None, settings: Mapping[str, Value], warnings: list[str]) -> MarkStorage:
+    in_memory = settings.get("allow_memory_file_system")
+    allowed = in_memory is not None and in_memory.boolean()
+    if driver == MarksInMemory.driver:
+        return MarksInMemory()
+    if driver == MarksInFirestore.driver and place is not None:
+        return MarksInFirestore(parse_place(place, settings, MARK_COLLECTION, warnings))
+    return MarksInFile(allowed)

@@ -109,6 +109,10 @@ class Keyring:
             logger.error("%s", problem, extra=fields(vault=self._vault))
         self.gone_problem = problem
 
+    def read_anew(self) -> None:
+        """Have the whole store read at the next look, even if it says that nothing has changed."""
+        self._revision = None
+
     async def look_again(self) -> None:
         """Read the store if it has changed; trouble is noted and told, and what was read before stays good."""
         try:
@@ -235,6 +239,8 @@ class Keyring:
             keys.note_unanswered(pkh, outcome.reason, self._now())
         elif outcome.event is KeyEvent.CORRUPT:
             keys.note_corrupt(pkh, outcome.reason)
+            # Its entry may have been mended: not every store tells so by itself.
+            self.read_anew()
         else:
             keys.note_refused(pkh, outcome.reason, self._now())
         if told != outcome.reason:

@@ -216,6 +216,7 @@ class Vault:
     def retry(self) -> None:
         """Try whatever is out of service again soon, whatever was said of it: somebody may have mended it."""
         self._ring.keys.retry()
+        self._ring.read_anew()
 
     async def look_again(self) -> None:
         """See whether the store has new keys, and open them; many may ask at once, the store is asked seldom."""

@@ -1,39 +1,105 @@
 """What every `KeyStore` does. A new store joins by one more entry in `STORES`."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
+from host_backend.keystore.firestore import FirestoreKeyStore
+from tests.doubles.google.clients import connected
+from tests.doubles.google.firestore import running_firestore
+
+T = TypeVar("T")
 
 #: Opens the same storage each time it is called.
-OpenStore = Callable[[], KeyStore]
+OpenKeyStore = Callable[[], AbstractAsyncContextManager[KeyStore]]
 
-STORES: dict[str, Callable[[Path], KeyStore]] = {"file": lambda folder: FileKeyStore(folder / "keys.json")}
+
+@contextmanager
+def in_file(folder: Path) -> Iterator[OpenKeyStore]:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[KeyStore]:
+        yield FileKeyStore(folder / "keys.json")
+
+    yield opened
+
+
+@contextmanager
+def in_firestore(folder: Path) -> Iterator[OpenKeyStore]:
+    with running_firestore() as double:
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[KeyStore]:
+            store = FirestoreKeyStore(connected(double.address, "encrypted_keys"))
+            try:
+                yield store
+            finally:
+                await store.aclose()
+
+        yield opened
+
+
+#: An empty storage of each kind, in a folder or elsewhere.
+STORES: dict[str, Callable[[Path], AbstractContextManager[OpenKeyStore]]] = {
+    "file": in_file,
+    "firestore": in_firestore,
+}
+
+
+class Driven:
+    """A store, and the loop that it belongs to."""
+
+    def __init__(self, store: KeyStore, runner: asyncio.Runner) -> None:
+        self.store = store
+        self._runner = runner
+
+    def run(self, work: Awaitable[T]) -> T:
+        async def all_of_it() -> T:
+            return await work
+
+        return self._runner.run(all_of_it())
+
+
+OpenStore = Callable[[], Driven]
 
 FIRST = StoredKey("tz1WGcYos3hL7GXYXjKrMnSFdkT7FyXnFBvf", b"\x00first blob\xff")
 SECOND = StoredKey("tz4XXtsYav3fZz2FSDa7hcx4F8sh8SaDWNME", b"second blob")
 
 
 @pytest.fixture(params=STORES)
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    return lambda: STORES[request.param](tmp_path)
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+    with STORES[request.param](tmp_path) as opened, asyncio.Runner() as runner:
+        closing = AsyncExitStack()
+
+        def open_one() -> Driven:
+            return Driven(runner.run(closing.enter_async_context(opened())), runner)
+
+        yield open_one
+        runner.run(closing.aclose())
 
 
-def load(store: KeyStore) -> tuple[StoredKey, ...]:
-    return asyncio.run(store.load())
+def load(store: Driven) -> tuple[StoredKey, ...]:
+    return store.run(store.store.load())
 
 
-def add(store: KeyStore, *keys: StoredKey) -> frozenset[str]:
-    return asyncio.run(store.add(keys))
+def add(store: Driven, *keys: StoredKey) -> frozenset[str]:
+    return store.run(store.store.add(keys))
 
 
-def replace(store: KeyStore, key: StoredKey, *expected: bytes) -> None:
-    asyncio.run(store.replace(key, expected))
+def replace(store: Driven, key: StoredKey, *expected: bytes) -> None:
+    store.run(store.store.replace(key, expected))
 
 
 def test_starts_without_keys(open_store: OpenStore) -> None:
@@ -74,14 +140,15 @@ def test_what_was_changed_meanwhile_is_not_replaced(open_store: OpenStore, expec
 
 
 def test_of_two_who_replace_one_key_one_does(open_store: OpenStore) -> None:
-    add(open_store(), FIRST)
+    stores = [open_store() for _ in range(6)]
+    add(stores[0], FIRST)
     new = [StoredKey(FIRST.pkh, b"new blob %d" % number) for number in range(6)]
 
     async def replace_all() -> list[BaseException | None]:
-        replacing = (open_store().replace(key, [FIRST.blob]) for key in new)
+        replacing = (each.store.replace(key, [FIRST.blob]) for each, key in zip(stores, new, strict=True))
         return await asyncio.gather(*replacing, return_exceptions=True)
 
-    outcomes = asyncio.run(replace_all())
+    outcomes = stores[0].run(replace_all())
     assert outcomes.count(None) == 1
     assert load(open_store()) == (new[outcomes.index(None)],)
 
@@ -113,11 +180,12 @@ def test_two_users_of_one_storage_do_not_lose_each_others_keys(open_store: OpenS
 def test_concurrent_adding_loses_nothing(open_store: OpenStore) -> None:
     keys = [StoredKey(f"tz1{number}", b"blob %d" % number) for number in range(12)]
 
-    async def add_all() -> list[frozenset[str]]:
-        stores = [open_store(), open_store()]
-        return await asyncio.gather(*(stores[index % 2].add([key]) for index, key in enumerate(keys * 2)))
+    stores = [open_store(), open_store()]
 
-    assert sum(map(len, asyncio.run(add_all()))) == len(keys)
+    async def add_all() -> list[frozenset[str]]:
+        return await asyncio.gather(*(stores[index % 2].store.add([key]) for index, key in enumerate(keys * 2)))
+
+    assert sum(map(len, stores[0].run(add_all()))) == len(keys)
     assert set(load(open_store())) == set(keys)
     assert len(load(open_store())) == len(keys)
 
@@ -145,6 +213,14 @@ def test_sizes_beyond_the_limits_are_refused_and_nothing_changes(open_store: Ope
     with pytest.raises(ConfigError, match="must have 1 to"):
         add(store, key)
     assert load(store) == (FIRST,)
+
+
+def test_a_revision_is_another_one_after_an_addition(open_store: OpenStore) -> None:
+    store, other = open_store(), open_store()
+    before = store.run(store.store.revision())
+    assert store.run(store.store.revision()) == before
+    add(other, FIRST)
+    assert store.run(store.store.revision()) != before
 
 
 def test_blob_is_never_printed() -> None:

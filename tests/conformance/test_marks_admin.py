@@ -1,7 +1,8 @@
-"""What every `MarksAdmin` does. A new one joins by one more entry in `ADMINS`; the one of `mem` refuses."""
+"""What every `MarksAdmin` does. A new one joins by one more entry in `STORAGES`; the one of `mem` refuses."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,13 @@ import pytest
 from enclave_signer.tezos import Right
 from host_backend.errors import ConfigError, HostError
 from host_backend.watermark.base import MarksAdmin, MarksDescription, StoredMarks, WatermarkStore
+from host_backend.watermark.firestore.store import open_marks
 from host_backend.watermark.memory import MemoryMarks
 from host_backend.watermark.rule import MAX_LEVEL, MAX_ROUND, Mark, MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import read_signatory_marks, write_signatory_marks
+from tests.doubles.google.clients import connected, marks_in, signatory_marks
+from tests.doubles.google.firestore import FirestoreDouble, running_firestore
 from tests.doubles.watermarks import (
     KEY,
     LATER,
@@ -27,23 +31,91 @@ from tests.doubles.watermarks import (
     some_pkh,
 )
 
-#: For each driver the admin of a folder, and how to open what it looks after.
-ADMINS: dict[str, tuple[Callable[[Path], MarksAdmin], Callable[[Path], Awaitable[WatermarkStore]]]] = {
-    "file": (marks_of, opened)
-}
+
+class InFile:
+    """Marks in the file of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def admin(self) -> MarksAdmin:
+        return marks_of(self._folder)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[WatermarkStore]:
+        store = await opened(self._folder)
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
+    def everything(self) -> object:
+        """Whatever is told of marks."""
+        return everything_in(self._folder)
+
+    def signatory(self) -> dict[MarkKey, Mark]:
+        """What Signatory goes on from."""
+        return read_signatory_marks(self._folder)
+
+
+class InFirestore:
+    """Marks in a collection, and the folder that remembers it."""
+
+    def __init__(self, folder: Path, double: FirestoreDouble) -> None:
+        self._folder, self._double = folder, double
+
+    def admin(self) -> MarksAdmin:
+        return marks_in(self._double, self._folder)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[WatermarkStore]:
+        async with connected(self._double.address) as database, open_marks(self._folder, database) as store:
+            yield store
+
+    def everything(self) -> object:
+        return everything_in(self._folder), self._double.names()
+
+    def signatory(self) -> dict[MarkKey, Mark]:
+        return signatory_marks(self._double)
+
+
+Storage = InFile | InFirestore
+
+
+@contextmanager
+def in_file(folder: Path) -> Iterator[Storage]:
+    yield InFile(folder)
+
+
+@contextmanager
+def in_firestore(folder: Path) -> Iterator[Storage]:
+    with running_firestore() as double:
+        yield InFirestore(folder, double)
+
+
+STORAGES: dict[str, Callable[[Path], AbstractContextManager[Storage]]] = {"file": in_file, "firestore": in_firestore}
 HIGHEST = Mark(MAX_LEVEL, MAX_ROUND, None)
 
 
-@pytest.fixture(params=ADMINS)
+@pytest.fixture(params=STORAGES)
 def driver(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
 @pytest.fixture
-def admin(driver: str, tmp_path: Path) -> MarksAdmin:
-    make, _ = ADMINS[driver]
-    return make(tmp_path)
+def storage(driver: str, tmp_path: Path) -> Iterator[Storage]:
+    with STORAGES[driver](tmp_path) as storage:
+        yield storage
+
+
+@pytest.fixture
+def admin(storage: Storage) -> MarksAdmin:
+    return storage.admin()
+
+
+#: What one driver does, and the others have nothing of.
+of_file = pytest.mark.parametrize("driver", ["file"], indirect=True)
 
 
 @pytest.fixture
@@ -60,34 +132,35 @@ def marks(admin: MarksAdmin) -> dict[MarkKey, Mark]:
     return dict(stored.marks)
 
 
-def refused(folder: Path, act: Callable[[], object], text: str) -> None:
+def refused(storage: Storage, act: Callable[[], object], text: str) -> None:
     """What is refused says why, and has changed nothing that is told of marks."""
-    before = everything_in(folder)
+    before = storage.everything()
     with pytest.raises(ConfigError, match=text):
         act()
-    assert everything_in(folder) == before
+    assert storage.everything() == before
 
 
 # Making
 
 
-def test_a_new_store_has_no_marks_and_is_made_once(admin: MarksAdmin, tmp_path: Path) -> None:
+def test_a_new_store_has_no_marks_and_is_made_once(admin: MarksAdmin, storage: Storage) -> None:
     assert admin.describe() == MarksDescription()
     admin.create()
     assert admin.read() == StoredMarks({}, {})
     assert admin.describe() == MarksDescription(StoredMarks({}, {}), findings=admin.describe().findings)
-    refused(tmp_path, admin.create, "never overwritten")
+    refused(storage, admin.create, "never overwritten")
 
 
-def test_a_new_store_has_the_marks_that_signatory_left(admin: MarksAdmin, tmp_path: Path) -> None:
+def test_a_new_store_has_the_marks_that_signatory_left(admin: MarksAdmin, driver: str, tmp_path: Path) -> None:
     write_signatory_marks(tmp_path, {KEY: A, OTHER: LATER})
-    assert admin.describe().waiting == 2
+    # Only in a folder a first start makes one by itself: an empty collection may be the wrong one.
+    assert admin.describe().waiting == (2 if driver == "file" else 0)
     admin.create()
     assert marks(admin) == {KEY: A, OTHER: LATER}
     assert admin.describe().waiting == 0
 
 
-def test_without_a_store_everything_else_is_refused(admin: MarksAdmin, tmp_path: Path) -> None:
+def test_without_a_store_everything_else_is_refused(admin: MarksAdmin, storage: Storage) -> None:
     for act in (
         admin.read,
         admin.export,
@@ -96,19 +169,20 @@ def test_without_a_store_everything_else_is_refused(admin: MarksAdmin, tmp_path:
         lambda: admin.reset_mark(KEY, A),
         lambda: admin.adopt({KEY: A}),
     ):
-        refused(tmp_path, act, "no watermark store at ")
+        refused(storage, act, "no watermark store (at|in) ")
 
 
-def test_while_a_host_runs_it_can_be_read_and_nothing_else(driver: str, tmp_path: Path) -> None:
-    make, open_ = ADMINS[driver]
-    admin = make(tmp_path)
+def test_while_a_host_runs_it_can_be_read_and_nothing_else(admin: MarksAdmin, storage: Storage) -> None:
     admin.create()
 
     async def run() -> None:
-        store = await open_(tmp_path)
-        await store.advance(KEY, A)
-        assert marks(admin) == {KEY: A}
-        description = admin.describe()
+        async with storage.opened() as store:
+            await store.advance(KEY, A)
+            await while_it_runs()
+
+    async def while_it_runs() -> None:
+        assert await asyncio.to_thread(marks, admin) == {KEY: A}
+        description = await asyncio.to_thread(admin.describe)
         assert description.stored == StoredMarks({KEY: A}, {})
         assert description.host is not None
         assert not description.crashed
@@ -121,8 +195,7 @@ def test_while_a_host_runs_it_can_be_read_and_nothing_else(driver: str, tmp_path
             lambda: admin.adopt({KEY: LATER}),
             lambda: admin.rebuild([], [], 100, ".damaged"),
         ):
-            await asyncio.to_thread(refused, tmp_path, act, "is in use by process")
-        await store.aclose()
+            await asyncio.to_thread(refused, storage, act, "is in use by process")
 
     asyncio.run(run())
     assert admin.describe().host is None
@@ -147,22 +220,20 @@ def test_a_mark_is_never_lowered_by_raising(marked: MarksAdmin, mark: Mark) -> N
 
 
 @pytest.mark.parametrize(("level", "round_"), [(-1, 0), (0, -1), (MAX_LEVEL + 1, 0), (0, MAX_ROUND + 1)])
-def test_no_mark_is_out_of_range(marked: MarksAdmin, tmp_path: Path, level: int, round_: int) -> None:
+def test_no_mark_is_out_of_range(marked: MarksAdmin, storage: Storage, level: int, round_: int) -> None:
     for act in (marked.raise_mark, marked.reset_mark):
-        refused(tmp_path, partial(act, KEY, Mark(level, round_, None)), "must be from 0 to 2147483647")
+        refused(storage, partial(act, KEY, Mark(level, round_, None)), "must be from 0 to 2147483647")
 
 
-def test_what_is_raised_is_refused_to_hosts(driver: str, marked: MarksAdmin, tmp_path: Path) -> None:
-    _, open_ = ADMINS[driver]
+def test_what_is_raised_is_refused_to_hosts(marked: MarksAdmin, storage: Storage) -> None:
     marked.raise_mark(KEY, Mark(20, 3, None))
 
     async def run() -> None:
-        store = await open_(tmp_path)
-        for asked in (A, LATER, Mark(20, 3, bytes(32))):
-            with pytest.raises(HostError, match=r"^watermark validation failed"):
-                await store.advance(KEY, asked)
-        await store.advance(KEY, Mark(20, 4, bytes([4] * 32)))
-        await store.aclose()
+        async with storage.opened() as store:
+            for asked in (A, LATER, Mark(20, 3, bytes(32))):
+                with pytest.raises(HostError, match=r"^watermark validation failed"):
+                    await store.advance(KEY, asked)
+            await store.advance(KEY, Mark(20, 4, bytes([4] * 32)))
 
     asyncio.run(run())
 
@@ -170,13 +241,13 @@ def test_what_is_raised_is_refused_to_hosts(driver: str, marked: MarksAdmin, tmp
 # Down
 
 
-def test_a_mark_is_reset_anywhere_and_the_old_one_is_told(marked: MarksAdmin, tmp_path: Path) -> None:
+def test_a_mark_is_reset_anywhere_and_the_old_one_is_told(marked: MarksAdmin, storage: Storage) -> None:
     assert marked.reset_mark(KEY, Mark(3, 0, None)) == A
     assert marked.reset_mark(KEY, HIGHEST) == Mark(3, 0, None)
     assert marked.reset_mark(KEY, Mark(0, 0, None)) == HIGHEST
     assert marks(marked) == {KEY: Mark(0, 0, None), OTHER: LATER}
     # Signatory's files would bring the old one back at the next start.
-    assert read_signatory_marks(tmp_path)[KEY] == Mark(0, 0, None)
+    assert storage.signatory()[KEY] == Mark(0, 0, None)
 
 
 def test_only_a_mark_that_is_there_is_reset(marked: MarksAdmin) -> None:
@@ -204,7 +275,9 @@ def test_marks_of_ever_so_many_keys_and_chains_are_adopted_at_once(marked: Marks
     assert marks(marked) == theirs | {KEY: A, OTHER: LATER}
 
 
-def test_every_change_is_in_signatorys_files_afterwards_and_it_may_start(marked: MarksAdmin, tmp_path: Path) -> None:
+def test_every_change_is_seen_by_signatory_and_it_may_start(
+    marked: MarksAdmin, storage: Storage, driver: str, tmp_path: Path
+) -> None:
     folder = SignatoryFolder(tmp_path)
     for change in (
         lambda: marked.raise_mark(KEY, LATER),
@@ -213,29 +286,36 @@ def test_every_change_is_in_signatorys_files_afterwards_and_it_may_start(marked:
         marked.export,
     ):
         change()
-        assert read_signatory_marks(tmp_path) == marks(marked)
-        assert not folder.left_behind
+        assert storage.signatory() == marks(marked)
+        # It is kept away from the files of a folder alone.
+        assert folder.left_behind == (driver == "firestore" and change != marked.export)
 
 
+@of_file
 def test_a_change_that_is_refused_keeps_signatory_out_no_longer(marked: MarksAdmin, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         marked.raise_mark(KEY, Mark(0, 0, None))
     assert not SignatoryFolder(tmp_path).left_behind
 
 
-def test_a_store_that_is_put_aside_has_handed_over_everything(marked: MarksAdmin, tmp_path: Path) -> None:
+@of_file
+def test_a_store_that_is_put_aside_has_handed_over_everything(
+    marked: MarksAdmin, storage: Storage, tmp_path: Path
+) -> None:
     marked.retire()
     assert read_signatory_marks(tmp_path) == {KEY: A, OTHER: LATER}
     # Neither this driver nor Signatory starts here again as if nothing were signed elsewhere.
     assert SignatoryFolder(tmp_path).forgotten
-    refused(tmp_path, marked.create, "`enclave-host watermark rebuild")
-    refused(tmp_path, marked.retire, "nothing to migrate")
+    refused(storage, marked.create, "`enclave-host watermark rebuild")
+    refused(storage, marked.retire, "nothing to migrate")
 
 
 # Anew
 
 
-def test_a_store_is_made_anew_of_everything_that_is_found(marked: MarksAdmin, tmp_path: Path) -> None:
+def test_a_store_is_made_anew_of_everything_that_is_found(
+    marked: MarksAdmin, storage: Storage, driver: str, tmp_path: Path
+) -> None:
     elsewhere = MarkKey(some_chain(1), some_pkh(1), Right.BLOCK)
     write_signatory_marks(tmp_path, {KEY: LATER, elsewhere: Mark(500, 7, bytes(32))})
     named = some_chain(2)
@@ -245,8 +325,8 @@ def test_a_store_is_made_anew_of_everything_that_is_found(marked: MarksAdmin, tm
     assert {(key.chain_id, key.pkh) for key in found} == pairs | {(named, pkh) for _, pkh in pairs}
     floor = Mark(10, MAX_ROUND, None)
     assert found == dict.fromkeys(found, floor) | {KEY: LATER, OTHER: LATER, elsewhere: Mark(500, 7, bytes(32))}
-    assert read_signatory_marks(tmp_path) == found
-    assert not SignatoryFolder(tmp_path).left_behind
+    assert storage.signatory() == found
+    assert SignatoryFolder(tmp_path).left_behind == (driver == "firestore")
 
 
 def test_keys_and_chains_that_are_named_get_marks_for_all_rights(admin: MarksAdmin) -> None:
@@ -255,12 +335,13 @@ def test_keys_and_chains_that_are_named_get_marks_for_all_rights(admin: MarksAdm
     assert marks(admin) == {MarkKey(KEY.chain_id, pkh, right): floor for pkh in (KEY.pkh, OTHER.pkh) for right in Right}
 
 
-def test_more_marks_than_a_store_holds_are_refused(marked: MarksAdmin, tmp_path: Path) -> None:
+def test_more_marks_than_a_store_holds_are_refused(marked: MarksAdmin, storage: Storage) -> None:
     pkhs = [some_pkh(number) for number in range(700)]
     chains = [some_chain(number) for number in range(64)]
-    refused(tmp_path, lambda: marked.rebuild(pkhs, chains, 10, ".damaged"), "name fewer chains")
+    refused(storage, lambda: marked.rebuild(pkhs, chains, 10, ".damaged"), "name fewer chains")
 
 
+@of_file
 def test_the_store_from_before_is_kept(marked: MarksAdmin, tmp_path: Path) -> None:
     before = set(everything_in(tmp_path).values())
     marked.rebuild([], [], 10, ".damaged-1")
@@ -272,14 +353,14 @@ def test_the_store_from_before_is_kept(marked: MarksAdmin, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("level", [-1, MAX_LEVEL + 1])
-def test_no_store_is_made_above_a_level_that_there_is_not(marked: MarksAdmin, tmp_path: Path, level: int) -> None:
-    refused(tmp_path, lambda: marked.rebuild([], [], level, ".damaged"), "must be from 0 to 2147483647")
+def test_no_store_is_made_above_a_level_that_there_is_not(marked: MarksAdmin, storage: Storage, level: int) -> None:
+    refused(storage, lambda: marked.rebuild([], [], level, ".damaged"), "must be from 0 to 2147483647")
 
 
-def test_no_store_is_made_of_nothing(admin: MarksAdmin, tmp_path: Path) -> None:
+def test_no_store_is_made_of_nothing(admin: MarksAdmin, storage: Storage) -> None:
     named: tuple[tuple[list[str], list[str]], ...] = (([], []), ([KEY.pkh], []), ([], [KEY.chain_id]))
     for pkhs, chains in named:
-        refused(tmp_path, partial(admin.rebuild, pkhs, chains, 5, ".damaged"), "no marks are found")
+        refused(storage, partial(admin.rebuild, pkhs, chains, 5, ".damaged"), "no marks are found")
 
 
 # In memory
@@ -299,7 +380,7 @@ def test_no_store_is_made_of_nothing(admin: MarksAdmin, tmp_path: Path) -> None:
     ],
 )
 def test_marks_in_memory_are_for_nobody_to_look_after(tmp_path: Path, act: Callable[[MarksAdmin], object]) -> None:
-    refused(tmp_path, lambda: act(MemoryMarks(tmp_path)), r"^watermark\.driver is mem: .*write `driver: file`$")
+    refused(InFile(tmp_path), lambda: act(MemoryMarks(tmp_path)), r"^watermark\.driver is mem: .*write `driver: file`$")
     assert everything_in(tmp_path) == {}
 
 

@@ -36,4 +36,4 @@ def test_what_it_offers_as_comments_is_right(tmp_path: Path) -> None:
     (vault,) = load_config(file).vaults.values()
     assert vault.credentials.wip_provider_path is not None
     assert vault.credentials.encryption_key_path is not None
-    assert vault.keys.path == load_config(EXAMPLE).vaults["enclave"].keys.path
+    assert vault.keys == load_config(EXAMPLE).vaults["enclave"].keys

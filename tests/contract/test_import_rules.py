@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.contract.rooms import DOORS, IMPORTS, TABLE, modules, within
+from tests.contract.rooms import DOORS, IMPORTS, TABLE, imports, modules, within
 
 #: What is pure: no task, no socket, no file, no clock. Some read and write, by the calls of a port.
 CORE = tuple(room for row in TABLE if row.ring == "core" for room in row.rooms)
@@ -16,8 +16,16 @@ PROVIDERS = {
     "enclave_signer.sealing.gcp_kms": {"enclave_signer.__main__"},
     "enclave_signer.sealing.gcp_client": {"enclave_signer.__main__", "enclave_signer.sealing.gcp_kms"},
     "host_backend.keystore.file": {"host_backend.stores"},
-    # Whoever keeps marks in memory looks whether the folder has a file store, and takes its lock.
-    "host_backend.watermark.file": {"host_backend.stores", "host_backend.watermark.memory"},
+    "host_backend.keystore.firestore": {"host_backend.stores"},
+    # Whoever keeps marks elsewhere looks whether the folder has a file store, and takes its lock.
+    "host_backend.watermark.file": {
+        "host_backend.stores",
+        "host_backend.watermark.memory",
+        "host_backend.watermark.firestore.admin",
+        "host_backend.watermark.firestore.moving",
+        "host_backend.watermark.firestore.place",
+    },
+    "host_backend.watermark.firestore": {"host_backend.stores"},
     "host_backend.watermark.memory": {"host_backend.stores"},
     "host_backend.api.signing": {"host_backend.app"},
     "host_backend.api.utility": {"host_backend.app"},
@@ -83,9 +91,14 @@ def test_concrete_providers_are_named_in_the_composition_root_only(provider: str
     assert {name for name in users if not within(name, (provider,))} == PROVIDERS[provider]
 
 
-def test_marks_in_memory_know_of_a_file_store_only_where_it_lies() -> None:
+@pytest.mark.parametrize("elsewhere", ["host_backend.watermark.memory", "host_backend.watermark.firestore"])
+def test_marks_that_are_elsewhere_know_of_a_file_store_only_where_it_lies(elsewhere: str) -> None:
     found = {
-        other for other in IMPORTS["host_backend.watermark.memory"] if within(other, ("host_backend.watermark.file",))
+        other
+        for name, imported in IMPORTS.items()
+        if within(name, (elsewhere,))
+        for other in imported
+        if within(other, ("host_backend.watermark.file",))
     }
     rooms = ("host_backend.watermark.file.place", "host_backend.watermark.file.old_sqlite")
     assert not {other for other in found if not within(other, rooms)}
@@ -103,6 +116,15 @@ def test_connections_know_streams_and_no_sockets() -> None:
     """So that another kind of stream changes nothing there."""
     for name in ("serving.server", "serving.connection", "serving.turn", "session"):
         assert not {"socket", "ssl"} & {other.partition(".")[0] for other in IMPORTS[f"enclave_signer.{name}"]}, name
+
+
+def test_nothing_of_google_s_is_imported_before_it_is_needed() -> None:
+    for name, tree in modules():
+        if not within(name, ("host_backend",)):
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert not [other for other in imports(node) if within(other, ("google", "grpc"))], name
 
 
 def test_nothing_knows_the_command_line_or_http() -> None:

@@ -7,7 +7,14 @@ import pytest
 from enclave_signer.protocol.messages import Credentials
 from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config
 from host_backend.config.metrics import MAX_PER_KEY
-from host_backend.config.storage import MarksInFile, MarksInMemory
+from host_backend.config.storage import (
+    FirestorePlace,
+    KeysInFile,
+    KeysInFirestore,
+    MarksInFile,
+    MarksInFirestore,
+    MarksInMemory,
+)
 from host_backend.errors import ConfigError
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from tests.doubles.known_keys import KEYS
@@ -78,10 +85,10 @@ tezos:
     one, two = config.vaults.values()
     assert one.enclave == Address("enclave.example", 3)
     assert one.credentials == Credentials("projects/1/p", "projects/p/k")
-    assert one.keys.path == Path("/keys/confidential_space_keys.json")
+    assert one.keys == KeysInFile(Path("/keys/confidential_space_keys.json"))
     assert two.enclave == Address("::1", 2000)
     assert two.credentials == Credentials()
-    assert two.keys.path == Path("/blobs.json")
+    assert two.keys == KeysInFile(Path("/blobs.json"))
     assert config.policies == {
         PKH: KeyPolicy(frozenset({"block", "generic"}), frozenset({"transaction", "ballot:nay"})),
         OTHER: DEFAULT_POLICY,
@@ -95,7 +102,9 @@ def test_base_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(tmp_path, "base_dir: $HOSTS/a/${HOSTS}").base_dir == Path("/h/a//h")
     assert load(tmp_path, "base_dir: /a/$/b").base_dir == Path("/a/$/b")
     assert load(tmp_path, "base_dir: /a", "/b").base_dir == Path("/b")
-    assert load(tmp_path, vault("{host: h}"), "/b").vaults["v"].keys.path == Path("/b/confidential_space_keys.json")
+    assert load(tmp_path, vault("{host: h}"), "/b").vaults["v"].keys == KeysInFile(
+        Path("/b/confidential_space_keys.json")
+    )
     assert refused(tmp_path, "base_dir: ${NOWHERE}/x") == "1: base_dir: the environment variable NOWHERE is not set"
     assert refused(tmp_path, "base_dir: $NOWHERE/x") == "1: base_dir: the environment variable NOWHERE is not set"
     assert refused(tmp_path, "base_dir:") == "1: base_dir: must be a text"
@@ -138,17 +147,21 @@ def test_unknown_fields_are_named_with_the_nearest_known(tmp_path: Path, text: s
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        *((f"watermark: {{driver: {name}}}", f"1: watermark.driver: {DRIVER_NOT_YET}") for name in ("gcp", "aws")),
-        ("watermark: {driver: foo}", "1: watermark.driver: unknown value 'foo', known are file, mem"),
+        ("watermark: {driver: aws}", f"1: watermark.driver: {DRIVER_NOT_YET}"),
+        ("watermark: {driver: gcp}", "1: watermark: must name the Google Cloud `project`"),
+        ("watermark: {driver: foo}", "1: watermark.driver: unknown value 'foo', known are file, mem, gcp"),
         ("watermark: {driver: }", "1: watermark.driver: must be a text"),
         ("watermark: []", "1: watermark: must be a map"),
         *(
-            (vault(f"{{host: h, storage: {{driver: {name}}}}}"), f"4: vaults.v.config.storage.driver: {DRIVER_NOT_YET}")
+            (
+                vault(f"{{host: h, storage: {{driver: {name}}}}}"),
+                "4: vaults.v.config.storage: must name the Google Cloud `project`",
+            )
             for name in ("gcp", "firestore")
         ),
         (
             vault("{host: h, storage: {driver: x}}"),
-            "4: vaults.v.config.storage.driver: unknown value 'x', known are file",
+            "4: vaults.v.config.storage.driver: unknown value 'x', known are file, gcp, firestore",
         ),
         ("vaults: {v: {driver: nitro}}", "1: vaults.v.driver: unknown value 'nitro', known are confidentialspace"),
         ("vaults: {v: }", "1: vaults.v: must name a driver"),
@@ -202,7 +215,7 @@ def test_a_key_file_may_be_out_of_reach_for_whoever_looks(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nowhere" / "k.json", tmp_path / "file" / "k.json"):
         found = load(tmp_path, vault(f"{{host: h, storage: {{config: {path}}}}}"))
-        assert found.vaults["v"].keys.path == path
+        assert found.vaults["v"].keys == KeysInFile(path)
 
 
 @pytest.mark.parametrize("host", ["a..b", ".a", "a b", "a/b", "x" * 64, ".".join(["x" * 63] * 5), "[::1", "ä", "a@b"])
@@ -312,6 +325,66 @@ def test_watermark_settings(tmp_path: Path) -> None:
     # Other drivers have secrets here.
     expected = "1: watermark.config.…: unknown field, did you mean max_level_jump?"
     assert refused(tmp_path, "watermark: {config: {max_level_jmp: 5}}") == expected
+
+
+SECRET = '{"type": "service_account", "private_key": "edsk"}'
+
+
+@pytest.mark.parametrize("driver", ["gcp", "firestore"])
+def test_keys_in_firestore(tmp_path: Path, driver: str) -> None:
+    def storage(fields: str) -> str:
+        return vault(f"{{host: h, storage: {{driver: {driver}, config: {{{fields}}}}}}}")
+
+    found = load(tmp_path, storage("project: p-1")).vaults["v"].keys
+    assert found == KeysInFirestore(FirestorePlace("p-1", "(default)", "encrypted_keys"))
+    found = (
+        load(tmp_path, storage("project: p, database: d, collection: c, application_credentials: /f")).vaults["v"].keys
+    )
+    assert found == KeysInFirestore(FirestorePlace("p", "d", "c", Path("/f")))
+    assert found.describe() == "sealed keys in Firestore p/d/c"
+    config = load(tmp_path, storage("project: p, table: c"))
+    assert config.vaults["v"].keys == KeysInFirestore(FirestorePlace("p", "(default)", "c"))
+    assert config.warnings == (
+        "vaults.v.config.storage.config.table: Signatory does not read it and uses encrypted_keys: write `collection`",
+    )
+    for fields, problem in {
+        "project: p, table: c, collection: c": "…table: is another word for `collection`, which is there: remove one of them",
+        "project: p/q": "…project: must be the id of a project",
+        "project: p, database: a/b": "…database: must be the id of a database",
+        "project: p, collection: a/b/c": "…collection: must be the name of a collection at the top",
+        "project: p, collection: __c__": "…collection: must be the name of a collection at the top",
+        "project: p, datbase: d": "…: unknown field, did you mean database?",
+    }.items():
+        text = refused(tmp_path, storage(fields)).replace("vaults.v.config.storage.config.", "")
+        assert text == f"4: {problem.removeprefix('…') if '…:' not in problem else problem}"
+
+
+def test_marks_in_firestore(tmp_path: Path) -> None:
+    config = load(tmp_path, "watermark: {driver: gcp, config: {project: p, max_level_jump: 7, region: x}}")
+    assert config.watermark == WatermarkConfig(MarksInFirestore(FirestorePlace("p", "(default)", "watermark")), 7)
+    assert config.warnings == ("watermark.config.region: belongs to another driver, means nothing",)
+
+
+def test_credentials_in_the_configuration_are_never_printed(tmp_path: Path) -> None:
+    data = f"{{project: p, application_credentials_data: '{SECRET}', application_credentials: /f}}"
+    config = load(
+        tmp_path,
+        f"watermark: {{driver: gcp, config: {data}}}\n"
+        + vault(f"{{host: h, storage: {{driver: gcp, config: {data}}}}}"),
+    )
+    for storage in (config.watermark.storage, config.vaults["v"].keys):
+        assert isinstance(storage, KeysInFirestore | MarksInFirestore)
+        assert storage.place.credentials_data == SECRET
+    assert "edsk" not in f"{config!r} {config.watermark.storage.describe()} {config.warnings}"
+    # A slip of the pen does not print it, either.
+    assert "edsk" not in refused(tmp_path, f"watermark: {{driver: gcp, config: {{project: p, '{SECRET}': x}}}}")
+
+
+def test_two_vaults_do_not_share_a_collection(tmp_path: Path) -> None:
+    one = "{driver: confidentialspace, config: {host: h, storage: {driver: gcp, config: {project: p}}}}"
+    assert refused(tmp_path, f"vaults:\n  a: {one}\n  b: {one}\n") == (
+        "3: vaults.b: shares Firestore p/(default)/encrypted_keys with vault a: give each its own `storage`"
+    )
 
 
 @pytest.mark.parametrize("path", ["signer.sock", "", "/" + "x" * 107])

@@ -1,0 +1,174 @@
+"""Sealed keys in Signatory's collection of Firestore.
+
+- A document for each key, under its hash, with `pkh` (text) and `value` (the blob); its other fields are left alone. They
+  come back in the order in which they were made; those that were added together, by hash.
+- A key is added only where its document is absent, together with all others or not at all; replaced only while its
+  document is at the version that was read. What is replaced goes to `<collection>_replaced`, in the same commit.
+- After an answer that does not say whether something was done, it is read back before anything is said or tried again.
+- Whether there is something new is told by the number of documents, which costs one read. All of them are read when it
+  has changed, every ten minutes, and when the host asks for it: a replaced blob does not change the number.
+
+Source: Signatory `pkg/vault/confidentialspace`, storage `gcp`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from hashlib import blake2b
+from typing import TypeVar
+
+from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.google.documents import Document, Write
+from host_backend.google.firestore import MAX_COMMIT_BYTES, Conflict, Contended, Firestore, OutcomeUnknown
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, StoredKey
+
+#: Seconds between two looks at the number of documents: what one costs is billed.
+LOOK_S = 5.0
+#: Seconds after which all documents are read, whether their number has changed or not.
+READ_ALL_S = 600.0
+#: Bytes of all blobs together: a hundred thousand keys of usual size.
+MAX_LOADED_BYTES = 64 * 1024 * 1024
+#: Tries of one change, each with a read before: others who write the same keys can spoil some.
+TRIES = 8
+#: Bytes that a document has beside its blob, its long name twice: more than it can be.
+_MORE_BYTES = 4096
+#: Longest pause before a change is tried again, in seconds; the first one is a 32nd of it.
+_PAUSE_S = 2.0
+
+T = TypeVar("T")
+
+
+class FirestoreKeyStore:
+    """A `KeyStore` that several hosts, and Signatory beside them, can share.
+
+    Args:
+        database: Where the collection is; closed with the store.
+        look_s: Seconds between two looks.
+    """
+
+    def __init__(self, database: Firestore, look_s: float = LOOK_S) -> None:
+        self._database = database
+        self._place = database.place
+        self._opened_at = asyncio.get_running_loop().time()
+        self.look_s = look_s
+
+    async def load(self) -> tuple[StoredKey, ...]:
+        """Read every key; see `KeyStore.load`."""
+        found: list[tuple[str, StoredKey]] = []
+        size = 0
+        async for document in self._database.list(self._place.collection):
+            # One that is not there itself has others below it: not ours.
+            if document.created:
+                key = self._stored_key(document)
+                found.append((document.created, key))
+                size += len(key.blob)
+            if size > MAX_LOADED_BYTES:
+                raise ConfigError(f"{self._place} has more than {MAX_LOADED_BYTES} bytes of blobs: use a second vault")
+        return tuple(key for _, key in sorted(found, key=lambda each: (each[0], each[1].pkh)))
+
+    async def revision(self) -> str:
+        """Return what changes with the number of keys, and every ten minutes; see `KeyStore.revision`."""
+        age_s = asyncio.get_running_loop().time() - self._opened_at
+        return f"{await self._database.count(self._place.collection)} {int(age_s // READ_ALL_S)}"
+
+    async def add(self, keys: Sequence[StoredKey]) -> frozenset[str]:
+        """Store keys durably; see `KeyStore.add`."""
+        for key in keys:
+            _check(f"key {key.pkh[:MAX_PKH_CHARS]!r}", key.pkh, key.blob)
+        if sum(len(key.blob) + _MORE_BYTES for key in keys) > MAX_COMMIT_BYTES:
+            raise ConfigError(f"{self._place} takes at most {MAX_COMMIT_BYTES} bytes at once: add fewer keys together")
+        perhaps_written: set[str] = set()
+
+        async def once() -> frozenset[str]:
+            there = await self._read([key.pkh for key in keys])
+            mine = {key.pkh for key in keys if key.pkh in perhaps_written and there[key.pkh] == key.blob}
+            new = [key for key in keys if there[key.pkh] is None]
+            try:
+                if new:
+                    await self._database.commit(Write(self._path(key.pkh), _fields(key), absent=True) for key in new)
+            except OutcomeUnknown:
+                perhaps_written.update(key.pkh for key in new)
+                raise
+            return frozenset(mine | {key.pkh for key in new})
+
+        return await self._settled(once) if keys else frozenset()
+
+    async def replace(self, key: StoredKey, expected: Sequence[bytes]) -> None:
+        """Store a key in place of the other of its hash; see `KeyStore.replace`."""
+        _check(f"key {key.pkh[:MAX_PKH_CHARS]!r}", key.pkh, key.blob)
+        path, perhaps_written = self._path(key.pkh), False
+
+        async def once() -> None:
+            nonlocal perhaps_written
+            document = (await self._database.get([path]))[path]
+            blob = None if document is None else self._stored_key(document).blob
+            if perhaps_written and blob == key.blob:
+                return
+            if ([] if blob is None else [blob]) != [*expected]:
+                raise StoreUnavailable(f"what is stored of {key.pkh} in {self._place} was changed meanwhile: try again")
+            try:
+                await self._database.commit(self._replacing(key, document, blob))
+            except OutcomeUnknown:
+                perhaps_written = True
+                raise
+
+        await self._settled(once)
+
+    def _replacing(self, key: StoredKey, document: Document | None, blob: bytes | None) -> Iterator[Write]:
+        path = self._path(key.pkh)
+        if document is None or blob is None:
+            yield Write(path, _fields(key), absent=True)
+            return
+        # The same name for the same blob: what is set aside twice stands there once.
+        aside = f"{self._place.collection}_replaced/{key.pkh}-{blake2b(blob, digest_size=8).hexdigest()}"
+        yield Write(aside, _fields(StoredKey(key.pkh, blob)))
+        yield Write(path, _fields(key), version=document.version)
+
+    async def aclose(self) -> None:
+        """End the connection."""
+        await self._database.aclose()
+
+    async def _settled(self, once: Callable[[], Awaitable[T]]) -> T:
+        """Do something that reads before it writes, again and again until it is known what came of it."""
+        for number in range(TRIES):
+            try:
+                return await once()
+            except (Contended, Conflict):
+                # Nothing was done: it is read anew what others have done.
+                problem = "others are changing the same keys"
+            except OutcomeUnknown as error:
+                problem = str(error)
+            await asyncio.sleep(min(_PAUSE_S, _PAUSE_S / 32 * 2**number))
+        raise StoreUnavailable(f"{self._place}: not known to be stored: {problem}; look at it, then try again")
+
+    async def _read(self, pkhs: Sequence[str]) -> dict[str, bytes | None]:
+        found = await self._database.get([self._path(pkh) for pkh in pkhs])
+        return {
+            pkh: None if (document := found[self._path(pkh)]) is None else self._stored_key(document).blob
+            for pkh in pkhs
+        }
+
+    def _path(self, pkh: str) -> str:
+        return f"{self._place.collection}/{pkh}"
+
+    def _stored_key(self, document: Document) -> StoredKey:
+        where = f"{self._place}, document {document.id}"
+        pkh, blob = document.fields.get("pkh"), document.fields.get("value")
+        if not isinstance(pkh, str):
+            raise ConfigError(f"{where}: pkh must be a text")
+        if pkh != document.id:
+            raise ConfigError(f"{where}: pkh must be the document's own id")
+        if not isinstance(blob, bytes):
+            raise ConfigError(f"{where}: value must be bytes")
+        _check(where, pkh, blob)
+        return StoredKey(pkh, blob)
+
+
+def _check(where: str, pkh: str, blob: bytes) -> None:
+    if not 0 < len(pkh) <= MAX_PKH_CHARS or not (pkh.isascii() and pkh.isalnum()):
+        raise ConfigError(f"{where}: pkh must have 1 to {MAX_PKH_CHARS} letters and digits")
+    if not 0 < len(blob) <= MAX_BLOB_BYTES:
+        raise ConfigError(f"{where}: value must have 1 to {MAX_BLOB_BYTES} bytes")
+
+
+def _fields(key: StoredKey) -> dict[str, str | bytes]:
+    return {"pkh": key.pkh, "value": key.blob}

@@ -1,0 +1,1 @@
+"""Marks in Firestore, in Signatory's documents: several hosts can share them."""

@@ -1,0 +1,271 @@
+"""The `MarksAdmin` of a store in Firestore.
+
+- Whatever moves a mark does so in a transaction: hosts on other machines that use the store go on, and see it. On this
+  machine the folder must be free, as for every store.
+- What makes or ends a store changes its document: every host that has accepted another one, or this one before, stops.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from host_backend.config.storage import FirestorePlace
+from host_backend.durable import create_folder
+from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.google.connecting import connect
+from host_backend.google.firestore import Firestore
+from host_backend.log import fields
+from host_backend.watermark.base import MarksDescription, StoredMarks
+from host_backend.watermark.file.place import REBUILD, process_of
+from host_backend.watermark.firestore.contents import Contents
+from host_backend.watermark.firestore.layout import StoreDocument
+from host_backend.watermark.firestore.place import MarksFolder, missing_text, remembered_store, unusable_text
+from host_backend.watermark.rebuilt import Rebuilt
+from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above, merged, refused_text, union
+
+#: Marks of a store that is made anew: ten thousand keys, three rights, a few chains.
+MAX_MARKS = 131_072
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+#: Gives the database of a place.
+Connect = Callable[[FirestorePlace], Awaitable[Firestore]]
+Work = Callable[[Contents], Awaitable[T]]
+
+
+class FirestoreMarks:
+    """A `MarksAdmin`.
+
+    Args:
+        base_dir: The folder that remembers the store, and has Signatory's files.
+        place: Where the store is.
+        connect: Another way to reach it: the seam at which tests put their own server.
+    """
+
+    def __init__(self, base_dir: Path, place: FirestorePlace, connect: Connect = connect) -> None:
+        self._base_dir = base_dir
+        self._place = place
+        self._connect = connect
+        self._folder = MarksFolder(base_dir, place)
+
+    def _run(self, work: Work[T]) -> T:
+        """Do something with a connection of its own; callers may have an event loop that runs."""
+
+        async def connected() -> T:
+            async with await self._connect(self._place) as database:
+                contents = Contents(database)
+                try:
+                    return await work(contents)
+                finally:
+                    await contents.aclose()
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, connected()).result()
+
+    # Looking
+
+    def read(self) -> StoredMarks:
+        """Return every mark; see `MarksAdmin.read`."""
+
+        async def work(contents: Contents) -> StoredMarks:
+            await self._usable(contents)
+            return await contents.read()
+
+        return self._run(work)
+
+    async def _usable(self, contents: Contents) -> StoreDocument:
+        store = await contents.store()
+        if store is None:
+            raise ConfigError(missing_text(self._place, remembered_store(self._base_dir)))
+        if not store.usable:
+            raise ConfigError(unusable_text(self._place, store))
+        return store
+
+    def describe(self) -> MarksDescription:
+        """Look at the store; see `MarksAdmin.describe`."""
+        self._folder.require_no_other()
+        host = process_of(self._base_dir)
+
+        async def work(contents: Contents) -> MarksDescription:
+            store = await contents.store()
+            if store is None:
+                if remembered := remembered_store(self._base_dir):
+                    raise ConfigError(missing_text(self._place, remembered))
+                return MarksDescription(host=host)
+            self._folder.require_accepted(store)
+            return MarksDescription(await contents.read(), host=host)
+
+        return self._run(work)
+
+    # Making
+
+    def create(self) -> None:
+        """Make the store; see `MarksAdmin.create`. Marks that Signatory has in the same collection are taken over, too."""
+        self._make_folder()
+        with self._folder.held() as claim:
+            theirs = self._folder.signatory.read()
+            remembered = remembered_store(self._base_dir)
+
+            async def work(contents: Contents) -> tuple[str, int]:
+                store = await contents.store()
+                if store is not None and store.usable:
+                    count = len((await contents.read()).marks)
+                    raise ConfigError(
+                        f"{self._place} has a watermark store with {count} marks: one is never overwritten, and there is nothing "
+                        "to make"
+                    )
+                if store is None and remembered is not None:
+                    raise ConfigError(missing_text(self._place, remembered))
+                found = await contents.read(all_names=True)
+                if found.refused:
+                    raise ConfigError(f"{refused_text(found.refused)}; or make the marks anew with {REBUILD}")
+                claim()
+                return await self._made(contents, union(found.marks, theirs))
+
+            self._taken_into_use(*self._run(work))
+
+    def _make_folder(self) -> None:
+        try:
+            if not self._base_dir.exists():
+                create_folder(self._base_dir)
+        except OSError as error:
+            raise StoreUnavailable(f"base_dir {self._base_dir} cannot be made: {error.strerror}") from error
+
+    async def _made(self, contents: Contents, marks: Mapping[MarkKey, Mark]) -> tuple[str, int]:
+        """Make a store of these marks, or higher ones that are there; return its id, and how many."""
+        store_id = await contents.begin_store()
+        # All of them, whatever is there: so that both documents of an attestation, and the notes of chains, are whole.
+        await contents.move(marks, lambda key, stored: merged(stored, marks[key]))
+        await contents.open_store()
+        return store_id, len(marks)
+
+    def _taken_into_use(self, store_id: str, count: int) -> None:
+        self._folder.remember(store_id)
+        self._folder.signatory.note_elsewhere()
+        extra = fields(place=str(self._place), store=store_id, marks=count)
+        logger.info("watermark store made", extra=extra)
+
+    def rebuild(self, pkhs: Iterable[str], chains: Iterable[str], above_level: int, suffix: str) -> int:
+        """Make the store anew; see `MarksAdmin.rebuild`. Nothing is put aside: no mark becomes lower."""
+        del suffix
+        rebuilt = Rebuilt(pkhs, chains, above_level)
+        self._make_folder()
+        with self._folder.held(whatever_was_signed=True) as claim:
+            theirs = self._folder.signatory.read()
+
+            async def work(contents: Contents) -> tuple[str, int]:
+                found = await contents.read(all_names=True)
+                known = {key: mark or Mark(0, 0, None) for key, mark in found.refused.items()}
+                marks = rebuilt.raised(union(union(found.marks, known), theirs), MAX_MARKS)
+                claim()
+                return await self._made(contents, marks)
+
+            store_id, count = self._run(work)
+            self._taken_into_use(store_id, count)
+        return count
+
+    # Changing
+
+    def _change(self, work: Work[T]) -> T:
+        with self._folder.held() as claim:
+
+            async def accepted(contents: Contents) -> T:
+                self._folder.require_accepted(await contents.store())
+                claim()
+                return await work(contents)
+
+            return self._run(accepted)
+
+    def raise_mark(self, key: MarkKey, mark: Mark) -> None:
+        """Move one mark up; see `MarksAdmin.raise_mark`."""
+        _require_in_range(mark)
+
+        tried = False
+
+        def new(_: MarkKey, stored: Mark | None) -> Mark:
+            nonlocal tried
+            # An attempt before this one may have had no answer, and been done.
+            done = tried and stored == mark
+            tried = True
+            if stored is not None and not is_above(mark, stored) and not done:
+                raise ConfigError(f"the mark for {key} is at {stored} and moves only up, so not to {mark}")
+            return mark
+
+        self._change(lambda contents: contents.move([key], new))
+
+    def reset_mark(self, key: MarkKey, mark: Mark) -> Mark:
+        """Move one mark anywhere; see `MarksAdmin.reset_mark`."""
+        _require_in_range(mark)
+        theirs = self._folder.signatory.read().get(key)
+        if theirs is not None and is_above(theirs, mark):
+            raise ConfigError(
+                f"Signatory's files in {self._base_dir} have the mark for {key} at {theirs}, and every start would bring it "
+                "back: move them away first"
+            )
+        old: list[Mark] = []
+
+        def new(_: MarkKey, stored: Mark | None) -> Mark:
+            if stored is None:
+                raise ConfigError(f"there is no mark for {key}: nothing to reset")
+            old.append(stored)
+            return mark
+
+        self._change(lambda contents: contents.move([key], new))
+        # Of several attempts the first one has seen what was there before.
+        return old[0]
+
+    def adopt(self, marks: Mapping[MarkKey, Mark]) -> int:
+        """Raise marks to those of another store; see `MarksAdmin.adopt`."""
+        return self._change(lambda contents: contents.raise_to(marks))
+
+    def export(self) -> None:
+        """Hand every mark to Signatory's files; see `MarksAdmin.export`.
+
+        Signatory with `driver: gcp` needs none of this: it reads the same documents.
+        """
+        with self._folder.held() as claim:
+            marks = self._run(self._whole)
+            claim()
+            self._folder.signatory.save(marks)
+            self._folder.signatory.withdraw()
+        logger.info("watermarks written for Signatory", extra=fields(base_dir=self._base_dir))
+
+    async def _whole(self, contents: Contents) -> Mapping[MarkKey, Mark]:
+        self._folder.require_accepted(await contents.store())
+        return await all_marks(contents)
+
+    def retire(self) -> None:
+        """Leave every mark in Signatory's files, and let no host use the store any more; see `MarksAdmin.retire`."""
+        with self._folder.held() as claim:
+            self._run(self._whole)
+            claim()
+            self._run(self._handed_over)
+
+    async def _handed_over(self, contents: Contents) -> Mapping[MarkKey, Mark]:
+        # First of all nobody signs on it any more: hosts on other machines go on until then.
+        await contents.change_store(retired=True)
+        marks = await all_marks(contents)
+        self._folder.signatory.note_elsewhere()
+        self._folder.signatory.save(marks)
+        return marks
+
+
+async def all_marks(contents: Contents) -> Mapping[MarkKey, Mark]:
+    """Return every mark.
+
+    Raises:
+        ConfigError: Some are damaged.
+    """
+    stored = await contents.read()
+    if stored.refused:
+        raise ConfigError(refused_text(stored.refused))
+    return stored.marks
+
+
+def _require_in_range(mark: Mark) -> None:
+    if not in_range(mark):
+        raise ConfigError(f"{mark}: both must be from 0 to {MAX_LEVEL}")

@@ -1,0 +1,125 @@
+"""Reading, deciding and writing in one transaction, again and again until it is known what came of it.
+
+- Whatever is decided is decided on what the transaction has read, and written only while that is unchanged.
+- An attempt without an answer may have been done: the next one reads whether it was. So what is decided must be safe to
+  decide twice, on its own outcome.
+- The function that decides belongs to one call, and so does the id of the attempt that is repeated: nothing is shared
+  between two who try at once.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from itertools import count
+from typing import TypeVar
+
+from host_backend.errors import StoreUnavailable
+from host_backend.google.documents import Document, Write
+from host_backend.google.firestore import Contended, Firestore, OutcomeUnknown
+
+#: Seconds until it is given up: less than a signature waits for its mark.
+WITHIN_S = 4.5
+#: Longest pause before another attempt, in seconds; before the first one a 128th of it. Half of it is left to chance.
+_PAUSE_S = 0.5
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+#: What is around every commit, for whoever measures them.
+Writing = Callable[[], AbstractContextManager[None]]
+
+
+class Reading:
+    """What one attempt has read.
+
+    Attributes:
+        documents: By path; None for one that is not there.
+    """
+
+    def __init__(self, database: Firestore, transaction: bytes, documents: dict[str, Document | None]) -> None:
+        self._database = database
+        self._transaction = transaction
+        self.documents = documents
+
+    async def more(self, paths: Sequence[str]) -> None:
+        """Read further documents."""
+        self.documents |= await self._database.get_in(self._transaction, paths)
+
+
+#: Decides on what was read: what is answered, and what is written first.
+Decide = Callable[[Reading], Awaitable[tuple[T, Iterable[Write]]]]
+
+
+class Transactions:
+    """Transactions of one database."""
+
+    def __init__(self, database: Firestore, writing: Writing = nullcontext) -> None:
+        self._database = database
+        self._writing = writing
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def run(self, paths: Sequence[str], decide: Decide[T], within_s: float = WITHIN_S) -> T:
+        """Read documents, decide, write; return what was decided.
+
+        Args:
+            paths: What is read at first.
+            decide: May be called several times; what it raises ends the transaction without a write.
+            within_s: Seconds until it is given up.
+
+        Raises:
+            StoreUnavailable: Not known to be done.
+        """
+        problem = "no answer"
+        try:
+            async with asyncio.timeout(within_s):
+                retried = b""
+                for number in count():
+                    attempt = _Attempt()
+                    try:
+                        return await self._once(paths, decide, retried, attempt)
+                    except Contended as error:
+                        problem, retried = str(error), attempt.transaction or retried
+                    except OutcomeUnknown as error:
+                        problem, retried = str(error), b""
+                    finally:
+                        self._end(attempt)
+                    longest_s = min(_PAUSE_S, _PAUSE_S / 128 * 2 ** min(number, 8))
+                    await asyncio.sleep(longest_s * (0.5 + random.random() / 2))  # noqa: S311 -- no secret
+        except TimeoutError:
+            raise StoreUnavailable(f"not done within {within_s:g} s: {problem}") from None
+        raise AssertionError("attempts have no end")
+
+    async def _once(self, paths: Sequence[str], decide: Decide[T], retried: bytes, attempt: "_Attempt") -> T:
+        attempt.transaction, documents = await self._database.begin(paths, retried)
+        attempt.open = True
+        answer, writes = await decide(Reading(self._database, attempt.transaction, documents))
+        writes = list(writes)
+        if writes:
+            with self._writing():
+                await self._database.commit(writes, attempt.transaction)
+            attempt.open = False
+        return answer
+
+    def _end(self, attempt: "_Attempt") -> None:
+        """Let go of what an attempt has locked; nobody waits for that, and without it the service does so in a minute."""
+        if attempt.open:
+            task = asyncio.create_task(self._roll_back(attempt.transaction))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _roll_back(self, transaction: bytes) -> None:
+        with suppress(StoreUnavailable):
+            await self._database.roll_back(transaction)
+
+    async def aclose(self) -> None:
+        """Wait until every transaction is over."""
+        await asyncio.gather(*self._ending)
+
+
+class _Attempt:
+    """One transaction; open from its beginning until its commit has an answer."""
+
+    transaction = b""
+    open = False
