@@ -15,7 +15,7 @@ from typing import Final, Literal
 from enclave_signer.curves import CurveError, self_test
 from host_backend.cli.progress import progress
 from host_backend.config import Config, UnixAddress, VaultConfig, load_config
-from host_backend.config.storage import KeysInFile, KeysInFirestore
+from host_backend.config.storage import KeysInFile, KeysInFirestore, MarksInFirestore
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
 from host_backend.stores import marks_admin, open_configured_vault, stored_keys
@@ -146,7 +146,7 @@ def _watermarks(config: Config, stored: int) -> Iterator[Check]:
     if not config.watermark.storage.lasts:
         yield Check(name, WARNING, "kept in memory and forgotten at every stop: never for a baker")
     elif found.stored is None:
-        yield _no_marks(config.base_dir, found, stored)
+        yield _no_marks(config, found, stored)
     else:
         yield _some_marks(found.stored, found)
 
@@ -162,8 +162,11 @@ def _some_marks(stored: StoredMarks, found: MarksDescription) -> Check:
     return Check(name, OK, f"{count} marks, all whole; {running}")
 
 
-def _no_marks(base_dir: Path, found: MarksDescription, stored: int) -> Check:
+def _no_marks(config: Config, found: MarksDescription, stored: int) -> Check:
     name = "watermarks"
+    if isinstance(config.watermark.storage, MarksInFirestore) and stored:
+        fix = "see that project, database and collection are right; see `enclave-host watermark init`"
+        return Check(name, FAILED, f"no store in {config.watermark.storage.place}: {fix}")
     if found.waiting:
         return Check(name, OK, f"no store yet: the first serve makes one of the {found.waiting} marks that others left")
     if stored:
@@ -171,7 +174,7 @@ def _no_marks(base_dir: Path, found: MarksDescription, stored: int) -> Check:
             "if its keys have never signed, make one with `enclave-host watermark init`; otherwise put back the very file, or "
             "make the marks anew with `enclave-host watermark rebuild --above-level N`"
         )
-        return Check(name, FAILED, f"no store in {base_dir}: {fix}")
+        return Check(name, FAILED, f"no store in {config.base_dir}: {fix}")
     return Check(name, WARNING, "no store yet: the first generate, import or watermark init makes one")
 
 

@@ -40,14 +40,23 @@ def cli(options: Options) -> None:
 
 @cli.command()
 @click.option("--no-list", is_flag=True, help="Do not log the keys that are ready.")
+@click.option(
+    "--accept-store",
+    metavar="ID",
+    help="Sign on the watermark store in Firestore that has this id, though this host has not signed on it yet.",
+)
 @takes_options
-def serve(options: Options, *, no_list: bool) -> None:
+def serve(options: Options, *, no_list: bool, accept_store: str | None) -> None:
     """Sign for clients over HTTP until stopped."""
     from host_backend.app import run_serve
     from host_backend.config.reading import read_config
+    from host_backend.stores import accept_watermark_store
 
     read_again = partial(read_config, options.config_file, options.base_dir)
-    run_serve(options.load_to_serve(), read_again, list_keys=not no_list)
+    config = options.load_to_serve()
+    if accept_store is not None:
+        accept_watermark_store(config, accept_store)
+    run_serve(config, read_again, list_keys=not no_list)
 
 
 @cli.command("help")

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from typing import TypeVar
 
@@ -23,6 +23,8 @@ from host_backend.google.firestore import Contended, Firestore, OutcomeUnknown
 WITHIN_S = 4.5
 #: Longest pause before another attempt, in seconds; before the first one a 128th of it. Half of it is left to chance.
 _PAUSE_S = 0.5
+#: Tries to end a transaction in which nothing is to be written.
+_ENDINGS = 3
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -92,8 +94,9 @@ class Transactions:
         raise AssertionError("attempts have no end")
 
     async def _once(self, paths: Sequence[str], decide: Decide[T], retried: bytes, attempt: "_Attempt") -> T:
-        attempt.transaction, documents = await self._database.begin(paths, retried)
+        attempt.transaction = await self._database.begin(retried)
         attempt.open = True
+        documents = await self._database.get_in(attempt.transaction, paths)
         answer, writes = await decide(Reading(self._database, attempt.transaction, documents))
         writes = list(writes)
         if writes:
@@ -110,8 +113,12 @@ class Transactions:
             task.add_done_callback(self._ending.discard)
 
     async def _roll_back(self, transaction: bytes) -> None:
-        with suppress(StoreUnavailable):
-            await self._database.roll_back(transaction)
+        for _ in range(_ENDINGS):
+            try:
+                await self._database.roll_back(transaction)
+            except StoreUnavailable:
+                continue
+            return
 
     async def aclose(self) -> None:
         """Wait until every transaction is over."""

@@ -84,9 +84,11 @@ class Documents:
         if transaction and (seen := self._reads_of(transaction)) is not None and name not in seen:
             end = time.monotonic() + LOCK_WAIT_S
             # An older writer goes first: readers would keep it out for ever.
-            while any(
-                name in names and self._age[who] < self._age[transaction] for who, names in self._waiting.items()
-            ):
+            while older := [
+                each for who, each in self._waiting.items() if name in each and self._age[who] < self._age[transaction]
+            ]:
+                if any(each & seen.keys() for each in older):
+                    raise Refused(Code.ABORTED, "an older transaction wants these documents")
                 self._wait(end)
             seen[name] = self._versions.get(name, 0)
         return self.by_name.get(name)
@@ -127,13 +129,17 @@ class Documents:
         self.changed.notify_all()
 
     def _reads_of(self, transaction: bytes) -> dict[str, int] | None:
-        now = time.monotonic()
-        for idle in [who for who in self._open if now - self._used[who] > self.idle_s]:
-            self.end(idle)
+        self._end_idle()
         if transaction not in self._open:
             raise Refused(Code.INVALID_ARGUMENT, "the transaction is unknown, over or rolled back")
-        self._used[transaction] = now
+        self._used[transaction] = time.monotonic()
         return self._open[transaction]
+
+    def _end_idle(self) -> None:
+        now = time.monotonic()
+        # One that waits is not idle.
+        for idle in [who for who in self._open if now - self._used[who] > self.idle_s and who not in self._waiting]:
+            self.end(idle)
 
     def _wait_for_locks(self, names: set[str], transaction: bytes) -> None:
         end, mine = time.monotonic() + LOCK_WAIT_S, set(self._open.get(transaction) or ())
@@ -151,8 +157,10 @@ class Documents:
             del self._waiting[who]
 
     def _wait(self, end: float) -> None:
-        if not self.changed.wait(max(end - time.monotonic(), 0)) and time.monotonic() >= end:
+        self.changed.wait(min(max(end - time.monotonic(), 0), self.idle_s))
+        if time.monotonic() >= end:
             raise Refused(Code.ABORTED, "too much contention on these documents")
+        self._end_idle()
 
 
 def apply(documents: dict[str, Stored], write: Message, when: datetime.datetime) -> None:
