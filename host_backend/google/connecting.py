@@ -23,22 +23,27 @@ async def connect(place: FirestorePlace) -> Firestore:
     Raises:
         ConfigError: The libraries are not installed, or there are no good credentials.
     """
-    return Firestore(place, await asyncio.to_thread(open_transport, place))
+    return Firestore(place, open_transport(await asyncio.to_thread(find_credentials, place)))
 
 
-def open_transport(place: FirestorePlace) -> "Transport":
-    """Return what carries calls to the service; see `connect`. Blocks while credentials are looked for."""
+def open_transport(credentials: Any) -> "Transport":
+    """Return what carries calls to the service; it belongs to the event loop that runs."""
+    from google.cloud.firestore_v1.services.firestore.transports import (  # noqa: PLC0415 -- 220 ms, if configured only
+        FirestoreGrpcAsyncIOTransport as Transport,
+    )
+
+    options = [("grpc.keepalive_time_ms", _KEEPALIVE_MS), ("grpc.max_receive_message_length", MAX_ANSWER_BYTES)]
+    return Transport(channel=Transport.create_channel(credentials=credentials, options=options))
+
+
+def find_credentials(place: FirestorePlace) -> Any:
+    """Return the credentials of a place, Google's own object; see `connect`. Blocks while they are looked for."""
     try:
-        from google.cloud.firestore_v1.services.firestore.transports import (  # noqa: PLC0415 -- if configured only
-            FirestoreGrpcAsyncIOTransport as Transport,
-        )
+        import google.auth  # noqa: PLC0415 -- as above
+        import google.cloud.firestore_v1  # noqa: PLC0415 -- as above
+        from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 -- as above
     except ImportError as error:
         raise ConfigError(f"{place}: google-cloud-firestore is missing: install enclave-signer[host-gcp]") from error
-    options = [("grpc.keepalive_time_ms", _KEEPALIVE_MS), ("grpc.max_receive_message_length", MAX_ANSWER_BYTES)]
-    return Transport(channel=Transport.create_channel(credentials=_credentials(place), options=options))
-
-
-def _credentials(place: FirestorePlace) -> Any:
     if place.credentials_data is not None:
         return _parsed(place, "application_credentials_data", place.credentials_data)
     if place.credentials_file is not None:
@@ -49,9 +54,6 @@ def _credentials(place: FirestorePlace) -> Any:
         except OSError as error:
             raise ConfigError(f"{place}: {where} cannot be read: {reason_of(error)}") from error
         return _parsed(place, where, data)
-    import google.auth  # noqa: PLC0415 -- as above
-    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 -- as above
-
     try:
         credentials, _ = google.auth.default()
     except GoogleAuthError as error:

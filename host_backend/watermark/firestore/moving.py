@@ -6,8 +6,8 @@ from host_backend.errors import ConfigError
 from host_backend.watermark.file.place import held_folder
 from host_backend.watermark.firestore.admin import FirestoreMarks, all_marks
 from host_backend.watermark.firestore.contents import Contents
-from host_backend.watermark.firestore.layout import StoreDocument
-from host_backend.watermark.firestore.place import remembered_store
+from host_backend.watermark.firestore.layout import LAYOUT, StoreDocument
+from host_backend.watermark.firestore.place import remembered_store, unusable_text
 from host_backend.watermark.rule import Mark, MarkKey, refused_text, union
 
 
@@ -65,8 +65,9 @@ class WholeStore(FirestoreMarks):
             async def work(contents: Contents) -> str:
                 store = await contents.store()
                 every = union(marks, theirs)
-                if store is not None and (store.usable or store.retired):
-                    await self._usable(contents)
+                if store is not None and store.layout > LAYOUT:
+                    raise ConfigError(unusable_text(self._place, store))
+                if store is not None and store.usable:
                     claim()
                     await contents.raise_to(every)
                     return store.store_id

@@ -1,0 +1,230 @@
+"""`enclave-host` with its keys and marks in Firestore: real processes, the double's socket, commands and `serve`."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.google.clients import signatory_marks
+from tests.doubles.google.firestore import FirestoreDouble, running_firestore
+from tests.doubles.host_process import BAKER, BASE_NAME, FILE_WATERMARKS, VAULT, Host
+from tests.doubles.known_keys import FOUR, attestation, block
+from tests.doubles.processes import PATIENCE_S, ROOT, Enclave
+
+MODULE = "tests.doubles.google.host"
+ALICE, BOB, *_ = FOUR
+IN_FIRESTORE = "{driver: gcp, config: {project: p}}"
+
+
+@dataclass
+class Site:
+    """A configuration, and the double that its host is led to."""
+
+    double: FirestoreDouble
+    folder: Path
+    enclave: Enclave
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "signatory.yaml"
+
+    @property
+    def base(self) -> Path:
+        return self.folder / BASE_NAME
+
+    def configure(self, watermark: str = IN_FIRESTORE, *keys: str) -> None:
+        self.folder.mkdir(exist_ok=True)
+        storage = "storage: {driver: firestore, config: {project: p}}"
+        lines = [
+            f"base_dir: {self.base}",
+            "server: {address: '127.0.0.1:0', utility_address: '127.0.0.1:0'}",
+            "vaults:",
+            f"  {VAULT}: {{driver: confidentialspace, config: {{host: 127.0.0.1, port: {self.enclave.port}, {storage}}}}}",
+            "tezos:",
+            *(f"  {pkh}: {BAKER}" for pkh in keys or (ALICE.pkh, BOB.pkh)),
+            f"watermark: {watermark}",
+        ]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def command(self, *words: str, code: int = 0) -> str:
+        """Run a command; return what it printed, or, if it must fail, what it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", MODULE, *words, "-c", str(self.config)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            cwd=ROOT,
+            env={**os.environ, "FIRESTORE_DOUBLE": self.double.address},
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stdout + done.stderr
+
+    def marks(self) -> list[tuple[str, int]]:
+        """The right and level of every mark that is shown."""
+        return [(each["right"], each["level"]) for each in json.loads(self.command("watermark", "show", "--json"))]
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[Host]:
+        prefix = ("/usr/bin/env", f"FIRESTORE_DOUBLE={self.double.address}")
+        host = Host(self.config, *arguments, prefix=prefix, module=MODULE)
+        try:
+            host.ready()
+            yield host
+        finally:
+            host.discard()
+
+
+@pytest.fixture
+def site(local: Enclave, tmp_path: Path) -> Iterator[Site]:
+    with running_firestore() as double:
+        site = Site(double, tmp_path, local)
+        site.configure()
+        yield site
+
+
+def stop(host: Host) -> None:
+    host.stop()
+    assert "Traceback" not in host.log
+
+
+def test_keys_and_marks_outlive_the_host_and_are_shared_with_another(site: Site, tmp_path: Path) -> None:
+    site.command("import", "--vault", VAULT, ALICE.secret, BOB.secret)
+    assert f"encrypted_keys/{ALICE.pkh}" in site.double.names()
+    with site.running() as host:
+        first = host.sign(ALICE.pkh, attestation(10)).signature
+        assert host.health()[0] == 200
+        stop(host)
+    other = Site(site.double, tmp_path / "other", site.enclave)
+    other.configure()
+    other.base.mkdir()
+    said = other.command("serve", code=2)
+    store_id = said.partition("--accept-store ")[2].partition("`")[0]
+    with site.running() as host, other.running("--accept-store", store_id) as second:
+        assert second.sign(ALICE.pkh, attestation(10)).signature == first
+        assert host.sign(ALICE.pkh, attestation(10, payload=bytes(32))).status == 409
+        assert second.sign(ALICE.pkh, attestation(11)).status == 200
+        assert host.sign(ALICE.pkh, attestation(11, payload=bytes(32))).status == 409
+        site.double.delete("watermark/enclave-host")
+        assert [each.sign(ALICE.pkh, block(12)).status for each in (host, second)] == [503, 503]
+        for each in (host, second):
+            assert "no watermark store in Firestore" in str(each.health()[1])
+            stop(each)
+
+
+def test_a_key_that_another_host_made_is_seen(site: Site) -> None:
+    site.command("import", "--vault", VAULT, ALICE.secret)
+    with site.running() as host:
+        site.command("import", "--vault", VAULT, BOB.secret)
+        host.wait_for(f"key ready.*{BOB.pkh}")
+        assert host.sign(BOB.pkh, attestation(1)).status == 200
+
+
+def test_marks_move_between_the_drivers_and_back(site: Site) -> None:
+    site.configure(FILE_WATERMARKS)
+    site.command("import", "--vault", VAULT, ALICE.secret)
+    site.command("watermark", "raise", "NetXdQprcVkpaWU", ALICE.pkh, "attestation", "10")
+
+    # To Firestore: nothing starts before, and the file's driver never again.
+    site.configure()
+    assert "`enclave-host watermark migrate`" in site.command("serve", code=2)
+    site.command("watermark", "migrate")
+    assert site.marks() == [("attestation", 10)]
+    assert {key.right.value: mark.level for key, mark in signatory_marks(site.double).items()} == {"attestation": 10}
+    site.command("watermark", "raise", "NetXdQprcVkpaWU", ALICE.pkh, "attestation", "20")
+    site.configure(FILE_WATERMARKS)
+    assert "kept its marks in Firestore" in site.command("serve", code=2)
+
+    # To another collection: the first one is used by nobody any more.
+    site.configure("{driver: gcp, config: {project: p, collection: other}}")
+    site.command("watermark", "migrate")
+    assert site.marks() == [("attestation", 20)]
+    site.command("watermark", "raise", "NetXdQprcVkpaWU", ALICE.pkh, "attestation", "30")
+    site.configure()
+    assert "were moved to another driver" in site.command("serve", code=2)
+
+    # Back to the file.
+    site.configure(FILE_WATERMARKS)
+    site.command("watermark", "migrate")
+    assert site.marks() == [("attestation", 30)]
+    with site.running() as host:
+        stop(host)
+    site.configure("{driver: gcp, config: {project: p, collection: other}}")
+    assert "has marks, and watermark.driver is gcp" in site.command("serve", code=2)
+
+
+def test_a_migration_that_is_killed_is_finished_by_the_next(site: Site) -> None:
+    """To Firestore and back, ended after each call of the service in turn."""
+    site.configure(FILE_WATERMARKS)
+    site.command("import", "--vault", VAULT, ALICE.secret)
+    level = 10
+    for calls in (2, 7, 12):
+        for watermark in (IN_FIRESTORE, FILE_WATERMARKS):
+            site.command("watermark", "raise", "NetXdQprcVkpaWU", ALICE.pkh, "attestation", str(level))
+            site.configure(watermark)
+            _killed(site, calls)
+            _migrated(site)
+            assert site.marks() == [("attestation", level)]
+            level += 1
+
+
+def _killed(site: Site, calls: int) -> None:
+    command = [sys.executable, "-m", MODULE, "watermark", "migrate", "-c", str(site.config)]
+    environment = {**os.environ, "FIRESTORE_DOUBLE": site.double.address}
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment) as migrating:
+        left = calls
+
+        def on_done(_method: str) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                migrating.kill()
+
+        site.double.on_done = on_done
+        migrating.wait(PATIENCE_S)
+        site.double.on_done = lambda _method: None
+
+
+def _migrated(site: Site) -> None:
+    """Migrate once more, if there is something left to do."""
+    done = subprocess.run(
+        [sys.executable, "-m", MODULE, "watermark", "migrate", "-c", str(site.config)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "FIRESTORE_DOUBLE": site.double.address},
+    )
+    assert "Traceback" not in done.stderr
+    nothing = "there are no marks of another driver here" in done.stderr or "where the marks are" in done.stderr
+    assert nothing or done.returncode == 0, done.stderr
+
+
+def test_the_doctor_looks_into_firestore(site: Site) -> None:
+    site.command("import", "--vault", VAULT, ALICE.secret)
+    told = site.command("doctor")
+    assert "Firestore p/(default)/encrypted_keys: 1 keys" in told
+    assert "0 marks, all whole" in told
+    site.double.delete("watermark/enclave-host")
+    (site.base / "watermark.firestore.json").unlink()
+    assert "no store in Firestore p/(default)/watermark" in site.command("doctor", code=1)
+
+
+def test_only_a_store_in_firestore_is_accepted_by_its_id(site: Site) -> None:
+    site.configure(FILE_WATERMARKS)
+    assert "--accept-store is for watermark.driver gcp" in site.command("serve", "--accept-store", "x", code=2)
+
+
+def test_without_firestore_nothing_of_google_s_is_imported() -> None:
+    program = (
+        "import sys, host_backend.stores, host_backend.app, host_backend.cli.marks, host_backend.cli.checks\n"
+        "print(sorted(name for name in sys.modules if name.partition('.')[0] in ('google', 'grpc', 'proto')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
