@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run demo test check fix parts bench bench-floods bench-marks bench-watchers endurance faults soak requirements clean
+.PHONY: run demo test check fix parts bench bench-floods bench-marks bench-watchers endurance endurance-firestore faults soak requirements clean
 
 run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
@@ -55,6 +55,10 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	$(BIN)/python -m tests.endurance.long_frames 1000
 	$(BIN)/python -m tests.endurance.unread_log 10000
 
+endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, in both ways, with faults; half an hour
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m tests.endurance.firestore_race 10000
+
 faults: ## 10 000 signatures through a link on which everything goes wrong; then what the link costs, and a sealer that fails; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.faulty_link 10000
@@ -73,7 +77,9 @@ requirements: ## resolve the dependencies anew; needs uv
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml -o requirements.txt
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra enclave-gcp --group dev pyproject.toml -o requirements-dev.txt
+		--extra enclave-gcp --extra host-gcp --group dev pyproject.toml -o requirements-dev.txt
+	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra host-gcp pyproject.toml -o requirements-host-gcp.txt
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--group enclave -o requirements-enclave.txt
 	printf 'hatchling\neditables\n' | uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -60,3 +60,11 @@ def test_an_image_has_the_versions_that_were_tested() -> None:
     assert {name: tested[name] for name in pinned("requirements-enclave.txt")} == pinned("requirements-enclave.txt")
     text = (ROOT / "requirements-enclave.txt").read_text()
     assert text.count("\n    --hash=") > len(pinned("requirements-enclave.txt"))
+
+
+def test_a_host_in_google_cloud_has_the_versions_that_were_tested_and_no_sealer() -> None:
+    tested, installed = pinned("requirements-dev.txt"), pinned("requirements-host-gcp.txt")
+    assert installed == {name: tested[name] for name in installed}
+    assert names(PROJECT["project"]["optional-dependencies"]["host-gcp"]) <= set(installed)
+    assert pinned("requirements.txt").keys() <= installed.keys()
+    assert "google-cloud-kms" not in installed
