@@ -55,7 +55,7 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	$(BIN)/python -m tests.endurance.long_frames 1000
 	$(BIN)/python -m tests.endurance.unread_log 10000
 
-endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, in both ways, with faults; half an hour
+endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, in both ways, with faults; some ten minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.firestore_race 10000
 
