@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,6 +125,22 @@ def test_a_key_that_another_host_made_is_seen(site: Site) -> None:
         site.command("import", "--vault", VAULT, BOB.secret)
         host.wait_for(f"key ready.*{BOB.pkh}")
         assert host.sign(BOB.pkh, attestation(1)).status == 200
+
+
+@pytest.mark.parametrize("corrupt", [True, False])
+def test_an_entry_that_was_mended_is_read_though_there_are_no_more_keys(site: Site, corrupt: bool) -> None:
+    """Their number is all that is looked at every few seconds: after a corrupt one, and at SIGHUP, it is everything."""
+    site.command("import", "--vault", VAULT, ALICE.secret, BOB.secret)
+    paths = [f"encrypted_keys/{key.pkh}" for key in (ALICE, BOB)]
+    alices, bobs = (site.double.names()[path].fields["value"].bytes_value for path in paths)
+    site.double.write(paths[1], pkh=BOB.pkh, value=bobs[:-1] + b"x" if corrupt else alices)
+    with site.running() as host:
+        host.wait_for(f"key out of service: .*{BOB.pkh}")
+        site.double.write(paths[1], pkh=BOB.pkh, value=bobs)
+        if not corrupt:
+            host.process.send_signal(signal.SIGHUP)
+        host.wait_for(f"key ready.*{BOB.pkh}")
+        assert host.sign(ALICE.pkh, attestation(1)).status == 200
 
 
 def test_marks_move_between_the_drivers_and_back(site: Site) -> None:

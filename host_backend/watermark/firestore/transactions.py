@@ -24,7 +24,7 @@ WITHIN_S = 4.5
 #: Longest pause before another attempt, in seconds; before the first one a 128th of it. Half of it is left to chance.
 _PAUSE_S = 0.5
 #: Tries to end a transaction in which nothing is to be written.
-_ENDINGS = 3
+_ENDINGS = 5
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
