@@ -115,7 +115,7 @@ def _permissions(name: str, path: Path, fine: str) -> Check:
 
 async def _stored_keys(vault: VaultConfig) -> tuple[int, list[Check]]:
     """Return how many keys are stored, and what there is to say of them."""
-    name = f"keys of vault {vault.name}"
+    name = f"{'key file' if isinstance(vault.keys, KeysInFile) else 'keys'} of vault {vault.name}"
     try:
         hashes = Counter(key.pkh for key in await stored_keys(vault))
     except HostError as error:

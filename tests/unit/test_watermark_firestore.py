@@ -325,7 +325,7 @@ def test_no_other_driver_starts_in_a_folder_whose_marks_are_in_firestore(double:
 def test_what_the_folder_remembers_is_ours_or_nothing_starts(double: FirestoreDouble, folder: Path) -> None:
     for content in ("", "{}", "[1]", "x"):
         (folder / REMEMBERED_NAME).write_text(content)
-        no_start(double, folder, "is not what this host wrote there: remove it, and accept the store again")
+        no_start(double, folder, "is not what this host wrote there: accept the store again")
 
 
 def test_higher_marks_in_signatory_s_files_are_taken_over_at_every_start(double: FirestoreDouble, folder: Path) -> None:

@@ -156,7 +156,9 @@ def remembered_store(base_dir: Path) -> Remembered | None:
         }:
             path = None if credentials is None else Path(credentials)
             return Remembered(store_id, FirestorePlace(project, database, collection, path))
-    raise ConfigError(f"{file} is not what this host wrote there: remove it, and accept the store again")
+    raise ConfigError(
+        f"{file} is not what this host wrote there: accept the store again (`enclave-host serve --accept-store`)"
+    )
 
 
 def missing_text(place: FirestorePlace, remembered: Remembered | None = None) -> str:
