@@ -4,10 +4,14 @@ The environment says which; what it does not name is not run, is printed, and ma
 
 - `CLOUD_KMS_KEY`: `projects/…`, and `CLOUD_KMS_ACCESS_TOKEN`, as `gcloud auth print-access-token` prints it, of somebody
   who may encrypt and decrypt with that key. `CLOUD_KMS_ADDRESS`, `host:port` without TLS, takes the place of Google's.
+- `FIRESTORE_PROJECT`, and `FIRESTORE_CREDENTIALS`, a file, of somebody with roles/datastore.user there;
+  `FIRESTORE_DATABASE` if it is not `(default)`. `FIRESTORE_ADDRESS`, as above, takes the place of Google's, without
+  credentials. Every case has collections of its own, which stay.
 """
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +22,10 @@ from pathlib import Path
 from enclave_signer.image import parse_image
 from enclave_signer.sealing.gcp_client import google
 from enclave_signer.sealing.gcp_kms import GcpKms
+from host_backend.config.storage import FirestorePlace
+from host_backend.google.connecting import connect
+from host_backend.google.firestore import Firestore
+from tests.doubles.google.clients import transport_to
 from tests.doubles.google.cloud import IMAGE, places
 from tests.doubles.google.http_service import Answered
 from tests.doubles.google.kms import KEY
@@ -25,9 +33,11 @@ from tests.doubles.google.launcher import LauncherDouble, token
 from tests.doubles.google.sts import StsDouble
 
 VARIABLES = ("CLOUD_KMS_KEY", "CLOUD_KMS_ACCESS_TOKEN")
-#: What the case is called in the suite of sealers.
+#: What the case is called in the suite of sealers, and in those of stores.
 AT_GOOGLE = "gcp_kms at Google"
+FIRESTORE_AT_GOOGLE = "firestore at Google"
 SUITE = Path(__file__).with_name("test_sealer.py")
+STORES = [str(Path(__file__).with_name(name)) for name in ("test_keystore.py", "test_watermark_store.py")]
 
 
 def is_configured() -> bool:
@@ -51,12 +61,41 @@ def cloud_kms(folder: Path) -> Iterator[GcpKms]:
         yield GcpKms(config, where)
 
 
+def firestore_is_configured() -> bool:
+    reached = os.environ.get("FIRESTORE_CREDENTIALS") or os.environ.get("FIRESTORE_ADDRESS")
+    return bool(os.environ.get("FIRESTORE_PROJECT") and reached)
+
+
+def new_place() -> FirestorePlace:
+    """A collection that nobody has used."""
+    return FirestorePlace(
+        os.environ["FIRESTORE_PROJECT"],
+        os.environ.get("FIRESTORE_DATABASE", "(default)"),
+        f"conformance-{secrets.token_hex(8)}",
+        Path(os.environ.get("FIRESTORE_CREDENTIALS", "")),
+    )
+
+
+async def open_firestore(place: FirestorePlace) -> Firestore:
+    address = os.environ.get("FIRESTORE_ADDRESS")
+    return Firestore(place, transport_to(address)) if address else await connect(place)
+
+
 def main() -> int:
-    if not is_configured():
+    suites: list[str] = []
+    if is_configured():
+        suites.append(str(SUITE))
+    else:
         print(f"not run: sealers at Cloud KMS, as {' or '.join(VARIABLES)} is not set")
+    if firestore_is_configured():
+        suites += STORES
+    else:
+        print("not run: keys and marks in Firestore, as FIRESTORE_PROJECT, or how to reach it, is not set")
+    if not suites:
         return 1
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", str(SUITE), "-k", "at and Google"]
-    return subprocess.run(command, check=False).returncode
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *suites, "-k", "at and Google"]
+    code = subprocess.run(command, check=False).returncode
+    return code or int(not (is_configured() and firestore_is_configured()))
 
 
 if __name__ == "__main__":

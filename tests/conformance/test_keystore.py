@@ -18,6 +18,7 @@ from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.keystore.firestore import FirestoreKeyStore
+from tests.conformance import at_google
 from tests.doubles.google.clients import connected
 from tests.doubles.google.firestore import running_firestore
 
@@ -51,11 +52,28 @@ def in_firestore(folder: Path) -> Iterator[OpenKeyStore]:
         yield opened
 
 
+@contextmanager
+def at_google_s(folder: Path) -> Iterator[OpenKeyStore]:
+    place = at_google.new_place()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[KeyStore]:
+        store = FirestoreKeyStore(await at_google.open_firestore(place))
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
+    yield opened
+
+
 #: An empty storage of each kind, in a folder or elsewhere.
 STORES: dict[str, Callable[[Path], AbstractContextManager[OpenKeyStore]]] = {
     "file": in_file,
     "firestore": in_firestore,
 }
+if at_google.firestore_is_configured():
+    STORES[at_google.FIRESTORE_AT_GOOGLE] = at_google_s
 
 
 class Driven:

@@ -11,9 +11,11 @@ import pytest
 from enclave_signer.tezos.consensus import Right
 from host_backend.errors import StoreUnavailable, WatermarkRejected
 from host_backend.watermark.base import WatermarkStore
+from host_backend.watermark.firestore.moving import WholeStore
 from host_backend.watermark.firestore.store import open_marks
 from host_backend.watermark.memory import MemoryWatermarkStore
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict
+from tests.conformance import at_google
 from tests.doubles.google.clients import connected, marks_in
 from tests.doubles.google.firestore import running_firestore
 from tests.doubles.watermarks import created, opened, some_chain, some_pkh
@@ -56,12 +58,25 @@ async def open_firestore(
             yield store
 
 
+@asynccontextmanager
+async def open_at_google(folder: Path, max_level_jump: int) -> AsyncIterator[WatermarkStore]:
+    place = at_google.new_place()
+    WholeStore(folder, place, at_google.open_firestore).create()
+    async with (
+        await at_google.open_firestore(place) as database,
+        open_marks(folder, database, max_level_jump=max_level_jump) as store,
+    ):
+        yield store
+
+
 STORES: dict[str, Callable[[Path, int], AbstractAsyncContextManager[WatermarkStore]]] = {
     "file": open_file,
     "memory": open_memory,
     "firestore": open_firestore,
     "firestore that locks": partial(open_firestore, pessimistic=True),
 }
+if at_google.firestore_is_configured():
+    STORES[at_google.FIRESTORE_AT_GOOGLE] = open_at_google
 MAX_LEVEL_JUMP = 100
 
 

@@ -19,6 +19,7 @@ from enclave_signer.protocol.messages import KeyType
 from enclave_signer.sealing.gcp_kms import GcpTimes
 from enclave_signer.tezos import public_key_hash
 from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud
+from tests.doubles.google.firestore import running_firestore
 from tests.doubles.google.http_service import Answered
 from tests.doubles.google.kms import ENCRYPT, KEY, Fault, Key
 from tests.doubles.google.launcher import DIGEST, OTHER_DIGEST, token
@@ -374,14 +375,22 @@ def test_another_image_is_told_what_to_grant(tmp_path: Path, cloud: GoogleCloud,
     assert cloud.kms.calls == ["Encrypt"]
 
 
-def test_the_suite_of_sealers_runs_at_an_address(cloud: GoogleCloud) -> None:
+def test_the_suites_of_ports_run_at_an_address(cloud: GoogleCloud) -> None:
     command = [sys.executable, "-m", "tests.conformance.at_google"]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CLOUD_KMS_", "PYTEST_"))}
+    others = ("CLOUD_KMS_", "FIRESTORE_", "PYTEST_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     without = subprocess.run(command, capture_output=True, text=True, check=False, env=clean)
     assert without.returncode == 1
     assert without.stdout.startswith("not run: sealers at Cloud KMS, as CLOUD_KMS_KEY or ")
     cloud.sts.issued["given"] = DIGEST
     given = {"CLOUD_KMS_KEY": KEY, "CLOUD_KMS_ACCESS_TOKEN": "given", "CLOUD_KMS_ADDRESS": cloud.kms_address}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean | given)
+    part = subprocess.run(command, capture_output=True, text=True, check=False, env=clean | given)
+    assert part.returncode == 1
+    assert "not run: keys and marks in Firestore" in part.stdout
+    cloud.kms.calls.clear()
+    with running_firestore() as firestore:
+        given |= {"FIRESTORE_PROJECT": "p", "FIRESTORE_ADDRESS": firestore.address}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean | given)
     assert done.returncode == 0, done.stdout
+    assert firestore.calls["Commit"] > 100
     assert cloud.kms.calls.count("Encrypt") == 7
