@@ -14,7 +14,7 @@ class Document:
     Attributes:
         path: From its collection on: `watermark/NetX/block/tz1`.
         fields: Its fields, by name.
-        created: When it was made, by the service's clock.
+        created: When it was made, by the service's clock, as a text that sorts; empty for one that is not there.
         version: Another one after every change.
     """
 

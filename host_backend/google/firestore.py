@@ -161,7 +161,7 @@ class Firestore:
     async def list(self, collection: str) -> AsyncIterator[Document]:
         """Yield every document of a collection, page by page, in the order of their ids.
 
-        Documents that are not there, and have others below them, come without fields and as version (0, 0).
+        Documents that are not there, and have others below them, come without fields, and were never created.
         """
         parent, _, name = f"{self._root}/{collection}".rpartition("/")
         request = self._types.ListDocumentsRequest(parent=parent, collection_id=name, page_size=PAGE, show_missing=True)
@@ -203,7 +203,7 @@ class Firestore:
         return Document(
             self._path(found.name),
             {name: _field(value) for name, value in found.fields.items()},
-            f"{created.seconds:020}.{created.nanos:09}",
+            f"{created.seconds:020}.{created.nanos:09}" if found.HasField("create_time") else "",
             (found.update_time.seconds, found.update_time.nanos),
         )
 

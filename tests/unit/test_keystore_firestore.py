@@ -67,6 +67,16 @@ def test_what_signatory_stored_is_read_whatever_else_it_says(double: FirestoreDo
     assert double.names()[f"encrypted_keys/{FIRST.pkh}"].fields["more"].integer_value == 1
 
 
+def test_a_document_that_only_has_others_below_it_is_no_key(double: FirestoreDouble) -> None:
+    double.write(f"encrypted_keys/{FIRST.pkh}", pkh=FIRST.pkh, value=FIRST.blob)
+    double.write("encrypted_keys/more/below/one", x=1)
+
+    async def scenario(store: FirestoreKeyStore) -> None:
+        assert await store.load() == (FIRST,)
+
+    use(double, scenario)
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
