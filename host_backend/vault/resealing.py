@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from enclave_signer.protocol.blob import parse_blob, sealed_under
 from enclave_signer.protocol.errors import BadBlob
@@ -44,7 +44,7 @@ class Move:
     stored: StoredKey
     source: str
     target: str
-    blob: bytes | None = None
+    blob: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
