@@ -142,7 +142,8 @@ def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
     if not config.guard:
         logger.warning("the guard is off: this enclave signs two blocks or attestations for one right when asked to")
     opened = Providers(providers)
-    server = Server(listener, opened, config.limits, guard=config.guard)
+    rules = config.image.reseal if config.image is not None else None
+    server = Server(listener, opened, config.limits, guard=config.guard, reseal=rules)
 
     async def serve() -> None:
         async with trio.open_nursery() as nursery:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclave_signer.errors import ConfigError
+from enclave_signer.protocol.blob import LEGACY
 from enclave_signer.sealing import gcp_names
 from enclave_signer.sealing.allow_list import AllowList
 from enclave_signer.toml_table import TomlTable
@@ -20,8 +21,6 @@ MAX_IMAGE_BYTES = 65536
 GCP_KMS = "gcp_kms"
 LOCAL = "local"
 SEALERS = (GCP_KMS, LOCAL)
-#: What `reseal` calls blobs that name no sealer.
-LEGACY = "legacy"
 #: The audience of the token in the launcher's file, which needs no other.
 _STS_AUDIENCE = "https://sts.googleapis.com"
 
@@ -55,6 +54,11 @@ class ResealRule:
 
     source: str
     target: str
+
+    def allows(self, source: str, target: str) -> bool:
+        """Whether this is such a source, and the target."""
+        begins = self.source.endswith("/") and source.startswith(self.source)
+        return target == self.target and (source == self.source or begins)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +124,7 @@ def parse_image(text: str, file: str) -> Image:
         listeners=_listeners(top),
         gcp_kms=gcp_kms,
         sealing_key=_local(top, development=development) if LOCAL in sealers else None,
-        reseal=_reseal(top, gcp_kms.allow_list.seal_keys if gcp_kms is not None else ()),
+        reseal=_reseal(top, gcp_kms),
     )
     top.end()
     return image
@@ -170,7 +174,8 @@ def _local(top: TomlTable, *, development: bool) -> Path:
     return path
 
 
-def _reseal(top: TomlTable, targets: tuple[str, ...]) -> tuple[ResealRule, ...]:
+def _reseal(top: TomlTable, gcp_kms: GcpKmsConfig | None) -> tuple[ResealRule, ...]:
+    targets = gcp_kms.allow_list.seal_keys if gcp_kms is not None else ()
     rules = []
     for table in top.tables("reseal"):
         rule = ResealRule(table.text("from"), table.text("to"))
@@ -181,4 +186,6 @@ def _reseal(top: TomlTable, targets: tuple[str, ...]) -> tuple[ResealRule, ...]:
         if not known and not gcp_names.is_key(rule.source) and not gcp_names.is_key_prefix(rule.source):
             raise table.refused("from", f"{rule.source!r} must be {LEGACY}, a key, or a prefix that ends at a /")
         rules.append(rule)
+    if rules and gcp_kms is not None and gcp_kms.write_legacy:
+        raise top.refused("reseal", f"makes no legacy blobs: {GCP_KMS}.write_legacy is true")
     return tuple(rules)

@@ -33,6 +33,7 @@ from enclave_signer.protocol.messages import (
     ProvePossession,
     PublicKey,
     Request,
+    Reseal,
     Result,
     SealedKey,
     Sign,
@@ -40,7 +41,7 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
     SignWith,
 )
-from enclave_signer.sealing.base import GiveWay, Sealer, SealerSource, open_key, seal_key
+from enclave_signer.sealing.base import GiveWay, Resealing, Sealer, SealerSource, open_key, reseal_key, seal_key
 
 T = TypeVar("T")
 
@@ -73,11 +74,14 @@ class Session:
         sealers: What opens the sealer that the credentials of `Initialize` ask for.
         keychain: The session's own.
         guard: The one of the process; None signs whatever comes.
+        resealing: What may be sealed anew.
     """
 
-    def __init__(self, sealers: SealerSource, keychain: Keychain, guard: Guard | None) -> None:
+    def __init__(self, sealers: SealerSource, keychain: Keychain, guard: Guard | None, resealing: Resealing) -> None:
         self._sealers = sealers
         self._sealer: Sealer | None = None
+        self._credentials = Credentials()
+        self._resealing = resealing
         self._keychain = keychain
         self._guard = guard
 
@@ -136,7 +140,7 @@ class Session:
         def finish(sealer: Sealer) -> None:
             if self._sealer is not None:
                 raise AlreadyInitialized(Family.INITIALIZED)
-            self._sealer = sealer
+            self._sealer, self._credentials = sealer, credentials
             self._keychain.open_for(credentials)
 
         return _opening(lambda _: self._sealers.open_sealer(credentials), finish)
@@ -154,8 +158,9 @@ class Session:
             return Computation(key.prove_possession)
         return key.prove_possession()
 
-    def _open(
-        self, request: Import | ImportUnencrypted | Generate | GenerateAndImport | SignWith | GetPublicKeyFrom
+    def _open(  # noqa: PLR0911 -- one line for each call
+        self,
+        request: Import | ImportUnencrypted | Generate | GenerateAndImport | SignWith | GetPublicKeyFrom | Reseal,
     ) -> Opening:
         sealer = self._ready_sealer()
         match request:
@@ -171,10 +176,16 @@ class Session:
                 return _opening(partial(self._opened, sealer, blob), lambda key: self._sign(key, message, version))
             case GetPublicKeyFrom(blob):
                 return _opening(partial(self._opened, sealer, blob), _public_key)
+            case Reseal(blob, target):
+                return _opening(partial(self._resealed, sealer, blob, target), _sealed)
 
     async def _opened(self, sealer: Sealer, blob: bytes, give_way: GiveWay) -> SigningKey:
         found = self._keychain.find(blob)
         return await open_key(sealer, blob, give_way) if found is None else found
+
+    async def _resealed(self, sealer: Sealer, blob: bytes, target: str, give_way: GiveWay) -> tuple[bytes, SigningKey]:
+        to = await self._resealing.open_target(blob, target, self._credentials)
+        return await reseal_key(sealer, blob, to, give_way)
 
     def _keep(self, blob: bytes, key: SigningKey) -> ImportedKey:
         return ImportedKey(key.public_key, self._keychain.add(blob, key))

@@ -29,6 +29,7 @@ from host_backend.keystore.firestore import FirestoreKeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import VaultKey
 from host_backend.vault.provisioning import Provisioning, open_provisioning
+from host_backend.vault.resealing import Resealing, open_resealing
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.base import MarksAdmin, WatermarkStore
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
@@ -238,6 +239,16 @@ async def open_configured_provisioning(config: VaultConfig) -> AsyncIterator[Pro
         open_provisioning(store, _endpoint(config), name=config.name) as provisioning,
     ):
         yield provisioning
+
+
+@asynccontextmanager
+async def open_configured_resealing(config: VaultConfig) -> AsyncIterator[Resealing]:
+    """Give what seals the keys of a vault anew; see `open_resealing`."""
+    async with (
+        open_key_store(config.keys) as store,
+        open_resealing(store, _endpoint(config)) as resealing,
+    ):
+        yield resealing
 
 
 @asynccontextmanager

@@ -17,6 +17,9 @@ from enclave_signer.protocol.messages import MAX_BLOB_BYTES, PublicKey
 MAGIC = b"TKSB"
 FORMAT_VERSION = 1
 
+#: What stands for the key-encryption key of blobs that name none.
+LEGACY = "legacy"
+
 _PREFIX = struct.Struct(">4sBH")
 _FIELDS = frozenset({"sealer", "kek", "key_type", "public_key"})
 #: Names of KMS keys are a few hundred characters at most.
@@ -47,6 +50,16 @@ class BlobHeader:
 def is_ours(blob: bytes) -> bool:
     """Tell whether a blob begins as ours do; tee-signer's are the bare ciphertext of its key management service."""
     return blob.startswith(MAGIC)
+
+
+def sealed_under(blob: bytes) -> str:
+    """Return the key-encryption key that a blob names; `LEGACY` for one that does not begin as ours do.
+
+    Raises:
+        BadBlob: As `parse_blob` says.
+        UnknownBlobFormat: Of another format version.
+    """
+    return parse_blob(blob)[0].kek if is_ours(blob) else LEGACY
 
 
 def parse_blob(blob: bytes) -> tuple[BlobHeader, bytes, bytes]:

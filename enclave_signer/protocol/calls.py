@@ -20,6 +20,7 @@ from enclave_signer.protocol.messages import (
     Initialize,
     ProvePossession,
     Request,
+    Reseal,
     Result,
     Sign,
     SignWith,
@@ -60,9 +61,15 @@ def _read_sign_with(item: Item) -> SignWith:
     return SignWith(blob, values.message(entries["message"]), values.version(entries))
 
 
+def _read_reseal(item: Item) -> Reseal:
+    entries = cbor.fields(item, "Reseal", _RESEAL)
+    return Reseal(values.blob(entries["encrypted_private_key"]), values.key_name(entries["encryption_key_path"]))
+
+
 _SIGN = frozenset({"handle", "message"})
 _SIGN_WITH = frozenset({"encrypted_private_key", "message"})
 _VERSION = frozenset({"version"})
+_RESEAL = frozenset({"encrypted_private_key", "encryption_key_path"})
 
 _INITIALIZE: Call[Initialize] = Call(
     name="Initialize",
@@ -139,6 +146,13 @@ _PROVE_POSSESSION: Call[ProvePossession] = Call(
     result=values.signature,
     reads_session=True,
 )
+_RESEAL_CALL: Call[Reseal] = Call(
+    name="Reseal",
+    read=_read_reseal,
+    write=lambda call: {"encrypted_private_key": call.blob, "encryption_key_path": call.target},
+    result=values.sealed_key,
+    asks_sealer=True,
+)
 
 #: By name, in the order of the document.
 CALLS: dict[str, Call[Any]] = {
@@ -154,6 +168,7 @@ CALLS: dict[str, Call[Any]] = {
         _PUBLIC_KEY,
         _PUBLIC_KEY_FROM,
         _PROVE_POSSESSION,
+        _RESEAL_CALL,
     )
 }
 
@@ -181,3 +196,5 @@ def call_of(request: Request) -> Call[Any]:  # noqa: PLR0911 -- one line for eac
             return _PUBLIC_KEY_FROM
         case ProvePossession():
             return _PROVE_POSSESSION
+        case Reseal():
+            return _RESEAL_CALL

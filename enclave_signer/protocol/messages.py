@@ -121,6 +121,14 @@ class ProvePossession:
     handle: int
 
 
+@dataclass(frozen=True, slots=True)
+class Reseal:
+    """Seal a sealed key anew, under the key-encryption key `target`. Answer: `SealedKey` without a handle."""
+
+    blob: bytes = field(repr=False)
+    target: str
+
+
 Request = (
     Initialize
     | Import
@@ -132,6 +140,7 @@ Request = (
     | GetPublicKey
     | GetPublicKeyFrom
     | ProvePossession
+    | Reseal
 )
 
 

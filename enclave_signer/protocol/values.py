@@ -65,6 +65,11 @@ def blob(item: Item, what: str = "encrypted_private_key") -> bytes:
     return cbor.byte_string(item, what, MAX_BLOB_BYTES)
 
 
+def key_name(item: Item) -> str:
+    """Return the name of a key-encryption key."""
+    return cbor.text(item, "encryption_key_path", MAX_CREDENTIAL_CHARS)
+
+
 def version(entries: dict[str, Item]) -> SigningVersion:
     """Return the field `version` of a call; absent, as Signatory's `SignWith` has it, it means the latest."""
     if "version" not in entries:
@@ -134,7 +139,7 @@ _SEALED = frozenset({"encrypted_private_key", "public_key"})
 
 
 def sealed_key(item: Item) -> SealedKey:
-    """Return the result of `Generate`."""
+    """Return the result of `Generate` and `Reseal`."""
     entries = cbor.fields(item, "a sealed key", _SEALED)
     return SealedKey(blob(entries["encrypted_private_key"]), public_key(entries["public_key"]))
 

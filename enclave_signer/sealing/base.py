@@ -92,13 +92,30 @@ class SealerProvider(SealerSource, Protocol):
         ...
 
 
+class Resealing(Protocol):
+    """Says what may be sealed anew, and by what."""
+
+    async def open_target(self, blob: bytes, target: str, credentials: Credentials) -> Sealer:
+        """Return the sealer that seals what is in a blob under the key `target`, for sessions of these credentials.
+
+        Raises:
+            BlobCorrupt: The blob's header cannot be read.
+            SealingRefused: The configuration does not allow it: nobody was asked.
+            SealingUnavailable: No answer, retry later.
+        """
+        ...
+
+
 async def open_key(sealer: Sealer, blob: bytes, give_way: GiveWay) -> SigningKey:
     """Return the opened key of a blob, ready to sign.
 
     Raises:
         SealingError: As the sealer says, or `BlobCorrupt` when the key is not the one that the blob names.
     """
-    unsealed = await sealer.unseal(blob)
+    return await _opened(await sealer.unseal(blob), give_way)
+
+
+async def _opened(unsealed: UnsealedKey, give_way: GiveWay) -> SigningKey:
     await give_way()
     key_curve = curve(unsealed.private_key.key_type)
     try:
@@ -124,3 +141,14 @@ async def seal_key(sealer: Sealer, private_key: PrivateKey, give_way: GiveWay) -
     if reopened.public_key != key.public_key:
         raise SealingRefused("the new blob opens as another key: it was not kept")
     return blob, key
+
+
+async def reseal_key(sealer: Sealer, blob: bytes, target: Sealer, give_way: GiveWay) -> tuple[bytes, SigningKey]:
+    """Return a new blob of a sealed key, by another sealer, that was seen to open again; and the key.
+
+    Raises:
+        SealingError: As either sealer says, or as `open_key` and `seal_key` do.
+    """
+    unsealed = await sealer.unseal(blob)
+    await _opened(unsealed, give_way)
+    return await seal_key(target, unsealed.private_key, give_way)

@@ -82,7 +82,14 @@ class Providers:
             SealingRefused: They ask for something that the configuration does not allow.
             SealingUnavailable: No answer, retry later.
         """
-        return _SessionSealer(self, credentials, await self._sealer(self.default, credentials))
+        return await self._session_sealer(self.default, credentials)
+
+    async def open_sealer_named(self, name: str, credentials: Credentials) -> Sealer:
+        """Return what seals by the provider of that name, which must be here; otherwise as `open_sealer`."""
+        return await self._session_sealer(self._by_name[name], credentials)
+
+    async def _session_sealer(self, provider: SealerProvider, credentials: Credentials) -> Sealer:
+        return _SessionSealer(self, provider, credentials, await self._sealer(provider, credentials))
 
     async def opener(self, blob: bytes, credentials: Credentials) -> tuple[SealerProvider, Sealer]:
         """Return what opens a blob.
@@ -162,15 +169,18 @@ class Providers:
 class _SessionSealer:
     """Seals with one provider's sealer; opens whatever any of them sealed."""
 
-    def __init__(self, providers: Providers, credentials: Credentials, sealer: Sealer) -> None:
+    def __init__(
+        self, providers: Providers, provider: SealerProvider, credentials: Credentials, sealer: Sealer
+    ) -> None:
         self._providers = providers
+        self._provider = provider
         self._credentials = credentials
         self._sealer = sealer
         self.shared_s = sealer.shared_s
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         """Return a blob; see `Sealer`."""
-        return await in_time(self._providers.default, lambda: self._sealer.seal(private_key, public_key))
+        return await in_time(self._provider, lambda: self._sealer.seal(private_key, public_key))
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`."""

@@ -5,6 +5,7 @@ What all sessions share is made here, once: the opened keys, the guard, the plac
 
 import errno
 import logging
+from collections.abc import Sequence
 from contextlib import closing
 
 import trio
@@ -12,9 +13,11 @@ import trio
 from enclave_signer import log
 from enclave_signer.config import Limits
 from enclave_signer.guard import Guard
+from enclave_signer.image import ResealRule
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 from enclave_signer.sealing.providers import Providers
+from enclave_signer.sealing.resealing import ResealingByImage
 from enclave_signer.serving.admission import Places
 from enclave_signer.serving.connection import Connection
 from enclave_signer.serving.fairness import Pace, Round
@@ -43,11 +46,21 @@ class Server:
         providers: What opens the sealers that sessions ask for.
         limits: What clients may take.
         guard: Whether to refuse two consensus messages for one right.
+        reseal: What the image allows to be sealed anew; None where no image does.
     """
 
-    def __init__(self, listener: Listener, providers: Providers, limits: Limits, *, guard: bool = True) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        providers: Providers,
+        limits: Limits,
+        *,
+        guard: bool = True,
+        reseal: Sequence[ResealRule] | None = None,
+    ) -> None:
         self._listener = listener
         self._providers = providers
+        self._resealing = ResealingByImage(providers, reseal)
         self._limits = limits
         self._places = Places(limits.max_connections, limits.connections_per_address, self._displaced)
         self._round = Round()
@@ -114,7 +127,8 @@ class Server:
 
     def _admit(self, stream: Stream, nursery: trio.Nursery, workers: Workers) -> None:
         source, network = stream.peer.source, stream.peer.network
-        session = Session(self._providers, Keychain(self._limits.max_handles, self._open_keys, network), self.guard)
+        keychain = Keychain(self._limits.max_handles, self._open_keys, network)
+        session = Session(self._providers, keychain, self.guard, self._resealing)
         connection = Connection(stream, session, workers, Pace(self._round), self._limits, self._told_of_long_frame)
         if self._places.enter(connection, network):
             self._round.share(len(self._places))

@@ -10,7 +10,7 @@ from host_backend.cli.authenticate import authenticate
 from host_backend.cli.configuration import configuration
 from host_backend.cli.doctor import doctor
 from host_backend.cli.information import completion, list_operations, list_requests, version
-from host_backend.cli.keys import generate, import_keys, list_keys
+from host_backend.cli.keys import generate, import_keys, list_keys, reseal
 from host_backend.cli.options import Options, takes_options
 from host_backend.cli.watermark import watermark
 from host_backend.log_writer import open_closed_streams
@@ -83,6 +83,7 @@ for _command in (
     list_keys,
     list_operations,
     list_requests,
+    reseal,
     version,
     watermark,
 ):

@@ -1,4 +1,4 @@
-"""`enclave-host list`, `generate` and `import`: what they take."""
+"""`enclave-host list`, `generate`, `import` and `reseal`: what they take."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,6 +83,36 @@ def import_keys(
     check_option_map(opt)
     keys = read_secret_keys(secret_keys, source, password_source(password, password_file))
     asyncio.run(import_secret_keys(config, target, keys, replace=replace, as_json=as_json))
+
+
+@click.command()
+@click.option("-v", "--vault", help="Vault that holds the keys [default: all vaults].")
+@click.option("--to", "target", metavar="KEY", help="Key to seal under [default: the vault's encryption_key_path].")
+@click.option("--again", is_flag=True, help="Also what is under that key already: under its newest version.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; no enclave is asked.")
+@click.option("--undo", is_flag=True, help="Put back the blobs that were kept last.")
+@takes_json
+@takes_options
+def reseal(
+    options: Options, vault: str | None, target: str | None, *, again: bool, dry_run: bool, undo: bool, as_json: bool
+) -> None:
+    """Have the enclave seal stored keys anew, under another key.
+
+    What is sealed under that key already stays as it is, so an interrupted run is finished by running it again. The
+    enclave's image says what may be sealed anew, and from where to where. The old blobs are kept beside the others.
+    """
+    import asyncio
+
+    from host_backend.cli.resealing import reseal_keys, targets, undo_resealing
+
+    if undo and (again or target is not None):
+        raise click.UsageError("--undo puts back what was kept: --to and --again mean nothing there.")
+    config = options.load()
+    vaults = [*config.vaults.values()] if vault is None else [_vault(config, vault, "reseal")]
+    if undo:
+        asyncio.run(undo_resealing(vaults, dry_run=dry_run, as_json=as_json))
+    else:
+        asyncio.run(reseal_keys(targets(vaults, target), again=again, dry_run=dry_run, as_json=as_json))
 
 
 def _vault(config: "Config", name: str, command: str) -> "VaultConfig":

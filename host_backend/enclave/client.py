@@ -6,6 +6,7 @@ from typing import TypeVar
 from enclave_signer.protocol.messages import (
     GenerateAndImport,
     GetPublicKey,
+    GetPublicKeyFrom,
     Import,
     ImportedKey,
     ImportUnencrypted,
@@ -15,6 +16,7 @@ from enclave_signer.protocol.messages import (
     ProvePossession,
     PublicKey,
     Request,
+    Reseal,
     SealedKey,
     Sign,
     Signature,
@@ -120,6 +122,14 @@ class EnclaveClient(SigningClient):
     async def generate(self, key_type: KeyType) -> SealedKey:
         """Have a key made and sealed, and keep it open."""
         return await self._ask(GenerateAndImport(key_type), SealedKey)
+
+    async def reseal(self, blob: bytes, target: str) -> SealedKey:
+        """Have a sealed key sealed anew, under the key-encryption key `target`."""
+        return await self._ask(Reseal(blob, target), SealedKey)
+
+    async def public_key_from(self, blob: bytes) -> PublicKey:
+        """Ask for the public key of a sealed key, which is opened for that only."""
+        return await self._ask(GetPublicKeyFrom(blob), PublicKey)
 
 
 async def open_client(

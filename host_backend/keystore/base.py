@@ -3,9 +3,10 @@
 - A store keeps what it is given and nothing else: it opens no blob and checks no key against its hash.
 - Keys are only ever added, or replaced on purpose, and then the old entry is kept aside. What is stored stays as it is,
   and comes back in the order in which it was added.
+- Before keys are sealed anew, all of them are kept aside at once, under the time of that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +23,19 @@ class StoredKey:
 
     pkh: str
     blob: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptKeys:
+    """Keys as they were before they were sealed anew.
+
+    Attributes:
+        where: The place, for people.
+        keys: In stored order.
+    """
+
+    where: str
+    keys: tuple[StoredKey, ...]
 
 
 class KeyStore(Protocol):
@@ -79,6 +93,44 @@ class KeyStore(Protocol):
 
         Raises:
             ConfigError, StoreUnavailable: As for `add`; or other blobs are stored by now: then nothing is changed.
+        """
+        ...
+
+    async def keep(self, utc: str) -> None:
+        """Keep all keys aside, durably, as they are stored now; nothing removes them but people.
+
+        Args:
+            utc: The time, as 20260131T235959Z, by which they are kept.
+
+        Raises:
+            ConfigError: What is stored is not well formed.
+            StoreUnavailable: Not known to be kept; or something is kept by that time already.
+        """
+        ...
+
+    async def kept(self) -> KeptKeys | None:
+        """Return what was kept aside last by `keep`; None if nothing was, or people have removed it.
+
+        Raises:
+            ConfigError: What was kept is not well formed.
+            StoreUnavailable: The store did not answer.
+        """
+        ...
+
+    async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
+        """Store other blobs durably in the entries of keys that are still stored as given.
+
+        The old ones are not kept aside: see `keep`. A crash meanwhile may leave any number of them exchanged.
+
+        Args:
+            blobs: The new ones, of 1 to `MAX_BLOB_BYTES` bytes, by what they take the place of.
+
+        Returns:
+            Those that were exchanged. All others were changed meanwhile, and are left as they are.
+
+        Raises:
+            ConfigError: What is stored is not well formed, or there is no room by the store's own limits.
+            StoreUnavailable: Not known which were exchanged; load again.
         """
         ...
 

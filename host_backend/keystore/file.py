@@ -5,9 +5,10 @@
   are kept when the file is rewritten: nothing that someone stored is lost.
 - What is not well formed is refused whole, naming the entry: a file half understood would be rewritten by halves.
 - Entries that are replaced go to `<file>.replaced`, a key file, too, before the new one takes their place.
+- Before keys are sealed anew, the whole file is copied to `<file>.before-reseal-<UTC>`.
 - Adding locks `<file>.lock`, reads again, and replaces the file durably. Signatory takes no lock: never let it add
   keys to the same file at the same time.
-- Symbolic links are followed first: all three lie where the keys are, by whatever path they were reached.
+- Symbolic links are followed first: all of these lie where the keys are, by whatever path they were reached.
 
 Source: Signatory `pkg/vault/confidentialspace`, storage `file`.
 """
@@ -16,14 +17,15 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from host_backend import strict_json
 from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, real_path, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable
-from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, StoredKey
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeptKeys, StoredKey
 
 #: Largest key file: over ten thousand keys of usual size, read in a fraction of a second.
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -32,6 +34,10 @@ LOCK_WAIT_S = 10.0
 
 #: Between two looks at the file: one is one call of the system.
 LOOK_S = 1.0
+
+#: What the names of copies have behind that of the key file, before the time.
+_KEPT = ".before-reseal-"
+_UTC = re.compile(r"\d{8}T\d{6}Z")
 
 T = TypeVar("T")
 #: An entry as read, with the members we do not know.
@@ -61,11 +67,27 @@ class FileKeyStore:
 
     async def add(self, keys: Sequence[StoredKey]) -> frozenset[str]:
         """Store keys durably; see `KeyStore.add`."""
-        return await asyncio.to_thread(self._locked, lambda path: self._append(path, keys), keys)
+        return await asyncio.to_thread(self._locked, lambda path: self._append(path, keys), _named(keys))
 
     async def replace(self, key: StoredKey, expected: Sequence[bytes]) -> None:
         """Store a key in place of others of its hash; see `KeyStore.replace`."""
-        await asyncio.to_thread(self._locked, lambda path: self._replace(path, key, expected), (key,))
+        await asyncio.to_thread(self._locked, lambda path: self._replace(path, key, expected), _named([key]))
+
+    async def keep(self, utc: str) -> None:
+        """Copy the file; see `KeyStore.keep`."""
+        await asyncio.to_thread(self._locked, lambda path: self._keep(path, utc), "a copy of all keys is")
+
+    async def kept(self) -> KeptKeys | None:
+        """Read the newest copy; see `KeyStore.kept`."""
+        newest = await asyncio.to_thread(self._newest_copy)
+        return None if newest is None else KeptKeys(str(newest), await FileKeyStore(newest).load())
+
+    async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
+        """Store other blobs; see `KeyStore.exchange`."""
+        if not blobs:
+            return frozenset()
+        named = _named([*blobs])
+        return await asyncio.to_thread(self._locked, lambda path: self._exchange(path, blobs), named)
 
     async def aclose(self) -> None:
         """Nothing is held between two calls."""
@@ -86,14 +108,23 @@ class FileKeyStore:
         except OSError as error:
             raise StoreUnavailable(f"key file {self._path} cannot be read: {error}") from error
 
-    def _locked(self, change: Callable[[Path], T], keys: Sequence[StoredKey]) -> T:
+    def _newest_copy(self) -> Path | None:
+        try:
+            path = real_path(self._path)
+            beside = path.parent.iterdir() if path.parent.is_dir() else ()
+            copies = (each for each in beside if each.name.startswith(path.name + _KEPT))
+            return max((each for each in copies if _UTC.fullmatch(each.name.rpartition("-")[2])), default=None)
+        except OSError as error:
+            raise StoreUnavailable(f"the folder of key file {self._path} cannot be read: {error}") from error
+
+    def _locked(self, change: Callable[[Path], T], what: str) -> T:
         try:
             create_folder(self._path.parent)
             path = real_path(self._path)
             with locked(path.with_name(path.name + ".lock"), wait_s=self._lock_wait_s):
                 return change(path)
         except (OSError, LockHeld) as error:
-            raise StoreUnavailable(f"{_named(keys)} not stored in {self._path}: {error}") from error
+            raise StoreUnavailable(f"{what} not stored in {self._path}: {error}") from error
 
     def _append(self, path: Path, keys: Sequence[StoredKey]) -> frozenset[str]:
         entries = self._read(path)
@@ -120,6 +151,26 @@ class FileKeyStore:
         place = places[0] if places else len(entries)
         kept = [entry for index, entry in enumerate(entries) if index not in places]
         self._write(path, [*kept[:place], self._entry(place, key), *kept[place:]], key.pkh)
+
+    def _keep(self, path: Path, utc: str) -> None:
+        entries = self._read(path)
+        self._parse(entries)
+        copy = path.with_name(path.name + _KEPT + utc)
+        if copy.exists():
+            raise StoreUnavailable(f"{copy} is there already: try again")
+        self._write(copy, entries, "all keys")
+
+    def _exchange(self, path: Path, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
+        entries = self._read(path)
+        stored = self._parse(entries)
+        for index, key in enumerate(stored):
+            if key in blobs:
+                new = self._entry(index, StoredKey(key.pkh, blobs[key]))
+                entries[index] = {**cast("_Entry", entries[index]), **new}
+        exchanged = blobs.keys() & {*stored}
+        if exchanged:
+            self._write(path, entries, next(iter(exchanged)).pkh)
+        return frozenset(exchanged)
 
     def _entry(self, index: int, key: StoredKey) -> _Entry:
         entry: _Entry = {

@@ -12,14 +12,17 @@ Source: Signatory `pkg/vault/confidentialspace`, storage `gcp`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
+from operator import itemgetter
 from typing import TypeVar
 
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.google.documents import Document, Write
 from host_backend.google.firestore import MAX_COMMIT_BYTES, Conflict, Contended, Firestore, OutcomeUnknown
-from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, StoredKey
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeptKeys, StoredKey
 
 #: Seconds between two looks at the number of documents: what one costs is billed.
 LOOK_S = 5.0
@@ -33,6 +36,10 @@ TRIES = 8
 _MORE_BYTES = 4096
 #: Longest pause before a change is tried again, in seconds; the first one is a 32nd of it.
 _PAUSE_S = 2.0
+#: What is added to the name of the collection for copies of all keys.
+_ASIDE = "_before_reseal"
+#: Keys that are written together.
+_BATCH = 64
 
 T = TypeVar("T")
 
@@ -123,6 +130,78 @@ class FirestoreKeyStore:
         yield Write(aside, _fields(StoredKey(key.pkh, blob)))
         yield Write(path, _fields(key), version=document.version)
 
+    async def keep(self, utc: str) -> None:
+        """Copy all documents to `<collection>_before_reseal`; see `KeyStore.keep`."""
+        keys = await self.load()
+        # Two runs of the same second have copies of their own, and one of them is the first to be whole.
+        aside, run = f"{self._place.collection}{_ASIDE}", secrets.token_hex(8)
+        for start in range(0, len(keys), _BATCH):
+            batch = enumerate(keys[start : start + _BATCH], start)
+            copies = [Write(f"{aside}/{run}-{key.pkh}", {**_fields(key), "run": run, "place": at}) for at, key in batch]
+            await self._settled(partial(self._database.commit, copies))
+        # Last: a copy that was not finished is none.
+        await self._settled(partial(self._finish_copy, f"{aside}/{utc}", run))
+
+    async def _finish_copy(self, path: str, run: str) -> None:
+        found = (await self._database.get([path]))[path]
+        if found is not None and found.fields.get("whole") != run:
+            raise StoreUnavailable(f"a copy of all keys, {path}, is there already: try again")
+        if found is None:
+            await self._database.commit([Write(path, {"whole": run}, absent=True)])
+
+    async def kept(self) -> KeptKeys | None:
+        """Read the newest copy that is whole; see `KeyStore.kept`."""
+        aside = f"{self._place.collection}{_ASIDE}"
+        copies: dict[object, list[tuple[int, StoredKey]]] = {}
+        whole: dict[str, object] = {}
+        async for document in self._database.list(aside):
+            place = document.fields.get("place")
+            if isinstance(place, int):
+                copies.setdefault(document.fields.get("run"), []).append((place, self._key_of(document)))
+            elif "whole" in document.fields:
+                whole[document.id] = document.fields["whole"]
+        if not whole:
+            return None
+        newest = max(whole)
+        keys = sorted(copies.get(whole[newest], []), key=itemgetter(0))
+        return KeptKeys(f"{aside}, {newest}", tuple(key for _, key in keys))
+
+    async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
+        """Store other blobs; see `KeyStore.exchange`."""
+        for key, blob in blobs.items():
+            _check(f"key {key.pkh[:MAX_PKH_CHARS]!r}", key.pkh, blob)
+        exchanged: set[StoredKey] = set()
+        keys = [*blobs]
+        for start in range(0, len(keys), _BATCH):
+            exchanged |= await self._exchange({key: blobs[key] for key in keys[start : start + _BATCH]})
+        return frozenset(exchanged)
+
+    async def _exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
+        perhaps_written: set[StoredKey] = set()
+
+        async def once() -> frozenset[StoredKey]:
+            found = await self._database.get([self._path(key.pkh) for key in blobs])
+            there = {key: found[self._path(key.pkh)] for key in blobs}
+            as_given = {key: document for key, document in there.items() if self._has(document, key.blob)}
+            mine = {key for key in perhaps_written - as_given.keys() if self._has(there[key], blobs[key])}
+            writes = [
+                Write(document.path, {"value": blobs[key]}, version=document.version)
+                for key, document in as_given.items()
+                if document is not None
+            ]
+            try:
+                if writes:
+                    await self._database.commit(writes)
+            except OutcomeUnknown:
+                perhaps_written.update(as_given)
+                raise
+            return frozenset(mine | as_given.keys())
+
+        return await self._settled(once)
+
+    def _has(self, document: Document | None, blob: bytes) -> bool:
+        return document is not None and self._stored_key(document).blob == blob
+
     async def aclose(self) -> None:
         """End the connection."""
         await self._database.aclose()
@@ -151,12 +230,16 @@ class FirestoreKeyStore:
         return f"{self._place.collection}/{pkh}"
 
     def _stored_key(self, document: Document) -> StoredKey:
+        key = self._key_of(document)
+        if key.pkh != document.id:
+            raise ConfigError(f"{self._place}, document {document.id}: pkh must be the document's own id")
+        return key
+
+    def _key_of(self, document: Document) -> StoredKey:
         where = f"{self._place}, document {document.id}"
         pkh, blob = document.fields.get("pkh"), document.fields.get("value")
         if not isinstance(pkh, str):
             raise ConfigError(f"{where}: pkh must be a text")
-        if pkh != document.id:
-            raise ConfigError(f"{where}: pkh must be the document's own id")
         if not isinstance(blob, bytes):
             raise ConfigError(f"{where}: value must be bytes")
         _check(where, pkh, blob)

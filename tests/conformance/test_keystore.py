@@ -243,3 +243,90 @@ def test_a_revision_is_another_one_after_an_addition(open_store: OpenStore) -> N
 
 def test_blob_is_never_printed() -> None:
     assert "first" not in repr(FIRST)
+
+
+def keep(store: Driven, utc: str) -> None:
+    store.run(store.store.keep(utc))
+
+
+def kept(store: Driven) -> tuple[StoredKey, ...] | None:
+    found = store.run(store.store.kept())
+    return None if found is None else found.keys
+
+
+def exchange(store: Driven, blobs: dict[StoredKey, bytes]) -> frozenset[StoredKey]:
+    return store.run(store.store.exchange(blobs))
+
+
+def test_nothing_is_kept_at_first(open_store: OpenStore) -> None:
+    assert kept(open_store()) is None
+    add(open_store(), FIRST)
+    assert kept(open_store()) is None
+
+
+def test_what_is_kept_stays_as_it_was(open_store: OpenStore) -> None:
+    store = open_store()
+    add(store, SECOND)
+    add(store, FIRST)
+    keep(store, "20260101T000000Z")
+    exchange(store, {FIRST: b"new"})
+    assert kept(store) == kept(open_store()) == (SECOND, FIRST)
+    assert load(open_store()) == (SECOND, StoredKey(FIRST.pkh, b"new"))
+
+
+def test_what_was_kept_last_is_found(open_store: OpenStore) -> None:
+    store = open_store()
+    for second, key in enumerate((FIRST, SECOND)):
+        add(store, key)
+        keep(store, f"20260101T00000{second}Z")
+    assert kept(open_store()) == (FIRST, SECOND)
+
+
+def test_nothing_that_is_kept_is_kept_over(open_store: OpenStore) -> None:
+    store = open_store()
+    add(store, FIRST)
+    keep(store, "20260101T000000Z")
+    add(store, SECOND)
+    with pytest.raises(StoreUnavailable, match="there already: try again"):
+        keep(open_store(), "20260101T000000Z")
+    assert kept(open_store()) == (FIRST,)
+
+
+def test_blobs_are_exchanged_in_their_places(open_store: OpenStore) -> None:
+    store = open_store()
+    add(store, FIRST, SECOND)
+    assert exchange(store, {SECOND: b"2", FIRST: b"1"}) == {FIRST, SECOND}
+    assert load(open_store()) == (StoredKey(FIRST.pkh, b"1"), StoredKey(SECOND.pkh, b"2"))
+
+
+def test_what_was_changed_meanwhile_is_not_exchanged(open_store: OpenStore) -> None:
+    store = open_store()
+    add(store, FIRST, SECOND)
+    theirs = StoredKey(FIRST.pkh, b"theirs")
+    replace(open_store(), theirs, FIRST.blob)
+    unknown = StoredKey("tz1unknown", b"blob")
+    assert exchange(store, {FIRST: b"1", SECOND: b"2", unknown: b"3"}) == {SECOND}
+    assert exchange(store, {FIRST: b"1"}) == exchange(store, {}) == frozenset()
+    assert load(open_store()) == (theirs, StoredKey(SECOND.pkh, b"2"))
+
+
+def test_of_two_who_exchange_one_blob_one_does(open_store: OpenStore) -> None:
+    first, stores = open_store(), [open_store().store for _ in range(6)]
+    add(first, FIRST)
+
+    async def exchange_all() -> list[frozenset[StoredKey]]:
+        return await asyncio.gather(*(each.exchange({FIRST: b"new %d" % number}) for number, each in enumerate(stores)))
+
+    outcomes = first.run(exchange_all())
+    assert sorted(map(len, outcomes)) == [0, 0, 0, 0, 0, 1]
+    (number,) = (number for number, exchanged in enumerate(outcomes) if exchanged)
+    assert load(open_store()) == (StoredKey(FIRST.pkh, b"new %d" % number),)
+
+
+def test_a_blob_beyond_the_limits_is_not_exchanged(open_store: OpenStore) -> None:
+    store = open_store()
+    add(store, FIRST, SECOND)
+    for blob in (b"", bytes(MAX_BLOB_BYTES + 1)):
+        with pytest.raises(ConfigError, match="must have 1 to"):
+            exchange(store, {FIRST: b"1", SECOND: blob})
+    assert load(open_store()) == (FIRST, SECOND)

@@ -18,6 +18,7 @@ from enclave_signer.protocol.messages import (
     PrivateKey,
     ProvePossession,
     Request,
+    Reseal,
     Sign,
     SignWith,
 )
@@ -33,6 +34,7 @@ ONE_OF_EACH: list[Request] = [
     GetPublicKey(1),
     GetPublicKeyFrom(b"blob"),
     ProvePossession(1),
+    Reseal(b"blob", "key"),
 ]
 
 

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import LEGACY, parse_image
+from enclave_signer.image import parse_image
+from enclave_signer.protocol.blob import LEGACY
 from enclave_signer.sealing import gcp_environment
 from tests.contract.markdown import DOCS, blocks, rows
 

@@ -8,7 +8,7 @@ from tests.doubles.processes import PATIENCE_S
 class HeldSealer:
     """Asked, before they are answered, by the calls that open or seal a key; a test says when it answers."""
 
-    _ASKED_BY = (b"Import", b"ImportUnencrypted", b"Generate", b"GenerateAndImport")
+    _ASKED_BY = (b"Import", b"ImportUnencrypted", b"Generate", b"GenerateAndImport", b"Reseal")
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

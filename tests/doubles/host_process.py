@@ -32,14 +32,17 @@ def write_config(
     enclave: int | Path,
     tezos: Mapping[str, str] | None = None,
     *,
+    key: str | None = None,
     watermark: str = FILE_WATERMARKS,
     more: Sequence[str] = (),
 ) -> Path:
     """Write a configuration with free ports, one vault, and policies by public-key hash; return its path.
 
-    `enclave` is the port of the daemon, or its Unix socket.
+    `enclave` is the port of the daemon, or its Unix socket; `key`, the key-encryption key that it is to use.
     """
     where = f"host: 'unix:{enclave}'" if isinstance(enclave, Path) else f"host: 127.0.0.1, port: {enclave}"
+    if key is not None:
+        where += f", encryption_key_path: {key}"
     lines = [
         f"base_dir: {folder / BASE_NAME}",
         "server: {address: '127.0.0.1:0', utility_address: '127.0.0.1:0'}",

@@ -23,7 +23,7 @@ from tests.doubles.watermarks import some_pkh
 CHAIN = "NetXdQprcVkpaWU"
 KEYS = [MarkKey(CHAIN, some_pkh(number), right) for number in range(2) for right in Right]
 #: Calls that change something, or come before one that does.
-_CALLS = frozenset(
+CALLS = frozenset(
     {"close", "commit", "execute", "fchmod", "fdatasync", "flush", "fsync", "ftruncate", "link", "mkdir", "mkstemp"}
     | {"open", "pwrite", "pwritev", "rename", "replace", "rmdir", "seek", "truncate", "unlink", "write"}
 )
@@ -64,7 +64,7 @@ def _die_at(call: int) -> None:
 
     def count(_frame: FrameType, event: str, called: Any) -> None:
         nonlocal seen
-        if event == "c_call" and called.__name__ in _CALLS:
+        if event == "c_call" and called.__name__ in CALLS:
             seen += 1
             if seen == call:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -1,9 +1,9 @@
 """A key store in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from host_backend.errors import StoreUnavailable
-from host_backend.keystore.base import StoredKey
+from host_backend.keystore.base import KeptKeys, StoredKey
 
 
 class MemoryKeys:
@@ -15,6 +15,7 @@ class MemoryKeys:
     def __init__(self, *stored: StoredKey) -> None:
         self.stored = list(stored)
         self.failing = False
+        self.copies: dict[str, tuple[StoredKey, ...]] = {}
 
     async def load(self) -> tuple[StoredKey, ...]:
         self._check()
@@ -36,6 +37,22 @@ class MemoryKeys:
         if [stored.blob for stored in self.stored if stored.pkh == key.pkh] != [*expected]:
             raise StoreUnavailable("changed meanwhile")
         self.stored = [key if stored.pkh == key.pkh else stored for stored in self.stored]
+
+    async def keep(self, utc: str) -> None:
+        self._check()
+        if utc in self.copies:
+            raise StoreUnavailable("there already: try again")
+        self.copies[utc] = tuple(self.stored)
+
+    async def kept(self) -> KeptKeys | None:
+        self._check()
+        return KeptKeys("memory", self.copies[max(self.copies)]) if self.copies else None
+
+    async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
+        self._check()
+        exchanged = frozenset(blobs) & frozenset(self.stored)
+        self.stored = [StoredKey(each.pkh, blobs.get(each, each.blob)) for each in self.stored]
+        return exchanged
 
     async def aclose(self) -> None:
         pass

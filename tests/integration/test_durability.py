@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,6 +124,15 @@ class OneKey:
 
     async def replace(self, key: StoredKey, expected: Sequence[bytes]) -> None:
         raise AssertionError(f"{key.pkh} is not to be replaced")
+
+    async def keep(self, utc: str) -> None:
+        raise AssertionError("nothing is to be kept aside")
+
+    async def kept(self) -> None:
+        raise AssertionError("nothing is to be put back")
+
+    async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
+        raise AssertionError("nothing is to be exchanged")
 
     async def aclose(self) -> None:
         pass

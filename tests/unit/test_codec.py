@@ -22,6 +22,7 @@ from enclave_signer.protocol.messages import (
     ProvePossession,
     PublicKey,
     Request,
+    Reseal,
     Result,
     SealedKey,
     Sign,
@@ -56,6 +57,7 @@ REQUESTS = st.one_of(
     st.builds(GetPublicKey, HANDLES),
     st.builds(GetPublicKeyFrom, BLOBS),
     st.builds(ProvePossession, HANDLES),
+    st.builds(Reseal, BLOBS, st.text(max_size=100)),
 )
 
 
@@ -80,6 +82,7 @@ def test_results_come_back(public_key: PublicKey, signature: Signature, blob: by
         (Import(b""), ImportedKey(public_key, handle)),
         (Generate(KeyType.BLS), SealedKey(blob, public_key)),
         (GenerateAndImport(KeyType.BLS), SealedKey(blob, public_key, handle)),
+        (Reseal(b"", ""), SealedKey(blob, public_key)),
     ]
     for request, result in pairs:
         assert codec.decode_reply(request, codec.encode_ok(result)) == result
@@ -141,6 +144,10 @@ def test_what_peers_send_is_tolerated(call: object, expected: Request) -> None:
         {"Sign": {"handle": 0, "message": [True]}},
         {"Sign": {"handle": 0, "message": bytes(32769)}},
         {"Sign": {"handle": 0, "message": [0] * 32769}},
+        {"Reseal": b"blob"},
+        {"Reseal": {"encrypted_private_key": b"blob"}},
+        {"Reseal": {"encrypted_private_key": b"blob", "encryption_key_path": None}},
+        {"Reseal": {"encrypted_private_key": b"blob", "encryption_key_path": "x" * 1025}},
         {"Import": bytes(4097)},
         {"Import": "blob"},
         {"Generate": "ed25519"},

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import LEGACY, MAX_IMAGE_BYTES, GcpKmsConfig, ResealRule, parse_image, read_image
+from enclave_signer.image import MAX_IMAGE_BYTES, GcpKmsConfig, ResealRule, parse_image, read_image
+from enclave_signer.protocol.blob import LEGACY
 from enclave_signer.sealing.allow_list import AllowList
 
 PROVIDER = "projects/691249393555/locations/global/workloadIdentityPools/signer-pool/providers/cs"
@@ -31,10 +32,16 @@ def test_the_smallest_one_reads_legacy_blobs_and_writes_ours() -> None:
     assert image.gcp_kms == GcpKmsConfig(allow_list=allow_list, read_legacy=True, write_legacy=False)
 
 
+def test_legacy_blobs_are_written_where_that_is_said() -> None:
+    gcp_kms = parse_image(f"{SMALLEST}write_legacy = true", "image.toml").gcp_kms
+    assert gcp_kms is not None
+    assert gcp_kms.write_legacy
+
+
 def test_all_that_can_be_said() -> None:
     text = (
         'development = true\nsealers = ["gcp_kms", "local"]\nlisteners = ["0.0.0.0:2000"]\n'
-        f'{GCP}open_keys = ["{RING}/", "projects/old/"]\nread_legacy = true\nwrite_legacy = true\n'
+        f'{GCP}open_keys = ["{RING}/", "projects/old/"]\nread_legacy = true\nwrite_legacy = false\n'
         'token_audience = "https://sts.example"\n[local]\nsealing_key = "/keys/sealing.key"\n'
         f'[[reseal]]\nfrom = "legacy"\nto = "{KEY}"\n[[reseal]]\nfrom = "projects/old/"\nto = "{KEY}"\n'
         f'[[reseal]]\nfrom = "local:0123"\nto = "{KEY}"\n'
@@ -45,7 +52,7 @@ def test_all_that_can_be_said() -> None:
     assert image.sealing_key == Path("/keys/sealing.key")
     assert image.reseal == tuple(ResealRule(source, KEY) for source in (LEGACY, "projects/old/", "local:0123"))
     assert image.gcp_kms is not None
-    assert image.gcp_kms.write_legacy
+    assert not image.gcp_kms.write_legacy
     assert image.gcp_kms.token_audience == "https://sts.example"
     assert image.gcp_kms.allow_list.open_keys == (f"{RING}/", "projects/old/")
 
@@ -81,6 +88,10 @@ def test_all_that_can_be_said() -> None:
         (f"{SMALLEST}[[reseal]]\nfrom = 'legacy'\nto = 'local:0123'", r"reseal\[0\]\.to: 'local:0123' is none of"),
         (f"{SMALLEST}[[reseal]]\nfrom = 'legacy'\nto = 'legacy'", r"reseal\[0\]\.to: 'legacy' is none of"),
         (f"{SMALLEST}[[reseal]]\nfrom = 'anything'\nto = '{KEY}'", r"reseal\[0\]\.from: 'anything' must be legacy"),
+        (
+            f"{SMALLEST}write_legacy = true\n[[reseal]]\nfrom = 'legacy'\nto = '{KEY}'",
+            r"image\.toml: reseal: makes no legacy blobs: gcp_kms\.write_legacy is true",
+        ),
         (f"{SMALLEST}[[reseal]]\nto = '{KEY}'", r"reseal\[0\]\.from: is missing"),
         (f"{LOCAL}[[reseal]]\nfrom = 'legacy'\nto = '{KEY}'", r"reseal\[0\]\.to: .* is none of"),
     ],

@@ -116,6 +116,50 @@ def test_replaced_entries_are_kept_aside_whole(path: Path) -> None:
     assert aside.stat().st_mode & 0o777 == 0o600
 
 
+def keep(path: Path, utc: str) -> Path:
+    asyncio.run(FileKeyStore(path).keep(utc))
+    return path.with_name(f"{path.name}.before-reseal-{utc}")
+
+
+def test_all_entries_are_kept_whole(path: Path) -> None:
+    (entry,) = json.loads(SIGNATORY_FILE)
+    old = [{**entry, "note": 1}, entry]
+    path.write_text(json.dumps(old))
+    path.chmod(0o644)
+    copy = keep(path, "20260131T235959Z")
+    assert entries(copy) == old
+    assert copy.stat().st_mode & 0o777 == 0o600
+    kept = asyncio.run(FileKeyStore(path).kept())
+    assert kept is not None
+    assert (kept.where, kept.keys) == (str(copy), (STORED, STORED))
+
+
+def test_other_files_are_no_copies(path: Path) -> None:
+    add(path, STORED)
+    for name in ("keys.json.before-reseal-", "keys.json.before-reseal-20260131T235959Z.bak", "x.before-reseal-1Z"):
+        path.with_name(name).write_text("{")
+    path.with_name(".keys.json.before-reseal-20260131T235959Z.x.tmp").write_text("{")
+    assert asyncio.run(FileKeyStore(path).kept()) is None
+
+
+def test_a_copy_that_somebody_spoilt_is_named(path: Path) -> None:
+    add(path, STORED)
+    copy = keep(path, "20260131T235959Z")
+    copy.write_text("{")
+    with pytest.raises(ConfigError, match=f"key file {copy} is not JSON"):
+        asyncio.run(FileKeyStore(path).kept())
+
+
+def test_exchanged_entries_keep_what_else_is_in_them(path: Path) -> None:
+    (entry,) = json.loads(SIGNATORY_FILE)
+    other = {"public_key_hash": STORED.pkh, "encrypted_private_key": "AAAA"}
+    path.write_text(json.dumps([other, {**entry, "note": 1}, entry]))
+    exchanged = asyncio.run(FileKeyStore(path).exchange({STORED: b"blob"}))
+    assert exchanged == {STORED}
+    new = {**entry, "encrypted_private_key": "YmxvYg=="}
+    assert entries(path) == [other, {**new, "note": 1}, new]
+
+
 def test_nothing_is_replaced_that_could_not_be_kept_aside(path: Path) -> None:
     add(path, STORED)
     before = path.read_bytes()
@@ -254,6 +298,14 @@ def test_what_is_replaced_by_a_link_lies_with_the_keys(path: Path, link: Path) -
     assert add(path, STORED)
     replace(link, StoredKey(STORED.pkh, b"blob"))
     assert path.with_name("keys.json.replaced").read_bytes() == SIGNATORY_FILE
+    assert list(link.parent.iterdir()) == [link]
+
+
+def test_what_is_kept_by_a_link_lies_with_the_keys(path: Path, link: Path) -> None:
+    assert add(path, STORED)
+    asyncio.run(FileKeyStore(link).keep("20260131T235959Z"))
+    assert path.with_name("keys.json.before-reseal-20260131T235959Z").read_bytes() == SIGNATORY_FILE
+    assert asyncio.run(FileKeyStore(link).kept()) == asyncio.run(FileKeyStore(path).kept()) is not None
     assert list(link.parent.iterdir()) == [link]
 
 

@@ -20,12 +20,15 @@ from enclave_signer.protocol.messages import (
     KeyType,
     ProvePossession,
     Request,
+    Reseal,
     SealedKey,
     Sign,
     Signature,
     SignWith,
 )
 from enclave_signer.sealing.base import Sealer, SealerSource
+from enclave_signer.sealing.providers import Providers
+from enclave_signer.sealing.resealing import ResealingByImage
 from enclave_signer.session import Computation, Opening, Outcome, Session
 from tests.doubles.passthrough_enclave import PassthroughSealer
 
@@ -39,7 +42,8 @@ def done(session: Session, request: Request) -> object:
 
 
 def session_of(open_keys: OpenKeys, provider: SealerSource | None = None) -> Session:
-    return Session(provider or PassthroughSealer(), Keychain(3, open_keys, "10.0.0.1"), Guard(100, print))
+    resealing = ResealingByImage(Providers([PassthroughSealer()]), None)
+    return Session(provider or PassthroughSealer(), Keychain(3, open_keys, "10.0.0.1"), Guard(100, print), resealing)
 
 
 def many_keys(limit: int = 100) -> OpenKeys:
@@ -65,6 +69,7 @@ CALLS: list[Request] = [
     SignWith(b"", b""),
     GetPublicKey(0),
     GetPublicKeyFrom(b""),
+    Reseal(b"", ""),
     ProvePossession(0),
 ]
 

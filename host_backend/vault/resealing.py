@@ -1,0 +1,183 @@
+"""Sealing stored keys anew, under another key-encryption key, and putting back what was stored before.
+
+- What is sealed under the target is left as it is: the header of a blob tells. So the next run finishes one that was
+  interrupted.
+- All keys are kept aside before the first entry changes. What is put in its place was seen to open, in the enclave, as
+  the key that the entry names.
+- An entry that somebody changes meanwhile stays as they have it.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from enclave_signer.protocol.blob import parse_blob, sealed_under
+from enclave_signer.protocol.errors import BadBlob
+from enclave_signer.protocol.messages import PublicKey
+from enclave_signer.tezos import public_key_hash
+from host_backend.enclave.client import EnclaveClient
+from host_backend.enclave.endpoint import Endpoint
+from host_backend.enclave.side_connection import SideConnection
+from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
+from host_backend.errors import EnclaveRefused
+from host_backend.keystore.base import KeyStore, StoredKey
+from host_backend.vault.provisioning import BATCH, GetConnection
+
+#: What is said of a blob whose header cannot be read.
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A stored key that shall be sealed otherwise.
+
+    Attributes:
+        stored: As it is stored now.
+        source: What it is sealed under, by its header.
+        target: What it shall be sealed under.
+        blob: What to put in its place; None where the enclave has to make it.
+    """
+
+    stored: StoredKey
+    source: str
+    target: str
+    blob: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What became of a move; `obstacle` says why the entry is as it was, None that it is changed."""
+
+    move: Move
+    obstacle: str | None
+
+
+class Resealing:
+    """Seals the keys of one store anew.
+
+    Args:
+        store: Where the blobs are kept.
+        connection: Gives a connection to the enclave on which nobody signs.
+    """
+
+    def __init__(self, store: KeyStore, connection: GetConnection) -> None:
+        self._store = store
+        self._connection = connection
+
+    async def moves_to(self, target: str, *, again: bool = False) -> tuple[list[Move], int]:
+        """Return what is to be done for all keys to be sealed under `target`, and how many are; asks no enclave.
+
+        Args:
+            target: The name of a key-encryption key.
+            again: Seal those anew that are under it already: it may have a newer version.
+
+        Raises:
+            ConfigError, StoreUnavailable: The store cannot be read.
+        """
+        stored = dict.fromkeys(await self._store.load())
+        moves = [Move(each, source, target) for each in stored if (source := _name(each.blob)) != target or again]
+        return moves, len(stored) - len(moves)
+
+    async def moves_back(self) -> list[Move]:
+        """Return what is to be done for all keys to be as they were kept last; asks no enclave.
+
+        Raises:
+            ConfigError, StoreUnavailable: The store cannot be read.
+        """
+        kept = await self._store.kept()
+        before: defaultdict[str, list[bytes]] = defaultdict(list)
+        for each in kept.keys if kept is not None else ():
+            before[each.pkh].append(each.blob)
+        moves = []
+        for each in await self._store.load():
+            # A hash may be stored several times; both lists have the same order.
+            blob = before[each.pkh].pop(0) if before[each.pkh] else each.blob
+            if blob != each.blob:
+                moves.append(Move(each, _name(each.blob), _name(blob), blob))
+        return moves
+
+    async def where_kept(self) -> str | None:
+        """Return where the keys are that were kept last; None if there are none."""
+        kept = await self._store.kept()
+        return None if kept is None else kept.where
+
+    async def run(self, moves: Sequence[Move]) -> AsyncIterator[Moved]:
+        """Do it, in order, and yield what became of each, once that is durable.
+
+        Raises:
+            EnclaveUnavailable: No answer to one; those that were yielded are done. Run again later.
+            ConfigError, StoreUnavailable: The store could not be changed.
+        """
+        kept = False
+        for start in range(0, len(moves), BATCH):
+            batch = moves[start : start + BATCH]
+            async with self._connection() as client:
+                outcomes = await asyncio.gather(*(_blob_for(client, move) for move in batch), return_exceptions=True)
+            made = {move: blob for move, blob in zip(batch, outcomes, strict=True) if isinstance(blob, bytes)}
+            if made and not kept:
+                await self._keep(moves)
+                kept = True
+            exchanged = await self._store.exchange({move.stored: blob for move, blob in made.items()})
+            for move, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, EnclaveRefused):
+                    yield Moved(move, str(outcome))
+                elif move in made:
+                    yield Moved(move, None if move.stored in exchanged else "its entry was changed meanwhile")
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException) and not isinstance(outcome, EnclaveRefused):
+                    raise outcome
+
+    async def _keep(self, moves: Sequence[Move]) -> None:
+        """Keep all keys aside, unless that was done: by the run that is put back, or by one that is only finished."""
+        stored = {move.stored for move in moves if move.blob is None}
+        kept = await self._store.kept()
+        if kept is None or not stored <= {*kept.keys}:
+            await self._store.keep(time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+
+
+async def _blob_for(client: EnclaveClient, move: Move) -> bytes:
+    """Return a blob that was seen to open as the key of an entry.
+
+    Raises:
+        EnclaveRefused: There is none.
+        EnclaveUnavailable: Not known.
+    """
+    if move.blob is not None:
+        _check_key(await client.public_key_from(move.blob), move)
+        return move.blob
+    sealed = await client.reseal(move.stored.blob, move.target)
+    _check_key(sealed.public_key, move)
+    try:
+        header, _, _ = parse_blob(sealed.blob)
+    except BadBlob as error:
+        raise EnclaveRefused(f"the enclave's answer: {error}") from None
+    if (header.kek, header.public_key) != (move.target, sealed.public_key):
+        raise EnclaveRefused("the enclave sealed something else than it was asked for")
+    return sealed.blob
+
+
+def _check_key(public_key: PublicKey, move: Move) -> None:
+    if (pkh := public_key_hash(public_key)) != move.stored.pkh:
+        raise EnclaveRefused(f"the blob holds another key, {pkh}")
+
+
+def _name(blob: bytes) -> str:
+    try:
+        return sealed_under(blob)
+    except BadBlob:
+        return UNREADABLE
+
+
+@asynccontextmanager
+async def open_resealing(
+    store: KeyStore, enclave: Endpoint, *, limits: LinkLimits = DEFAULT_LIMITS
+) -> AsyncIterator[Resealing]:
+    """Give what seals the keys of a store anew; the enclave is connected to when it is first asked."""
+    side = SideConnection(enclave, limits)
+    try:
+        yield Resealing(store, side.use)
+    finally:
+        side.close()
