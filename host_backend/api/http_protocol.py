@@ -123,9 +123,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def answer_due(self) -> bool:
-        """Whether a whole request is being answered."""
+        """Whether a whole request is being answered, and the client is not what is waited for."""
         running = self._running
-        return running is not None and not running.response_complete and not (self._in_body and running is self.cycle)
+        return running is not None and self._is_due(running) and not self.flow.write_paused
+
+    def _is_due(self, running: RequestResponseCycle) -> bool:
+        """Whether a request that is being answered came in whole, and has not had its answer."""
+        return not running.response_complete and not (self._in_body and running is self.cycle)
 
     def displace(self) -> None:
         """End the connection at once, also one that is beginning."""

@@ -22,6 +22,7 @@ from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.listeners import HttpServer, tls_context
 from host_backend.config import TlsConfig
 from tests.doubles.certificates import Authority
+from tests.doubles.http_server import LARGE_BYTES
 
 CONNECTIONS = 3
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -346,3 +347,25 @@ def test_clients_are_taken_again_when_there_are_descriptors(
 
     serve(scenario, listener=Starved(fileno=socket.create_server(("127.0.0.1", 0)).detach()))
     assert caplog.text.count("no client can be taken: Too many open files") == 2
+
+
+def test_a_client_that_does_not_read_its_answer_keeps_no_place() -> None:
+    blocked = asyncio.Semaphore(0)
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/":
+            await app(scope, receive, send)
+            return
+        length = str(LARGE_BYTES + 2).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": bytes(LARGE_BYTES), "more_body": True})
+        blocked.release()
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def scenario(connect: Connect) -> None:
+        for _ in range(CONNECTIONS):
+            (await connect(None))[1].write(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+            await blocked.acquire()
+        assert await is_served(await connect(None))
+
+    serve(scenario, answering=large)
