@@ -138,6 +138,20 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.abandon()
 
+    def shutdown(self) -> None:
+        """At a stop, answer what has come in whole, and wait for nothing else."""
+        self._over, self._incomplete = True, False
+        self._watch()
+        running = self._running
+        if running is None or running.response_complete:
+            self.transport.close()
+        elif not self._is_due(running):
+            self.transport.abort()
+        else:
+            if self._in_body:
+                self.pipeline.popleft()  # it came behind another one, and has not begun
+            (self.pipeline[0][0] if self.pipeline else running).keep_alive = False
+
     def data_received(self, data: bytes) -> None:
         """Take what came, unless it goes beyond a limit or is no request."""
         if self._over or self.transport.is_closing():
