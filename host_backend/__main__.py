@@ -1,5 +1,13 @@
 """The command `enclave-host`."""
 
+import signal
+import sys
+
+# Before the other imports take their time: whoever asks a `serve` that is starting to read its file again shall not end it.
+# All other commands end with their terminal.
+if "serve" in sys.argv[1:]:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
 from host_backend.cli.commands import main
 
 if __name__ == "__main__":

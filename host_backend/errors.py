@@ -38,6 +38,10 @@ class TooLarge(MalformedRequest):
     http_status = 413
 
 
+class ClientLeft(MalformedRequest):
+    """The client left while its request waited; nobody is told, and nothing was signed."""
+
+
 class NotAuthenticated(HostError):
     """The caller did not say who it is, or not in a way that can be believed; give credentials."""
 

@@ -29,6 +29,7 @@ from enclave_signer.tezos import TezosError, check_public_key_hash, parse_signat
 from host_backend.config import HookConfig
 from host_backend.descriptors import HOOK_CONNECTIONS
 from host_backend.errors import HookUnavailable, PolicyDenied, reason_of
+from host_backend.leaving import waiting
 from host_backend.policy import Caller
 
 #: Bytes of an answer's body: a status, a text, a hash, a nonce and a signature are some 400.
@@ -96,8 +97,9 @@ class PolicyHook:
 
     async def _ask(self, body: bytes) -> _Answer:
         try:
-            async with asyncio.timeout(self._timeout_s), self._free:
-                return await _exchange(self._url, self._tls, body)
+            with waiting():
+                async with asyncio.timeout(self._timeout_s), self._free:
+                    return await _exchange(self._url, self._tls, body)
         except TimeoutError:
             raise HookUnavailable(f"policy hook: no answer within {self._timeout_s:g} s") from None
         except OSError as error:

@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from host_backend.errors import TooManyWait
 from host_backend.ip_addresses import network_of
+from host_backend.leaving import waiting
 
 #: By how many bytes a request that waits gains on each one that comes later: 128 of them cannot overtake it for ever.
 WAITING_GAINS_BYTES = 512
@@ -91,10 +92,12 @@ class Turns:
 
         Raises:
             TooManyWait: There is no room in the line; try again later.
+            ClientLeft: Whoever asks has left.
         """
         network = network_of(address)
         if self._busy:
-            await self._wait(network, size_bytes)
+            with waiting():
+                await self._wait(network, size_bytes)
         self._busy, self._last = True, network
         try:
             await asyncio.sleep(0)
@@ -124,14 +127,14 @@ class Turns:
     async def _wait(self, network: str, size_bytes: int) -> None:
         number = next(self._numbers)
         turn = asyncio.get_running_loop().create_future()
-        waiting = (size_bytes + WAITING_GAINS_BYTES * number, number, turn)
-        heapq.heappush(self._lines.setdefault(network, []), waiting)
+        place = (size_bytes + WAITING_GAINS_BYTES * number, number, turn)
+        heapq.heappush(self._lines.setdefault(network, []), place)
         self._refuse_last(network)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._leave(network, waiting)
+                self._leave(network, place)
             elif turn.exception() is None:
                 self._next()
             raise
@@ -149,10 +152,10 @@ class Turns:
         self._leave(network, last)
         last[-1].set_exception(TooManyWait(text))
 
-    def _leave(self, network: str, waiting: _Waiting) -> None:
+    def _leave(self, network: str, place: _Waiting) -> None:
         line = self._lines.get(network, [])
         with suppress(ValueError):
-            line.remove(waiting)
+            line.remove(place)
         heapq.heapify(line)
         if not line:
             self._lines.pop(network, None)

@@ -9,7 +9,8 @@ wait on one connection, nor how long a client may take to read its answers: each
 - a request must be complete within a time limit, counted from its first byte; the first one, from its connection;
 - a head beyond its limit is answered 431, and a request beyond its own ends the connection;
 - so does one request too many behind those that are not answered yet;
-- answers must be read within a time limit.
+- answers must be read within a time limit;
+- a request whose client leaves ends where it only waits, and is counted where it goes on.
 """
 
 import asyncio
@@ -23,10 +24,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from host_backend import log
 from host_backend.api.forwarded import TrustedProxies, Unclear
 from host_backend.api.http_framing import MAX_HEAD_BYTES, HeadTooLarge, NotHttp, RequestFraming
+from host_backend.api.left_requests import LeftRequests, refuse
 from host_backend.api.peer import Peer, source_of, subject_of
 from host_backend.api.places import Place
 
 if TYPE_CHECKING:
+    from starlette.types import Scope
     from uvicorn._types import ASGI3Application
 
 logger = logging.getLogger(__name__)
@@ -60,6 +63,8 @@ class HttpProtocol(HttpToolsProtocol):
     place: "Place[HttpProtocol] | None" = None
     #: Whose word is taken, if the peer is a proxy.
     proxies = TrustedProxies()
+    #: Of all clients of the server.
+    left_requests = LeftRequests()
     #: Ends a TLS handshake.
     abandon: Callable[[], object] = staticmethod(lambda: None)
 
@@ -67,6 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
     _write_timer: asyncio.TimerHandle | None = None
     #: The request that is being answered; `cycle` is the one that came last.
     _running: RequestResponseCycle | None = None
+    _task: "asyncio.Task[None]"
     _lost = False
     #: By the loop's clock; None while a request comes in or is answered.
     _idle_since: float | None = None
@@ -108,6 +114,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+            self.left_requests.leave(cast("Scope", self._running.scope), self._task)
 
     @property
     def has_begun(self) -> bool:
@@ -116,9 +123,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def answer_due(self) -> bool:
-        """Whether a whole request is being answered."""
+        """Whether a whole request is being answered, and the client is not what is waited for."""
         running = self._running
-        return running is not None and not running.response_complete and not (self._in_body and running is self.cycle)
+        return running is not None and self._is_due(running) and not self.flow.write_paused
+
+    def _is_due(self, running: RequestResponseCycle) -> bool:
+        """Whether a request that is being answered came in whole, and has not had its answer."""
+        return not running.response_complete and not (self._in_body and running is self.cycle)
 
     def displace(self) -> None:
         """End the connection at once, also one that is beginning."""
@@ -126,6 +137,20 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self.abandon()
+
+    def shutdown(self) -> None:
+        """At a stop, answer what has come in whole, and wait for nothing else."""
+        self._over, self._incomplete = True, False
+        self._watch()
+        running = self._running
+        if running is None or running.response_complete:
+            self.transport.close()
+        elif not self._is_due(running):
+            self.transport.abort()
+        else:
+            if self._in_body:
+                self.pipeline.popleft()  # it came behind another one, and has not begun
+            (self.pipeline[0][0] if self.pipeline else running).keep_alive = False
 
     def data_received(self, data: bytes) -> None:
         """Take what came, unless it goes beyond a limit or is no request."""
@@ -202,7 +227,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._running = cycle
         if self.peer.is_proxy:
             log.adds(source=source_of(cycle.scope["client"]), proxy=self.peer.source)
-        super()._start_asgi_task(cycle, app)
+        if self.left_requests and self.left_requests.too_many(cast("Scope", cycle.scope)):
+            app = cast("ASGI3Application", refuse)
+        # As uvicorn does, but for the task, which has to hear when the client leaves.
+        self._task = task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_response_complete(self) -> None:
         """Go on with the next request; a client that is left takes its last answer in time."""

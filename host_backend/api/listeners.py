@@ -18,13 +18,12 @@ from starlette.types import ASGIApp
 from host_backend.api.acceptor import Acceptor
 from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.http_protocol import HttpProtocol
+from host_backend.api.left_requests import LeftRequests
 from host_backend.config import Address, TlsConfig, UnixAddress
 from host_backend.errors import ConfigError, reason_of
 
 logger = logging.getLogger(__name__)
 
-#: Requests under way, and connections that are ending, beyond the places: of clients that have left or were displaced.
-LEAVING = 64
 #: Seconds for requests under way at a stop.
 STOP_S = 10
 #: Seconds that an idle client connection is kept.
@@ -180,8 +179,6 @@ class HttpServer(uvicorn.Server):
             log_config=None,
             server_header=False,
             proxy_headers=False,
-            # Places bound the clients; this bounds the requests of those that have left.
-            limit_concurrency=max_connections + LEAVING,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S,
         )
@@ -190,6 +187,8 @@ class HttpServer(uvicorn.Server):
         self._max_connections = max_connections
         self._tls = tls
         self._proxies = proxies or TrustedProxies()
+        #: What bounds the requests of those that have left; places bound the clients.
+        self.left_requests = LeftRequests()
 
     @property
     def address(self) -> Address | UnixAddress:
@@ -205,6 +204,7 @@ class HttpServer(uvicorn.Server):
     def _protocol(self) -> HttpProtocol:
         protocol = HttpProtocol(self.config, self.server_state, self.lifespan.state)
         protocol.proxies = self._proxies
+        protocol.left_requests = self.left_requests
         return protocol
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -27,7 +27,7 @@ from host_backend.metrics import Metrics
 WRONG_PASSWORD_S = 1.0
 #: Answers of one address that are held back at a time, and so wrong passwords that are answered in a second.
 HELD_PER_ADDRESS = 8
-#: Answers that are held back at a time, in all: those who wait for them cannot be displaced.
+#: Answers that are held back at a time, in all: those who wait for them keep their places.
 HELD_ANSWERS = 64
 
 
@@ -72,6 +72,7 @@ class Login:
     async def _hold_back(self, network: str) -> None:
         if self._held[network] >= HELD_PER_ADDRESS or self._held.total() >= HELD_ANSWERS:
             raise TooManyLogins("too many failed logins: wait a second")
+        # Also for whoever leaves: it would not have to wait to learn that the password is wrong.
         self._held[network] += 1
         try:
             await asyncio.sleep(WRONG_PASSWORD_S)

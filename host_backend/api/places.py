@@ -2,9 +2,9 @@
 
 - An address may have all places while nobody else wants one.
 - When all are taken, somebody goes: one of the newcomer's own address if that has its share; else one of the address that
-  has more than its share; else any.
+  has more than its share, also while it is answered; else any.
 - Of these, first whoever has had no answer a second after it came, such as in a TLS handshake that does not end; then
-  whoever has been silent longest. Never one to whom an answer is due.
+  whoever has been silent longest. One to whom an answer is due goes only where its address has more than its share.
 - Shares do not bind those of a trusted proxy or a Unix socket, behind whose one address there are many clients.
 """
 
@@ -82,6 +82,11 @@ class _Line(Generic[C]):
     def __len__(self) -> int:
         return len(self.beginning) + len(self.served)
 
+    def first_of_all(self) -> Place[C]:
+        """Return who has been silent longest, whether an answer is due to it or not; there must be somebody."""
+        firsts = [next(iter(places)) for places in (self.beginning, self.served) if places]
+        return min(firsts, key=lambda place: place.silent_since)
+
     def first_to_go(self, now: float) -> Place[C] | None:
         """Return who goes first, None if an answer is due to everybody; of 4096 busy clients it takes half a millisecond."""
         beginner = next((place for place in self.beginning if not place.client.answer_due), None)
@@ -151,8 +156,10 @@ class Places(Generic[C]):
     def _first_to_go(self, line: _Line[C], now: float) -> Place[C] | None:
         if self.has_share(line.network):
             return line.first_to_go(now)
-        crowded = None if self._crowded is None else self._crowded.first_to_go(now)
-        return crowded or self._all.first_to_go(now)
+        if (crowded := self._crowded) is not None:
+            # What takes long, such as an enclave that is away, would let one address keep everybody out.
+            return crowded.first_to_go(now) or crowded.first_of_all()
+        return self._all.first_to_go(now)
 
     def left(self, line: _Line[C]) -> None:
         """Take note that one of an address has left."""

@@ -91,7 +91,7 @@ _BUG = Answer(HostError.http_status, JSON, "a bug, which the log tells of: repor
 _BEFORE_ROUTES = (
     Answer(400, TEXT, "what came is no request of HTTP/1.1"),
     Answer(431, None, "the head of the request is too large"),
-    Answer(503, TEXT, "too many connections are ending: retry later"),
+    Answer(503, TEXT, "too many requests of this address go on, whose clients have left: retry later"),
 )
 #: Of paths and methods that are in no row.
 ELSEWHERE: Mapping[str, Answer] = {

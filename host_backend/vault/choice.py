@@ -20,7 +20,7 @@ async def find_vault(vaults: Sequence[Vault], pkh: str) -> Vault:
     if vault is None and refusal is None:
         # Another process may have stored it a moment ago.
         for each in vaults:
-            await each.look_again()
+            await each.read_store()
         vault, refusal = _find_vault(vaults, pkh)
     if vault is None:
         raise refusal or KeyNotFound("this key not found in any vault")

@@ -25,6 +25,7 @@ from host_backend.enclave.link import EnclaveLink
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest
 from host_backend.keystore.base import KeyStore
+from host_backend.leaving import waiting
 from host_backend.vault.keyring import Keyring
 from host_backend.vault.keys import Pauses, VaultKey
 from host_backend.vault.provisioning import Provisioning
@@ -150,8 +151,8 @@ class Vault:
             EnclaveUnavailable: Not opened yet: the enclave cannot be reached.
         """
         if not self.holds(pkh):
-            await self.look_again()
-        elif pkh not in self._ring.keys.opened:
+            await self.read_store()
+        if self.holds(pkh) and pkh not in self._ring.keys.opened:
             await self._wait_until_open(pkh)
         return self.key(pkh)
 
@@ -162,8 +163,9 @@ class Vault:
             EnclaveRefused: It does not open.
             EnclaveUnavailable: The enclave cannot be reached.
         """
-        if not (await self.link.ready()).holds(pkh):
-            await self.look_again()
+        with waiting():
+            if not (await self.link.ready()).holds(pkh):
+                await self.look_again()
         self.key(pkh)
         if (reason := self._ring.keys.waiting.get(pkh)) is not None:
             raise EnclaveUnavailable(f"{pkh} is not open: {reason}")
@@ -183,7 +185,8 @@ class Vault:
             raise _no_such_version(key.public_key.key_type, version)
         if not self.serves(pkh):
             await self._wait_until_open(pkh)
-            await self.link.ready(pkh)
+            with waiting():
+                await self.link.ready(pkh)
         return key
 
     async def start(self, *, must_succeed: bool) -> None:
@@ -217,6 +220,11 @@ class Vault:
         """Try whatever is out of service again soon, whatever was said of it: somebody may have mended it."""
         self._ring.keys.retry()
         self._ring.read_anew()
+
+    async def read_store(self) -> None:
+        """See whether the store has new keys; many may ask at once, the store is asked seldom, and no enclave is."""
+        with waiting():
+            await self._watch.read()
 
     async def look_again(self) -> None:
         """See whether the store has new keys, and open them; many may ask at once, the store is asked seldom."""

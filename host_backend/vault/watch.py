@@ -29,6 +29,8 @@ class Watch:
         self._link = link
         self._running: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._read_at = -link.limits.look_again_s
         self._looked_at = -link.limits.look_again_s
 
     def start(self) -> None:
@@ -37,7 +39,7 @@ class Watch:
 
     async def aclose(self) -> None:
         """Look no more."""
-        tasks = [task for task in (self._running, self._looking) if task is not None]
+        tasks = [task for task in (self._running, self._looking, self._reading) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -67,8 +69,18 @@ class Watch:
         # Whoever leaves does not take the others' look away.
         await asyncio.wait([self._looking], timeout=self._link.limits.ready_s)
 
+    async def read(self) -> None:
+        """See whether the store has new keys, without waiting for any to be opened: a sealer may take long for others."""
+        loop = asyncio.get_running_loop()
+        if self._reading is None or self._reading.done():
+            if loop.time() - self._read_at < self._link.limits.look_again_s:
+                return
+            self._read_at = loop.time()
+            self._reading = asyncio.create_task(self._ring.look_again(), context=contextvars.Context())
+        await asyncio.wait([self._reading], timeout=self._link.limits.ready_s)
+
     async def _look(self) -> None:
-        await self._ring.look_again()
+        await self.read()
         if (client := self._link.client) is not None:
             await self._ring.try_due(client, self._bring_in)
             self._bring_in()

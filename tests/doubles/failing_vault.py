@@ -27,7 +27,7 @@ class FailingVault(Vault):
     def holds(self, pkh: str) -> bool:
         return pkh in self._keys
 
-    async def look_again(self) -> None:
+    async def read_store(self) -> None:
         pass
 
     async def opened_key(self, pkh: str) -> VaultKey:

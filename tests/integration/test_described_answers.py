@@ -15,6 +15,7 @@ from enclave_signer.tezos import parse_public_key
 from host_backend.api import login
 from host_backend.api.auth import RequestKeys
 from host_backend.api.http_framing import MAX_HEAD_BYTES
+from host_backend.api.left_requests import LEFT_REQUESTS_OF_ADDRESS
 from host_backend.api.listeners import HttpServer, bind
 from host_backend.api.login import Login
 from host_backend.api.route_table import Access
@@ -209,7 +210,8 @@ class Stage:
         listeners = [bind(Address("127.0.0.1", 0)) for _ in range(2)]
         self.port, self.crowded_port = (listener.getsockname()[1] for listener in listeners)
         servers = [HttpServer(app, listener, max_connections=64) for listener in listeners]
-        servers[1].config.limit_concurrency = 0
+        for _ in range(LEFT_REQUESTS_OF_ADDRESS):
+            servers[1].left_requests._count("127.0.0.1", asyncio.Future())
         running = [asyncio.create_task(server.serve()) for server in servers]
         try:
             yield

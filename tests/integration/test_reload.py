@@ -1,5 +1,6 @@
 """Policies change while the host runs, at SIGHUP: all of them, or none."""
 
+import os
 import re
 import signal
 from functools import partial
@@ -99,3 +100,23 @@ def test_config_check_explains_a_file(tmp_path: Path) -> None:
     assert (wrong.code, wrong.stdout) == (2, "")
     assert wrong.error == f"{config}:6: tezos.{TZ1.pkh}.alow: unknown field, did you mean allow?"
     assert not (tmp_path / "host").exists()
+
+
+def test_a_hangup_while_the_host_starts_does_not_end_it(tmp_path: Path) -> None:
+    with running_local_enclave(tmp_path / "sealing.key") as enclave:
+        config = write_config(tmp_path, enclave.port, {TZ1.pkh: BAKER})
+        import_keys(config, TZ1)
+        text = config.read_text()
+        config.unlink()
+        os.mkfifo(config)
+        host = Host(config)
+        try:
+            # Opened as soon as the host reads its configuration.
+            with config.open("w") as stream:
+                host.process.send_signal(signal.SIGHUP)
+                stream.write(text)
+            host.ready()
+            assert host.sign(TZ1.pkh, transaction(1)).status == 200
+            assert host.stop() == 0
+        finally:
+            host.discard()

@@ -16,12 +16,14 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from host_backend import log
-from host_backend.api import acceptor
+from host_backend.api import acceptor, listeners
 from host_backend.api.access_log import client_address
 from host_backend.api.forwarded import TrustedProxies
+from host_backend.api.http_protocol import HttpProtocol
 from host_backend.api.listeners import HttpServer, tls_context
 from host_backend.config import TlsConfig
 from tests.doubles.certificates import Authority
+from tests.doubles.http_server import LARGE_BYTES
 
 CONNECTIONS = 3
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -346,3 +348,71 @@ def test_clients_are_taken_again_when_there_are_descriptors(
 
     serve(scenario, listener=Starved(fileno=socket.create_server(("127.0.0.1", 0)).detach()))
     assert caplog.text.count("no client can be taken: Too many open files") == 2
+
+
+def test_a_client_that_does_not_read_its_answer_keeps_no_place() -> None:
+    blocked = asyncio.Semaphore(0)
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/":
+            await app(scope, receive, send)
+            return
+        length = str(LARGE_BYTES + 2).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": bytes(LARGE_BYTES), "more_body": True})
+        blocked.release()
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def scenario(connect: Connect) -> None:
+        for _ in range(CONNECTIONS):
+            (await connect(None))[1].write(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+            await blocked.acquire()
+        assert await is_served(await connect(None))
+
+    serve(scenario, answering=large)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n1"])
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_stop_waits_for_no_request_that_has_not_come_in_whole(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes, *, behind: bool
+) -> None:
+    monkeypatch.setattr(listeners, "STOP_S", 600)
+    asked, answers = asyncio.Semaphore(0), asyncio.Event()
+    clients: list[socket.socket] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.release()
+        if scope["path"] == "/slow":
+            await answers.wait()
+        event = await receive()
+        while event.get("more_body"):
+            event = await receive()
+        if event["type"] == "http.request":
+            await app(scope, receive, send)
+
+    async def scenario(connect: Connect) -> None:
+        # Ours stays open until the server has ended.
+        client = socket.create_connection(listener.getsockname())
+        clients.append(client)
+        client.sendall(b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n" * behind + sent)
+        if behind or sent.startswith(b"POST"):
+            await asked.acquire()
+        # Whatever came before it has been read, too.
+        assert await is_served(await connect(None))
+
+    def answers_then(self: HttpProtocol) -> None:
+        shutdown(self)
+        answers.set()
+
+    shutdown = HttpProtocol.shutdown
+    monkeypatch.setattr(HttpProtocol, "shutdown", answers_then)
+    serve(scenario, listener=listener, answering=reads)
+    for client in clients:
+        answer = b""
+        with suppress(ConnectionError):
+            while part := client.recv(1000):
+                answer += part
+        assert answer.count(b"200 OK") == answer.count(b"connection: close") == behind
+        client.close()

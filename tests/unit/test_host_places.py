@@ -97,8 +97,8 @@ def test_whoever_had_no_answer_yet_goes_first_after_a_second() -> None:
 
 def test_nobody_goes_to_whom_an_answer_is_due() -> None:
     room = Room(2)
-    for name in "ab":
-        assert room.enter(name, HOST, served=False)
+    for name, network in (("a", HOST), ("b", STRANGER)):
+        assert room.enter(name, network, served=False)
         room.taken[name].client.answer_due = True
     assert not room.enter("c", OTHER, now=100)
     assert room.gone == []
@@ -107,14 +107,18 @@ def test_nobody_goes_to_whom_an_answer_is_due() -> None:
     assert room.gone == ["b"]
 
 
-def test_where_the_crowded_address_is_busy_another_goes() -> None:
+def test_a_crowded_address_gives_a_place_also_while_it_is_answered() -> None:
     room = Room(4)
-    for name in "abc":
-        assert room.enter(name, STRANGER)
+    for now, name in enumerate("abc"):
+        assert room.enter(name, STRANGER, now=now, served=name != "b")
         room.taken[name].client.answer_due = True
-    assert room.enter("d", OTHER)
-    assert room.enter("e", HOST)
-    assert room.gone == ["d"]
+    assert room.enter("d", OTHER, now=3)
+    assert not room.enter("more", STRANGER, now=4)
+    assert room.enter("e", HOST, now=4)
+    assert room.gone == ["a"]
+    # It has no more than its share any more.
+    assert room.enter("f", HOST, now=5)
+    assert room.gone == ["a", "d"]
 
 
 def test_shares_do_not_bind_those_of_a_proxy() -> None:

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from host_backend.errors import TooManyWait
+from host_backend.errors import ClientLeft, TooManyWait
+from host_backend.leaving import leave
 from host_backend.turns import SWITCH_S, WAITING_GAINS_BYTES, Turns
 
 PATIENCE_S = 60.0
@@ -251,3 +252,39 @@ def test_what_computes_lets_others_go_on_often_and_only_meanwhile() -> None:
 
     asyncio.run(run())
     assert sys.getswitchinterval() == pytest.approx(usual_s)
+
+
+def test_whoever_leaves_gives_its_place_in_the_line_up_at_once() -> None:
+    async def scenario(line: Line) -> None:
+        await line.come("stays")
+        task = await line.come("leaves")
+        leave(task)
+        with pytest.raises(ClientLeft):
+            await task
+        assert len(line.turns) == 1
+        await line.come("another")
+
+    assert behind_one(scenario, Line(share=2)).had == ["stays", "another"]
+
+
+def test_what_is_computed_for_whoever_leaves_keeps_the_turn() -> None:
+    async def scenario() -> None:
+        turns = Turns("requests", share=9, limit=9)
+        begun, end = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            loop.call_soon_threadsafe(begun.set)
+            assert end.wait(PATIENCE_S)
+
+        task = asyncio.create_task(turns.compute(ONE, 0, work))
+        await begun.wait()
+        leave(task)
+        behind = asyncio.create_task(turns.compute(OTHER, 0, int))
+        await asyncio.sleep(0)
+        assert len(turns) == 1
+        end.set()
+        await task
+        assert await behind == 0
+
+    asyncio.run(scenario())

@@ -31,6 +31,7 @@ from host_backend.vault.keys import VaultKey
 from host_backend.vault.vault import Vault, open_vault
 from tests.doubles.auto_enclave import AutoEnclave, auto_enclave
 from tests.doubles.linked_vault import (
+    ALICE,
     BOB,
     LINK_ERROR,
     OPENED,
@@ -404,3 +405,18 @@ def test_nobody_looks_for_keys_all_the_time_while_the_enclave_is_away() -> None:
         assert with_link >= QUICK.look_again_s
 
     play(scenario, limits=replace(QUICK, look_again_s=0.01))
+
+
+def test_a_request_for_an_unknown_key_does_not_wait_until_others_are_tried() -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave, keys: MemoryKeys) -> None:
+        tried = enclave.hold(2, Import)
+        keys.stored.append(StoredKey(BOB, blob(BOB)))
+        looking = asyncio.create_task(vault.look_again())
+        await enclave.wait_until(lambda: (2, Import(blob(BOB))) in enclave.calls)
+        with pytest.raises(KeyNotFound):
+            await find_vault([vault], ALICE)
+        assert not looking.done()
+        tried.set()
+        await looking
+
+    play(scenario)
