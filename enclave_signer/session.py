@@ -91,13 +91,15 @@ class Session:
         Raises:
             EnclaveSignerError: The call is refused; the session goes on.
         """
+        if self._sealer is None and not call_of(request).before_initialize:
+            raise Uninitialized(Family.UNINITIALIZED)
         match request:
             case Sign(handle, message, version):
-                return self._sign(self._key(handle), message, version)
+                return self._sign(self._keychain.key(handle), message, version)
             case GetPublicKey(handle):
-                return self._key(handle).public_key
+                return self._keychain.key(handle).public_key
             case ProvePossession(handle):
-                return self._prove_possession(self._key(handle))
+                return self._prove_possession(self._keychain.key(handle))
             case Initialize(credentials):
                 return self._initialize(credentials)
             case _:
@@ -123,15 +125,6 @@ class Session:
     def ready(self) -> bool:
         """Whether `Initialize` succeeded."""
         return self._sealer is not None
-
-    def _ready_sealer(self) -> Sealer:
-        if self._sealer is None:
-            raise Uninitialized(Family.UNINITIALIZED)
-        return self._sealer
-
-    def _key(self, handle: int) -> SigningKey:
-        self._ready_sealer()
-        return self._keychain.key(handle)
 
     def _initialize(self, credentials: Credentials) -> Opening:
         if self._sealer is not None:
@@ -162,7 +155,8 @@ class Session:
         self,
         request: Import | ImportUnencrypted | Generate | GenerateAndImport | SignWith | GetPublicKeyFrom | Reseal,
     ) -> Opening:
-        sealer = self._ready_sealer()
+        sealer = self._sealer
+        assert sealer is not None  # noqa: S101 -- `begin` has seen to that
         match request:
             case Import(blob):
                 return _opening(partial(self._opened, sealer, blob), partial(self._keep, blob))

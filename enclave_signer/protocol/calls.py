@@ -40,6 +40,7 @@ class Call(Generic[R]):
         result: Returns the result that answers it; raises `BadMessage`.
         asks_sealer: Whether the enclave may have to ask its sealer, and take long.
         reads_session: Whether it reads what earlier calls leave behind, so that it must wait until they are done.
+        before_initialize: Whether it may be made in a new session; all others are answered `uninitialized` there.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Call(Generic[R]):
     result: Callable[[Item], Result]
     asks_sealer: bool = False
     reads_session: bool = False
+    before_initialize: bool = False
 
 
 def _read_sign(item: Item) -> Sign:
@@ -78,6 +80,7 @@ _INITIALIZE: Call[Initialize] = Call(
     result=values.nothing,
     asks_sealer=True,
     reads_session=True,
+    before_initialize=True,
 )
 _IMPORT: Call[Import] = Call(
     name="Import",

@@ -23,6 +23,7 @@ from tests.doubles.google.firestore import running_firestore
 from tests.doubles.google.http_service import Answered
 from tests.doubles.google.kms import ENCRYPT, KEY, Fault, Key
 from tests.doubles.google.launcher import DIGEST, OTHER_DIGEST, token
+from tests.doubles.google.site import IN_FIRESTORE, Site
 from tests.doubles.google.sts import PROVIDER
 from tests.doubles.host_process import (
     BAKER,
@@ -36,7 +37,7 @@ from tests.doubles.host_process import (
     stored_hashes,
     write_config,
 )
-from tests.doubles.known_keys import FOUR, transaction
+from tests.doubles.known_keys import FOUR, attestation, transaction
 from tests.doubles.processes import PATIENCE_S, Enclave, running_enclave, running_gcp_enclave
 from tests.doubles.secret_search import Secret, search
 from tests.doubles.wire import WireClient
@@ -394,3 +395,29 @@ def test_the_suites_of_ports_run_at_an_address(cloud: GoogleCloud) -> None:
     assert done.returncode == 0, done.stdout
     assert firestore.calls["Commit"] > 100
     assert cloud.kms.calls.count("Encrypt") == 7
+
+
+def test_the_whole_way_with_keys_and_marks_in_firestore(tmp_path: Path, image: Image) -> None:
+    """Launcher, STS, Cloud KMS, four keys, Firestore; both programs anew; the keys are back, and what they have signed."""
+    with running_firestore() as double:
+
+        def configured(enclave: Enclave, *pkhs: str) -> Site:
+            site = Site(double, tmp_path / "site", enclave)
+            site.configure(IN_FIRESTORE, *pkhs)
+            return site
+
+        with image.running() as enclave:
+            site = configured(enclave, TZ1.pkh)
+            for kind in ("tz1", "tz2", "tz3", "tz4"):
+                site.command("generate", "--vault", VAULT, "--type", kind)
+            listed = site.command("list", "--json").splitlines()
+            pkhs = [json.loads(line)["pkh"] for line in listed]
+            site = configured(enclave, *pkhs)
+            with site.running() as host:
+                assert [host.sign(pkh, attestation(7)).status for pkh in pkhs] == [200] * 4
+                host.process.kill()
+        with image.running() as enclave, configured(enclave, *pkhs).running() as host:
+            for pkh in pkhs:
+                assert host.sign(pkh, attestation(7)).status == 200
+                assert host.sign(pkh, attestation(7, payload=b"\xbb" * 32)).status == 409
+                assert host.sign(pkh, attestation(8)).status == 200

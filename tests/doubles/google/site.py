@@ -1,0 +1,78 @@
+"""A configuration whose keys and marks are in the double of Firestore, and its commands and host as real processes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.doubles.google.firestore import FirestoreDouble
+from tests.doubles.host_process import BAKER, BASE_NAME, VAULT, Host
+from tests.doubles.known_keys import FOUR
+from tests.doubles.processes import PATIENCE_S, ROOT, Enclave
+
+MODULE = "tests.doubles.google.host"
+ALICE, BOB, *_ = FOUR
+IN_FIRESTORE = "{driver: gcp, config: {project: p}}"
+
+
+@dataclass
+class Site:
+    """A configuration, and the double that its host is led to."""
+
+    double: FirestoreDouble
+    folder: Path
+    enclave: Enclave
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "signatory.yaml"
+
+    @property
+    def base(self) -> Path:
+        return self.folder / BASE_NAME
+
+    def configure(self, watermark: str = IN_FIRESTORE, *keys: str) -> None:
+        self.folder.mkdir(exist_ok=True)
+        storage = "storage: {driver: firestore, config: {project: p}}"
+        lines = [
+            f"base_dir: {self.base}",
+            "server: {address: '127.0.0.1:0', utility_address: '127.0.0.1:0'}",
+            "vaults:",
+            f"  {VAULT}: {{driver: confidentialspace, config: {{host: 127.0.0.1, port: {self.enclave.port}, {storage}}}}}",
+            "tezos:",
+            *(f"  {pkh}: {BAKER}" for pkh in keys or (ALICE.pkh, BOB.pkh)),
+            f"watermark: {watermark}",
+        ]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def command(self, *words: str, code: int = 0) -> str:
+        """Run a command; return what it printed, or, if it must fail, what it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", MODULE, *words, "-c", str(self.config)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            cwd=ROOT,
+            env={**os.environ, "FIRESTORE_DOUBLE": self.double.address},
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stdout + done.stderr
+
+    def marks(self) -> list[tuple[str, int]]:
+        """The right and level of every mark that is shown."""
+        return [(each["right"], each["level"]) for each in json.loads(self.command("watermark", "show", "--json"))]
+
+    @contextmanager
+    def running(self, *arguments: str) -> Iterator[Host]:
+        prefix = ("/usr/bin/env", f"FIRESTORE_DOUBLE={self.double.address}")
+        host = Host(self.config, *arguments, prefix=prefix, module=MODULE)
+        try:
+            host.ready()
+            yield host
+        finally:
+            host.discard()
