@@ -50,6 +50,7 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.agreement 1000000
 	$(BIN)/python -m tests.endurance.framing 100000
+	FLIPS=700 $(BIN)/python -m pytest -q tests/integration/test_watermark_damage.py
 	$(BIN)/python -m tests.endurance.kill_host 200
 	$(BIN)/python -m tests.endurance.enclave_floods
 	$(BIN)/python -m tests.endurance.long_frames 1000

@@ -115,7 +115,7 @@ class _Report:
             click.echo(json.dumps({**line, "outcome": outcome, "reason": moved.obstacle}))
 
     def end(self, kept: str | None) -> None:
-        """Tell of all of them, and at last of what is the operator's to remove."""
+        """Tell of all of them, and at last of what is the operator's to clear up."""
         if self._as_json:
             click.echo(json.dumps({"vault": self._vault, "kept": kept}))
             return
@@ -125,7 +125,7 @@ class _Report:
         if not self._counts:
             click.echo(f"{self._vault}: nothing {would_be}{self.verb}")
         if kept is not None and not self.dry_run:
-            click.echo(f"{self._vault}: the old blobs are in {kept}: remove them yourself, once every key has signed")
+            click.echo(f"{self._vault}: the old blobs are in {kept}: clear them up yourself, once every key has signed")
 
 
 def _keys(count: int) -> str:

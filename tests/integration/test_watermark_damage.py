@@ -117,11 +117,12 @@ def test_it_is_far_longer_than_it_can_be(case: History) -> None:
     assert outcome_of(case) is NO_START
 
 
-FLIPS = 700
+#: For each end of a host; `make endurance` has 700 of them, 2 100 in all.
+FLIPS = int(os.environ.get("FLIPS", "150"))
 
 
 def test_one_bit_is_flipped_anywhere(history: History, room: Path) -> None:
-    """2 100 bits in all; most of them where something is, some where nothing is."""
+    """Most of them where something is, some where nothing is."""
     chance = random.Random(f"{history.folder.name} 20261126")
     size, used = history.store.stat().st_size, used_offsets()
     found: Counter[Outcome] = Counter()
