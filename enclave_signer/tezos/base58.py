@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from hashlib import sha256
 
-from base58 import b58decode, b58encode
+from base58 import b58decode
 
 from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.tezos.errors import MalformedBase58
@@ -24,7 +24,12 @@ PUBLIC_KEY_HASH_BYTES = 20
 _CHECKSUM_BYTES = 4
 #: What encryption adds to a private key: 8 bytes of salt, 16 of authentication.
 _ENCRYPTION_BYTES = 24
-_ALPHABET = frozenset("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")
+_DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_ALPHABET = frozenset(_DIGITS)
+#: Digits are made two at a time, in chunks whose value fits a machine word: digit by digit a signature takes five times longer.
+_PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
+_PAIRS_IN_CHUNK = 5
+_CHUNK = len(_PAIRS) ** _PAIRS_IN_CHUNK
 
 
 class Family(StrEnum):
@@ -148,7 +153,20 @@ def encode(kind: Kind, payload: bytes) -> str:
     if len(payload) != layout.payload_bytes:
         raise MalformedBase58(_size_text(layout, len(payload)))
     data = layout.prefix + payload
-    return b58encode(data + _checksum(data)).decode("ascii")
+    return _base58(data + _checksum(data))
+
+
+def _base58(data: bytes) -> str:
+    """Return the digits of bytes that do not begin with a zero, as those of no prefix do."""
+    number = int.from_bytes(data)
+    pairs: list[str] = []
+    while number:
+        number, chunk = divmod(number, _CHUNK)
+        for _ in range(_PAIRS_IN_CHUNK):
+            chunk, pair = divmod(chunk, len(_PAIRS))
+            pairs.append(_PAIRS[pair])
+    pairs.reverse()
+    return "".join(pairs).lstrip(_DIGITS[0])
 
 
 def decode(text: str, *families: Family) -> tuple[Kind, bytes]:

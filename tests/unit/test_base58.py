@@ -1,5 +1,7 @@
 """Base58check: the table, the limits, and errors that say what is wrong without repeating the text."""
 
+from hashlib import sha512
+
 import pytest
 from base58 import b58encode_check
 
@@ -75,3 +77,16 @@ def test_a_payload_of_another_size_is_refused(size: int) -> None:
         decode(text, Family.PUBLIC_KEY_HASH)
     with pytest.raises(MalformedBase58, match=rf"of {size} bytes instead of 20$"):
         encode(Kind.ED25519_PUBLIC_KEY_HASH, b"\x07" * size)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_digits_are_those_of_the_library(kind: Kind) -> None:
+    # Those of no kind begin with a zero byte, which base58 writes as a digit of its own.
+    assert kind.value.prefix[0] != 0
+    size = kind.value.payload_bytes
+    for payload in (
+        bytes(size),
+        b"\xff" * size,
+        *(sha512(bytes([seed])).digest()[:size].ljust(size) for seed in range(50)),
+    ):
+        assert encode(kind, payload) == b58encode_check(kind.value.prefix + payload).decode()
