@@ -166,6 +166,7 @@ def configure(level: int, *, as_json: bool, stream: TextIO | None = None, in_thr
         in_thread: Whether a thread writes them: for programs that serve. Commands write theirs at once, in the order
             of whatever else they say.
     """
+    _collect_no_more_than_is_written()
     formatter = JsonFormatter() if as_json else TextFormatter()
     target = stream or sys.stderr
     handler: logging.Handler
@@ -178,6 +179,12 @@ def configure(level: int, *, as_json: bool, stream: TextIO | None = None, in_thr
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+
+
+def _collect_no_more_than_is_written() -> None:
+    # Threads, processes and lines of code stand in no line; the library has these switches for whoever needs speed.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001 -- so says the HOWTO of the library
 
 
 def dropped_lines() -> int:
