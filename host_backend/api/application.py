@@ -3,9 +3,11 @@
 import json
 
 from starlette.applications import Starlette
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from enclave_signer.tezos import masked
 
@@ -42,6 +44,11 @@ async def _bug(_: Request, __: Exception) -> Response:
 
 
 _EXCEPTIONS = {404: _not_found, 405: _wrong_method, Exception: _bug}
+
+
+def answering_bugs(app: ASGIApp) -> ASGIApp:
+    """Return an application that answers 500 in our form where the given one raises, and has the server log that."""
+    return ServerErrorMiddleware(app, handler=_bug)
 
 
 def application(routes: list[Route], *, head: bool = False) -> Starlette:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -28,7 +27,7 @@ from enclave_signer.tezos import (
     parse_public_key,
 )
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
-from host_backend.api.application import JSON, Json, application, failure
+from host_backend.api.application import JSON, Json, answering_bugs, application, failure
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import document, page
 from host_backend.api.parts import InParts, json_list
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_KEYS = "/keys/"
 #: The hex of the largest message, its quotes, and white space to spare.
 MAX_BODY_BYTES = 2 * MAX_MESSAGE_BYTES + 1024
 #: The hex of a message that is parsed at once.
@@ -123,7 +123,9 @@ class Keys(_Answers):
         self._large = Turns("large bodies", share=MAX_LARGE_BODIES_OF_ADDRESS, limit=MAX_LARGE_BODIES)
 
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
-        _check(pkh)
+        # Those of the configuration were parsed there.
+        if pkh not in self._signer.policies:
+            _check(pkh)
         if scope["method"] != "POST":
             return b'{"public_key":"%s"}\n' % encode_public_key(await self._signer.public_key(pkh)).encode()
         message = await self._message(scope, receive)
@@ -264,6 +266,29 @@ def _description(access: Access) -> list[Route]:
     ]
 
 
+class SigningApplication:
+    """Answers requests for a signature without a look at the other routes, and all others as Starlette does.
+
+    Attributes:
+        routes: All of them.
+    """
+
+    def __init__(self, routes: list[Route]) -> None:
+        self.routes = routes
+        self._signatures = answering_bugs(routes[0].app)
+        self._all = application(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            before, folder, pkh = scope["path"].partition(_KEYS)
+            if folder and pkh and not before and "/" not in pkh:
+                scope["path_params"] = {"pkh": pkh}
+                await self._signatures(scope, receive, send)
+                return
+        await self._all(scope, receive, send)
+
+
 def signing_app(
     signer: Signer,
     metrics: Metrics,
@@ -271,7 +296,7 @@ def signing_app(
     request_keys: RequestKeys | None = None,
     login: "Login | None" = None,
     steps: Steps | None = None,
-) -> Starlette:
+) -> SigningApplication:
     """Return the application of `server.address`.
 
     Args:
@@ -295,11 +320,11 @@ def signing_app(
         return Json({"mode": "remote-signer", "authentication": authentication})
 
     routes = [
-        Route("/keys/{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
+        Route(_KEYS + "{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
         Route("/bls_prove_possession/{pkh}", Proofs(signer, metrics, request_keys), methods=["GET"]),
         Route("/authorized_keys", logged(authorized_keys), methods=["GET"]),
         Route("/known_keys", logged(known_keys), methods=["GET"]),
         Route("/mode", logged(mode), methods=["GET"]),
         *_description(Access(tokens=login is not None, signed=request_keys is not None)),
     ]
-    return application(routes if login is None else [*map(login.guard, routes), login.route])
+    return SigningApplication(routes if login is None else [*map(login.guard, routes), login.route])

@@ -5,14 +5,13 @@ import re
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.routing import Route
 
 from host_backend.api.auth import RequestKeys
 from host_backend.api.login import Login
 from host_backend.api.openapi import document, page
 from host_backend.api.route_table import FAMILIES, PATHS, Access, operations
-from host_backend.api.signing import signing_app
+from host_backend.api.signing import SigningApplication, signing_app
 from host_backend.api.tokens import Tokens
 from host_backend.errors import ConfigError, HostError
 from host_backend.metrics import Metrics
@@ -26,7 +25,7 @@ ACCESSES = [Access(tokens=tokens, signed=signed) for tokens in (False, True) for
 of_every_access = pytest.mark.parametrize("access", ACCESSES, ids=repr)
 
 
-def app_of(access: Access) -> Starlette:
+def app_of(access: Access) -> SigningApplication:
     login = Login(Tokens({}), METRICS) if access.tokens else None
     return signing_app(SIGNER, METRICS, request_keys=RequestKeys([]) if access.signed else None, login=login)
 
