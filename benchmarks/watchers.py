@@ -16,7 +16,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -91,9 +91,9 @@ class Client:
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
-    def get(self, path: str) -> int:
+    def get(self, path: str, headers: Mapping[str, str]) -> int:
         """Return how many bytes an answer has."""
-        self._connection.request("GET", path)
+        self._connection.request("GET", path, headers=headers)
         return len(self._connection.getresponse().read())
 
     def sign(self, pkh: str, message: bytes) -> float:
@@ -148,14 +148,15 @@ class Baker:
         print(f"{what:<44} {told:>16} {step:>8} {held:>8} {times} {dropped:>8}", flush=True)
 
 
-def pages(port: int, path: str, number: int = 5) -> Callable[[], str]:
+def pages(port: int, path: str, *, number: int = 5, gzip: bool = False) -> Callable[[], str]:
     """Return what asks for a page, each time after the last one is forgotten."""
+    headers = {"Accept-Encoding": "gzip"} if gzip else {}
 
     def ask() -> str:
         client, took, size = Client(port), [], 0
         for _ in range(number):
             began = time.perf_counter()
-            size = client.get(path)
+            size = client.get(path, headers)
             took.append(time.perf_counter() - began)
             time.sleep(1.1)
         return f"{size / 1e6:7.3f} {quantile(took, 0.5) * 1e3:8.1f}"
@@ -226,7 +227,9 @@ def measure(host: WatchedHost, pkhs: Sequence[str], kinds: int, write: Callable[
     write(_ONLY_CONSENSUS)
     baker.meanwhile("SIGHUP, all policies have changed", hang_up)
     have_signed(host.port, pkhs[few:], kinds)
-    baker.meanwhile(f"/metrics, all have signed {kinds} kinds", pages(host.utility_port, "/metrics"))
+    for gzip in (False, True):
+        what = f"/metrics, all have signed {kinds} kinds{', in gzip' if gzip else ''}"
+        baker.meanwhile(what, pages(host.utility_port, "/metrics", gzip=gzip))
 
 
 if __name__ == "__main__":

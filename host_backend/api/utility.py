@@ -8,12 +8,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from host_backend.api.application import JSON, Json, application
-from host_backend.api.parts import InParts, json_list
+from host_backend.api.parts import InParts, gzipped, json_list, takes_gzip
 from host_backend.errors import EnclaveRefused
 from host_backend.exposition import CONTENT_TYPE
 from host_backend.steps import Kept, Steps, Work
 from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore
+
+#: For caches between us and the client.
+_PLAIN = {"vary": "accept-encoding"}
+_GZIPPED = {**_PLAIN, "content-encoding": "gzip"}
 
 
 def utility_app(
@@ -37,6 +41,7 @@ def utility_app(
     health = Kept(steps, lambda: _health(vaults, watermark, listed(), stopping=stopping()), always=False)
     # As anybody can ask for it, and for everything that is counted.
     metrics_page = Kept(steps, page, always=True)
+    metrics_page_gzipped = Kept(steps, lambda: gzipped(page()), always=True)
 
     async def healthz(_: Request) -> Response:
         ready, body = await health.get()
@@ -45,8 +50,10 @@ def utility_app(
     async def livez(_: Request) -> Response:
         return Json({"alive": True})
 
-    async def metrics(_: Request) -> Response:
-        return InParts(await metrics_page.get(), CONTENT_TYPE)
+    async def metrics(request: Request) -> Response:
+        if takes_gzip(request):
+            return InParts(await metrics_page_gzipped.get(), CONTENT_TYPE, headers=_GZIPPED)
+        return InParts(await metrics_page.get(), CONTENT_TYPE, headers=_PLAIN)
 
     return application(
         [
