@@ -56,9 +56,10 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	$(BIN)/python -m tests.endurance.long_frames 1000
 	$(BIN)/python -m tests.endurance.unread_log 10000
 
-endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, in both ways, with faults; some ten minutes
+endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, with faults; one is killed 50 times; both ways; some ten minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.firestore_race 10000
+	$(BIN)/python -m tests.endurance.firestore_kills 50
 
 faults: ## 10 000 signatures through a link on which everything goes wrong; then what the link costs, and a sealer that fails; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.doubles.enclave_proxy import EnclaveProxy
 from tests.doubles.google.firestore import FirestoreDouble
 from tests.doubles.host_process import BAKER, BASE_NAME, VAULT, Host
 from tests.doubles.known_keys import FOUR
@@ -25,7 +26,7 @@ class Site:
 
     double: FirestoreDouble
     folder: Path
-    enclave: Enclave
+    enclave: Enclave | EnclaveProxy
 
     @property
     def config(self) -> Path:
