@@ -29,9 +29,10 @@ fix: ## repair format and what the linter can; write the table of rooms anew
 	$(BIN)/ruff format .
 	$(BIN)/python -m tests.contract.rooms
 
-bench: ## rates and latencies of the enclave
+bench: ## rates and latencies of the enclave, start and memory of both programs; OLD names another checkout to compare with
 	@scripts/environment $(VENV) requirements-dev.txt
-	$(BIN)/python -m benchmarks.enclave
+	$(BIN)/python -m benchmarks.enclave $(if $(OLD),--old $(OLD))
+	$(BIN)/python -m benchmarks.starts $(if $(OLD),--old $(OLD))
 
 bench-floods: ## how long a baker waits for a signature while others flood the host; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
