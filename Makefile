@@ -29,9 +29,10 @@ fix: ## repair format and what the linter can; write the table of rooms anew
 	$(BIN)/ruff format .
 	$(BIN)/python -m tests.contract.rooms
 
-bench: ## rates and latencies of the enclave
+bench: ## rates and latencies of the enclave, start and memory of both programs; OLD names another checkout to compare with
 	@scripts/environment $(VENV) requirements-dev.txt
-	$(BIN)/python -m benchmarks.enclave
+	$(BIN)/python -m benchmarks.enclave $(if $(OLD),--old $(OLD))
+	$(BIN)/python -m benchmarks.starts $(if $(OLD),--old $(OLD))
 
 bench-floods: ## how long a baker waits for a signature while others flood the host; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
@@ -56,9 +57,10 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	$(BIN)/python -m tests.endurance.long_frames 1000
 	$(BIN)/python -m tests.endurance.unread_log 10000
 
-endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, in both ways, with faults; some ten minutes
+endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, with faults; one is killed 50 times; both ways; some ten minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.firestore_race 10000
+	$(BIN)/python -m tests.endurance.firestore_kills 50
 
 faults: ## 10 000 signatures through a link on which everything goes wrong; then what the link costs, and a sealer that fails; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt

@@ -1,45 +1,68 @@
 """Rate and latency of the daemon on loopback: four curves, some depths of pipelining, some connections.
 
-`python -m benchmarks.enclave [--seconds S]` starts a daemon with the local sealer and loads it from this process; both
-share the machine. Latency is from before the call is written to after its answer is read, in milliseconds.
+`python -m benchmarks.enclave [--old CHECKOUT]` starts a daemon with the local sealer and loads it from this process; both
+share the machine. Latency is from before the call is written to after its answer is read, in milliseconds. With another
+checkout of this repository, the daemons of both run side by side, and are loaded in turn.
 """
 
 import argparse
 import selectors
 import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import product
 from pathlib import Path
+from statistics import median
 
 import cbor2
 
 from benchmarks.machine import machine_line
+from benchmarks.turns import ROOT, environment_of, in_turn, quantile, ratio_text
+from tests.doubles.processes import running
+
+Shape = tuple[int, int]
 
 #: Connections and calls in flight on each.
-SHAPES = ((1, 1), (16, 1), (1, 64))
+SHAPES: tuple[Shape, ...] = ((1, 1), (16, 1), (1, 64))
 CURVES = ("Ed25519", "Secp256k1", "NistP256", "Bls")
 
 
+class Measured:
+    """The daemon of one checkout, and, by curve and shape, the rate of each turn and all latencies in seconds."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        self.port = port
+        self.rates: dict[tuple[str, Shape], list[float]] = {}
+        self.latencies: dict[tuple[str, Shape], list[float]] = {}
+
+    def measure(self, curve: str, shape: Shape, seconds: float) -> None:
+        """Take one turn."""
+        rate, latencies = measure(self.port, curve, shape, seconds)
+        self.rates.setdefault((curve, shape), []).append(rate)
+        self.latencies.setdefault((curve, shape), []).extend(latencies)
+
+    def line(self, curve: str, shape: Shape) -> str:
+        """Return a line of the table."""
+        rate, latencies = median(self.rates[curve, shape]), self.latencies[curve, shape]
+        p50, p99 = (quantile(latencies, part) * 1e3 for part in (0.5, 0.99))
+        return f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {self.name:<5} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}"
+
+
 @contextmanager
-def daemon() -> Iterator[int]:
-    """Run a daemon on a free port and return the port."""
+def daemon(name: str, checkout: Path) -> Iterator[Measured]:
+    """Run the daemon of a checkout on a free port."""
     with tempfile.TemporaryDirectory() as folder:
         key = Path(folder) / "sealing.key"
         command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", "--sealing-key", str(key)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if "listening on" in line:
-                    yield int(line.split("listening on 127.0.0.1:")[1].split('"')[0])
-                    break
-            process.terminate()
-            process.stderr.read()
+        with running(command, environment_of(checkout)) as program:
+            yield Measured(name, int(program.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]))
 
 
 def frame(call: object) -> bytes:
@@ -105,8 +128,8 @@ class Client:
             latencies.append(now - self.sent.popleft())
 
 
-def measure(port: int, curve: str, shape: tuple[int, int], seconds: float) -> tuple[float, list[float]]:
-    """Return signatures per second and the sorted latencies in seconds."""
+def measure(port: int, curve: str, shape: Shape, seconds: float) -> tuple[float, list[float]]:
+    """Return signatures per second, and the latencies in seconds."""
     connections, depth = shape
     latencies: list[float] = []
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
@@ -120,22 +143,31 @@ def measure(port: int, curve: str, shape: tuple[int, int], seconds: float) -> tu
             for key, _ in selector.select(1):
                 key.data.count(latencies)
                 key.data.fill()
-    return len(latencies) / (now - start), sorted(latencies)
+    return len(latencies) / (now - start), latencies
 
 
 def main() -> None:
-    """Print one line per curve and shape."""
+    """Print one line per curve, shape and checkout, and the ratios of rates."""
     parser = argparse.ArgumentParser(description="Measure the enclave daemon on loopback.")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement (default: %(default)s)")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--old", type=Path, metavar="CHECKOUT", help="another checkout, to compare with")
+    parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.6, help="length of each measurement (default: %(default)s)")
+    options = parser.parse_args()
     print(machine_line())
-    print(f"{'curve':<10} {'connections':>11} {'in flight':>9} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
-    with daemon() as port:
-        for curve in CURVES:
-            for shape in SHAPES:
-                rate, latencies = measure(port, curve, shape, seconds)
-                p50, p99 = (latencies[int(len(latencies) * q)] * 1e3 for q in (0.5, 0.99))
-                print(f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}", flush=True)
+    print(f"{'curve':<10} {'connections':>11} {'in flight':>9} {'':<5} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
+    with ExitStack() as stack:
+        measured = [stack.enter_context(daemon("this", ROOT))]
+        if options.old:
+            measured.append(stack.enter_context(daemon("other", options.old.resolve())))
+        for curve, shape in product(CURVES, SHAPES):
+            in_turn(
+                measured, options.turns, partial(Measured.measure, curve=curve, shape=shape, seconds=options.seconds)
+            )
+            for one in measured:
+                print(one.line(curve, shape), flush=True)
+            if options.old:
+                this, other = (each.rates[curve, shape] for each in measured)
+                print(f"{'':<32} this : other, rate {ratio_text(this, other)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from tests.doubles.google.firestore import running_firestore
 from tests.doubles.google.site import IN_FIRESTORE, MODULE, Site
 from tests.doubles.host_process import FILE_WATERMARKS, VAULT, Host
 from tests.doubles.known_keys import FOUR, attestation, block
-from tests.doubles.processes import PATIENCE_S, ROOT, Enclave
+from tests.doubles.processes import ROOT, Enclave
 
 ALICE, BOB, *_ = FOUR
 
@@ -122,27 +122,10 @@ def test_a_migration_that_is_killed_is_finished_by_the_next(site: Site) -> None:
         for watermark in (IN_FIRESTORE, FILE_WATERMARKS):
             site.command("watermark", "raise", "NetXdQprcVkpaWU", ALICE.pkh, "attestation", str(level))
             site.configure(watermark)
-            _killed(site, calls)
+            site.killed(calls, "watermark", "migrate")
             _migrated(site)
             assert site.marks() == [("attestation", level)]
             level += 1
-
-
-def _killed(site: Site, calls: int) -> None:
-    command = [sys.executable, "-m", MODULE, "watermark", "migrate", "-c", str(site.config)]
-    environment = {**os.environ, "FIRESTORE_DOUBLE": site.double.address}
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment) as migrating:
-        left = calls
-
-        def on_done(_method: str) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                migrating.kill()
-
-        site.double.on_done = on_done
-        migrating.wait(PATIENCE_S)
-        site.double.on_done = lambda _method: None
 
 
 def _migrated(site: Site) -> None:
