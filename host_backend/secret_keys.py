@@ -16,13 +16,14 @@ from hashlib import pbkdf2_hmac
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
 from enclave_signer.curves import CurveError, SigningKey, curve
 from enclave_signer.protocol.messages import KeyType, PrivateKey
-from enclave_signer.tezos import Family, TezosError, decode, encode, kinds_of, parse_secret_key
+from enclave_signer.tezos import Family, TezosError, check_has_key, decode, encode, kinds_of, parse_secret_key
 from host_backend.errors import MalformedRequest
 
 #: Largest input: a P-256 key in PEM has 400 bytes; beyond that there are only comments, and keys of other kinds.
@@ -104,6 +105,7 @@ def _read_text(text: str, ask_password: AskPassword) -> PrivateKey:
         if text.startswith(scheme):
             text, families = text.removeprefix(scheme), (family,)
     kind, payload = decode(text, *families)
+    check_has_key(kind)
     if kind in _PLAIN_KINDS:
         return parse_secret_key(encode(_PLAIN_KINDS[kind], _decrypted(payload, ask_password())))
     private_key = parse_secret_key(text)
@@ -149,7 +151,7 @@ def _converted(load: Callable[[bytes, bytes | None], object], data: bytes, ask_p
     name, secret = _name_and_secret(loaded)
     if name not in _PEM_KEY_TYPES:
         raise MalformedRequest(
-            "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1 and P-256 in PEM"
+            "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1, P-256 and ML-DSA-44 in PEM"
         )
     return PrivateKey(_PEM_KEY_TYPES[name], secret)
 
@@ -158,6 +160,8 @@ def _name_and_secret(loaded: object) -> tuple[str, bytes]:
     """Return what the curve of a key is called in `CurveFacts.pem_name`, and the key's bytes."""
     if isinstance(loaded, Ed25519PrivateKey):
         return "ed25519", loaded.private_bytes_raw()
+    if isinstance(loaded, MLDSA44PrivateKey):
+        return "ml-dsa-44", loaded.private_bytes_raw()
     if isinstance(loaded, EllipticCurvePrivateKey):
         scalar = loaded.private_numbers().private_value
         return loaded.curve.name, scalar.to_bytes((loaded.curve.key_size + 7) // 8, "big")

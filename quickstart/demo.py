@@ -15,7 +15,7 @@ from host_backend.errors import HostError
 from quickstart.local_signer import LocalSigner, StartFailed, running_signer
 from quickstart.messages import attestation
 
-KEY_TYPES = tuple(key_type.facts.address for key_type in KeyType)
+KEY_TYPES = tuple(key_type.facts.address for key_type in KeyType if key_type.facts.bakes)
 
 
 def ask(url: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from enclave_signer.protocol.key_types import KeyType
+from enclave_signer.tezos import secret_key_labels
 from host_backend.cli.options import Options, takes_json, takes_options, takes_password
 
 if TYPE_CHECKING:
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
 
 #: Names of key types, as Signatory takes them.
 _KEY_TYPES = {name: key_type for key_type in KeyType for name in (key_type.facts.name, key_type.facts.address)}
+_LABELS = ", ".join(secret_key_labels())
+_NAMES_IN_PEM = ", ".join(key_type.facts.name for key_type in KeyType if key_type.facts.pem_name is not None)
+_IMPORT_HELP = f"""Hand secret keys to the enclave, which seals them.
+
+A key may be in base58, plain or encrypted ({_LABELS}), with or without `unencrypted:` or `encrypted:` before it, or in PEM
+or DER ({_NAMES_IN_PEM}), encrypted or not.
+
+Without an argument the key is asked for and not shown; `-` reads it from standard input. A key given as an argument can be
+seen by others on this machine, and stays in the shell's history; so does --password.
+"""
 
 
 @click.command("list")
@@ -44,7 +55,7 @@ def generate(options: Options, vault: str, num: int, kind: str, *, as_json: bool
     asyncio.run(generate_keys(config, _vault(config, vault, "generate"), _KEY_TYPES[kind], num, as_json=as_json))
 
 
-@click.command("import")
+@click.command("import", help=_IMPORT_HELP)
 @click.argument("secret_keys", nargs=-1, metavar="[SECRET_KEY]...")
 @click.option("-v", "--vault", required=True, help="Vault that shall hold the keys.")
 @click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File that holds one secret key.")
@@ -65,14 +76,7 @@ def import_keys(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Hand secret keys to the enclave, which seals them.
-
-    A key may be in base58, plain or encrypted (edsk, spsk, p2sk, BLsk, edesk, spesk, p2esk, BLesk), with or without
-    `unencrypted:` or `encrypted:` before it, or in PEM or DER (Ed25519, secp256k1, P-256), encrypted or not.
-
-    Without an argument the key is asked for and not shown; `-` reads it from standard input. A key given as an
-    argument can be seen by others on this machine, and stays in the shell's history; so does --password.
-    """
+    """Import what `_IMPORT_HELP` says."""
     import asyncio
 
     from host_backend.cli.importing import check_option_map, import_secret_keys

@@ -59,7 +59,7 @@ def test_the_host_enters_by_the_doors() -> None:
         ("enclave_signer.protocol", {"cbor2"}, ("enclave_signer.protocol",)),
         (
             "enclave_signer.tezos",
-            {"base58"},
+            set(),
             ("enclave_signer.tezos", "enclave_signer.protocol", "enclave_signer.errors"),
         ),
         (

@@ -188,7 +188,9 @@ def test_what_is_no_secret_key(data: str | bytes, text: str) -> None:
 
 
 def test_keys_of_other_kinds() -> None:
-    other = "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1 and P-256 in PEM"
+    other = (
+        "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1, P-256 and ML-DSA-44 in PEM"
+    )
     form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     assert refusal(rsa.generate_private_key(65537, 2048).private_bytes(*form)) == other
     assert refusal(ec.generate_private_key(ec.SECP384R1()).private_bytes(*form)) == other
