@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from enclave_signer.curves import SigningKey, curve
 from enclave_signer.errors import AlreadyInitialized, Uninitialized
-from enclave_signer.guard import Guard
+from enclave_signer.guard import Guard, check_without_guard
 from enclave_signer.keychain import Keychain
 from enclave_signer.protocol.calls import call_of
 from enclave_signer.protocol.errors import Family
@@ -73,7 +73,7 @@ class Session:
     Args:
         sealers: What opens the sealer that the credentials of `Initialize` ask for.
         keychain: The session's own.
-        guard: The one of the process; None signs whatever comes.
+        guard: The one of the process; without one whatever comes is signed, by a key that bakes.
         resealing: What may be sealed anew.
     """
 
@@ -139,7 +139,9 @@ class Session:
         return _opening(lambda _: self._sealers.open_sealer(credentials), finish)
 
     def _sign(self, key: SigningKey, message: bytes, version: SigningVersion) -> Signature | Computation:
-        if self._guard is not None:
+        if self._guard is None:
+            check_without_guard(key.public_key, message)
+        else:
             self._guard.check(key.public_key, message)
         if key.public_key.key_type.facts.slow:
             return Computation(lambda: key.sign(message, version))

@@ -13,6 +13,7 @@ from pathlib import Path
 from host_backend.config import Config, VaultConfig
 from host_backend.config.storage import (
     FirestorePlace,
+    KeysApart,
     KeysInFile,
     KeysInFirestore,
     KeyStorage,
@@ -23,6 +24,7 @@ from host_backend.config.storage import (
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.errors import ConfigError
 from host_backend.google.connecting import connect
+from host_backend.keystore.apart import StoreApart
 from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.keystore.firestore import FirestoreKeyStore
@@ -102,16 +104,21 @@ async def stored_keys(config: VaultConfig) -> tuple[StoredKey, ...]:
 @asynccontextmanager
 async def open_key_store(storage: KeyStorage) -> AsyncIterator[KeyStore]:
     """Open the store that a configuration names, and let go of it at the end."""
-    store: KeyStore
-    match storage:
-        case KeysInFile(path):
-            store = FileKeyStore(path)
-        case KeysInFirestore(place):
-            store = FirestoreKeyStore(await connect(place))
+    store = await _key_store(storage)
     try:
         yield store
     finally:
         await store.aclose()
+
+
+async def _key_store(storage: KeyStorage) -> KeyStore:
+    match storage:
+        case KeysInFile(path):
+            return FileKeyStore(path)
+        case KeysInFirestore(place):
+            return FirestoreKeyStore(await connect(place))
+        case KeysApart(shared, own):
+            return StoreApart(await _key_store(shared), await _key_store(own))
 
 
 async def migrate_watermarks(config: Config, source: Path | None) -> int:

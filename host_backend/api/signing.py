@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, PublicKey, SigningVersion
+from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, KeyType, PublicKey, SigningVersion
 from enclave_signer.tezos import (
     TezosError,
     check_public_key_hash,
@@ -57,10 +57,17 @@ MAX_LARGE_BODIES_OF_ADDRESS = 128
 #: Octez sends two: `authentication` and `version`.
 MAX_QUERY_FIELDS = 20
 #: The latest version that every enclave knows.
-_LATEST_VERSION = SigningVersion.V2
 #: What a client may ask for by `?version=`; anything else means the latest, as in Signatory. Octez sends 3 under protocol 025,
-#: for keys of every kind: it adds a kind of key that we do not have, and signs with the others as under 2.
-_VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2, "3": _LATEST_VERSION}
+#: for keys of every kind: it adds tz5, which has no older one, and signs with the others as under 2.
+_VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2}
+#: The latest version, as an enclave is asked for it, by how the hash of a key begins.
+_LATEST_VERSIONS = {
+    key_type.facts.address: (
+        SigningVersion.V2 if SigningVersion.V2 in key_type.facts.versions else SigningVersion.LATEST
+    )
+    for key_type in KeyType
+}
+_ADDRESS_CHARS = 3
 #: The page of `/docs` runs and fetches nothing.
 _PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
@@ -131,7 +138,7 @@ class Keys(_Answers):
         message = await self._message(scope, receive)
         query = _query(scope["query_string"])
         caller = await self._caller(scope, query, lambda: (authentication_bytes(pkh, message),))
-        version = _VERSIONS.get(_first(query, "version") or "", _LATEST_VERSION)
+        version = _VERSIONS.get(_first(query, "version") or "", _LATEST_VERSIONS[pkh[:_ADDRESS_CHARS]])
         signature = await self._signer.sign(pkh, message, version, caller)
         return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
 

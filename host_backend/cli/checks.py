@@ -15,7 +15,7 @@ from typing import Final, Literal
 from enclave_signer.curves import CurveError, self_test
 from host_backend.cli.progress import progress
 from host_backend.config import Config, UnixAddress, VaultConfig, load_config
-from host_backend.config.storage import KeysInFile, KeysInFirestore, MarksInFirestore
+from host_backend.config.storage import KeysApart, KeysInFile, KeysInFirestore, MarksInFirestore
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
 from host_backend.stores import marks_admin, open_configured_vault, stored_keys
@@ -115,18 +115,24 @@ def _permissions(name: str, path: Path, fine: str) -> Check:
 
 async def _stored_keys(vault: VaultConfig) -> tuple[int, list[Check]]:
     """Return how many keys are stored, and what there is to say of them."""
-    name = f"{'key file' if isinstance(vault.keys, KeysInFile) else 'keys'} of vault {vault.name}"
+    shared = vault.keys.shared if isinstance(vault.keys, KeysApart) else vault.keys
+    name = f"{'key file' if isinstance(shared, KeysInFile) else 'keys'} of vault {vault.name}"
     try:
         hashes = Counter(key.pkh for key in await stored_keys(vault))
     except HostError as error:
         return 0, [Check(name, FAILED, str(error))]
-    match vault.keys:
-        case KeysInFile(path) if not path.exists():
+    match shared:
+        case KeysInFile(path) if not hashes and not path.exists():
             return 0, [Check(name, WARNING, f"{path} is not there yet: the first generate or import makes it")]
-        case KeysInFile(path):
+        case KeysInFile(path) if path.exists():
             checks = [_permissions(name, path, f"{path}: {len(hashes)} keys")]
+        case KeysInFile(path):
+            checks = [Check(name, OK, f"{path} is not there yet: {len(hashes)} keys beside it")]
         case KeysInFirestore(place):
             checks = [Check(name, OK, f"{place}: {len(hashes)} keys")]
+    match vault.keys:
+        case KeysApart(_, KeysInFile(path)) if path.exists():
+            checks.append(_permissions(name, path, f"{path}: those that Signatory does not know"))
     if repeated := sorted(pkh for pkh, count in hashes.items() if count > 1):
         checks.append(
             Check(name, WARNING, f"{', '.join(repeated)} stand there several times: one good entry is enough")

@@ -50,9 +50,11 @@ def generate(options: Options, vault: str, num: int, kind: str, *, as_json: bool
     import asyncio
 
     from host_backend.cli.listing import generate_keys
+    from host_backend.config.experimental import check_on
 
-    config = options.load()
-    asyncio.run(generate_keys(config, _vault(config, vault, "generate"), _KEY_TYPES[kind], num, as_json=as_json))
+    config, key_type = options.load(), _KEY_TYPES[kind]
+    check_on(key_type, config.experimental)
+    asyncio.run(generate_keys(config, _vault(config, vault, "generate"), key_type, num, as_json=as_json))
 
 
 @click.command("import", help=_IMPORT_HELP)
@@ -81,11 +83,14 @@ def import_keys(
 
     from host_backend.cli.importing import check_option_map, import_secret_keys
     from host_backend.cli.secrets import password_source, read_secret_keys
+    from host_backend.config.experimental import check_on
 
     config = options.load()
     target = _vault(config, vault, "import")
     check_option_map(opt)
     keys = read_secret_keys(secret_keys, source, password_source(password, password_file))
+    for key in keys:
+        check_on(key.key_type, config.experimental)
     asyncio.run(import_secret_keys(config, target, keys, replace=replace, as_json=as_json))
 
 

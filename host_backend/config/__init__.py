@@ -7,8 +7,10 @@ One module a section. Source: Signatory's `pkg/config`; where ours is stricter o
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from enclave_signer.protocol.key_types import KeyType
 from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded
+from host_backend.config.experimental import parse_experimental
 from host_backend.config.metrics import MetricsConfig, parse_metrics
 from host_backend.config.policies import parse_policies
 from host_backend.config.server import (
@@ -44,6 +46,7 @@ __all__ = [
 
 DEFAULT_CONFIG_FILE = Path("/etc/signatory.yaml")
 DEFAULT_BASE_DIR = "/var/lib/signatory"
+_SECTIONS = ("base_dir", "server", "vaults", "watermark", "tezos", "policy_hook", "metrics", "experimental")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,8 @@ class Config:
     policies: dict[str, KeyPolicy]
     hook: HookConfig | None = None
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    #: Types of keys that not every chain has, and that are used here.
+    experimental: frozenset[KeyType] = frozenset()
     warnings: tuple[str, ...] = ()
 
 
@@ -70,18 +75,20 @@ def load_config(file: Path, base_dir: str | None = None) -> Config:
     Raises:
         ConfigError: With file, line and dotted path of what is wrong.
     """
-    top = load_document(file).record(("base_dir", "server", "vaults", "watermark", "tezos", "policy_hook", "metrics"))
+    top = load_document(file).record(_SECTIONS)
     warnings: list[str] = []
     folder = _base_dir(top.get("base_dir"), base_dir)
-    policies = parse_policies(top.get("tezos"), warnings)
+    experimental = parse_experimental(top.get("experimental"))
+    policies = parse_policies(top.get("tezos"), experimental, warnings)
     return Config(
         base_dir=folder,
         server=parse_server(top.get("server")),
-        vaults=parse_vaults(top.get("vaults"), folder, warnings),
+        vaults=parse_vaults(top.get("vaults"), folder, warnings, apart=bool(experimental)),
         watermark=parse_watermark(top.get("watermark"), warnings),
         policies=policies,
         hook=parse_hook(top.get("policy_hook")),
         metrics=parse_metrics(top.get("metrics"), len(policies)),
+        experimental=experimental,
         warnings=tuple(warnings),
     )
 

@@ -4,9 +4,11 @@ Source: Signatory's `pkg/config`, its old names included.
 """
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from enclave_signer.protocol.key_types import KeyType
-from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode, public_key_hash
+from enclave_signer.tezos import ConsensusKind, Family, TezosError, check_public_key_hash, decode, public_key_hash
+from host_backend.config.experimental import why_off
 from host_backend.config.server import parse_authorized_keys
 from host_backend.operations.messages import REQUEST_KINDS
 from host_backend.operations.table import OPERATION_KINDS
@@ -15,6 +17,7 @@ from host_backend.yaml_document import Value
 
 _FIELDS = ("log_payloads", "allow", "allow_proof_of_possession", "allowed_chains", "authorized_keys", "jwt_users")
 _DEPRECATED = ("allowed_operations", "allowed_kinds")
+_CONSENSUS = frozenset(map(str, ConsensusKind))
 _LISTS = " and ".join(_DEPRECATED)
 #: Shown in Signatory's documentation, and read by nothing there.
 _MEANINGLESS = ("vault",)
@@ -27,11 +30,14 @@ _ALIASES = {
 }
 
 
-def parse_policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPolicy]:
+def parse_policies(
+    value: Value | None, experimental: AbstractSet[KeyType], warnings: list[str]
+) -> dict[str, KeyPolicy]:
     """Return the section `tezos`, by public-key hash.
 
     Args:
         value: The section.
+        experimental: The types of keys that are asked for.
         warnings: Gets a line for everything that means less than its author may think.
 
     Raises:
@@ -47,15 +53,26 @@ def parse_policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPol
             # Whatever was pasted here, a secret key perhaps, is not repeated: the line says where it stands.
             entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
             entry.fail(f"not a public key hash: {error}")
-        policy = DEFAULT_POLICY if entry.is_null else _policy(entry, key_type, warnings)
+        if (reason := why_off(key_type, experimental)) is not None:
+            entry.fail(reason)
+        policy = _default(key_type) if entry.is_null else _policy(entry, key_type, warnings)
         policies[pkh] = distinct.setdefault(policy, policy)
     return policies
+
+
+def _default(key_type: KeyType) -> KeyPolicy:
+    return DEFAULT_POLICY if key_type.facts.bakes else KeyPolicy(frozenset())
 
 
 def _policy(value: Value, key_type: KeyType, warnings: list[str]) -> KeyPolicy:
     fields = value.record((*_FIELDS, *_DEPRECATED, *_MEANINGLESS))
     warnings += [f"{fields[name].path}: means nothing" for name in _MEANINGLESS if name in fields]
     requests, operations = _allowed(value, fields, warnings)
+    if not key_type.facts.bakes and (useless := requests & _CONSENSUS):
+        warnings.append(
+            f"{value.path}: {', '.join(sorted(useless))} means nothing, {key_type.facts.address} keys never bake"
+        )
+        requests -= useless
     keys = parse_authorized_keys(fields.get("authorized_keys"))
     proof = fields.get("allow_proof_of_possession")
     may_prove = proof is not None and proof.boolean()

@@ -62,6 +62,8 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
         "watermark",
         f"{config.watermark.storage.describe()}, at most {config.watermark.max_level_jump} levels at once",
     )
+    if config.experimental:
+        yield "experimental", f"{', '.join(sorted(key_type.facts.address for key_type in config.experimental))} keys"
     yield "policy hook", "none" if config.hook is None else f"{config.hook.address}, {config.hook.timeout_s:g} s"
 
 

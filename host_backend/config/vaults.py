@@ -15,7 +15,7 @@ from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_host, parse_port, parse_unix
 from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
 from host_backend.config.firestore import parse_place
-from host_backend.config.storage import KeysInFile, KeysInFirestore, KeyStorage
+from host_backend.config.storage import KeysApart, KeysInFile, KeysInFirestore, KeyStorage
 from host_backend.errors import reason_of
 from host_backend.yaml_document import Value
 
@@ -51,30 +51,40 @@ class VaultConfig:
     verify_bls: Literal["inline", "background"] = "inline"
 
 
-def parse_vaults(value: Value | None, base_dir: Path, warnings: list[str]) -> dict[str, VaultConfig]:
+def parse_vaults(
+    value: Value | None, base_dir: Path, warnings: list[str], *, apart: bool = False
+) -> dict[str, VaultConfig]:
     """Return the section `vaults`.
 
     Args:
         value: The section.
         base_dir: Where key files are that are not named.
         warnings: Gets what means less than it seems.
+        apart: Whether each vault has a second place, for keys that Signatory does not know.
 
     Raises:
         ConfigError: With file, line and dotted path of what is wrong.
     """
     entries = value.mapping() if value else {}
-    vaults = {name: _vault(name, entry, base_dir, warnings) for name, entry in entries.items()}
+    vaults = {name: _vault(name, entry, base_dir, warnings, apart=apart) for name, entry in entries.items()}
     places: dict[str, str] = {}
     for name, vault in vaults.items():
-        match vault.keys:
-            case KeysInFile(path):
-                what, place = f"the key file {path}", str(_followed(entries[name], path))
-            case KeysInFirestore(there):
-                what = place = str(there)
-        other = places.setdefault(place, name)
-        if other != name:
-            entries[name].fail(f"shares {what} with vault {other}: give each its own `storage`")
+        for what, place in _places(entries[name], vault.keys):
+            other = places.setdefault(place, name)
+            if other != name:
+                entries[name].fail(f"shares {what} with vault {other}: give each its own `storage`")
     return vaults
+
+
+def _places(vault: Value, keys: KeyStorage) -> list[tuple[str, str]]:
+    """Return each place of a vault's keys, in words, and as what no other vault may have."""
+    match keys:
+        case KeysInFile(path):
+            return [(f"the key file {path}", str(_followed(vault, path)))]
+        case KeysInFirestore(there):
+            return [(str(there), str(there))]
+        case KeysApart(shared, own):
+            return [*_places(vault, shared), *_places(vault, own)]
 
 
 def _followed(vault: Value, path: Path) -> Path:
@@ -88,7 +98,7 @@ def _followed(vault: Value, path: Path) -> Path:
         vault.fail(f"the key file {path} cannot be found: {reason_of(error)}: correct `storage`, or base_dir")
 
 
-def _vault(name: str, value: Value, base_dir: Path, warnings: list[str]) -> VaultConfig:
+def _vault(name: str, value: Value, base_dir: Path, warnings: list[str], *, apart: bool) -> VaultConfig:
     if value.is_null:
         value.fail("must name a driver")
     fields = value.record(("driver", "config"))
@@ -102,11 +112,12 @@ def _vault(name: str, value: Value, base_dir: Path, warnings: list[str]) -> Vaul
     if host is None:
         place.fail(f"must name the enclave's host, here or in the environment ({_ENVIRONMENT['host']})")
     verify_bls = settings.get("verify_bls")
+    shared = _storage(settings.get("storage"), base_dir, warnings)
     return VaultConfig(
         name=name,
         enclave=_enclave(place, settings, host, port),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
-        keys=_storage(settings.get("storage"), base_dir, warnings),
+        keys=KeysApart(shared, shared.beside()) if apart else shared,
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],
     )
 
@@ -132,7 +143,7 @@ def _text(place: Value, value: Value | None, field: str) -> str | None:
     return words[0] if words else None
 
 
-def _storage(value: Value | None, base_dir: Path, warnings: list[str]) -> KeyStorage:
+def _storage(value: Value | None, base_dir: Path, warnings: list[str]) -> KeysInFile | KeysInFirestore:
     fields = value.record(("driver", "config")) if value else {}
     driver = fields["driver"].choice(_STORAGE_DRIVERS) if "driver" in fields else "file"
     config = fields.get("config")

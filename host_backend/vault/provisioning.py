@@ -7,8 +7,8 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from enum import StrEnum
 
 from enclave_signer.curves import CurveError, curve
@@ -115,7 +115,8 @@ class Provisioning:
                     f"{pkh} is stored already, and out of service: {obstacle}: "
                     "to have the stored blob replaced, import the key again with --replace"
                 )
-            sealed = await client.import_unencrypted(private_key)
+            with _explained(private_key.key_type):
+                sealed = await client.import_unencrypted(private_key)
         if sealed.public_key != expected:
             raise EnclaveRefused("the enclave sealed another key than it was given: nothing was stored")
         return key, await self._keep(StoredKey(pkh, sealed.blob), stored)
@@ -131,8 +132,23 @@ class Provisioning:
         return Imported.REPLACED if stored else Imported.NEW
 
 
+@contextmanager
+def _explained(key_type: KeyType) -> Iterator[None]:
+    """Say of a refusal that the enclave may have no keys of an experimental type at all."""
+    try:
+        yield
+    except EnclaveRefused as error:
+        if not key_type.facts.experimental:
+            raise
+        address = key_type.facts.address
+        raise EnclaveRefused(
+            f"{error}: tee-signer, and enclave-signer before 0.2.0, have no {address} keys: use an enclave that has"
+        ) from error
+
+
 async def _make_one(client: EnclaveClient, key_type: KeyType) -> tuple[VaultKey, bytes]:
-    sealed = await client.generate(key_type)
+    with _explained(key_type):
+        sealed = await client.generate(key_type)
     if sealed.public_key.key_type is not key_type:
         raise EnclaveRefused(f"the enclave made a key of type {sealed.public_key.key_type}, not {key_type}")
     return opened_key(sealed.public_key, public_key_hash(sealed.public_key)), sealed.blob

@@ -279,7 +279,8 @@ class Vault:
 def _no_such_version(key_type: KeyType, version: SigningVersion) -> MalformedRequest:
     facts = key_type.facts
     others = " or ".join(str(int(other)) for other in sorted(facts.versions - {SigningVersion.LATEST}))
-    return MalformedRequest(f"version {int(version)} cannot be signed by a {facts.address} key: use version {others}")
+    advice = f"use version {others}" if others else "it has only the latest one: leave `version` out"
+    return MalformedRequest(f"version {int(version)} cannot be signed by a {facts.address} key: {advice}")
 
 
 @asynccontextmanager

@@ -21,6 +21,8 @@ from enclave_signer.curves import (
     self_test,
 )
 from enclave_signer.curves.known_answers import MESSAGE, known_answer
+from enclave_signer.errors import GuardRefused
+from enclave_signer.guard import Guard, check_without_guard
 from enclave_signer.protocol import blob, codec, values
 from enclave_signer.protocol.key_types import CurveFacts, KeyType, SigningVersion
 from enclave_signer.protocol.messages import Generate, PrivateKey, SealedKey
@@ -47,13 +49,16 @@ from host_backend.authentication import authentication_bytes, proof_authenticati
 from host_backend.cli.commands import cli
 from host_backend.cli.keys import _KEY_TYPES
 from host_backend.errors import MalformedRequest
-from host_backend.operations.fields import Field, Reader, public_key
+from host_backend.operations.fields import BadField, Field, Reader, public_key
 from host_backend.operations.fields import public_key_hash as hash_field
 from host_backend.operations.messages import parse_message
 from host_backend.operations.parts import signature as signature_field
+from host_backend.policy import DEFAULT_POLICY
 from host_backend.secret_keys import read_secret_key
 from quickstart import demo
-from tests.unit.test_config import load
+from tests.doubles.known_keys import attestation, block, preattestation
+from tests.doubles.known_keys import transaction as transaction_message
+from tests.unit.test_config import load, refused
 from tests.unit.test_operations import HEAD, dynamic, transaction
 
 FAMILIES = (
@@ -311,7 +316,15 @@ def test_operations_hold_its_hash_its_key_and_its_signature(key_type: KeyType) -
     tag, key = bytes([key_type.facts.tag]), opened(key_type).public_key
     read_whole(hash_field, tag + parse_public_key_hash(hashed(key_type))[1])
     read_whole(public_key, tag + key.data)
-    read_whole(signature_field, latest(key_type))
+
+
+@each_key_type
+def test_what_is_signed_inside_an_operation_is_by_a_key_that_bakes(key_type: KeyType) -> None:
+    if key_type.facts.bakes:
+        read_whole(signature_field, latest(key_type))
+    else:
+        with pytest.raises(BadField, match=r"2420 byte\(s\) where a signature has 64 or 96"):
+            read_whole(signature_field, latest(key_type))
 
 
 @each_key_type
@@ -357,9 +370,57 @@ def test_the_help_of_import_names_its_secret_keys(key_type: KeyType) -> None:
 @each_key_type
 def test_a_policy_may_allow_a_proof_where_there_is_one(key_type: KeyType, tmp_path: Path) -> None:
     pkh = hashed(key_type)
-    config = load(tmp_path, f"tezos: {{{pkh}: {{allow_proof_of_possession: true}}}}")
+    config = load(tmp_path, f"tezos: {{{pkh}: {{allow_proof_of_possession: true}}}}\nexperimental: {{tz5: true}}")
     assert config.policies[pkh].allow_proof_of_possession == key_type.facts.proves_possession
     assert bool(config.warnings) != key_type.facts.proves_possession
+
+
+@each_key_type
+def test_a_configuration_asks_for_it_where_not_every_chain_has_it(key_type: KeyType, tmp_path: Path) -> None:
+    pkh, address = hashed(key_type), key_type.facts.address
+    if not key_type.facts.experimental:
+        assert load(tmp_path, f"tezos: {{{pkh}: }}").policies == {pkh: DEFAULT_POLICY}
+        return
+    for section in ("", f"\nexperimental: {{{address}: false}}"):
+        assert refused(tmp_path, f"tezos: {{{pkh}: }}{section}") == (
+            f"1: tezos.{pkh}: {address} keys are off, as not every chain has them: write `experimental: {{{address}: true}}` "
+            "to use them"
+        )
+    config = load(tmp_path, f"tezos: {{{pkh}: }}\nexperimental: {{{address}: true}}")
+    assert config.experimental == {key_type}
+
+
+@each_key_type
+def test_a_policy_allows_consensus_messages_to_what_bakes(key_type: KeyType, tmp_path: Path) -> None:
+    pkh, kinds = hashed(key_type), {"block", "preattestation", "attestation", "attestation_with_dal"}
+    allow = f"{{{', '.join(f'{kind}: ' for kind in kinds)}, generic: [transaction]}}"
+    config = load(tmp_path, f"tezos: {{{pkh}: {{allow: {allow}}}}}\nexperimental: {{tz5: true}}")
+    bakes = key_type.facts.bakes
+    assert config.policies[pkh].requests == ({*kinds, "generic"} if bakes else {"generic"})
+    assert config.warnings == (
+        () if bakes else (f"tezos.{pkh}: {', '.join(sorted(kinds))} means nothing, tz5 keys never bake",)
+    )
+    without_policy = load(tmp_path, f"tezos: {{{pkh}: }}\nexperimental: {{tz5: true}}").policies[pkh]
+    assert without_policy.requests == (DEFAULT_POLICY.requests if bakes else frozenset())
+
+
+@each_key_type
+def test_the_enclave_signs_consensus_messages_with_what_bakes(key_type: KeyType) -> None:
+    key = opened(key_type).public_key
+    guard = Guard(10, lambda _: None)
+    for message in (block(5), preattestation(5), attestation(5), b"\x11", b"\x12 none"):
+        if key_type.facts.bakes:
+            check_without_guard(key, message)
+            continue
+        for check in (guard.check, check_without_guard):
+            with pytest.raises(
+                GuardRefused, match=rf"^guard refused: {hashed(key_type)} signs no blocks, .* key bakes$"
+            ):
+                check(key, message)
+    assert guard.refused == (0 if key_type.facts.bakes else 5)
+    for message in (b"", b"\x03", transaction_message(1)):
+        guard.check(key, message)
+        check_without_guard(key, message)
 
 
 @each_key_type

@@ -13,7 +13,7 @@ from typing import Any
 Json = Any
 Contents = Mapping[str, Json]
 
-_TAGS = {"tz1": 0, "tz2": 1, "tz3": 2, "tz4": 3, "edpk": 0, "sppk": 1, "p2pk": 2, "BLpk": 3}
+_TAGS = {"tz1": 0, "tz2": 1, "tz3": 2, "tz4": 3, "tz5": 4, "edpk": 0, "sppk": 1, "p2pk": 2, "BLpk": 3, "mdpk": 4}
 _ROLLUPS = {"sr1": 3, "epx1": 4}
 #: In the order of their tags.
 _ENTRY_POINTS = (

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from enclave_signer.protocol.messages import Credentials
+from enclave_signer.protocol.messages import Credentials, KeyType
 from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config
 from host_backend.config.metrics import MAX_PER_KEY
 from host_backend.config.storage import (
     FirestorePlace,
+    KeysApart,
     KeysInFile,
     KeysInFirestore,
     MarksInFile,
@@ -116,7 +117,10 @@ def test_base_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: 1", "1: a: unknown field, known are base_dir, server, vaults, watermark, tezos, policy_hook, metrics"),
+        (
+            "a: 1",
+            "1: a: unknown field, known are base_dir, server, vaults, watermark, tezos, policy_hook, metrics, experimental",
+        ),
         ("\nbasedir: /x", "2: basedir: unknown field, did you mean base_dir?"),
         ("server: {adress: ':1'}", "1: server.adress: unknown field, did you mean address?"),
         (
@@ -442,3 +446,24 @@ def test_an_enclave_may_be_on_a_unix_socket(tmp_path: Path, monkeypatch: pytest.
     # It stands in where a port is missing, and there it is not.
     monkeypatch.setenv("CONFIDENTIAL_SPACE_PORT", "2001")
     assert load(tmp_path, vault("{}")).vaults["v"].enclave == enclave
+
+
+def test_experimental_keys_have_a_place_of_their_own(tmp_path: Path) -> None:
+    on = "experimental: {tz5: true}\n"
+    file = KeysInFile(Path("/b/confidential_space_keys.json"))
+    found = load(tmp_path, on + vault("{host: h}"), "/b")
+    assert found.vaults["v"].keys == KeysApart(file, KeysInFile(Path("/b/confidential_space_keys.tz5.json")))
+    assert found.experimental == {KeyType.ML_DSA_44}
+    for section in ("", "experimental:\n", "experimental: {}\n", "experimental: {tz5: false}\n"):
+        found = load(tmp_path, section + vault("{host: h}"), "/b")
+        assert (found.vaults["v"].keys, found.experimental) == (file, frozenset())
+    two = "vaults:\n" + "".join(
+        f"  {name}: {{driver: confidentialspace, config: {{host: h, storage: {{driver: file, config: {path}}}}}}}\n"
+        for name, path in (("a", "/k.json"), ("b", "/k.tz5.json"))
+    )
+    assert len(load(tmp_path, two).vaults) == 2
+    assert refused(tmp_path, two + on).endswith(
+        "shares the key file /k.tz5.json with vault a: give each its own `storage`"
+    )
+    assert refused(tmp_path, "experimental: {tz6: true}").startswith("1: experimental.tz6: unknown field")
+    assert refused(tmp_path, "experimental: {tz5: 1}").startswith("1: experimental.tz5: must be")
