@@ -43,7 +43,7 @@ def test_consensus_messages_are_refused_whatever_the_policy_says(make: Callable[
 @pytest.mark.parametrize("version", [SigningVersion.V0, SigningVersion.V1, SigningVersion.V2])
 def test_older_versions_never_reach_the_enclave(version: SigningVersion) -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
-        with pytest.raises(MalformedRequest, match="by a tz5 key: it has only the latest one: leave `version` out$"):
+        with pytest.raises(MalformedRequest, match=r"by a tz5 key: it has only the latest one: leave `version` out$"):
             await vault.sign(TZ5, transaction(1), version)
         assert enclave.asked(Sign) == []
 
