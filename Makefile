@@ -50,6 +50,7 @@ bench-watchers: ## what metrics, health, known keys and SIGHUP cost a baker with
 endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 100 000 connections read twice; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.agreement 1000000
+	$(BIN)/python -m tests.endurance.reencoding 100000
 	$(BIN)/python -m tests.endurance.framing 100000
 	FLIPS=700 $(BIN)/python -m pytest -q tests/integration/test_watermark_damage.py
 	$(BIN)/python -m tests.endurance.kill_host 200
