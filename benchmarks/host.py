@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.machine import machine_line
-from benchmarks.turns import ROOT, environment_of, in_turn, quantile, ratio_text
+from benchmarks.turns import ROOT, environment_of, in_turn, processor_seconds, quantile, ratio_text
 from tests.doubles.host_process import BAKER, VAULT, stored_hashes, write_config
 from tests.doubles.known_keys import attestation
 from tests.doubles.processes import Program, running
@@ -115,12 +115,6 @@ class Measured:
 def port_of(program: Program, listening: str) -> int:
     """Wait until a program says that it is listening on a port, and return the port."""
     return int(program.wait_for(listening + r" on 127\.0\.0\.1:(\d+)")[1])
-
-
-def processor_seconds(program: Program) -> float:
-    """Return the processor's time that a program has taken so far. Source: proc_pid_stat(5)."""
-    user, system = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
