@@ -122,6 +122,21 @@ def test_keys_of_every_curve_come_back_after_a_restart(
     assert cloud.sts.exchanges == exchanged + 1
 
 
+def test_blobs_of_tee_signer_that_are_not_read_are_refused_with_the_reason(
+    tmp_path: Path, cloud: GoogleCloud, image: Image
+) -> None:
+    image.path.write_text(IMAGE + "read_legacy = false\n")
+    with image.running() as enclave:
+        entry = legacy_entry(cloud)
+        config = write_config(tmp_path, enclave.port, {entry["public_key_hash"]: BAKER})
+        run_command("watermark", "init", "-c", config)
+        key_file(config).write_text(json.dumps([entry]))
+        with running_host(config) as host:
+            host.wait_for("key out of service: the enclave refused: blob without a header, as tee-signer seals")
+            assert sign(host, entry["public_key_hash"]) == 502
+    assert cloud.kms.calls == []
+
+
 def test_two_swapped_blobs_are_out_of_service(tmp_path: Path, image: Image) -> None:
     with image.running() as enclave:
         config = write_config(tmp_path, enclave.port, {key.pkh: BAKER for key in (TZ1, TZ2)})
