@@ -26,6 +26,8 @@ from enclave_signer.sealing.gcp_launcher import Launcher
 
 T = TypeVar("T")
 
+LEGACY_NOT_READ = "blob without a header, as tee-signer seals: this image reads none (read_legacy is false)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcpTimes:
@@ -111,9 +113,7 @@ class _GcpKmsSealer:
         """Return the key in a blob; see `Sealer`."""
         key, named, authenticated, ciphertext = self._key, None, b"", blob
         if not is_ours(blob) and not self._config.read_legacy:
-            raise SealingRefused(
-                "blob without a header, as tee-signer seals: this image reads none (read_legacy is false)"
-            )
+            raise SealingRefused(LEGACY_NOT_READ)
         if is_ours(blob):
             try:
                 header, authenticated, ciphertext = parse_blob(blob)
