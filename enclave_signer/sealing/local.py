@@ -30,7 +30,7 @@ class LocalSealer:
     """Seals under one AES key; both a sealer and the provider of it, as credentials choose nothing here."""
 
     name = SEALER_NAME
-    opens_without_header = False
+    takes_legacy = False
     #: It never waits for anyone, and is there as long as the process.
     limit_s: float | None = None
     shared_s = math.inf

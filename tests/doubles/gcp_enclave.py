@@ -19,7 +19,8 @@ def main() -> None:
     doubles = json.loads(os.environ["GCP_DOUBLES"])
     kms, sts, token_file, socket = doubles["places"]
     where = places(kms, tuple(sts), Path(token_file), Path(socket))
-    run(config, [GcpKms(config.image.gcp_kms, where, GcpTimes(**doubles["times"]))])
+    sealers = [GcpKms(config.image.gcp_kms, where, GcpTimes(**doubles["times"]))]
+    run(config, lambda: sealers)
 
 
 if __name__ == "__main__":

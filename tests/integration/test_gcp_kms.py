@@ -186,7 +186,9 @@ class TestLegacyBlobs:
         assert opened(cloud, blob).public_key == PUBLIC
 
     def test_they_are_not_opened_when_that_is_switched_off(self, cloud: GoogleCloud) -> None:
-        with pytest.raises(BlobCorrupt, match="its first bytes are not TKSB"):
+        with pytest.raises(
+            SealingRefused, match=r"as tee-signer seals: this image reads none \(read_legacy is false\)"
+        ):
             opened(cloud, self.legacy(cloud), "read_legacy = false\n")
         assert cloud.kms.calls == []
 

@@ -65,6 +65,21 @@ def test_a_daemon_that_runs_keeps_its_socket(tmp_path: Path, path: Path) -> None
         assert signs(path)
 
 
+def test_a_daemon_that_cannot_listen_makes_no_key_file(tmp_path: Path, path: Path) -> None:
+    key = tmp_path / "another.key"
+    with kept(UnixEnclave(path)):
+        refusal(path, key)
+    assert not key.exists()
+
+
+def test_a_daemon_that_has_no_sealer_leaves_no_socket(tmp_path: Path, path: Path) -> None:
+    key = tmp_path / "sealing.key"
+    key.write_bytes(b"short")
+    key.chmod(0o600)
+    assert refusal(path, key).startswith(f"enclave-signer: sealing key file {key} must have 32 bytes")
+    assert list(path.parent.iterdir()) == []
+
+
 def test_whoever_removes_its_socket_lets_no_second_daemon_in(tmp_path: Path, path: Path) -> None:
     """Hosts of both would be signed for by two guards, of which neither knows what the other one has seen."""
     with kept(UnixEnclave(path)) as enclave:
