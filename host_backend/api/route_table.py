@@ -162,7 +162,9 @@ _VERSION = Parameter(
     "version", "query", "How a tz4 key signs: 1, or 2, which is the default and also what 3 means", required=False
 )
 _BLS_PK = Parameter(
-    "bls_pk", "query", "The key's own public key (BLpk…), which the authentication covers then", required=False
+    *("bls_pk", "query"),
+    "The key that the proof is for (BLpk…): its own, or one that the policy names; the authentication covers it",
+    required=False,
 )
 _CREDENTIALS = Parameter("username", "header", "Who asks"), Parameter("password", "header", "Its password")
 

@@ -100,12 +100,22 @@ class _Answers(ABC):
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
         """Return the body of a good answer."""
 
-    async def _caller(self, scope: Scope, query: Mapping[str, list[str]], signed: Callable[[], Signed]) -> Caller:
-        """Say who asks; from here on, the signer's own line tells of the request."""
+    async def _caller(
+        self, scope: Scope, query: Mapping[str, list[str]], signed: Callable[[], Signed], *, unsigned: bool = False
+    ) -> Caller:
+        """Say who asks; from here on, the signer's own line tells of the request.
+
+        Args:
+            scope: The request.
+            query: Its parameters.
+            signed: Returns what the client may have signed.
+            unsigned: Whether it need not have signed anything.
+        """
         client, user, address = None, scope.get("token_user"), client_address(scope)
-        if self._request_keys is not None:
+        authentication = _first(query, "authentication")
+        if self._request_keys is not None and (authentication or not unsigned):
             try:
-                client = await self._request_keys.authenticate(_first(query, "authentication"), address, signed())
+                client = await self._request_keys.authenticate(authentication, address, signed())
             except HostError as error:
                 self._metrics.not_authenticated("authentication", error.http_status)
                 raise
@@ -152,7 +162,13 @@ class Proofs(_Answers):
         _check(pkh)
         query = _query(scope["query_string"])
         bound_to = _bls_pk(_first(query, "bls_pk"))
-        caller = await self._caller(scope, query, lambda: proof_authentication_bytes(pkh, bound_to))
+        policy = self._signer.policies.get(pkh)
+        caller = await self._caller(
+            scope,
+            query,
+            lambda: proof_authentication_bytes(pkh, bound_to),
+            unsigned=policy is not None and policy.unsigned_proofs,
+        )
         proof = await self._signer.prove_possession(pkh, caller, bound_to=bound_to)
         return b'{"bls_prove_possession":"%s"}\n' % encode_signature(proof).encode()
 

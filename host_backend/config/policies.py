@@ -4,13 +4,15 @@ Source: Signatory's `pkg/config`, its old names included.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
-from enclave_signer.protocol.key_types import KeyType
+from enclave_signer.protocol.messages import KeyType, PublicKey
 from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode, public_key_hash
 from host_backend.config.server import parse_authorized_keys
 from host_backend.operations.messages import REQUEST_KINDS
 from host_backend.operations.table import OPERATION_KINDS
-from host_backend.policy import DEFAULT_POLICY, KeyPolicy
+from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
 from host_backend.yaml_document import Value
 
 _FIELDS = ("log_payloads", "allow", "allow_proof_of_possession", "allowed_chains", "authorized_keys", "jwt_users")
@@ -57,20 +59,57 @@ def _policy(value: Value, key_type: KeyType, warnings: list[str]) -> KeyPolicy:
     warnings += [f"{fields[name].path}: means nothing" for name in _MEANINGLESS if name in fields]
     requests, operations = _allowed(value, fields, warnings)
     keys = parse_authorized_keys(fields.get("authorized_keys"))
-    proof = fields.get("allow_proof_of_possession")
-    may_prove = proof is not None and proof.boolean()
-    if proof is not None and may_prove and not key_type.facts.proves_possession:
-        warnings.append(f"{proof.path}: means nothing, only tz4 keys can prove possession")
-        may_prove = False
+    proofs = _proofs(fields.get("allow_proof_of_possession"), key_type, warnings)
     return KeyPolicy(
         requests=requests,
         operations=operations,
         chains=_texts(fields.get("allowed_chains"), _chain),
         clients=None if keys is None else frozenset(map(public_key_hash, keys)),
         users=_texts(fields.get("jwt_users"), Value.text),
-        allow_proof_of_possession=may_prove,
+        allow_proof_of_possession=proofs.allowed,
+        unsigned_proofs=proofs.unsigned,
+        proofs_for=proofs.others,
         log_payloads="log_payloads" in fields and fields["log_payloads"].boolean(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Proofs:
+    """Which proofs of possession a key gives; see `KeyPolicy`."""
+
+    allowed: bool = False
+    unsigned: bool = False
+    others: frozenset[PublicKey] | Literal["any"] = frozenset()
+
+
+def _proofs(value: Value | None, key_type: KeyType, warnings: list[str]) -> _Proofs:
+    """Return what `true`, `false` or a map says; the map is ours, and allows what `true` does."""
+    is_map = value is not None and value.is_map and bool(value.mapping())
+    if value is None or not (is_map or value.boolean()):
+        return _Proofs()
+    if not key_type.facts.proves_possession:
+        warnings.append(f"{value.path}: means nothing, only tz4 keys can prove possession")
+        return _Proofs()
+    if not is_map:
+        return _Proofs(allowed=True)
+    fields = value.record(("unsigned", "others"))
+    unsigned, others = fields.get("unsigned"), fields.get("others")
+    return _Proofs(
+        allowed=True,
+        unsigned=unsigned is not None and unsigned.boolean(),
+        others=frozenset() if others is None or others.is_null else _other_keys(others),
+    )
+
+
+def _other_keys(value: Value) -> frozenset[PublicKey] | Literal["any"]:
+    texts = [*dict.fromkeys(leaf.text() for leaf in value.leaves())]
+    if texts == [ANY]:
+        return ANY
+    keys = parse_authorized_keys(value) or ()
+    for key, text in zip(keys, texts, strict=True):
+        if not key.key_type.facts.proves_possession:
+            value.fail(f"{text} is not the public key of a tz4 key (BLpk…)")
+    return frozenset(keys)
 
 
 def _allowed(value: Value, fields: dict[str, Value], warnings: list[str]) -> tuple[frozenset[str], frozenset[str]]:

@@ -10,7 +10,7 @@ from enclave_signer.tezos import ConsensusKind, public_key_hash
 from host_backend.config import Config, UnixAddress
 from host_backend.operations.risks import HANDS_OVER, Risk
 from host_backend.operations.table import RISKS
-from host_backend.policy import KeyPolicy
+from host_backend.policy import ANY, KeyPolicy
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP
 
 _CONSENSUS = frozenset(map(str, ConsensusKind))
@@ -80,7 +80,7 @@ def meaning(policy: KeyPolicy) -> str:
     if "generic" in policy.requests and policy.operations:
         kinds.append(f"operations ({', '.join(sorted(policy.operations))})")
     if policy.allow_proof_of_possession:
-        kinds.append("proofs of possession")
+        kinds.append(f"proofs of possession{_for_others(policy)}")
     parts = [f"signs {', '.join(kinds) or 'nothing'}"]
     if policy.chains is not None:
         parts.append(f"on {', '.join(sorted(policy.chains)) or 'no chain'}")
@@ -89,6 +89,14 @@ def meaning(policy: KeyPolicy) -> str:
     if policy.users is not None:
         parts.append(f"for the users {', '.join(sorted(policy.users)) or '(none)'}")
     return "; ".join(parts)
+
+
+def _for_others(policy: KeyPolicy) -> str:
+    unsigned = ", unsigned requests too" if policy.unsigned_proofs else ""
+    if policy.proofs_for == ANY:
+        return f" (for any key{unsigned})"
+    others = f"for itself and {len(policy.proofs_for)} more" if policy.proofs_for else "for itself"
+    return f" ({others}{unsigned})" if policy.proofs_for or unsigned else ""
 
 
 def _without_effect(config: Config) -> Iterator[str]:
@@ -160,5 +168,10 @@ def _dangerous_policies(config: Config) -> Iterator[str]:
         funds = sorted(name for name in _operations(policy) if RISKS[name] is not Risk.NONE)
         if funds and policy.requests & _CONSENSUS:
             yield f"tezos.{pkh}: bakes, and may {', '.join(funds)}: use a consensus key of its own for baking"
+        if policy.proofs_for == ANY:
+            yield (
+                f"tezos.{pkh}.allow_proof_of_possession.others: any key: a participant of a common account can make a key "
+                "of its own out of these proofs, and sign for all alone: name the keys"
+            )
         if "pack" in policy.requests:
             yield f"tezos.{pkh}.allow.pack: packed data may be what a contract pays for, and is not looked at"

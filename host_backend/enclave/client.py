@@ -14,6 +14,7 @@ from enclave_signer.protocol.messages import (
     KeyType,
     PrivateKey,
     ProvePossession,
+    ProvePossessionOf,
     PublicKey,
     Request,
     Reseal,
@@ -78,9 +79,11 @@ class SigningClient:
         """Sign with an open key."""
         return await self._ask(Sign(self._handle(pkh), message, version), Signature)
 
-    async def prove_possession(self, pkh: str) -> Signature:
-        """Prove possession of an open BLS key."""
-        return await self._ask(ProvePossession(self._handle(pkh)), Signature)
+    async def prove_possession(self, pkh: str, other: PublicKey | None = None) -> Signature:
+        """Prove possession of an open BLS key, for itself or for another key."""
+        handle = self._handle(pkh)
+        request = ProvePossession(handle) if other is None else ProvePossessionOf(handle, other)
+        return await self._ask(request, Signature)
 
     async def public_key(self, pkh: str) -> PublicKey:
         """Ask for the public key of an open key."""
