@@ -37,6 +37,7 @@ def make(out: Path, toml: Path, *more: str, source: Path = ROOT) -> subprocess.C
 
 def copied_source(folder: Path) -> Path:
     """Return another folder with what roots are made of."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name in SOURCES:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
