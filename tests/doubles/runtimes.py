@@ -120,7 +120,7 @@ class Docker:
 def running_docker(folder: Path) -> Iterator[list[str]]:
     """Run a daemon of Docker without networks of its own; give the command that speaks to it."""
     address = f"unix://{folder}/docker.sock"
-    words = ["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]
+    words = ["dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none"]
     words += [
         "--data-root",
         f"{folder}/data",

@@ -71,6 +71,8 @@ PARTS = (
     Part("image_runs", _image("bwrap"), "bwrap"),
     Part("image_runs", _image("runc"), "runc"),
     Part("image_runs", _image("dockerd", "docker"), "docker"),
+    Part("browser", _programs("chromium")),
+    Part("compose", _image("dockerd", "docker", "docker-compose")),
 )
 
 
