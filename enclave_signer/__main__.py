@@ -82,8 +82,10 @@ def open_providers(config: Config) -> "list[SealerProvider]":
 
 
 def _open_local(key_file: "Path | None") -> "SealerProvider":
-    from enclave_signer.sealing.local import LocalSealer, load_or_create_key  # absent in production
-
+    try:
+        from enclave_signer.sealing.local import LocalSealer, load_or_create_key  # absent in production
+    except ImportError:
+        raise ConfigError("the local sealer is in images for development alone: use another one") from None
     if key_file is None:
         raise ConfigError("the local sealer needs a key file")
     key, made = load_or_create_key(key_file)

@@ -29,9 +29,9 @@ from enclave_signer.tezos import (
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
 from host_backend.api.application import JSON, Json, answering_bugs, application, failure
 from host_backend.api.auth import RequestKeys, Signed
-from host_backend.api.openapi import document, page
+from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, json_list
-from host_backend.api.route_table import Access
+from host_backend.api.route_table import Access, operations
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, TooLarge
 from host_backend.metrics import Metrics
@@ -61,8 +61,6 @@ _LATEST_VERSION = SigningVersion.V2
 #: What a client may ask for by `?version=`; anything else means the latest, as in Signatory. Octez sends 3 under protocol 025,
 #: for keys of every kind: it adds a kind of key that we do not have, and signs with the others as under 2.
 _VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2, "3": _LATEST_VERSION}
-#: The page of `/docs` runs and fetches nothing.
-_PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
 class _Answers(ABC):
@@ -268,13 +266,14 @@ def _known_keys(signer: Signer) -> Work[bytes]:
 
 def _description(access: Access) -> list[Route]:
     """Return the routes that describe all routes."""
-    description, description_page = document(access), page(access)
+    routes = [*operations(access)]
+    description, description_page = document(routes, access), page(routes, access)
 
     async def openapi(_: Request) -> Response:
         return Response(description, media_type="application/json")
 
     async def docs(_: Request) -> Response:
-        return Response(description_page, media_type="text/html", headers=_PAGE_HEADERS)
+        return Response(description_page, media_type="text/html", headers=PAGE_HEADERS)
 
     return [
         Route("/openapi.json", logged(openapi), methods=["GET"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 from enclave_signer.__main__ import run, start_logging
 from enclave_signer.config import parse_config
 from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
-from tests.doubles.google.cloud import places
+from tests.doubles.google.places import places
 
 
 def main() -> None:
