@@ -32,6 +32,7 @@ def daemon() -> Iterator[int]:
     with tempfile.TemporaryDirectory() as folder:
         key = Path(folder) / "sealing.key"
         command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", "--sealing-key", str(key)]
+        command.append("--make-sealing-key")
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             for line in process.stderr:
