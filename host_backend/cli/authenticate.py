@@ -35,8 +35,10 @@ def authenticate(
     possession. The secret key is asked for, and may be in every form that `import` takes; no configuration is read.
     """
     from host_backend.authentication import authentication_bytes
+    from host_backend.inspection import forbid_inspection
 
     options.start_logging()
+    forbid_inspection()
     # The hash is looked at first: whoever gives a secret key there hears of that.
     signed = authentication_bytes(pkh) + _message(message)
     if verify is not None or public_key is not None:

@@ -25,6 +25,8 @@ DEFAULT_ENCLAVE_PORT = 2000
 DRIVER = "confidentialspace"
 KEY_FILE = "confidential_space_keys.json"
 KEY_COLLECTION = "encrypted_keys"
+#: Source: credentials(7); the highest number of 32 bits means none.
+MAX_UID = 2**32 - 2
 NOT_YET = "is one of Signatory's that is not supported yet"
 
 _DRIVERS = {DRIVER: ""}
@@ -49,6 +51,8 @@ class VaultConfig:
     keys: KeyStorage
     #: Whether a BLS signature is verified before it leaves, or right after.
     verify_bls: Literal["inline", "background"] = "inline"
+    #: The user whose process the enclave is, where it is neither this program's nor root.
+    enclave_uid: int | None = None
 
 
 def parse_vaults(value: Value | None, base_dir: Path, warnings: list[str]) -> dict[str, VaultConfig]:
@@ -96,15 +100,17 @@ def _vault(name: str, value: Value, base_dir: Path, warnings: list[str]) -> Vaul
         value.fail("must name a driver")
     fields["driver"].choice(_DRIVERS)
     config = fields.get("config")
-    settings = config.record((*_ENVIRONMENT, "storage", "verify_bls")) if config else {}
+    settings = config.record((*_ENVIRONMENT, "storage", "verify_bls", "enclave_uid")) if config else {}
     place = config or value
     host, port, provider, key = (_text(place, settings.get(field), field) for field in _ENVIRONMENT)
     if host is None:
         place.fail(f"must name the enclave's host, here or in the environment ({_ENVIRONMENT['host']})")
     verify_bls = settings.get("verify_bls")
+    enclave = _enclave(place, settings, host, port)
     return VaultConfig(
         name=name,
-        enclave=_enclave(place, settings, host, port),
+        enclave=enclave,
+        enclave_uid=_enclave_uid(settings.get("enclave_uid"), enclave),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
         keys=_storage(settings.get("storage"), base_dir, warnings),
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],
@@ -120,6 +126,14 @@ def _enclave(place: Value, settings: Mapping[str, Value], host: str, port: str |
     if "port" in settings and not settings["port"].is_empty:
         settings["port"].fail("is not allowed where `host` is a Unix socket: leave it out")
     return unix
+
+
+def _enclave_uid(value: Value | None, enclave: Address | UnixAddress) -> int | None:
+    if value is None or value.is_null:
+        return None
+    if not enclave.is_loopback or isinstance(enclave, UnixAddress):
+        value.fail("is for an enclave at a port of this machine: leave it out")
+    return value.integer(0, MAX_UID)
 
 
 def _text(place: Value, value: Value | None, field: str) -> str | None:
