@@ -14,6 +14,7 @@ import click
 from enclave_signer.protocol.messages import PrivateKey
 from host_backend.errors import ConfigError, MalformedRequest
 from host_backend.secret_keys import MAX_PASSWORD_BYTES, MAX_SECRET_BYTES, AskPassword, read_secret_key
+from host_backend.wallets import secrets_in
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,9 @@ def read_secret_keys(arguments: Sequence[str], source: Path | None, ask_password
         inputs = [text.encode(errors="surrogateescape") for text in arguments]
     else:
         inputs = [_asked("secret key", "--from FILE, or - for standard input").encode()]
-    return [_parsed(data, index, ask_password) for index, data in enumerate(inputs)]
+    # What is longer is no wallet either, and is cut off here.
+    secrets = [secret for data in inputs for secret in (secrets_in(data) if len(data) <= MAX_SECRET_BYTES else [data])]
+    return [_parsed(data, index, ask_password) for index, data in enumerate(secrets)]
 
 
 def password_source(value: str | None, file: Path | None) -> AskPassword:
