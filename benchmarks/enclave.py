@@ -23,7 +23,7 @@ from statistics import median
 import cbor2
 
 from benchmarks.machine import machine_line
-from benchmarks.turns import ROOT, environment_of, in_turn, processor_seconds, quantile, ratio_text
+from benchmarks.turns import ROOT, environment_of, in_turn, processor_seconds, quantile, ratio_text, sealing_key_in
 from tests.doubles.processes import Program, running
 
 Shape = tuple[int, int]
@@ -66,7 +66,7 @@ class Measured:
 def daemon(name: str, checkout: Path) -> Iterator[Measured]:
     """Run the daemon of a checkout on a free port."""
     with tempfile.TemporaryDirectory() as folder:
-        key = Path(folder) / "sealing.key"
+        key = sealing_key_in(Path(folder))
         command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", "--sealing-key", str(key)]
         with running(command, environment_of(checkout)) as program:
             yield Measured(name, program)

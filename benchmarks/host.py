@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.machine import machine_line
-from benchmarks.turns import ROOT, environment_of, in_turn, processor_seconds, quantile, ratio_text
+from benchmarks.turns import ROOT, environment_of, in_turn, processor_seconds, quantile, ratio_text, sealing_key_in
 from tests.doubles.host_process import BAKER, VAULT, stored_hashes, write_config
 from tests.doubles.known_keys import attestation
 from tests.doubles.processes import Program, running
@@ -122,7 +122,7 @@ def serving(name: str, checkout: Path, folder: Path) -> Iterator[Measured]:
     """Run both programs of a checkout, with a client for each of their keys."""
     folder.mkdir()
     environment = environment_of(checkout)
-    sealing_key = ("--sealing-key", str(folder / "sealing.key"))
+    sealing_key = ("--sealing-key", str(sealing_key_in(folder)))
     enclave = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", *sealing_key]
     with running(enclave, environment) as daemon, ExitStack() as stack:
         port = port_of(daemon, "listening")

@@ -4,6 +4,7 @@ The programs of another checkout run in the environment of this one, and take th
 """
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -59,3 +60,11 @@ def processor_seconds(program: Program) -> float:
     """Return the processor's time that a program has taken so far. Source: proc_pid_stat(5)."""
     user, system = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def sealing_key_in(folder: Path) -> Path:
+    """Make a key file for the local sealer, which not every version makes by itself."""
+    path = folder / "sealing.key"
+    path.touch(0o600)
+    path.write_bytes(secrets.token_bytes(32))
+    return path

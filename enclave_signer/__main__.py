@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from enclave_signer import __version__, log
 from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
-from enclave_signer.image import GCP_KMS, LOCAL, Image
+from enclave_signer.image import GCP_KMS, LOCAL, Image, LocalKey
 from enclave_signer.log_writer import open_closed_streams
 from enclave_signer.tezos import masked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
 
     from enclave_signer.sealing.base import SealerProvider
     from enclave_signer.serving.server import Server
@@ -75,23 +74,23 @@ def open_providers(config: Config) -> "list[SealerProvider]":
     """
     image = config.image
     if image is None:
-        return [_open_local(config.sealing_key)]
+        return [_open_local(config.local_key)]
     if image.development:
         logger.warning("this image is for development: not for keys of value")
-    return [_open_local(image.sealing_key) if name == LOCAL else _open_gcp_kms(image) for name in image.sealers]
+    return [_open_local(image.local_key) if name == LOCAL else _open_gcp_kms(image) for name in image.sealers]
 
 
-def _open_local(key_file: "Path | None") -> "SealerProvider":
+def _open_local(file: "LocalKey | None") -> "SealerProvider":
     try:
-        from enclave_signer.sealing.local import LocalSealer, load_or_create_key  # absent in production
+        from enclave_signer.sealing.local import LocalSealer, read_key_file  # absent in production
     except ImportError:
         raise ConfigError("the local sealer is in images for development alone: use another one") from None
-    if key_file is None:
+    if file is None:
         raise ConfigError("the local sealer needs a key file")
-    key, made = load_or_create_key(key_file)
+    key, made = read_key_file(file)
     logger.warning(
         "keys are sealed by a file on this machine: not for keys of value",
-        extra=log.fields(file=key_file, made_just_now=made),
+        extra=log.fields(file=file.path, made_just_now=made),
     )
     return LocalSealer(key)
 

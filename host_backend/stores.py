@@ -236,7 +236,7 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
 
 
 def _endpoint(config: VaultConfig) -> Endpoint:
-    return Endpoint(config.enclave, config.credentials)
+    return Endpoint(config.enclave, config.credentials, config.enclave_uid)
 
 
 @asynccontextmanager

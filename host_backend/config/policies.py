@@ -13,9 +13,12 @@ from host_backend.config.server import parse_authorized_keys
 from host_backend.operations.messages import REQUEST_KINDS
 from host_backend.operations.table import OPERATION_KINDS
 from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
+from host_backend.problems import Problems
 from host_backend.yaml_document import Value
 
 _FIELDS = ("log_payloads", "allow", "allow_proof_of_possession", "allowed_chains", "authorized_keys", "jwt_users")
+#: Of these null means any.
+_WIDE_AS_NULL = ("allowed_chains", "authorized_keys", "jwt_users")
 _DEPRECATED = ("allowed_operations", "allowed_kinds")
 _LISTS = " and ".join(_DEPRECATED)
 #: Shown in Signatory's documentation, and read by nothing there.
@@ -29,8 +32,21 @@ _ALIASES = {
 }
 
 
-def parse_policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPolicy]:
-    """Return the section `tezos`, by public-key hash.
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The section `tezos`.
+
+    Attributes:
+        by_key: Policies, by public-key hash.
+        nulls: Paths where null stands for something that allows more than nothing.
+    """
+
+    by_key: dict[str, KeyPolicy]
+    nulls: frozenset[str] = frozenset()
+
+
+def parse_policies(value: Value | None, warnings: list[str]) -> Policies:
+    """Return the section `tezos`.
 
     Args:
         value: The section.
@@ -42,21 +58,32 @@ def parse_policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPol
     policies: dict[str, KeyPolicy] = {}
     # Thousands of keys have a few policies between them.
     distinct: dict[KeyPolicy, KeyPolicy] = {}
-    for pkh, entry in (value.mapping() if value else {}).items():
-        try:
-            key_type = check_public_key_hash(pkh)
-        except TezosError as error:
-            # Whatever was pasted here, a secret key perhaps, is not repeated: the line says where it stands.
-            entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
-            entry.fail(f"not a public key hash: {error}")
-        policy = DEFAULT_POLICY if entry.is_null else _policy(entry, key_type, warnings)
-        policies[pkh] = distinct.setdefault(policy, policy)
-    return policies
+    nulls: set[str] = set()
+    with Problems() as problems:
+        for pkh, entry in (value.mapping() if value else {}).items():
+            with problems.catch():
+                policy = _key_policy(pkh, entry, warnings, nulls)
+                policies[pkh] = distinct.setdefault(policy, policy)
+    return Policies(policies, frozenset(nulls))
 
 
-def _policy(value: Value, key_type: KeyType, warnings: list[str]) -> KeyPolicy:
+def _key_policy(pkh: str, entry: Value, warnings: list[str], nulls: set[str]) -> KeyPolicy:
+    try:
+        key_type = check_public_key_hash(pkh)
+    except TezosError as error:
+        # Whatever was pasted here, a secret key perhaps, is not repeated: the line says where it stands.
+        entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
+        entry.fail(f"not a public key hash: {error}")
+    if entry.is_null:
+        nulls.add(entry.path)
+        return DEFAULT_POLICY
+    return _policy(entry, key_type, warnings, nulls)
+
+
+def _policy(value: Value, key_type: KeyType, warnings: list[str], nulls: set[str]) -> KeyPolicy:
     fields = value.record((*_FIELDS, *_DEPRECATED, *_MEANINGLESS))
     warnings += [f"{fields[name].path}: means nothing" for name in _MEANINGLESS if name in fields]
+    nulls.update(fields[name].path for name in _WIDE_AS_NULL if name in fields and fields[name].is_null)
     requests, operations = _allowed(value, fields, warnings)
     keys = parse_authorized_keys(fields.get("authorized_keys"))
     proofs = _proofs(fields.get("allow_proof_of_possession"), key_type, warnings)
@@ -135,13 +162,15 @@ def _allow_map(requests: frozenset[str], operations: frozenset[str]) -> str:
 def _allow(value: Value, warnings: list[str]) -> tuple[frozenset[str], frozenset[str]]:
     requests: set[str] = set()
     operations: frozenset[str] = frozenset()
-    for name, entry in value.mapping().items():
-        kind = _request_kind(entry, name, warnings)
-        requests.add(kind)
-        if kind == "generic":
-            operations = _operations(entry)
-        elif not entry.is_null:
-            warnings.append(f"{entry.path}: only `generic` takes a list; this one means nothing")
+    with Problems() as problems:
+        for name, entry in value.mapping().items():
+            with problems.catch():
+                kind = _request_kind(entry, name, warnings)
+                requests.add(kind)
+                if kind == "generic":
+                    operations = _operations(entry)
+                elif not entry.is_null:
+                    warnings.append(f"{entry.path}: only `generic` takes a list; this one means nothing")
     return frozenset(requests), operations
 
 
@@ -166,15 +195,28 @@ def _texts(value: Value | None, parse: Callable[[Value], str]) -> frozenset[str]
 
 
 def _operations(value: Value | None) -> frozenset[str]:
-    return frozenset(_operation(item) for item in (value.items() if value else []))
+    operations: set[str] = set()
+    with Problems() as problems:
+        for item in value.items() if value else []:
+            with problems.catch():
+                operations.add(_operation(item))
+    return frozenset(operations)
 
 
 def _operation(value: Value) -> str:
     name, colon, choice = value.text().partition(":")
     kind = _ALIASES.get(name, name) + colon + choice
     if kind not in OPERATION_KINDS:
-        value.fail(f"invalid operation kind `{kind}` in `allow.generic` list")
+        value.fail(f"invalid operation kind `{kind}` in `allow.generic` list{_why_no_operation(name, kind)}")
     return kind
+
+
+def _why_no_operation(name: str, kind: str) -> str:
+    """Return what else there is to say of a name that is no operation."""
+    old = f", in the file by its old name `{name}`" if not kind.startswith(name) else ""
+    if kind in REQUEST_KINDS:
+        return f"{old}, it is a kind of request: remove it here and list it under `allow`"
+    return f"{old}, remove it" if old else ""
 
 
 def _chain(value: Value) -> str:

@@ -10,7 +10,7 @@ from enclave_signer.tezos import ConsensusKind, public_key_hash
 from host_backend.config import Config, UnixAddress
 from host_backend.operations.risks import HANDS_OVER, Risk
 from host_backend.operations.table import RISKS
-from host_backend.policy import ANY, KeyPolicy
+from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP
 
 _CONSENSUS = frozenset(map(str, ConsensusKind))
@@ -154,9 +154,28 @@ def _loose_ends(config: Config) -> Iterator[str]:
 
 
 def _notes(config: Config) -> Iterator[str]:
+    if not config.base_dir.is_absolute():
+        text = (
+            f"base_dir: {config.base_dir} is relative to the folder in which each command is started: another folder, "
+        )
+        yield f"{text}other marks: write the whole path"
+        if config.base_dir.parts[:1] and config.base_dir.parts[0].startswith("~"):
+            yield f"base_dir: ~ is no home folder here, it is a folder called {config.base_dir.parts[0]}: write ${{HOME}}"
+    for path in sorted(config.nulls):
+        yield _of_null(path)
     for pkh, policy in config.policies.items():
         for operation in sorted(_operations(policy) & HANDS_OVER.keys()):
             yield f"tezos.{pkh}: may {operation}: {HANDS_OVER[operation]}"
+
+
+def _of_null(path: str) -> str:
+    match path.rpartition(".")[2]:
+        case "allowed_chains":
+            return f"{path}: null means any chain: write [] for none"
+        case "authorized_keys" | "jwt_users":
+            return f"{path}: null means any client: write [] for none"
+        case _:
+            return f"{path}: null means {meaning(DEFAULT_POLICY)}, as in Signatory: write {{}} for a key that signs nothing"
 
 
 def _operations(policy: KeyPolicy) -> frozenset[str]:

@@ -16,7 +16,7 @@ from enclave_signer.tezos import TezosError, parse_public_key
 from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_host, parse_listener, parse_network
 from host_backend.ip_addresses import IpNetwork
-from host_backend.yaml_document import Value
+from host_backend.yaml_document import Value, given
 
 DEFAULT_ADDRESS = Address("", 6732)
 DEFAULT_UTILITY_ADDRESS = Address("", 9583)
@@ -111,8 +111,8 @@ def parse_server(value: Value | None) -> ServerConfig:
     if authorized_keys is not None and jwt_users is not None:
         fields["jwt"].fail("cannot use both JWT and static authorized keys")
     return ServerConfig(
-        address=parse_listener(fields.get("address"), DEFAULT_ADDRESS),
-        utility_address=parse_listener(fields.get("utility_address"), DEFAULT_UTILITY_ADDRESS),
+        address=parse_listener(given(fields, "address"), DEFAULT_ADDRESS),
+        utility_address=parse_listener(given(fields, "utility_address"), DEFAULT_UTILITY_ADDRESS),
         authorized_keys=authorized_keys,
         jwt_users=jwt_users,
         tls=_tls(fields.get("tls")),
@@ -186,7 +186,8 @@ def _jwt_user(value: Value) -> JwtUser:
 def _credentials(value: Value, fields: Mapping[str, Value]) -> JwtCredentials:
     password = _strong(value, fields, "password", MIN_PASSWORD_CHARACTERS)
     secret = _strong(value, fields, "secret", MIN_SECRET_CHARACTERS)
-    expiry_min = fields["jwt_exp"].integer(0, MAX_JWT_EXP_MIN) if "jwt_exp" in fields else 0
+    expiry = given(fields, "jwt_exp")
+    expiry_min = 0 if expiry is None else expiry.integer(0, MAX_JWT_EXP_MIN)
     return JwtCredentials(password, secret, expiry_min or DEFAULT_JWT_EXP_MIN)
 
 
@@ -242,7 +243,7 @@ def parse_hook(value: Value | None) -> HookConfig | None:
     address = fields.get("address")
     if address is None or address.is_empty:
         return None
-    timeout = fields.get("timeout")
+    timeout = given(fields, "timeout")
     return HookConfig(
         address=_url(address),
         authorized_keys=parse_authorized_keys(fields.get("authorized_keys")),

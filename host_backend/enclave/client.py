@@ -110,6 +110,10 @@ class SigningClient:
 class EnclaveClient(SigningClient):
     """The same connection while nobody signs on it: it may also be asked for what may ask the enclave's sealer."""
 
+    def __init__(self, connection: EnclaveConnection, enclave_uid: int | None = None) -> None:
+        super().__init__(connection)
+        self._enclave_uid = enclave_uid
+
     def hold(self, pkh: str, handle: int) -> None:
         """Note under which handle a key was opened."""
         self._handles[pkh] = handle
@@ -119,7 +123,12 @@ class EnclaveClient(SigningClient):
         return await self._ask(Import(blob), ImportedKey)
 
     async def import_unencrypted(self, private_key: PrivateKey) -> SealedKey:
-        """Have a key sealed, and keep it open."""
+        """Have a key sealed, and keep it open.
+
+        Raises:
+            EnclaveUnavailable: Another user's process answers on this machine; it is given nothing.
+        """
+        self._connection.check_peer(self._enclave_uid)
         return await self._ask(ImportUnencrypted(private_key), SealedKey)
 
     async def generate(self, key_type: KeyType) -> SealedKey:
@@ -154,4 +163,4 @@ async def open_client(
     except BaseException:
         connection.close()
         raise
-    return EnclaveClient(connection)
+    return EnclaveClient(connection, enclave.uid)

@@ -3,6 +3,7 @@
 What seals by Cloud KMS runs over doubles of Google's services.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,12 @@ import trio
 
 from enclave_signer.curves import SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingError, SealingRefused
-from enclave_signer.image import parse_image
+from enclave_signer.image import LocalKey, parse_image
 from enclave_signer.protocol.blob import MAGIC, BlobHeader, is_ours, parse_blob
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey, open_key, seal_key
 from enclave_signer.sealing.gcp_kms import GcpKms
-from enclave_signer.sealing.local import KEY_BYTES, LocalSealer, load_or_create_key
+from enclave_signer.sealing.local import KEY_BYTES, LocalSealer, read_key_file
 from tests.conformance import at_google
 from tests.doubles.google.cloud import IMAGE, running_google_cloud
 from tests.doubles.passthrough_enclave import PassthroughSealer
@@ -194,18 +195,46 @@ class TestKeyFile:
 
     def test_it_is_made_for_its_owner_alone_and_kept(self, tmp_path: Path) -> None:
         path = tmp_path / "sealing.key"
-        key, made = load_or_create_key(path)
+        key, made = read_key_file(LocalKey(path, make=True))
         assert made
         assert path.stat().st_mode & 0o777 == 0o600
-        assert load_or_create_key(path) == (key, False)
+        assert read_key_file(LocalKey(path)) == (key, False)
+        assert read_key_file(LocalKey(path, make=True)) == (key, False)
         assert [*tmp_path.iterdir()] == [path]
 
-    def test_others_must_not_read_it(self, tmp_path: Path) -> None:
+    def test_a_name_that_is_mistyped_makes_no_key(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"is not there: name the right file, or .* --make-sealing-key"):
+            read_key_file(LocalKey(tmp_path / "sealing.kye"))
+        assert not [*tmp_path.iterdir()]
+
+    def test_what_a_crash_left_behind_is_not_in_the_way(self, tmp_path: Path) -> None:
         path = tmp_path / "sealing.key"
-        load_or_create_key(path)
-        path.chmod(0o640)
-        with pytest.raises(ConfigError, match="chmod 600"):
-            load_or_create_key(path)
+        # As a daemon of version 0.1 left it that had the number of this process.
+        path.with_name(f".{path.name}.{os.getpid()}").write_bytes(b"")
+        assert read_key_file(LocalKey(path, make=True))[1]
+
+    @pytest.mark.parametrize("mode", [0o640, 0o440, 0o604, 0o620])
+    def test_others_must_not_use_it(self, tmp_path: Path, mode: int) -> None:
+        path = tmp_path / "sealing.key"
+        read_key_file(LocalKey(path, make=True))
+        path.chmod(mode)
+        with pytest.raises(ConfigError, match="chmod 600") as refused:
+            read_key_file(LocalKey(path))
+        assert ("--group-may-read-sealing-key" in str(refused.value)) == (mode in {0o640, 0o440})
+
+    @pytest.mark.parametrize(
+        ("mode", "taken"), [(0o640, True), (0o440, True), (0o600, True), (0o660, False), (0o644, False)]
+    )
+    def test_its_group_may_read_it_where_that_is_said(self, tmp_path: Path, mode: int, taken: bool) -> None:
+        path = tmp_path / "sealing.key"
+        key, _ = read_key_file(LocalKey(path, make=True))
+        path.chmod(mode)
+        file = LocalKey(path, group_may_read=True)
+        if taken:
+            assert read_key_file(file) == (key, False)
+        else:
+            with pytest.raises(ConfigError, match="chmod 440"):
+                read_key_file(file)
 
     @pytest.mark.parametrize("size", [0, 31, 33])
     def test_it_has_32_bytes(self, tmp_path: Path, size: int) -> None:
@@ -213,13 +242,13 @@ class TestKeyFile:
         path.write_bytes(bytes(size))
         path.chmod(0o600)
         with pytest.raises(ConfigError, match="32 bytes"):
-            load_or_create_key(path)
+            read_key_file(LocalKey(path, make=True))
 
     def test_a_folder_or_a_missing_one_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError):
-            load_or_create_key(tmp_path)
+            read_key_file(LocalKey(tmp_path, make=True))
         with pytest.raises(ConfigError, match="No such file"):
-            load_or_create_key(tmp_path / "missing" / "sealing.key")
+            read_key_file(LocalKey(tmp_path / "missing" / "sealing.key", make=True))
 
     def test_the_command_says_it_in_one_line(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "enclave_signer", "--sealing-key", str(tmp_path)]

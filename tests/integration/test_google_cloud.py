@@ -353,7 +353,9 @@ class TestStart:
 
 def test_an_image_for_development_may_seal_by_a_file(tmp_path: Path) -> None:
     image, key = tmp_path / "image.toml", tmp_path / "sealing.key"
-    image.write_text(f'development = true\nsealers = ["local"]\n[local]\nsealing_key = "{key}"\n')
+    image.write_text(
+        f'development = true\nsealers = ["local"]\n[local]\nsealing_key = "{key}"\nmake_sealing_key = true\n'
+    )
     with (
         running_enclave("--image", str(image), module="enclave_signer") as enclave,
         WireClient(enclave.address) as client,

@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 def refusal(path: Path, sealing_key: Path) -> str:
     """Start a daemon that cannot; return why."""
     command = [sys.executable, "-m", "enclave_signer", "--listen", f"unix:{path}"]
-    key = ["--sealing-key", str(sealing_key)]
+    key = ["--sealing-key", str(sealing_key), "--make-sealing-key"]
     ended = subprocess.run([*command, *key], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert ended.returncode == 2, ended.stderr
     text = ended.stderr.splitlines()[-1]

@@ -214,3 +214,26 @@ def test_operations_that_move_funds_exist() -> None:
         *("smart_rollup_execute_outbox_message", "stake", "transaction", "transfer_ticket", "unstake"),
         "update_companion_key",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("base_dir: marks\n", ["base_dir: marks is relative to"]),
+        ("base_dir: ~/marks\n", ["base_dir: ~/marks is relative to", "base_dir: ~ is no home folder here"]),
+        ("base_dir: /marks\n", []),
+        (
+            f"tezos: {{{PKH}: }}\n",
+            [f"tezos.{PKH}: null means signs attestation, block, preattestation"],
+        ),
+        (
+            f"tezos: {{{PKH}: {{allowed_chains: }}}}\n",
+            [f"tezos.{PKH}.allowed_chains: null means any chain"],
+        ),
+        (f"tezos: {{{PKH}: {{}}}}\n", []),
+    ],
+)
+def test_notes_of_paths_and_nulls(tmp_path: Path, text: str, notes: list[str]) -> None:
+    found = reviewed(tmp_path, text).notes
+    assert len(found) == len(notes)
+    assert all(map(str.startswith, found, notes))
