@@ -84,7 +84,7 @@ def _not_pinned(claim: str, value: object) -> Check:
 def _equal(claims: Claims, claim: str, *, expected: str | int) -> Check:
     value = claims.at(claim)
     # True is 1, and would equal it.
-    return _of(claim, value, str(expected), matches=type(value) is type(expected) and value == expected)
+    return _of(claim, value, shown(expected), matches=type(value) is type(expected) and value == expected)
 
 
 def _one_of(claim: str, value: object, texts: Collection[str], allowed: Collection[str]) -> Check:

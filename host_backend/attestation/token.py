@@ -1,6 +1,7 @@
 """The claims of a token, read strictly and not believed yet. Source: RFC 7519; Google's reference of token claims."""
 
 import base64
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,5 +84,6 @@ def _object(part: str, name: str) -> Mapping[str, object]:
 
 def shown(value: object) -> str:
     """Return a value of a token for people: on one line, and short."""
-    text = "".join(char if char.isprintable() else "?" for char in str(value))
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = "".join(char if char.isprintable() else "?" for char in text)
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
