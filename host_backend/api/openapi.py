@@ -9,7 +9,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from enclave_signer import __version__
-from host_backend.api.route_table import ELSEWHERE, JSON, Access, Answer, Operation, Parameter, operations
+from host_backend.api.route_table import (
+    ELSEWHERE,
+    JSON,
+    UTILITY_PATHS,
+    Access,
+    Answer,
+    Operation,
+    Parameter,
+    operations,
+)
 
 _MESSAGE = "A JSON string: the hex of the whole message, magic byte first"
 _FAILURE = {
@@ -33,15 +42,29 @@ def document(access: Access) -> bytes:
     paths: dict[str, dict[str, object]] = defaultdict(dict)
     for path, method, operation in operations(access):
         paths[path][method] = _operation(operation, access)
+    return _document(paths, "A Tezos remote signer.", _TOKENS if access.tokens else None)
+
+
+def utility_document(*, attestation: bool) -> bytes:
+    """Return the description of `server.utility_address` for programs; `attestation`: whether it shows tokens."""
+    paths = {
+        path: {"get": _operation(operation, Access())}
+        for path, operation in UTILITY_PATHS.items()
+        if attestation or path != "/attestation"
+    }
+    return _document(paths, "What watches a Tezos remote signer.", None)
+
+
+def _document(paths: Mapping[str, object], text: str, schemes: Mapping[str, object] | None) -> bytes:
     components: dict[str, object] = {
         "schemas": {"Failure": _FAILURE},
         "responses": {
             name: {"x-status": answer.status, **_response([answer], {})} for name, answer in ELSEWHERE.items()
         },
     }
-    if access.tokens:
-        components["securitySchemes"] = _TOKENS
-    info = {"title": "enclave-host", "version": __version__, "description": "A Tezos remote signer."}
+    if schemes is not None:
+        components["securitySchemes"] = schemes
+    info = {"title": "enclave-host", "version": __version__, "description": text}
     return json.dumps({"openapi": "3.1.0", "info": info, "paths": paths, "components": components}).encode() + b"\n"
 
 

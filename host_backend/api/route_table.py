@@ -114,6 +114,7 @@ class Operation:
         gives_token: Whether it can be asked without a token, and refuses in plain text.
         status: Of a good answer.
         media: Of a good answer.
+        others: Other answers, which no family has words for.
     """
 
     summary: str
@@ -125,10 +126,12 @@ class Operation:
     gives_token: bool = False
     status: int = 200
     media: str = JSON
+    others: tuple[Answer, ...] = ()
 
     def answers(self, access: Access) -> Iterator[Answer]:
         """Yield every answer; several may have one status."""
         yield Answer(self.status, self.media, f'{{"{self.good}": …}}' if self.good else "ok")
+        yield from self.others
         for family in self.refusals:
             yield _refusal(family, TEXT if self.gives_token else JSON)
         if access.signed and self.takes_signature:
@@ -206,6 +209,24 @@ PATHS: Mapping[str, Mapping[str, Operation]] = {
             media=TEXT,
         )
     },
+}
+
+_REPORT = (
+    Answer(400, JSON, "the nonce is missing or not well formed, or there are several vaults and none is named"),
+    Answer(429, JSON, "another nonce came just now: retry in a few seconds"),
+    Answer(503, JSON, "the enclave proves nothing, or is away"),
+)
+_REPORT_TAKES = (
+    Parameter("nonce", "query", "10 to 74 letters, digits and _.-, made up by whoever asks"),
+    Parameter("vault", "query", "The vault, where there are several", required=False),
+)
+#: The routes of `server.utility_address`, likewise.
+UTILITY_PATHS: Mapping[str, Operation] = {
+    "/healthz": Operation("Whether keys can sign", others=(Answer(503, JSON, "no, and why not"),)),
+    "/livez": Operation("Whether the process lives"),
+    "/metrics": Operation("Metrics for Prometheus", media=TEXT),
+    "/openapi.json": Operation("This description"),
+    "/attestation": Operation("A token that proves the enclave", parameters=_REPORT_TAKES, others=_REPORT),
 }
 
 

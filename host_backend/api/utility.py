@@ -1,4 +1,4 @@
-"""The utility routes: health, life and metrics."""
+"""The utility routes: health, life, metrics, and what proves the enclaves."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
@@ -8,7 +8,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from host_backend.api.application import JSON, Json, application
+from host_backend.api.openapi import utility_document
 from host_backend.api.parts import InParts, json_list
+from host_backend.api.reports import attestation_endpoint
+from host_backend.attestation.report import AskReport
 from host_backend.errors import EnclaveRefused
 from host_backend.exposition import CONTENT_TYPE
 from host_backend.steps import Kept, Steps, Work
@@ -23,6 +26,7 @@ def utility_app(
     stopping: Callable[[], bool],
     page: Callable[[], Work[tuple[bytes, ...]]],
     steps: Steps,
+    reports: Mapping[str, AskReport] | None = None,
 ) -> Starlette:
     """Return the application of `server.utility_address`.
 
@@ -33,6 +37,7 @@ def utility_app(
         stopping: Whether the host is about to stop.
         page: Begins to make what `/metrics` shows.
         steps: Does what takes long.
+        reports: How the enclave of each vault is asked for a token to be shown; None: nobody is shown any.
     """
     health = Kept(steps, lambda: _health(vaults, watermark, listed(), stopping=stopping()), always=False)
     # As anybody can ask for it, and for everything that is counted.
@@ -48,14 +53,25 @@ def utility_app(
     async def metrics(_: Request) -> Response:
         return InParts(await metrics_page.get(), CONTENT_TYPE)
 
-    return application(
-        [
-            Route("/healthz", healthz, methods=["GET"]),
-            Route("/livez", livez, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-        ],
-        head=True,
-    )
+    routes = [
+        Route("/healthz", healthz, methods=["GET"]),
+        Route("/livez", livez, methods=["GET"]),
+        Route("/metrics", metrics, methods=["GET"]),
+        *_evidence_routes(reports),
+    ]
+    return application(routes, head=True)
+
+
+def _evidence_routes(reports: Mapping[str, AskReport] | None) -> Iterator[Route]:
+    """Yield the route that shows tokens, if any are shown, and that which describes all routes."""
+    described = utility_document(attestation=reports is not None)
+
+    async def description(_: Request) -> Response:
+        return Response(described, media_type=JSON.decode())
+
+    yield Route("/openapi.json", description, methods=["GET"])
+    if reports is not None:
+        yield Route("/attestation", attestation_endpoint(reports), methods=["GET"])
 
 
 def _health(
