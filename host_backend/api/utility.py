@@ -47,19 +47,20 @@ def utility_app(
         ready, body = await health.get()
         return InParts([body], JSON.decode(), 200 if ready else 503)
 
-    async def livez(_: Request) -> Response:
-        return Json({"alive": True})
-
     async def metrics(_: Request) -> Response:
         return InParts(await metrics_page.get(), CONTENT_TYPE)
 
     routes = [
         Route("/healthz", healthz, methods=["GET"]),
-        Route("/livez", livez, methods=["GET"]),
+        Route("/livez", _livez, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
         *_evidence_routes(reports),
     ]
     return application(routes, head=True)
+
+
+async def _livez(_: Request) -> Response:
+    return Json({"alive": True})
 
 
 def _evidence_routes(reports: Mapping[str, AskReport] | None) -> Iterator[Route]:
