@@ -87,7 +87,7 @@ def test_every_mismatch_is_told_at_once(folder: Path) -> None:
     ("token", "reason"),
     [
         ("foreign", "signature: x5c: its root is not the pinned one"),
-        ("expired", "exp: 3600, expected a time after"),
+        ("expired", "exp: 3600, expected a time that is still to come"),
         ("garbage", "token: not three parts"),
     ],
 )

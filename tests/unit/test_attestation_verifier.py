@@ -482,6 +482,33 @@ def test_a_policy_cannot_be_too_weak(changes: dict[str, Any]) -> None:
         replace(POLICY, **changes)
 
 
+def test_no_setting_lets_through_what_is_not_confidential() -> None:
+    """With every field of the policy at what allows the most."""
+    policy = Policy(
+        audience=AUDIENCE,
+        image_digests=frozenset({DIGEST, "sha256:" + "00" * 32}),
+        projects=frozenset({PROJECT, "somebody-else"}),
+        support_attributes=frozenset(),
+        minimum_swversion=0,
+        minimum_tdx_date=date.min,
+    )
+    for changed in (
+        {"dbgstat": "enabled"},
+        {SUPPORT: ABSENT},
+        {SUPPORT: ["USABLE"]},
+        {"hwmodel": "GCP_SHIELDED_VM"},
+        {"secboot": False},
+        {"swname": "GCE"},
+        {"iss": "fake-issuer-for-testing"},
+        {"exp": int(NOW) - 61},
+        {"submods__confidential_space__monitoring_enabled": {"memory": True}},
+        {f"{CONTAINER}env_override": {"LD_PRELOAD": "x"}},
+        {**TDX, "tdx__gcp_attester_tcb_status": "Revoked"},
+    ):
+        with pytest.raises(AttestationRefused):
+            checked(ISSUER.token(claims(NOW, **changed)), policy)
+
+
 def test_stable_is_always_asked_for() -> None:
     policy = replace(POLICY, support_attributes=frozenset({"USABLE"}))
     with pytest.raises(AttestationRefused, match="expected STABLE and USABLE"):
