@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
+from host_backend.attestation.token import shown
+
 ALGORITHM = "RS256"
 #: The SHA-256 of Google's `Confidential Space Root CA`, valid until 2034-01-16. Source:
 #: https://confidentialcomputing.googleapis.com/.well-known/confidential_space_root.crt, and project-oak/oak's copy.
@@ -33,6 +35,8 @@ MAX_CERTIFICATE_CHARS = 8192
 #: Keys of a JWKS; Google has two to four.
 MAX_KEYS = 32
 MIN_KEY_BITS = 2048
+#: What the library raises about certificates that are none; some parts are read only when they are needed.
+_UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension)
 
 
 class Untrusted(Exception):
@@ -91,7 +95,10 @@ class PinnedRoot:
         Raises:
             ValueError: There is not exactly one.
         """
-        certificates = x509.load_pem_x509_certificates(pem)
+        try:
+            certificates = x509.load_pem_x509_certificates(pem)
+        except _UNREADABLE as error:
+            raise ValueError("not a certificate in PEM form") from error
         if len(certificates) != 1:
             raise ValueError("not exactly one certificate")
         return cls(sha256(certificates[0].public_bytes(Encoding.DER)).hexdigest())
@@ -148,8 +155,8 @@ def _leaf_key(header: Mapping[str, object], root: PinnedRoot, now: float) -> rsa
     verifier = builder.extension_policies(ca_policy=authority, ee_policy=anything).build_client_verifier()
     try:
         verifier.verify(leaf, [intermediate])
-    except VerificationError as error:
-        raise Untrusted(f"x5c: the chain does not hold: {error}") from None
+    except (VerificationError, *_UNREADABLE) as error:
+        raise Untrusted(f"x5c: the chain does not hold: {shown(str(error))}") from None
     if not top.not_valid_before_utc.timestamp() <= now <= top.not_valid_after_utc.timestamp():
         raise Untrusted("x5c: the root is not valid at this time")
     key = leaf.public_key()
@@ -169,6 +176,6 @@ def _chain(value: object) -> list[x509.Certificate]:
             raise Untrusted("x5c holds something that is no certificate")
         try:
             certificates.append(x509.load_der_x509_certificate(base64.b64decode(text, validate=True)))
-        except (ValueError, UnsupportedAlgorithm):
+        except _UNREADABLE:
             raise Untrusted("x5c holds something that is no certificate") from None
     return certificates

@@ -351,6 +351,15 @@ def test_a_chain_that_does_not_count(token: str, reason: str) -> None:
     assert reason in only
 
 
+def test_a_certificate_of_a_version_that_there_is_not() -> None:
+    leaf = CHAIN.leaf.public_bytes(Encoding.DER)
+    # The version is the first small number in it.
+    other = leaf.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x7f", 1)
+    token = with_chain(base64.b64encode(other).decode(), *CHAIN.x5c[1:])
+    with pytest.raises(AttestationRefused, match="no certificate"):
+        verify(token, trust=PinnedRoot.from_pem(CHAIN.root_pem), policy=POLICY, nonce=NONCE, now=NOW)
+
+
 @pytest.mark.parametrize(
     "changes", [{"intermediate_is_authority": False}, {"leaf_days": (-10, -1)}, {"leaf_days": (1, 10)}]
 )
