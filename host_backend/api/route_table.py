@@ -219,6 +219,15 @@ PATHS: Mapping[str, Mapping[str, Operation]] = {
     },
 }
 
+_REPORT = (
+    Answer(400, JSON, "the nonce is missing or not well formed, or there are several vaults and none is named"),
+    Answer(429, JSON, "another nonce came just now: retry in a few seconds"),
+    Answer(503, JSON, "the enclave proves nothing, or is away"),
+)
+_REPORT_TAKES = (
+    Parameter("nonce", "query", "10 to 74 letters, digits and _.-, made up by whoever asks"),
+    Parameter("vault", "query", "The vault, where there are several", required=False),
+)
 
 #: A path, a method in lower case, and the row.
 Described = tuple[str, str, Operation]
@@ -240,6 +249,12 @@ UTILITY: Sequence[Described] = (
     ("/metrics", "get", Operation("What is counted, for Prometheus", media=TEXT)),
     ("/openapi.json", "get", Operation("This description")),
     ("/docs", "get", Operation("This description, for people", media=HTML)),
+)
+#: The one that is there only where tokens are shown.
+REPORT: Described = (
+    "/attestation",
+    "get",
+    Operation("A token that proves the enclave", parameters=_REPORT_TAKES, others=_REPORT),
 )
 
 

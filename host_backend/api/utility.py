@@ -1,4 +1,4 @@
-"""The utility routes: the landing page, health, life, metrics, and the description of all of these."""
+"""The utility routes: the landing page, health, life, metrics, what proves the enclaves, and the description of all of these."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -13,7 +13,9 @@ from host_backend.api.landing import State, state, wants_json
 from host_backend.api.landing_page import landing_page
 from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, gzipped, takes_gzip
-from host_backend.api.route_table import UTILITY
+from host_backend.api.reports import attestation_endpoint
+from host_backend.api.route_table import REPORT, UTILITY, Described
+from host_backend.attestation.report import AskReport
 from host_backend.exposition import CONTENT_TYPE
 from host_backend.metrics import LastSigned
 from host_backend.steps import Kept, Steps, Work
@@ -33,6 +35,7 @@ def utility_app(
     metrics_page: Callable[[], Work[tuple[bytes, ...]]],
     steps: Steps,
     signed: Mapping[str, LastSigned] | None = None,
+    reports: Mapping[str, AskReport] | None = None,
 ) -> Starlette:
     """Return the application of `server.utility_address`.
 
@@ -44,6 +47,7 @@ def utility_app(
         metrics_page: Begins to make what `/metrics` shows.
         steps: Does what takes long.
         signed: What each key signed last.
+        reports: How the enclave of each vault is asked for a token to be shown; None: nobody is shown any.
     """
 
     def made() -> Work[tuple[bool, bytes]]:
@@ -55,7 +59,7 @@ def utility_app(
         _metrics(steps, metrics_page),
         # As anybody can ask for it, and for all keys.
         *_landing(Kept(steps, lambda: _shown(state(made(), vaults, listed(), signed or {})), always=True)),
-        *_description(),
+        *_evidence(reports),
     ]
     return application(routes, head=True)
 
@@ -112,9 +116,17 @@ def _landing(kept: Kept[tuple[bytes, bytes]]) -> list[Route]:
     return [Route("/", landing, methods=["GET"])]
 
 
-def _description() -> list[Route]:
-    """Return the routes that describe these routes."""
-    described, shown = document(UTILITY), page(UTILITY)
+def _evidence(reports: Mapping[str, AskReport] | None) -> list[Route]:
+    """Return the route that shows tokens, if any are shown, and those that describe all routes."""
+    if reports is None:
+        return _description(UTILITY)
+    shown = Route("/attestation", attestation_endpoint(reports), methods=["GET"])
+    return [shown, *_description([*UTILITY, REPORT])]
+
+
+def _description(routes: Sequence[Described]) -> list[Route]:
+    """Return the routes that describe these."""
+    described, shown = document(routes), page(routes)
 
     async def openapi(_: Request) -> Response:
         return Response(described, media_type="application/json")

@@ -132,6 +132,8 @@ def open_doors(config: Config) -> Iterator[str]:
         yield f"server.jwt: passwords and tokens cross the network to {server.address} in clear: set `tls`"
     if not server.utility_address.is_loopback:
         yield f"server.utility_address: whoever reaches {server.utility_address} reads which keys are here, and how they do"
+        if server.attestation:
+            yield f"server.attestation: whoever reaches {server.utility_address} sees which image runs, and where"
     for vault in config.vaults.values():
         if not vault.enclave.is_loopback:
             yield f"vaults.{vault.name}: the link to {vault.enclave} is in clear, imported keys included: protect the network"

@@ -80,6 +80,8 @@ class ServerConfig:
     tls: TlsConfig | None = None
     #: Who is believed when it names others as clients.
     trusted_proxies: tuple[IpNetwork, ...] = ()
+    #: Whether tokens that prove the enclaves are shown at the utility address.
+    attestation: bool = False
 
     @property
     def asks_who(self) -> bool:
@@ -104,19 +106,24 @@ def parse_server(value: Value | None) -> ServerConfig:
     Raises:
         ConfigError: With file, line and dotted path of what is wrong.
     """
-    names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies")
+    names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies", "attestation")
     fields = value.record(names) if value else {}
     authorized_keys = parse_authorized_keys(fields.get("authorized_keys"))
     jwt_users = _jwt_users(fields.get("jwt"))
     if authorized_keys is not None and jwt_users is not None:
         fields["jwt"].fail("cannot use both JWT and static authorized keys")
+    utility_address = parse_listener(given(fields, "utility_address"), DEFAULT_UTILITY_ADDRESS)
+    attestation = given(fields, "attestation")
+    # Each token costs a little of what Google gives the project, so strangers get some only where that was meant.
+    shown = utility_address.is_loopback if attestation is None else attestation.boolean()
     return ServerConfig(
         address=parse_listener(given(fields, "address"), DEFAULT_ADDRESS),
-        utility_address=parse_listener(given(fields, "utility_address"), DEFAULT_UTILITY_ADDRESS),
+        utility_address=utility_address,
         authorized_keys=authorized_keys,
         jwt_users=jwt_users,
         tls=_tls(fields.get("tls")),
         trusted_proxies=_trusted_proxies(fields.get("trusted_proxies")),
+        attestation=shown,
     )
 
 

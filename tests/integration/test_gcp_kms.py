@@ -22,8 +22,9 @@ from enclave_signer.sealing.gcp_client import RETRY_AFTER_S, THREADS
 from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
 from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud
 from tests.doubles.google.kms import BOTH, DECRYPT, ENCRYPT, KEY, Fault, Key
-from tests.doubles.google.launcher import DIGEST, OTHER_DIGEST, token
+from tests.doubles.google.launcher import OTHER_DIGEST, token
 from tests.doubles.google.sts import PROVIDER
+from tests.doubles.google.tokens import DIGEST
 
 T = TypeVar("T")
 

@@ -23,9 +23,10 @@ from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud
 from tests.doubles.google.firestore import running_firestore
 from tests.doubles.google.http_service import Answered
 from tests.doubles.google.kms import ENCRYPT, KEY, Fault, Key
-from tests.doubles.google.launcher import DIGEST, OTHER_DIGEST, token
+from tests.doubles.google.launcher import OTHER_DIGEST, token
 from tests.doubles.google.site import IN_FIRESTORE, Site
 from tests.doubles.google.sts import PROVIDER
+from tests.doubles.google.tokens import DIGEST
 from tests.doubles.host_process import (
     BAKER,
     VAULT,
