@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run demo test check fix parts bench bench-floods bench-marks bench-watchers endurance endurance-firestore faults soak requirements clean
+.PHONY: run demo test check fix parts image image-root image-development image-host bench bench-floods bench-marks bench-watchers endurance endurance-firestore faults soak requirements clean
 
 run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
@@ -72,6 +72,22 @@ faults: ## 10 000 signatures through a link on which everything goes wrong; then
 parts: ## tests that need more than Python and pip: a table of what ran; ARGUMENTS=--all fails when a part is missing
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.parts $(ARGUMENTS)
+
+image-root: ## the application root of the image alone; IMAGE_TOML=FILE says what the image is, OUT=FOLDER where to make it
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python -m image.root --image-toml "$(IMAGE_TOML)" --out "$(or $(OUT),build/root)"
+
+image: ## the measured image, with buildah, and its digest; IMAGE_TOML=FILE says what it is; ARGUMENTS=--help
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python -m image.build $(if $(IMAGE_TOML),--image-toml "$(IMAGE_TOML)") $(ARGUMENTS)
+
+image-development: ## the same with the local sealer: not for keys of value, never to be pushed
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python -m image.build --target development $(if $(IMAGE_TOML),--image-toml "$(IMAGE_TOML)") $(ARGUMENTS)
+
+image-host: ## an image of the host, which is not measured
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python -m image.build --target host $(ARGUMENTS)
 
 soak: ## ten minutes of signatures with a fault every ten seconds; memory of both programs
 	@scripts/environment $(VENV) requirements-dev.txt

@@ -23,8 +23,8 @@ from statistics import median
 import cbor2
 
 from benchmarks.machine import machine_line
-from benchmarks.turns import ROOT, environment_of, in_turn, quantile, ratio_text
-from tests.doubles.processes import running
+from benchmarks.turns import ROOT, environment_of, in_turn, processor_seconds, quantile, ratio_text, sealing_key_in
+from tests.doubles.processes import Program, running
 
 Shape = tuple[int, int]
 
@@ -34,17 +34,21 @@ CURVES = ("Ed25519", "Secp256k1", "NistP256", "Bls")
 
 
 class Measured:
-    """The daemon of one checkout, and, by curve and shape, the rate of each turn and all latencies in seconds."""
+    """The daemon of one checkout, and, by curve and shape, rates, seconds of the processor a call, and all latencies."""
 
-    def __init__(self, name: str, port: int) -> None:
+    def __init__(self, name: str, program: Program) -> None:
         self.name = name
-        self.port = port
+        self._program = program
+        self._port = int(program.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+        self.busy: dict[tuple[str, Shape], list[float]] = {}
         self.rates: dict[tuple[str, Shape], list[float]] = {}
         self.latencies: dict[tuple[str, Shape], list[float]] = {}
 
     def measure(self, curve: str, shape: Shape, seconds: float) -> None:
         """Take one turn."""
-        rate, latencies = measure(self.port, curve, shape, seconds)
+        busy = processor_seconds(self._program)
+        rate, latencies = measure(self._port, curve, shape, seconds)
+        self.busy.setdefault((curve, shape), []).append((processor_seconds(self._program) - busy) / len(latencies))
         self.rates.setdefault((curve, shape), []).append(rate)
         self.latencies.setdefault((curve, shape), []).extend(latencies)
 
@@ -52,17 +56,20 @@ class Measured:
         """Return a line of the table."""
         rate, latencies = median(self.rates[curve, shape]), self.latencies[curve, shape]
         p50, p99 = (quantile(latencies, part) * 1e3 for part in (0.5, 0.99))
-        return f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {self.name:<5} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}"
+        busy = median(self.busy[curve, shape]) * 1e6
+        return (
+            f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {self.name:<5} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f} {busy:>7.1f}"
+        )
 
 
 @contextmanager
 def daemon(name: str, checkout: Path) -> Iterator[Measured]:
     """Run the daemon of a checkout on a free port."""
     with tempfile.TemporaryDirectory() as folder:
-        key = Path(folder) / "sealing.key"
+        key = sealing_key_in(Path(folder))
         command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", "--sealing-key", str(key)]
         with running(command, environment_of(checkout)) as program:
-            yield Measured(name, int(program.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]))
+            yield Measured(name, program)
 
 
 def frame(call: object) -> bytes:
@@ -154,7 +161,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.6, help="length of each measurement (default: %(default)s)")
     options = parser.parse_args()
     print(machine_line())
-    print(f"{'curve':<10} {'connections':>11} {'in flight':>9} {'':<5} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
+    print(
+        f"{'curve':<10} {'connections':>11} {'in flight':>9} {'':<5} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>7}"
+    )
     with ExitStack() as stack:
         measured = [stack.enter_context(daemon("this", ROOT))]
         if options.old:
@@ -166,8 +175,9 @@ def main() -> None:
             for one in measured:
                 print(one.line(curve, shape), flush=True)
             if options.old:
-                this, other = (each.rates[curve, shape] for each in measured)
-                print(f"{'':<32} this : other, rate {ratio_text(this, other)}", flush=True)
+                rate = ratio_text(*(each.rates[curve, shape] for each in measured))
+                busy = ratio_text(*(each.busy[curve, shape] for each in measured))
+                print(f"{'':<32} this : other, rate {rate}, CPU {busy}", flush=True)
 
 
 if __name__ == "__main__":

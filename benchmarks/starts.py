@@ -67,7 +67,7 @@ def main() -> None:
             place = Path(folder) / name
             # An enclave and keys for the host; its own host ends, as there is one at a time in a folder.
             stack.enter_context(serving(name, checkout, place)).host.stop()
-            enclave = ["enclave_signer", "--listen", "127.0.0.1:0", "--sealing-key", f"{place}/another.key"]
+            enclave = ["enclave_signer", "--listen", "127.0.0.1:0", "--sealing-key", f"{place}/sealing.key"]
             programs["enclave-signer"].append(Program(name, checkout, enclave, "listening on 127"))
             host = ["host_backend", "serve", "-c", str(place / CONFIG_NAME)]
             programs["enclave-host"].append(Program(name, checkout, host, "HTTP server is listening for connections"))

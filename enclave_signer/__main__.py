@@ -7,18 +7,18 @@ import resource
 import shlex
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from enclave_signer import __version__, log
 from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
-from enclave_signer.image import GCP_KMS, LOCAL, Image
+from enclave_signer.image import GCP_KMS, LOCAL, Image, LocalKey
 from enclave_signer.log_writer import open_closed_streams
 from enclave_signer.tezos import masked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from enclave_signer.sealing.base import SealerProvider
     from enclave_signer.serving.server import Server
@@ -40,7 +40,7 @@ def main() -> None:
         forbid_inspection()
         config = parse_config(sys.argv[1:], os.environ)
         start_logging(config, sys.argv[1:])
-        run(config, open_providers(config))
+        run(config, partial(open_providers, config))
     except ConfigError as error:
         sys.exit(_said(error, EXIT_CONFIG))
     except EnclaveSignerError as error:
@@ -74,21 +74,23 @@ def open_providers(config: Config) -> "list[SealerProvider]":
     """
     image = config.image
     if image is None:
-        return [_open_local(config.sealing_key)]
+        return [_open_local(config.local_key)]
     if image.development:
         logger.warning("this image is for development: not for keys of value")
-    return [_open_local(image.sealing_key) if name == LOCAL else _open_gcp_kms(image) for name in image.sealers]
+    return [_open_local(image.local_key) if name == LOCAL else _open_gcp_kms(image) for name in image.sealers]
 
 
-def _open_local(key_file: "Path | None") -> "SealerProvider":
-    from enclave_signer.sealing.local import LocalSealer, load_or_create_key  # absent in production
-
-    if key_file is None:
+def _open_local(file: "LocalKey | None") -> "SealerProvider":
+    try:
+        from enclave_signer.sealing.local import LocalSealer, read_key_file  # absent in production
+    except ImportError:
+        raise ConfigError("the local sealer is in images for development alone: use another one") from None
+    if file is None:
         raise ConfigError("the local sealer needs a key file")
-    key, made = load_or_create_key(key_file)
+    key, made = read_key_file(file)
     logger.warning(
         "keys are sealed by a file on this machine: not for keys of value",
-        extra=log.fields(file=key_file, made_just_now=made),
+        extra=log.fields(file=file.path, made_just_now=made),
     )
     return LocalSealer(key)
 
@@ -116,11 +118,15 @@ def start_logging(config: Config, flags: "Sequence[str]") -> None:
     )
 
 
-def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
-    """Check the curves, listen, serve until SIGINT or SIGTERM.
+def run(config: Config, open_sealers: "Callable[[], Sequence[SealerProvider]]") -> None:
+    """Check the curves, listen, open the sealers, serve until SIGINT or SIGTERM.
+
+    Args:
+        config: Of the daemon.
+        open_sealers: Returns the sealers. Called once the address is had: a daemon that cannot serve makes no key file.
 
     Raises:
-        ConfigError: The address cannot be had.
+        ConfigError: The address cannot be had, or a sealer cannot be opened.
         EnclaveSignerError: A curve does not give the known answers: nothing may be signed with it.
     """
     import trio  # `--help` need not wait for it
@@ -133,7 +139,27 @@ def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
     if config.slow_bls:
         curves.install_slow_bls()
     curves.self_test()
-    listener = listen(config.listen)
+    with listen(config.listen) as listener:
+        providers = Providers(open_sealers())
+        _warn_of(config)
+        rules = config.image.reseal if config.image is not None else None
+        server = Server(listener, providers, config.limits, guard=config.guard, reseal=rules)
+        trio.run(_serve, server, f"listening on {listener.address}", providers.names)
+
+
+async def _serve(server: "Server", listening: str, sealers: str) -> None:
+    import trio  # as above
+
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            nursery.start_soon(_stop_at_signal, server, signals)
+            logger.info("%s", listening, extra=log.fields(sealer=sealers))
+            await server.serve()
+            nursery.cancel_scope.cancel()
+    logger.info("stopped")
+
+
+def _warn_of(config: Config) -> None:
     if not config.listen.is_loopback:
         logger.warning(
             "listening beyond this machine: whoever reaches the port can have signed what the guard allows",
@@ -141,20 +167,6 @@ def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
         )
     if not config.guard:
         logger.warning("the guard is off: this enclave signs two blocks or attestations for one right when asked to")
-    opened = Providers(providers)
-    rules = config.image.reseal if config.image is not None else None
-    server = Server(listener, opened, config.limits, guard=config.guard, reseal=rules)
-
-    async def serve() -> None:
-        async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                nursery.start_soon(_stop_at_signal, server, signals)
-                logger.info("listening on %s", listener.address, extra=log.fields(sealer=opened.names))
-                await server.serve()
-                nursery.cancel_scope.cancel()
-        logger.info("stopped")
-
-    trio.run(serve)
 
 
 async def _stop_at_signal(server: "Server", signals: "AsyncIterator[int]") -> None:

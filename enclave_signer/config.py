@@ -1,4 +1,4 @@
-"""What the daemon is told at its start: flags and environment, checked, as one frozen value."""
+"""What the daemon is started with: flags and environment, checked, as one frozen value."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from enclave_signer import __version__
 from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, parse_listen, parse_port
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import Image, read_image
+from enclave_signer.image import Image, LocalKey, read_image
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 
 SEALERS = ("local",)
@@ -67,7 +67,7 @@ class Config:
 
     listen: Address | UnixAddress
     sealer: str
-    sealing_key: Path | None
+    local_key: LocalKey | None
     log_level: str
     json_log: bool = False
     #: Sign BLS with py_ecc where libblst cannot be had: 400 times slower, not in constant time.
@@ -75,7 +75,7 @@ class Config:
     #: Refuse to sign two consensus messages for one right, see `enclave_signer.guard`.
     guard: bool = True
     limits: Limits = DEFAULT_LIMITS
-    #: What the image says of itself; its sealers are used then, and `sealer` and `sealing_key` are not.
+    #: What the image says of itself; its sealers are used then, and `sealer` and `local_key` are not.
     image: Image | None = None
 
 
@@ -96,7 +96,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     return Config(
         listen=_listen(listen, environment),
         sealer=flags.sealer or SEALERS[0],
-        sealing_key=flags.sealing_key,
+        local_key=_local_key(flags),
         log_level=flags.log,
         json_log=flags.json_log,
         slow_bls=flags.slow_bls,
@@ -106,8 +106,19 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     )
 
 
+def _local_key(flags: argparse.Namespace) -> LocalKey | None:
+    if flags.sealing_key is None:
+        return None
+    return LocalKey(flags.sealing_key, make=flags.make_sealing_key, group_may_read=flags.group_may_read)
+
+
 def _nothing_overrides(image: Image, flags: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    given = {"--sealer": flags.sealer, "--sealing-key": flags.sealing_key}
+    given = {
+        "--sealer": flags.sealer,
+        "--sealing-key": flags.sealing_key,
+        "--make-sealing-key": flags.make_sealing_key or None,
+        "--group-may-read-sealing-key": flags.group_may_read or None,
+    }
     if image.listeners:
         given |= {"--listen": flags.listen, "LISTEN_PORT": environment.get("LISTEN_PORT")}
     for name, value in given.items():
@@ -166,12 +177,7 @@ def _parser() -> argparse.ArgumentParser:
         f"is made when absent (default: 127.0.0.1, port $LISTEN_PORT or {DEFAULT_PORT})",
     )
     parser.add_argument("--image", metavar="FILE", type=Path, help=_IMAGE_HELP)
-    parser.add_argument(
-        "--sealer", choices=SEALERS, help=f"what seals private keys, without --image (default: {SEALERS[0]})"
-    )
-    parser.add_argument(
-        "--sealing-key", metavar="FILE", type=Path, help="the key file of the local sealer; made, 0600, when absent"
-    )
+    _add_sealing(parser)
     parser.add_argument(
         "--no-guard", action="store_true", help="sign two consensus messages for one right when asked to"
     )
@@ -191,6 +197,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json-log", action="store_true", help="log as JSON, one object per line")
     parser.add_argument("--version", action="version", version=f"enclave-signer {__version__}")
     return parser
+
+
+def _add_sealing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sealer", choices=SEALERS, help=f"what seals private keys, without --image (default: {SEALERS[0]})"
+    )
+    parser.add_argument("--sealing-key", metavar="FILE", type=Path, help="the key file of the local sealer")
+    parser.add_argument(
+        "--make-sealing-key", action="store_true", help="make that file, 0600, with a new key, if it is not there"
+    )
+    parser.add_argument(
+        "--group-may-read-sealing-key",
+        dest="group_may_read",
+        action="store_true",
+        help="take a key file that its group can read, as orchestrators mount secrets",
+    )
 
 
 def _listen(listen: str | None, environment: Mapping[str, str]) -> Address | UnixAddress:

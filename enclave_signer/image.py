@@ -61,6 +61,21 @@ class ResealRule:
         return target == self.target and (source == self.source or begins)
 
 
+@dataclass(frozen=True, slots=True)
+class LocalKey:
+    """The key file of the local sealer.
+
+    Attributes:
+        path: The file.
+        make: Whether a new key is made when the file is not there.
+        group_may_read: Whether its group may read it, as where an orchestrator mounts a secret for one.
+    """
+
+    path: Path
+    make: bool = False
+    group_may_read: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """What an image says of itself.
@@ -70,7 +85,7 @@ class Image:
         sealers: Names, of `SEALERS`; the first one seals.
         listeners: Addresses; where none is named, the command line may name one.
         gcp_kms: Where that is one of the sealers.
-        sealing_key: The file of the local sealer's key, where that is one of them.
+        local_key: The file of the local sealer's key, where that is one of them.
         reseal: What may be sealed anew.
     """
 
@@ -78,7 +93,7 @@ class Image:
     sealers: tuple[str, ...]
     listeners: tuple[str, ...]
     gcp_kms: GcpKmsConfig | None
-    sealing_key: Path | None
+    local_key: LocalKey | None
     reseal: tuple[ResealRule, ...]
 
 
@@ -123,7 +138,7 @@ def parse_image(text: str, file: str) -> Image:
         sealers=sealers,
         listeners=_listeners(top),
         gcp_kms=gcp_kms,
-        sealing_key=_local(top, development=development) if LOCAL in sealers else None,
+        local_key=_local(top, development=development) if LOCAL in sealers else None,
         reseal=_reseal(top, gcp_kms),
     )
     top.end()
@@ -165,13 +180,17 @@ def _gcp_kms(table: TomlTable) -> GcpKmsConfig:
     )
 
 
-def _local(top: TomlTable, *, development: bool) -> Path:
+def _local(top: TomlTable, *, development: bool) -> LocalKey:
     if not development:
         raise top.refused("sealers", "local seals by a file on the machine: only where development is true")
     table = top.table(LOCAL)
-    path = Path(table.text("sealing_key"))
+    key = LocalKey(
+        Path(table.text("sealing_key")),
+        make=table.flag("make_sealing_key", default=False),
+        group_may_read=table.flag("group_may_read", default=False),
+    )
     table.end()
-    return path
+    return key
 
 
 def _reseal(top: TomlTable, gcp_kms: GcpKmsConfig | None) -> tuple[ResealRule, ...]:

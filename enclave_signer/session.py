@@ -31,6 +31,7 @@ from enclave_signer.protocol.messages import (
     Initialize,
     KeyType,
     ProvePossession,
+    ProvePossessionOf,
     PublicKey,
     Request,
     Reseal,
@@ -100,6 +101,8 @@ class Session:
                 return self._keychain.key(handle).public_key
             case ProvePossession(handle):
                 return self._prove_possession(self._keychain.key(handle))
+            case ProvePossessionOf(handle, public_key):
+                return self._prove_possession(self._keychain.key(handle), public_key)
             case Initialize(credentials):
                 return self._initialize(credentials)
             case _:
@@ -148,10 +151,10 @@ class Session:
         return key.sign(message, version)
 
     @staticmethod
-    def _prove_possession(key: SigningKey) -> Signature | Computation:
+    def _prove_possession(key: SigningKey, other: PublicKey | None = None) -> Signature | Computation:
         if key.public_key.key_type.facts.slow:
-            return Computation(key.prove_possession)
-        return key.prove_possession()
+            return Computation(partial(key.prove_possession, other))
+        return key.prove_possession(other)
 
     def _open(  # noqa: PLR0911 -- one line for each call
         self,

@@ -162,7 +162,7 @@ def _utility_app(
     def page() -> Work[tuple[bytes, ...]]:
         return metrics_page(metrics, readings)
 
-    return utility_app(vaults, watermark, lambda: signer.policies, stop.is_set, page, steps)
+    return utility_app(vaults, watermark, lambda: signer.policies, stop.is_set, page, steps, metrics.last_signed)
 
 
 def _check_curves() -> None:

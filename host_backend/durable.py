@@ -135,6 +135,26 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
+def locked_among_others(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file in a folder that others may write to.
+
+    Nothing is written into the file, and no link of that name is followed: another user could have made it lead to a file
+    of this one.
+
+    Args:
+        path: The lock file, made (0600) when missing and never removed.
+
+    Raises:
+        LockHeld: Another process has it.
+        OSError: The lock file cannot be opened.
+    """
+    with ExitStack() as closing:
+        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        _lock_open(closing, os.open(path, flags, 0o600), path)
+        yield
+
+
+@contextmanager
 def locked_quietly(path: Path) -> Iterator[Claim]:
     """Hold a lock as `locked` does, but change nothing before the function that it yields is called.
 

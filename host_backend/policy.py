@@ -7,7 +7,9 @@ Source: Signatory's policies (its names, its default for a key without a policy,
 """
 
 from dataclasses import dataclass
+from typing import Final, Literal
 
+from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import PolicyDenied, ProofDenied
 from host_backend.operations.messages import GenericMessage, Message, request_kind
@@ -28,6 +30,9 @@ class Caller:
     source: str = ""
 
 
+#: Of keys: whichever is asked for.
+ANY: Final = "any"
+
 #: A caller of which nothing is known, as on a server that authenticates nobody.
 ANYONE = Caller()
 
@@ -45,6 +50,10 @@ class KeyPolicy:
     #: Users whose tokens are taken; None: any.
     users: frozenset[str] | None = None
     allow_proof_of_possession: bool = False
+    #: Whether proofs are given also to who does not sign the request, where others must.
+    unsigned_proofs: bool = False
+    #: Public keys other than its own for which it gives a proof.
+    proofs_for: frozenset[PublicKey] | Literal["any"] = frozenset()
     #: Whether its messages may stand in the log.
     log_payloads: bool = False
 
@@ -79,16 +88,26 @@ class KeyPolicy:
         if kind not in self.requests:
             raise PolicyDenied(f"request kind `{kind}' is not allowed", violation=kind)
 
-    def check_proof(self, caller: Caller) -> None:
+    def check_proof(self, caller: Caller, other: PublicKey | None = None) -> None:
         """Pass when this client may have possession of the key proved.
+
+        Args:
+            caller: Who asks.
+            other: The key that the proof is for; None: this one itself.
 
         Raises:
             PolicyDenied: Not by this client.
-            ProofDenied: Not at all.
+            ProofDenied: Not at all, or not for that key.
         """
-        self._check_client(caller)
+        if caller.client is not None or not self.unsigned_proofs:
+            self._check_client(caller)
         if not self.allow_proof_of_possession:
             raise ProofDenied("proof of possession is not allowed", violation="proof_of_possession")
+        if other is not None and self.proofs_for != ANY and other not in self.proofs_for:
+            raise ProofDenied(
+                "proof of possession for another key is not allowed: name it in `allow_proof_of_possession: {others: […]}`",
+                violation="proof_of_possession",
+            )
 
     def _check_client(self, caller: Caller) -> None:
         if self.clients is None:

@@ -9,7 +9,8 @@ import time
 from collections import Counter
 from typing import Literal
 
-from enclave_signer.tezos import ConsensusMessage
+from enclave_signer.protocol.messages import PublicKey
+from enclave_signer.tezos import ConsensusMessage, encode_public_key
 from host_backend.errors import HostError
 from host_backend.log import fields
 from host_backend.operations.messages import GenericMessage, Message, request_kind
@@ -28,7 +29,9 @@ Stage = Literal["check", "hook", "ready", "watermark", "sign"]
 class Record:
     """One request for a signature or a proof, from its beginning to its end."""
 
-    __slots__ = ("_since", "caller", "error", "kind", "message", "pkh", "raw", "stages", "started", "vault_name")
+    __slots__ = (
+        *("_since", "caller", "error", "kind", "message", "pkh", "proof_for", "raw", "stages", "started", "vault_name"),
+    )
 
     def __init__(self, pkh: str, caller: Caller) -> None:
         self.pkh = pkh
@@ -38,6 +41,8 @@ class Record:
         #: The message as it came, where it may stand in the log.
         self.raw: bytes | None = None
         self.vault_name = ""
+        #: The key that a proof is for, if it is another one.
+        self.proof_for: PublicKey | None = None
         #: Seconds that each stage took, as far as the request came.
         self.stages: list[tuple[Stage, float]] = []
         self.error: HostError | None = None
@@ -83,6 +88,8 @@ class Record:
             values["client_pkh"] = self.caller.client
         if self.caller.user is not None:
             values["user"] = self.caller.user
+        if self.proof_for is not None:
+            values["proof_for"] = encode_public_key(self.proof_for)
         message = self.message
         if message is not None:
             values |= {"request": self.kind, **_operations(message)}

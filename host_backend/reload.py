@@ -21,7 +21,9 @@ from host_backend.steps import Steps, Work
 logger = logging.getLogger(__name__)
 
 #: What belongs to the policies themselves, or only speaks about the file.
-_TAKEN_OVER = ("policies", "warnings")
+_TAKEN_OVER = ("policies", "warnings", "nulls", "ends_whole")
+#: Where a restriction of the file is in a policy.
+_RESTRICTIONS = {"allowed_chains": "chains", "authorized_keys": "clients", "jwt_users": "users"}
 #: Lines of the log that take less than a millisecond.
 LINES_AT_ONCE = 40
 #: Seconds after them: to write them takes some two milliseconds of another thread, which signatures would wait for.
@@ -41,7 +43,7 @@ class PolicyReload:
     """
 
     def __init__(self, config: Config, read: Callable[[], Awaitable[Config]], signer: Signer, steps: Steps) -> None:
-        self._started_with = config
+        self._started_with = self._last = config
         self._read = read
         self._signer = signer
         self._steps = steps
@@ -67,6 +69,9 @@ class PolicyReload:
         # What is counted for each key stays as it was at the start, whatever the file says now.
         if (problem := self._started_with.metrics.problem(len(config.policies))) is not None:
             raise ConfigError(f"metrics.per_key was true when this host was started: {problem}, and restart it")
+        if (problem := _cut_short(self._last, config)) is not None:
+            raise ConfigError(problem)
+        self._last = config
         old, self._signer.policies = self._signer.policies, config.policies
         await _log([(warning, {}) for warning in config.warnings])
         for section in fields_of(Config):
@@ -76,6 +81,22 @@ class PolicyReload:
                 logger.warning("changes outside `tezos` take a restart", extra=fields(section=section.name))
         await _log(await self._steps.do(_differences(old, config.policies)))
         logger.info("policies reloaded", extra=fields(keys=len(config.policies)))
+
+
+def _cut_short(old: Config, new: Config) -> str | None:
+    """Return why a file looks as if its end were missing, and would allow more by that; None when it does not."""
+    if old.ends_whole and not new.ends_whole:
+        return "the file ends within a line, as one that was cut short: end it with a line feed"
+    for path in sorted(new.nulls - old.nulls):
+        pkh, _, field = path.removeprefix("tezos.").partition(".")
+        was = old.policies.get(pkh)
+        if was is None:
+            continue
+        if not field:
+            return f"{path}: has no policy any more: write {{}} for a key that signs nothing, or the policy that it shall have"
+        if getattr(was, _RESTRICTIONS[field]) is not None:
+            return f"{path}: has no value any more, which means any: write the values, or remove the line"
+    return None
 
 
 def _differences(old: Mapping[str, KeyPolicy], new: Mapping[str, KeyPolicy]) -> Work[list[_Line]]:

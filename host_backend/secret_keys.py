@@ -10,6 +10,7 @@ Source: Octez `src/lib_signer_backends/encrypted.ml` (PBKDF2 and secretbox); RFC
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from hashlib import pbkdf2_hmac
 
@@ -17,7 +18,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
-from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_private_key,
+    load_pem_private_key,
+)
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
@@ -25,6 +31,8 @@ from enclave_signer.curves import CurveError, SigningKey, curve
 from enclave_signer.protocol.messages import KeyType, PrivateKey
 from enclave_signer.tezos import Family, TezosError, check_has_key, decode, encode, kinds_of, parse_secret_key
 from host_backend.errors import MalformedRequest
+from host_backend.pkcs8 import parse_version_2
+from host_backend.wallets import form_of_bytes, form_of_pem, form_of_text
 
 #: Largest input: a P-256 key in PEM has 400 bytes; beyond that there are only comments, and keys of other kinds.
 MAX_SECRET_BYTES = 16 * 1024
@@ -43,6 +51,7 @@ _PEM_KEY_TYPES = {key_type.facts.pem_name: key_type for key_type in KeyType if k
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 _PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", b"ENCRYPTED PRIVATE KEY")
 _DER_SEQUENCE = b"\x30"
+_DAMAGED = "the private key is damaged, or of a kind that Tezos does not have"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 #: Asks for the password of a key; called only if the key is encrypted.
@@ -83,20 +92,23 @@ def open_secret_key(private_key: PrivateKey) -> SigningKey:
 
 def _read(data: bytes, ask_password: AskPassword) -> PrivateKey:
     if b"-----BEGIN" in data:
-        return _converted(_load_pem, _pem_block(data), ask_password)
+        block = _pem_block(data)
+        return _from_version_2(_pem_body(block)) or _converted(_load_pem, block, ask_password)
     try:
         text = data.decode("ascii").strip()
     except UnicodeDecodeError:
         text = None
     # DER has length bytes and zeros that no text has; a text that only begins like DER is a mistyped base58 key.
     if text is None or not text.isprintable():
+        if form := form_of_bytes(data):
+            raise MalformedRequest(form)
         if not data.startswith(_DER_SEQUENCE):
             raise MalformedRequest("neither base58 nor PEM nor DER: this is no secret key")
-        return _converted(load_der_private_key, data, ask_password)
+        return _from_version_2(data) or _converted(load_der_private_key, data, ask_password)
     try:
         return _read_text(text, ask_password)
     except TezosError as error:
-        raise MalformedRequest(str(error)) from None
+        raise MalformedRequest(form_of_text(text) or str(error)) from None
 
 
 def _read_text(text: str, ask_password: AskPassword) -> PrivateKey:
@@ -129,10 +141,48 @@ def _pem_block(data: bytes) -> bytes:
     keys = [block for label, block in blocks if label in _PEM_LABELS]
     if len(keys) > 1:
         raise MalformedRequest("the PEM text holds several private keys: give it one at a time")
-    if keys:
+    if keys and b"\\n" not in keys[0]:
         return keys[0]
+    if form := form_of_pem(data):
+        raise MalformedRequest(f"the PEM text holds no private key that can be read: {form}")
     known = ", ".join(label.decode() for label in _PEM_LABELS)
     raise MalformedRequest(f"the PEM text holds no whole private key: it needs one block of {known}")
+
+
+def _pem_body(block: bytes) -> bytes:
+    """Return the DER in a PEM block; nothing where its label or its lines say otherwise."""
+    lines = block.split()
+    if not block.startswith(b"-----BEGIN PRIVATE KEY-----"):
+        return b""
+    try:
+        return b64decode(b"".join(lines[3:-3]), validate=True)
+    except ValueError:
+        return b""
+
+
+def _from_version_2(der: bytes) -> PrivateKey | None:
+    """Return the key in a PKCS#8 structure of version 2; None for any other."""
+    found = parse_version_2(der)
+    if found is None:
+        return None
+    try:
+        loaded = load_der_private_key(found.version_1, None)
+    except (ValueError, UnsupportedAlgorithm):
+        raise MalformedRequest(_DAMAGED) from None
+    private_key = _of_a_curve(loaded)
+    if found.public_key not in (None, *_public_halves(loaded)):
+        raise MalformedRequest("the two halves of the secret key do not belong together: copy it again in full")
+    return private_key
+
+
+def _public_halves(loaded: object) -> list[bytes]:
+    """Return the public half of a loaded key in each form that the key may name it in."""
+    if isinstance(loaded, Ed25519PrivateKey | MLDSA44PrivateKey):
+        return [loaded.public_key().public_bytes_raw()]
+    if isinstance(loaded, EllipticCurvePrivateKey):
+        forms = (PublicFormat.UncompressedPoint, PublicFormat.CompressedPoint)
+        return [loaded.public_key().public_bytes(Encoding.X962, form) for form in forms]
+    return []
 
 
 def _load_pem(data: bytes, password: bytes | None) -> object:
@@ -147,7 +197,11 @@ def _converted(load: Callable[[bytes, bytes | None], object], data: bytes, ask_p
         # Its word for: encrypted. An empty password is none to it.
         loaded = _loaded_encrypted(load, data, ask_password())
     except (ValueError, UnsupportedAlgorithm):
-        raise MalformedRequest("the private key is damaged, or of a kind that Tezos does not have") from None
+        raise MalformedRequest(_DAMAGED) from None
+    return _of_a_curve(loaded)
+
+
+def _of_a_curve(loaded: object) -> PrivateKey:
     name, secret = _name_and_secret(loaded)
     if name not in _PEM_KEY_TYPES:
         raise MalformedRequest(

@@ -148,7 +148,7 @@ class Signer:
         Args:
             pkh: The key's hash, as text.
             caller: Who asks, as far as that is known.
-            bound_to: The key that the proof shall name; it must be the key itself, as an enclave proves no other.
+            bound_to: The key that the proof is for; None: the key itself. For another one, the policy must name it.
 
         Raises:
             HostError: Why not; its family says what the caller should do.
@@ -171,14 +171,11 @@ class Signer:
         record.vault_name = vault.name
         if not check_public_key_hash(pkh).facts.proves_possession:
             raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
-        if bound_to is not None and public_key_hash(bound_to) != pkh:
-            raise MalformedRequest(
-                f"bls_pk is another key than that of {pkh}: leave it out, a key proves only itself here"
-            )
-        policy.check_proof(caller)
+        record.proof_for = other = None if bound_to is None or public_key_hash(bound_to) == pkh else bound_to
+        policy.check_proof(caller, other)
         record.end("check")
         await self._ask_hook(record, None)
-        proof = await vault.prove_possession(pkh)
+        proof = await vault.prove_possession(pkh, other)
         record.end("sign")
         return proof
 

@@ -1,6 +1,6 @@
 """The composition root of what is stored: which key store, which watermark store, which vault a configuration means.
 
-Concrete stores are named only here.
+Concrete stores are named only here. Those in Firestore are imported when they are configured: 15 ms of a start.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from host_backend.config import Config, VaultConfig
 from host_backend.config.storage import (
@@ -23,11 +24,9 @@ from host_backend.config.storage import (
 )
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.errors import ConfigError
-from host_backend.google.connecting import connect
 from host_backend.keystore.apart import StoreApart
 from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
-from host_backend.keystore.firestore import FirestoreKeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import VaultKey
 from host_backend.vault.provisioning import Provisioning, open_provisioning
@@ -37,11 +36,11 @@ from host_backend.watermark.base import MarksAdmin, WatermarkStore
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
 from host_backend.watermark.file.place import store_path
 from host_backend.watermark.file.store import FileWatermarkStore, Writing
-from host_backend.watermark.firestore.moving import WholeStore
-from host_backend.watermark.firestore.place import remembered_store
-from host_backend.watermark.firestore.store import open_marks
 from host_backend.watermark.memory import MemoryMarks, MemoryWatermarkStore, kept_in_memory
 from host_backend.watermark.signatory.folder import SignatoryFolder
+
+if TYPE_CHECKING:
+    from host_backend.watermark.firestore.moving import WholeStore
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,9 @@ def marks_admin(config: Config) -> MarksAdmin:
             return _firestore_marks(config, place)
 
 
-def _firestore_marks(config: Config, place: FirestorePlace) -> WholeStore:
+def _firestore_marks(config: Config, place: FirestorePlace) -> "WholeStore":
+    from host_backend.watermark.firestore.moving import WholeStore  # noqa: PLC0415 -- see above
+
     return WholeStore(config.base_dir, place)
 
 
@@ -116,6 +117,9 @@ async def _key_store(storage: KeyStorage) -> KeyStore:
         case KeysInFile(path):
             return FileKeyStore(path)
         case KeysInFirestore(place):
+            from host_backend.google.connecting import connect  # noqa: PLC0415 -- see above
+            from host_backend.keystore.firestore import FirestoreKeyStore  # noqa: PLC0415 -- see above
+
             return FirestoreKeyStore(await connect(place))
         case KeysApart(shared, own):
             return StoreApart(await _key_store(shared), await _key_store(own))
@@ -178,8 +182,10 @@ def _migrate_here(config: Config) -> int:
     return count
 
 
-def _former_store(config: Config) -> WholeStore | None:
+def _former_store(config: Config) -> "WholeStore | None":
     """Return the store in Firestore that `base_dir` remembers, where the configuration has not its marks; else None."""
+    from host_backend.watermark.firestore.place import remembered_store  # noqa: PLC0415 -- see above
+
     storage = config.watermark.storage
     remembered = remembered_store(config.base_dir)
     if remembered is None:
@@ -226,6 +232,9 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
                     writing=writing,
                 )
             case MarksInFirestore(place):
+                from host_backend.google.connecting import connect  # noqa: PLC0415 -- see above
+                from host_backend.watermark.firestore.store import open_marks  # noqa: PLC0415 -- see above
+
                 database = await stack.enter_async_context(await connect(place))
                 opening = open_marks(config.base_dir, database, max_level_jump=max_level_jump, writing=writing)
                 store = await stack.enter_async_context(opening)
@@ -234,7 +243,7 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
 
 
 def _endpoint(config: VaultConfig) -> Endpoint:
-    return Endpoint(config.enclave, config.credentials)
+    return Endpoint(config.enclave, config.credentials, config.enclave_uid)
 
 
 @asynccontextmanager

@@ -75,7 +75,7 @@ class LocalSigner:
         address = load_config(self.config_file).vaults[VAULT].enclave
         await self._start(
             "enclave_signer",
-            ("--listen", str(address), "--sealing-key", str(self.folder / "sealing.key")),
+            ("--listen", str(address), "--sealing-key", str(self.folder / "sealing.key"), "--make-sealing-key"),
             "listening on",
         )
 

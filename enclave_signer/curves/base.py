@@ -67,11 +67,15 @@ class SigningKey(Protocol):
         """
         ...
 
-    def prove_possession(self) -> Signature:
+    def prove_possession(self, other: PublicKey | None = None) -> Signature:
         """Sign the key's own public key, as Tezos wants before it takes a BLS key.
+
+        Args:
+            other: Sign this one instead: the common key of an account that several keys have together.
 
         Raises:
             ProofNotSupported: The key is not a BLS key; it needs no proof.
+            InvalidPublicKey: The other one is no BLS key.
         """
         ...
 
@@ -93,8 +97,8 @@ class VerifyingKey(Protocol):
         """
         ...
 
-    def verify_possession(self, proof: Signature) -> None:
-        """Return when the proof of possession is this key's.
+    def verify_possession(self, proof: Signature, other: PublicKey | None = None) -> None:
+        """Return when the proof of possession is this key's, for itself or for another one.
 
         Raises:
             InvalidSignature: It is not, or is malformed, or of another curve; do not use it.

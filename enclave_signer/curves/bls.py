@@ -15,7 +15,7 @@ from enclave_signer.curves.base import (
     signature_bytes,
     wrong_signature,
 )
-from enclave_signer.curves.bls_suite import PROOF, Suite, suite_of
+from enclave_signer.curves.bls_suite import PROOF, Suite, bls_public_key_bytes, suite_of
 from enclave_signer.curves.blst import HASH_TO_CURVE, SUCCESS, CData, ffi, load
 from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature, SigningVersion
 
@@ -50,9 +50,15 @@ class BlsSigningKey:
         """
         return self._sign(message, suite_of(version))
 
-    def prove_possession(self) -> Signature:
-        """Sign the key's own public key."""
-        return self._sign(self.public_key.data, PROOF)
+    def prove_possession(self, other: PublicKey | None = None) -> Signature:
+        """Sign the key's own public key, or another one.
+
+        Raises:
+            InvalidPublicKey: The other one is no BLS key.
+        """
+        if other is not None:
+            _affine_point(bls_public_key_bytes(other))
+        return self._sign((other or self.public_key).data, PROOF)
 
     def _sign(self, message: bytes, suite: Suite) -> Signature:
         front = self.public_key.data if suite.augmented else b""
@@ -83,13 +89,13 @@ class BlsVerifyingKey:
         """
         self._verify(signature, message, suite_of(version))
 
-    def verify_possession(self, proof: Signature) -> None:
-        """Return when the proof of possession is this key's.
+    def verify_possession(self, proof: Signature, other: PublicKey | None = None) -> None:
+        """Return when the proof of possession is this key's, for itself or for another one.
 
         Raises:
             InvalidSignature: It is not, or is malformed, or of another curve; do not use it.
         """
-        self._verify(proof, self.public_key.data, PROOF)
+        self._verify(proof, (other or self.public_key).data, PROOF)
 
     def _verify(self, signature: Signature, message: bytes, suite: Suite) -> None:
         data = signature_bytes(signature, KeyType.BLS)
@@ -136,15 +142,19 @@ class Bls:
         Raises:
             InvalidPublicKey: Not 48 bytes, no compressed point of the prime-order group, or infinity.
         """
-        check_public_key_size(data, KeyType.BLS)
-        point = ffi.new("blst_p1_affine *")
-        if (
-            _blst.blst_p1_uncompress(point, data) != SUCCESS
-            or _blst.blst_p1_affine_is_inf(point)
-            or not _blst.blst_p1_affine_in_g1(point)
-        ):
-            raise InvalidPublicKey("not a public key of Bls: no compressed point of the prime-order group")
-        return BlsVerifyingKey(PublicKey(KeyType.BLS, data), point)
+        return BlsVerifyingKey(PublicKey(KeyType.BLS, data), _affine_point(data))
+
+
+def _affine_point(data: bytes) -> CData:
+    check_public_key_size(data, KeyType.BLS)
+    point = ffi.new("blst_p1_affine *")
+    if (
+        _blst.blst_p1_uncompress(point, data) != SUCCESS
+        or _blst.blst_p1_affine_is_inf(point)
+        or not _blst.blst_p1_affine_in_g1(point)
+    ):
+        raise InvalidPublicKey("not a public key of Bls: no compressed point of the prime-order group")
+    return point
 
 
 CURVE: Curve = Bls()

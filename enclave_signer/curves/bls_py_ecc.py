@@ -18,7 +18,7 @@ from enclave_signer.curves.base import (
     signature_bytes,
     wrong_signature,
 )
-from enclave_signer.curves.bls_suite import suite_of
+from enclave_signer.curves.bls_suite import bls_public_key_bytes, suite_of
 from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature, SigningVersion
 
 _ORDER = curve_order.to_bytes(32, "big")
@@ -47,9 +47,17 @@ class PyEccSigningKey:
         scheme = G2MessageAugmentation if suite_of(version).augmented else G2ProofOfPossession
         return Signature(KeyType.BLS, bytes(scheme.Sign(self._scalar, message)))
 
-    def prove_possession(self) -> Signature:
-        """Sign the key's own public key."""
-        return Signature(KeyType.BLS, bytes(G2ProofOfPossession.PopProve(self._scalar)))
+    def prove_possession(self, other: PublicKey | None = None) -> Signature:
+        """Sign the key's own public key, or another one.
+
+        Raises:
+            InvalidPublicKey: The other one is no BLS key.
+        """
+        if other is not None:
+            _check_point(bls_public_key_bytes(other))
+        key = (other or self.public_key).data
+        proof = G2ProofOfPossession._CoreSign(self._scalar, key, G2ProofOfPossession.POP_TAG)  # noqa: SLF001 -- its rule for keys
+        return Signature(KeyType.BLS, bytes(proof))
 
 
 class PyEccVerifyingKey:
@@ -74,14 +82,15 @@ class PyEccVerifyingKey:
         if not scheme.Verify(BLSPubkey(self.public_key.data), message, data):
             raise wrong_signature(KeyType.BLS)
 
-    def verify_possession(self, proof: Signature) -> None:
-        """Return when the proof of possession is this key's.
+    def verify_possession(self, proof: Signature, other: PublicKey | None = None) -> None:
+        """Return when the proof of possession is this key's, for itself or for another one.
 
         Raises:
             InvalidSignature: It is not, or is malformed, or of another curve; do not use it.
         """
         data = BLSSignature(signature_bytes(proof, KeyType.BLS))
-        if not G2ProofOfPossession.PopVerify(BLSPubkey(self.public_key.data), data):
+        key, signed = BLSPubkey(self.public_key.data), (other or self.public_key).data
+        if not G2ProofOfPossession._CoreVerify(key, signed, data, G2ProofOfPossession.POP_TAG):  # noqa: SLF001 -- as above
             raise wrong_signature(KeyType.BLS)
 
 
@@ -108,10 +117,14 @@ class PyEccBls:
         Raises:
             InvalidPublicKey: Not 48 bytes, no compressed point of the prime-order group, or infinity.
         """
-        check_public_key_size(data, KeyType.BLS)
-        if not G2ProofOfPossession.KeyValidate(BLSPubkey(data)):
-            raise InvalidPublicKey("not a public key of Bls: no compressed point of the prime-order group")
+        _check_point(data)
         return PyEccVerifyingKey(PublicKey(KeyType.BLS, data))
+
+
+def _check_point(data: bytes) -> None:
+    check_public_key_size(data, KeyType.BLS)
+    if not G2ProofOfPossession.KeyValidate(BLSPubkey(data)):
+        raise InvalidPublicKey("not a public key of Bls: no compressed point of the prime-order group")
 
 
 CURVE: Curve = PyEccBls()

@@ -10,8 +10,8 @@ Source: draft-irtf-cfrg-bls-signature-05, section 4.2; tee-signer 4f91388, recor
 
 from dataclasses import dataclass
 
-from enclave_signer.curves.base import VersionNotSupported
-from enclave_signer.protocol.messages import SigningVersion
+from enclave_signer.curves.base import InvalidPublicKey, VersionNotSupported
+from enclave_signer.protocol.messages import KeyType, PublicKey, SigningVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +44,14 @@ def suite_of(version: SigningVersion) -> Suite:
     if suite is None:
         raise VersionNotSupported(f"BLS has no signing version {int(version)}: use 1 or 2")
     return suite
+
+
+def bls_public_key_bytes(key: PublicKey) -> bytes:
+    """Return the bytes of a public key after checking its curve.
+
+    Raises:
+        InvalidPublicKey: It is of another curve.
+    """
+    if key.key_type is not KeyType.BLS:
+        raise InvalidPublicKey(f"a public key of {key.key_type} was given where {KeyType.BLS} is meant")
+    return key.data

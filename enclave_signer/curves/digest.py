@@ -34,12 +34,13 @@ class DigestSigningKey(ABC):
         del version
         return Signature(self._key_type, self._sign(blake2b(message, digest_size=DIGEST_BYTES).digest()))
 
-    def prove_possession(self) -> Signature:
+    def prove_possession(self, other: PublicKey | None = None) -> Signature:
         """Refuse.
 
         Raises:
             ProofNotSupported: Always; only BLS keys need a proof.
         """
+        del other
         raise _no_proof(self._key_type)
 
     @abstractmethod
@@ -69,13 +70,13 @@ class DigestVerifyingKey(ABC):
         if not self._verifies(data, blake2b(message, digest_size=DIGEST_BYTES).digest()):
             raise wrong_signature(self._key_type)
 
-    def verify_possession(self, proof: Signature) -> None:
+    def verify_possession(self, proof: Signature, other: PublicKey | None = None) -> None:
         """Refuse.
 
         Raises:
             ProofNotSupported: Always; only BLS keys have a proof.
         """
-        del proof
+        del proof, other
         raise _no_proof(self._key_type)
 
     @abstractmethod

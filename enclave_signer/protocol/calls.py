@@ -19,6 +19,7 @@ from enclave_signer.protocol.messages import (
     ImportUnencrypted,
     Initialize,
     ProvePossession,
+    ProvePossessionOf,
     Request,
     Reseal,
     Result,
@@ -68,9 +69,15 @@ def _read_reseal(item: Item) -> Reseal:
     return Reseal(values.blob(entries["encrypted_private_key"]), values.key_name(entries["encryption_key_path"]))
 
 
+def _read_prove_possession_of(item: Item) -> ProvePossessionOf:
+    entries = cbor.fields(item, "ProvePossessionOf", _PROVE_OF)
+    return ProvePossessionOf(values.handle(entries["handle"]), values.public_key(entries["public_key"]))
+
+
 _SIGN = frozenset({"handle", "message"})
 _SIGN_WITH = frozenset({"encrypted_private_key", "message"})
 _VERSION = frozenset({"version"})
+_PROVE_OF = frozenset({"handle", "public_key"})
 _RESEAL = frozenset({"encrypted_private_key", "encryption_key_path"})
 
 _INITIALIZE: Call[Initialize] = Call(
@@ -149,6 +156,13 @@ _PROVE_POSSESSION: Call[ProvePossession] = Call(
     result=values.signature,
     reads_session=True,
 )
+_PROVE_POSSESSION_OF: Call[ProvePossessionOf] = Call(
+    name="ProvePossessionOf",
+    read=_read_prove_possession_of,
+    write=lambda call: {"handle": call.handle, "public_key": values.encode_of_curve(call.public_key)},
+    result=values.signature,
+    reads_session=True,
+)
 _RESEAL_CALL: Call[Reseal] = Call(
     name="Reseal",
     read=_read_reseal,
@@ -171,12 +185,13 @@ CALLS: dict[str, Call[Any]] = {
         _PUBLIC_KEY,
         _PUBLIC_KEY_FROM,
         _PROVE_POSSESSION,
+        _PROVE_POSSESSION_OF,
         _RESEAL_CALL,
     )
 }
 
 
-def call_of(request: Request) -> Call[Any]:  # noqa: PLR0911 -- one line for each call
+def call_of(request: Request) -> Call[Any]:  # noqa: C901, PLR0911 -- one line for each call
     """Return the row of a call; the one that is made all the time is found first."""
     match request:
         case Sign():
@@ -199,5 +214,7 @@ def call_of(request: Request) -> Call[Any]:  # noqa: PLR0911 -- one line for eac
             return _PUBLIC_KEY_FROM
         case ProvePossession():
             return _PROVE_POSSESSION
+        case ProvePossessionOf():
+            return _PROVE_POSSESSION_OF
         case Reseal():
             return _RESEAL_CALL

@@ -122,6 +122,14 @@ class ProvePossession:
 
 
 @dataclass(frozen=True, slots=True)
+class ProvePossessionOf:
+    """Sign another public key with an open BLS key: that of an account of several keys. Answer: `Signature`."""
+
+    handle: int
+    public_key: PublicKey
+
+
+@dataclass(frozen=True, slots=True)
 class Reseal:
     """Seal a sealed key anew, under the key-encryption key `target`. Answer: `SealedKey` without a handle."""
 
@@ -140,6 +148,7 @@ Request = (
     | GetPublicKey
     | GetPublicKeyFrom
     | ProvePossession
+    | ProvePossessionOf
     | Reseal
 )
 

@@ -14,6 +14,11 @@ from enclave_signer.tezos import masked
 JSON = b"application/json; charset=utf-8"
 
 
+def json_line(content: object) -> bytes:
+    """Return a value as compact JSON and a line feed, as Signatory sends it."""
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
 class Json(JSONResponse):
     """Compact JSON and a line feed, as Signatory sends it."""
 
@@ -21,13 +26,13 @@ class Json(JSONResponse):
 
     def render(self, content: object) -> bytes:
         """Return the bytes of a value."""
-        return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+        return json_line(content)
 
 
 def failure(text: str) -> bytes:
     """Return the body of a refusal, in Signatory's form."""
     body = [{"id": "failure", "kind": "temporary", "msg": masked(text)}]
-    return json.dumps(body, separators=(",", ":")).encode() + b"\n"
+    return json_line(body)
 
 
 async def _not_found(_: Request, __: Exception) -> Response:

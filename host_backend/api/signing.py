@@ -29,9 +29,9 @@ from enclave_signer.tezos import (
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
 from host_backend.api.application import JSON, Json, answering_bugs, application, failure
 from host_backend.api.auth import RequestKeys, Signed
-from host_backend.api.openapi import document, page
+from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, json_list
-from host_backend.api.route_table import Access
+from host_backend.api.route_table import Access, operations
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, TooLarge
 from host_backend.metrics import Metrics
@@ -56,20 +56,15 @@ MAX_LARGE_BODIES = 256
 MAX_LARGE_BODIES_OF_ADDRESS = 128
 #: Octez sends two: `authentication` and `version`.
 MAX_QUERY_FIELDS = 20
-#: The latest version that every enclave knows.
 #: What a client may ask for by `?version=`; anything else means the latest, as in Signatory. Octez sends 3 under protocol 025,
 #: for keys of every kind: it adds tz5, which has no older one, and signs with the others as under 2.
 _VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2}
 #: The latest version, as an enclave is asked for it, by how the hash of a key begins.
 _LATEST_VERSIONS = {
-    key_type.facts.address: (
-        SigningVersion.V2 if SigningVersion.V2 in key_type.facts.versions else SigningVersion.LATEST
-    )
-    for key_type in KeyType
+    each.facts.address: SigningVersion.V2 if SigningVersion.V2 in each.facts.versions else SigningVersion.LATEST
+    for each in KeyType
 }
 _ADDRESS_CHARS = 3
-#: The page of `/docs` runs and fetches nothing.
-_PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
 
 
 class _Answers(ABC):
@@ -107,12 +102,22 @@ class _Answers(ABC):
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
         """Return the body of a good answer."""
 
-    async def _caller(self, scope: Scope, query: Mapping[str, list[str]], signed: Callable[[], Signed]) -> Caller:
-        """Say who asks; from here on, the signer's own line tells of the request."""
+    async def _caller(
+        self, scope: Scope, query: Mapping[str, list[str]], signed: Callable[[], Signed], *, unsigned: bool = False
+    ) -> Caller:
+        """Say who asks; from here on, the signer's own line tells of the request.
+
+        Args:
+            scope: The request.
+            query: Its parameters.
+            signed: Returns what the client may have signed.
+            unsigned: Whether it need not have signed anything.
+        """
         client, user, address = None, scope.get("token_user"), client_address(scope)
-        if self._request_keys is not None:
+        authentication = _first(query, "authentication")
+        if self._request_keys is not None and (authentication or not unsigned):
             try:
-                client = await self._request_keys.authenticate(_first(query, "authentication"), address, signed())
+                client = await self._request_keys.authenticate(authentication, address, signed())
             except HostError as error:
                 self._metrics.not_authenticated("authentication", error.http_status)
                 raise
@@ -159,7 +164,13 @@ class Proofs(_Answers):
         _check(pkh)
         query = _query(scope["query_string"])
         bound_to = _bls_pk(_first(query, "bls_pk"))
-        caller = await self._caller(scope, query, lambda: proof_authentication_bytes(pkh, bound_to))
+        policy = self._signer.policies.get(pkh)
+        caller = await self._caller(
+            scope,
+            query,
+            lambda: proof_authentication_bytes(pkh, bound_to),
+            unsigned=policy is not None and policy.unsigned_proofs,
+        )
         proof = await self._signer.prove_possession(pkh, caller, bound_to=bound_to)
         return b'{"bls_prove_possession":"%s"}\n' % encode_signature(proof).encode()
 
@@ -259,13 +270,14 @@ def _known_keys(signer: Signer) -> Work[bytes]:
 
 def _description(access: Access) -> list[Route]:
     """Return the routes that describe all routes."""
-    description, description_page = document(access), page(access)
+    routes = [*operations(access)]
+    description, description_page = document(routes, access), page(routes, access)
 
     async def openapi(_: Request) -> Response:
         return Response(description, media_type="application/json")
 
     async def docs(_: Request) -> Response:
-        return Response(description_page, media_type="text/html", headers=_PAGE_HEADERS)
+        return Response(description_page, media_type="text/html", headers=PAGE_HEADERS)
 
     return [
         Route("/openapi.json", logged(openapi), methods=["GET"]),

@@ -6,6 +6,7 @@ from functools import partial
 
 import click
 
+from host_backend.cli.attest import attest
 from host_backend.cli.authenticate import authenticate
 from host_backend.cli.configuration import configuration
 from host_backend.cli.doctor import doctor
@@ -74,6 +75,7 @@ def show_help(words: Sequence[str]) -> None:
 
 
 for _command in (
+    attest,
     authenticate,
     completion,
     configuration,

@@ -84,7 +84,9 @@ def import_keys(
     from host_backend.cli.importing import check_option_map, import_secret_keys
     from host_backend.cli.secrets import password_source, read_secret_keys
     from host_backend.config.experimental import check_on
+    from host_backend.inspection import forbid_inspection
 
+    forbid_inspection()
     config = options.load()
     target = _vault(config, vault, "import")
     check_option_map(opt)

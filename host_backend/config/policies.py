@@ -5,17 +5,22 @@ Source: Signatory's `pkg/config`, its old names included.
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Literal
 
-from enclave_signer.protocol.key_types import KeyType
+from enclave_signer.protocol.messages import KeyType, PublicKey
 from enclave_signer.tezos import ConsensusKind, Family, TezosError, check_public_key_hash, decode, public_key_hash
 from host_backend.config.experimental import why_off
 from host_backend.config.server import parse_authorized_keys
 from host_backend.operations.messages import REQUEST_KINDS
 from host_backend.operations.table import OPERATION_KINDS
-from host_backend.policy import DEFAULT_POLICY, KeyPolicy
+from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
+from host_backend.problems import Problems
 from host_backend.yaml_document import Value
 
 _FIELDS = ("log_payloads", "allow", "allow_proof_of_possession", "allowed_chains", "authorized_keys", "jwt_users")
+#: Of these null means any.
+_WIDE_AS_NULL = ("allowed_chains", "authorized_keys", "jwt_users")
 _DEPRECATED = ("allowed_operations", "allowed_kinds")
 _CONSENSUS = frozenset(map(str, ConsensusKind))
 _LISTS = " and ".join(_DEPRECATED)
@@ -30,10 +35,21 @@ _ALIASES = {
 }
 
 
-def parse_policies(
-    value: Value | None, experimental: AbstractSet[KeyType], warnings: list[str]
-) -> dict[str, KeyPolicy]:
-    """Return the section `tezos`, by public-key hash.
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The section `tezos`.
+
+    Attributes:
+        by_key: Policies, by public-key hash.
+        nulls: Paths where null stands for something that allows more than nothing.
+    """
+
+    by_key: dict[str, KeyPolicy]
+    nulls: frozenset[str] = frozenset()
+
+
+def parse_policies(value: Value | None, experimental: AbstractSet[KeyType], warnings: list[str]) -> Policies:
+    """Return the section `tezos`.
 
     Args:
         value: The section.
@@ -46,27 +62,41 @@ def parse_policies(
     policies: dict[str, KeyPolicy] = {}
     # Thousands of keys have a few policies between them.
     distinct: dict[KeyPolicy, KeyPolicy] = {}
-    for pkh, entry in (value.mapping() if value else {}).items():
-        try:
-            key_type = check_public_key_hash(pkh)
-        except TezosError as error:
-            # Whatever was pasted here, a secret key perhaps, is not repeated: the line says where it stands.
-            entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
-            entry.fail(f"not a public key hash: {error}")
-        if (reason := why_off(key_type, experimental)) is not None:
-            entry.fail(reason)
-        policy = _default(key_type) if entry.is_null else _policy(entry, key_type, warnings)
-        policies[pkh] = distinct.setdefault(policy, policy)
-    return policies
+    nulls: set[str] = set()
+    with Problems() as problems:
+        for pkh, entry in (value.mapping() if value else {}).items():
+            with problems.catch():
+                key_type = _key_type(pkh, entry, experimental)
+                policy = _key_policy(entry, key_type, warnings, nulls)
+                policies[pkh] = distinct.setdefault(policy, policy)
+    return Policies(policies, frozenset(nulls))
 
 
-def _default(key_type: KeyType) -> KeyPolicy:
-    return DEFAULT_POLICY if key_type.facts.bakes else KeyPolicy(frozenset())
+def _key_type(pkh: str, entry: Value, experimental: AbstractSet[KeyType]) -> KeyType:
+    try:
+        key_type = check_public_key_hash(pkh)
+    except TezosError as error:
+        # Whatever was pasted here, a secret key perhaps, is not repeated: the line says where it stands.
+        entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
+        entry.fail(f"not a public key hash: {error}")
+    if (reason := why_off(key_type, experimental)) is not None:
+        entry.fail(reason)
+    return key_type
 
 
-def _policy(value: Value, key_type: KeyType, warnings: list[str]) -> KeyPolicy:
+def _key_policy(entry: Value, key_type: KeyType, warnings: list[str], nulls: set[str]) -> KeyPolicy:
+    if not entry.is_null:
+        return _policy(entry, key_type, warnings, nulls)
+    if not key_type.facts.bakes:
+        return KeyPolicy(frozenset())
+    nulls.add(entry.path)
+    return DEFAULT_POLICY
+
+
+def _policy(value: Value, key_type: KeyType, warnings: list[str], nulls: set[str]) -> KeyPolicy:
     fields = value.record((*_FIELDS, *_DEPRECATED, *_MEANINGLESS))
     warnings += [f"{fields[name].path}: means nothing" for name in _MEANINGLESS if name in fields]
+    nulls.update(fields[name].path for name in _WIDE_AS_NULL if name in fields and fields[name].is_null)
     requests, operations = _allowed(value, fields, warnings)
     if not key_type.facts.bakes and (useless := requests & _CONSENSUS):
         warnings.append(
@@ -74,20 +104,57 @@ def _policy(value: Value, key_type: KeyType, warnings: list[str]) -> KeyPolicy:
         )
         requests -= useless
     keys = parse_authorized_keys(fields.get("authorized_keys"))
-    proof = fields.get("allow_proof_of_possession")
-    may_prove = proof is not None and proof.boolean()
-    if proof is not None and may_prove and not key_type.facts.proves_possession:
-        warnings.append(f"{proof.path}: means nothing, only tz4 keys can prove possession")
-        may_prove = False
+    proofs = _proofs(fields.get("allow_proof_of_possession"), key_type, warnings)
     return KeyPolicy(
         requests=requests,
         operations=operations,
         chains=_texts(fields.get("allowed_chains"), _chain),
         clients=None if keys is None else frozenset(map(public_key_hash, keys)),
         users=_texts(fields.get("jwt_users"), Value.text),
-        allow_proof_of_possession=may_prove,
+        allow_proof_of_possession=proofs.allowed,
+        unsigned_proofs=proofs.unsigned,
+        proofs_for=proofs.others,
         log_payloads="log_payloads" in fields and fields["log_payloads"].boolean(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Proofs:
+    """Which proofs of possession a key gives; see `KeyPolicy`."""
+
+    allowed: bool = False
+    unsigned: bool = False
+    others: frozenset[PublicKey] | Literal["any"] = frozenset()
+
+
+def _proofs(value: Value | None, key_type: KeyType, warnings: list[str]) -> _Proofs:
+    """Return what `true`, `false` or a map says; the map is ours, and allows what `true` does."""
+    is_map = value is not None and value.is_map and bool(value.mapping())
+    if value is None or not (is_map or value.boolean()):
+        return _Proofs()
+    if not key_type.facts.proves_possession:
+        warnings.append(f"{value.path}: means nothing, only tz4 keys can prove possession")
+        return _Proofs()
+    if not is_map:
+        return _Proofs(allowed=True)
+    fields = value.record(("unsigned", "others"))
+    unsigned, others = fields.get("unsigned"), fields.get("others")
+    return _Proofs(
+        allowed=True,
+        unsigned=unsigned is not None and unsigned.boolean(),
+        others=frozenset() if others is None or others.is_null else _other_keys(others),
+    )
+
+
+def _other_keys(value: Value) -> frozenset[PublicKey] | Literal["any"]:
+    texts = [*dict.fromkeys(leaf.text() for leaf in value.leaves())]
+    if texts == [ANY]:
+        return ANY
+    keys = parse_authorized_keys(value) or ()
+    for key, text in zip(keys, texts, strict=True):
+        if not key.key_type.facts.proves_possession:
+            value.fail(f"{text} is not the public key of a tz4 key (BLpk…)")
+    return frozenset(keys)
 
 
 def _allowed(value: Value, fields: dict[str, Value], warnings: list[str]) -> tuple[frozenset[str], frozenset[str]]:
@@ -113,13 +180,15 @@ def _allow_map(requests: frozenset[str], operations: frozenset[str]) -> str:
 def _allow(value: Value, warnings: list[str]) -> tuple[frozenset[str], frozenset[str]]:
     requests: set[str] = set()
     operations: frozenset[str] = frozenset()
-    for name, entry in value.mapping().items():
-        kind = _request_kind(entry, name, warnings)
-        requests.add(kind)
-        if kind == "generic":
-            operations = _operations(entry)
-        elif not entry.is_null:
-            warnings.append(f"{entry.path}: only `generic` takes a list; this one means nothing")
+    with Problems() as problems:
+        for name, entry in value.mapping().items():
+            with problems.catch():
+                kind = _request_kind(entry, name, warnings)
+                requests.add(kind)
+                if kind == "generic":
+                    operations = _operations(entry)
+                elif not entry.is_null:
+                    warnings.append(f"{entry.path}: only `generic` takes a list; this one means nothing")
     return frozenset(requests), operations
 
 
@@ -144,15 +213,28 @@ def _texts(value: Value | None, parse: Callable[[Value], str]) -> frozenset[str]
 
 
 def _operations(value: Value | None) -> frozenset[str]:
-    return frozenset(_operation(item) for item in (value.items() if value else []))
+    operations: set[str] = set()
+    with Problems() as problems:
+        for item in value.items() if value else []:
+            with problems.catch():
+                operations.add(_operation(item))
+    return frozenset(operations)
 
 
 def _operation(value: Value) -> str:
     name, colon, choice = value.text().partition(":")
     kind = _ALIASES.get(name, name) + colon + choice
     if kind not in OPERATION_KINDS:
-        value.fail(f"invalid operation kind `{kind}` in `allow.generic` list")
+        value.fail(f"invalid operation kind `{kind}` in `allow.generic` list{_why_no_operation(name, kind)}")
     return kind
+
+
+def _why_no_operation(name: str, kind: str) -> str:
+    """Return what else there is to say of a name that is no operation."""
+    old = f", in the file by its old name `{name}`" if not kind.startswith(name) else ""
+    if kind in REQUEST_KINDS:
+        return f"{old}, it is a kind of request: remove it here and list it under `allow`"
+    return f"{old}, remove it" if old else ""
 
 
 def _chain(value: Value) -> str:

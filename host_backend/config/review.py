@@ -10,7 +10,7 @@ from enclave_signer.tezos import ConsensusKind, public_key_hash
 from host_backend.config import Config, UnixAddress
 from host_backend.operations.risks import HANDS_OVER, Risk
 from host_backend.operations.table import RISKS
-from host_backend.policy import KeyPolicy
+from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP
 
 _CONSENSUS = frozenset(map(str, ConsensusKind))
@@ -82,7 +82,7 @@ def meaning(policy: KeyPolicy) -> str:
     if "generic" in policy.requests and policy.operations:
         kinds.append(f"operations ({', '.join(sorted(policy.operations))})")
     if policy.allow_proof_of_possession:
-        kinds.append("proofs of possession")
+        kinds.append(f"proofs of possession{_for_others(policy)}")
     parts = [f"signs {', '.join(kinds) or 'nothing'}"]
     if policy.chains is not None:
         parts.append(f"on {', '.join(sorted(policy.chains)) or 'no chain'}")
@@ -91,6 +91,14 @@ def meaning(policy: KeyPolicy) -> str:
     if policy.users is not None:
         parts.append(f"for the users {', '.join(sorted(policy.users)) or '(none)'}")
     return "; ".join(parts)
+
+
+def _for_others(policy: KeyPolicy) -> str:
+    unsigned = ", unsigned requests too" if policy.unsigned_proofs else ""
+    if policy.proofs_for == ANY:
+        return f" (for any key{unsigned})"
+    others = f"for itself and {len(policy.proofs_for)} more" if policy.proofs_for else "for itself"
+    return f" ({others}{unsigned})" if policy.proofs_for or unsigned else ""
 
 
 def _without_effect(config: Config) -> Iterator[str]:
@@ -126,6 +134,8 @@ def open_doors(config: Config) -> Iterator[str]:
         yield f"server.jwt: passwords and tokens cross the network to {server.address} in clear: set `tls`"
     if not server.utility_address.is_loopback:
         yield f"server.utility_address: whoever reaches {server.utility_address} reads which keys are here, and how they do"
+        if server.attestation:
+            yield f"server.attestation: whoever reaches {server.utility_address} sees which image runs, and where"
     for vault in config.vaults.values():
         if not vault.enclave.is_loopback:
             yield f"vaults.{vault.name}: the link to {vault.enclave} is in clear, imported keys included: protect the network"
@@ -148,9 +158,28 @@ def _loose_ends(config: Config) -> Iterator[str]:
 
 
 def _notes(config: Config) -> Iterator[str]:
+    if not config.base_dir.is_absolute():
+        text = (
+            f"base_dir: {config.base_dir} is relative to the folder in which each command is started: another folder, "
+        )
+        yield f"{text}other marks: write the whole path"
+        if config.base_dir.parts[:1] and config.base_dir.parts[0].startswith("~"):
+            yield f"base_dir: ~ is no home folder here, it is a folder called {config.base_dir.parts[0]}: write ${{HOME}}"
+    for path in sorted(config.nulls):
+        yield _of_null(path)
     for pkh, policy in config.policies.items():
         for operation in sorted(_operations(policy) & HANDS_OVER.keys()):
             yield f"tezos.{pkh}: may {operation}: {HANDS_OVER[operation]}"
+
+
+def _of_null(path: str) -> str:
+    match path.rpartition(".")[2]:
+        case "allowed_chains":
+            return f"{path}: null means any chain: write [] for none"
+        case "authorized_keys" | "jwt_users":
+            return f"{path}: null means any client: write [] for none"
+        case _:
+            return f"{path}: null means {meaning(DEFAULT_POLICY)}, as in Signatory: write {{}} for a key that signs nothing"
 
 
 def _operations(policy: KeyPolicy) -> frozenset[str]:
@@ -162,5 +191,10 @@ def _dangerous_policies(config: Config) -> Iterator[str]:
         funds = sorted(name for name in _operations(policy) if RISKS[name] is not Risk.NONE)
         if funds and policy.requests & _CONSENSUS:
             yield f"tezos.{pkh}: bakes, and may {', '.join(funds)}: use a consensus key of its own for baking"
+        if policy.proofs_for == ANY:
+            yield (
+                f"tezos.{pkh}.allow_proof_of_possession.others: any key: a participant of a common account can make a key "
+                "of its own out of these proofs, and sign for all alone: name the keys"
+            )
         if "pack" in policy.requests:
             yield f"tezos.{pkh}.allow.pack: packed data may be what a contract pays for, and is not looked at"

@@ -14,6 +14,7 @@ from enclave_signer.protocol.messages import (
     KeyType,
     PrivateKey,
     ProvePossession,
+    ProvePossessionOf,
     PublicKey,
     Request,
     Reseal,
@@ -78,9 +79,11 @@ class SigningClient:
         """Sign with an open key."""
         return await self._ask(Sign(self._handle(pkh), message, version), Signature)
 
-    async def prove_possession(self, pkh: str) -> Signature:
-        """Prove possession of an open BLS key."""
-        return await self._ask(ProvePossession(self._handle(pkh)), Signature)
+    async def prove_possession(self, pkh: str, other: PublicKey | None = None) -> Signature:
+        """Prove possession of an open BLS key, for itself or for another key."""
+        handle = self._handle(pkh)
+        request = ProvePossession(handle) if other is None else ProvePossessionOf(handle, other)
+        return await self._ask(request, Signature)
 
     async def public_key(self, pkh: str) -> PublicKey:
         """Ask for the public key of an open key."""
@@ -107,6 +110,10 @@ class SigningClient:
 class EnclaveClient(SigningClient):
     """The same connection while nobody signs on it: it may also be asked for what may ask the enclave's sealer."""
 
+    def __init__(self, connection: EnclaveConnection, enclave_uid: int | None = None) -> None:
+        super().__init__(connection)
+        self._enclave_uid = enclave_uid
+
     def hold(self, pkh: str, handle: int) -> None:
         """Note under which handle a key was opened."""
         self._handles[pkh] = handle
@@ -116,7 +123,12 @@ class EnclaveClient(SigningClient):
         return await self._ask(Import(blob), ImportedKey)
 
     async def import_unencrypted(self, private_key: PrivateKey) -> SealedKey:
-        """Have a key sealed, and keep it open."""
+        """Have a key sealed, and keep it open.
+
+        Raises:
+            EnclaveUnavailable: Another user's process answers on this machine; it is given nothing.
+        """
+        self._connection.check_peer(self._enclave_uid)
         return await self._ask(ImportUnencrypted(private_key), SealedKey)
 
     async def generate(self, key_type: KeyType) -> SealedKey:
@@ -151,4 +163,4 @@ async def open_client(
     except BaseException:
         connection.close()
         raise
-    return EnclaveClient(connection)
+    return EnclaveClient(connection, enclave.uid)

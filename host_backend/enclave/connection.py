@@ -13,6 +13,7 @@ from typing import cast
 from enclave_signer.protocol.calls import call_of
 from enclave_signer.protocol.messages import Request, Result
 from host_backend.addresses import Address, UnixAddress
+from host_backend.enclave.loopback_peer import check_peer
 from host_backend.enclave.replies import ReplyLine
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.enclave.unix_socket import connect_unix
@@ -69,6 +70,22 @@ class EnclaveConnection(asyncio.Protocol):
     def broken(self) -> Unanswered | None:
         """Why the connection has ended; None while it is good."""
         return self._line.broken
+
+    def check_peer(self, enclave_uid: int | None) -> None:
+        """Pass unless another user's process answers on this machine. Call it after an answer, before a secret is sent.
+
+        Args:
+            enclave_uid: Whose process it may be, besides this user's and root's.
+
+        Raises:
+            EnclaveUnavailable: It is another user's.
+            Unanswered: The connection has ended.
+        """
+        if self._transport is None or (end := self.broken) is not None:
+            raise end or Unanswered("the connection to the enclave was closed")
+        stream = self._transport.get_extra_info("socket")
+        if stream.family != socket.AF_UNIX:
+            check_peer(stream.getsockname(), stream.getpeername(), enclave_uid)
 
     async def ask(self, request: Request) -> Result:
         """Return the enclave's answer.

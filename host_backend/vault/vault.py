@@ -13,9 +13,11 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
     KeyType,
+    PublicKey,
     Signature,
     SigningVersion,
 )
@@ -252,19 +254,30 @@ class Vault:
         await self.verification.pass_signature(client, key, verify)
         return signature
 
-    async def prove_possession(self, pkh: str) -> Signature:
+    async def prove_possession(self, pkh: str, other: PublicKey | None = None) -> Signature:
         """Return a verified proof of possession of a tz4 key.
 
+        Args:
+            pkh: The key's hash.
+            other: The key that the proof is for, where it is another one: the common key of an account of several.
+
         Raises:
-            KeyNotFound, MalformedRequest: No such key, or none that can prove it.
+            KeyNotFound, MalformedRequest: No such key, or none that can prove it; or the other one is none.
             EnclaveRefused, EnclaveUnavailable: The enclave did not prove it.
         """
         key = await self.opened_key(pkh)
         if not key.public_key.key_type.facts.proves_possession:
             raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
         await self.ready_key(pkh, SigningVersion.LATEST)
-        client, proof = await self._ask(lambda client: client.prove_possession(pkh))
-        await self.verification.check(client, key, lambda: key.verifying_key.verify_possession(proof))
+        if other is not None:
+            _check_key(other)
+        try:
+            client, proof = await self._ask(lambda client: client.prove_possession(pkh, other))
+        except EnclaveRefused as error:
+            if other is None:
+                raise
+            raise EnclaveRefused(f"{error}; tee-signer proves no other key, enclave-signer does since 0.2") from error
+        await self.verification.check(client, key, lambda: key.verifying_key.verify_possession(proof, other))
         return proof
 
     async def _ask(self, ask: Callable[[SigningClient], Awaitable[Signature]]) -> tuple[SigningClient, Signature]:
@@ -274,6 +287,13 @@ class Vault:
                 return await self.link.ask_idempotent(ask)
         except TimeoutError:
             raise EnclaveUnavailable(f"the enclave gave no signature within {limit_s:g} s") from None
+
+
+def _check_key(other: PublicKey) -> None:
+    try:
+        curve(other.key_type).parse_public_key(other.data)
+    except CurveError as error:
+        raise MalformedRequest(f"no proof of possession for that key: {error}") from None
 
 
 def _no_such_version(key_type: KeyType, version: SigningVersion) -> MalformedRequest:

@@ -17,7 +17,7 @@ from enclave_signer.curves import (
     bls_py_ecc,
 )
 from enclave_signer.curves.known_answers import KNOWN_ANSWERS, check_curve
-from enclave_signer.protocol.messages import KeyType, PrivateKey, Signature, SigningVersion
+from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature, SigningVersion
 
 SECRET = bytes.fromhex("2a" * 31 + "07")
 MESSAGE = b"\x11 a block"
@@ -183,6 +183,36 @@ def test_the_proof_of_another_key_is_refused(implementation: Curve) -> None:
         implementation.parse_public_key(key.public_key.data).verify_possession(proof)
 
 
+def test_a_proof_for_another_key_is_for_that_one_only(implementation: Curve) -> None:
+    key = implementation.open(PrivateKey(KeyType.BLS, SECRET))
+    other = implementation.open(PrivateKey(KeyType.BLS, b"\x11" * 32)).public_key
+    verifying = implementation.parse_public_key(key.public_key.data)
+    proof = key.prove_possession(other)
+    verifying.verify_possession(proof, other)
+    with pytest.raises(InvalidSignature):
+        verifying.verify_possession(proof)
+    with pytest.raises(InvalidSignature):
+        verifying.verify_possession(key.prove_possession(), other)
+    with pytest.raises(InvalidSignature):
+        implementation.parse_public_key(other.data).verify_possession(proof)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(PublicKey(KeyType.ED25519, bytes(32)), id="of another curve"),
+        pytest.param(PublicKey(KeyType.BLS, bytes(48)), id="zeros"),
+        pytest.param(PublicKey(KeyType.BLS, flagged(bytes(48), COMPRESSED | INFINITY)), id="infinity"),
+        pytest.param(PublicKey(KeyType.BLS, G1_OUTSIDE), id="outside the group"),
+        pytest.param(PublicKey(KeyType.BLS, bytes(47)), id="too short"),
+    ],
+)
+def test_no_proof_for_what_is_no_key(implementation: Curve, other: PublicKey) -> None:
+    key = implementation.open(PrivateKey(KeyType.BLS, SECRET))
+    with pytest.raises(InvalidPublicKey):
+        key.prove_possession(other)
+
+
 def test_an_opened_key_prints_nothing_of_its_secret(implementation: Curve) -> None:
     assert repr(implementation.open(PrivateKey(KeyType.BLS, SECRET))) == "<opened Bls key>"
 
@@ -191,6 +221,8 @@ def test_both_give_the_same_bytes() -> None:
     fast, slow = (curve.open(PrivateKey(KeyType.BLS, SECRET)) for curve in (bls.CURVE, bls_py_ecc.CURVE))
     assert fast.public_key == slow.public_key
     assert fast.prove_possession() == slow.prove_possession()
+    other = bls.CURVE.open(PrivateKey(KeyType.BLS, b"\x11" * 32)).public_key
+    assert fast.prove_possession(other) == slow.prove_possession(other)
     for message in (b"", MESSAGE, bytes(32 * 1024)):
         assert fast.sign(message, V1) == slow.sign(message, V1)
 

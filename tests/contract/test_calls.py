@@ -17,6 +17,8 @@ from enclave_signer.protocol.messages import (
     KeyType,
     PrivateKey,
     ProvePossession,
+    ProvePossessionOf,
+    PublicKey,
     Request,
     Reseal,
     Sign,
@@ -34,6 +36,7 @@ ONE_OF_EACH: list[Request] = [
     GetPublicKey(1),
     GetPublicKeyFrom(b"blob"),
     ProvePossession(1),
+    ProvePossessionOf(1, PublicKey(KeyType.BLS, bytes(48))),
     Reseal(b"blob", "key"),
 ]
 
@@ -58,4 +61,4 @@ def test_what_a_row_writes_it_reads(call: Request) -> None:
 def test_what_may_leave_the_enclave_has_the_time_of_its_sealer() -> None:
     """A call that is taken for a fast one would end the connection whenever its sealer is slow."""
     fast = {name for name, row in CALLS.items() if not row.asks_sealer}
-    assert fast == {"Sign", "PublicKey", "ProvePossession"}
+    assert fast == {"Sign", "PublicKey", "ProvePossession", "ProvePossessionOf"}

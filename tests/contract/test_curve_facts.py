@@ -44,7 +44,7 @@ from enclave_signer.tezos import (
     public_key_hash,
 )
 from host_backend.api.openapi import document
-from host_backend.api.route_table import Access
+from host_backend.api.route_table import Access, operations
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.cli.commands import cli
 from host_backend.cli.keys import _KEY_TYPES
@@ -427,7 +427,7 @@ def test_the_enclave_signs_consensus_messages_with_what_bakes(key_type: KeyType)
 def test_the_description_of_the_routes_names_its_addresses(key_type: KeyType) -> None:
     (parameter,) = (
         parameter
-        for parameter in json.loads(document(Access()))["paths"]["/keys/{pkh}"]["get"]["parameters"]
+        for parameter in json.loads(document(operations(Access())))["paths"]["/keys/{pkh}"]["get"]["parameters"]
         if parameter["name"] == "pkh"
     )
     assert f"{key_type.facts.address}…" in parameter["description"]

@@ -20,6 +20,7 @@ from enclave_signer.protocol.messages import (
     ImportUnencrypted,
     Initialize,
     ProvePossession,
+    ProvePossessionOf,
     Request,
     Result,
     SealedKey,
@@ -142,6 +143,8 @@ class AutoEnclave:
                 return handles[handle].sign(message, version) if handle in handles else WireError("invalid handle")
             case ProvePossession(handle):
                 return handles[handle].prove_possession() if handle in handles else WireError("invalid handle")
+            case ProvePossessionOf(handle, other):
+                return handles[handle].prove_possession(other) if handle in handles else WireError("invalid handle")
             case GetPublicKey(handle):
                 return handles[handle].public_key if handle in handles else WireError("invalid handle")
             case _:

@@ -1,6 +1,6 @@
 """A vault without an enclave, which signs or fails as it is told."""
 
-from enclave_signer.protocol.messages import Signature, SigningVersion
+from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from host_backend.vault.keys import VaultKey, opened_key
 from host_backend.vault.vault import Vault
 from tests.doubles.linked_vault import OPENED
@@ -42,6 +42,6 @@ class FailingVault(Vault):
     async def sign_with(self, key: VaultKey, message: bytes, version: SigningVersion) -> Signature:
         return OPENED[key.pkh].sign(message, version)
 
-    async def prove_possession(self, pkh: str) -> Signature:
+    async def prove_possession(self, pkh: str, other: PublicKey | None = None) -> Signature:
         await self.opened_key(pkh)
-        return OPENED[pkh].prove_possession()
+        return OPENED[pkh].prove_possession(other)

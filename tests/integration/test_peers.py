@@ -21,7 +21,7 @@ from host_backend.keystore.file import FileKeyStore
 from host_backend.vault.vault import Vault, open_vault
 from tests.doubles import oracles
 from tests.doubles.host_process import BAKER, import_keys, key_file, running_host, write_config
-from tests.doubles.known_keys import FOUR, SIGNATORY, attestation, block, transaction
+from tests.doubles.known_keys import FOUR, KEYS, SIGNATORY, attestation, block, transaction
 from tests.doubles.processes import Enclave
 from tests.doubles.signatory_client import Cancelled, SignatoryClient, VaultError
 from tests.doubles.tee_signer import TeeSigner, tee_signer
@@ -54,6 +54,12 @@ def test_our_vault_imports_generates_signs_and_proves_with_tee_signer(peer: TeeS
                 await vault.provisioning.generate(key_type) for key_type in KeyType if not key_type.facts.experimental
             ]
             await use(vault)
+        async with open_vault(store, Endpoint(Address("127.0.0.1", peer.port))) as vault:
+            with pytest.raises(
+                EnclaveRefused, match=r"tee-signer proves no other key, enclave-signer does since 0\.2$"
+            ):
+                await vault.prove_possession(TZ4.pkh, parse_public_key(KEYS["tz4pop"].public_key))
+            assert vault.link.client is not None
         # A second start: the blobs open again.
         async with open_vault(store, Endpoint(Address("127.0.0.1", peer.port))) as vault:
             assert [key.pkh for key in vault.keys] == [key.pkh for key in (*imported, *generated)]

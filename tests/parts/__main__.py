@@ -21,10 +21,17 @@ class Part:
     Attributes:
         name: The module of its tests, without `part_`.
         missing: Returns what is not there; None when it can run.
+        only: Which of its tests, by a word in their names; all where it is empty.
     """
 
     name: str
     missing: Callable[[], str | None]
+    only: str = ""
+
+    @property
+    def title(self) -> str:
+        """What its row is called."""
+        return f"{self.name}, {self.only}" if self.only else self.name
 
 
 def _mounts() -> str | None:
@@ -41,6 +48,18 @@ def _programs(*names: str) -> Callable[[], str | None]:
     return lambda: next((name for name in names if which(name) is None), None)
 
 
+def _image(*runtime: str) -> Callable[[], str | None]:
+    """Return what is missing to build the image, and to run it."""
+
+    def missing() -> str | None:
+        if os.geteuid() != 0:
+            return "root, to build without a daemon"
+        base = () if "IMAGE_BASE" in os.environ else ("mmdebstrap",)
+        return _programs("buildah", *base, *runtime)()
+
+    return missing
+
+
 PARTS = (
     Part("mounts", _mounts),
     Part("users", _users),
@@ -48,6 +67,13 @@ PARTS = (
     Part("java", _programs("java", "javac")),
     Part("metrics", _programs("promtool")),
     Part("firestore", _programs("node", "npm")),
+    Part("image", _image()),
+    Part("image_runs", _image("unshare", "setpriv"), "unshare"),
+    Part("image_runs", _image("bwrap"), "bwrap"),
+    Part("image_runs", _image("runc"), "runc"),
+    Part("image_runs", _image("dockerd", "docker"), "docker"),
+    Part("browser", _programs("chromium")),
+    Part("compose", _image("dockerd", "docker", "docker-compose")),
 )
 
 
@@ -56,12 +82,13 @@ def run(part: Part) -> str:
     if missing := part.missing():
         return f"not run: {missing} is missing"
     tests = HERE / f"part_{part.name}.py"
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", str(tests)], cwd=HERE.parents[1], check=False)
+    words = ["-q", *(["-k", part.only] if part.only else []), str(tests)]
+    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=HERE.parents[1], check=False)
     return "ran" if done.returncode == 0 else f"FAILED (pytest exits with {done.returncode})"
 
 
 def main(arguments: list[str]) -> int:
-    outcomes = {part.name: run(part) for part in PARTS}
+    outcomes = {part.title: run(part) for part in PARTS}
     width = max(map(len, outcomes))
     for name, outcome in outcomes.items():
         print(f"{name:<{width}}  {outcome}")

@@ -20,6 +20,7 @@ from enclave_signer.protocol.messages import (
     KeyType,
     PrivateKey,
     ProvePossession,
+    ProvePossessionOf,
     PublicKey,
     Request,
     Reseal,
@@ -57,6 +58,7 @@ REQUESTS = st.one_of(
     st.builds(GetPublicKey, HANDLES),
     st.builds(GetPublicKeyFrom, BLOBS),
     st.builds(ProvePossession, HANDLES),
+    st.builds(ProvePossessionOf, HANDLES, PUBLIC_KEYS),
     st.builds(Reseal, BLOBS, st.text(max_size=100)),
 )
 
@@ -82,6 +84,7 @@ def test_results_come_back(public_key: PublicKey, signature: Signature, blob: by
         (Import(b""), ImportedKey(public_key, handle)),
         (Generate(KeyType.BLS), SealedKey(blob, public_key)),
         (GenerateAndImport(KeyType.BLS), SealedKey(blob, public_key, handle)),
+        (ProvePossessionOf(0, public_key), signature),
         (Reseal(b"", ""), SealedKey(blob, public_key)),
     ]
     for request, result in pairs:
@@ -144,6 +147,9 @@ def test_what_peers_send_is_tolerated(call: object, expected: Request) -> None:
         {"Sign": {"handle": 0, "message": [True]}},
         {"Sign": {"handle": 0, "message": bytes(32769)}},
         {"Sign": {"handle": 0, "message": [0] * 32769}},
+        {"ProvePossessionOf": 0},
+        {"ProvePossessionOf": {"handle": 0}},
+        {"ProvePossessionOf": {"handle": 0, "public_key": {"Bls": bytes(47)}}},
         {"Reseal": b"blob"},
         {"Reseal": {"encrypted_private_key": b"blob"}},
         {"Reseal": {"encrypted_private_key": b"blob", "encryption_key_path": None}},

@@ -25,6 +25,10 @@ PKH = KEYS["tz1alias"].pkh
 OTHER = KEYS["tz4alias"].pkh
 NO_HOST = "must name the enclave's host, here or in the environment (CONFIDENTIAL_SPACE_HOST)"
 DRIVER_NOT_YET = "is one of Signatory's that is not supported yet"
+NOT_OURS = (
+    f"{DRIVER_NOT_YET}: its keys stay there. Here keys are in an enclave, driver confidentialspace: make new ones, or "
+    "`import` those whose secret keys you have"
+)
 
 
 def load(folder: Path, text: str, base_dir: str | None = None) -> Config:
@@ -101,14 +105,17 @@ def test_base_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOSTS", "/h")
     monkeypatch.delenv("NOWHERE", raising=False)
     assert load(tmp_path, "base_dir: $HOSTS/a/${HOSTS}").base_dir == Path("/h/a//h")
-    assert load(tmp_path, "base_dir: /a/$/b").base_dir == Path("/a/$/b")
     assert load(tmp_path, "base_dir: /a", "/b").base_dir == Path("/b")
     assert load(tmp_path, vault("{host: h}"), "/b").vaults["v"].keys == KeysInFile(
         Path("/b/confidential_space_keys.json")
     )
     assert refused(tmp_path, "base_dir: ${NOWHERE}/x") == "1: base_dir: the environment variable NOWHERE is not set"
     assert refused(tmp_path, "base_dir: $NOWHERE/x") == "1: base_dir: the environment variable NOWHERE is not set"
-    assert refused(tmp_path, "base_dir:") == "1: base_dir: must be a text"
+    assert load(tmp_path, "base_dir:").base_dir == Path("/var/lib/signatory")
+    for text in ("/a/$/b", "${HOSTS", "${HOSTS:-/b}", "$1", "${}", "a$$", "$HOSTS/$-"):
+        assert refused(tmp_path, f"base_dir: '{text}'").startswith(
+            "1: base_dir: $ must begin a variable, $NAME or ${NAME}"
+        )
     assert refused(tmp_path, "base_dir: ''") == "1: base_dir: must not be empty"
     with pytest.raises(ConfigError, match="--base-dir must not be empty"):
         load(tmp_path, "", "")
@@ -125,7 +132,10 @@ def test_base_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("server: {adress: ':1'}", "1: server.adress: unknown field, did you mean address?"),
         (
             "server:\n  xyz: {}\n",
-            "2: server.xyz: unknown field, known are address, utility_address, authorized_keys, jwt, tls, trusted_proxies",
+            (
+                "2: server.xyz: unknown field, known are address, utility_address, authorized_keys, jwt, tls, trusted_proxies, "
+                "attestation"
+            ),
         ),
         (vault("{host: h, prot: 2}"), "4: vaults.v.config.prot: unknown field, did you mean port?"),
         (
@@ -154,7 +164,6 @@ def test_unknown_fields_are_named_with_the_nearest_known(tmp_path: Path, text: s
         ("watermark: {driver: aws}", f"1: watermark.driver: {DRIVER_NOT_YET}"),
         ("watermark: {driver: gcp}", "1: watermark: must name the Google Cloud `project`"),
         ("watermark: {driver: foo}", "1: watermark.driver: unknown value 'foo', known are file, mem, gcp"),
-        ("watermark: {driver: }", "1: watermark.driver: must be a text"),
         ("watermark: []", "1: watermark: must be a map"),
         *(
             (
@@ -167,7 +176,15 @@ def test_unknown_fields_are_named_with_the_nearest_known(tmp_path: Path, text: s
             vault("{host: h, storage: {driver: x}}"),
             "4: vaults.v.config.storage.driver: unknown value 'x', known are file, gcp, firestore",
         ),
-        ("vaults: {v: {driver: nitro}}", "1: vaults.v.driver: unknown value 'nitro', known are confidentialspace"),
+        (
+            "vaults: {v: {driver: nitro}}",
+            f"1: vaults.v.driver: {NOT_OURS}",
+        ),
+        ("vaults: {v: {driver: x}}", "1: vaults.v.driver: unknown value 'x', known are confidentialspace"),
+        (
+            "vaults:\n  tezos: {tz1: }",
+            "2: vaults.tezos: must name a driver; if it is the section `tezos`, move it to the left margin",
+        ),
         ("vaults: {v: }", "1: vaults.v: must name a driver"),
         ("vaults: {v: {}}", "1: vaults.v: must name a driver"),
         ("vaults: {v: {config: {host: h}}}", "1: vaults.v: must name a driver"),

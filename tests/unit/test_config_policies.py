@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import parse_public_key, public_key_hash
 from host_backend.operations.table import OPERATION_KINDS
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from tests.doubles.known_keys import KEYS
 from tests.unit.test_config import OTHER, PKH, load, policy, refused
+
+EDPK, BLPK = KEYS["tz1alias"].public_key, KEYS["tz4alias"].public_key
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,13 @@ def test_old_names_and_lists_that_mean_nothing_give_warnings(tmp_path: Path) -> 
         ),
         ("{generic: [foo]}", ".generic[0]: invalid operation kind `foo` in `allow.generic` list"),
         ("{generic: [reveal, 'ballot:x']}", ".generic[1]: invalid operation kind `ballot:x` in `allow.generic` list"),
-        ("{generic: [attestation]}", ".generic[0]: invalid operation kind `attestation` in `allow.generic` list"),
+        (
+            "{generic: [attestation]}",
+            (
+                ".generic[0]: invalid operation kind `attestation` in `allow.generic` list, it is a kind of request: remove it "
+                "here and list it under `allow`"
+            ),
+        ),
         ("{generic: [[reveal]]}", ".generic[0]: must be a text"),
         ("{generic: [null]}", ".generic[0]: must be a text"),
         ("{generic: transaction}", ".generic: must be a list"),
@@ -141,6 +150,41 @@ def test_what_is_neither_true_nor_false(tmp_path: Path, truth: str) -> None:
         assert text == f"1: tezos.{OTHER}.{field}: must be true or false"
 
 
+@pytest.mark.parametrize(
+    ("field", "unsigned", "others"),
+    [
+        ("{unsigned: true}", True, frozenset()),
+        ("{unsigned: false, others: }", False, frozenset()),
+        ("{others: any}", False, "any"),
+        ("{others: [any], unsigned: yes}", True, "any"),
+        (f"{{others: [{BLPK}]}}", False, frozenset({parse_public_key(BLPK)})),
+        (f"{{others: {BLPK}}}", False, frozenset({parse_public_key(BLPK)})),
+        ("{others: []}", False, frozenset()),
+    ],
+)
+def test_proofs_for_others_and_without_a_signature(
+    tmp_path: Path, field: str, unsigned: bool, others: frozenset[PublicKey] | str
+) -> None:
+    policy = load(tmp_path, f"tezos: {{{OTHER}: {{allow_proof_of_possession: {field}}}}}").policies[OTHER]
+    assert policy.allow_proof_of_possession
+    assert (policy.unsigned_proofs, policy.proofs_for) == (unsigned, others)
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("{unsigned: 7}", ".unsigned: must be true or false"),
+        ("{other: any}", ".other: "),
+        ("{others: all}", ".others: not a public key"),
+        (f"{{others: [any, {BLPK}]}}", ".others[0]: not a public key"),
+        (f"{{others: [{EDPK}]}}", f".others: {EDPK} is not the public key of a tz4 key (BLpk…)"),
+    ],
+)
+def test_wrong_lists_of_proofs(tmp_path: Path, field: str, text: str) -> None:
+    found = refused(tmp_path, f"tezos: {{{OTHER}: {{allow_proof_of_possession: {field}}}}}")
+    assert found.startswith(f"1: tezos.{OTHER}.allow_proof_of_possession{text}")
+
+
 def test_only_tz4_keys_prove_possession(tmp_path: Path) -> None:
     config = load(tmp_path, f"tezos: {{{PKH}: {{allow_proof_of_possession: true}}}}")
     assert not config.policies[PKH].allow_proof_of_possession
@@ -196,8 +240,13 @@ def test_older_lists_that_cannot_be_meant(tmp_path: Path, lists: str, expected: 
 @pytest.mark.parametrize("name", ["double_endorsement_evidence", "double_preendorsement_evidence", "endorsement"])
 def test_old_names_of_operations_are_renamed_and_exist_no_more(tmp_path: Path, name: str) -> None:
     new = name.replace("endorsement", "attestation")
-    assert refused(tmp_path, policy(f"{{generic: [{name}]}}")) == (
-        f"3: tezos.{PKH}.allow.generic[0]: invalid operation kind `{new}` in `allow.generic` list"
+    text = refused(tmp_path, policy(f"{{generic: [{name}]}}"))
+    assert text.startswith(
+        f"3: tezos.{PKH}.allow.generic[0]: invalid operation kind `{new}` in `allow.generic` list, in the file by its old "
+        f"name `{name}`, "
+    )
+    assert text.endswith(
+        "it is a kind of request: remove it here and list it under `allow`" if new == "attestation" else ""
     )
 
 

@@ -11,7 +11,7 @@ from host_backend.operations.table import RISKS
 from tests.doubles.known_keys import KEYS
 from tests.unit.test_config import OTHER, PKH, load, vault
 
-KEY = KEYS["tz1alias"].public_key
+KEY, BLPK = KEYS["tz1alias"].public_key, KEYS["tz4alias"].public_key
 CLIENT = public_key_hash(parse_public_key(KEY))
 LOOPBACK = "server: {address: '127.0.0.1:1', utility_address: 'localhost:2'%s}\n"
 USERS = 'jwt: {users: {alice: {password: "SecretSecret-1-!", secret: "!sEtcU5RwLQYsA5qQ1c6zpo3FljQxfAKP"}}}'
@@ -82,6 +82,24 @@ def test_what_a_key_may_sign(tmp_path: Path, policy: str, meaning: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("proofs", "meaning"),
+    [
+        ("true", "signs proofs of possession"),
+        ("{others: []}", "signs proofs of possession"),
+        ("{others: any}", "signs proofs of possession (for any key)"),
+        ("{unsigned: true}", "signs proofs of possession (for itself, unsigned requests too)"),
+        (
+            f"{{unsigned: true, others: [{BLPK}]}}",
+            "signs proofs of possession (for itself and 1 more, unsigned requests too)",
+        ),
+    ],
+)
+def test_which_proofs_a_key_gives(tmp_path: Path, proofs: str, meaning: str) -> None:
+    found = reviewed(tmp_path, f"tezos: {{{OTHER}: {{allow_proof_of_possession: {proofs}}}}}")
+    assert found.keys == {OTHER: meaning}
+
+
+@pytest.mark.parametrize(
     ("server", "policy", "expected"),
     [
         (
@@ -141,6 +159,11 @@ TLS = "tls: {certificate: /c, key: /k%s}"
         ),
         (LOOPBACK % "" + f"tezos: {{{PKH}: {{allow: {{block: , generic: [reveal]}}}}}}", None),
         (LOOPBACK % "" + f"tezos: {{{PKH}: {{allow: {{pack: }}}}}}", f"tezos.{PKH}.allow.pack: packed data"),
+        (
+            LOOPBACK % "" + f"tezos: {{{OTHER}: {{allow_proof_of_possession: {{others: any}}}}}}",
+            f"tezos.{OTHER}.allow_proof_of_possession.others: any key",
+        ),
+        (LOOPBACK % "" + f"tezos: {{{OTHER}: {{allow_proof_of_possession: {{others: [{BLPK}]}}}}}}", None),
     ],
 )
 def test_what_is_dangerous(tmp_path: Path, text: str, expected: str | None) -> None:
@@ -202,3 +225,26 @@ def test_operations_that_move_funds_exist() -> None:
         *("smart_rollup_execute_outbox_message", "stake", "transaction", "transfer_ticket", "unstake"),
         "update_companion_key",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("base_dir: marks\n", ["base_dir: marks is relative to"]),
+        ("base_dir: ~/marks\n", ["base_dir: ~/marks is relative to", "base_dir: ~ is no home folder here"]),
+        ("base_dir: /marks\n", []),
+        (
+            f"tezos: {{{PKH}: }}\n",
+            [f"tezos.{PKH}: null means signs attestation, block, preattestation"],
+        ),
+        (
+            f"tezos: {{{PKH}: {{allowed_chains: }}}}\n",
+            [f"tezos.{PKH}.allowed_chains: null means any chain"],
+        ),
+        (f"tezos: {{{PKH}: {{}}}}\n", []),
+    ],
+)
+def test_notes_of_paths_and_nulls(tmp_path: Path, text: str, notes: list[str]) -> None:
+    found = reviewed(tmp_path, text).notes
+    assert len(found) == len(notes)
+    assert all(map(str.startswith, found, notes))

@@ -154,8 +154,8 @@ class CrookedKey:
         signature = self.good.sign(message, version)
         return Signature(signature.key_type, self.curve.signature or signature.data)
 
-    def prove_possession(self) -> Signature:
-        proof = self.good.prove_possession()
+    def prove_possession(self, other: PublicKey | None = None) -> Signature:
+        proof = self.good.prove_possession(other)
         return Signature(proof.key_type, self.curve.proof or proof.data)
 
 
@@ -174,8 +174,8 @@ class CrookedVerifier:
         if not self.curve.accepts_all:
             self.good.verify(signature, message, version)
 
-    def verify_possession(self, proof: Signature) -> None:
-        self.good.verify_possession(proof)
+    def verify_possession(self, proof: Signature, other: PublicKey | None = None) -> None:
+        self.good.verify_possession(proof, other)
 
 
 def test_the_self_test_passes() -> None:

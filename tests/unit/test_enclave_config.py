@@ -8,6 +8,7 @@ import pytest
 from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, is_loopback
 from enclave_signer.config import DEFAULT_LIMITS, parse_config
 from enclave_signer.errors import ConfigError
+from enclave_signer.image import LocalKey
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 
 KEY = ["--sealing-key", "key"]
@@ -16,7 +17,7 @@ KEY = ["--sealing-key", "key"]
 def test_defaults_are_tee_signers_port_on_loopback() -> None:
     config = parse_config(KEY, {})
     assert config.listen == Address("127.0.0.1", DEFAULT_PORT)
-    assert config.sealing_key == Path("key")
+    assert config.local_key == LocalKey(Path("key"))
 
 
 def test_listen_port_is_taken_from_the_environment_and_the_flag_wins() -> None:
@@ -112,7 +113,7 @@ class TestImage:
     def test_the_image_stands_beside_the_flags(self, tmp_path: Path) -> None:
         config = parse_config([*self.image(tmp_path), "--listen", "127.0.0.1:1"], {})
         assert config.image is not None
-        assert (config.image.sealers, config.sealing_key) == (("gcp_kms",), None)
+        assert (config.image.sealers, config.local_key) == (("gcp_kms",), None)
         assert config.listen == Address("127.0.0.1", 1)
 
     def test_its_listener_counts(self, tmp_path: Path) -> None:
@@ -124,6 +125,8 @@ class TestImage:
         [
             (["--sealer", "local"], {}),
             (["--sealing-key", "key"], {}),
+            (["--make-sealing-key"], {}),
+            (["--group-may-read-sealing-key"], {}),
             (["--listen", "127.0.0.1:1"], {}),
             ([], {"LISTEN_PORT": "1"}),
         ],

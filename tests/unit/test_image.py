@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import MAX_IMAGE_BYTES, GcpKmsConfig, ResealRule, parse_image, read_image
+from enclave_signer.image import MAX_IMAGE_BYTES, GcpKmsConfig, LocalKey, ResealRule, parse_image, read_image
 from enclave_signer.protocol.blob import LEGACY
 from enclave_signer.sealing.allow_list import AllowList
 
@@ -27,7 +27,7 @@ def refused(text: str, match: str) -> None:
 def test_the_smallest_one_reads_legacy_blobs_and_writes_ours() -> None:
     image = parse_image(SMALLEST, "image.toml")
     assert not image.development
-    assert (image.sealers, image.listeners, image.sealing_key, image.reseal) == (("gcp_kms",), (), None, ())
+    assert (image.sealers, image.listeners, image.local_key, image.reseal) == (("gcp_kms",), (), None, ())
     allow_list = AllowList(identity_providers=(PROVIDER,), seal_keys=(KEY,))
     assert image.gcp_kms == GcpKmsConfig(allow_list=allow_list, read_legacy=True, write_legacy=False)
 
@@ -42,14 +42,14 @@ def test_all_that_can_be_said() -> None:
     text = (
         'development = true\nsealers = ["gcp_kms", "local"]\nlisteners = ["0.0.0.0:2000"]\n'
         f'{GCP}open_keys = ["{RING}/", "projects/old/"]\nread_legacy = true\nwrite_legacy = false\n'
-        'token_audience = "https://sts.example"\n[local]\nsealing_key = "/keys/sealing.key"\n'
+        'token_audience = "https://sts.example"\n[local]\nsealing_key = "/keys/sealing.key"\nmake_sealing_key = true\n'
         f'[[reseal]]\nfrom = "legacy"\nto = "{KEY}"\n[[reseal]]\nfrom = "projects/old/"\nto = "{KEY}"\n'
         f'[[reseal]]\nfrom = "local:0123"\nto = "{KEY}"\n'
     )
     image = parse_image(text, "image.toml")
     assert image.development
     assert image.listeners == ("0.0.0.0:2000",)
-    assert image.sealing_key == Path("/keys/sealing.key")
+    assert image.local_key == LocalKey(Path("/keys/sealing.key"), make=True)
     assert image.reseal == tuple(ResealRule(source, KEY) for source in (LEGACY, "projects/old/", "local:0123"))
     assert image.gcp_kms is not None
     assert not image.gcp_kms.write_legacy

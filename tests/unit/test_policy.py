@@ -1,12 +1,15 @@
 """What a key may sign; everything else is denied."""
 
+from dataclasses import replace
+
 import pytest
 
+from enclave_signer.protocol.messages import KeyType, PublicKey
 from enclave_signer.tezos import ConsensusKind, ConsensusMessage
-from host_backend.errors import PolicyDenied
+from host_backend.errors import PolicyDenied, ProofDenied
 from host_backend.operations.messages import REQUEST_KINDS, GenericMessage, Message, PackedMessage
 from host_backend.operations.table import OPERATION_KINDS
-from host_backend.policy import ANYONE, DEFAULT_POLICY, Caller, KeyPolicy
+from host_backend.policy import ANY, ANYONE, DEFAULT_POLICY, Caller, KeyPolicy
 
 
 def names(text: str) -> list[str]:
@@ -129,6 +132,32 @@ def test_proofs_are_for_clients_of_the_list_as_well() -> None:
     with pytest.raises(PolicyDenied, match=r"^proof of possession is not allowed$") as refusal:
         KeyPolicy(frozenset()).check_proof(ANYONE)
     assert refusal.value.http_status == 400
+
+
+def test_proofs_for_other_keys_are_named() -> None:
+    named, stranger = (PublicKey(KeyType.BLS, bytes([number]) * 48) for number in (1, 2))
+    own = KeyPolicy(frozenset(), allow_proof_of_possession=True)
+    some = replace(own, proofs_for=frozenset({named}))
+    for policy in (own, some, replace(own, proofs_for=ANY)):
+        policy.check_proof(ANYONE)
+    some.check_proof(ANYONE, named)
+    replace(own, proofs_for=ANY).check_proof(ANYONE, stranger)
+    for policy in (own, some):
+        with pytest.raises(ProofDenied, match="for another key is not allowed: name it in"):
+            policy.check_proof(ANYONE, stranger)
+    with pytest.raises(ProofDenied, match=r"is not allowed$"):
+        replace(some, allow_proof_of_possession=False).check_proof(ANYONE, named)
+
+
+def test_unsigned_requests_for_proofs_are_nobody_s_in_particular() -> None:
+    policy = KeyPolicy(frozenset(), clients=frozenset({"tz1a"}), allow_proof_of_possession=True, unsigned_proofs=True)
+    policy.check_proof(ANYONE)
+    policy.check_proof(Caller(client="tz1a"))
+    with pytest.raises(PolicyDenied, match="client `tz1b' is not allowed"):
+        policy.check_proof(Caller(client="tz1b"))
+    # Nothing else is for anybody.
+    with pytest.raises(PolicyDenied, match="authentication required"):
+        policy.check_kind("block", ANYONE)
 
 
 def test_only_users_of_the_list_may_ask() -> None:

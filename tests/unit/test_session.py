@@ -19,6 +19,8 @@ from enclave_signer.protocol.messages import (
     Initialize,
     KeyType,
     ProvePossession,
+    ProvePossessionOf,
+    PublicKey,
     Request,
     Reseal,
     SealedKey,
@@ -71,6 +73,7 @@ CALLS: list[Request] = [
     GetPublicKeyFrom(b""),
     Reseal(b"", ""),
     ProvePossession(0),
+    ProvePossessionOf(0, PublicKey(KeyType.BLS, bytes(48))),
 ]
 
 
@@ -148,7 +151,7 @@ def test_unknown_handles_are_refused(ready: Session, call: Callable[[int], Reque
 
 def test_openings_overlap_and_readers_wait(ready: Session) -> None:
     for request in CALLS:
-        reads = isinstance(request, Sign | GetPublicKey | ProvePossession)
+        reads = isinstance(request, Sign | GetPublicKey | ProvePossession | ProvePossessionOf)
         assert ready.waits_for_openings(request) == reads
     assert ready.waits_for_openings(Initialize(Credentials()))
 

@@ -13,6 +13,8 @@ from enclave_signer.protocol.messages import (
     KeyType,
     PrivateKey,
     ProvePossession,
+    ProvePossessionOf,
+    PublicKey,
     SealedKey,
     Sign,
     SigningVersion,
@@ -26,6 +28,7 @@ from host_backend.keystore.base import StoredKey
 from host_backend.vault.choice import find_vault
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.vault.verification import VerifyBls
+from tests.conformance.test_bls import G1_OUTSIDE
 from tests.doubles.auto_enclave import AutoEnclave, auto_enclave, wrong_signature
 from tests.doubles.known_keys import FOUR, KEYS
 from tests.doubles.memory_keys import MemoryKeys
@@ -271,6 +274,33 @@ def test_what_cannot_be_signed_does_not_reach_the_enclave() -> None:
         assert not enclave.calls
 
     play(MemoryKeys(stored(TZ4), stored(TZ1)), scenario)
+
+
+def test_proofs_for_another_key() -> None:
+    another = KEYS["tz4pop"]
+    other = PublicKey(KeyType.BLS, another.public_key_bytes)
+
+    async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
+        proof = await vault.prove_possession(pkh(TZ4), other)
+        assert proof == TZ4.prove_possession(other) != TZ4.prove_possession()
+        wrong = TZ4.prove_possession()
+        enclave.instead = lambda _, request: wrong if isinstance(request, ProvePossessionOf) else None
+        with pytest.raises(EnclaveRefused, match="does not verify"):
+            await vault.prove_possession(pkh(TZ4), other)
+
+    play(MemoryKeys(stored(TZ4)), scenario)
+
+
+def test_no_proof_for_what_is_no_key() -> None:
+    infinity = bytes([0xC0]) + bytes(47)
+
+    async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
+        for data in (infinity, bytes(48), G1_OUTSIDE):
+            with pytest.raises(MalformedRequest, match="no proof of possession for that key: not a public key of Bls"):
+                await vault.prove_possession(pkh(TZ4), PublicKey(KeyType.BLS, data))
+        assert not enclave.asked(ProvePossessionOf)
+
+    play(MemoryKeys(stored(TZ4)), scenario)
 
 
 def test_proofs_of_possession_are_verified() -> None:

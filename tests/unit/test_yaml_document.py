@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_backend.errors import ConfigError
-from host_backend.yaml_document import MAX_DEPTH, MAX_FILE_BYTES, Value, load_document
+from host_backend.yaml_document import MAX_FILE_BYTES, Value, load_document
+from host_backend.yaml_reader import MAX_DEPTH
 
 
 def load(folder: Path, data: str | bytes) -> Value:
@@ -288,3 +289,42 @@ def test_any_bytes_are_a_value_or_a_refusal(tmp_path_factory: pytest.TempPathFac
     except ConfigError:
         return
     walk(value, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [
+        ("a: b\t# c\n", {"a": "b"}),
+        ("a:\tb\n", {"a": "b"}),
+        ("a: b\t\n", {"a": "b"}),
+        ("a: :6732\t# port\n", {"a": ":6732"}),
+        ('a: "v"\t# c\nb: c\n', {"a": "v", "b": "c"}),
+        ("\t# c\na: b\n \t \n", {"a": "b"}),
+        ("a: &x\tb\nc: *x\t# d", {"a": "b", "c": "b"}),
+        ("{a:\tb,\tc: d\t}\t# e", {"a": "b", "c": "d"}),
+        ("a: b\t\n  c\n", {"a": "b c"}),
+    ],
+)
+def test_tabs_between_words(tmp_path: Path, data: str, values: dict[str, str]) -> None:
+    assert {name: value.text() for name, value in load(tmp_path, data).mapping().items()} == values
+
+
+def test_tabs_before_what_is_nested(tmp_path: Path) -> None:
+    entries = load(tmp_path, "a:\t# c\n  b: c\nd:\n- e\t# f\n- g\t\n").mapping()
+    assert entries["a"].mapping()["b"].text() == "c"
+    assert [item.text() for item in entries["d"].items()] == ["e", "g"]
+
+
+@pytest.mark.parametrize("data", ["a:\n\tb: c\n", "\ta: b\n", "a:\n\t- b\n", "a: b\n\tc: d\n"])
+def test_a_tab_that_indents_is_named(tmp_path: Path, data: str) -> None:
+    line = data.count("\n", 0, data.index("\t")) + 1
+    assert (
+        refused(tmp_path, data)
+        == f":{line}: not readable as YAML: a tab stands where YAML takes spaces only (column 1)"
+    )
+
+
+@pytest.mark.parametrize(("data", "whole"), [("a: b\n", True), ("a: b\r\n", True), ("a: b", False)])
+def test_where_the_file_ends(tmp_path: Path, data: str, whole: bool) -> None:
+    assert load(tmp_path, data).ends_whole == whole
+    assert load(tmp_path, data.encode("utf-16")).ends_whole == whole
