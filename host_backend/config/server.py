@@ -15,6 +15,7 @@ from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import TezosError, parse_public_key
 from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_host, parse_listener, parse_network
+from host_backend.config.octez import OctezConfig, parse_octez
 from host_backend.ip_addresses import IpNetwork
 from host_backend.yaml_document import Value
 
@@ -80,6 +81,8 @@ class ServerConfig:
     tls: TlsConfig | None = None
     #: Who is believed when it names others as clients.
     trusted_proxies: tuple[IpNetwork, ...] = ()
+    #: Octez' own sockets; None: none.
+    octez: OctezConfig | None = None
 
     @property
     def asks_who(self) -> bool:
@@ -104,19 +107,36 @@ def parse_server(value: Value | None) -> ServerConfig:
     Raises:
         ConfigError: With file, line and dotted path of what is wrong.
     """
-    names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies")
+    names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies", "octez")
     fields = value.record(names) if value else {}
     authorized_keys = parse_authorized_keys(fields.get("authorized_keys"))
     jwt_users = _jwt_users(fields.get("jwt"))
     if authorized_keys is not None and jwt_users is not None:
         fields["jwt"].fail("cannot use both JWT and static authorized keys")
+    octez, tls = parse_octez(fields.get("octez")), _tls(fields.get("tls"))
+    if octez is not None and jwt_users is not None:
+        fields["octez"].fail(
+            "cannot be used with JWT: a client of Octez' sockets has no token to show, and would need none"
+        )
+    if (
+        octez is not None
+        and octez.tcp is not None
+        and tls is not None
+        and tls.client_ca is not None
+        and authorized_keys is None
+    ):
+        fields["octez"].fail(
+            "tcp cannot be used with `tls.client_ca` alone: Octez' sockets have no TLS, and so anybody would do without a "
+            "certificate: set `authorized_keys`, or listen on a Unix socket"
+        )
     return ServerConfig(
         address=parse_listener(fields.get("address"), DEFAULT_ADDRESS),
         utility_address=parse_listener(fields.get("utility_address"), DEFAULT_UTILITY_ADDRESS),
         authorized_keys=authorized_keys,
         jwt_users=jwt_users,
-        tls=_tls(fields.get("tls")),
+        tls=tls,
         trusted_proxies=_trusted_proxies(fields.get("trusted_proxies")),
+        octez=octez,
     )
 
 
