@@ -57,6 +57,7 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	$(BIN)/python -m tests.endurance.enclave_floods
 	$(BIN)/python -m tests.endurance.long_frames 1000
 	$(BIN)/python -m tests.endurance.unread_log 10000
+	$(BIN)/python -m tests.endurance.octez_frames 1000000
 
 endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, with faults; one is killed 50 times; both ways; some ten minutes
 	@scripts/environment $(VENV) requirements-dev.txt
