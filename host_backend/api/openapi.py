@@ -20,7 +20,7 @@ _FAILURE = {
         "type": "object",
         "properties": {
             "id": {"const": "failure"},
-            "kind": {"const": "temporary"},
+            "kind": {"const": "temporary", "description": "always this; the status says whether to ask again"},
             "msg": {"type": "string"},
         },
     },
@@ -111,13 +111,16 @@ _PAGE = """<!doctype html>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 code { font-family: ui-monospace, monospace; } h2 { margin: 2rem 0 .3rem; font-size: 1.1rem; }
 h2 b { display: inline-block; min-width: 3.2rem; color: #fff; background: #2b6cb0; border-radius: 4px; padding: 0 .5rem;
-  text-align: center; font-size: .85rem; margin-right: .5rem; }
+  text-align: center; font-size: .85rem; margin-right: .5rem; } h2 b.get { background: #2f7d4f; }
 table { border-collapse: collapse; width: 100%%; } td { border-top: 1px solid #ddd; padding: .2rem .6rem .2rem 0;
   vertical-align: top; } td:first-child { white-space: nowrap; width: 9rem; }
-@media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd; } td { border-color: #444; } }
+@media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd; }
+  td { border-color: #444; } a { color: #8ab4f8; } }
 </style></head><body><h1>enclave-host %(version)s</h1>
 <p>A Tezos remote signer, as <code>octez-client</code> knows it. For programs:
-<a href="openapi.json"><code>openapi.json</code></a>.</p>
+<a href="openapi.json"><code>openapi.json</code></a>. For example, with a key and a message of your own:</p>
+<pre><code>curl -d '"03…"' 127.0.0.1:6732/keys/tz1…</code></pre>
+<p><code>/healthz</code>, <code>/livez</code> and <code>/metrics</code> are at the utility address.</p>
 %(routes)s</body></html>
 """
 
@@ -136,7 +139,8 @@ def _section(path: str, method: str, operation: Operation, access: Access) -> st
     if operation.takes_message:
         rows.append(("body", _MESSAGE))
     rows += _rows(operation.answers(access))
-    head = f"<h2><b>{method.upper()}</b><code>{html.escape(path)}</code></h2><p>{html.escape(operation.summary)}</p>"
+    title = f"<b class='{method}'>{method.upper()}</b><code>{html.escape(path)}</code>"
+    head = f"<h2>{title}</h2><p>{html.escape(operation.summary)}</p>"
     return f"{head}{_table(rows)}\n"
 
 
