@@ -38,13 +38,26 @@ def main() -> None:
     open_closed_streams()
     try:
         forbid_inspection()
-        config = parse_config(sys.argv[1:], os.environ)
+        config = _parsed(sys.argv[1:])
         start_logging(config, sys.argv[1:])
         run(config, partial(open_providers, config))
     except ConfigError as error:
         sys.exit(_said(error, EXIT_CONFIG))
     except EnclaveSignerError as error:
         sys.exit(_said(error, EXIT_FAILED))
+
+
+def _parsed(arguments: "Sequence[str]") -> Config:
+    try:
+        return parse_config(arguments, os.environ)
+    except SystemExit:
+        # For `--help` and `--version`: what they print is written at the very end otherwise, and its failure with it.
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise EnclaveSignerError(f"standard output cannot be written: {error.strerror}") from None
+        raise
 
 
 def forbid_inspection() -> None:

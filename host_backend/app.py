@@ -258,7 +258,10 @@ async def _serving_vault(config: Config, name: str, *, list_keys: bool) -> Async
 
     def on_key(key: VaultKey) -> None:
         if list_keys:
-            logger.info("key ready", extra=fields(pkh=key.pkh, vault=name, active=key.pkh in config.policies))
+            active = key.pkh in config.policies
+            # Of thousands of stored keys few may be listed; the others sign nothing.
+            level = logging.INFO if active else logging.DEBUG
+            logger.log(level, "key ready", extra=fields(pkh=key.pkh, vault=name, active=active))
 
     async with open_configured_vault(config.vaults[name], must_succeed=False, on_key=on_key) as vault:
         yield vault
