@@ -5,7 +5,7 @@ Concrete stores are named only here.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from host_backend.log import fields
 from host_backend.vault.keys import VaultKey
 from host_backend.vault.provisioning import Provisioning, open_provisioning
 from host_backend.vault.resealing import Resealing, open_resealing
+from host_backend.vault.trial import find_unopened
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.base import MarksAdmin, WatermarkStore
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
@@ -239,6 +240,19 @@ async def open_configured_provisioning(config: VaultConfig) -> AsyncIterator[Pro
         open_provisioning(store, _endpoint(config), name=config.name) as provisioning,
     ):
         yield provisioning
+
+
+async def store_keys(config: VaultConfig, keys: Sequence[StoredKey]) -> frozenset[str]:
+    """Store sealed keys in a vault's key store; see `KeyStore.add`."""
+    async with open_key_store(config.keys) as store:
+        return await store.add(keys)
+
+
+async def find_unopened_keys(
+    config: VaultConfig, keys: Sequence[StoredKey], on_tried: Callable[[], None]
+) -> list[tuple[StoredKey, str]]:
+    """Have the enclave of a vault open blobs on trial; see `find_unopened`."""
+    return await find_unopened(_endpoint(config), keys, on_tried=on_tried)
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from functools import partial
 import click
 
 from host_backend.cli.authenticate import authenticate
+from host_backend.cli.backup import backup
 from host_backend.cli.configuration import configuration
 from host_backend.cli.doctor import doctor
 from host_backend.cli.information import completion, list_operations, list_requests, version
@@ -75,6 +76,7 @@ def show_help(words: Sequence[str]) -> None:
 
 for _command in (
     authenticate,
+    backup,
     completion,
     configuration,
     doctor,
