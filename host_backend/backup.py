@@ -1,7 +1,7 @@
 """A backup as bytes: every sealed key and every mark of a host, and a hash over all of it.
 
 - Two lines: the contents as one JSON object, and the SHA-256 of that line. `head -n 1 FILE | sha256sum` gives the same.
-- Keys stay sealed: whoever has the file cannot sign without an enclave that opens them.
+- Keys stay sealed: a thief of the file cannot sign without an enclave that opens them.
 - The marks are those of the moment, so they are too low from the next signature on. They say which rights there are and
   how far they were; nothing is ever signed on them alone.
 """

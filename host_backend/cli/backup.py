@@ -59,7 +59,7 @@ def verify(options: Options, file: Path, *, with_enclave: bool) -> None:
 def restore(options: Options, file: Path, above_level: int, chains: tuple[str, ...], *, yes: bool) -> None:
     """Bring the keys of a backup back, while the host is stopped.
 
-    The marks of a backup are too old by everything that was signed since. So the watermark store is made anew, as by
+    The marks of a backup are too old by everything that was signed since. So a new watermark store is made, as by
     `watermark rebuild`: every mark is at --above-level, or where the backup or what is found has it, if that is
     higher. A key that is stored already stays as it is. Asks for the level to be typed again.
     """

@@ -64,7 +64,7 @@ def verify_backup(config: Config | None, file: Path) -> None:
 
 
 def restore_backup(config: Config, file: Path, above_level: int, chains: Sequence[str], *, confirmed: bool) -> None:
-    """Make the marks anew above a level, then store the keys of a backup.
+    """Make new marks above a level, then store the keys of a backup.
 
     Raises:
         HostError: Not done, or not whole; run it again.

@@ -47,6 +47,8 @@ PARTS = (
     Part("proxies", _programs("nginx", "haproxy")),
     Part("java", _programs("java", "javac")),
     Part("metrics", _programs("promtool")),
+    Part("alerts", _programs("promtool", "prometheus")),
+    Part("systemd", _programs("systemd-analyze", "strace")),
 )
 
 
