@@ -2,7 +2,7 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run demo test check fix parts bench bench-floods bench-marks bench-watchers endurance endurance-firestore faults soak requirements clean
+.PHONY: run demo test check fix parts bench bench-floods bench-marks bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
 
 run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
@@ -45,6 +45,10 @@ bench-marks: ## commits of the watermark store, then signatures over HTTP; OLD n
 bench-watchers: ## what metrics, health, known keys and SIGHUP cost a baker with 10 000 keys; some three minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.watchers
+
+bench-capacity: ## memory, disk and signatures a second, by the number of keys; some five minutes
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.capacity $(ARGUMENTS)
 
 endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 100 000 connections read twice; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
