@@ -1,12 +1,17 @@
 # Everything a newcomer needs. Each command makes its environment first: only Python 3.11 to 3.13 and make are needed.
 VENV ?= .venv
+# Where `make run` keeps everything.
+STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: run demo test check fix parts bench bench-floods bench-marks bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
+.PHONY: help run demo test check fix parts bench bench-floods bench-marks bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
+
+help: ## these lines
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
 
 run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
-	@$(BIN)/python -m quickstart
+	@$(BIN)/python -m quickstart $(STATE)
 
 demo: ## signs with every curve, shows a refused double signature
 	@scripts/environment $(VENV) requirements.txt
@@ -18,7 +23,7 @@ test: check ## everything: format, lint, types, tests, coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check:
+check: ## the format, the linter, the types
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -90,5 +95,5 @@ requirements: ## resolve the dependencies anew; needs uv
 	printf 'hatchling\neditables\n' | uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header - -o requirements-build.txt
 
-clean:
+clean: ## remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

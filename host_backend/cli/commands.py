@@ -1,5 +1,6 @@
 """`enclave-host`: its commands, help, and how a command ends. What a command takes is in its own file."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -96,8 +97,10 @@ def main() -> None:
     """Run the command line; every failure is one line and the exit code of its family."""
     open_closed_streams()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = cli.main(prog_name=PROGRAM, standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(_said("interrupted", 1))
     except click.ClickException as error:
         error.show()
