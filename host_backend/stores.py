@@ -21,7 +21,8 @@ from host_backend.config.storage import (
     MarksInMemory,
 )
 from host_backend.enclave.endpoint import Endpoint
-from host_backend.errors import ConfigError
+from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
+from host_backend.errors import ConfigError, HostError
 from host_backend.google.connecting import connect
 from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
@@ -34,7 +35,7 @@ from host_backend.vault.trial import find_unopened
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.base import MarksAdmin, WatermarkStore
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
-from host_backend.watermark.file.place import store_path
+from host_backend.watermark.file.place import process_of, store_path
 from host_backend.watermark.file.store import FileWatermarkStore, Writing
 from host_backend.watermark.firestore.moving import WholeStore
 from host_backend.watermark.firestore.place import remembered_store
@@ -58,6 +59,14 @@ def marks_admin(config: Config) -> MarksAdmin:
 
 def _firestore_marks(config: Config, place: FirestorePlace) -> WholeStore:
     return WholeStore(config.base_dir, place)
+
+
+def process_on(config: Config) -> int | None:
+    """Return the process of a host that serves this configuration's folder; None when none does, or it cannot be seen."""
+    try:
+        return process_of(config.base_dir)
+    except HostError:
+        return None
 
 
 def accept_watermark_store(config: Config, store_id: str) -> None:
@@ -270,6 +279,7 @@ async def open_configured_vault(
     config: VaultConfig,
     *,
     must_succeed: bool = True,
+    limits: LinkLimits = DEFAULT_LIMITS,
     on_key: Callable[[VaultKey], None] = lambda _: None,
     on_restored: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> AsyncIterator[Vault]:
@@ -282,6 +292,7 @@ async def open_configured_vault(
             _endpoint(config),
             name=config.name,
             must_succeed=must_succeed,
+            limits=limits,
             on_key=on_key,
             on_restored=on_restored,
             verify_bls=config.verify_bls,
