@@ -1,11 +1,16 @@
 """The command `enclave-signer`: configuration, provider, listener, signals. Concrete providers are named only here."""
 
+import signal
+
+# Before the other imports take their time: until there is something to stop, Ctrl-C ends the process without a traceback.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import ctypes
 import logging
 import os
 import resource
 import shlex
-import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING

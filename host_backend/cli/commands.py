@@ -1,5 +1,6 @@
 """`enclave-host`: its commands, help, and how a command ends. What a command takes is in its own file."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ import click
 from host_backend.cli import output
 from host_backend.cli.attest import attest
 from host_backend.cli.authenticate import authenticate
+from host_backend.cli.backup import backup
 from host_backend.cli.configuration import configuration
 from host_backend.cli.doctor import doctor
 from host_backend.cli.information import completion, list_operations, list_requests, version
@@ -79,6 +81,7 @@ def show_help(words: Sequence[str]) -> None:
 for _command in (
     attest,
     authenticate,
+    backup,
     completion,
     configuration,
     doctor,
@@ -99,8 +102,10 @@ def main() -> None:
     open_closed_streams()
     output.prepare()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = cli.main(prog_name=PROGRAM, standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(_said("interrupted", 1))
     except click.ClickException as error:
         error.show()

@@ -87,6 +87,8 @@ PARTS = (
     Part("image_docker", _buildkit),
     Part("browser", _programs("chromium")),
     Part("compose", _image("dockerd", "docker", "docker-compose")),
+    Part("alerts", _programs("promtool", "prometheus")),
+    Part("systemd", _programs("systemd-analyze", "strace")),
 )
 
 
