@@ -13,14 +13,14 @@ from hashlib import sha256
 from enclave_signer import __version__
 from host_backend.attestation.token import Claims, NoToken, read_token
 
-#: Of whoever asks: enough that nobody guesses it, and no more than a token's own nonces.
+#: Of the caller: long enough not to be guessed, and no longer than a token's own nonces.
 CALLER_NONCE = re.compile(r"[A-Za-z0-9_.-]{10,74}")
 _TAG = b"enclave-host attestation report 1\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What an enclave answered to whoever wants to see a token.
+    """What an enclave answered when it was asked for a token to show.
 
     Attributes:
         token: The token.
@@ -77,7 +77,7 @@ def _summary(claims: Claims) -> Mapping[str, object]:
     return {
         "hardware": {name: claims.at(name) for name in ("hwmodel", "secboot", "dbgstat")},
         "software": {name: claims.at(name) for name in ("swname", "swversion")},
-        # The environment is in the token, for whoever looks.
+        # The environment is in the token only.
         "container": {name: claims.at(f"submods.container.{name}") for name in container},
         "gce": {name: claims.at(f"submods.gce.{name}") for name in ("project_id", "zone", "instance_id")},
         "issuer": claims.at("iss"),

@@ -46,7 +46,7 @@ def attest(
     """Verify what an enclave says it is: every claim is matched, not pinned or refused.
 
     Exits with 0 only if there is a policy and nothing was refused, with 1 if something was, or there is no policy. A
-    token in a file proves that such an enclave exists, not that anybody talks to it.
+    token in a file proves that such an enclave exists, not that anyone talks to it.
     """
     if click.get_current_context().invoked_subcommand is not None:
         return

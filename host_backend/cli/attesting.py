@@ -28,7 +28,7 @@ from host_backend.errors import AttestationRefused, ConfigError, reason_of
 
 #: Bytes of a file with a root, or with keys.
 MAX_FILE_BYTES = 65536
-UNBOUND = "not bound to a connection: such an enclave exists; that nobody passed the token on is not shown"
+UNBOUND = "not bound to a connection: the token proves that such an enclave exists, not that you talk to it"
 _SUMMARY = {
     "image": "submods.container.image_reference",
     "image digest": "submods.container.image_digest",
@@ -176,7 +176,7 @@ def _print(presented: Presented, report: Report, outcome: str) -> None:
 
 
 def _print_claims(claims: Claims, *, signed: bool) -> None:
-    click.echo("the token says:" if signed else "the token, which nobody trusted signed, says:")
+    click.echo("the token says:" if signed else "the token says, without a signature that counts:")
     for name, path in _SUMMARY.items():
         value = claims.at(path)
         click.echo(f"  {name:<14}{'nothing' if value is None else shown(value)}")
