@@ -1,12 +1,16 @@
 """Rate and latency of the daemon on loopback: four curves, some depths of pipelining, some connections.
 
-`python -m benchmarks.enclave [--seconds S]` starts a daemon with the local sealer and loads it from this process; both
-share the machine. Latency is from before the call is written to after its answer is read, in milliseconds.
+`python -m benchmarks.enclave [--seconds S] [--tls]` starts a daemon with the local sealer and loads it from this process;
+both share the machine. With `--tls` a second daemon speaks TLS; each shape is measured with both, one after the other,
+and compared. Latency is from before the call is written to after its answer is read, in milliseconds.
 """
 
 import argparse
+import datetime
+import resource
 import selectors
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -15,9 +19,15 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import cbor2
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from benchmarks.machine import machine_line
 
@@ -26,17 +36,66 @@ SHAPES = ((1, 1), (16, 1), (1, 64))
 CURVES = ("Ed25519", "Secp256k1", "NistP256", "Bls")
 
 
+#: Connections of which the memory is measured: fewer than one address may have.
+MEASURED = 100
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A daemon, and how it is reached."""
+
+    port: int
+    pid: int
+    tls: ssl.SSLContext | None
+
+    def connect(self) -> socket.socket:
+        """Return a new connection."""
+        stream = socket.create_connection(("127.0.0.1", self.port))
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return stream if self.tls is None else self.tls.wrap_socket(stream)
+
+    def resident_bytes(self) -> int:
+        """Return the memory that it has in RAM."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def certificate(folder: Path) -> tuple[ssl.SSLContext, str]:
+    """Return how a client shows a certificate made for this run, and how the daemon's image names its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([])
+    now = datetime.datetime.now(datetime.UTC)
+    day = datetime.timedelta(days=1)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - day, now + day).sign(key, hashes.SHA256())
+    file = folder / "client.pem"
+    file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + made.public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(file)
+    return context, sha256(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
 @contextmanager
-def daemon() -> Iterator[int]:
-    """Run a daemon on a free port and return the port."""
-    with tempfile.TemporaryDirectory() as folder:
-        key = Path(folder) / "sealing.key"
-        command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", "--sealing-key", str(key)]
+def daemon(*, tls: bool = False) -> Iterator[Daemon]:
+    """Run a daemon on a free port."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        image = 'development = true\nsealers = ["local"]\nlisteners = ["127.0.0.1:0"]\n'
+        image += f'[local]\nsealing_key = "{folder / "sealing.key"}"\n'
+        context = None
+        if tls:
+            context, digest = certificate(folder)
+            image += f'[tls]\nclients = ["{digest}"]\n'
+        (folder / "image.toml").write_text(image)
+        command = [sys.executable, "-m", "enclave_signer", "--image", str(folder / "image.toml")]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             for line in process.stderr:
                 if "listening on" in line:
-                    yield int(line.split("listening on 127.0.0.1:")[1].split('"')[0])
+                    port = int(line.split("listening on 127.0.0.1:")[1].split('"')[0])
+                    yield Daemon(port, process.pid, context)
                     break
             process.terminate()
             process.stderr.read()
@@ -51,9 +110,8 @@ def frame(call: object) -> bytes:
 class Client:
     """One connection that keeps a number of calls in flight."""
 
-    def __init__(self, port: int, curve: str, depth: int) -> None:
-        self.stream = socket.create_connection(("127.0.0.1", port))
-        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, daemon: Daemon, curve: str, depth: int) -> None:
+        self.stream = daemon.connect()
         self.depth = depth
         self.sent: deque[float] = deque()
         self.buffer = b""
@@ -72,6 +130,8 @@ class Client:
         answers: list[bytes] = []
         while True:
             self.buffer += self.stream.recv(1 << 18)
+            while isinstance(self.stream, ssl.SSLSocket) and self.stream.pending():
+                self.buffer += self.stream.recv(1 << 18)
             start = 0
             while len(self.buffer) >= start + 4:
                 (length,) = struct.unpack_from(">I", self.buffer, start)
@@ -105,13 +165,13 @@ class Client:
             latencies.append(now - self.sent.popleft())
 
 
-def measure(port: int, curve: str, shape: tuple[int, int], seconds: float) -> tuple[float, list[float]]:
+def measure(daemon: Daemon, curve: str, shape: tuple[int, int], seconds: float) -> tuple[float, list[float]]:
     """Return signatures per second and the sorted latencies in seconds."""
     connections, depth = shape
     latencies: list[float] = []
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         for _ in range(connections):
-            client = Client(port, curve, depth)
+            client = Client(daemon, curve, depth)
             stack.callback(client.stream.close)
             selector.register(client.stream, selectors.EVENT_READ, client)
             client.fill()
@@ -123,19 +183,50 @@ def measure(port: int, curve: str, shape: tuple[int, int], seconds: float) -> tu
     return len(latencies) / (now - start), sorted(latencies)
 
 
+def report(name: str, daemon: Daemon, curve: str, shape: tuple[int, int], seconds: float) -> float:
+    """Print one line; return the rate."""
+    rate, latencies = measure(daemon, curve, shape, seconds)
+    p50, p99 = (latencies[int(len(latencies) * q)] * 1e3 for q in (0.5, 0.99))
+    print(f"{name:<14} {shape[0]:>11} {shape[1]:>9} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}", end="")
+    return rate
+
+
+def memory_per_connection(daemon: Daemon) -> float:
+    """Return the bytes that a connection costs which has initialized and says nothing more."""
+    with ExitStack() as stack:
+        before = 0
+        for number in range(MEASURED + 10):
+            if number == 10:
+                # The first ones made room for themselves.
+                before = daemon.resident_bytes()
+            stream = daemon.connect()
+            stack.callback(stream.close)
+            stream.sendall(frame({"Initialize": {}}))
+            stream.recv(100)
+        return (daemon.resident_bytes() - before) / MEASURED
+
+
 def main() -> None:
-    """Print one line per curve and shape."""
+    """Print one line per curve and shape, and per way to connect."""
     parser = argparse.ArgumentParser(description="Measure the enclave daemon on loopback.")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement (default: %(default)s)")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--tls", action="store_true", help="measure TLS as well, and compare")
+    arguments = parser.parse_args()
     print(machine_line())
-    print(f"{'curve':<10} {'connections':>11} {'in flight':>9} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
-    with daemon() as port:
+    print(f"{'curve':<14} {'connections':>11} {'in flight':>9} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
+    with ExitStack() as stack:
+        plain = stack.enter_context(daemon())
+        encrypted = stack.enter_context(daemon(tls=True)) if arguments.tls else None
         for curve in CURVES:
             for shape in SHAPES:
-                rate, latencies = measure(port, curve, shape, seconds)
-                p50, p99 = (latencies[int(len(latencies) * q)] * 1e3 for q in (0.5, 0.99))
-                print(f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}", flush=True)
+                rate = report(curve, plain, curve, shape, arguments.seconds)
+                print(flush=True)
+                if encrypted is not None:
+                    other = report(f"{curve}+TLS", encrypted, curve, shape, arguments.seconds)
+                    print(f"  {other / rate:.2f} of plain", flush=True)
+        if encrypted is not None:
+            for name, each in (("plain", plain), ("TLS", encrypted)):
+                print(f"resident memory per {name} connection: {memory_per_connection(each) / 1024:.0f} KiB")
 
 
 if __name__ == "__main__":

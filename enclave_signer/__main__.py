@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from enclave_signer.attestation.base import Attester
+    from enclave_signer.launcher import LauncherSocket
     from enclave_signer.sealing.base import SealerProvider
+    from enclave_signer.serving.listeners import Listener
+    from enclave_signer.serving.peers import Peer
     from enclave_signer.serving.server import Server
 
 logger = logging.getLogger("enclave_signer")
@@ -28,6 +32,8 @@ logger = logging.getLogger("enclave_signer")
 #: `prctl(PR_SET_DUMPABLE, …)`. Source: Linux `prctl.h`.
 _PR_SET_DUMPABLE = 4
 
+#: Seconds for a token: the launcher itself asks Google twice, with a pause.
+LAUNCHER_S = 10.0
 #: Exit codes: the table of `docs/architecture.md`.
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
@@ -40,7 +46,7 @@ def main() -> None:
         forbid_inspection()
         config = parse_config(sys.argv[1:], os.environ)
         start_logging(config, sys.argv[1:])
-        run(config, open_providers(config))
+        run(config, open_providers(config), open_attester(config.image))
     except ConfigError as error:
         sys.exit(_said(error, EXIT_CONFIG))
     except EnclaveSignerError as error:
@@ -107,6 +113,43 @@ def _open_gcp_kms(image: Image) -> "SealerProvider":
     return GcpKms(image.gcp_kms, google())
 
 
+def open_attester(image: "Image | None", launcher: "LauncherSocket | None" = None) -> "Attester | None":
+    """Return what vouches for this machine; None where the image names nothing.
+
+    Args:
+        image: What the image says of itself.
+        launcher: The launcher's socket; None: where it is in every Confidential Space image.
+    """
+    if image is None or image.attestation is None:
+        return None
+    from enclave_signer.attestation.confidential_space import ConfidentialSpace
+    from enclave_signer.launcher import LAUNCHER_SOCKET, LauncherSocket
+
+    wanted = image.attestation
+    return ConfidentialSpace(launcher or LauncherSocket(LAUNCHER_SOCKET, LAUNCHER_S), wanted.audience, wanted.kind)
+
+
+def open_listener(config: Config) -> "Listener":
+    """Return what listens as configured.
+
+    Raises:
+        ConfigError: The address cannot be had.
+    """
+    from enclave_signer.serving.listeners import listen
+    from enclave_signer.sparse_log import SparseLog
+
+    if config.tls_clients is None:
+        return listen(config.listen)
+    from enclave_signer.serving.tls import TlsServer
+
+    refusals = SparseLog()
+
+    def on_refused(peer: "Peer", why: str) -> None:
+        refusals.warn("clients without TLS, or with a key that is not listed, refused", source=peer.source, why=why)
+
+    return listen(config.listen, TlsServer(config.tls_clients, on_refused))
+
+
 def start_logging(config: Config, flags: "Sequence[str]") -> None:
     """Log to standard error as was asked; the first line says what has started."""
     log.configure(log.LEVELS[config.log_level], as_json=config.json_log, in_thread=True)
@@ -116,7 +159,7 @@ def start_logging(config: Config, flags: "Sequence[str]") -> None:
     )
 
 
-def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
+def run(config: Config, providers: "Sequence[SealerProvider]", attester: "Attester | None" = None) -> None:
     """Check the curves, listen, serve until SIGINT or SIGTERM.
 
     Raises:
@@ -127,14 +170,13 @@ def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
 
     from enclave_signer import curves
     from enclave_signer.sealing.providers import Providers
-    from enclave_signer.serving.listeners import listen
     from enclave_signer.serving.server import Server
 
     if config.slow_bls:
         curves.install_slow_bls()
     curves.self_test()
-    listener = listen(config.listen)
-    if not config.listen.is_loopback:
+    listener = open_listener(config)
+    if not config.listen.is_loopback and config.tls_clients is None:
         logger.warning(
             "listening beyond this machine: whoever reaches the port can have signed what the guard allows",
             extra=log.fields(address=str(config.listen)),
@@ -143,7 +185,7 @@ def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
         logger.warning("the guard is off: this enclave signs two blocks or attestations for one right when asked to")
     opened = Providers(providers)
     rules = config.image.reseal if config.image is not None else None
-    server = Server(listener, opened, config.limits, guard=config.guard, reseal=rules)
+    server = Server(listener, opened, config.limits, guard=config.guard, reseal=rules, attester=attester)
 
     async def serve() -> None:
         async with trio.open_nursery() as nursery:

@@ -13,6 +13,7 @@ from typing import Literal
 from enclave_signer.protocol.messages import Credentials
 from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_host, parse_port, parse_unix
+from host_backend.config.channel import AttestationConfig, TlsFiles, parse_attestation, parse_enclave_tls
 from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
 from host_backend.config.firestore import parse_place
 from host_backend.config.storage import KeysInFile, KeysInFirestore, KeyStorage
@@ -49,6 +50,10 @@ class VaultConfig:
     keys: KeyStorage
     #: Whether a BLS signature is verified before it leaves, or right after.
     verify_bls: Literal["inline", "background"] = "inline"
+    #: What this host shows to the enclave; None speaks without TLS.
+    tls: TlsFiles | None = None
+    #: What the enclave must prove; None: nothing.
+    attestation: AttestationConfig | None = None
 
 
 def parse_vaults(value: Value | None, base_dir: Path, warnings: list[str]) -> dict[str, VaultConfig]:
@@ -96,15 +101,21 @@ def _vault(name: str, value: Value, base_dir: Path, warnings: list[str]) -> Vaul
         value.fail("must name a driver")
     fields["driver"].choice(_DRIVERS)
     config = fields.get("config")
-    settings = config.record((*_ENVIRONMENT, "storage", "verify_bls")) if config else {}
+    settings = config.record((*_ENVIRONMENT, "storage", "verify_bls", "tls", "attestation")) if config else {}
     place = config or value
     host, port, provider, key = (_text(place, settings.get(field), field) for field in _ENVIRONMENT)
     if host is None:
         place.fail(f"must name the enclave's host, here or in the environment ({_ENVIRONMENT['host']})")
     verify_bls = settings.get("verify_bls")
+    enclave = _enclave(place, settings, host, port)
+    tls = parse_enclave_tls(settings.get("tls"))
+    if tls is not None and isinstance(enclave, UnixAddress):
+        settings["tls"].fail("is not for a Unix socket: leave it out")
     return VaultConfig(
         name=name,
-        enclave=_enclave(place, settings, host, port),
+        enclave=enclave,
+        tls=tls,
+        attestation=parse_attestation(settings.get("attestation"), tls),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
         keys=_storage(settings.get("storage"), base_dir, warnings),
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],

@@ -1,14 +1,25 @@
-"""Where an enclave is."""
+"""Where an enclave is, and how it is reached."""
 
 from dataclasses import dataclass, field
 
 from enclave_signer.protocol.messages import Credentials
 from host_backend.addresses import Address, UnixAddress
+from host_backend.enclave.proving import Proving
+from host_backend.enclave.tls import TlsClient
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An enclave, and what its sealer shall use; the `local` sealer needs nothing."""
+    """An enclave, and what its sealer shall use; the `local` sealer needs nothing.
+
+    Attributes:
+        address: Where it is; its name is resolved anew at every attempt.
+        credentials: What its sealer shall use.
+        tls: This host's end; None speaks without TLS.
+        proving: Judges whether a connection leads to an enclave that is trusted; None trusts whatever answers.
+    """
 
     address: Address | UnixAddress
     credentials: Credentials = field(default_factory=Credentials)
+    tls: TlsClient | None = None
+    proving: Proving | None = None

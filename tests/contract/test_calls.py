@@ -6,6 +6,7 @@ import pytest
 
 from enclave_signer.protocol.calls import CALLS, Call, call_of
 from enclave_signer.protocol.messages import (
+    Attest,
     Credentials,
     Generate,
     GenerateAndImport,
@@ -17,6 +18,7 @@ from enclave_signer.protocol.messages import (
     KeyType,
     PrivateKey,
     ProvePossession,
+    Purpose,
     Request,
     Reseal,
     Sign,
@@ -35,6 +37,7 @@ ONE_OF_EACH: list[Request] = [
     GetPublicKeyFrom(b"blob"),
     ProvePossession(1),
     Reseal(b"blob", "key"),
+    Attest(bytes(32), Purpose.CHANNEL),
 ]
 
 
