@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from host_backend.api.listeners import HttpServer
+    from host_backend.attestation.report import AskReport
     from host_backend.signer import Hook
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
             return
         signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
         _log_missing_keys(config, vaults)
-        utility = _utility_app(signer, vaults, watermark, metrics, steps, stop)
+        reports = {vault.name: vault.report for vault in vaults} if config.server.attestation else None
+        utility = _utility_app(signer, vaults, watermark, metrics, steps, stop, reports)
         servers = _servers(stack, config, _signing_app(config, signer, metrics, steps), utility)
         freeze_objects()
         await _run(servers, PolicyReload(config, read, signer, steps).at_each(reload), stop)
@@ -154,6 +156,7 @@ def _utility_app(
     metrics: Metrics,
     steps: Steps,
     stop: asyncio.Event,
+    reports: "Mapping[str, AskReport] | None",
 ) -> "ASGIApp":
     from host_backend.api.utility import utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
@@ -162,7 +165,7 @@ def _utility_app(
     def page() -> Work[tuple[bytes, ...]]:
         return metrics_page(metrics, readings)
 
-    return utility_app(vaults, watermark, lambda: signer.policies, stop.is_set, page, steps)
+    return utility_app(vaults, watermark, lambda: signer.policies, stop.is_set, page, steps, reports)
 
 
 def _check_curves() -> None:

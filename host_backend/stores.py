@@ -230,7 +230,7 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
         yield store
 
 
-def _endpoint(config: VaultConfig) -> Endpoint:
+def configured_endpoint(config: VaultConfig) -> Endpoint:
     """Return where a vault's enclave is, and how it is reached.
 
     Raises:
@@ -252,7 +252,7 @@ async def open_configured_provisioning(config: VaultConfig) -> AsyncIterator[Pro
     logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
     async with (
         open_key_store(config.keys) as store,
-        open_provisioning(store, _endpoint(config), name=config.name) as provisioning,
+        open_provisioning(store, configured_endpoint(config), name=config.name) as provisioning,
     ):
         yield provisioning
 
@@ -262,7 +262,7 @@ async def open_configured_resealing(config: VaultConfig) -> AsyncIterator[Reseal
     """Give what seals the keys of a vault anew; see `open_resealing`."""
     async with (
         open_key_store(config.keys) as store,
-        open_resealing(store, _endpoint(config)) as resealing,
+        open_resealing(store, configured_endpoint(config)) as resealing,
     ):
         yield resealing
 
@@ -281,7 +281,7 @@ async def open_configured_vault(
         open_key_store(config.keys) as store,
         open_vault(
             store,
-            _endpoint(config),
+            configured_endpoint(config),
             name=config.name,
             must_succeed=must_succeed,
             on_key=on_key,

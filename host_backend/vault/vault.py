@@ -19,9 +19,11 @@ from enclave_signer.protocol.messages import (
     Signature,
     SigningVersion,
 )
+from host_backend.attestation.report import Shown
 from host_backend.enclave.client import EnclaveClient, SigningClient
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.link import EnclaveLink
+from host_backend.enclave.reporting import ask_report
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest
 from host_backend.keystore.base import KeyStore
@@ -53,6 +55,7 @@ class Vault:
         self.name = name
         self.verification = Verification(name, verify_bls)
         self._limits = limits
+        self._enclave = enclave
         self.link = EnclaveLink(name, enclave, self._restore, self._key_waits, limits=limits, jitter=jitter)
         self._ring = Keyring(
             *(name, store, self.link.second, self.link.separate, on_key),
@@ -251,6 +254,10 @@ class Vault:
 
         await self.verification.pass_signature(client, key, verify)
         return signature
+
+    async def report(self, nonce: bytes) -> Shown:
+        """Return a token about the enclave, to be shown to others; see `ask_report`."""
+        return await ask_report(self._enclave, nonce)
 
     async def prove_possession(self, pkh: str) -> Signature:
         """Return a verified proof of possession of a tz4 key.
