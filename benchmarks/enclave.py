@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
@@ -47,7 +47,7 @@ class Measured:
     def measure(self, curve: str, shape: Shape, seconds: float) -> None:
         """Take one turn."""
         busy = processor_seconds(self._program)
-        rate, latencies = measure(self._port, curve, shape, seconds)
+        rate, latencies = measure(partial(connected, self._port), curve, shape, seconds)
         self.busy.setdefault((curve, shape), []).append((processor_seconds(self._program) - busy) / len(latencies))
         self.rates.setdefault((curve, shape), []).append(rate)
         self.latencies.setdefault((curve, shape), []).extend(latencies)
@@ -81,9 +81,8 @@ def frame(call: object) -> bytes:
 class Client:
     """One connection that keeps a number of calls in flight."""
 
-    def __init__(self, port: int, curve: str, depth: int) -> None:
-        self.stream = socket.create_connection(("127.0.0.1", port))
-        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, connect: Callable[[], socket.socket], curve: str, depth: int) -> None:
+        self.stream = connect()
         self.depth = depth
         self.sent: deque[float] = deque()
         self.buffer = b""
@@ -135,13 +134,22 @@ class Client:
             latencies.append(now - self.sent.popleft())
 
 
-def measure(port: int, curve: str, shape: Shape, seconds: float) -> tuple[float, list[float]]:
+def connected(port: int) -> socket.socket:
+    """Return a new connection to a port of this machine."""
+    stream = socket.create_connection(("127.0.0.1", port))
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return stream
+
+
+def measure(
+    connect: Callable[[], socket.socket], curve: str, shape: Shape, seconds: float
+) -> tuple[float, list[float]]:
     """Return signatures per second, and the latencies in seconds."""
     connections, depth = shape
     latencies: list[float] = []
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         for _ in range(connections):
-            client = Client(port, curve, depth)
+            client = Client(connect, curve, depth)
             stack.callback(client.stream.close)
             selector.register(client.stream, selectors.EVENT_READ, client)
             client.fill()

@@ -25,7 +25,11 @@ from enclave_signer.tezos import masked
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from enclave_signer.attestation.base import Attester
+    from enclave_signer.launcher import LauncherSocket
     from enclave_signer.sealing.base import SealerProvider
+    from enclave_signer.serving.listeners import Listener
+    from enclave_signer.serving.peers import Peer
     from enclave_signer.serving.server import Server
 
 logger = logging.getLogger("enclave_signer")
@@ -33,6 +37,8 @@ logger = logging.getLogger("enclave_signer")
 #: `prctl(PR_SET_DUMPABLE, …)`. Source: Linux `prctl.h`.
 _PR_SET_DUMPABLE = 4
 
+#: Seconds for a token: the launcher itself asks Google twice, with a pause.
+LAUNCHER_S = 10.0
 #: Exit codes: the table of `docs/architecture.md`.
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
@@ -45,7 +51,7 @@ def main() -> None:
         forbid_inspection()
         config = _parsed(sys.argv[1:])
         start_logging(config, sys.argv[1:])
-        run(config, partial(open_providers, config))
+        run(config, partial(open_providers, config), open_attester(config.image))
     except ConfigError as error:
         sys.exit(_said(error, EXIT_CONFIG))
     except EnclaveSignerError as error:
@@ -127,6 +133,43 @@ def _open_gcp_kms(image: Image) -> "SealerProvider":
     return GcpKms(image.gcp_kms, google())
 
 
+def open_attester(image: "Image | None", launcher: "LauncherSocket | None" = None) -> "Attester | None":
+    """Return what vouches for this machine; None where the image names nothing.
+
+    Args:
+        image: What the image says of itself.
+        launcher: The launcher's socket; None: where it is in every Confidential Space image.
+    """
+    if image is None or image.attestation is None:
+        return None
+    from enclave_signer.attestation.confidential_space import ConfidentialSpace
+    from enclave_signer.launcher import LAUNCHER_SOCKET, LauncherSocket
+
+    wanted = image.attestation
+    return ConfidentialSpace(launcher or LauncherSocket(LAUNCHER_SOCKET, LAUNCHER_S), wanted.audience, wanted.kind)
+
+
+def open_listener(config: Config) -> "Listener":
+    """Return what listens as configured.
+
+    Raises:
+        ConfigError: The address cannot be had.
+    """
+    from enclave_signer.serving.listeners import listen
+    from enclave_signer.sparse_log import SparseLog
+
+    if config.tls_clients is None:
+        return listen(config.listen)
+    from enclave_signer.serving.tls import TlsServer
+
+    refusals = SparseLog()
+
+    def on_refused(peer: "Peer", why: str) -> None:
+        refusals.warn("clients without TLS, or with a key that is not listed, refused", source=peer.source, why=why)
+
+    return listen(config.listen, TlsServer(config.tls_clients, on_refused))
+
+
 def start_logging(config: Config, flags: "Sequence[str]") -> None:
     """Log to standard error as was asked; the first line says what has started."""
     log.configure(log.LEVELS[config.log_level], as_json=config.json_log, in_thread=True)
@@ -136,12 +179,15 @@ def start_logging(config: Config, flags: "Sequence[str]") -> None:
     )
 
 
-def run(config: Config, open_sealers: "Callable[[], Sequence[SealerProvider]]") -> None:
+def run(
+    config: Config, open_sealers: "Callable[[], Sequence[SealerProvider]]", attester: "Attester | None" = None
+) -> None:
     """Check the curves, listen, open the sealers, serve until SIGINT or SIGTERM.
 
     Args:
         config: Of the daemon.
         open_sealers: Returns the sealers. Called once the address is had: a daemon that cannot serve makes no key file.
+        attester: Who vouches for the machine and its image; None: nobody.
 
     Raises:
         ConfigError: The address cannot be had, or a sealer cannot be opened.
@@ -151,17 +197,16 @@ def run(config: Config, open_sealers: "Callable[[], Sequence[SealerProvider]]") 
 
     from enclave_signer import curves
     from enclave_signer.sealing.providers import Providers
-    from enclave_signer.serving.listeners import listen
     from enclave_signer.serving.server import Server
 
     if config.slow_bls:
         curves.install_slow_bls()
     curves.self_test()
-    with listen(config.listen) as listener:
+    with open_listener(config) as listener:
         providers = Providers(open_sealers())
         _warn_of(config)
         rules = config.image.reseal if config.image is not None else None
-        server = Server(listener, providers, config.limits, guard=config.guard, reseal=rules)
+        server = Server(listener, providers, config.limits, guard=config.guard, reseal=rules, attester=attester)
         trio.run(_serve, server, f"listening on {listener.address}", providers.names)
 
 
@@ -178,7 +223,7 @@ async def _serve(server: "Server", listening: str, sealers: str) -> None:
 
 
 def _warn_of(config: Config) -> None:
-    if not config.listen.is_loopback:
+    if not config.listen.is_loopback and config.tls_clients is None:
         logger.warning(
             "listening beyond this machine: whoever reaches the port can have signed what the guard allows",
             extra=log.fields(address=str(config.listen)),

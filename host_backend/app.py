@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from host_backend.api.auth import RequestKeys
+    from host_backend.attestation.report import AskReport
     from host_backend.config.octez import OctezConfig
     from host_backend.octez.answers import Answers
     from host_backend.signer import Hook
@@ -81,7 +82,8 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
             return
         signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
         _log_missing_keys(config, vaults)
-        utility = _utility_app(signer, vaults, watermark, metrics, steps, stop)
+        reports = {vault.name: vault.report for vault in vaults} if config.server.attestation else None
+        utility = _utility_app(signer, vaults, watermark, metrics, steps, stop, reports)
         keys, places = _request_keys(config), _places(config)
         servers = _servers(stack, config, _signing_app(config, signer, metrics, steps, keys), utility, places)
         if (octez := config.server.octez) is not None:
@@ -205,6 +207,7 @@ def _utility_app(
     metrics: Metrics,
     steps: Steps,
     stop: asyncio.Event,
+    reports: "Mapping[str, AskReport] | None",
 ) -> "ASGIApp":
     from host_backend.api.utility import utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
@@ -213,7 +216,9 @@ def _utility_app(
     def page() -> Work[tuple[bytes, ...]]:
         return metrics_page(metrics, readings)
 
-    return utility_app(vaults, watermark, lambda: signer.policies, stop.is_set, page, steps, metrics.last_signed)
+    return utility_app(
+        vaults, watermark, lambda: signer.policies, stop.is_set, page, steps, metrics.last_signed, reports
+    )
 
 
 def _check_curves() -> None:

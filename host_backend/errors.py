@@ -127,12 +127,20 @@ class SealerUnavailable(EnclaveUnavailable):
     """The enclave answered, and what seals its keys did not, or not with this key yet; retry later."""
 
 
+class AttestationUnavailable(EnclaveUnavailable):
+    """The enclave answered, and whether it can be trusted is not known at the moment; retry later."""
+
+
 class Unanswered(EnclaveUnavailable):
     """The connection ended before an answer to this call was read.
 
     Nothing else may be asked for once more by the host itself: an answer that was read is final, whatever became of the
     connection afterwards.
     """
+
+
+class NoLongerTrusted(Unanswered):
+    """The host ended the connection, because the enclave was refused; look at the enclave, or at the policy."""
 
 
 class Garbled(Unanswered):

@@ -53,7 +53,7 @@ def build_reading(version: str) -> Reading:
 
 
 def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Reading]:
-    """Return what is known of the links, the keys, the watermark store and the log."""
+    """Return what is known of the links, the keys, the watermark store and the log. Longer than most: an entry for each."""
 
     def of_vaults(name: str, help_: str, value: Callable[[Vault], float], *, counts: bool = False) -> Reading:
         return Reading(name, help_, ("vault_name",), lambda: (((v.name,), value(v)) for v in vaults), counts)
@@ -68,6 +68,12 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
             lambda v: v.link.reconnects,
             counts=True,
         ),
+        of_vaults(
+            "enclave_proof_good_until_seconds",
+            "Until when the enclave may be asked without another proof, since unix epoch; 0 where none is asked for",
+            _good_until,
+        ),
+        of_vaults("enclave_proof_overdue", "Whether another proof was due and could not be had", _is_overdue),
         of_vaults("enclave_retries", "Calls asked for once more", lambda v: v.link.retries, counts=True),
         of_vaults(
             "signature_verification_failures",
@@ -89,6 +95,16 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
             "log_lines_dropped", "Log lines that were dropped because nobody read them", dropped_lines, counts=True
         ),
     ]
+
+
+def _good_until(vault: Vault) -> float:
+    client = vault.link.client
+    return 0.0 if client is None or client.proof is None else client.good_until
+
+
+def _is_overdue(vault: Vault) -> bool:
+    client = vault.link.client
+    return client is not None and client.proof_is_due and vault.link.renewal.problem is not None
 
 
 def process_readings() -> list[Reading]:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from host_backend.attestation.judging import TokenJudge, pinned_root
+from host_backend.attestation.keys import KeySource
 from host_backend.config import Config, VaultConfig
 from host_backend.config.storage import (
     FirestorePlace,
@@ -23,7 +25,9 @@ from host_backend.config.storage import (
     MarksInMemory,
 )
 from host_backend.enclave.endpoint import Endpoint
+from host_backend.enclave.proving import Proving
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
+from host_backend.enclave.tls import TlsClient
 from host_backend.errors import ConfigError, HostError
 from host_backend.keystore.apart import StoreApart
 from host_backend.keystore.base import KeyStore, StoredKey
@@ -252,8 +256,21 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
         yield store
 
 
-def _endpoint(config: VaultConfig) -> Endpoint:
-    return Endpoint(config.enclave, config.credentials, config.enclave_uid)
+def configured_endpoint(config: VaultConfig) -> Endpoint:
+    """Return where a vault's enclave is, and how it is reached.
+
+    Raises:
+        ConfigError: A file that is named cannot be used.
+    """
+    tls = None if config.tls is None else TlsClient(config.tls.certificate, config.tls.key)
+    wanted = config.attestation
+    if wanted is None:
+        if tls is not None:
+            logger.warning("the enclave proves nothing: configure `attestation`", extra=fields(vault=config.name))
+        return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls)
+    judge = TokenJudge(wanted.policy, pinned_root(wanted.root) if wanted.by_root else KeySource())
+    proving = Proving(judge.verify, wanted.max_age_s)
+    return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls, proving)
 
 
 @asynccontextmanager
@@ -262,7 +279,7 @@ async def open_configured_provisioning(config: VaultConfig) -> AsyncIterator[Pro
     logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
     async with (
         open_key_store(config.keys) as store,
-        open_provisioning(store, _endpoint(config), name=config.name) as provisioning,
+        open_provisioning(store, configured_endpoint(config), name=config.name) as provisioning,
     ):
         yield provisioning
 
@@ -277,7 +294,7 @@ async def find_unopened_keys(
     config: VaultConfig, keys: Sequence[StoredKey], on_tried: Callable[[], None]
 ) -> list[tuple[StoredKey, str]]:
     """Have the enclave of a vault open blobs on trial; see `find_unopened`."""
-    return await find_unopened(_endpoint(config), keys, on_tried=on_tried)
+    return await find_unopened(configured_endpoint(config), keys, on_tried=on_tried)
 
 
 @asynccontextmanager
@@ -285,7 +302,7 @@ async def open_configured_resealing(config: VaultConfig) -> AsyncIterator[Reseal
     """Give what seals the keys of a vault anew; see `open_resealing`."""
     async with (
         open_key_store(config.keys) as store,
-        open_resealing(store, _endpoint(config)) as resealing,
+        open_resealing(store, configured_endpoint(config)) as resealing,
     ):
         yield resealing
 
@@ -305,7 +322,7 @@ async def open_configured_vault(
         open_key_store(config.keys) as store,
         open_vault(
             store,
-            _endpoint(config),
+            configured_endpoint(config),
             name=config.name,
             must_succeed=must_succeed,
             limits=limits,

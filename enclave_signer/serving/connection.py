@@ -100,6 +100,9 @@ class Connection:
             self._scope.cancel()
 
     async def _serve(self) -> None:
+        if self._stream.greeting:
+            # Its first bytes have often come with it, and begin a handshake: that is work.
+            await self._pace.turn()
         # A newcomer's first call has often come with it.
         self._frames.feed(self._stream.receive(self._read_bytes) or b"")
         while await self._take_turn() or (not self._stopping and await self._read()):
@@ -154,8 +157,8 @@ class Connection:
         self._waiting = True
         in_time = await self._until_readable(self._reading_deadline())
         self._waiting = False
-        if self._has_read:
-            # The rest of a large frame, or of one that is read away: to take it is work as well.
+        if self._has_read or self._stream.greeting:
+            # The rest of a large frame, or of one that is read away: to take it is work as well. So is a handshake.
             await self._pace.turn()
         if self._stopping:
             return False

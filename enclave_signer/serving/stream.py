@@ -12,6 +12,7 @@ from typing import Protocol
 
 import trio
 
+from enclave_signer.protocol.binding import Channel
 from enclave_signer.serving.peers import Peer
 
 
@@ -21,6 +22,21 @@ class Stream(Protocol):
     @property
     def peer(self) -> Peer:
         """Who is on the other side."""
+        ...
+
+    @property
+    def private(self) -> bool:
+        """Whether no other machine can read what is sent here."""
+        ...
+
+    @property
+    def channel(self) -> Channel | None:
+        """What a proof can be bound to; None where there is nothing, or before the end of a handshake."""
+        ...
+
+    @property
+    def greeting(self) -> bool:
+        """Whether a handshake is still to be ended: `receive` may take as long as a signature then."""
         ...
 
     def receive(self, most: int) -> bytes | None:
@@ -54,13 +70,18 @@ class PlainStream:
     Args:
         connected: The socket, non-blocking; the stream closes it.
         peer: Who is on the other side.
+        private: Whether no other machine can read what is sent here.
     """
 
-    __slots__ = ("_socket", "peer")
+    __slots__ = ("_socket", "peer", "private")
 
-    def __init__(self, connected: socket.socket, peer: Peer) -> None:
+    channel = None
+    greeting = False
+
+    def __init__(self, connected: socket.socket, peer: Peer, *, private: bool = True) -> None:
         self._socket = connected
         self.peer = peer
+        self.private = private
 
     def receive(self, most: int) -> bytes | None:
         """Return what has come; see `Stream`."""

@@ -1,4 +1,4 @@
-"""`GET /attestation`: tokens of enclaves, shown to whoever asks.
+"""`GET /attestation`: tokens of enclaves, shown to anyone who asks.
 
 - Each costs a token of Google's, of which a project gets five a second, and the enclave a call: so one in five seconds is
   asked for, and kept for a minute for the nonce that it was made for. What the link needs is counted elsewhere.
@@ -71,13 +71,21 @@ class Reports:
             if now < self._next or (entry is None and len(self._kept) >= MAX_KEPT):
                 raise _TooSoon
             self._next = now + PAUSE_S
-            # Whoever leaves does not take it from the others.
-            entry = _Entry(asyncio.create_task(self._made(caller_nonce)), now + KEPT_S)
+            # A caller that leaves does not take it from the others.
+            task = asyncio.create_task(self._made(caller_nonce))
+            task.add_done_callback(_take_error)
+            entry = _Entry(task, now + KEPT_S)
             self._kept[caller_nonce] = entry
         return await asyncio.shield(entry.shown)
 
     async def _made(self, caller_nonce: str) -> Shown:
         return await self._ask(report_nonce(caller_nonce))
+
+
+def _take_error(task: asyncio.Task[Shown]) -> None:
+    """Take the error of a token whose callers may all have left: asyncio would log it as one that was forgotten."""
+    if not task.cancelled():
+        task.exception()
 
 
 def attestation_endpoint(asks: Mapping[str, AskReport]) -> Callable[[Request], Awaitable[Response]]:

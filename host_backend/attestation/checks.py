@@ -183,7 +183,7 @@ def _container(claims: Claims, policy: Policy | None) -> Iterator[Check]:
     signatures = claims.at("submods.container.image_signatures")
     pinned = policy.signing_keys if policy else ()
     yield _one_of("submods.container.image_signatures", signatures, claims.signing_keys, pinned)
-    # What whoever runs the machine may change in an image shows here, so it counts whether or not somebody thought of it.
+    # What the operator of the machine may change in an image shows here, so it counts whether or not a policy names it.
     variables = dict(policy.env_override) if policy is not None else None
     arguments = list(policy.cmd_override) if policy is not None else None
     yield _override(claims, "submods.container.env_override", variables, empty={})

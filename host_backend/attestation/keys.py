@@ -1,6 +1,6 @@
 """Google's keys for tokens of type OIDC: fetched over HTTPS, bounded, kept, and fetched again when there is a new one.
 
-- Kept keys are used for an hour, and up to a day while Google cannot be reached: whoever checks tokens rarely needs it.
+- Kept keys are used for an hour, and up to a day while Google cannot be reached: a verifier can go on meanwhile.
 - A token with an unknown key id has them fetched at once, but once a minute at most: strangers' tokens cost nothing.
 
 Source: https://confidentialcomputing.googleapis.com/.well-known/openid-configuration names the place.
@@ -28,7 +28,7 @@ LIMIT_S = 10.0
 FRESH_S = 3600.0
 #: Seconds for which they are used while there are no newer ones to be had. A key that Google takes back counts no longer.
 KEPT_S = 86_400.0
-#: Seconds between two fetches, whoever asks.
+#: Seconds between two fetches, however many ask.
 PAUSE_S = 60.0
 
 

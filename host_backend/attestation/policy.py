@@ -1,7 +1,7 @@
 """What an attested enclave must be: a policy that cannot be too weak.
 
-- It names the image (by digests, or by keys that signed it), who runs it (projects, or service accounts), and whom tokens
-  are made out to. Without one of these three there is no policy: an image is public, and anybody can run it.
+- It names the image (by digests, or by keys that signed it), who operates it (projects, or service accounts), and the
+  audience of tokens. Without one of these three there is no policy: an image is public, and anyone can run it.
 - Everything that it names must hold. Of several values of one field, one must.
 - What makes a machine confidential at all is no setting: the verifier always asks for it.
 
@@ -62,7 +62,7 @@ class Policy:
         support_attributes: Support attributes that Google must give the system's image, all of them; `STABLE` always.
         minimum_swversion: Of the system's image, YYMMNN; None: any that Google supports.
         minimum_tdx_date: Of the TCB, where the hardware is Intel's; None: any that is up to date.
-        env_override: Variables that whoever runs the machine must have set, and no others.
+        env_override: Variables that the operator of the machine must have set, and no others.
         cmd_override: Arguments that it must have set.
 
     Raises:
@@ -96,9 +96,7 @@ class Policy:
         if not self.image_digests and not self.signing_keys:
             raise ConfigError("name image_digests or signing_keys: without them any image passes")
         if not self.projects and not self.service_accounts:
-            raise ConfigError(
-                "name projects or service_accounts: without them anybody's machine with this image passes"
-            )
+            raise ConfigError("name projects or service_accounts: without them anyone's machine with this image passes")
         if not self.hwmodel:
             raise ConfigError("hwmodel must name at least one model")
         object.__setattr__(self, "support_attributes", self.support_attributes | {STABLE})

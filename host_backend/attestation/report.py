@@ -11,16 +11,18 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from enclave_signer import __version__
+from enclave_signer.protocol.binding import Channel, token_nonce
+from enclave_signer.protocol.messages import Purpose
 from host_backend.attestation.token import Claims, NoToken, read_token
 
-#: Of whoever asks: enough that nobody guesses it, and no more than a token's own nonces.
+#: Of the caller: long enough not to be guessed, and no longer than a token's own nonces.
 CALLER_NONCE = re.compile(r"[A-Za-z0-9_.-]{10,74}")
 _TAG = b"enclave-host attestation report 1\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What an enclave answered to whoever wants to see a token.
+    """What an enclave answered when it was asked for a token to show.
 
     Attributes:
         token: The token.
@@ -44,6 +46,26 @@ AskReport = Callable[[bytes], Awaitable[Shown]]
 def report_nonce(caller_nonce: str) -> bytes:
     """Return what an enclave is asked with: 32 bytes, which no host makes up for a connection of its own."""
     return sha256(_TAG + caller_nonce.encode()).digest()
+
+
+def token_and_nonce(report: object, caller_nonce: str) -> tuple[str, str]:
+    """Return the token of a report, and the nonce that it must have if it was made for a nonce of ours.
+
+    Args:
+        report: An answer of `GET /attestation`, parsed; nothing in it is believed.
+        caller_nonce: What was asked with.
+
+    Raises:
+        ValueError: It is no such answer.
+    """
+    try:
+        info, token = report["nonce_info"], str(report["raw_token"])  # type: ignore[index]
+        parts = {name: bytes.fromhex(info[name]) for name in ("attested_key", "inventory", "enclave_key", "client_key")}
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("is no answer of GET /attestation with a token") from None
+    channel = Channel(parts["enclave_key"], parts["client_key"], b"")
+    nonce = report_nonce(caller_nonce)
+    return token, token_nonce(Purpose.REPORT, nonce, channel, parts["attested_key"], parts["inventory"])
 
 
 def report_of(shown: Shown, caller_nonce: str) -> Mapping[str, object]:
@@ -77,7 +99,7 @@ def _summary(claims: Claims) -> Mapping[str, object]:
     return {
         "hardware": {name: claims.at(name) for name in ("hwmodel", "secboot", "dbgstat")},
         "software": {name: claims.at(name) for name in ("swname", "swversion")},
-        # The environment is in the token, for whoever looks.
+        # The environment is in the token only.
         "container": {name: claims.at(f"submods.container.{name}") for name in container},
         "gce": {name: claims.at(f"submods.gce.{name}") for name in ("project_id", "zone", "instance_id")},
         "issuer": claims.at("iss"),

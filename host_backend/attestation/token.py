@@ -59,7 +59,7 @@ class Claims:
 
 
 def read_token(token: str) -> tuple[Mapping[str, object], Claims]:
-    """Return the head and the claims of a token, whoever signed it.
+    """Return the head and the claims of a token, without a look at its signature.
 
     Raises:
         NoToken: It is none.

@@ -52,7 +52,7 @@ class Evidence:
         swversion: Of the system's image, YYMMNN.
         image_digest: Of the manifest of the container's image; None where the policy goes by signing keys and Google
             told none.
-        image_reference: As whoever runs the machine wrote it; a tag in it proves nothing.
+        image_reference: As the operator of the machine wrote it; a tag in it proves nothing.
         signing_keys: SHA-256 in hex of the keys that signed the image.
         project_id, zone, instance_name, instance_id: Where it runs; None where Google told nothing.
         service_accounts: Of the machine.
@@ -104,7 +104,7 @@ class Report:
 
 
 def verify(token: str, *, trust: Trust, policy: Policy, nonce: str, now: float) -> VerifiedClaims:
-    """Return what a token proves about whoever was given this nonce.
+    """Return what a token proves about the enclave that was asked with this nonce.
 
     Args:
         token: A compact JSON web token.

@@ -26,16 +26,27 @@ _JWKS = click.option(
 
 
 @click.group(invoke_without_command=True)
+@click.option("-v", "--vault", help="Vault whose enclave is asked, over a connection that it must prove.")
 @_TOKEN
-@click.option("--policy", "policy_file", type=click.Path(path_type=Path), help="What the enclave must be.")
-@click.option("--nonce", help="What must be among the token's nonces.")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="File with an answer of GET /attestation; wants --nonce."
+)
+@click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path),
+    help="What the enclave must be [default: as the vault says].",
+)
+@click.option("--nonce", help="What the token, or the report, was asked for with.")
 @_ROOT
 @_JWKS
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @takes_options
 def attest(
     options: Options,
+    vault: str | None,
     token_file: Path | None,
+    report: Path | None,
     policy_file: Path | None,
     nonce: str | None,
     root: Path | None,
@@ -45,18 +56,27 @@ def attest(
 ) -> None:
     """Verify what an enclave says it is: every claim is matched, not pinned or refused.
 
-    Exits with 0 only if there is a policy and nothing was refused, with 1 if something was, or there is no policy. A
-    token in a file proves that such an enclave exists, not that anybody talks to it.
+    The enclave of a vault is asked over a new connection, and must prove that this connection ends there. A token or
+    report in a file proves that such an enclave exists, not that anyone talks to it.
+
+    Exits with 0 only if there is a policy and nothing was refused, with 1 if something was, or there is no policy.
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
-    from host_backend.cli.attesting import Presented, Trusted, judge, read_presented
+    from host_backend.cli import attesting
 
-    options.start_logging()
-    if token_file is None:
-        raise click.UsageError("name a token: --token FILE")
-    presented = Presented(read_presented(token_file), nonce)
-    if not judge(presented, policy_file, Trusted(root, jwks), as_json=as_json):
+    if [vault, token_file, report].count(None) != 2:
+        raise click.UsageError("name one of --vault NAME, --token FILE and --report FILE")
+    if vault is not None:
+        config = options.load()
+        if vault not in config.vaults:
+            raise click.UsageError(f"no vault {vault!r} in the configuration")
+        presented, of_vault = attesting.present(config.vaults[vault])
+    else:
+        options.start_logging()
+        presented, of_vault = attesting.read_presented(token_file, report, nonce), attesting.Terms()
+    terms = attesting.Terms(policy_file or of_vault.policy, root or of_vault.root, jwks)
+    if not attesting.judge(presented, terms, as_json=as_json):
         sys.exit(1)
 
 
@@ -81,9 +101,9 @@ def init_policy(
     It pins the image, the project, the zone, the accounts, the hardware, and what was overridden. Compare the digest
     with that of the image that you reviewed before you use it.
     """
-    from host_backend.cli.attesting import Presented, Trusted, make_policy, read_presented
+    from host_backend.cli.attesting import Terms, make_policy, read_presented
 
     options.start_logging()
     if token_file is None:
         raise click.UsageError("name a token: --token FILE")
-    click.echo(make_policy(Presented(read_presented(token_file)), audience, Trusted(root, jwks)), nl=False)
+    click.echo(make_policy(read_presented(token_file).token, audience, Terms(root=root, jwks=jwks)), nl=False)

@@ -14,7 +14,8 @@ import click
 from host_backend.attestation.checks import Check, State
 from host_backend.attestation.keys import KeySource
 from host_backend.attestation.policy_file import load_policy, policy_text
-from host_backend.attestation.token import MAX_TOKEN_CHARS, Claims, NoToken, read_token, shown
+from host_backend.attestation.report import token_and_nonce
+from host_backend.attestation.token import Claims, NoToken, read_token, shown
 from host_backend.attestation.verifier import (
     PinnedRoot,
     Report,
@@ -24,11 +25,16 @@ from host_backend.attestation.verifier import (
     verify,
     verify_unbound,
 )
+from host_backend.config import VaultConfig
+from host_backend.enclave.connection import connect
+from host_backend.enclave.proving import Proving
 from host_backend.errors import AttestationRefused, ConfigError, reason_of
+from host_backend.stores import configured_endpoint
 
 #: Bytes of a file with a root, or with keys.
 MAX_FILE_BYTES = 65536
-UNBOUND = "not bound to a connection: such an enclave exists; that nobody passed the token on is not shown"
+UNBOUND = "not bound to a connection: the token proves that such an enclave exists, not that you talk to it"
+BOUND = "bound to a connection: the enclave at its other end proved itself just now, for a nonce of this host"
 _SUMMARY = {
     "image": "submods.container.image_reference",
     "image digest": "submods.container.image_digest",
@@ -56,9 +62,16 @@ class Presented:
 
 
 @dataclass(frozen=True, slots=True)
-class Trusted:
-    """Files of whose signature counts; None for Google's."""
+class Terms:
+    """What a token is judged by, as files.
 
+    Attributes:
+        policy: What it must say; None: nothing is pinned, and nothing proven.
+        root: Whose chain counts; None: Google's root.
+        jwks: Which keys count; None: those that Google publishes.
+    """
+
+    policy: Path | None = None
     root: Path | None = None
     jwks: Path | None = None
 
@@ -84,20 +97,74 @@ class Trusted:
         return asyncio.run(KeySource().keys_for(token))
 
 
-def read_presented(file: Path) -> str:
-    """Return the token in a file, without white space around it; `-` is standard input.
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """In place of verified claims: the token is judged afterwards, and the connection used for nothing else."""
+
+    expires_at: float = 0.0
+
+
+def present(config: VaultConfig) -> tuple[Presented, Terms]:
+    """Return what the enclave of a vault shows on a new connection that it proves, and what the vault judges it by.
+
+    Nothing but the question is sent.
 
     Raises:
-        ConfigError: It cannot be read.
+        AttestationRefused: It shows nothing, or the connection ends somewhere else.
+        EnclaveUnavailable: It cannot be reached, or has no token at the moment.
+        ConfigError: A file that the vault names cannot be used.
     """
-    data = sys.stdin.buffer.read(MAX_TOKEN_CHARS + 2) if str(file) == "-" else _read(file)
-    return data.decode("latin-1").strip()
+    wanted = config.attestation
+    terms = Terms() if wanted is None else Terms(wanted.policy, wanted.root)
+    return asyncio.run(_shown_by(config)), terms
+
+
+async def _shown_by(config: VaultConfig) -> Presented:
+    enclave = configured_endpoint(config)
+    taken: list[Presented] = []
+
+    async def take(token: str, nonce: str) -> _Seen:
+        taken.append(Presented(token, nonce, bound=True))
+        return _Seen()
+
+    connection = await connect(enclave.address, tls=enclave.tls)
+    try:
+        await Proving(take, 0.0).prove(connection, afresh=True)
+    finally:
+        connection.close()
+    return taken[0]
+
+
+def read_presented(token: Path | None, report: Path | None = None, nonce: str | None = None) -> Presented:
+    """Return the token in a file, or in an answer of `GET /attestation`; `-` is standard input.
+
+    Args:
+        token: File with a token, maybe with white space around it.
+        report: File with an answer, where that is None.
+        nonce: What was asked with.
+
+    Raises:
+        ConfigError: It cannot be read, or a report is not to be compared with a nonce.
+    """
+    if token is not None:
+        return Presented(_read(token).decode("latin-1").strip(), nonce)
+    if report is None or nonce is None:
+        raise ConfigError("--report wants --nonce: what you asked with")
+    try:
+        return Presented(*token_and_nonce(json.loads(_read(report)), nonce))
+    except ValueError as error:
+        raise ConfigError(f"{report}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{report}: nests too deep") from None
 
 
 def _read(file: Path) -> bytes:
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        if str(file) == "-":
+            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        else:
+            with file.open("rb") as stream:
+                data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {reason_of(error)}") from error
     if len(data) > MAX_FILE_BYTES:
@@ -105,15 +172,15 @@ def _read(file: Path) -> bytes:
     return data
 
 
-def judge(presented: Presented, policy_file: Path | None, trusted: Trusted, *, as_json: bool) -> bool:
+def judge(presented: Presented, terms: Terms, *, as_json: bool) -> bool:
     """Print what a token says and every check of it; return whether it fulfils the policy.
 
     Raises:
         ConfigError: A file cannot be used.
         KeysUnavailable: Google's keys cannot be had.
     """
-    policy = None if policy_file is None else load_policy(policy_file)
-    token, nonce, trust, now = presented.token, presented.nonce, trusted.trust(presented.token), time.time()
+    policy = None if terms.policy is None else load_policy(terms.policy)
+    token, nonce, trust, now = presented.token, presented.nonce, terms.trust(presented.token), time.time()
     report = examine(token, trust=trust, policy=policy, nonce=nonce, now=now)
     accepted = False
     if policy is not None:
@@ -134,7 +201,7 @@ def judge(presented: Presented, policy_file: Path | None, trusted: Trusted, *, a
     return accepted
 
 
-def make_policy(presented: Presented, audience: str | None, trusted: Trusted) -> str:
+def make_policy(token: str, audience: str | None, terms: Terms) -> str:
     """Return the policy that a token fulfils.
 
     Raises:
@@ -142,8 +209,7 @@ def make_policy(presented: Presented, audience: str | None, trusted: Trusted) ->
         ConfigError: It does not say enough.
         KeysUnavailable: Google's keys cannot be had.
     """
-    trust = trusted.trust(presented.token)
-    report = examine(presented.token, trust=trust, policy=None, nonce=None, now=time.time())
+    report = examine(token, trust=terms.trust(token), policy=None, nonce=None, now=time.time())
     if report.claims is None or report.refusals:
         raise AttestationRefused(report.refusals)
     return policy_text(report.claims, audience)
@@ -159,8 +225,7 @@ def _object(presented: Presented, report: Report, outcome: str) -> Mapping[str, 
 
 
 def _print(presented: Presented, report: Report, outcome: str) -> None:
-    if not presented.bound:
-        click.echo(UNBOUND)
+    click.echo(BOUND if presented.bound else UNBOUND)
     if report.claims is not None:
         _print_claims(report.claims, signed=report.checks[0].state is State.MATCHED)
     for check in report.checks:
@@ -176,7 +241,7 @@ def _print(presented: Presented, report: Report, outcome: str) -> None:
 
 
 def _print_claims(claims: Claims, *, signed: bool) -> None:
-    click.echo("the token says:" if signed else "the token, which nobody trusted signed, says:")
+    click.echo("the token says:" if signed else "the token says, without a signature that counts:")
     for name, path in _SUMMARY.items():
         value = claims.at(path)
         click.echo(f"  {name:<14}{'nothing' if value is None else shown(value)}")

@@ -41,6 +41,7 @@ async def import_secret_keys(
     """
     outcomes: set[Imported] = set()
     async with open_configured_provisioning(vault_config) as provisioning:
+        await provisioning.require_safe_import()
         await create_watermark_store_for_first_key(config)
         with progress("importing keys", len(keys)) as advance:
             for private_key in keys:

@@ -143,8 +143,9 @@ def open_doors(config: Config) -> Iterator[str]:
         if server.attestation:
             yield f"server.attestation: whoever reaches {server.utility_address} sees which image runs, and where"
     for vault in config.vaults.values():
-        if not vault.enclave.is_loopback:
-            yield f"vaults.{vault.name}: the link to {vault.enclave} is in clear, imported keys included: protect the network"
+        if not vault.enclave.is_loopback and vault.attestation is None:
+            how = "is in clear" if vault.tls is None else "may end at anyone"
+            yield f"vaults.{vault.name}: the link to {vault.enclave} {how}: set `tls` and `attestation`, or protect the network"
     if config.hook is not None and config.hook.address.startswith("http:") and config.hook.authorized_keys is None:
         yield "policy_hook: whoever is in between can answer for it: use https, or set `authorized_keys`"
 

@@ -13,6 +13,7 @@ from typing import Literal
 from enclave_signer.protocol.messages import Credentials
 from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_host, parse_port, parse_unix
+from host_backend.config.channel import AttestationConfig, TlsFiles, parse_attestation, parse_enclave_tls
 from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
 from host_backend.config.firestore import parse_place
 from host_backend.config.storage import KeysApart, KeysInFile, KeysInFirestore, KeyStorage
@@ -77,6 +78,10 @@ class VaultConfig:
     verify_bls: Literal["inline", "background"] = "inline"
     #: The user whose process the enclave is, where it is neither this program's nor root.
     enclave_uid: int | None = None
+    #: What this host shows to the enclave; None speaks without TLS.
+    tls: TlsFiles | None = None
+    #: What the enclave must prove; None: nothing.
+    attestation: AttestationConfig | None = None
 
 
 def parse_vaults(
@@ -140,7 +145,8 @@ def _vault(name: str, value: Value, base_dir: Path, warnings: list[str], *, apar
         value.fail("must name a driver")
     fields["driver"].choice(_DRIVERS)
     config = fields.get("config")
-    settings = config.record((*_ENVIRONMENT, "storage", "verify_bls", "enclave_uid")) if config else {}
+    names = (*_ENVIRONMENT, "storage", "verify_bls", "enclave_uid", "tls", "attestation")
+    settings = config.record(names) if config else {}
     place = config or value
     host, port, provider, key = (_text(place, settings.get(field), field) for field in _ENVIRONMENT)
     if host is None:
@@ -148,10 +154,15 @@ def _vault(name: str, value: Value, base_dir: Path, warnings: list[str], *, apar
     verify_bls = given(settings, "verify_bls")
     enclave = _enclave(place, settings, host, port)
     shared = _storage(settings.get("storage"), base_dir, warnings)
+    tls = parse_enclave_tls(settings.get("tls"))
+    if tls is not None and isinstance(enclave, UnixAddress):
+        settings["tls"].fail("is not for a Unix socket: leave it out")
     return VaultConfig(
         name=name,
         enclave=enclave,
         enclave_uid=_enclave_uid(given(settings, "enclave_uid"), enclave),
+        tls=tls,
+        attestation=parse_attestation(settings.get("attestation"), tls),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
         keys=KeysApart(shared, shared.beside()) if apart else shared,
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],

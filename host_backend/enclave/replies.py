@@ -16,6 +16,8 @@ from enclave_signer.protocol.errors import Family, ProtocolError, WireError, fam
 from enclave_signer.protocol.framing import FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Request, Result, Sign
 from host_backend.errors import (
+    AttestationRefused,
+    AttestationUnavailable,
     BlobCorrupt,
     EnclaveRefused,
     Garbled,
@@ -163,6 +165,10 @@ def _refusal(error: WireError, request: Request) -> HostError:
             return WatermarkRejected(f"watermark validation failed in the enclave: {error}")
         case Family.UNAVAILABLE | Family.NOT_RELEASED:
             return SealerUnavailable(f"the enclave's sealer: {error}")
+        case Family.ATTESTATION_UNAVAILABLE:
+            return AttestationUnavailable(str(error))
+        case Family.NOT_ATTESTED:
+            return AttestationRefused([f"the enclave says: {error}"])
         case Family.CORRUPT:
             return BlobCorrupt(f"the enclave refused: {error}")
         case Family.BAD_HANDLE | Family.UNINITIALIZED | Family.INITIALIZED:

@@ -59,6 +59,16 @@ class Provisioning:
         self._connection = connection
         self._on_stored = on_stored
 
+    async def require_safe_import(self) -> None:
+        """Pass when a private key in clear may be sent to the enclave.
+
+        Raises:
+            EnclaveRefused: It would cross a network to an enclave that was not proven.
+            EnclaveUnavailable: The enclave cannot be reached.
+        """
+        async with self._connection() as client:
+            client.require_may_carry_secrets()
+
     async def generate(self, key_type: KeyType) -> VaultKey:
         """Make a key inside the enclave and store its blob; see `generate_many`."""
         (key,) = [key async for key in self.generate_many(key_type, 1)]

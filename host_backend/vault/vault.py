@@ -13,7 +13,6 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
     KeyType,
@@ -22,15 +21,18 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from host_backend.arguments import require
+from host_backend.attestation.report import Shown
 from host_backend.enclave.client import EnclaveClient, SigningClient
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.link import EnclaveLink
+from host_backend.enclave.reporting import ask_report
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest
 from host_backend.keystore.base import KeyStore
 from host_backend.leaving import waiting
 from host_backend.vault.keyring import Keyring
 from host_backend.vault.keys import Pauses, VaultKey
+from host_backend.vault.proofs import check_proof, verified_proof
 from host_backend.vault.provisioning import Provisioning
 from host_backend.vault.verification import Verification, VerifyBls
 from host_backend.vault.watch import Watch
@@ -56,6 +58,7 @@ class Vault:
         self.name = name
         self.verification = Verification(name, verify_bls)
         self._limits = limits
+        self._enclave = enclave
         self.link = EnclaveLink(name, enclave, self._restore, self._key_waits, limits=limits, jitter=jitter)
         self._ring = Keyring(
             *(name, store, self.link.second, self.link.separate, on_key),
@@ -258,6 +261,10 @@ class Vault:
         await self.verification.pass_signature(client, key, verify)
         return signature
 
+    async def report(self, nonce: bytes) -> Shown:
+        """Return a token about the enclave, to be shown to others; see `ask_report`."""
+        return await ask_report(self._enclave, nonce)
+
     async def prove_possession(self, pkh: str, other: PublicKey | None = None) -> Signature:
         """Return a verified proof of possession of a tz4 key.
 
@@ -270,19 +277,9 @@ class Vault:
             EnclaveRefused, EnclaveUnavailable: The enclave did not prove it.
         """
         key = await self.opened_key(pkh)
-        if not key.public_key.key_type.facts.proves_possession:
-            raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
+        check_proof(key, other)
         await self.ready_key(pkh, SigningVersion.LATEST)
-        if other is not None:
-            _check_key(other)
-        try:
-            client, proof = await self._ask(lambda client: client.prove_possession(pkh, other))
-        except EnclaveRefused as error:
-            if other is None:
-                raise
-            raise EnclaveRefused(f"{error}; tee-signer proves no other key, enclave-signer does since 0.2") from error
-        await self.verification.check(client, key, lambda: key.verifying_key.verify_possession(proof, other))
-        return proof
+        return await verified_proof(self._ask, self.verification, key, other)
 
     async def _ask(self, ask: Callable[[SigningClient], Awaitable[Signature]]) -> tuple[SigningClient, Signature]:
         limit_s = self._limits.signature_s
@@ -291,13 +288,6 @@ class Vault:
                 return await self.link.ask_idempotent(ask)
         except TimeoutError:
             raise EnclaveUnavailable(f"the enclave gave no signature within {limit_s:g} s") from None
-
-
-def _check_key(other: PublicKey) -> None:
-    try:
-        curve(other.key_type).parse_public_key(other.data)
-    except CurveError as error:
-        raise MalformedRequest(f"no proof of possession for that key: {error}") from None
 
 
 def _no_such_version(key_type: KeyType, version: SigningVersion) -> MalformedRequest:

@@ -13,7 +13,13 @@ from tests.contract.rooms import IMPORTS, ROOT, within
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 #: Where the name to install is not the name to import.
-INSTALLED_AS = {"_cffi_backend": "cffi", "nacl": "pynacl", "grpc": "grpcio", "google": "google-cloud-kms"}
+INSTALLED_AS = {
+    "_cffi_backend": "cffi",
+    "nacl": "pynacl",
+    "OpenSSL": "pyopenssl",
+    "grpc": "grpcio",
+    "google": "google-cloud-kms",
+}
 #: Its library is taken out of the package and called without importing it.
 NEVER_IMPORTED = {"ckzg"}
 #: Of the extra `slow-bls`, which no image has.

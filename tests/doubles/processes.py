@@ -105,7 +105,7 @@ class Enclave(Program):
     host = "127.0.0.1"
 
     def ready(self) -> None:
-        self.port = int(self.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+        self.port = int(self.wait_for(r"listening on (?:127\.0\.0\.1|0\.0\.0\.0):(\d+)")[1])
 
     @property
     def address(self) -> tuple[str, int]:

@@ -167,7 +167,7 @@ def test_both_programs_warn_when_they_are_open_to_everybody(tmp_path: Path) -> N
         with ended(host_open):
             host_open.read_on()
             assert host_open.wait_for(r'level=warning msg="server\.address: whoever reaches 0\.0\.0\.0:0 has signed')
-    command = [sys.executable, "-m", "enclave_signer", "--listen", "0.0.0.0:0"]
+    command = [sys.executable, "-m", "enclave_signer", "--listen", "0.0.0.0:0", "--insecure-plain-tcp"]
     open_enclave = Enclave([*command, "--sealing-key", str(tmp_path / "sealing.key"), "--make-sealing-key"])
     open_enclave.wait_for(r'level=warning msg="listening beyond this machine: whoever reaches the port')
     assert open_enclave.stop() == 0

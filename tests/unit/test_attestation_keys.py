@@ -25,7 +25,7 @@ def test_the_path_is_google_s() -> None:
     assert PATH == JWKS_PATH
 
 
-def test_keys_are_fetched_from_whoever_an_authority_vouches_for(tmp_path: Path) -> None:
+def test_keys_are_fetched_from_the_host_that_an_authority_vouches_for(tmp_path: Path) -> None:
     authority, issuer = Authority(tmp_path), Issuer()
     with http_service(issuer.answer, tls=server_context(authority)) as (host, port):
         place = KeyPlace(host, port, tls=ssl.create_default_context(cafile=str(authority.file)))

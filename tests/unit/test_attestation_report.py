@@ -1,4 +1,4 @@
-"""`GET /attestation`: what it answers, how often it asks the enclave, and that nobody's nonce proves a channel."""
+"""`GET /attestation`: what it answers, how often it asks the enclave, and that no nonce of a caller proves a channel."""
 
 import asyncio
 import json
@@ -77,7 +77,7 @@ def test_what_an_enclave_proves_is_shown() -> None:
 
 
 def test_no_nonce_of_a_caller_is_asked_with() -> None:
-    """Whatever a caller names, the enclave gets a hash of it under a tag: nobody can choose what a host would make up."""
+    """Whatever a caller names, the enclave gets a hash of it under a tag: no caller can choose what a host would make up."""
     for chosen in ("0" * 64, report_nonce(NONCE).hex()):
         enclave = Enclave()
         ask(app(one=enclave), f"?nonce={chosen}")
@@ -151,7 +151,7 @@ def test_one_new_nonce_in_five_seconds_each_kept_for_a_minute() -> None:
     run(scenario)
 
 
-def test_who_asks_for_the_same_meanwhile_waits_for_it_and_whoever_leaves_takes_nothing() -> None:
+def test_those_who_ask_for_the_same_share_one_token_also_when_the_first_leaves() -> None:
     async def scenario(enclave: Enclave, reports: Reports) -> None:
         enclave.gate.clear()
         first, *others = (asyncio.create_task(reports.get(NONCE)) for _ in range(5))

@@ -61,6 +61,12 @@ TDX = {
 }
 
 
+def named(value: object) -> str:
+    """Return what a test is called by: the same in every process, which tokens and times are not."""
+    text = value if isinstance(value, str) else ""
+    return text if 0 < len(text) < 60 and "eyJ" not in text else type(value).__name__
+
+
 def checked(token: str, policy: Policy = POLICY, nonce: str = NONCE) -> VerifiedClaims:
     return verify(token, trust=KEYS, policy=policy, nonce=nonce, now=NOW)
 
@@ -89,7 +95,7 @@ def test_what_is_right_is_told() -> None:
         ("aud", ABSENT),
         ("exp", int(NOW) - 61),
         ("exp", ABSENT),
-        ("exp", str(int(NOW) + 3600)),
+        ("exp", "1999999999"),
         ("exp", True),
         ("exp", float(NOW) + 3600),
         ("exp", 2**60),
@@ -164,6 +170,7 @@ def test_what_is_right_is_told() -> None:
         ("google_service_accounts", [[ACCOUNT]]),
         ("google_service_accounts", ABSENT),
     ],
+    ids=named,
 )
 def test_one_claim_altered_is_refused_by_its_name(claim: str, value: object) -> None:
     changed = {claim: value}
@@ -210,6 +217,7 @@ def test_a_part_of_another_type_matches_nothing(claim: str) -> None:
         {"google_service_accounts": ACCOUNT},
         {"a_claim_of_tomorrow": {"x": 1}},
     ],
+    ids=named,
 )
 def test_forms_that_mean_the_same_are_accepted(changed: dict[str, object]) -> None:
     assert checked(ISSUER.token(claims(NOW, **changed))).image_digest == DIGEST
@@ -226,6 +234,7 @@ def test_forms_that_mean_the_same_are_accepted(changed: dict[str, object]) -> No
         ("attester_tcb", ["INTEL", "OTHER"]),
         ("attester_tcb", ABSENT),
     ],
+    ids=named,
 )
 def test_intel_s_claims_count_on_intel_s_hardware(claim: str, value: object) -> None:
     with pytest.raises(AttestationRefused) as refused:
@@ -287,6 +296,7 @@ def other_claims(_: str) -> str:
         (spoilt(2, lambda _: ""), "signature: the signature is not"),
         (spoilt(2, lambda text: "A" * len(text)), "signature: the signature is not"),
     ],
+    ids=named,
 )
 def test_a_signature_that_does_not_count(token: str, reason: str) -> None:
     with pytest.raises(AttestationRefused) as refused:
@@ -309,6 +319,7 @@ def test_a_signature_that_does_not_count(token: str, reason: str) -> None:
         spoilt(1, lambda _: base64.urlsafe_b64encode(b"[" * 20000).rstrip(b"=").decode()),
         "A" * 40_000,
     ],
+    ids=named,
 )
 def test_what_is_no_token(token: str) -> None:
     with pytest.raises(AttestationRefused, match="token: "):
@@ -341,6 +352,7 @@ def with_chain(*certificates: object) -> str:
         (ISSUER.token(claims(NOW)), "x5c is missing"),
         (CHAIN.token(claims(NOW), x5c="text"), "must hold 3"),
     ],
+    ids=named,
 )
 def test_a_chain_that_does_not_count(token: str, reason: str) -> None:
     trust = PinnedRoot.from_pem(CHAIN.root_pem)
@@ -361,7 +373,9 @@ def test_a_certificate_of_a_version_that_there_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"intermediate_is_authority": False}, {"leaf_days": (-10, -1)}, {"leaf_days": (1, 10)}]
+    "changes",
+    [{"intermediate_is_authority": False}, {"leaf_days": (-10, -1)}, {"leaf_days": (1, 10)}],
+    ids=named,
 )
 def test_a_certificate_that_may_not(changes: dict[str, Any]) -> None:
     chain = Chain(**changes)
@@ -397,6 +411,7 @@ def test_a_root_that_has_ended_is_no_root() -> None:
         {"keys": [{"kty": "RSA", "kid": "1"}]},
         {"keys": [{}] * 33},
     ],
+    ids=named,
 )
 def test_what_is_no_jwks(document: object) -> None:
     with pytest.raises(ValueError, match="JWKS"):
@@ -485,6 +500,7 @@ def test_an_expected_override_must_be_there() -> None:
         {"hwmodel": frozenset({"GCP_SHIELDED_VM"})},
         {"support_attributes": frozenset({"EXPERIMENTAL"})},
     ],
+    ids=named,
 )
 def test_a_policy_cannot_be_too_weak(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

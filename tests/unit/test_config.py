@@ -6,6 +6,7 @@ import pytest
 
 from enclave_signer.protocol.messages import Credentials, KeyType
 from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config
+from host_backend.config.channel import AttestationConfig, TlsFiles
 from host_backend.config.metrics import MAX_PER_KEY
 from host_backend.config.storage import (
     FirestorePlace,
@@ -484,3 +485,47 @@ def test_experimental_keys_have_a_place_of_their_own(tmp_path: Path) -> None:
     )
     assert refused(tmp_path, "experimental: {tz6: true}").startswith("1: experimental.tz6: unknown field")
     assert refused(tmp_path, "experimental: {tz5: 1}").startswith("1: experimental.tz5: must be")
+
+
+TLS = "tls: {certificate: /c.pem, key: $KEYS/k.pem}"
+
+
+def test_an_enclave_is_reached_by_tls_and_asked_for_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYS", "/keys")
+    read = load(tmp_path, vault(f"{{host: h, {TLS}, attestation: {{policy: /p.yaml}}}}")).vaults["v"]
+    assert read.tls == TlsFiles(Path("/c.pem"), Path("/keys/k.pem"))
+    assert read.attestation == AttestationConfig(Path("/p.yaml"), by_root=False, root=None, max_age_s=86400.0)
+    more = "attestation: {policy: /p.yaml, token_type: PKI, root: /r.pem, max_age_hours: 0.5}"
+    read = load(tmp_path, vault(f"{{host: h, {TLS}, {more}}}")).vaults["v"]
+    assert read.attestation == AttestationConfig(Path("/p.yaml"), by_root=True, root=Path("/r.pem"), max_age_s=1800.0)
+    read = load(tmp_path, vault("{host: h, tls: , attestation: }")).vaults["v"]
+    assert (read.tls, read.attestation) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("tls: {certificate: /c}", "tls: must name the file of the key, in PEM form"),
+        ("tls: {key: /c}", "tls: must name the file of the certificate, in PEM form"),
+        ("attestation: {policy: /p}", "attestation: needs `tls` beside it"),
+        (
+            "tls: {certificate: c, key: k}, attestation: {max_age_hours: 1}",
+            "attestation: must name the file of the `policy`",
+        ),
+        ("tls: {certificate: c, key: k}, attestation: {policy: p, root: r}", "attestation.root: is for tokens of"),
+        ("tls: {certificate: c, key: k}, attestation: {policy: p, max_age_hours: 169}", "attestation.max_age_hours: "),
+        (
+            "tls: {certificate: c, key: k}, attestation: {policy: p, token_type: oidc}",
+            "attestation.token_type: unknown",
+        ),
+        ("tls: {certificate: c, key: k}, attestation: {policy: p, verify: false}", "attestation.verify: "),
+    ],
+)
+def test_what_is_wrong_with_the_channel_is_named(tmp_path: Path, more: str, expected: str) -> None:
+    assert f"vaults.v.config.{expected}" in refused(tmp_path, vault(f"{{host: h, {more}}}"))
+
+
+def test_a_unix_socket_knows_no_tls(tmp_path: Path) -> None:
+    assert "tls: is not for a Unix socket" in refused(
+        tmp_path, vault("{host: 'unix:/run/x/s', tls: {certificate: c, key: k}}")
+    )
