@@ -1,12 +1,17 @@
 # Everything a newcomer needs. Each command makes its environment first: only Python 3.11 to 3.13 and make are needed.
 VENV ?= .venv
+# Where `make run` keeps everything.
+STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: run demo test check fix parts image image-root image-development image-host bench bench-floods bench-marks bench-watchers endurance endurance-firestore faults soak requirements clean
+.PHONY: help run demo test check fix parts image image-root image-development image-host bench bench-floods bench-marks bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
+
+help: ## these lines
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
 
 run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
-	@$(BIN)/python -m quickstart
+	@$(BIN)/python -m quickstart $(STATE)
 
 demo: ## signs with every curve, shows a refused double signature
 	@scripts/environment $(VENV) requirements.txt
@@ -18,7 +23,7 @@ test: check ## everything: format, lint, types, tests, coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check:
+check: ## the format, the linter, the types
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -47,6 +52,10 @@ bench-watchers: ## what metrics, health, known keys and SIGHUP cost a baker with
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.watchers
 
+bench-capacity: ## memory, disk and signatures a second, by the number of keys; some five minutes
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.capacity $(ARGUMENTS)
+
 endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 100 000 connections read twice; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.agreement 1000000
@@ -57,6 +66,7 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	$(BIN)/python -m tests.endurance.enclave_floods
 	$(BIN)/python -m tests.endurance.long_frames 1000
 	$(BIN)/python -m tests.endurance.unread_log 10000
+	$(BIN)/python -m tests.endurance.octez_frames 1000000
 
 endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, with faults; one is killed 50 times; both ways; some ten minutes
 	@scripts/environment $(VENV) requirements-dev.txt
@@ -105,5 +115,5 @@ requirements: ## resolve the dependencies anew; needs uv
 	printf 'hatchling\neditables\n' | uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header - -o requirements-build.txt
 
-clean:
+clean: ## remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

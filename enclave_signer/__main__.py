@@ -1,11 +1,16 @@
 """The command `enclave-signer`: configuration, provider, listener, signals. Concrete providers are named only here."""
 
+import signal
+
+# Before the other imports take their time: until there is something to stop, Ctrl-C ends the process without a traceback.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import ctypes
 import logging
 import os
 import resource
 import shlex
-import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,13 +43,26 @@ def main() -> None:
     open_closed_streams()
     try:
         forbid_inspection()
-        config = parse_config(sys.argv[1:], os.environ)
+        config = _parsed(sys.argv[1:])
         start_logging(config, sys.argv[1:])
         run(config, partial(open_providers, config))
     except ConfigError as error:
         sys.exit(_said(error, EXIT_CONFIG))
     except EnclaveSignerError as error:
         sys.exit(_said(error, EXIT_FAILED))
+
+
+def _parsed(arguments: "Sequence[str]") -> Config:
+    try:
+        return parse_config(arguments, os.environ)
+    except SystemExit:
+        # For `--help` and `--version`: what they print is written at the very end otherwise, and its failure with it.
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise EnclaveSignerError(f"standard output cannot be written: {error.strerror}") from None
+        raise
 
 
 def forbid_inspection() -> None:

@@ -4,13 +4,13 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from enclave_signer import __version__
 from enclave_signer.curves import CurveError, self_test
-from host_backend.config import Config
+from host_backend.config import Address, Config, UnixAddress
 from host_backend.descriptors import UTILITY_PLACES, signing_places
 from host_backend.errors import ConfigError
 from host_backend.log import fields
@@ -28,10 +28,29 @@ from host_backend.watermark.base import WatermarkStore
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from host_backend.api.listeners import HttpServer
+    from host_backend.api.auth import RequestKeys
+    from host_backend.config.octez import OctezConfig
+    from host_backend.octez.answers import Answers
     from host_backend.signer import Hook
 
 logger = logging.getLogger(__name__)
+
+
+class Server(Protocol):
+    """What takes clients in at one address."""
+
+    @property
+    def address(self) -> Address | UnixAddress:
+        """Where it listens."""
+        ...
+
+    async def serve(self) -> None:
+        """Serve until `stop`, then answer those that have asked."""
+        ...
+
+    def stop(self) -> None:
+        """Have `serve` end."""
+        ...
 
 
 async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_keys: bool = True) -> None:
@@ -63,7 +82,13 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
         signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
         _log_missing_keys(config, vaults)
         utility = _utility_app(signer, vaults, watermark, metrics, steps, stop)
-        servers = _servers(stack, config, _signing_app(config, signer, metrics, steps), utility)
+        keys, places = _request_keys(config), _places(config)
+        servers = _servers(stack, config, _signing_app(config, signer, metrics, steps, keys), utility, places)
+        if (octez := config.server.octez) is not None:
+            from host_backend.octez.answers import Answers  # noqa: PLC0415 -- most configurations have no such sockets
+
+            answers = Answers(signer, metrics, keys, steps, list_keys=octez.known_keys)
+            servers |= _octez_servers(stack, octez, answers, places)
         freeze_objects()
         await _run(servers, PolicyReload(config, read, signer, steps).at_each(reload), stop)
     logger.info("stopped")
@@ -80,39 +105,59 @@ def _at_hangup(reload: asyncio.Event, vaults: Sequence[Vault]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
 
 
-def _servers(stack: AsyncExitStack, config: Config, signing: "ASGIApp", utility: "ASGIApp") -> "list[HttpServer]":
-    """Return the servers of both addresses, the utility address first; both listen already."""
+def _places(config: Config) -> int:
+    addresses = 1 if config.server.octez is None else 1 + len(config.server.octez.addresses)
+    return signing_places(len(config.vaults), hook=config.hook is not None, addresses=addresses)
+
+
+def _servers(
+    stack: AsyncExitStack, config: Config, signing: "ASGIApp", utility: "ASGIApp", places: int
+) -> "dict[str, Server]":
+    """Return the servers of HTTP by what the log calls them, the utility address first; they listen already."""
     from host_backend.api.forwarded import TrustedProxies  # noqa: PLC0415 -- other commands need no HTTP
     from host_backend.api.listeners import HttpServer, listening, tls_context  # noqa: PLC0415 -- as above
 
     server = config.server
-    places = signing_places(len(config.vaults), hook=config.hook is not None)
-    return [
-        HttpServer(utility, stack.enter_context(listening(server.utility_address)), max_connections=UTILITY_PLACES),
-        HttpServer(
+    return {
+        "Utility HTTP server": HttpServer(
+            utility, stack.enter_context(listening(server.utility_address)), max_connections=UTILITY_PLACES
+        ),
+        "HTTP server": HttpServer(
             signing,
             stack.enter_context(listening(server.address)),
             max_connections=places,
             tls=None if server.tls is None else tls_context(server.tls),
             proxies=TrustedProxies(server.trusted_proxies),
         ),
-    ]
+    }
 
 
-async def _run(servers: "Sequence[HttpServer]", reloading: Coroutine[None, None, None], stop: asyncio.Event) -> None:
+def _octez_servers(stack: AsyncExitStack, octez: "OctezConfig", answers: "Answers", places: int) -> "dict[str, Server]":
+    """Return the servers of Octez' sockets by what the log calls them; they listen already."""
+    from host_backend.api.listeners import listening  # noqa: PLC0415 -- other commands need no server
+    from host_backend.octez.server import OctezServer  # noqa: PLC0415 -- as above
+
+    servers: dict[str, Server] = {}
+    for address in octez.addresses:
+        name = f"Octez {'Unix' if isinstance(address, UnixAddress) else 'TCP'} server"
+        listener = stack.enter_context(listening(address))
+        servers[name] = OctezServer(answers, listener, max_connections=places, idle_s=octez.idle_s)
+    return servers
+
+
+async def _run(servers: "Mapping[str, Server]", reloading: Coroutine[None, None, None], stop: asyncio.Event) -> None:
     """Answer clients until it is time to stop, then those that have asked already."""
-    utility, signing = servers
     async with asyncio.TaskGroup() as group:
-        for server in servers:
+        for server in servers.values():
             group.create_task(server.serve())
-        logger.info("Utility HTTP server is listening for connections on %s", utility.address)
-        logger.info("HTTP server is listening for connections on %s", signing.address)
+        for name, server in servers.items():
+            logger.info("%s is listening for connections on %s", name, server.address)
         task = group.create_task(reloading)
         await stop.wait()
         logger.info("Shutting down...")
         task.cancel()
-        for server in servers:
-            server.should_exit = True
+        for server in servers.values():
+            server.stop()
 
 
 def freeze_objects() -> None:
@@ -132,18 +177,24 @@ def _hook(config: Config) -> "Hook | None":
     return PolicyHook(config.hook)
 
 
-def _signing_app(config: Config, signer: Signer, metrics: Metrics, steps: Steps) -> "ASGIApp":
+def _request_keys(config: Config) -> "RequestKeys | None":
     from host_backend.api.auth import RequestKeys  # noqa: PLC0415 -- other commands need no HTTP
-    from host_backend.api.signing import signing_app  # noqa: PLC0415 -- as above
 
-    keys, users = config.server.authorized_keys, config.server.jwt_users
-    login = None
+    keys = config.server.authorized_keys
+    return None if keys is None else RequestKeys(keys)
+
+
+def _signing_app(
+    config: Config, signer: Signer, metrics: Metrics, steps: Steps, request_keys: "RequestKeys | None"
+) -> "ASGIApp":
+    from host_backend.api.signing import signing_app  # noqa: PLC0415 -- other commands need no HTTP
+
+    users, login = config.server.jwt_users, None
     if users is not None:
         from host_backend.api.login import Login  # noqa: PLC0415 -- most configurations have no tokens
         from host_backend.api.tokens import Tokens  # noqa: PLC0415 -- as above
 
         login = Login(Tokens(users), metrics)
-    request_keys = None if keys is None else RequestKeys(keys)
     return signing_app(signer, metrics, request_keys=request_keys, login=login, steps=steps)
 
 
@@ -207,7 +258,10 @@ async def _serving_vault(config: Config, name: str, *, list_keys: bool) -> Async
 
     def on_key(key: VaultKey) -> None:
         if list_keys:
-            logger.info("key ready", extra=fields(pkh=key.pkh, vault=name, active=key.pkh in config.policies))
+            active = key.pkh in config.policies
+            # Of thousands of stored keys few may be listed; the others sign nothing.
+            level = logging.INFO if active else logging.DEBUG
+            logger.log(level, "key ready", extra=fields(pkh=key.pkh, vault=name, active=active))
 
     async with open_configured_vault(config.vaults[name], must_succeed=False, on_key=on_key) as vault:
         yield vault

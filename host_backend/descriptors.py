@@ -26,16 +26,17 @@ OWN = 64
 LEAVING = 64
 
 
-def signing_places(vaults: int, *, hook: bool) -> int:
-    """Let this process open as many files as it needs; return how many clients the signing address may have.
+def signing_places(vaults: int, *, hook: bool, addresses: int = 1) -> int:
+    """Let this process open as many files as it needs; return how many clients each address for signatures may have.
 
     Args:
         vaults: How many there are.
         hook: Whether there is a policy hook.
+        addresses: How many addresses there are for signatures.
     """
     others = UTILITY_PLACES + vaults * PER_VAULT + OWN + LEAVING + (HOOK_CONNECTIONS if hook else 0)
-    allowed = _raised(others + SIGNING_PLACES)
-    places = min(SIGNING_PLACES, max(allowed - others, LEAST_SIGNING_PLACES))
+    allowed = _raised(others + addresses * SIGNING_PLACES)
+    places = min(SIGNING_PLACES, max((allowed - others) // addresses, LEAST_SIGNING_PLACES))
     if places < SIGNING_PLACES:
         logger.warning(
             "the limit of open files (ulimit -Hn) allows %d clients at once, not %d",

@@ -5,7 +5,7 @@ Concrete stores are named only here. Those in Firestore are imported when they a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,8 @@ from host_backend.config.storage import (
     MarksInMemory,
 )
 from host_backend.enclave.endpoint import Endpoint
-from host_backend.errors import ConfigError
+from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
+from host_backend.errors import ConfigError, HostError
 from host_backend.keystore.apart import StoreApart
 from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
@@ -31,10 +32,11 @@ from host_backend.log import fields
 from host_backend.vault.keys import VaultKey
 from host_backend.vault.provisioning import Provisioning, open_provisioning
 from host_backend.vault.resealing import Resealing, open_resealing
+from host_backend.vault.trial import find_unopened
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.base import MarksAdmin, WatermarkStore
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
-from host_backend.watermark.file.place import store_path
+from host_backend.watermark.file.place import process_of, store_path
 from host_backend.watermark.file.store import FileWatermarkStore, Writing
 from host_backend.watermark.memory import MemoryMarks, MemoryWatermarkStore, kept_in_memory
 from host_backend.watermark.signatory.folder import SignatoryFolder
@@ -60,6 +62,14 @@ def _firestore_marks(config: Config, place: FirestorePlace) -> "WholeStore":
     from host_backend.watermark.firestore.moving import WholeStore  # noqa: PLC0415 -- see above
 
     return WholeStore(config.base_dir, place)
+
+
+def process_on(config: Config) -> int | None:
+    """Return the process of a host that serves this configuration's folder; None when none does, or it cannot be seen."""
+    try:
+        return process_of(config.base_dir)
+    except HostError:
+        return None
 
 
 def accept_watermark_store(config: Config, store_id: str) -> None:
@@ -257,6 +267,19 @@ async def open_configured_provisioning(config: VaultConfig) -> AsyncIterator[Pro
         yield provisioning
 
 
+async def store_keys(config: VaultConfig, keys: Sequence[StoredKey]) -> frozenset[str]:
+    """Store sealed keys in a vault's key store; see `KeyStore.add`."""
+    async with open_key_store(config.keys) as store:
+        return await store.add(keys)
+
+
+async def find_unopened_keys(
+    config: VaultConfig, keys: Sequence[StoredKey], on_tried: Callable[[], None]
+) -> list[tuple[StoredKey, str]]:
+    """Have the enclave of a vault open blobs on trial; see `find_unopened`."""
+    return await find_unopened(_endpoint(config), keys, on_tried=on_tried)
+
+
 @asynccontextmanager
 async def open_configured_resealing(config: VaultConfig) -> AsyncIterator[Resealing]:
     """Give what seals the keys of a vault anew; see `open_resealing`."""
@@ -272,6 +295,7 @@ async def open_configured_vault(
     config: VaultConfig,
     *,
     must_succeed: bool = True,
+    limits: LinkLimits = DEFAULT_LIMITS,
     on_key: Callable[[VaultKey], None] = lambda _: None,
     on_restored: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> AsyncIterator[Vault]:
@@ -284,6 +308,7 @@ async def open_configured_vault(
             _endpoint(config),
             name=config.name,
             must_succeed=must_succeed,
+            limits=limits,
             on_key=on_key,
             on_restored=on_restored,
             verify_bls=config.verify_bls,

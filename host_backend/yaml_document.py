@@ -12,6 +12,7 @@ from typing import NoReturn
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.tokens import Token
 
 from host_backend.errors import ConfigError
@@ -245,13 +246,17 @@ def load_document(file: Path) -> Value:
         reader.Composer = BoundedComposer
         node = reader.compose(data)
     except YAMLError as error:
-        raise ConfigError(f"{file}{_where(error)}: not readable as YAML: {_problem(error)}") from None
+        raise ConfigError(f"{file}{_where(error, data)}: not readable as YAML: {_problem(error)}") from None
     top = Value(file, "", node)
     top.ends_whole = not data or data.endswith((b"\n", b"\r", b"\n\0"))
     return top
 
 
-def _where(error: YAMLError) -> str:
+def _where(error: YAMLError, data: bytes) -> str:
+    if isinstance(error, ReaderError):
+        # What is no text has no mark: only the place among the bytes is known.
+        line = data.count(b"\n", 0, error.position) + 1
+        return f":{line}"
     mark = getattr(error, "problem_mark", None)
     return f":{mark.line + 1}" if mark is not None else ""
 

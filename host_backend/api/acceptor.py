@@ -9,12 +9,12 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 from host_backend import log
 from host_backend.api.forwarded import TrustedProxies
-from host_backend.api.http_protocol import HttpProtocol
 from host_backend.api.peer import Peer, address_of, source_of, user_of
-from host_backend.api.places import Place, Places
+from host_backend.api.places import Client, Place, Places
 from host_backend.sparse_log import SparseLog
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,22 @@ RETRY_S = 1.0
 PATIENCE_S = 1.0
 #: Seconds between two looks whether there is one; each takes half a millisecond.
 LOOK_S = 0.01
+
+
+class Connection(Client, Protocol):
+    """What serves one client: an `asyncio.Protocol`, to which this is given before it begins."""
+
+    #: Where the client comes from.
+    peer: Peer
+    #: Its place among the clients.
+    place: Place[Any] | None
+    #: Ends what comes before the beginning.
+    abandon: Callable[[], object]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a connection, with TLS if that is wanted."""
+        ...
 
 
 class Acceptor:
@@ -43,7 +59,7 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        connection: Callable[[], HttpProtocol],
+        connection: Callable[[], Connection],
         max_connections: int,
         tls: ssl.SSLContext | None,
         proxies: TrustedProxies,
@@ -52,7 +68,7 @@ class Acceptor:
         self._connection = connection
         self._tls = tls
         self._proxies = proxies
-        self._places: Places[HttpProtocol] = Places(max_connections, self._displaced)
+        self._places: Places[Connection] = Places(max_connections, self._displaced)
         self._displacements = SparseLog()
         self._refusals = SparseLog()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,7 +98,7 @@ class Acceptor:
         connection.peer = self._peer(client, name)
         self._admit(client, connection, self._loop.time() + PATIENCE_S)
 
-    def _admit(self, client: socket.socket, connection: HttpProtocol, until: float) -> None:
+    def _admit(self, client: socket.socket, connection: Connection, until: float) -> None:
         """Give a newcomer a place; one whose address has no share yet waits for it, and so do those behind it."""
         now, network = self._loop.time(), connection.peer.network
         place = connection.place = self._places.enter(connection, network, now)
@@ -110,25 +126,27 @@ class Acceptor:
             return Peer(user_of(client))
         return Peer(source_of(found), *found, is_proxy=self._proxies.trusts(found[0]))
 
-    def _displaced(self, connection: HttpProtocol) -> None:
+    def _displaced(self, connection: Connection) -> None:
         self._displacements.warn(
             "clients that were silent longest closed for newcomers",
             limit=self._places.limit,
             source=connection.peer.source,
         )
 
-    async def _begin(self, client: socket.socket, connection: HttpProtocol, place: Place[HttpProtocol]) -> None:
+    async def _begin(self, client: socket.socket, connection: Connection, place: Place[Connection]) -> None:
         # All that is called for the client from now on, timers and requests among it, is called in this context.
         log.adds(source=connection.peer.source)
         client.settimeout(0)
         handshake_s = None if self._tls is None else HANDSHAKE_S
         try:
             await self._loop.connect_accepted_socket(
-                lambda: connection, client, ssl=self._tls, ssl_handshake_timeout=handshake_s
+                lambda: cast("asyncio.Protocol", connection), client, ssl=self._tls, ssl_handshake_timeout=handshake_s
             )
         except OSError as error:
             # Errors of TLS and of time are among these.
-            logger.info("connection closed: it did not begin: %s", error)
+            # Probes connect and leave, every few seconds, for ever.
+            level = logging.DEBUG if isinstance(error, ConnectionResetError) else logging.INFO
+            logger.log(level, "connection closed: it did not begin: %s", error)
         finally:
             if not connection.has_begun:
                 place.leave()

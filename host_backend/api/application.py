@@ -35,8 +35,12 @@ def failure(text: str) -> bytes:
     return json_line(body)
 
 
-async def _not_found(_: Request, __: Exception) -> Response:
-    return PlainTextResponse("404 page not found\n", 404, {"x-content-type-options": "nosniff"})
+async def _not_found(request: Request, _: Exception) -> Response:
+    text = "404 page not found\n"
+    if request.url.path.startswith("/keys/keys/"):
+        # Octez puts it there itself.
+        text += "the address of a key for Octez is http://HOST:PORT/HASH, without /keys\n"
+    return PlainTextResponse(text, 404, {"x-content-type-options": "nosniff"})
 
 
 async def _wrong_method(_: Request, __: Exception) -> Response:

@@ -30,6 +30,8 @@ RECENT_KEYS = 3
 #: Addresses of which such keys are known; those that signed last.
 RECENT_ADDRESSES = 1024
 
+_MISSING = "missing authentication signature field"
+
 #: What a client may have signed, any one of these.
 Signed = tuple[bytes, ...]
 
@@ -79,8 +81,23 @@ class RequestKeys:
             TooManyWait: Many others wait for their signatures to be tried.
         """
         if not text:
-            raise NotAuthenticated("missing authentication signature field")
-        signatures = self._signatures(text)
+            raise NotAuthenticated(_MISSING)
+        return await self._authenticate(self._signatures(text), address, signed)
+
+    async def authenticate_bytes(self, data: bytes, address: str, signed: Signed) -> str:
+        """Return the hash of the key that signed a request; see `authenticate`.
+
+        Args:
+            data: The signature, of any curve that has such sizes; empty when there is none.
+            address: The network address that the request came from.
+            signed: What may have been signed.
+        """
+        if not data:
+            raise NotAuthenticated(_MISSING)
+        key_types = {key.key_type for key in self._keys if key.key_type.facts.signature_bytes == len(data)}
+        return await self._authenticate({each: Signature(each, data) for each in key_types}, address, signed)
+
+    async def _authenticate(self, signatures: Mapping[KeyType, Signature], address: str, signed: Signed) -> str:
         network = network_of(address)
         recent = self._recent.get(network, ())
         at_once = [key for key in recent if not key.slow]

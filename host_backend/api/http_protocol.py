@@ -7,8 +7,7 @@ uvicorn with httptools bounds neither the size of a request's head nor the time 
 wait on one connection, nor how long a client may take to read its answers: each of these filled the memory. Here
 
 - a request must be complete within a time limit, counted from its first byte; the first one, from its connection;
-- a head beyond its limit is answered 431, and a request beyond its own ends the connection;
-- so does one request too many behind those that are not answered yet;
+- a head beyond its limit is answered 431; a request beyond its own, or one too many that waits, ends the connection;
 - answers must be read within a time limit;
 - a request whose client leaves ends where it only waits, and is counted where it goes on.
 """
@@ -22,6 +21,7 @@ from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from host_backend import log
+from host_backend.api.access_log import client_address
 from host_backend.api.forwarded import TrustedProxies, Unclear
 from host_backend.api.http_framing import MAX_HEAD_BYTES, HeadTooLarge, NotHttp, RequestFraming
 from host_backend.api.left_requests import LeftRequests, refuse
@@ -60,7 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
     #: Where the client comes from.
     peer = Peer("unknown")
     #: Its place among the clients; None if they are not counted.
-    place: "Place[HttpProtocol] | None" = None
+    place: "Place[Any] | None" = None
     #: Whose word is taken, if the peer is a proxy.
     proxies = TrustedProxies()
     #: Of all clients of the server.
@@ -114,7 +114,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
-            self.left_requests.leave(cast("Scope", self._running.scope), self._task)
+            self.left_requests.leave(client_address(cast("Scope", self._running.scope)), self._task)
 
     @property
     def has_begun(self) -> bool:
@@ -227,7 +227,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._running = cycle
         if self.peer.is_proxy:
             log.adds(source=source_of(cycle.scope["client"]), proxy=self.peer.source)
-        if self.left_requests and self.left_requests.too_many(cast("Scope", cycle.scope)):
+        if self.left_requests and self.left_requests.too_many(client_address(cast("Scope", cycle.scope))):
             app = cast("ASGI3Application", refuse)
         # As uvicorn does, but for the task, which has to hear when the client leaves.
         self._task = task = self.loop.create_task(cycle.run_asgi(app))

@@ -10,7 +10,6 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from host_backend.api.access_log import client_address
 from host_backend.ip_addresses import network_of
 from host_backend.leaving import leave
 from host_backend.sparse_log import SparseLog
@@ -20,7 +19,8 @@ LEFT_REQUESTS = 512
 #: Of one address.
 LEFT_REQUESTS_OF_ADDRESS = 256
 
-_TEXT = b"too many requests of this address go on, whose clients have left: retry later\n"
+TOO_MANY = "too many requests of this address go on, whose clients have left: retry later"
+_TEXT = TOO_MANY.encode() + b"\n"
 _HEADERS = [
     (b"content-type", b"text/plain; charset=utf-8"),
     (b"content-length", str(len(_TEXT)).encode()),
@@ -39,11 +39,16 @@ class LeftRequests:
         """Return of how many addresses there are any."""
         return len(self._counts)
 
-    def leave(self, scope: Scope, request: asyncio.Task[Any]) -> None:
-        """Let a request end where it only waits, and count it until it has ended."""
+    def leave(self, address: str, request: asyncio.Task[Any]) -> None:
+        """Let a request end where it only waits, and count it until it has ended.
+
+        Args:
+            address: The network address that it came from; empty for a client of a Unix socket.
+            request: Has been begun.
+        """
         if not request.done():
             leave(request)
-            self._count(_network_of(scope), request)
+            self._count(network_of(address), request)
 
     def _count(self, network: str, request: "asyncio.Future[Any]") -> None:
         self._counts[network] += 1
@@ -54,18 +59,14 @@ class LeftRequests:
         if not self._counts[network]:
             del self._counts[network]
 
-    def too_many(self, scope: Scope) -> bool:
+    def too_many(self, address: str) -> bool:
         """Return whether a request is refused: its address has its share of these, or any of them when there are no more."""
-        network = _network_of(scope)
+        network = network_of(address)
         count = self._counts[network]
         if count < LEFT_REQUESTS_OF_ADDRESS and (not count or self._counts.total() < LEFT_REQUESTS):
             return False
         self._refusals.warn("requests refused: too many go on whose clients have left", source=network)
         return True
-
-
-def _network_of(scope: Scope) -> str:
-    return network_of(client_address(scope))
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:

@@ -139,6 +139,12 @@ def _identity(address: UnixAddress) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def address_of_listener(listener: socket.socket) -> Address | UnixAddress:
+    """Return where a socket listens."""
+    name = listener.getsockname()
+    return UnixAddress(Path(name)) if listener.family == socket.AF_UNIX else Address(*name[:2])
+
+
 def tls_context(tls: TlsConfig) -> ssl.SSLContext:
     """Return what a server needs to speak TLS 1.2 or later, and to ask clients for certificates where that is configured.
 
@@ -213,8 +219,11 @@ class HttpServer(uvicorn.Server):
     @property
     def address(self) -> Address | UnixAddress:
         """Where it listens."""
-        name = self._listener.getsockname()
-        return UnixAddress(Path(name)) if self._listener.family == socket.AF_UNIX else Address(*name[:2])
+        return address_of_listener(self._listener)
+
+    def stop(self) -> None:
+        """Have `serve` end: take no more clients, answer those that have asked."""
+        self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ _FAILURE = {
         "type": "object",
         "properties": {
             "id": {"const": "failure"},
-            "kind": {"const": "temporary"},
+            "kind": {"const": "temporary", "description": "always this; the status says whether to ask again"},
             "msg": {"type": "string"},
         },
     },
@@ -108,6 +108,10 @@ def _texts(answers: Iterable[Answer]) -> str:
     return "; ".join(dict.fromkeys(answer.text for answer in answers))
 
 
+_EXAMPLE = """<p>For example, with a key and a message of your own:</p>
+<pre><code>curl -d '"03…"' 127.0.0.1:6732/keys/tz1…</code></pre>
+<p><code>/healthz</code>, <code>/livez</code> and <code>/metrics</code> are at the utility address.</p>
+"""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>enclave-host %(version)s</title>
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style>
@@ -116,7 +120,7 @@ body { color-scheme: light dark; overflow-wrap: anywhere;
   background: #fff; }
 code { font-family: ui-monospace, monospace; } h2 { margin: 2rem 0 .3rem; font-size: 1.1rem; }
 h2 b { display: inline-block; min-width: 3.2rem; color: #fff; background: #2b6cb0; border-radius: 4px; padding: 0 .5rem;
-  text-align: center; font-size: .85rem; margin-right: .5rem; }
+  text-align: center; font-size: .85rem; margin-right: .5rem; } h2 b.get { background: #2f7d4f; }
 table { border-collapse: collapse; width: 100%%; } td { border-top: 1px solid #ddd; padding: .2rem .6rem .2rem 0;
   vertical-align: top; } td:first-child { white-space: nowrap; width: 9rem; }
 a { color: inherit; }
@@ -125,15 +129,17 @@ a { color: inherit; }
 </style></head><body><h1>enclave-host %(version)s</h1>
 <p>A Tezos remote signer. For programs:
 <a href="openapi.json"><code>openapi.json</code></a>.</p>
-%(routes)s</body></html>
+%(example)s%(routes)s</body></html>
 """
 
 
 def page(routes: Iterable[Described], access: Access = OPEN) -> bytes:
     """Return the description for people, as one page of HTML."""
+    routes = list(routes)
     shown = "".join(_section(path, method, operation, access) for path, method, operation in routes)
     shown += "<h2>Anything else</h2>" + _table(_rows(ELSEWHERE.values()))
-    return (_PAGE % {"version": html.escape(__version__), "routes": shown}).encode()
+    example = _EXAMPLE if any(operation.takes_message for _, _, operation in routes) else ""
+    return (_PAGE % {"version": html.escape(__version__), "example": example, "routes": shown}).encode()
 
 
 def _section(path: str, method: str, operation: Operation, access: Access) -> str:
@@ -143,7 +149,8 @@ def _section(path: str, method: str, operation: Operation, access: Access) -> st
     if operation.takes_message:
         rows.append(("body", _MESSAGE))
     rows += _rows(operation.answers(access))
-    head = f"<h2><b>{method.upper()}</b><code>{html.escape(path)}</code></h2><p>{html.escape(operation.summary)}</p>"
+    title = f"<b class='{method}'>{method.upper()}</b><code>{html.escape(path)}</code>"
+    head = f"<h2>{title}</h2><p>{html.escape(operation.summary)}</p>"
     return f"{head}{_table(rows)}\n"
 
 

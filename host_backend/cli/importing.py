@@ -48,8 +48,8 @@ async def import_secret_keys(
                 advance()
     if Imported.NEW in outcomes:
         logger.warning(
-            "marks made elsewhere do not come with a key: if it has signed for a baker, see `watermark raise` "
-            "before `serve`"
+            "marks made elsewhere do not come with a key: if it has signed for a baker, raise its marks with `watermark raise` "
+            "while no host runs, and before it signs here"
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from enclave_signer.tezos import ConsensusKind, public_key_hash
 from host_backend.config import Config, UnixAddress
+from host_backend.config.octez import OctezConfig
 from host_backend.operations.risks import HANDS_OVER, Risk
 from host_backend.operations.table import RISKS
 from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
@@ -50,6 +51,9 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
     server = config.server
     yield "base_dir", str(config.base_dir)
     yield "signing", f"{server.address}, {_who(config)}{', over TLS' if server.tls else ''}"
+    if server.octez is not None:
+        addresses = ", ".join(map(str, server.octez.addresses))
+        yield "Octez' sockets", f"{addresses}{', with the list of keys' if server.octez.known_keys else ''}"
     if server.trusted_proxies:
         yield "trusted proxies", ", ".join(map(str, server.trusted_proxies))
     yield "health", str(server.utility_address)
@@ -130,6 +134,8 @@ def open_doors(config: Config) -> Iterator[str]:
             f"server.address: whoever reaches {server.address} has signed what the policies allow: listen on 127.0.0.1, "
             "or set `authorized_keys`"
         )
+    if server.octez is not None:
+        yield from _open_sockets(server.octez, signed=server.authorized_keys is not None)
     if server.jwt_users is not None and server.tls is None and not server.address.is_loopback:
         yield f"server.jwt: passwords and tokens cross the network to {server.address} in clear: set `tls`"
     if not server.utility_address.is_loopback:
@@ -141,6 +147,17 @@ def open_doors(config: Config) -> Iterator[str]:
             yield f"vaults.{vault.name}: the link to {vault.enclave} is in clear, imported keys included: protect the network"
     if config.hook is not None and config.hook.address.startswith("http:") and config.hook.authorized_keys is None:
         yield "policy_hook: whoever is in between can answer for it: use https, or set `authorized_keys`"
+
+
+def _open_sockets(octez: OctezConfig, *, signed: bool) -> Iterator[str]:
+    if octez.tcp is None or octez.tcp.is_loopback:
+        return
+    if not signed:
+        yield (
+            f"server.octez.tcp: all that reach {octez.tcp} have signed what the policies allow: listen on 127.0.0.1, or set "
+            "`authorized_keys`"
+        )
+    yield f"server.octez.tcp: requests and answers cross the network to {octez.tcp} in clear, and can be changed there: use HTTPS"
 
 
 def _loose_ends(config: Config) -> Iterator[str]:

@@ -15,6 +15,7 @@ from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import TezosError, parse_public_key
 from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_host, parse_listener, parse_network
+from host_backend.config.octez import OctezConfig, parse_octez
 from host_backend.ip_addresses import IpNetwork
 from host_backend.yaml_document import Value, given
 
@@ -82,6 +83,8 @@ class ServerConfig:
     trusted_proxies: tuple[IpNetwork, ...] = ()
     #: Whether tokens that prove the enclaves are shown at the utility address.
     attestation: bool = False
+    #: Octez' own sockets; None: none.
+    octez: OctezConfig | None = None
 
     @property
     def asks_who(self) -> bool:
@@ -106,7 +109,7 @@ def parse_server(value: Value | None) -> ServerConfig:
     Raises:
         ConfigError: With file, line and dotted path of what is wrong.
     """
-    names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies", "attestation")
+    names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies", "attestation", "octez")
     fields = value.record(names) if value else {}
     authorized_keys = parse_authorized_keys(fields.get("authorized_keys"))
     jwt_users = _jwt_users(fields.get("jwt"))
@@ -116,14 +119,20 @@ def parse_server(value: Value | None) -> ServerConfig:
     attestation = given(fields, "attestation")
     # Each token costs a little of what Google gives the project, so strangers get some only where that was meant.
     shown = utility_address.is_loopback if attestation is None else attestation.boolean()
+    octez, tls = parse_octez(fields.get("octez")), _tls(fields.get("tls"))
+    if octez is not None:
+        _check_octez(
+            fields["octez"], octez, tls, asks_token=jwt_users is not None, asks_key=authorized_keys is not None
+        )
     return ServerConfig(
         address=parse_listener(given(fields, "address"), DEFAULT_ADDRESS),
         utility_address=utility_address,
         authorized_keys=authorized_keys,
         jwt_users=jwt_users,
-        tls=_tls(fields.get("tls")),
+        tls=tls,
         trusted_proxies=_trusted_proxies(fields.get("trusted_proxies")),
         attestation=shown,
+        octez=octez,
     )
 
 
@@ -134,6 +143,17 @@ def _trusted_proxies(value: Value | None) -> tuple[IpNetwork, ...]:
     if len(items) > MAX_TRUSTED_PROXIES:
         value.fail(f"has {len(items)} entries, at most {MAX_TRUSTED_PROXIES}: name networks")
     return tuple(map(parse_network, items))
+
+
+def _check_octez(value: Value, octez: OctezConfig, tls: TlsConfig | None, *, asks_token: bool, asks_key: bool) -> None:
+    """Pass when Octez' sockets let in nobody who could not ask over HTTP."""
+    if asks_token:
+        value.fail("cannot be used with JWT: a client of Octez' sockets has no token to show, and would need none")
+    if octez.tcp is not None and tls is not None and tls.client_ca is not None and not asks_key:
+        value.fail(
+            "tcp cannot be used with `tls.client_ca` alone: Octez' sockets have no TLS, and so anybody would do without a "
+            "certificate: set `authorized_keys`, or listen on a Unix socket"
+        )
 
 
 def parse_authorized_keys(value: Value | None) -> tuple[PublicKey, ...] | None:

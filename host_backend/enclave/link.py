@@ -243,7 +243,7 @@ class EnclaveLink:
         self._settled.set()
         ms = f"{(time.monotonic() - started) * 1e3:.0f}"
         extra = fields(vault=self.name, generation=self.generation, ms=ms)
-        logger.info("the link to the enclave is %s", self.state, extra=extra)
+        logger.log(logging.INFO if whole else logging.WARNING, "the link to the enclave is %s", self.state, extra=extra)
 
     async def _connect(self, patience_s: float) -> EnclaveClient:
         """Return a connection that takes itself out of service when it ends."""

@@ -14,6 +14,7 @@ from enum import StrEnum
 from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import KeyType, PrivateKey
 from enclave_signer.tezos import public_key_hash
+from host_backend.arguments import require
 from host_backend.enclave.client import EnclaveClient
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.side_connection import SideConnection
@@ -70,6 +71,7 @@ class Provisioning:
             EnclaveRefused, EnclaveUnavailable: The enclave did not make one; those that were yielded are there.
             ConfigError, StoreUnavailable: Blobs could not be stored: there are no such keys.
         """
+        require("key_type", key_type, KeyType, "name one of them, such as KeyType.BLS")
         for start in range(0, count, BATCH):
             async with self._connection() as client:
                 making = (_make_one(client, key_type) for _ in range(min(BATCH, count - start)))
@@ -100,6 +102,7 @@ class Provisioning:
             EnclaveRefused, EnclaveUnavailable: The enclave did not take it; or it is stored, and does not open.
             ConfigError, StoreUnavailable: Its blob could not be stored.
         """
+        require("private_key", private_key, PrivateKey, "parse_secret_key makes one of a text")
         try:
             expected = curve(private_key.key_type).open(private_key).public_key
         except CurveError as error:

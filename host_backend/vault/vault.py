@@ -21,6 +21,7 @@ from enclave_signer.protocol.messages import (
     Signature,
     SigningVersion,
 )
+from host_backend.arguments import require
 from host_backend.enclave.client import EnclaveClient, SigningClient
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.link import EnclaveLink
@@ -240,6 +241,9 @@ class Vault:
             EnclaveRefused, EnclaveUnavailable: The enclave did not sign, or signed wrongly.
             WatermarkRejected: Its guard has seen another message there.
         """
+        require("pkh", pkh, str, "give a public key hash, tz1…")
+        require("message", message, bytes, "give the bytes that are signed; bytes.fromhex makes them of hex")
+        require("version", version, SigningVersion, "name one of them, such as SigningVersion.LATEST")
         return await self.sign_with(await self.ready_key(pkh, version), message, version)
 
     async def sign_with(self, key: VaultKey, message: bytes, version: SigningVersion) -> Signature:

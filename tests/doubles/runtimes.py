@@ -133,4 +133,11 @@ def running_docker(folder: Path) -> Iterator[list[str]]:
     ]
     with running(words) as daemon:
         daemon.wait_for("API listen on")
-        yield ["docker", "-H", address]
+        try:
+            yield ["docker", "-H", address]
+        finally:
+            # In order, so that it stops its containers; some of what it has mounted it leaves.
+            daemon.stop()
+            for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+                if (where := line.split()[1]).startswith(f"{folder}/"):
+                    subprocess.run(["umount", "--lazy", where], check=False)

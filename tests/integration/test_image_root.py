@@ -10,8 +10,10 @@ import pytest
 
 from image.root import DEVELOPMENT_ONLY, IMAGE_TOML, PROGRAM, TOP
 from image.tree import digest, size_bytes
+from tests.contract.markdown import DOCS, blocks
 from tests.contract.test_packaging import of_the_host, pinned
 from tests.doubles import image_root
+from tests.doubles.documented import run_block
 from tests.doubles.google.cloud import IMAGE, running_google_cloud
 from tests.doubles.known_keys import FOUR, attestation
 from tests.doubles.processes import PATIENCE_S, Enclave, kept
@@ -137,3 +139,12 @@ def test_an_image_for_development_has_the_local_sealer(tmp_path: Path) -> None:
     )
     with kept(Enclave(command)) as enclave, WireClient(enclave.address) as client:
         assert "Ok" in client.call({"Generate": "Bls"})
+
+
+def test_the_documented_command_makes_it(root: Path, tmp_path: Path) -> None:
+    (command,) = (
+        block for block in blocks(DOCS / "confidential-space.md", "sh") if block.startswith("make image-root ")
+    )
+    toml = image_root.image_toml(tmp_path)
+    said = run_block(command, os.environ, {"=image.toml": f"={toml}", "OUT=build/root": f"OUT={tmp_path / 'root'}"})
+    assert f"root  sha256:{digest(root)}" in said

@@ -4,6 +4,7 @@ With `--all` it is an error when a part could not run: a test that did not run h
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,17 @@ def _image(*runtime: str) -> Callable[[], str | None]:
     return missing
 
 
+def _buildkit() -> str | None:
+    """Return what is missing to build by Docker: its old builder makes all targets, also those with another configuration."""
+    if missing := _image("dockerd", "docker")():
+        return missing
+    version = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False).stdout
+    # Until version 23 it came with the command.
+    old = re.search(r"version (1\d|2[0-2])\.", version) is not None
+    plugin = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
+    return None if old or plugin.returncode == 0 else "docker's buildx"
+
+
 PARTS = (
     Part("mounts", _mounts),
     Part("users", _users),
@@ -72,8 +84,11 @@ PARTS = (
     Part("image_runs", _image("bwrap"), "bwrap"),
     Part("image_runs", _image("runc"), "runc"),
     Part("image_runs", _image("dockerd", "docker"), "docker"),
+    Part("image_docker", _buildkit),
     Part("browser", _programs("chromium")),
     Part("compose", _image("dockerd", "docker", "docker-compose")),
+    Part("alerts", _programs("promtool", "prometheus")),
+    Part("systemd", _programs("systemd-analyze", "strace")),
 )
 
 

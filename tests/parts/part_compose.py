@@ -1,7 +1,8 @@
-"""`compose.yaml`: both programs in containers, which are removed and made again; nothing is signed twice."""
+"""`compose.yaml`, as the document says: containers are removed and made again, and nothing is signed twice."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -9,78 +10,79 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles import built_image
+from tests.contract.markdown import DOCS, blocks
+from tests.doubles.documented import run_block
 from tests.doubles.host_process import BAKER, ask
 from tests.doubles.known_keys import attestation
 from tests.doubles.processes import ROOT
-from tests.doubles.runtimes import USER, running_docker
+from tests.doubles.runtimes import running_docker
 
-DEVELOPMENT = (ROOT / "image" / "development.toml").read_text()
-CONFIG = (ROOT / "image" / "signatory.development.yaml").read_text()
+#: Seconds: an image takes half a minute on an idle machine.
+pytestmark = pytest.mark.timeout(1200)
+
 OTHER = bytes(range(32))
-IMAGES = {"development": (DEVELOPMENT, "enclave-signer-development"), "host": (None, "enclave-host")}
-#: Where the documented configuration listens, and the test does.
+#: Where the documented configuration listens, and the test does: those may be taken.
 PORTS = {"6732": "26732", "9583": "29583"}
+COMPOSE = "docker-compose" if shutil.which("docker-compose") else "docker compose"
 
 
 class Composed:
-    """The containers of `compose.yaml`, their state in a folder."""
+    """The two containers, their state in a folder."""
 
     def __init__(self, docker: list[str], state: Path) -> None:
         self._docker = docker
-        self._state = state
-        for name in ("enclave/run", "host"):
-            (state / name).mkdir(parents=True, mode=0o700)
-        self.list_keys()
+        self._config = state / "host" / "signatory.yaml"
+        self._environment = {
+            **os.environ,
+            "DOCKER_HOST": docker[-1],
+            "STATE": str(state),
+            "COMPOSE_PROJECT_NAME": "parts",
+        }
 
-    def list_keys(self, *pkhs: str) -> None:
-        text = CONFIG
-        for documented, ours in PORTS.items():
-            text = text.replace(documented, ours)
-        policies = "{" + ", ".join(f"{pkh}: {BAKER}" for pkh in pkhs) + "}"
-        (self._state / "host" / "signatory.yaml").write_text(text.replace("tezos: {}", f"tezos: {policies}"))
-        for path in (self._state, *self._state.rglob("*")):
-            os.chown(path, USER, USER)
+    def follow_document(self) -> str:
+        """Build, load and start as the document says, on the test's ports; return what was printed."""
+        ports = "".join(f"sed -i s/{theirs}/{ours}/ $STATE/host/signatory.yaml\n" for theirs, ours in PORTS.items())
+        first = "docker compose up -d enclave\n"
+        replaced = {
+            "export STATE=$PWD/.state/compose\n": "",
+            first: ports + first,
+            "docker compose ": f"{COMPOSE} ",
+        }
+        return run_block(blocks(DOCS / "confidential-space.md", "shell")[1], self._environment, replaced)
 
     def run(self, *words: str) -> str:
-        command = [*COMPOSE, "--project-name", "parts", "--file", str(ROOT / "compose.yaml"), *words]
-        environment = {**os.environ, "STATE": str(self._state), "DOCKER_HOST": self._docker[-1]}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        command = [*COMPOSE.split(), "--file", str(ROOT / "compose.yaml"), *words]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def up(self, *services: str) -> None:
-        self.run("up", "-d", *services)
+    def list_key(self, pkh: str) -> None:
+        self._config.write_text(self._config.read_text().replace("tezos: {}", f"tezos: {{{pkh}: {BAKER}}}"))
 
-    def wait(self) -> None:
-        """Return when the host is ready; its log says so, and ends when it does."""
-        name = self.run("ps", "-q", "host").strip()
-        log = subprocess.Popen([*self._docker, "logs", "-f", name], stderr=subprocess.PIPE, text=True)
+    def up(self) -> None:
+        """Make both containers, and return when the host says that it is ready."""
+        self.run("up", "-d")
+        container = self.run("ps", "-q", "host").strip()
+        log = subprocess.Popen([*self._docker, "logs", "--follow", container], stderr=subprocess.PIPE, text=True)
         assert log.stderr is not None
-        said = []
-        for line in log.stderr:
-            said.append(line)
-            if '"HTTP server is listening' in line:
-                log.kill()
-                log.communicate()
-                return
-        raise AssertionError("".join(said))
+        ready = any('"HTTP server is listening' in line for line in log.stderr)
+        log.kill()
+        log.communicate()
+        assert ready
 
-
-COMPOSE = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
+    def down(self) -> None:
+        """Stop and remove both containers."""
+        self.run("down", "--timeout", "20")
 
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Iterator[Composed]:
     with running_docker(tmp_path) as docker:
-        for target, (text, name) in IMAGES.items():
-            subprocess.run([*docker, "load", "-i", built_image.image(target, text) / "image.tar"], check=True)
-            subprocess.run([*docker, "tag", f"{target}-of-parts", name], check=True)
         containers = Composed(docker, tmp_path / "state")
         try:
             yield containers
         finally:
-            containers.run("down", "--timeout", "20")
+            containers.down()
 
 
 def sign(pkh: str, message: bytes) -> int:
@@ -89,21 +91,15 @@ def sign(pkh: str, message: bytes) -> int:
 
 
 def test_containers_made_again_sign_nothing_twice(composed: Composed) -> None:
-    composed.up("enclave")
-    composed.run(
-        "run", "--rm", "host", "generate", "-c", "/state/signatory.yaml", "--vault", "enclave", "--type", "tz4"
-    )
-    listed = composed.run("run", "--rm", "host", "list", "-c", "/state/signatory.yaml", "--json")
-    (pkh,) = (json.loads(line)["pkh"] for line in listed.splitlines())
-    composed.list_keys(pkh)
+    printed = composed.follow_document()
+    print(f"\n{printed}")
+    (pkh,) = re.findall(r"\btz4\w+", printed)
+    composed.list_key(pkh)
     for _ in range(2):
+        composed.down()
         composed.up()
-        composed.wait()
         assert sign(pkh, attestation(7)) == 200
         assert sign(pkh, attestation(7, payload=OTHER)) == 409
-        composed.run("down", "--timeout", "20")
-    composed.up()
-    composed.wait()
     assert sign(pkh, attestation(6)) == 409
     assert sign(pkh, attestation(8)) == 200
     assert ask(int(PORTS["9583"]), "GET", "/healthz").status == 200

@@ -15,9 +15,14 @@ from image.build import PYTHON, Built, build_image, make_base, read_layout
 from image.interpreter import EMPTY_FOLDERS
 from image.root import TOP, CannotMake
 from image.tree import digest, normalise, size_bytes
+from tests.contract.markdown import DOCS, blocks
 from tests.doubles import built_image, image_root
+from tests.doubles.documented import run_block
 from tests.doubles.google.cloud import IMAGE
 from tests.doubles.image_root import image_toml
+
+#: Seconds: an image takes half a minute on an idle machine.
+pytestmark = pytest.mark.timeout(1200)
 
 LIBRARIES = r"(c|m|pthread|rt|crypt|crypto|ssl|z|bz2-1\.0|bz2|lzma|expat|ffi|uuid|stdc\+\+|gcc_s)\.so[.0-9]*"
 #: What the root has; the files of the program are looked at by the test of the application root.
@@ -126,3 +131,15 @@ def test_an_image_for_development_is_called_otherwise(tmp_path: Path) -> None:
         build_image(
             "development", image_toml(tmp_path, IMAGE), tmp_path / "out", base=None, work=built_image.WORK, name="x"
         )
+
+
+def test_the_documented_commands_build_it(built: Built, tmp_path: Path) -> None:
+    page = DOCS / "confidential-space.md"
+    copy = blocks(page, "shell")[0]
+    (make,) = (block for block in blocks(page, "sh") if block.startswith("make image "))
+    toml = tmp_path / "image.toml"
+    run_block(copy, os.environ, {" image.toml": f" {toml}"})
+    assert "replace-me" in toml.read_text()
+    toml.write_text(IMAGE)
+    said = run_block(make, os.environ, {"=image.toml": f"={toml}"})
+    assert built.digest in said

@@ -30,6 +30,9 @@ INSIDE += "from enclave_signer.__main__ import forbid_inspection; forbid_inspect
 #: Says what the kernel lets the process do.
 PROBE = """
 import json, os
+
+#: Seconds: an image takes half a minute on an idle machine.
+pytestmark = pytest.mark.timeout(1200)
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 written = {}
 for path in ("/written", "/usr/lib/enclave-signer/written", "/etc/enclave-signer/image.toml"):

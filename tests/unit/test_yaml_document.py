@@ -167,9 +167,9 @@ def test_what_is_merged_comes_last_and_replaces_nothing(tmp_path: Path) -> None:
         ('a:\n  "\\UFFFFFFFF"\n', ":2: not readable as YAML: found a number out of range"),
         ('a: "\\U00110000"\n', ":1: not readable as YAML: found a number out of range"),
         (f"%YAML 1.{'1' * 5000}\n---\na\n", ":1: not readable as YAML: found a number out of range"),
-        (b"a: \xff\xfe\n", ": not readable as YAML: invalid start byte"),
-        (b"\x00\x01", ": not readable as YAML: special characters are not allowed"),
-        (b"\x7fELF" + bytes(100), ": not readable as YAML: special characters are not allowed"),
+        (b"a: \xff\xfe\n", ":1: not readable as YAML: invalid start byte"),
+        (b"\x00\x01", ":1: not readable as YAML: special characters are not allowed"),
+        (b"\x7fELF" + bytes(100), ":1: not readable as YAML: special characters are not allowed"),
         ("[" * 200, ":1: not readable as YAML: nested too deeply"),
         ("{a: " * 33, ":1: not readable as YAML: nested too deeply"),
         ("\n".join(" " * depth + "a:" for depth in range(2000)), ":32: not readable as YAML: nested too deeply"),
@@ -328,3 +328,8 @@ def test_a_tab_that_indents_is_named(tmp_path: Path, data: str) -> None:
 def test_where_the_file_ends(tmp_path: Path, data: str, whole: bool) -> None:
     assert load(tmp_path, data).ends_whole == whole
     assert load(tmp_path, data.encode("utf-16")).ends_whole == whole
+
+
+def test_what_is_no_text_has_a_line(tmp_path: Path) -> None:
+    assert refused(tmp_path, "a: b\nc: d # é\n".encode("latin-1")).startswith(":2: not readable as YAML: ")
+    assert refused(tmp_path, "a: b\n\nc: d\0\n").startswith(":3: not readable as YAML: ")
