@@ -29,9 +29,13 @@ _ALPHABET = frozenset(_DIGITS)
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
 _PAIRS_IN_CHUNK = 5
 _CHUNK = len(_PAIRS) ** _PAIRS_IN_CHUNK
+#: Chunks of the longest text of a curve proper; what is longer is divided in halves first, which takes a third of the time.
+_UNDIVIDED = 15
 #: Digits are read in chunks of the same size, for the same reason.
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
 _DIGITS_IN_CHUNK = 2 * _PAIRS_IN_CHUNK
+_DIGITS_OF_BYTE = log(256, len(_DIGITS))
+_CHUNKS_OF_BYTE = _DIGITS_OF_BYTE / _DIGITS_IN_CHUNK
 
 
 class Family(StrEnum):
@@ -142,7 +146,7 @@ def _longest_text(family: Family) -> int:
         1
         + int(
             log(int.from_bytes(kind.value.prefix) + 1, len(_DIGITS))
-            + (kind.value.payload_bytes + _CHECKSUM_BYTES) * log(256, len(_DIGITS))
+            + (kind.value.payload_bytes + _CHECKSUM_BYTES) * _DIGITS_OF_BYTE
         )
         for kind in Kind
         if kind.value.family is family
@@ -183,15 +187,24 @@ def encode(kind: Kind, payload: bytes) -> str:
 
 def _base58(data: bytes) -> str:
     """Return the digits of bytes that do not begin with a zero, as those of no prefix do."""
-    number = int.from_bytes(data)
+    chunks = int(len(data) * _CHUNKS_OF_BYTE) + 1
+    return "".join(_pairs(int.from_bytes(data), chunks)).lstrip(_DIGITS[0])
+
+
+def _pairs(number: int, chunks: int) -> list[str]:
+    """Return the digits of a number below `_CHUNK ** chunks`, in pairs, with zeros in front."""
+    if chunks > _UNDIVIDED:
+        half = chunks // 2
+        high, low = divmod(number, _CHUNK**half)
+        return _pairs(high, chunks - half) + _pairs(low, half)
     pairs: list[str] = []
-    while number:
+    for _ in range(chunks):
         number, chunk = divmod(number, _CHUNK)
         for _ in range(_PAIRS_IN_CHUNK):
             chunk, pair = divmod(chunk, len(_PAIRS))
             pairs.append(_PAIRS[pair])
     pairs.reverse()
-    return "".join(pairs).lstrip(_DIGITS[0])
+    return pairs
 
 
 def decode(text: str, *families: Family) -> tuple[Kind, bytes]:

@@ -236,3 +236,18 @@ def test_tee_signer_has_no_such_keys_and_generate_says_so(tmp_path: Path) -> Non
             )
         assert not own_file(config).exists()
         assert run_command("generate", "-c", config, "-v", VAULT).code == 0
+
+
+def test_the_doctor_looks_at_its_file_too(tmp_path: Path, local: Enclave) -> None:
+    def told(state: str) -> list[str]:
+        lines = run_command("doctor", "-c", config, "--json").stdout.splitlines()
+        checks = [json.loads(line) for line in lines]
+        return [check["text"] for check in checks if check["state"] == state and check["check"].startswith("key file")]
+
+    config, _, _ = with_key(tmp_path, local)
+    own = f"{own_file(config)}: those that Signatory does not know"
+    assert told("ok") == [f"{key_file(config)} is not there yet: 1 key beside it", own]
+    import_keys(config, TZ1)
+    assert told("ok") == [f"{key_file(config)}: 2 keys", own]
+    own_file(config).chmod(0o644)
+    assert told("warning") == [f"{own_file(config)} can be read by others: chmod go-rwx {own_file(config)}"]
