@@ -85,7 +85,7 @@ parts: ## tests that need more than Python and pip: a table of what ran; ARGUMEN
 
 image-root: ## the application root of the image alone; IMAGE_TOML=FILE says what the image is, OUT=FOLDER where to make it
 	@scripts/environment $(VENV) requirements.txt
-	@$(BIN)/python -m image.root --image-toml "$(IMAGE_TOML)" --out "$(or $(OUT),build/root)"
+	@$(BIN)/python -m image.root $(if $(IMAGE_TOML),--image-toml "$(IMAGE_TOML)") --out "$(or $(OUT),build/root)"
 
 image: ## the measured image, with buildah, and its digest; IMAGE_TOML=FILE says what it is; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements.txt

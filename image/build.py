@@ -230,6 +230,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--image-toml", type=Path, metavar="FILE", help="what the image of an enclave says of itself")
     parser.add_argument("--target", choices=TARGETS, default="production", help="which (default: %(default)s)")
     parser.add_argument("--name", help="what it is called (default: by its target)")
+    parser.add_argument("--docker", action="store_true", help="by Docker, for a look: its digest is another one")
     parser.add_argument(
         "--base", metavar="IMAGE", help="the base of the stage that builds (default: made by mmdebstrap)"
     )

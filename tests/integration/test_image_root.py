@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,3 +149,14 @@ def test_the_documented_command_makes_it(root: Path, tmp_path: Path) -> None:
     toml = image_root.image_toml(tmp_path)
     said = run_block(command, os.environ, {"=image.toml": f"={toml}", "OUT=build/root": f"OUT={tmp_path / 'root'}"})
     assert f"root  sha256:{digest(root)}" in said
+
+
+@pytest.mark.parametrize("module", ["image.root", "image.build"])
+def test_there_is_no_default_and_the_sample_is_refused(tmp_path: Path, module: str) -> None:
+    command = [sys.executable, "-m", module, "--out", str(tmp_path / "out")]
+    without = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert (without.returncode, "--image-toml" in without.stderr or "IMAGE_TOML" in without.stderr) == (2, True)
+    command += ["--image-toml", "image/image.example.toml"]
+    sample = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert (sample.returncode, "is the sample" in sample.stderr) == (1, True), sample.stderr
+    assert not (tmp_path / "out").exists()

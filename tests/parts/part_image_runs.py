@@ -22,6 +22,8 @@ from tests.doubles.processes import PATIENCE_S, ROOT, Enclave, kept
 from tests.doubles.runtimes import USER, Bubblewrap, Docker, Runc, Runtime, Unshare, running_docker
 from tests.doubles.wire import WireClient
 
+#: Seconds: an image takes half a minute on an idle machine.
+pytestmark = pytest.mark.timeout(1200)
 #: What the doubles need; everything else that they import is in the image.
 DRIVER = ("gcp_enclave.py", "google/places.py")
 #: As the daemon's own start does.
@@ -30,9 +32,6 @@ INSIDE += "from enclave_signer.__main__ import forbid_inspection; forbid_inspect
 #: Says what the kernel lets the process do.
 PROBE = """
 import json, os
-
-#: Seconds: an image takes half a minute on an idle machine.
-pytestmark = pytest.mark.timeout(1200)
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 written = {}
 for path in ("/written", "/usr/lib/enclave-signer/written", "/etc/enclave-signer/image.toml"):
