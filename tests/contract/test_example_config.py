@@ -1,6 +1,7 @@
 """The example configuration loads as it is, and with every line that it offers as a comment."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from enclave_signer.protocol.messages import Credentials

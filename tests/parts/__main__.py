@@ -47,6 +47,7 @@ PARTS = (
     Part("proxies", _programs("nginx", "haproxy")),
     Part("java", _programs("java", "javac")),
     Part("metrics", _programs("promtool")),
+    Part("go", _programs("go")),
 )
 
 
