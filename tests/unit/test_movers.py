@@ -32,7 +32,7 @@ def test_there_are_twelve_of_each() -> None:
 
 @pytest.mark.parametrize("item", CONFIGURATIONS, ids=by_name)
 def test_configurations(item: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/baker")
+    monkeypatch.setenv("HOME", "/var/baker")
     file = tmp_path / "signatory.yaml"
     file.write_text(item["text"])
     lines = []
