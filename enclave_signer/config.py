@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slow-bls", action="store_true", help="sign BLS with py_ecc: not constant time, not for keys of value"
     )
-    parser.add_argument("--log", choices=LOG_LEVELS, default="info", help="least level to log (default: %(default)s)")
+    parser.add_argument("--log", choices=LOG_LEVELS, default="info", help="minimum log level (default: %(default)s)")
     parser.add_argument("--json-log", action="store_true", help="log as JSON, one object per line")
     parser.add_argument("--version", action="version", version=f"enclave-signer {__version__}")
     return parser
@@ -257,6 +257,6 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _listen(listen: str | None, environment: Mapping[str, str]) -> Address | UnixAddress:
     if listen is None:
-        # The local sealer protects nothing from whoever has its key file: only this machine may come near it.
+        # The local sealer protects nothing from a process that has its key file: only this machine may come near it.
         return Address("127.0.0.1", parse_port(environment.get("LISTEN_PORT", str(DEFAULT_PORT)), "LISTEN_PORT"))
     return parse_listen(listen)

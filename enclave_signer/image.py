@@ -1,7 +1,7 @@
-"""The image's own configuration, `image.toml`: measured with the image, so whoever trusts its digest trusts these words.
+"""The image's own configuration, `image.toml`: measured with the image: to trust its digest is to trust these words.
 
 - It says which sealers there are, which keys and identities they may use, and where the daemon listens. Flags and the
-  environment, which whoever starts the machine chooses, override nothing in it.
+  environment, chosen by the operator of the machine, override nothing in it.
 - The first sealer seals; each opens what its header names.
 - Keys go from one sealer or key to another (`reseal`) only where that is listed, and never to `local` or legacy blobs.
 """
@@ -54,7 +54,7 @@ class GcpKmsConfig:
 
 @dataclass(frozen=True, slots=True)
 class ResealRule:
-    """That what is sealed as `source` may be sealed anew under the key `target`.
+    """Permission to seal again, under the key `target`, keys that are sealed as `source`.
 
     Attributes:
         source: A key, a prefix of keys that ends at a `/`, or `LEGACY`.
@@ -110,7 +110,7 @@ class Image:
         listeners: Addresses; where none is named, the command line may name one.
         gcp_kms: Where that is one of the sealers.
         local_key: The file of the local sealer's key, where that is one of them.
-        reseal: What may be sealed anew.
+        reseal: Which keys may be sealed again.
         tls_clients: Keys that clients of a port may show, as SHA-256 in hexadecimal; None where there is no TLS.
         insecure_plain_tcp: Whether a port that other machines reach may be without TLS.
         attestation: Who vouches for it; None: nobody.

@@ -1,4 +1,4 @@
-"""Arguments of the library's calls: what is of another kind is refused by name, before anything is done with it."""
+"""Arguments of the library's calls: one of another type is refused by name, before it is used."""
 
 
 def require(name: str, value: object, kind: type, advice: str) -> None:

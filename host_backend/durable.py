@@ -189,7 +189,7 @@ def _lock_open(closing: ExitStack, descriptor: int, path: Path) -> int:
 
 
 def _sign(descriptor: int) -> None:
-    """Name the holder in the lock file, for whoever looks into it."""
+    """Name the holder in the lock file, for people."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
@@ -214,9 +214,9 @@ def _held_text(path: Path) -> str:
 
 
 def holder_of(path: Path) -> int | None:
-    """Return the process that holds a lock on a file, or None; takes no lock, so that it disturbs nobody who wants it.
+    """Return the process that holds a lock on a file, or None; takes no lock, so that it disturbs no other process.
 
-    Source: proc_locks(5). Where the system does not list its locks, nobody seems to hold any.
+    Source: proc_locks(5). Where the system does not list its locks, none seems to be held.
     """
     try:
         return holder_of_inode(path.stat())

@@ -1,4 +1,4 @@
-"""What is read when somebody asks for metrics: the links, the keys, the watermark store, the log, the process.
+"""What a request for metrics reads: the links, the keys, the watermark store, the log, the process.
 
 The names of the last are those of Prometheus' own library for Python. Source: proc(5).
 """
@@ -25,7 +25,7 @@ _GENERATION = ("generation",)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is so at this moment.
+    """A value as it is at this moment.
 
     Attributes:
         name: Of the family; `_total` is added where it counts.
@@ -53,7 +53,7 @@ def build_reading(version: str) -> Reading:
 
 
 def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Reading]:
-    """Return what is known of the links, the keys, the watermark store and the log. Longer than most: an entry for each."""
+    """Return the readings of links, keys, the watermark store and the log. Longer than most: an entry for each."""
 
     def of_vaults(name: str, help_: str, value: Callable[[Vault], float], *, counts: bool = False) -> Reading:
         return Reading(name, help_, ("vault_name",), lambda: (((v.name,), value(v)) for v in vaults), counts)
@@ -108,7 +108,7 @@ def _is_overdue(vault: Vault) -> bool:
 
 
 def process_readings() -> list[Reading]:
-    """Return what is known of this process and its interpreter; without `/proc`, of the interpreter alone."""
+    """Return the readings of this process and its interpreter; without `/proc`, of the interpreter alone."""
     return [*(_of_process() if Path("/proc/self/stat").exists() else []), *_of_interpreter()]
 
 

@@ -1,7 +1,7 @@
 """Secret keys as people keep them: base58, plain or encrypted, Octez' URIs, PEM and DER.
 
-- The form is found from the bytes. White space, a byte order mark and, in PEM, whatever stands around the key do not matter.
-- What is not exactly one secret key of one of Tezos' curves is refused; both halves of a key that names its public key must
+- The form is found from the bytes. White space, a byte order mark and, in PEM, text around the key do not matter.
+- Anything but exactly one secret key of one of Tezos' curves is refused; both halves of a key that names its public key must
   belong together.
 - A password is asked for when one is needed, and only then.
 - No error repeats anything of the input, nor what a library says of it.
@@ -36,7 +36,7 @@ from host_backend.wallets import form_of_bytes, form_of_pem, form_of_text
 
 #: Largest input: a P-256 key in PEM has 400 bytes; beyond that there are only comments, and keys of other kinds.
 MAX_SECRET_BYTES = 16 * 1024
-#: Longest password, in bytes: nobody types more, and a whole file given by mistake is noticed.
+#: Longest password, in bytes: no password is longer, and a whole file given by mistake is noticed.
 MAX_PASSWORD_BYTES = 1024
 
 _SALT_BYTES = 8

@@ -221,7 +221,7 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
 
     Args:
         config: Names the store.
-        writing: What is around every write to a disk, for whoever measures them.
+        writing: A context around every write to a disk, to measure them.
 
     Raises:
         ConfigError: It is not there, or its folder belongs to another driver or process; the text says what to do.
@@ -299,7 +299,7 @@ async def find_unopened_keys(
 
 @asynccontextmanager
 async def open_configured_resealing(config: VaultConfig) -> AsyncIterator[Resealing]:
-    """Give what seals the keys of a vault anew; see `open_resealing`."""
+    """Give what seals the keys of a vault again; see `open_resealing`."""
     async with (
         open_key_store(config.keys) as store,
         open_resealing(store, configured_endpoint(config)) as resealing,

@@ -1,4 +1,4 @@
-"""Sealing under a key file, for a laptop: AES-256-GCM. Whoever reads that file and the blobs has the keys.
+"""Sealing under a key file, for a laptop: AES-256-GCM. That file and the blobs together are the keys.
 
 Not part of the production image: there a key management service seals for the measured image only.
 """

@@ -163,5 +163,5 @@ class Acceptor:
         self._listener.close()
 
     async def wait_closed(self) -> None:
-        """Wait until nobody is beginning any more."""
+        """Wait until no connection is beginning any more."""
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -48,7 +48,7 @@ async def _wrong_method(_: Request, __: Exception) -> Response:
 
 
 async def _bug(_: Request, __: Exception) -> Response:
-    # Starlette raises it anew after this answer, and the server logs it.
+    # Starlette raises it again after this answer, and the server logs it.
     return Response(failure("internal error"), 500, media_type=JSON.decode())
 
 

@@ -95,7 +95,7 @@ def bind(address: Address) -> socket.socket:
 def _bind_unix(address: UnixAddress) -> socket.socket:
     _remove_stale(address)
     listener = socket.socket(socket.AF_UNIX)
-    # Nobody else may connect between bind and chmod.
+    # No other user may connect between bind and chmod.
     mask = os.umask(0o777 & ~UNIX_SOCKET_MODE)
     try:
         listener.bind(str(address.path))
@@ -109,7 +109,7 @@ def _bind_unix(address: UnixAddress) -> socket.socket:
 
 
 def _remove_stale(address: UnixAddress) -> None:
-    """Remove what a host left behind that did not end in order: a socket that nobody listens on, nothing else.
+    """Remove what a host left behind that did not end in order: a socket on which no process listens, nothing else.
 
     Raises:
         ConfigError: Something else is there.
@@ -122,7 +122,7 @@ def _remove_stale(address: UnixAddress) -> None:
     if not stat.S_ISSOCK(mode):
         raise ConfigError(f"cannot listen on {address}: a file is there that is no socket: name another path")
     with socket.socket(socket.AF_UNIX) as probe:
-        # A full line of waiting clients is an answer, too: somebody is listening.
+        # A full line of waiting clients is an answer, too: a process is listening.
         probe.settimeout(0)
         code = probe.connect_ex(str(address.path))
     if code != errno.ECONNREFUSED:

@@ -31,7 +31,7 @@ def authenticate(
 ) -> None:
     """Sign a request with a client's secret key, as `authentication` of its query.
 
-    PKH is the key that shall sign, MESSAGE in hex what it shall sign; without one the request is for a proof of
+    PKH is the key that is to sign, and MESSAGE the bytes to sign, in hex; without one the request is for a proof of
     possession. The secret key is asked for, and may be in every form that `import` takes; no configuration is read.
     """
     from host_backend.authentication import authentication_bytes
@@ -39,7 +39,7 @@ def authenticate(
 
     options.start_logging()
     forbid_inspection()
-    # The hash is looked at first: whoever gives a secret key there hears of that.
+    # The hash is checked first: a secret key given in its place is refused as one.
     signed = authentication_bytes(pkh) + _message(message)
     if verify is not None or public_key is not None:
         _verify(signed, verify, public_key)

@@ -35,13 +35,13 @@ def prepare() -> None:
 
 
 def failure() -> OSError | None:
-    """Write what is left; return why something could not be written, and drop it then."""
+    """Flush standard output; return why something could not be written, and drop the rest then."""
     with suppress(OSError):
         sys.stdout.flush()
     descriptor = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     problem = descriptor.failure if isinstance(descriptor, _Descriptor) else None
     if problem is not None:
-        # Python writes what is left once more at its end, and would complain then.
+        # Python flushes again at its end, and would complain then.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)

@@ -42,7 +42,7 @@ def read_secret_keys(arguments: Sequence[str], source: Path | None, ask_password
         inputs = [text.encode(errors="surrogateescape") for text in arguments]
     else:
         inputs = [_asked("secret key", "--from FILE, or - for standard input").encode()]
-    # What is longer is no wallet either, and is cut off here.
+    # Longer input is no wallet either, and was cut off.
     secrets = [secret for data in inputs for secret in (secrets_in(data) if len(data) <= MAX_SECRET_BYTES else [data])]
     return [_parsed(data, index, ask_password) for index, data in enumerate(secrets)]
 
@@ -93,14 +93,14 @@ def _read_standard_input() -> bytes:
     if not sys.stdin.isatty():
         return sys.stdin.buffer.read(MAX_SECRET_BYTES + 1)
     with _hidden(sys.stdin.fileno()):
-        # Not before: what is typed until then is thrown away.
+        # Not before: keys pressed until then are discarded.
         click.echo("Enter the secret key, which is not shown, then Ctrl-D on a line of its own: ", nl=False, err=True)
         return sys.stdin.buffer.read(MAX_SECRET_BYTES + 1)
 
 
 @contextmanager
 def _hidden(terminal: int) -> Iterator[None]:
-    """Keep a terminal from showing what is typed; what was not read is thrown away at the end, not left for a shell."""
+    """Keep a terminal from showing input; unread input is discarded at the end, not left for the shell."""
     before = termios.tcgetattr(terminal)
     silent = [*before]
     silent[3] = before[3] & ~termios.ECHO

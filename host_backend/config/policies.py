@@ -76,7 +76,7 @@ def _key_type(pkh: str, entry: Value, experimental: AbstractSet[KeyType]) -> Key
     try:
         key_type = check_public_key_hash(pkh)
     except TezosError as error:
-        # Whatever was pasted here, a secret key perhaps, is not repeated: the line says where it stands.
+        # The text may be a secret key, pasted by mistake, and is not repeated: the line says where it is.
         entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
         entry.fail(f"not a public key hash: {error}")
     if (reason := why_off(key_type, experimental)) is not None:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 class SigningClient:
     """An initialized connection, the keys that are open on it, and what may be asked of it while it is in service.
 
-    That is nothing that may ask the enclave's sealer: answers come in order, and no signature shall wait for one.
+    That is nothing that may ask the enclave's sealer: answers come in order, and no signature may wait for one.
 
     Every call raises `EnclaveRefused`, or `Unanswered` when the connection ends first. Calls on a key name it by its
     hash: its handle stays in here, so that none can be sent on another connection.
@@ -131,7 +131,7 @@ class SigningClient:
 
 
 class EnclaveClient(SigningClient):
-    """The same connection while nobody signs on it: it may also be asked for what may ask the enclave's sealer."""
+    """The same connection while it is not used for signatures: it may also be asked for what may ask the enclave's sealer."""
 
     def __init__(
         self, connection: EnclaveConnection, proof: Proof | None = None, enclave_uid: int | None = None
@@ -175,7 +175,7 @@ class EnclaveClient(SigningClient):
         return await self._ask(GenerateAndImport(key_type), SealedKey)
 
     async def reseal(self, blob: bytes, target: str) -> SealedKey:
-        """Have a sealed key sealed anew, under the key-encryption key `target`."""
+        """Have a sealed key sealed again, under the key-encryption key `target`."""
         return await self._ask(Reseal(blob, target), SealedKey)
 
     async def public_key_from(self, blob: bytes) -> PublicKey:

@@ -70,7 +70,7 @@ class EnclaveConnection(asyncio.Protocol):
         #: Until when anything may be asked, and how late it is, in seconds since 1970.
         self.good_until: float = math.inf
         self._clock: Callable[[], float] = time.time
-        #: Timers are armed in it: an end of the connection must not be told as that of the request that was first in line.
+        #: Timers are armed in it: the log must not ascribe the end of the connection to the request that was first in line.
         self._context = contextvars.copy_context()
 
     @property
@@ -185,7 +185,7 @@ class EnclaveConnection(asyncio.Protocol):
             self.close()
 
     def _end(self, reason: Unanswered) -> None:
-        # First of all: whoever is told that its call failed must not find this connection when it asks again.
+        # First of all: a caller whose call failed must not find this connection when it tries again.
         if self._on_end is not None:
             on_end, self._on_end = self._on_end, None
             on_end(reason)
@@ -237,14 +237,14 @@ async def connect(
     patience_s: float | None = None,
     on_end: Callable[[Unanswered], None] | None = None,
 ) -> EnclaveConnection:
-    """Return a new connection to the enclave; its name is resolved anew.
+    """Return a new connection to the enclave; its name is resolved again.
 
     Args:
         address: Where the enclave is.
         tls: This host's end; None speaks without TLS.
         limits: For connecting, for signatures, and for calls that may ask the enclave's sealer.
         patience_s: Takes the place of `limits.sealer_s`, and of a longer `limits.connect_s`.
-        on_end: Told once, when the connection has ended, and why; before any caller is.
+        on_end: Called once with the reason when the connection has ended, before any caller gets its error.
 
     Raises:
         EnclaveUnavailable: It cannot be reached, or another user's process has its Unix socket.

@@ -5,10 +5,10 @@
   are kept when the file is rewritten: nothing that someone stored is lost.
 - What is not well formed is refused whole, naming the entry: a file half understood would be rewritten by halves.
 - Entries that are replaced go to `<file>.replaced`, a key file, too, before the new one takes their place.
-- Before keys are sealed anew, the whole file is copied to `<file>.before-reseal-<UTC>`.
+- Before keys are sealed again, the whole file is copied to `<file>.before-reseal-<UTC>`.
 - Adding locks `<file>.lock`, reads again, and replaces the file durably. Signatory takes no lock: never let it add
   keys to the same file at the same time.
-- Symbolic links are followed first: all of these lie where the keys are, by whatever path they were reached.
+- Symbolic links are followed first: all of these lie where the keys are, by any path.
 
 Source: Signatory `pkg/vault/confidentialspace`, storage `file`.
 """
@@ -30,7 +30,7 @@ from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeptKeys, 
 
 #: Largest key file: over ten thousand keys of usual size, read in a fraction of a second.
 MAX_FILE_BYTES = 16 * 1024 * 1024
-#: How long adding waits, unless told otherwise: far more than one rewriting takes.
+#: How long adding waits by default: far more than one rewriting takes.
 LOCK_WAIT_S = 10.0
 
 #: Between two looks at the file: one is one call of the system.
@@ -135,7 +135,7 @@ class FileKeyStore:
             added = [self._entry(index, key) for index, key in enumerate(new, len(entries))]
             self._write(path, [*entries, *added], new[-1].pkh)
         else:
-            # Whoever stored them may have died before this step.
+            # The process that stored them may have died before this step.
             fsync_directory(path.parent)
         return frozenset(key.pkh for key in new)
 

@@ -43,8 +43,8 @@ class Provisioning:
     Args:
         vault: Its name, for texts.
         store: Where the blobs are kept.
-        connection: Gives a connection to the enclave on which nobody signs.
-        on_stored: Told of keys that are durable.
+        connection: Gives a connection to the enclave that is not used for signatures.
+        on_stored: Called with keys once they are durable.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ async def open_provisioning(
     side = SideConnection(enclave, limits)
     try:
         async with side.use():
-            # Whoever asks for a key shall know at once that there will be none.
+            # If there can be no key, the caller learns it at once.
             pass
         yield Provisioning(name, store, side.use)
     finally:

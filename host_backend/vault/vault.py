@@ -78,7 +78,7 @@ class Vault:
 
     @property
     def quarantined(self) -> dict[str, str]:
-        """Hashes of stored keys that cannot sign until somebody has done something, and why."""
+        """Hashes of stored keys that cannot sign until the operator acts, and why."""
         return dict(self._ring.keys.quarantined)
 
     @property
@@ -181,7 +181,7 @@ class Vault:
 
         Raises:
             KeyNotFound: Not in this vault.
-            MalformedRequest: The key's curve has no such version; no enclave shall hear of it.
+            MalformedRequest: The key's curve has no such version; the enclave is not asked.
             EnclaveRefused: Out of service.
             EnclaveUnavailable: The enclave cannot be reached.
         """
@@ -313,14 +313,14 @@ async def open_vault(
 
     Args:
         store: Where the blobs are kept.
-        enclave: Where the enclave is, and what its sealer shall use.
+        enclave: Where the enclave is, and what its sealer uses.
         name: How the vault is called in texts.
         must_succeed: Whether an enclave that does not answer is an error; else it is waited for.
         verify_bls: Whether BLS signatures are verified before they are released (`inline`), or right after
             (`background`): then a wrong one is out when it is found. Other curves, public keys and proofs are always
             verified before.
         limits: Times of the link.
-        on_key: Told of every key when it comes into service for the first time.
+        on_key: Called with every key when it comes into service for the first time.
         on_restored: Told, after each key of a restoring, how many it has dealt with, and of how many.
 
     Raises:

@@ -89,6 +89,7 @@ PARTS = (
     Part("compose", _image("dockerd", "docker", "docker-compose")),
     Part("alerts", _programs("promtool", "prometheus")),
     Part("systemd", _programs("systemd-analyze", "strace")),
+    Part("go", _programs("go")),
 )
 
 
