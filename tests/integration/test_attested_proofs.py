@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,6 +184,7 @@ class Middle:
         self._enclave = enclave
         self._context = context
         self.recorded: list[Request] = []
+        self.served = asyncio.Event()
         self.port = 0
 
     @asynccontextmanager
@@ -196,14 +197,13 @@ class Middle:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         genuine = await connect(self._enclave.address, tls=self._enclave.tls)
         frames = FrameDecoder()
-        while data := await reader.read(65536):
-            frames.feed(data)
-            while (frame := frames.next_frame()) is not None:
-                assert isinstance(frame, bytes)
-                self.recorded.append(codec.decode_request(frame))
-                writer.write(encode_frame(codec.encode_ok(await genuine.ask(self.recorded[-1]))))
-        genuine.close()
-        writer.close()
+        with suppress(OSError), closing(genuine), closing(writer):
+            while data := await reader.read(65536):
+                frames.feed(data)
+                while (frame := frames.next_frame()) is not None:
+                    self.recorded.append(codec.decode_request(frame))
+                    writer.write(encode_frame(codec.encode_ok(await genuine.ask(self.recorded[-1]))))
+        self.served.set()
 
 
 def test_whoever_stands_in_between_gets_a_nonce_and_nothing_else(world: AttestedWorld) -> None:
@@ -217,6 +217,7 @@ def test_whoever_stands_in_between_gets_a_nonce_and_nothing_else(world: Attested
         async with asyncio.timeout(PATIENCE_S), Middle(link.endpoint(), context).running() as middle:
             with pytest.raises(AttestationRefused, match="does not end at the enclave that signed the proof"):
                 await open_client(link.endpoint(middle.port))
+            await middle.served.wait()
             (asked,) = middle.recorded
             assert isinstance(asked, Attest)
 
@@ -233,6 +234,7 @@ def test_secrets_do_not_cross_a_network_to_an_enclave_that_was_not_proven(world:
         secret = parse_secret_key(TZ1.secret)
         with pytest.raises(EnclaveRefused, match="a private key is not sent in clear"):
             await client.import_unencrypted(PrivateKey(KeyType.ED25519, secret.data))
+        client.close()
         assert "ImportUnencrypted" not in calls(enclave)
 
     with world.enclave() as enclave:
