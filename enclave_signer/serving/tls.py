@@ -111,24 +111,20 @@ class TlsStream:
 
     def receive(self, most: int) -> bytes | None:
         """Return what has come; see `Stream`."""
-        parts: list[bytes] = []
-        left = most
         try:
             if self.greeting:
                 self._greet()
-            while left > 0:
-                # One record at a time: what has come may be several.
-                parts.append(self._tls.recv(min(left, RECORD_BYTES)))
-                left -= len(parts[-1])
+            # A record at most; what has come beyond it is still to be waited for, and there at once.
+            return self._tls.recv(min(most, RECORD_BYTES))
         except SSL.WantReadError:
             self._waits_for_room = False
         except SSL.WantWriteError:
             self._waits_for_room = True
         except SSL.ZeroReturnError:
-            return b"".join(parts)
+            return b""
         except SSL.Error as error:
             raise self._lost(error) from error
-        return b"".join(parts) or None
+        return None
 
     def _greet(self) -> None:
         self._tls.do_handshake()
