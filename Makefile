@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check fix parts image image-root image-development image-host bench bench-floods bench-marks bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
+.PHONY: help run demo test check fix parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -38,6 +38,10 @@ bench: ## rates and latencies of the enclave, start and memory of both programs;
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.enclave $(if $(OLD),--old $(OLD))
 	$(BIN)/python -m benchmarks.starts $(if $(OLD),--old $(OLD))
+
+bench-channel: ## what TLS costs the enclave
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.channel
 
 bench-floods: ## how long a baker waits for a signature while others flood the host; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt

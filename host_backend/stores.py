@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from host_backend.attestation.judging import TokenJudge, pinned_root
-from host_backend.attestation.keys import KeySource
 from host_backend.config import Config, VaultConfig
 from host_backend.config.storage import (
     FirestorePlace,
@@ -27,7 +25,6 @@ from host_backend.config.storage import (
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.proving import Proving
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
-from host_backend.enclave.tls import TlsClient
 from host_backend.errors import ConfigError, HostError
 from host_backend.keystore.apart import StoreApart
 from host_backend.keystore.base import KeyStore, StoredKey
@@ -262,12 +259,18 @@ def configured_endpoint(config: VaultConfig) -> Endpoint:
     Raises:
         ConfigError: A file that is named cannot be used.
     """
-    tls = None if config.tls is None else TlsClient(config.tls.certificate, config.tls.key)
+    if config.tls is None:
+        return Endpoint(config.enclave, config.credentials, config.enclave_uid)
+    from host_backend.enclave.tls import TlsClient  # noqa: PLC0415 -- most configurations have none
+
+    tls = TlsClient(config.tls.certificate, config.tls.key)
     wanted = config.attestation
     if wanted is None:
-        if tls is not None:
-            logger.warning("the enclave proves nothing: configure `attestation`", extra=fields(vault=config.name))
+        logger.warning("the enclave proves nothing: configure `attestation`", extra=fields(vault=config.name))
         return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls)
+    from host_backend.attestation.judging import TokenJudge, pinned_root  # noqa: PLC0415 -- as above
+    from host_backend.attestation.keys import KeySource  # noqa: PLC0415 -- as above
+
     judge = TokenJudge(wanted.policy, pinned_root(wanted.root) if wanted.by_root else KeySource())
     proving = Proving(judge.verify, wanted.max_age_s)
     return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls, proving)
