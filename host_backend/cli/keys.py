@@ -48,16 +48,22 @@ def generate(options: Options, vault: str, num: int, kind: str, *, as_json: bool
 @click.argument("secret_keys", nargs=-1, metavar="[SECRET_KEY]...")
 @click.option("-v", "--vault", required=True, help="Vault that shall hold the keys.")
 @click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File that holds one secret key.")
+@click.option(
+    "--from-octez",
+    type=click.Path(path_type=Path),
+    help="Folder of octez-signer or octez-client, or its file secret_keys: all keys in it.",
+)
 @takes_password
 @click.option("-o", "--opt", help="key:value[,…] for other kinds of vault; these have nothing to choose.")
 @click.option("--replace", is_flag=True, help="Replace the stored blob of a key that is out of service.")
 @takes_json
 @takes_options
-def import_keys(
+def import_keys(  # Longer than most: an argument for each option.
     options: Options,
     secret_keys: Sequence[str],
     vault: str,
     source: Path | None,
+    from_octez: Path | None,
     password: str | None,
     password_file: Path | None,
     opt: str | None,
@@ -68,7 +74,11 @@ def import_keys(
     """Hand secret keys to the enclave, which seals them.
 
     A key may be in base58, plain or encrypted (edsk, spsk, p2sk, BLsk, edesk, spesk, p2esk, BLesk), with or without
-    `unencrypted:` or `encrypted:` before it, or in PEM or DER (Ed25519, secp256k1, P-256), encrypted or not.
+    `unencrypted:` or `encrypted:` before it, as `octez-client show address -S` prints it, or in PEM or DER (Ed25519,
+    secp256k1, P-256), encrypted or not.
+
+    Of a folder of Octez each key is taken whose secret is there; lines for the configuration are printed, keys that sign
+    requests among them.
 
     Without an argument the key is asked for and not shown; `-` reads it from standard input. A key given as an
     argument can be seen by others on this machine, and stays in the shell's history; so does --password.
@@ -81,6 +91,14 @@ def import_keys(
     config = options.load()
     target = _vault(config, vault, "import")
     check_option_map(opt)
+    if from_octez is not None:
+        if secret_keys or source is not None:
+            raise click.UsageError("--from-octez is given, and another key: import one after the other.")
+        from host_backend.cli.from_octez import import_wallet
+
+        passwords = password_source(password, password_file)
+        import_wallet(config, target, from_octez, passwords, replace=replace, as_json=as_json)
+        return
     keys = read_secret_keys(secret_keys, source, password_source(password, password_file))
     asyncio.run(import_secret_keys(config, target, keys, replace=replace, as_json=as_json))
 

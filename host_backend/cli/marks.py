@@ -35,7 +35,7 @@ def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: i
 
 
 def _key(chain_id: str, pkh: str, right: str) -> MarkKey:
-    _require_chain(chain_id)
+    require_chain(chain_id)
     try:
         check_public_key_hash(pkh)
     except TezosError as error:
@@ -44,7 +44,12 @@ def _key(chain_id: str, pkh: str, right: str) -> MarkKey:
     return MarkKey(chain_id, pkh, Right(right))
 
 
-def _require_chain(chain_id: str) -> None:
+def require_chain(chain_id: str) -> None:
+    """Pass when a text is a chain id.
+
+    Raises:
+        MalformedRequest: It is not.
+    """
     try:
         decode(chain_id, Family.CHAIN_ID)
     except TezosError as error:
@@ -97,7 +102,7 @@ def rebuild_marks(config: Config, above_level: int, chains: Sequence[str], *, co
         HostError: Not done; the text says why.
     """
     for chain_id in chains:
-        _require_chain(chain_id)
+        require_chain(chain_id)
     anywhere = [pkh for pkh, policy in config.policies.items() if policy.chains is None]
     if anywhere and not chains:
         raise ConfigError(
