@@ -155,6 +155,31 @@ def locked_among_others(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def record_locked(path: Path, wait_s: float) -> Iterator[None]:
+    """Hold a lock of the kind of `lockf`, as Octez takes it, on a file of its own; nothing is made or changed.
+
+    Where there is no such file, or it may not be written, whoever would hold the lock is not here: then there is none.
+
+    Args:
+        path: The lock file.
+        wait_s: How long to wait for another holder.
+
+    Raises:
+        LockHeld: Another process kept it for longer than that.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        _lock(descriptor, path, wait_s, fcntl.lockf)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def locked_quietly(path: Path) -> Iterator[Claim]:
     """Hold a lock as `locked` does, but change nothing before the function that it yields is called.
 
@@ -194,12 +219,12 @@ def _sign(descriptor: int) -> None:
     os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
 
-def _lock(descriptor: int, path: Path, wait_s: float) -> None:
+def _lock(descriptor: int, path: Path, wait_s: float, lock: Callable[[int, int], object] = fcntl.flock) -> None:
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
             if time.monotonic() >= deadline:
                 raise LockHeld(_held_text(path)) from error
             time.sleep(_LOCK_RETRY_S)

@@ -5,7 +5,7 @@ Concrete stores are named only here. Those in Firestore are imported when they a
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from host_backend.watermark.file.admin import FileMarks, marks_left_in
 from host_backend.watermark.file.place import process_of, store_path
 from host_backend.watermark.file.store import FileWatermarkStore, Writing
 from host_backend.watermark.memory import MemoryMarks, MemoryWatermarkStore, kept_in_memory
+from host_backend.watermark.rule import Mark, MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder
 
 if TYPE_CHECKING:
@@ -148,12 +149,20 @@ async def migrate_watermarks(config: Config, source: Path | None) -> int:
     """
     if source is None:
         return await asyncio.to_thread(_migrate_here, config)
-    if not config.watermark.storage.lasts:
-        raise ConfigError("watermark.driver is mem: marks are taken over by a store that lasts only")
     if await asyncio.to_thread(_is_same_folder, source, config.base_dir):
         raise ConfigError(f"{source} is base_dir itself: nothing to migrate")
-    theirs = await asyncio.to_thread(marks_left_in, source)
-    return await asyncio.to_thread(marks_admin(config).adopt, theirs)
+    return await adopt_watermarks(config, await asyncio.to_thread(marks_left_in, source))
+
+
+async def adopt_watermarks(config: Config, marks: Mapping[MarkKey, Mark]) -> int:
+    """Raise marks to those of another program; return how many were raised.
+
+    Raises:
+        HostError: Not done; the text says why.
+    """
+    if not config.watermark.storage.lasts:
+        raise ConfigError("watermark.driver is mem: marks are taken over by a store that lasts only")
+    return await asyncio.to_thread(marks_admin(config).adopt, marks)
 
 
 def _migrate_here(config: Config) -> int:

@@ -19,8 +19,11 @@ _LABELS = ", ".join(secret_key_labels())
 _NAMES_IN_PEM = ", ".join(key_type.facts.name for key_type in KeyType if key_type.facts.pem_name is not None)
 _IMPORT_HELP = f"""Hand secret keys to the enclave, which seals them.
 
-A key may be in base58, plain or encrypted ({_LABELS}), with or without `unencrypted:` or `encrypted:` before it, or in PEM
-or DER ({_NAMES_IN_PEM}), encrypted or not.
+A key may be in base58, plain or encrypted ({_LABELS}), with or without `unencrypted:` or `encrypted:` before it, as
+`octez-client show address -S` prints it, or in PEM or DER ({_NAMES_IN_PEM}), encrypted or not.
+
+Of a folder of Octez each key is taken whose secret is there; lines for the configuration are printed, keys that sign
+requests among them.
 
 Without an argument the key is asked for and not shown; `-` reads it from standard input. A key given as an argument can be
 seen by others on this machine, and stays in the shell's history; so does --password.
@@ -61,16 +64,22 @@ def generate(options: Options, vault: str, num: int, kind: str, *, as_json: bool
 @click.argument("secret_keys", nargs=-1, metavar="[SECRET_KEY]...")
 @click.option("-v", "--vault", required=True, help="Vault that shall hold the keys.")
 @click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File that holds one secret key.")
+@click.option(
+    "--from-octez",
+    type=click.Path(path_type=Path),
+    help="Folder of octez-signer or octez-client, or its file secret_keys: all keys in it.",
+)
 @takes_password
 @click.option("-o", "--opt", help="key:value[,…] for other kinds of vault; these have nothing to choose.")
 @click.option("--replace", is_flag=True, help="Replace the stored blob of a key that is out of service.")
 @takes_json
 @takes_options
-def import_keys(
+def import_keys(  # Longer than most: an argument for each option.
     options: Options,
     secret_keys: Sequence[str],
     vault: str,
     source: Path | None,
+    from_octez: Path | None,
     password: str | None,
     password_file: Path | None,
     opt: str | None,
@@ -90,6 +99,14 @@ def import_keys(
     config = options.load()
     target = _vault(config, vault, "import")
     check_option_map(opt)
+    if from_octez is not None:
+        if secret_keys or source is not None:
+            raise click.UsageError("--from-octez is given, and another key: import one after the other.")
+        from host_backend.cli.from_octez import import_wallet
+
+        passwords = password_source(password, password_file)
+        import_wallet(config, target, from_octez, passwords, replace=replace, as_json=as_json)
+        return
     keys = read_secret_keys(secret_keys, source, password_source(password, password_file))
     for key in keys:
         check_on(key.key_type, config.experimental)

@@ -36,7 +36,7 @@ def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: i
 
 
 def _key(chain_id: str, pkh: str, right: str) -> MarkKey:
-    _require_chain(chain_id)
+    require_chain(chain_id)
     try:
         check_public_key_hash(pkh)
     except TezosError as error:
@@ -45,7 +45,12 @@ def _key(chain_id: str, pkh: str, right: str) -> MarkKey:
     return MarkKey(chain_id, pkh, Right(right))
 
 
-def _require_chain(chain_id: str) -> None:
+def require_chain(chain_id: str) -> None:
+    """Pass when a text is a chain id.
+
+    Raises:
+        MalformedRequest: It is not.
+    """
     try:
         decode(chain_id, Family.CHAIN_ID)
     except TezosError as error:
@@ -135,7 +140,7 @@ def _chains_to_mark(config: Config, pkhs: Sequence[str], chains: Sequence[str]) 
         HostError: One is none, or a key may have signed on chains that are not named.
     """
     for chain_id in chains:
-        _require_chain(chain_id)
+        require_chain(chain_id)
     policies = {pkh: config.policies.get(pkh) for pkh in pkhs}
     anywhere = [pkh for pkh, policy in policies.items() if policy is None or policy.chains is None]
     if anywhere and not chains:

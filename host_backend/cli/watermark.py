@@ -26,15 +26,23 @@ def init_watermark(options: Options) -> None:
 
 
 @watermark.command("export")
+@click.option(
+    "--to-octez", type=click.Path(path_type=Path), help="Folder of octez-signer whose high watermarks to raise, too."
+)
 @takes_options
-def export_watermark(options: Options) -> None:
+def export_watermark(options: Options, to_octez: Path | None) -> None:
     """Write the marks into Signatory's files, while the host is stopped, and let Signatory start again.
 
     An orderly stop of `serve` does this by itself.
     """
+    from host_backend.cli.from_octez import export_octez_marks
     from host_backend.stores import marks_admin
 
-    marks_admin(options.load()).export()
+    config = options.load()
+    if to_octez is None:
+        marks_admin(config).export()
+    else:
+        export_octez_marks(config, to_octez)
 
 
 @watermark.command("show")
@@ -52,9 +60,16 @@ def show_watermarks(options: Options, as_json: bool) -> None:  # noqa: FBT001 --
     "--from", "source", type=click.Path(path_type=Path), help="Folder, a `base_dir`, whose marks to take over."
 )
 @click.option(
+    "--from-octez", type=click.Path(path_type=Path), help="Folder of octez-signer whose high watermarks to take over."
+)
+@click.option(
+    "--stopped-in-order", is_flag=True, help="With --from-octez: octez-signer was stopped, and did not crash."
+)
+@click.option(
     "--above-level",
     type=int,
-    help="Take over a store of version 0.1 whose host did not end in order: nothing is signed at this level or below.",
+    help="Take over a store of version 0.1, or a folder of octez-signer, that did not end in order: nothing is signed at "
+    "this level or below.",
 )
 @click.option("--chain", "chains", multiple=True, help="With --above-level, as for `rebuild`.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -62,17 +77,28 @@ def show_watermarks(options: Options, as_json: bool) -> None:  # noqa: FBT001 --
 def migrate_watermarks(
     options: Options,
     source: Path | None,
+    from_octez: Path | None,
     above_level: int | None,
     chains: tuple[str, ...],
-    yes: bool,  # noqa: FBT001 -- as above
+    *,
+    stopped_in_order: bool,
+    yes: bool,
 ) -> None:
     """Bring the marks to where the configuration keeps them now, while the host is stopped.
 
-    After `watermark.driver` was changed; or from another folder, whose host or Signatory must never sign again; or from
-    a store of version 0.1 that `serve` does not take over by itself.
+    After `watermark.driver` was changed; or from another folder, whose host, Signatory or octez-signer must never sign
+    again; or from a store of version 0.1 that `serve` does not take over by itself.
     """
+    from host_backend.cli.from_octez import migrate_octez_marks
     from host_backend.cli.marks import migrate_marks
 
+    if from_octez is not None:
+        if source is not None:
+            raise click.UsageError("--from and --from-octez are both given: take over one after the other.")
+        migrate_octez_marks(options.load(), from_octez, above_level, chains, stopped_in_order=stopped_in_order)
+        return
+    if stopped_in_order:
+        raise click.UsageError("--stopped-in-order belongs to --from-octez.")
     migrate_marks(options.load(), source, above_level, chains, confirmed=yes)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from host_backend.durable import LockHeld, holder_of, holder_of_inode, locked, locked_quietly
+from host_backend.durable import LockHeld, holder_of, holder_of_inode, locked, locked_quietly, record_locked
 
 
 def mode_of(path: Path) -> int:
@@ -251,3 +251,25 @@ def test_a_quiet_lock_is_free_after_an_error(tmp_path: Path) -> None:
 def test_a_quiet_lock_needs_its_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), locked_quietly(tmp_path / "missing" / "the.lock"):
         pytest.fail("no folder")
+
+
+#: Holds a lock as Octez does until its input ends.
+OCTEZ = "import fcntl, sys; f = open(sys.argv[1], 'r+b'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); sys.stdin.read()"
+
+
+def test_a_lock_of_octez_is_waited_for_and_makes_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "wallet_lock"
+    with record_locked(path, 0):
+        assert not path.exists()
+    path.write_text("theirs")
+    with subprocess.Popen(
+        [sys.executable, "-c", OCTEZ, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(LockHeld, match="is in use by"), record_locked(path, 0):
+            pass
+        other.communicate()
+    with record_locked(path, 0):
+        pass
+    assert path.read_text() == "theirs"

@@ -1,0 +1,151 @@
+"""What `import --from-octez` and `watermark migrate --from-octez` do: keys, lines of configuration and marks of octez-signer."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from enclave_signer.protocol.messages import PrivateKey
+from enclave_signer.tezos import encode_public_key, public_key_hash
+from host_backend.cli.importing import import_secret_keys
+from host_backend.cli.marks import require_chain
+from host_backend.config import Config, VaultConfig
+from host_backend.errors import ConfigError, MalformedRequest
+from host_backend.log import fields
+from host_backend.octez.marks import read_octez_marks, write_octez_marks
+from host_backend.octez.wallet import Wallet, WalletKey, read_wallet
+from host_backend.secret_keys import AskPassword, open_secret_key, read_secret_key
+from host_backend.stores import adopt_watermarks, marks_admin
+from host_backend.watermark.rebuilt import Rebuilt
+
+logger = logging.getLogger(__name__)
+
+#: Pairs of a key and a chain that one migration makes marks for; far more than a baker has.
+_MOST_MARKS = 100_000
+
+
+def import_wallet(
+    config: Config,
+    vault_config: VaultConfig,
+    place: Path,
+    ask_password: AskPassword,
+    *,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Import the secret keys of a wallet of Octez, and print what belongs into the configuration.
+
+    Raises:
+        HostError: The wallet cannot be read, or the enclave does not take a key; or, when all others were imported, some
+            keys of it are not here.
+    """
+    wallet = read_wallet(place)
+    found, refused = _secrets(wallet, ask_password)
+    for name, why in refused.items():
+        logger.warning("not imported: %s", why, extra=fields(name=name))
+        if as_json:
+            click.echo(json.dumps({"name": name, "refused": why}))
+    keys = [*found.values()]
+    if keys:
+        asyncio.run(import_secret_keys(config, vault_config, keys, replace=replace, as_json=as_json))
+    named = {name: public_key_hash(open_secret_key(key).public_key) for name, key in found.items()}
+    if as_json:
+        authorized = {name: encode_public_key(key) for name, key in wallet.authorized.items()}
+        click.echo(json.dumps({"keys": named, "authorized_keys": authorized}))
+    else:
+        for line in _configuration(wallet, named):
+            click.echo(line)
+    if refused:
+        raise MalformedRequest(
+            f"{len(refused)} of {len(refused) + len(found)} keys were not imported, and are named above; the others are there"
+        )
+
+
+def _secrets(wallet: Wallet, ask_password: AskPassword) -> tuple[dict[str, PrivateKey], dict[str, str]]:
+    """Return the secret keys of a wallet by name, and why others are none."""
+    found, refused = dict[str, PrivateKey](), dict[str, str]()
+    for key in wallet.keys:
+        try:
+            found[key.name] = _secret(key, ask_password)
+        except MalformedRequest as error:
+            refused[key.name] = str(error)
+    return found, refused
+
+
+def _secret(key: WalletKey, ask_password: AskPassword) -> PrivateKey:
+    if key.obstacle:
+        raise MalformedRequest(key.obstacle)
+
+    def ask() -> bytes:
+        logger.info("the key is encrypted", extra=fields(name=key.name))
+        return ask_password()
+
+    secret = read_secret_key(key.secret.encode(), ask)
+    pkh = public_key_hash(open_secret_key(secret).public_key)
+    if key.pkh not in {None, pkh}:
+        raise MalformedRequest(f"the wallet calls {key.pkh} by this name, and its secret key is that of {pkh}")
+    return secret
+
+
+def _configuration(wallet: Wallet, named: dict[str, str]) -> Iterator[str]:
+    """Yield lines of configuration; names that could break one stand in quotes."""
+    if wallet.authorized:
+        yield "server:"
+        yield "  authorized_keys:"
+        yield from (f"    - {encode_public_key(key)}  # {_name(name)}" for name, key in wallet.authorized.items())
+    if named:
+        yield "tezos:"
+        yield from (f"  {pkh}:  # {_name(name)}" for name, pkh in named.items())
+
+
+def _name(name: str) -> str:
+    return name if name.isprintable() else repr(name)
+
+
+def migrate_octez_marks(
+    config: Config, folder: Path, above_level: int | None, chains: Sequence[str], *, stopped_in_order: bool
+) -> None:
+    """Raise marks to the high watermarks of octez-signer.
+
+    Raises:
+        HostError: Not done; the text says why.
+    """
+    if (above_level is None) != stopped_in_order:
+        raise ConfigError(
+            "octez-signer signs first, writes its high watermark then, and waits for no disk: say --stopped-in-order if it "
+            "ended by a signal to stop and this machine has not crashed since; else --above-level N, at or above every level "
+            "that may have been signed"
+        )
+    marks = read_octez_marks(folder)
+    if above_level is not None:
+        for chain_id in chains:
+            require_chain(chain_id)
+        known = read_wallet(folder).hashes & set(config.policies)
+        marks = Rebuilt(known, chains, above_level).raised(marks, _MOST_MARKS)
+    if not marks:
+        raise ConfigError(
+            f"{folder} has no high watermarks: octez-signer ran without --check-high-watermark: say --above-level, and "
+            "--chain (mainnet is NetXdQprcVkpaWU)"
+        )
+    count = asyncio.run(adopt_watermarks(config, marks))
+    logger.warning(
+        "high watermarks of octez-signer taken over", extra=fields(marks=count, of=len(marks), source=folder)
+    )
+    logger.warning("octez-signer must never sign again with the keys in %s, unless the marks go back", folder)
+
+
+def export_octez_marks(config: Config, folder: Path) -> None:
+    """Raise the high watermarks of octez-signer to the marks that are here, while no host runs.
+
+    Raises:
+        HostError: Not done; octez-signer must not start on that folder.
+    """
+    admin = marks_admin(config)
+    # Where a right is refused, or a host runs, this says so; and Signatory's files are as good from then on.
+    admin.export()
+    marks = admin.read().marks
+    write_octez_marks(folder, marks)
+    logger.info("high watermarks written for octez-signer", extra=fields(marks=len(marks), folder=folder))

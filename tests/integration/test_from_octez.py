@@ -1,0 +1,229 @@
+"""Coming from octez-signer: its folder becomes keys, lines of configuration and marks; and the way back."""
+
+import json
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.host_process import (
+    BAKER,
+    VAULT,
+    import_keys,
+    refused,
+    run_command,
+    running_host,
+    stored_hashes,
+    write_config,
+)
+from tests.doubles.known_keys import CHAIN_ID, FOUR, KEYS, SIGNATORY, attestation, block, preattestation
+from tests.doubles.octez_folder import high_watermark, write, write_wallet
+from tests.doubles.processes import Enclave, unguarded_enclave
+
+TZ1, TZ2, TZ3, TZ4 = FOUR
+NAMES = dict(zip(("alice", "bob", "carol", "baker"), FOUR, strict=True))
+AUTH = KEYS["auth"]
+ELSEWHERE = {
+    "ledger": ("ledger://major-squirrel/ed25519/0h/0h", "it is in a Ledger, which gives no key away (ledger:)"),
+    "there": (f"tcp://127.0.0.1:7732/{TZ1.pkh}", "it is at another signer: import it there (tcp:)"),
+    "local": (f"unix:/s?pkh={TZ1.pkh}", "it is at another signer: import it there (unix:)"),
+    "web": (f"https://signer/{TZ1.pkh}", "it is at another signer: import it there (https:)"),
+    "remote": (f"remote:{TZ1.pkh}", "it is at a remote signer (remote:)"),
+    "other": (f"new:{TZ1.secret}", "nothing is known of its scheme"),
+}
+ENCRYPTED = SIGNATORY["encrypted_secret_keys"][0]
+IN_ORDER = "--stopped-in-order"
+MAINNET = "NetXdQprcVkpaWU"
+
+
+@pytest.fixture(scope="module")
+def enclave(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Enclave]:
+    with unguarded_enclave(tmp_path_factory.mktemp("enclave") / "sealing.key") as running:
+        yield running
+
+
+@pytest.fixture
+def config(tmp_path: Path, enclave: Enclave) -> Path:
+    return write_config(tmp_path, enclave.port, {key.pkh: BAKER for key in FOUR})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "tezos-signer"
+    write_wallet(place, NAMES, {}, AUTH)
+    return place
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def digest(message: bytes) -> bytes:
+    return blake2b(message, digest_size=32).digest()
+
+
+def test_a_folder_becomes_keys_and_lines_and_twice_changes_nothing(config: Path, folder: Path) -> None:
+    before = contents(folder)
+    for outcome in ("Successfully imported", "already stored: kept as it was"):
+        done = run_command("import", "-c", config, "-v", VAULT, "--from-octez", folder)
+        assert done.code == 0, done.stderr
+        assert done.stderr.count(outcome) == len(FOUR)
+        lines = ["server:", "  authorized_keys:", f"    - {AUTH.public_key}  # the baker", "tezos:"]
+        lines += [f"  {key.pkh}:  # {name}" for name, key in NAMES.items()]
+        assert done.stdout.splitlines() == lines
+        assert stored_hashes(config) == [key.pkh for key in FOUR]
+        assert not [key for key in FOUR if key.secret in done.stderr]
+    assert contents(folder) == before
+
+
+def test_what_is_elsewhere_is_named_and_the_others_are_imported(config: Path, folder: Path) -> None:
+    write_wallet(folder, {"alice": TZ1}, {name: value for name, (value, _) in ELSEWHERE.items()}, AUTH)
+    done = run_command("import", "-c", config, "-v", VAULT, "--from-octez", folder, "--json")
+    assert done.code == 2
+    assert done.error == "6 of 7 keys were not imported, and are named above; the others are there"
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found[:-2] == [{"name": name, "refused": why} for name, (_, why) in ELSEWHERE.items()]
+    assert found[-1] == {"keys": {"alice": TZ1.pkh}, "authorized_keys": {"the baker": AUTH.public_key}}
+    assert stored_hashes(config) == [TZ1.pkh]
+    assert TZ1.secret not in done.stderr + done.stdout
+
+
+def test_a_single_file_and_an_encrypted_key(config: Path, tmp_path: Path) -> None:
+    """A file `secret_keys` of Octez, or of the vault `file` of Signatory."""
+    file, password = tmp_path / "secret_keys", tmp_path / "password"
+    password.write_text(ENCRYPTED["password"] + "\n")
+    write(file, [{"name": "mine", "value": f"encrypted:{ENCRYPTED['encrypted']}"}, {"name": "x", "value": TZ2.secret}])
+    words = ("import", "-c", config, "-v", VAULT, "--from-octez", file)
+    done = run_command(*words, "--password-file", password)
+    assert done.code == 0, done.stderr
+    assert 'msg="the key is encrypted" name=mine' in done.stderr
+    assert len(stored_hashes(config)) == 2
+    password.write_text("wrong\n")
+    done = run_command(*words, "--password-file", password)
+    assert done.code == 2
+    assert 'msg="not imported: the password is wrong" name=mine' in done.stderr
+
+
+def test_a_hash_of_another_key_is_noticed(config: Path, folder: Path) -> None:
+    write(folder / "public_key_hashs", [{"name": "alice", "value": TZ2.pkh}])
+    done = run_command("import", "-c", config, "-v", VAULT, "--from-octez", folder)
+    assert done.code == 2
+    assert f"the wallet calls {TZ2.pkh} by this name, and its secret key is that of {TZ1.pkh}" in done.stderr
+    assert stored_hashes(config) == [key.pkh for key in FOUR[1:]]
+
+
+def test_folders_that_are_none(config: Path, tmp_path: Path, folder: Path) -> None:
+    def text(place: Path) -> str:
+        return refused(run_command("import", "-c", config, "-v", VAULT, "--from-octez", place), 2)
+
+    assert "is no folder" in text(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    assert "has no secret_keys" in text(tmp_path / "empty")
+    wrongs: list[object] = [{}, [{}], [{"name": "a"}], [{"name": "a", "value": 7}]]
+    for wrong in wrongs:
+        write(folder / "secret_keys", wrong)
+        assert str(folder / "secret_keys") in text(folder)
+    (folder / "secret_keys").write_text("{")
+    assert "not JSON" in text(folder)
+
+
+def shown(config: Path) -> dict[tuple[str, str, str], tuple[int, int, str | None]]:
+    outcome = run_command("watermark", "show", "--json", "-c", config)
+    assert outcome.code == 0, outcome.stderr
+    marks = json.loads(outcome.stdout)
+    return {
+        (mark["chain_id"], mark["public_key_hash"], mark["right"]): (mark["level"], mark["round"], mark["digest"])
+        for mark in marks
+    }
+
+
+def test_high_watermarks_become_marks_that_never_go_down(config: Path, folder: Path) -> None:
+    import_keys(config, *FOUR)
+    here, there = digest(block(100)), digest(preattestation(90))
+    write(folder / "block_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(100, 0, here)}})
+    write(folder / "preendorsement_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(90, 0, there)}})
+    write(folder / "preattestation_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(80, 3, there)}})
+    write(folder / "endorsement_high_watermarks", {MAINNET: {TZ2.pkh: high_watermark(70, None, here)}})
+    write(folder / "attestation_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(60, 1, here, signed=False)}})
+    expected = {
+        (CHAIN_ID, TZ1.pkh, "block"): (100, 0, here.hex()),
+        (CHAIN_ID, TZ1.pkh, "preattestation"): (90, 0, there.hex()),
+        (MAINNET, TZ2.pkh, "attestation"): (70, 2**31 - 1, None),
+        (CHAIN_ID, TZ1.pkh, "attestation"): (60, 1, None),
+    }
+    migrate = ("watermark", "migrate", "-c", config, "--from-octez", folder, IN_ORDER)
+    for raised in (4, 0):
+        done = run_command(*migrate)
+        assert done.code == 0, done.stderr
+        assert f'msg="high watermarks of octez-signer taken over" marks={raised} of=4' in done.stderr
+        assert shown(config) == expected
+    write(folder / "block_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(99, 9, there)}})
+    assert run_command(*migrate).code == 0
+    assert shown(config) == expected
+    with running_host(config) as host:
+        # The one that has a signature is given again; nothing else at or below.
+        assert host.sign(TZ1.pkh, block(100)).status == 200
+        assert host.sign(TZ1.pkh, block(100, payload=b"\x33" * 32)).status == 409
+        assert host.sign(TZ1.pkh, attestation(60, round_=1)).status == 409
+        assert host.sign(TZ1.pkh, attestation(60, round_=2)).status == 200
+        assert host.stop() == 0
+
+
+def test_a_folder_that_was_not_stopped_in_order(config: Path, folder: Path) -> None:
+    import_keys(config, *FOUR)
+    write(folder / "block_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(100, 0, digest(block(100)))}})
+    migrate = ("watermark", "migrate", "-c", config, "--from-octez", folder)
+    for words in ((), (IN_ORDER, "--above-level", "101")):
+        assert "say --stopped-in-order if" in refused(run_command(*migrate, *words), 2)
+    assert shown(config) == {}
+    done = run_command(*migrate, "--above-level", "101", "--chain", CHAIN_ID)
+    assert done.code == 0, done.stderr
+    assert set(shown(config).values()) == {(101, 2**31 - 1, None)}
+    with running_host(config) as host:
+        for key in (TZ1, TZ2):
+            assert host.sign(key.pkh, block(101)).status == 409
+            assert host.sign(key.pkh, attestation(101)).status == 409
+            assert host.sign(key.pkh, block(102)).status == 200
+        assert host.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        [],
+        {"x": {}},
+        {CHAIN_ID: {"tz1": high_watermark(1, 0, bytes(32))}},
+        {CHAIN_ID: {TZ1.pkh: {"level": 1}}},
+        {CHAIN_ID: {TZ1.pkh: high_watermark(1, 0, bytes(31))}},
+        {CHAIN_ID: {TZ1.pkh: high_watermark(-1, 0, bytes(32))}},
+        {CHAIN_ID: {TZ1.pkh: high_watermark(1, 2**31, bytes(32))}},
+        {CHAIN_ID: {TZ1.pkh: high_watermark(1, 0, bytes(32)) | {"new": 1}}},
+    ],
+)
+def test_high_watermarks_that_cannot_be_read(config: Path, folder: Path, marks: object) -> None:
+    write(folder / "attestation_high_watermarks", marks)
+    text = refused(run_command("watermark", "migrate", "-c", config, "--from-octez", folder, IN_ORDER), 2)
+    assert text.startswith(str(folder / "attestation_high_watermarks"))
+
+
+def test_without_high_watermarks(config: Path, folder: Path) -> None:
+    words = ("watermark", "migrate", "-c", config, "--from-octez", folder, IN_ORDER)
+    assert "octez-signer ran without --check-high-watermark" in refused(run_command(*words), 2)
+
+
+def test_the_way_back(config: Path, folder: Path) -> None:
+    import_keys(config, TZ1)
+    higher = high_watermark(500, 2, digest(b"theirs"))
+    write(folder / "block_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(100, 0, digest(block(100)))}})
+    write(folder / "endorsement_high_watermarks", {MAINNET: {TZ2.pkh: higher}})
+    with running_host(config) as host:
+        assert host.sign(TZ1.pkh, block(200)).status == 200
+        assert "is in use by" in refused(run_command("watermark", "export", "-c", config, "--to-octez", folder), 2)
+        assert host.stop() == 0
+    done = run_command("watermark", "export", "-c", config, "--to-octez", folder)
+    assert done.code == 0, done.stderr
+    blocks = json.loads((folder / "block_high_watermarks").read_text())
+    assert blocks == {CHAIN_ID: {TZ1.pkh: high_watermark(200, 0, digest(block(200)), signed=False)}}
+    votes = json.loads((folder / "attestation_high_watermarks").read_text())
+    assert votes == {MAINNET: {TZ2.pkh: high_watermark(500, 2, digest(b"theirs"), signed=False)}}
