@@ -22,7 +22,9 @@ def init_watermark(options: Options) -> None:
     """Make a new store for keys that have never signed; marks that Signatory left are taken over."""
     from host_backend.stores import marks_admin
 
-    marks_admin(options.load()).create()
+    config = options.load()
+    marks_admin(config).create()
+    click.echo(f"Made the watermark store in {config.base_dir}")
 
 
 @watermark.command("export")
@@ -34,7 +36,9 @@ def export_watermark(options: Options) -> None:
     """
     from host_backend.stores import marks_admin
 
-    marks_admin(options.load()).export()
+    config = options.load()
+    marks_admin(config).export()
+    click.echo(f"Wrote every mark into Signatory's files in {config.base_dir}")
 
 
 @watermark.command("show")
