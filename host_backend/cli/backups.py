@@ -83,7 +83,6 @@ def restore_backup(config: Config, file: Path, above_level: int, chains: Sequenc
         pkhs=backup.hashes,
         known=backup.highest,
     )
-    click.echo(f"Marks: nothing is signed at level {above_level} or below")
     for vault in vaults:
         click.echo(f"Vault {vault.name}: {_stored(vault, backup.keys[vault.name])}")
     click.echo("Next: enclave-host doctor; then start the host.")

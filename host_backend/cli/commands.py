@@ -8,6 +8,7 @@ from functools import partial
 
 import click
 
+from enclave_signer import __version__
 from host_backend.cli import output
 from host_backend.cli.attest import attest
 from host_backend.cli.authenticate import authenticate
@@ -15,7 +16,7 @@ from host_backend.cli.backup import backup
 from host_backend.cli.configuration import configuration
 from host_backend.cli.doctor import doctor
 from host_backend.cli.information import completion, list_operations, list_requests, version
-from host_backend.cli.keys import generate, import_keys, list_keys, reseal
+from host_backend.cli.keys import generate, import_keys, keys, list_keys, reload, reseal
 from host_backend.cli.options import Options, takes_options
 from host_backend.cli.watermark import watermark
 from host_backend.log_writer import open_closed_streams
@@ -34,6 +35,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM, message="%(prog)s %(version)s")
 @takes_options
 def cli(options: Options) -> None:
     """Keep Tezos keys sealed by an enclave, and sign with them over HTTP."""
@@ -87,9 +89,11 @@ for _command in (
     doctor,
     generate,
     import_keys,
+    keys,
     list_keys,
     list_operations,
     list_requests,
+    reload,
     reseal,
     version,
     watermark,

@@ -10,8 +10,17 @@ from host_backend.cli.options import Options, takes_options
 @click.group("config")
 @takes_options
 def configuration(options: Options) -> None:
-    """Look at a configuration."""
+    """Write a configuration, or look at one."""
     del options
+
+
+@configuration.command("init")
+@takes_options
+def init(options: Options) -> None:
+    """Write a configuration with comments, to begin with, where none is yet."""
+    from host_backend.cli.configuring import write_first_config
+
+    write_first_config(options.config_file)
 
 
 @configuration.command("check")

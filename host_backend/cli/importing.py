@@ -8,6 +8,7 @@ import click
 
 from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import public_key_hash
+from host_backend.cli.configuring import next_steps
 from host_backend.cli.option_map import parse_option_map
 from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig
@@ -18,6 +19,8 @@ from host_backend.stores import create_watermark_store_for_first_key, open_confi
 from host_backend.vault.provisioning import Imported, Provisioning
 
 logger = logging.getLogger(__name__)
+
+_WORDS = {Imported.NEW: "Imported", Imported.REPLACED: "Replaced", Imported.STORED: "Stored already, unchanged:"}
 
 
 def check_option_map(text: str | None) -> None:
@@ -39,22 +42,28 @@ async def import_secret_keys(
     Raises:
         HostError: At the first key that could not be; the ones logged as imported are there.
     """
-    outcomes: set[Imported] = set()
+    outcomes: dict[str, Imported] = {}
     async with open_configured_provisioning(vault_config) as provisioning:
         await provisioning.require_safe_import()
         await create_watermark_store_for_first_key(config)
         with progress("importing keys", len(keys)) as advance:
             for private_key in keys:
-                outcomes.add(await _import(provisioning, private_key, replace=replace, as_json=as_json))
+                pkh, outcome = await _import(provisioning, private_key, replace=replace, as_json=as_json)
+                outcomes[pkh] = outcome
                 advance()
-    if Imported.NEW in outcomes:
+    unlisted = [pkh for pkh in outcomes if pkh not in config.policies]
+    if unlisted and not as_json:
+        click.echo(next_steps(unlisted), err=True)
+    if Imported.NEW in outcomes.values():
         logger.warning(
             "marks made elsewhere do not come with a key: if it has signed for a baker, raise its marks with `watermark raise` "
             "while no host runs, and before it signs here"
         )
 
 
-async def _import(provisioning: Provisioning, private_key: PrivateKey, *, replace: bool, as_json: bool) -> Imported:
+async def _import(
+    provisioning: Provisioning, private_key: PrivateKey, *, replace: bool, as_json: bool
+) -> tuple[str, Imported]:
     pkh = public_key_hash(open_secret_key(private_key).public_key)
     logger.info("Requesting import operation", extra=fields(pkh=pkh, vault=VAULT_DRIVER))
     _, outcome = await provisioning.import_key(private_key, replace=replace)
@@ -64,4 +73,6 @@ async def _import(provisioning: Provisioning, private_key: PrivateKey, *, replac
         logger.info("Successfully imported", extra=fields(pkh=pkh, vault=VAULT_DRIVER))
     if as_json:
         click.echo(json.dumps({"pkh": pkh, "vault": provisioning.vault, "outcome": outcome}))
-    return outcome
+    else:
+        click.echo(f"{_WORDS[outcome]} {pkh}, in vault {provisioning.vault}")
+    return pkh, outcome

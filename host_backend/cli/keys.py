@@ -9,6 +9,7 @@ import click
 from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.tezos import secret_key_labels
 from host_backend.cli.options import Options, takes_json, takes_options, takes_password
+from host_backend.cli.presets import MAINNET, PRESETS
 
 if TYPE_CHECKING:
     from host_backend.config import Config, VaultConfig
@@ -141,6 +142,41 @@ def reseal(
         asyncio.run(undo_resealing(vaults, dry_run=dry_run, as_json=as_json))
     else:
         asyncio.run(reseal_keys(targets(vaults, target), again=again, dry_run=dry_run, as_json=as_json))
+
+
+@click.group("keys")
+@takes_options
+def keys(options: Options) -> None:
+    """Say what keys may sign."""
+    del options
+
+
+@keys.command("allow")
+@click.argument("pkh")
+@click.option(
+    "--for", "preset", type=click.Choice(PRESETS), default="consensus", show_default=True, help="What it is for."
+)
+@click.option("--chain", default=MAINNET, show_default=True, help="Chain on which it signs blocks or attestations.")
+@takes_options
+def allow(options: Options, pkh: str, preset: str, chain: str) -> None:
+    """Add the lines of a key under `tezos` in the configuration; all other lines, and comments, stay as they are.
+
+    A consensus key signs blocks and (pre)attestations, a companion key attestations, a staking key stakes and votes, a
+    registering key delegates and changes keys, a paying key sends transactions. docs/policies.md has them all.
+    """
+    from host_backend.cli.configuring import allow_key
+
+    options.start_logging(one_shot=True)
+    allow_key(options.config_file, options.base_dir, pkh, preset, chain)
+
+
+@click.command("reload")
+@takes_options
+def reload(options: Options) -> None:
+    """Have the running host take over changed policies, as SIGHUP does."""
+    from host_backend.cli.configuring import reload_host
+
+    reload_host(options.load(warn=False))
 
 
 def _vault(config: "Config", name: str, command: str) -> "VaultConfig":

@@ -8,6 +8,7 @@ import click
 
 from enclave_signer.protocol.messages import KeyType
 from enclave_signer.tezos import encode_public_key
+from host_backend.cli.configuring import next_steps
 from host_backend.cli.progress import ENCLAVE_LIMITS, progress, waiting
 from host_backend.config import Config, VaultConfig
 from host_backend.errors import EnclaveUnavailable, HostError
@@ -109,9 +110,13 @@ async def generate_keys(
         await create_watermark_store_for_first_key(config)
         # What is printed tells of the progress where it can be seen.
         with progress("generating keys", count, hidden=sys.stdout.isatty()) as advance:
+            made = []
             async for key in provisioning.generate_many(key_type, count):
                 _print(key, vault_config.name, config, as_json=as_json)
+                made.append(key.pkh)
                 advance()
+    if not as_json:
+        click.echo(next_steps(made), err=True)
 
 
 def _print(key: VaultKey, vault: str, config: Config, *, as_json: bool) -> None:

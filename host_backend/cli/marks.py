@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from enclave_signer.tezos import Family, Right, TezosError, check_public_key_hash, decode
+from host_backend.cli.findings import counted
 from host_backend.config import Config
 from host_backend.errors import ConfigError, MalformedRequest
 from host_backend.log import fields
@@ -33,6 +34,7 @@ def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: i
     marks_admin(config).raise_mark(_key(chain_id, pkh, right), Mark(level, round_, None))
     extra = fields(chain_id=chain_id, pkh=pkh, right=right, lvl=level, round=round_)
     logger.warning("watermark raised", extra=extra)
+    click.echo(f"Raised: nothing is signed for {right} of {pkh} on {chain_id} at level {level} round {round_} or below")
 
 
 def _key(chain_id: str, pkh: str, right: str) -> MarkKey:
@@ -71,6 +73,7 @@ def reset_one_mark(
     old = marks_admin(config).reset_mark(key, Mark(level, round_, None))
     moved = {"old_lvl": old.level, "old_round": old.round, "lvl": level, "round": round_}
     logger.warning("watermark reset", extra=fields(chain_id=chain_id, pkh=pkh, right=right, **moved))
+    click.echo(f"Moved {right} of {pkh} on {chain_id} from {old} to level {level} round {round_}")
 
 
 def migrate_marks(
@@ -92,6 +95,7 @@ def migrate_marks(
     count = asyncio.run(migrate_watermarks(config, source))
     moved = fields(marks=count, source=source or config.base_dir, driver=storage.driver)
     logger.warning("watermarks migrated", extra=moved)
+    click.echo(f"Moved {counted(count, 'mark')} to watermark.driver {storage.driver}")
     if source is not None:
         logger.warning("whatever signed with the marks in %s must never sign again", source)
 
@@ -131,6 +135,7 @@ def rebuild_marks(
     suffix = f".{aside}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     count = marks_admin(config).rebuild(every, every_chain, above_level, suffix, known)
     logger.warning("watermark store made anew", extra=fields(marks=count, above_lvl=above_level, old=suffix))
+    click.echo(f"Made a new store of {counted(count, 'mark')}: nothing is signed at level {above_level} or below")
 
 
 def _chains_to_mark(config: Config, pkhs: Sequence[str], chains: Sequence[str]) -> set[str]:

@@ -61,12 +61,12 @@ class Options:
         return load_config(self.config_file, self.base_dir)
 
     def load(self, *, warn: bool = True) -> "Config":
-        """Start logging, and return the configuration that was named; `warn` logs what in it means nothing.
+        """Start logging from warnings on, and return the configuration; `warn` logs what in it means nothing.
 
         Raises:
             ConfigError: It cannot be used.
         """
-        self.start_logging()
+        self.start_logging(one_shot=True)
         config = self.read_config()
         if warn:
             _warn(config.warnings)
@@ -107,7 +107,9 @@ _DECORATORS = (
         "-c", "--config", type=click.Path(path_type=Path), help="Configuration [default: /etc/signatory.yaml]."
     ),
     click.option("--base-dir", metavar="FOLDER", help="Takes the place of `base_dir` in the configuration."),
-    click.option("--log", type=click.Choice(LOG_LEVELS), help="Least level to log [default: info]."),
+    click.option(
+        "--log", type=click.Choice(LOG_LEVELS), help="Minimum log level [default: info for serve, warning otherwise]."
+    ),
     click.option("--json-log", is_flag=True, default=None, help="Log as JSON, one object per line."),
 )
 

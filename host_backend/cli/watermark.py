@@ -22,7 +22,9 @@ def init_watermark(options: Options) -> None:
     """Make a new store for keys that have never signed; marks that Signatory left are taken over."""
     from host_backend.stores import marks_admin
 
-    marks_admin(options.load()).create()
+    config = options.load()
+    marks_admin(config).create()
+    click.echo(f"Made the watermark store in {config.base_dir}")
 
 
 @watermark.command("export")
@@ -39,10 +41,11 @@ def export_watermark(options: Options, to_octez: Path | None) -> None:
     from host_backend.stores import marks_admin
 
     config = options.load()
-    if to_octez is None:
-        marks_admin(config).export()
-    else:
+    if to_octez is not None:
         export_octez_marks(config, to_octez)
+        return
+    marks_admin(config).export()
+    click.echo(f"Wrote every mark into Signatory's files in {config.base_dir}")
 
 
 @watermark.command("show")

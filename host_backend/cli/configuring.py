@@ -1,0 +1,129 @@
+"""What `config init`, `keys allow` and `reload` do."""
+
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from enclave_signer.tezos import TezosError, check_public_key_hash
+from host_backend.cli.presets import policy_lines
+from host_backend.config import Config, load_config
+from host_backend.durable import real_path, write_durably
+from host_backend.errors import ConfigError, EnclaveUnavailable, MalformedRequest, StoreUnavailable, reason_of
+from host_backend.stores import process_on
+
+_SECTION = re.compile(r"^tezos:[ \t]*(?P<value>[^#\r\n]*?)[ \t]*(?:#.*)?$", re.MULTILINE)
+
+
+def next_steps(pkhs: Sequence[str]) -> str:
+    """Return what to do for keys that are not listed yet to sign."""
+    (pkh, *_) = pkhs
+    which = "this key signs" if len(pkhs) == 1 else "these keys sign"
+    return (
+        f"Next: {which} nothing before the configuration lists what it may sign. For a baker on mainnet:\n"
+        f"    enclave-host keys allow {pkh}\n"
+        "then, if the host runs:\n"
+        "    enclave-host reload"
+    )
+
+
+def write_first_config(file: Path) -> None:
+    """Write a configuration with comments, into a file that is not there yet.
+
+    Raises:
+        HostError: It is there, or cannot be written.
+    """
+    if file.exists():
+        raise ConfigError(f"{file} exists: a configuration is never overwritten; name a new file with -c")
+    _write(file, files("host_backend.cli").joinpath("first_config.yaml").read_bytes(), 0o640)
+    click.echo(f"Wrote {file}")
+    click.echo(f"Next: read it, start enclave-signer, then enclave-host generate -c {file} --vault enclave --type tz4")
+
+
+def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: str) -> None:
+    """Add the lines of a key under `tezos:`; every other line of the file stays as it is.
+
+    Raises:
+        HostError: The key is listed already, or the file is written so that lines cannot be added; nothing is changed.
+    """
+    try:
+        check_public_key_hash(pkh)
+    except TezosError as error:
+        raise MalformedRequest(str(error)) from None
+    before = load_config(file, base_dir)
+    if pkh in before.policies:
+        raise ConfigError(f"{file} lists {pkh} already: change what it may sign there, then enclave-host reload")
+    lines = policy_lines(pkh, preset, chain)
+    text = file.read_text(encoding="utf-8").rstrip("\n") + "\n"
+    changed = _with_lines(text, lines)
+    if changed is None or not _is_right(file, base_dir, changed, before, pkh):
+        raise ConfigError(
+            f"lines cannot be added to {file} as it is written; add them under `tezos:` yourself:\n" + "\n".join(lines)
+        )
+    _write(file, changed.encode(), 0o640)
+    click.echo(f"Added to {file}:")
+    click.echo("\n".join(lines))
+    click.echo("Next: enclave-host reload, if the host runs")
+
+
+def _with_lines(text: str, lines: Sequence[str]) -> str | None:
+    """Return a configuration with lines at the end of its section `tezos`; None where it is written otherwise."""
+    added = "\n".join(lines) + "\n"
+    found = _SECTION.search(text)
+    if found is None:
+        return f"{text.rstrip()}\n\ntezos:\n{added}" if text.strip() else f"tezos:\n{added}"
+    if found["value"] in {"{}", "~", "null"}:
+        return text[: found.start("value")].rstrip() + text[found.end("value") :].replace("\n", f"\n{added}", 1)
+    if found["value"]:
+        return None
+    end = found.end()
+    for line in re.finditer(r"^(?P<text>.*)\n?", text[end + 1 :], re.MULTILINE):
+        if line["text"].strip() and not line["text"].startswith((" ", "#")):
+            break
+        if line["text"].startswith(" ") and line["text"].strip():
+            end = found.end() + 1 + line.end("text")
+    first = re.match(r"(?:[ \t]*(?:#.*)?\n)*(?P<indent> +)\S", text[found.end() + 1 :])
+    indent = first["indent"] if first else "  "
+    shifted = "\n".join(indent + line.removeprefix("  ") for line in lines)
+    return f"{text[:end]}\n{shifted}\n{text[end:].removeprefix(chr(10))}"
+
+
+def _is_right(file: Path, base_dir: str | None, text: str, before: Config, pkh: str) -> bool:
+    """Return whether a text is that configuration with one more key."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / file.name
+        trial.write_text(text, encoding="utf-8")
+        try:
+            after = load_config(trial, base_dir or str(before.base_dir))
+        except ConfigError:
+            return False
+    others = {key: policy for key, policy in after.policies.items() if key != pkh}
+    return pkh in after.policies and others == before.policies
+
+
+def _write(file: Path, data: bytes, mode: int) -> None:
+    try:
+        write_durably(file, data, mode)
+    except OSError as error:
+        raise StoreUnavailable(f"{real_path(file)} cannot be written: {reason_of(error)}") from error
+
+
+def reload_host(config: Config) -> None:
+    """Have the running host read its configuration again.
+
+    Raises:
+        HostError: No host runs, or it is another user's.
+    """
+    host = process_on(config)
+    if host is None:
+        raise EnclaveUnavailable(f"no host runs on {config.base_dir}: start it with enclave-host serve")
+    try:
+        os.kill(host, signal.SIGHUP)
+    except OSError as error:
+        raise EnclaveUnavailable(f"process {host} cannot be asked: {reason_of(error)}; run this as its user") from error
+    click.echo(f"Process {host} reads its configuration again. Its log says `policies reloaded`, or why not.")

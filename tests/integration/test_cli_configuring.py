@@ -1,0 +1,108 @@
+"""From no configuration to a second key that signs, by commands alone: `config init`, `keys allow`, `reload`."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from host_backend.cli.presets import MAINNET, PRESETS, policy_lines
+from host_backend.config import load_config
+from host_backend.config.review import review
+from tests.contract.markdown import DOCS, blocks
+from tests.doubles.host_process import BAKER, VAULT, import_keys, refused, run_command, running_host, write_config
+from tests.doubles.known_keys import CHAIN_ID, FOUR, attestation
+from tests.doubles.processes import Enclave
+
+TZ1, TZ2, TZ3, TZ4 = FOUR
+
+
+def test_a_first_configuration_is_written_once_and_loads(tmp_path: Path) -> None:
+    file = tmp_path / "signatory.yaml"
+    outcome = run_command("config", "init", "-c", file)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert outcome.stdout.startswith(f"Wrote {file}\nNext: ")
+    assert file.read_text().count("#") >= 7
+    found = review(load_config(file))
+    assert (found.ignored, found.dangers) == ((), ())
+    before = file.read_bytes()
+    assert refused(run_command("config", "init", "-c", file), 2).startswith(f"{file} exists: ")
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "tezos:\n@"),
+        ("base_dir: /x\n", "base_dir: /x\n\ntezos:\n@"),
+        ("base_dir: /x", "base_dir: /x\n\ntezos:\n@"),
+        ("tezos: {} # none\nbase_dir: /x\n", "tezos: # none\n@base_dir: /x\n"),
+        ("tezos: {}", "tezos:\n@"),
+        ("tezos: ~\n", "tezos:\n@"),
+        ("tezos:\nbase_dir: /x\n", "tezos:\n@base_dir: /x\n"),
+        (
+            "tezos: # all\n  # a baker\n  tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb: {} # his\n\n# disks\nbase_dir: /x\n",
+            "tezos: # all\n  # a baker\n  tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb: {} # his\n@\n# disks\nbase_dir: /x\n",
+        ),
+        (
+            "tezos:\n      tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb:\n        allow:\n          block:\n",
+            "tezos:\n      tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb:\n        allow:\n          block:\n      @",
+        ),
+    ],
+)
+def test_the_lines_of_a_key_are_added_and_all_else_stays(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "signatory.yaml"
+    file.write_text(text)
+    outcome = run_command("keys", "allow", "-c", file, TZ4.pkh)
+    assert outcome.code == 0, outcome.stderr
+    indent = "      " if "      @" in expected else "  "
+    lines = "".join(f"{indent}{line.removeprefix('  ')}\n" for line in policy_lines(TZ4.pkh, "consensus", MAINNET))
+    assert file.read_text() == expected.replace("      @", "@").replace("@", lines)
+    assert TZ4.pkh in load_config(file).policies
+    again = refused(run_command("keys", "allow", "-c", file, TZ4.pkh), 2)
+    assert again.startswith(f"{file} lists {TZ4.pkh} already: ")
+
+
+@pytest.mark.parametrize("text", ["tezos: {tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb: {}}\n", '{"base_dir": "/x"}\n'])
+def test_where_lines_cannot_be_added_they_are_shown(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "signatory.yaml"
+    file.write_text(text)
+    outcome = run_command("keys", "allow", "-c", file, TZ2.pkh, "--for", "paying")
+    assert outcome.code == 2
+    assert outcome.stderr.endswith("\n".join(policy_lines(TZ2.pkh, "paying", MAINNET)) + "\n")
+    assert file.read_text() == text
+
+
+def test_a_hash_that_is_none_is_not_added(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text("tezos: {}\n")
+    assert run_command("keys", "allow", "-c", tmp_path / "c", f"{TZ1.pkh}x").code == 2
+    assert (tmp_path / "c").read_text() == "tezos: {}\n"
+
+
+def test_presets_are_those_of_the_page() -> None:
+    said = [block.splitlines()[1:] for block in blocks(DOCS / "policies.md", "yaml")]
+    made = [policy_lines(lines[0].strip(" :"), preset, MAINNET) for preset in PRESETS for lines in said]
+    assert all(lines in made for lines in said)
+
+
+def test_a_second_key_signs_without_a_restart(tmp_path: Path, local: Enclave) -> None:
+    config = write_config(tmp_path, local.port, {TZ1.pkh: BAKER})
+    import_keys(config, TZ1)
+    assert refused(run_command("reload", "-c", config), 1).startswith("no host runs on ")
+    with running_host(config) as host:
+        outcome = run_command("import", "-c", config, "--vault", VAULT, "-", given=TZ2.secret)
+        assert outcome.code == 0
+        assert outcome.stdout == f"Imported {TZ2.pkh}, in vault {VAULT}\n"
+        assert f"    enclave-host keys allow {TZ2.pkh}" in outcome.stderr.splitlines()
+        assert "level=info" not in outcome.stderr
+        assert run_command("keys", "allow", "-c", config, "--chain", CHAIN_ID, TZ2.pkh).code == 0
+        outcome = run_command("reload", "-c", config)
+        assert (outcome.code, outcome.stderr) == (0, "")
+        assert outcome.stdout.startswith(f"Process {host.pid} reads its configuration again.")
+        host.wait_for("policies reloaded")
+        assert host.sign(TZ2.pkh, attestation(5)).status == 200
+        assert host.stop() == 0
+
+
+def test_both_programs_name_their_version() -> None:
+    for word in ("--version", "-V"):
+        assert re.fullmatch(r"enclave-host \d+\.\d+\.\d+\S*\n", run_command(word).stdout)
