@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Sequence
 
 import click
@@ -46,7 +47,8 @@ async def import_secret_keys(
     async with open_configured_provisioning(vault_config) as provisioning:
         await provisioning.require_safe_import()
         await create_watermark_store_for_first_key(config)
-        with progress("importing keys", len(keys)) as advance:
+        # What is printed tells of the progress where it can be seen.
+        with progress("importing keys", len(keys), hidden=sys.stdout.isatty()) as advance:
             for private_key in keys:
                 pkh, outcome = await _import(provisioning, private_key, replace=replace, as_json=as_json)
                 outcomes[pkh] = outcome
