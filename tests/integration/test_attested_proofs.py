@@ -234,6 +234,7 @@ def test_secrets_do_not_cross_a_network_to_an_enclave_that_was_not_proven(world:
         with pytest.raises(EnclaveRefused, match="a private key is not sent in clear"):
             await client.import_unencrypted(PrivateKey(KeyType.ED25519, secret.data))
         assert "ImportUnencrypted" not in calls(enclave)
+        client.close()
 
     with world.enclave() as enclave:
         asyncio.run(run(enclave))
