@@ -29,9 +29,9 @@ fix: ## repair format and what the linter can; write the table of rooms anew
 	$(BIN)/ruff format .
 	$(BIN)/python -m tests.contract.rooms
 
-bench: ## rates and latencies of the enclave
+bench: ## rates and latencies of the enclave; with TLS as well: ARGUMENTS=--tls
 	@scripts/environment $(VENV) requirements-dev.txt
-	$(BIN)/python -m benchmarks.enclave
+	$(BIN)/python -m benchmarks.enclave $(ARGUMENTS)
 
 bench-floods: ## how long a baker waits for a signature while others flood the host; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt

@@ -7,6 +7,7 @@ and compared. Latency is from before the call is written to after its answer is 
 
 import argparse
 import datetime
+import os
 import resource
 import selectors
 import socket
@@ -53,6 +54,11 @@ class Daemon:
         stream = socket.create_connection(("127.0.0.1", self.port))
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return stream if self.tls is None else self.tls.wrap_socket(stream)
+
+    def cpu_s(self) -> float:
+        """Return the seconds of processor time that it has used: other work on the machine changes them little."""
+        user, system = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self) -> int:
         """Return the memory that it has in RAM."""
@@ -183,12 +189,15 @@ def measure(daemon: Daemon, curve: str, shape: tuple[int, int], seconds: float) 
     return len(latencies) / (now - start), sorted(latencies)
 
 
-def report(name: str, daemon: Daemon, curve: str, shape: tuple[int, int], seconds: float) -> float:
-    """Print one line; return the rate."""
+def report(name: str, daemon: Daemon, curve: str, shape: tuple[int, int], seconds: float) -> tuple[float, float]:
+    """Print one line; return the rate, and the daemon's seconds of processor time for a signature."""
+    before = daemon.cpu_s()
     rate, latencies = measure(daemon, curve, shape, seconds)
+    cpu_s = (daemon.cpu_s() - before) / len(latencies)
     p50, p99 = (latencies[int(len(latencies) * q)] * 1e3 for q in (0.5, 0.99))
-    print(f"{name:<14} {shape[0]:>11} {shape[1]:>9} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}", end="")
-    return rate
+    counts = f"{shape[0]:>11} {shape[1]:>9} {rate:>8.0f}"
+    print(f"{name:<14} {counts} {p50:>8.3f} {p99:>8.3f} {cpu_s * 1e6:>8.0f}", end="")
+    return rate, cpu_s
 
 
 def memory_per_connection(daemon: Daemon) -> float:
@@ -213,17 +222,17 @@ def main() -> None:
     parser.add_argument("--tls", action="store_true", help="measure TLS as well, and compare")
     arguments = parser.parse_args()
     print(machine_line())
-    print(f"{'curve':<14} {'connections':>11} {'in flight':>9} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
+    print(f"{'curve':<14} {'connections':>11} {'in flight':>9} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'CPU µs':>8}")
     with ExitStack() as stack:
         plain = stack.enter_context(daemon())
         encrypted = stack.enter_context(daemon(tls=True)) if arguments.tls else None
         for curve in CURVES:
             for shape in SHAPES:
-                rate = report(curve, plain, curve, shape, arguments.seconds)
+                rate, cpu_s = report(curve, plain, curve, shape, arguments.seconds)
                 print(flush=True)
                 if encrypted is not None:
-                    other = report(f"{curve}+TLS", encrypted, curve, shape, arguments.seconds)
-                    print(f"  {other / rate:.2f} of plain", flush=True)
+                    other, other_cpu_s = report(f"{curve}+TLS", encrypted, curve, shape, arguments.seconds)
+                    print(f"  rate {other / rate:.2f}, CPU {other_cpu_s / cpu_s:.2f} of plain", flush=True)
         if encrypted is not None:
             for name, each in (("plain", plain), ("TLS", encrypted)):
                 print(f"resident memory per {name} connection: {memory_per_connection(each) / 1024:.0f} KiB")

@@ -10,8 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from host_backend.attestation.judging import TokenJudge, pinned_root
-from host_backend.attestation.keys import KeySource
 from host_backend.config import Config, VaultConfig
 from host_backend.config.storage import (
     FirestorePlace,
@@ -24,7 +22,6 @@ from host_backend.config.storage import (
 )
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.proving import Proving
-from host_backend.enclave.tls import TlsClient
 from host_backend.errors import ConfigError
 from host_backend.google.connecting import connect
 from host_backend.keystore.base import KeyStore, StoredKey
@@ -236,12 +233,18 @@ def configured_endpoint(config: VaultConfig) -> Endpoint:
     Raises:
         ConfigError: A file that is named cannot be used.
     """
-    tls = None if config.tls is None else TlsClient(config.tls.certificate, config.tls.key)
+    if config.tls is None:
+        return Endpoint(config.enclave, config.credentials)
+    from host_backend.enclave.tls import TlsClient  # noqa: PLC0415 -- most configurations have none
+
+    tls = TlsClient(config.tls.certificate, config.tls.key)
     wanted = config.attestation
     if wanted is None:
-        if tls is not None:
-            logger.warning("the enclave proves nothing: configure `attestation`", extra=fields(vault=config.name))
+        logger.warning("the enclave proves nothing: configure `attestation`", extra=fields(vault=config.name))
         return Endpoint(config.enclave, config.credentials, tls)
+    from host_backend.attestation.judging import TokenJudge, pinned_root  # noqa: PLC0415 -- as above
+    from host_backend.attestation.keys import KeySource  # noqa: PLC0415 -- as above
+
     judge = TokenJudge(wanted.policy, pinned_root(wanted.root) if wanted.by_root else KeySource())
     return Endpoint(config.enclave, config.credentials, tls, Proving(judge.verify, wanted.max_age_s))
 

@@ -163,13 +163,21 @@ class Connection:
         if self._stopping:
             return False
         self._has_read = True
-        # At the last look all that has come: a whole frame, if that is there.
-        data = self._stream.receive(self._read_bytes if in_time else self._limits.buffer_bytes)
+        data = self._stream.receive(self._read_bytes)
         if data:
             self._frames.feed(data)
+            if not in_time:
+                self._take_the_rest()
         elif data is None and not in_time:
             raise _TooSlow
         return data != b""
+
+    def _take_the_rest(self) -> None:
+        """Take all that has come, at a last look: a whole frame, if that is there."""
+        left = MAX_FRAME_BYTES
+        while left > 0 and (data := self._stream.receive(left)):
+            self._frames.feed(data)
+            left -= len(data)
 
     async def _until_readable(self, deadline: float) -> bool:
         """Wait for bytes; return whether that was in time. Of each time limit that is over this tells once."""

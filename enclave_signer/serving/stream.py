@@ -40,7 +40,10 @@ class Stream(Protocol):
         ...
 
     def receive(self, most: int) -> bytes | None:
-        """Return up to `most` bytes of what has come, nothing at the end of the stream, None when there is nothing yet."""
+        """Return up to `most` bytes of what has come, nothing at the end of the stream, None when there is nothing yet.
+
+        There may be more at once: what decrypts does so in parts.
+        """
         ...
 
     def send(self, data: bytes | memoryview) -> int:

@@ -2,7 +2,8 @@
 
 - The enclave's key is made at its start and never leaves the memory of the process; its certificate names no one, as the
   key is proven by attestation. Its dates are wide open: no clock here is to be trusted.
-- A client shows a certificate whose key is listed. Who signed it, and its dates, say nothing: the list is what counts.
+- A client shows a certificate whose key is listed, and no other. Who signed it, and its dates, say nothing: the list is
+  what counts.
 - No session is resumed: each connection shows both keys anew.
 - Source for the exporter, which the standard library lacks: pyOpenSSL.
 """
@@ -68,9 +69,12 @@ class TlsServer:
     def _verified(
         self, connection: SSL.Connection, certificate: crypto.X509, _error: int, depth: int, _ok: int
     ) -> bool:
-        """Whether a certificate of the client's chain is accepted; what only accompanies the client's own says nothing."""
+        """Whether a certificate is accepted: the client's own, if its key is listed, and none beside it.
+
+        Those that others made for it would be verified one after the other, before anyone knows who it is.
+        """
         if depth:
-            return True
+            return False
         digest = _digest_of(certificate)
         connection.set_app_data(digest)
         return digest in self._clients
@@ -107,24 +111,20 @@ class TlsStream:
 
     def receive(self, most: int) -> bytes | None:
         """Return what has come; see `Stream`."""
-        parts: list[bytes] = []
-        left = most
         try:
             if self.greeting:
                 self._greet()
-            while left > 0:
-                # One record at a time: what has come may be several.
-                parts.append(self._tls.recv(min(left, RECORD_BYTES)))
-                left -= len(parts[-1])
+            # A record at most; what has come beyond it is still to be waited for, and there at once.
+            return self._tls.recv(min(most, RECORD_BYTES))
         except SSL.WantReadError:
             self._waits_for_room = False
         except SSL.WantWriteError:
             self._waits_for_room = True
         except SSL.ZeroReturnError:
-            return b"".join(parts)
+            return b""
         except SSL.Error as error:
             raise self._lost(error) from error
-        return b"".join(parts) or None
+        return None
 
     def _greet(self) -> None:
         self._tls.do_handshake()

@@ -10,7 +10,7 @@ import math
 import socket
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from enclave_signer.protocol.binding import Channel
 from enclave_signer.protocol.calls import call_of
@@ -18,10 +18,12 @@ from enclave_signer.protocol.messages import Request, Result
 from host_backend.addresses import Address, UnixAddress
 from host_backend.enclave.replies import ReplyLine
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
-from host_backend.enclave.tls import TlsClient, TlsProtocol
 from host_backend.enclave.unix_socket import connect_unix
 from host_backend.errors import EnclaveUnavailable, HostError, Unanswered, reason_of
 from host_backend.ip_addresses import is_loopback
+
+if TYPE_CHECKING:
+    from host_backend.enclave.tls import TlsClient
 
 #: Seconds of silence after which the kernel asks whether the enclave still lives, and between two such questions.
 KEEP_ALIVE_IDLE_S = 10
@@ -215,7 +217,7 @@ class EnclaveConnection(asyncio.Protocol):
 async def connect(
     address: Address | UnixAddress,
     *,
-    tls: TlsClient | None = None,
+    tls: "TlsClient | None" = None,
     limits: LinkLimits = DEFAULT_LIMITS,
     patience_s: float | None = None,
     on_end: Callable[[Unanswered], None] | None = None,
@@ -256,7 +258,9 @@ async def _connect_to(address: Address | UnixAddress, protocol: asyncio.Protocol
         await loop.create_connection(lambda: protocol, address.host, address.port)
 
 
-async def _connect_by_tls(address: Address | UnixAddress, connection: EnclaveConnection, tls: TlsClient) -> Channel:
+async def _connect_by_tls(address: Address | UnixAddress, connection: EnclaveConnection, tls: "TlsClient") -> Channel:
+    from host_backend.enclave.tls import TlsProtocol  # noqa: PLC0415 -- most links need none
+
     protocol = TlsProtocol(tls, connection)
     await _connect_to(address, protocol)
     try:

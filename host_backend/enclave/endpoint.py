@@ -1,11 +1,14 @@
 """Where an enclave is, and how it is reached."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from enclave_signer.protocol.messages import Credentials
 from host_backend.addresses import Address, UnixAddress
 from host_backend.enclave.proving import Proving
-from host_backend.enclave.tls import TlsClient
+
+if TYPE_CHECKING:
+    from host_backend.enclave.tls import TlsClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,5 +24,5 @@ class Endpoint:
 
     address: Address | UnixAddress
     credentials: Credentials = field(default_factory=Credentials)
-    tls: TlsClient | None = None
+    tls: "TlsClient | None" = None
     proving: Proving | None = None

@@ -21,7 +21,8 @@ from host_backend.errors import ConfigError, EnclaveUnavailable, reason_of
 
 #: What one record holds. Source: RFC 8446, section 5.1.
 _RECORD_BYTES = 16384
-_READ_BYTES = 262144
+#: Taken at once of what is to be sent: more would be memory that the system has to map anew each time.
+_SENT_BYTES = 65536
 
 
 class TlsClient:
@@ -128,7 +129,7 @@ class TlsProtocol(asyncio.Protocol):
 
     def _read(self, parts: list[bytes]) -> None:
         while True:
-            parts.append(self._tls.recv(_READ_BYTES))
+            parts.append(self._tls.recv(_RECORD_BYTES))
 
     def _advance(self, step: Callable[[], None]) -> None:
         """Do a step as far as it can go by now, and send what it has to say."""
@@ -148,11 +149,13 @@ class TlsProtocol(asyncio.Protocol):
             self._lose(error)
 
     def _flush(self) -> None:
+        transport = cast("asyncio.Transport", self._transport)
+        size = _SENT_BYTES
         try:
-            data = self._tls.bio_read(_READ_BYTES)
-            while data:
-                cast("asyncio.Transport", self._transport).write(data)
-                data = self._tls.bio_read(_READ_BYTES)
+            while size == _SENT_BYTES:
+                data = self._tls.bio_read(_SENT_BYTES)
+                size = len(data)
+                transport.write(data)
         except SSL.WantReadError:
             return
 

@@ -109,6 +109,12 @@ def attested_world(folder: Path) -> Iterator[AttestedWorld]:
         yield world
 
 
+def wait_for_calls(enclave: Enclave, *names: str) -> None:
+    """Return when an enclave has got these calls, one right after the other; what it says may come late."""
+    others = r"(?:(?!called: ).*\n)*"
+    enclave.wait_for(others.join(f"called: {name}\n" for name in names))
+
+
 def calls(enclave: Enclave) -> list[str]:
     """Return the names of the calls that an enclave got."""
     return [line.removeprefix("called: ") for line in enclave.log.splitlines() if line.startswith("called: ")]

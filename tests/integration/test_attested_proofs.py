@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +24,10 @@ from host_backend.enclave.supervisor import LinkLimits
 from host_backend.enclave.tls import TlsClient
 from host_backend.errors import AttestationRefused, EnclaveRefused, EnclaveUnavailable, HostError
 from host_backend.keystore.base import StoredKey
+from host_backend.readings import host_readings
 from host_backend.vault.vault import Vault, open_vault
-from tests.doubles.attested_world import OLDER, AttestedWorld, attested_world, calls
+from host_backend.watermark.memory import MemoryWatermarkStore
+from tests.doubles.attested_world import OLDER, AttestedWorld, attested_world, calls, wait_for_calls
 from tests.doubles.client_certificates import client_files
 from tests.doubles.known_keys import FOUR
 from tests.doubles.memory_keys import MemoryKeys
@@ -68,6 +70,14 @@ class Link:
         await eventually(lambda: (self.vault.link.generation, self.vault.link.renewal.problem) != before)
 
 
+def metric(link: Link, name: str) -> float:
+    """Return a metric of the vault."""
+    (reading,) = (each for each in host_readings([link.vault], MemoryWatermarkStore()) if each.name == name)
+    (value,) = reading.read()
+    assert value is not None
+    return value[1]
+
+
 Scenario = Callable[[Link], Awaitable[None]]
 
 
@@ -96,7 +106,7 @@ def test_a_proof_is_renewed_beside_the_connection_in_service(world: AttestedWorl
         await link.sign()
         assert (link.vault.link.generation, link.vault.link.reconnects, len(world.asked)) == (2, 0, 2)
         # All keys are open on the new connection, and only then it signs.
-        assert calls(link.enclave)[-4:] == ["Attest", "Initialize", "Import", "Sign"]
+        wait_for_calls(link.enclave, "Sign", "Attest", "Initialize", "Import", "Sign")
 
     play(world, scenario)
 
@@ -119,13 +129,15 @@ def test_without_tokens_a_proven_connection_goes_on_for_its_time_and_not_longer(
         (degraded,) = link.vault.degraded
         assert "the proof of the enclave could not be renewed, it signs on until" in degraded
         assert "ResourceExhausted" in degraded
+        assert metric(link, "enclave_proof_overdue") == 1
         link.clock.ahead_s = 23.9 * HOUR_S
         await link.sign()
+        assert metric(link, "enclave_proof_good_until_seconds") > link.clock()
         assert link.vault.link.problem is None
         link.clock.ahead_s = 24.1 * HOUR_S
         with pytest.raises(EnclaveUnavailable, match="attestation unavailable"):
             await link.sign()
-        assert calls(link.enclave)[-1] == "Attest"
+        wait_for_calls(link.enclave, "Sign", "Attest", "Attest")
         world.away = False
         await eventually(lambda: link.vault.problem is None)
 
@@ -137,7 +149,7 @@ def test_nothing_is_asked_after_the_end_of_a_token_without_another_proof(world: 
         await link.sign()
         link.clock.ahead_s = 1.1 * HOUR_S
         await link.sign()
-        assert calls(link.enclave)[-5:] == ["Sign", "Attest", "Initialize", "Import", "Sign"]
+        wait_for_calls(link.enclave, "Sign", "Attest", "Initialize", "Import", "Sign")
         assert len(world.asked) == 2
 
     play(world, scenario)
@@ -150,7 +162,8 @@ def test_a_refusal_stops_the_connection_in_service(world: AttestedWorld) -> None
         link.vault.link.renewal.ask()
         await eventually(lambda: link.vault.problem is not None)
         assert "image_digest" in str(link.vault.problem)
-        assert set(calls(link.enclave)[-2:]) <= {"Import", "Attest"}
+        wait_for_calls(link.enclave, "Import", "Attest")
+        assert "Sign" not in calls(link.enclave)
 
     play(world, scenario, replace(LIMITS, refused_s=600))
 
@@ -184,6 +197,7 @@ class Middle:
         self._enclave = enclave
         self._context = context
         self.recorded: list[Request] = []
+        self.served = asyncio.Event()
         self.port = 0
 
     @asynccontextmanager
@@ -196,14 +210,13 @@ class Middle:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         genuine = await connect(self._enclave.address, tls=self._enclave.tls)
         frames = FrameDecoder()
-        while data := await reader.read(65536):
-            frames.feed(data)
-            while (frame := frames.next_frame()) is not None:
-                assert isinstance(frame, bytes)
-                self.recorded.append(codec.decode_request(frame))
-                writer.write(encode_frame(codec.encode_ok(await genuine.ask(self.recorded[-1]))))
-        genuine.close()
-        writer.close()
+        with suppress(OSError), closing(genuine), closing(writer):
+            while data := await reader.read(65536):
+                frames.feed(data)
+                while (frame := frames.next_frame()) is not None:
+                    self.recorded.append(codec.decode_request(frame))
+                    writer.write(encode_frame(codec.encode_ok(await genuine.ask(self.recorded[-1]))))
+        self.served.set()
 
 
 def test_whoever_stands_in_between_gets_a_nonce_and_nothing_else(world: AttestedWorld) -> None:
@@ -217,6 +230,7 @@ def test_whoever_stands_in_between_gets_a_nonce_and_nothing_else(world: Attested
         async with asyncio.timeout(PATIENCE_S), Middle(link.endpoint(), context).running() as middle:
             with pytest.raises(AttestationRefused, match="does not end at the enclave that signed the proof"):
                 await open_client(link.endpoint(middle.port))
+            await middle.served.wait()
             (asked,) = middle.recorded
             assert isinstance(asked, Attest)
 
@@ -233,6 +247,7 @@ def test_secrets_do_not_cross_a_network_to_an_enclave_that_was_not_proven(world:
         secret = parse_secret_key(TZ1.secret)
         with pytest.raises(EnclaveRefused, match="a private key is not sent in clear"):
             await client.import_unencrypted(PrivateKey(KeyType.ED25519, secret.data))
+        client.close()
         assert "ImportUnencrypted" not in calls(enclave)
         client.close()
 

@@ -5,12 +5,16 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import cbor2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from enclave_signer.protocol.binding import key_digest
+from tests.doubles.certificates import Authority
 from tests.doubles.client_certificates import ClientFiles, client_files
 from tests.doubles.daemon_in_trio import frame
 from tests.doubles.known_keys import FOUR
@@ -24,15 +28,21 @@ def files(tmp_path: Path) -> ClientFiles:
     return client_files(tmp_path)
 
 
-@pytest.fixture
-def enclave(tmp_path: Path, files: ClientFiles) -> Iterator[Enclave]:
-    image = tmp_path / "image.toml"
+@contextmanager
+def running_for(folder: Path, files: ClientFiles) -> Iterator[Enclave]:
+    image = folder / "image.toml"
     image.write_text(
         'development = true\nsealers = ["local"]\nlisteners = ["127.0.0.1:0"]\n'
-        f'[local]\nsealing_key = "{tmp_path / "key"}"\n[tls]\nclients = {json.dumps([files.digest])}\n'
+        f'[local]\nsealing_key = "{folder / "key"}"\n[tls]\nclients = {json.dumps([files.digest])}\n'
     )
     command = [sys.executable, "-m", "tests.doubles.passthrough_image", "--image", str(image), "--log", "debug"]
     with kept(Enclave(command)) as enclave:
+        yield enclave
+
+
+@pytest.fixture
+def enclave(tmp_path: Path, files: ClientFiles) -> Iterator[Enclave]:
+    with running_for(tmp_path, files) as enclave:
         yield enclave
 
 
@@ -102,6 +112,23 @@ def test_a_key_that_is_shown_and_not_held_is_not_let_in(enclave: Enclave, files:
     assert "ALERT" in said_to(enclave, context_of(chain))
 
 
+def test_a_listed_key_counts_whoever_signed_it_and_no_company_with_it(tmp_path: Path) -> None:
+    """An authority's certificates would have to be verified before anyone knows who it is."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.certificate("signed")
+    digest = key_digest(
+        x509.load_pem_x509_certificate(certificate.read_bytes())
+        .public_key()
+        .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+    signed = ClientFiles(certificate, key, digest)
+    with running_for(tmp_path, signed) as enclave:
+        with ExitStack() as stack:
+            signing(enclave, signed, stack)
+        certificate.write_bytes(certificate.read_bytes() + authority.file.read_bytes())
+        assert "ALERT" in said_to(enclave, context_of(signed))
+
+
 def test_no_session_is_resumed(enclave: Enclave, files: ClientFiles) -> None:
     context = context_of(files)
     with ExitStack() as stack:
@@ -115,7 +142,7 @@ def test_no_session_is_resumed(enclave: Enclave, files: ClientFiles) -> None:
             )
         )
         # Its session is offered, and the handshake is a whole one, or none.
-        with suppress(ssl.SSLError):
+        with suppress(OSError):
             again.do_handshake()
         assert not again.session_reused
 
