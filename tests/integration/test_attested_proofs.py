@@ -249,7 +249,6 @@ def test_secrets_do_not_cross_a_network_to_an_enclave_that_was_not_proven(world:
             await client.import_unencrypted(PrivateKey(KeyType.ED25519, secret.data))
         client.close()
         assert "ImportUnencrypted" not in calls(enclave)
-        client.close()
 
     with world.enclave() as enclave:
         asyncio.run(run(enclave))
