@@ -1,11 +1,16 @@
 """`docs/attestation.md`: its policy is one, its example runs, and its library stands alone."""
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+from enclave_signer.protocol.binding import NO_CHANNEL, token_nonce
+from enclave_signer.protocol.messages import Purpose
 from host_backend.attestation.policy import FORMS
 from host_backend.attestation.policy_file import _FIXED, _OTHERS, load_policy
+from host_backend.attestation.report import Shown, report_nonce, report_of
 from tests.contract.markdown import DOCS, blocks, rows
 from tests.doubles.google.tokens import AUDIENCE, DIGEST, PROJECT, Chain, claims
 from tests.doubles.processes import PATIENCE_S, ROOT
@@ -53,6 +58,31 @@ def test_the_example_accepts_and_refuses(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in debug.stderr.splitlines()] == ["dbgstat", "submods.gce.project_id"]
     # Google's root, where no other is named.
     assert "its root is not the pinned one" in run(tmp_path / "audit.py", tmp_path / "good", more[0]).stderr
+
+
+def test_the_commands_do_what_the_page_says(tmp_path: Path) -> None:
+    """Those for which no enclave must run; with another root than Google's."""
+    chain = Chain()
+    caller_nonce = "made-up-by-you-0001"
+    key, inventory = b"k" * 32, b"i" * 32
+    nonce = token_nonce(Purpose.REPORT, report_nonce(caller_nonce), NO_CHANNEL, key, inventory)
+    token = chain.token(claims(eat_nonce=nonce))
+    files = {
+        "token.jwt": token,
+        "report.json": json.dumps(report_of(Shown(token, key, inventory), caller_nonce)),
+        "policy.yaml": f"audience: {AUDIENCE}\nimage_digests: ['{DIGEST}']\nprojects: [{PROJECT}]\n",
+        "root.pem": chain.root_pem.decode(),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    lines = "".join(blocks(PAGE, "bash")).splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith(".venv/bin/enclave-host ")]
+    ran = [words for words in commands if "--vault" not in words]
+    assert (len(commands), len(ran)) == (4, 3)
+    for words in ran:
+        placed = [str(tmp_path / word) if word in files else word for word in words]
+        done = run("-m", "host_backend", *placed, "--root", tmp_path / "root.pem")
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_verifier_needs_nothing_of_the_host() -> None:

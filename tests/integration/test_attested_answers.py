@@ -33,6 +33,7 @@ def test_an_enclave_is_asked_over_a_connection_that_it_proves(world: AttestedWor
         as_json = run_command("attest", "-c", config, "--vault", VAULT, "--json")
         assert (as_json.code, json.loads(as_json.stdout)["bound"]) == (0, True)
         # Nothing but the question was sent.
+        enclave.stop()
         assert calls(enclave) == ["Attest", "Attest"]
 
 
@@ -43,6 +44,7 @@ def test_every_mismatch_of_an_enclave_is_told(world: AttestedWorld) -> None:
         assert outcome.code == 1
         refused = [line.split(":")[0] for line in outcome.stdout.splitlines() if line.startswith("refused  ")]
         assert refused == ["refused     dbgstat", "refused     submods.gce.project_id"]
+        enclave.stop()
         assert calls(enclave) == ["Attest"]
 
 
@@ -78,12 +80,13 @@ def shown(host: Host, query: str) -> tuple[int, str]:
 def test_a_host_shows_a_token_which_an_auditor_verifies(world: AttestedWorld) -> None:
     report, policy = world.folder / "report.json", world.policy
     with world.enclave() as enclave, serving(world.host_config(enclave.port, {FOUR[0].pkh: BAKER})) as host:
-        before = calls(enclave)
+        asked = len(world.asked)
         status, body = shown(host, f"nonce={NONCE}")
         assert status == 200, body
         assert shown(host, f"nonce={NONCE}") == (200, body)
         assert [shown(host, f"nonce=stranger-{number:04}")[0] for number in range(100)] == [429] * 100
-        assert calls(enclave) == [*before, "Attest"]
+        # One token was made for all of them.
+        assert len(world.asked) == asked + 1
         assert host.health() == (200, {"ready": True})
     report.write_text(body)
     words = ("attest", "--report", report, "--policy", policy, "--root", world.root)
