@@ -1,12 +1,17 @@
 # Everything a newcomer needs. Each command makes its environment first: only Python 3.11 to 3.13 and make are needed.
 VENV ?= .venv
+# Where `make run` keeps everything.
+STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: run demo test check fix parts bench bench-floods bench-marks bench-watchers endurance endurance-firestore faults soak requirements clean
+.PHONY: help run demo test check fix parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
+
+help: ## these lines
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
 
 run: ## both programs on this machine, one key, one line to paste
 	@scripts/environment $(VENV) requirements.txt
-	@$(BIN)/python -m quickstart
+	@$(BIN)/python -m quickstart $(STATE)
 
 demo: ## signs with every curve, shows a refused double signature
 	@scripts/environment $(VENV) requirements.txt
@@ -18,7 +23,7 @@ test: check ## everything: format, lint, types, tests, coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check:
+check: ## the format, the linter, the types
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -29,9 +34,14 @@ fix: ## repair format and what the linter can; write the table of rooms anew
 	$(BIN)/ruff format .
 	$(BIN)/python -m tests.contract.rooms
 
-bench: ## rates and latencies of the enclave
+bench: ## rates and latencies of the enclave, start and memory of both programs; OLD names another checkout to compare with
 	@scripts/environment $(VENV) requirements-dev.txt
-	$(BIN)/python -m benchmarks.enclave
+	$(BIN)/python -m benchmarks.enclave $(if $(OLD),--old $(OLD))
+	$(BIN)/python -m benchmarks.starts $(if $(OLD),--old $(OLD))
+
+bench-channel: ## what TLS costs the enclave
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.channel
 
 bench-floods: ## how long a baker waits for a signature while others flood the host; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
@@ -46,9 +56,14 @@ bench-watchers: ## what metrics, health, known keys and SIGHUP cost a baker with
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.watchers
 
+bench-capacity: ## memory, disk and signatures a second, by the number of keys; some five minutes
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.capacity $(ARGUMENTS)
+
 endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 100 000 connections read twice; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.agreement 1000000
+	$(BIN)/python -m tests.endurance.reencoding 100000
 	$(BIN)/python -m tests.endurance.framing 100000
 	FLIPS=700 $(BIN)/python -m pytest -q tests/integration/test_watermark_damage.py
 	$(BIN)/python -m tests.endurance.kill_host 200
@@ -57,9 +72,10 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	$(BIN)/python -m tests.endurance.unread_log 10000
 	$(BIN)/python -m tests.endurance.octez_frames 1000000
 
-endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, in both ways, with faults; some ten minutes
+endurance-firestore: ## two hosts race for 10 000 rights on one store in Firestore, with faults; one is killed 50 times; both ways; some ten minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.endurance.firestore_race 10000
+	$(BIN)/python -m tests.endurance.firestore_kills 50
 
 faults: ## 10 000 signatures through a link on which everything goes wrong; then what the link costs, and a sealer that fails; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt
@@ -70,6 +86,22 @@ faults: ## 10 000 signatures through a link on which everything goes wrong; then
 parts: ## tests that need more than Python and pip: a table of what ran; ARGUMENTS=--all fails when a part is missing
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.parts $(ARGUMENTS)
+
+image-root: ## the application root of the image alone; IMAGE_TOML=FILE says what the image is, OUT=FOLDER where to make it
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python -m image.root $(if $(IMAGE_TOML),--image-toml "$(IMAGE_TOML)") --out "$(or $(OUT),build/root)"
+
+image: ## the measured image, with buildah, and its digest; IMAGE_TOML=FILE says what it is; ARGUMENTS=--help
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python -m image.build $(if $(IMAGE_TOML),--image-toml "$(IMAGE_TOML)") $(ARGUMENTS)
+
+image-development: ## the same with the local sealer: not for keys of value, never to be pushed
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python -m image.build --target development $(if $(IMAGE_TOML),--image-toml "$(IMAGE_TOML)") $(ARGUMENTS)
+
+image-host: ## an image of the host, which is not measured
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python -m image.build --target host $(ARGUMENTS)
 
 soak: ## ten minutes of signatures with a fault every ten seconds; memory of both programs
 	@scripts/environment $(VENV) requirements-dev.txt
@@ -87,5 +119,5 @@ requirements: ## resolve the dependencies anew; needs uv
 	printf 'hatchling\neditables\n' | uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header - -o requirements-build.txt
 
-clean:
+clean: ## remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

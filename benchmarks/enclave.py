@@ -1,45 +1,75 @@
 """Rate and latency of the daemon on loopback: four curves, some depths of pipelining, some connections.
 
-`python -m benchmarks.enclave [--seconds S]` starts a daemon with the local sealer and loads it from this process; both
-share the machine. Latency is from before the call is written to after its answer is read, in milliseconds.
+`python -m benchmarks.enclave [--old CHECKOUT]` starts a daemon with the local sealer and loads it from this process; both
+share the machine. Latency is from before the call is written to after its answer is read, in milliseconds. With another
+checkout of this repository, the daemons of both run side by side, and are loaded in turn.
 """
 
 import argparse
 import selectors
 import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import product
 from pathlib import Path
+from statistics import median
 
 import cbor2
 
 from benchmarks.machine import machine_line
+from benchmarks.turns import ROOT, environment_of, in_turn, processor_seconds, quantile, ratio_text, sealing_key_in
+from tests.doubles.processes import Program, running
+
+Shape = tuple[int, int]
 
 #: Connections and calls in flight on each.
-SHAPES = ((1, 1), (16, 1), (1, 64))
+SHAPES: tuple[Shape, ...] = ((1, 1), (16, 1), (1, 64))
 CURVES = ("Ed25519", "Secp256k1", "NistP256", "Bls")
 
 
+class Measured:
+    """The daemon of one checkout, and, by curve and shape, rates, seconds of the processor a call, and all latencies."""
+
+    def __init__(self, name: str, program: Program) -> None:
+        self.name = name
+        self._program = program
+        self._port = int(program.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+        self.busy: dict[tuple[str, Shape], list[float]] = {}
+        self.rates: dict[tuple[str, Shape], list[float]] = {}
+        self.latencies: dict[tuple[str, Shape], list[float]] = {}
+
+    def measure(self, curve: str, shape: Shape, seconds: float) -> None:
+        """Take one turn."""
+        busy = processor_seconds(self._program)
+        rate, latencies = measure(partial(connected, self._port), curve, shape, seconds)
+        self.busy.setdefault((curve, shape), []).append((processor_seconds(self._program) - busy) / len(latencies))
+        self.rates.setdefault((curve, shape), []).append(rate)
+        self.latencies.setdefault((curve, shape), []).extend(latencies)
+
+    def line(self, curve: str, shape: Shape) -> str:
+        """Return a line of the table."""
+        rate, latencies = median(self.rates[curve, shape]), self.latencies[curve, shape]
+        p50, p99 = (quantile(latencies, part) * 1e3 for part in (0.5, 0.99))
+        busy = median(self.busy[curve, shape]) * 1e6
+        return (
+            f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {self.name:<5} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f} {busy:>7.1f}"
+        )
+
+
 @contextmanager
-def daemon() -> Iterator[int]:
-    """Run a daemon on a free port and return the port."""
+def daemon(name: str, checkout: Path) -> Iterator[Measured]:
+    """Run the daemon of a checkout on a free port."""
     with tempfile.TemporaryDirectory() as folder:
-        key = Path(folder) / "sealing.key"
+        key = sealing_key_in(Path(folder))
         command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", "--sealing-key", str(key)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            for line in process.stderr:
-                if "listening on" in line:
-                    yield int(line.split("listening on 127.0.0.1:")[1].split('"')[0])
-                    break
-            process.terminate()
-            process.stderr.read()
+        with running(command, environment_of(checkout)) as program:
+            yield Measured(name, program)
 
 
 def frame(call: object) -> bytes:
@@ -51,9 +81,8 @@ def frame(call: object) -> bytes:
 class Client:
     """One connection that keeps a number of calls in flight."""
 
-    def __init__(self, port: int, curve: str, depth: int) -> None:
-        self.stream = socket.create_connection(("127.0.0.1", port))
-        self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, connect: Callable[[], socket.socket], curve: str, depth: int) -> None:
+        self.stream = connect()
         self.depth = depth
         self.sent: deque[float] = deque()
         self.buffer = b""
@@ -105,13 +134,22 @@ class Client:
             latencies.append(now - self.sent.popleft())
 
 
-def measure(port: int, curve: str, shape: tuple[int, int], seconds: float) -> tuple[float, list[float]]:
-    """Return signatures per second and the sorted latencies in seconds."""
+def connected(port: int) -> socket.socket:
+    """Return a new connection to a port of this machine."""
+    stream = socket.create_connection(("127.0.0.1", port))
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return stream
+
+
+def measure(
+    connect: Callable[[], socket.socket], curve: str, shape: Shape, seconds: float
+) -> tuple[float, list[float]]:
+    """Return signatures per second, and the latencies in seconds."""
     connections, depth = shape
     latencies: list[float] = []
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         for _ in range(connections):
-            client = Client(port, curve, depth)
+            client = Client(connect, curve, depth)
             stack.callback(client.stream.close)
             selector.register(client.stream, selectors.EVENT_READ, client)
             client.fill()
@@ -120,22 +158,34 @@ def measure(port: int, curve: str, shape: tuple[int, int], seconds: float) -> tu
             for key, _ in selector.select(1):
                 key.data.count(latencies)
                 key.data.fill()
-    return len(latencies) / (now - start), sorted(latencies)
+    return len(latencies) / (now - start), latencies
 
 
 def main() -> None:
-    """Print one line per curve and shape."""
+    """Print one line per curve, shape and checkout, and the ratios of rates."""
     parser = argparse.ArgumentParser(description="Measure the enclave daemon on loopback.")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement (default: %(default)s)")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--old", type=Path, metavar="CHECKOUT", help="another checkout, to compare with")
+    parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.6, help="length of each measurement (default: %(default)s)")
+    options = parser.parse_args()
     print(machine_line())
-    print(f"{'curve':<10} {'connections':>11} {'in flight':>9} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
-    with daemon() as port:
-        for curve in CURVES:
-            for shape in SHAPES:
-                rate, latencies = measure(port, curve, shape, seconds)
-                p50, p99 = (latencies[int(len(latencies) * q)] * 1e3 for q in (0.5, 0.99))
-                print(f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f}", flush=True)
+    print(
+        f"{'curve':<10} {'connections':>11} {'in flight':>9} {'':<5} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>7}"
+    )
+    with ExitStack() as stack:
+        measured = [stack.enter_context(daemon("this", ROOT))]
+        if options.old:
+            measured.append(stack.enter_context(daemon("other", options.old.resolve())))
+        for curve, shape in product(CURVES, SHAPES):
+            in_turn(
+                measured, options.turns, partial(Measured.measure, curve=curve, shape=shape, seconds=options.seconds)
+            )
+            for one in measured:
+                print(one.line(curve, shape), flush=True)
+            if options.old:
+                rate = ratio_text(*(each.rates[curve, shape] for each in measured))
+                busy = ratio_text(*(each.busy[curve, shape] for each in measured))
+                print(f"{'':<32} this : other, rate {rate}, CPU {busy}", flush=True)
 
 
 if __name__ == "__main__":

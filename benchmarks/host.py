@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.machine import machine_line
-from benchmarks.turns import ROOT, environment_of, in_turn, quantile, ratio_text
+from benchmarks.turns import ROOT, environment_of, in_turn, processor_seconds, quantile, ratio_text, sealing_key_in
 from tests.doubles.host_process import BAKER, VAULT, stored_hashes, write_config
 from tests.doubles.known_keys import attestation
 from tests.doubles.processes import Program, running
@@ -117,18 +117,12 @@ def port_of(program: Program, listening: str) -> int:
     return int(program.wait_for(listening + r" on 127\.0\.0\.1:(\d+)")[1])
 
 
-def processor_seconds(program: Program) -> float:
-    """Return the processor's time that a program has taken so far. Source: proc_pid_stat(5)."""
-    user, system = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
 @contextmanager
 def serving(name: str, checkout: Path, folder: Path) -> Iterator[Measured]:
     """Run both programs of a checkout, with a client for each of their keys."""
     folder.mkdir()
     environment = environment_of(checkout)
-    sealing_key = ("--sealing-key", str(folder / "sealing.key"))
+    sealing_key = ("--sealing-key", str(sealing_key_in(folder)))
     enclave = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", *sealing_key]
     with running(enclave, environment) as daemon, ExitStack() as stack:
         port = port_of(daemon, "listening")

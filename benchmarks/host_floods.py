@@ -134,6 +134,11 @@ ON_OPEN = (
     Flood("large, consensus only", lambda served: served.request(served.consensus, _large(5))),
     Flood("large, operations", lambda served: served.request(served.operations, _large(5))),
     Flood("large, malformed", lambda served: served.request(served.operations, _large(3))),
+    Flood("small, refused", lambda served: served.request(served.consensus, b"\x05\x02\0\0\0\x02\0\x01")),
+    Flood("small, malformed", lambda served: served.request(served.consensus, b"\x03\x02")),
+    Flood("GET /keys/...", lambda served: get(f"/keys/{served.baker}")(served)),
+    Flood("GET /mode", get("/mode")),
+    Flood("no such path", get("/nothing")),
     Flood("silent strangers", get("/mode"), connections=SILENT, silent=True),
 )
 ON_MANY_KEYS = (

@@ -4,12 +4,15 @@ The programs of another checkout run in the environment of this one, and take th
 """
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
+
+from tests.doubles.processes import Program
 
 ROOT = Path(__file__).parents[1]
 _WHERE = "import enclave_signer, host_backend; print(*enclave_signer.__path__, *host_backend.__path__, sep='\\n')"
@@ -51,3 +54,17 @@ def quantile(values: Iterable[float], part: float) -> float:
     """Return the value below which a part of them lies; 0.5 is the median."""
     ordered = sorted(values)
     return ordered[int(len(ordered) * part)]
+
+
+def processor_seconds(program: Program) -> float:
+    """Return the processor's time that a program has taken so far. Source: proc_pid_stat(5)."""
+    user, system = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def sealing_key_in(folder: Path) -> Path:
+    """Make a key file for the local sealer, which not every version makes by itself."""
+    path = folder / "sealing.key"
+    path.touch(0o600)
+    path.write_bytes(secrets.token_bytes(32))
+    return path

@@ -1,26 +1,35 @@
 """The command `enclave-signer`: configuration, provider, listener, signals. Concrete providers are named only here."""
 
+import signal
+
+# Before the other imports take their time: until there is something to stop, Ctrl-C ends the process without a traceback.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import ctypes
 import logging
 import os
 import resource
 import shlex
-import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from enclave_signer import __version__, log
 from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
-from enclave_signer.image import GCP_KMS, LOCAL, Image
+from enclave_signer.image import GCP_KMS, LOCAL, Image, LocalKey
 from enclave_signer.log_writer import open_closed_streams
 from enclave_signer.tezos import masked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from enclave_signer.attestation.base import Attester
+    from enclave_signer.launcher import LauncherSocket
     from enclave_signer.sealing.base import SealerProvider
+    from enclave_signer.serving.listeners import Listener
+    from enclave_signer.serving.peers import Peer
     from enclave_signer.serving.server import Server
 
 logger = logging.getLogger("enclave_signer")
@@ -28,6 +37,8 @@ logger = logging.getLogger("enclave_signer")
 #: `prctl(PR_SET_DUMPABLE, …)`. Source: Linux `prctl.h`.
 _PR_SET_DUMPABLE = 4
 
+#: Seconds for a token: the launcher itself asks Google twice, with a pause.
+LAUNCHER_S = 10.0
 #: Exit codes: the table of `docs/architecture.md`.
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
@@ -38,13 +49,26 @@ def main() -> None:
     open_closed_streams()
     try:
         forbid_inspection()
-        config = parse_config(sys.argv[1:], os.environ)
+        config = _parsed(sys.argv[1:])
         start_logging(config, sys.argv[1:])
-        run(config, open_providers(config))
+        run(config, partial(open_providers, config), open_attester(config.image))
     except ConfigError as error:
         sys.exit(_said(error, EXIT_CONFIG))
     except EnclaveSignerError as error:
         sys.exit(_said(error, EXIT_FAILED))
+
+
+def _parsed(arguments: "Sequence[str]") -> Config:
+    try:
+        return parse_config(arguments, os.environ)
+    except SystemExit:
+        # For `--help` and `--version`: what they print is written at the very end otherwise, and its failure with it.
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise EnclaveSignerError(f"standard output cannot be written: {error.strerror}") from None
+        raise
 
 
 def forbid_inspection() -> None:
@@ -74,21 +98,23 @@ def open_providers(config: Config) -> "list[SealerProvider]":
     """
     image = config.image
     if image is None:
-        return [_open_local(config.sealing_key)]
+        return [_open_local(config.local_key)]
     if image.development:
         logger.warning("this image is for development: not for keys of value")
-    return [_open_local(image.sealing_key) if name == LOCAL else _open_gcp_kms(image) for name in image.sealers]
+    return [_open_local(image.local_key) if name == LOCAL else _open_gcp_kms(image) for name in image.sealers]
 
 
-def _open_local(key_file: "Path | None") -> "SealerProvider":
-    from enclave_signer.sealing.local import LocalSealer, load_or_create_key  # absent in production
-
-    if key_file is None:
+def _open_local(file: "LocalKey | None") -> "SealerProvider":
+    try:
+        from enclave_signer.sealing.local import LocalSealer, read_key_file  # absent in production
+    except ImportError:
+        raise ConfigError("the local sealer is in images for development alone: use another one") from None
+    if file is None:
         raise ConfigError("the local sealer needs a key file")
-    key, made = load_or_create_key(key_file)
+    key, made = read_key_file(file)
     logger.warning(
         "keys are sealed by a file on this machine: not for keys of value",
-        extra=log.fields(file=key_file, made_just_now=made),
+        extra=log.fields(file=file.path, made_just_now=made),
     )
     return LocalSealer(key)
 
@@ -107,6 +133,43 @@ def _open_gcp_kms(image: Image) -> "SealerProvider":
     return GcpKms(image.gcp_kms, google())
 
 
+def open_attester(image: "Image | None", launcher: "LauncherSocket | None" = None) -> "Attester | None":
+    """Return what vouches for this machine; None where the image names nothing.
+
+    Args:
+        image: What the image says of itself.
+        launcher: The launcher's socket; None: where it is in every Confidential Space image.
+    """
+    if image is None or image.attestation is None:
+        return None
+    from enclave_signer.attestation.confidential_space import ConfidentialSpace
+    from enclave_signer.launcher import LAUNCHER_SOCKET, LauncherSocket
+
+    wanted = image.attestation
+    return ConfidentialSpace(launcher or LauncherSocket(LAUNCHER_SOCKET, LAUNCHER_S), wanted.audience, wanted.kind)
+
+
+def open_listener(config: Config) -> "Listener":
+    """Return what listens as configured.
+
+    Raises:
+        ConfigError: The address cannot be had.
+    """
+    from enclave_signer.serving.listeners import listen
+    from enclave_signer.sparse_log import SparseLog
+
+    if config.tls_clients is None:
+        return listen(config.listen)
+    from enclave_signer.serving.tls import TlsServer
+
+    refusals = SparseLog()
+
+    def on_refused(peer: "Peer", why: str) -> None:
+        refusals.warn("clients without TLS, or with a key that is not listed, refused", source=peer.source, why=why)
+
+    return listen(config.listen, TlsServer(config.tls_clients, on_refused))
+
+
 def start_logging(config: Config, flags: "Sequence[str]") -> None:
     """Log to standard error as was asked; the first line says what has started."""
     log.configure(log.LEVELS[config.log_level], as_json=config.json_log, in_thread=True)
@@ -116,45 +179,57 @@ def start_logging(config: Config, flags: "Sequence[str]") -> None:
     )
 
 
-def run(config: Config, providers: "Sequence[SealerProvider]") -> None:
-    """Check the curves, listen, serve until SIGINT or SIGTERM.
+def run(
+    config: Config, open_sealers: "Callable[[], Sequence[SealerProvider]]", attester: "Attester | None" = None
+) -> None:
+    """Check the curves, listen, open the sealers, serve until SIGINT or SIGTERM.
+
+    Args:
+        config: Of the daemon.
+        open_sealers: Returns the sealers. Called once the address is had: a daemon that cannot serve makes no key file.
+        attester: Who vouches for the machine and its image; None: nobody.
 
     Raises:
-        ConfigError: The address cannot be had.
+        ConfigError: The address cannot be had, or a sealer cannot be opened.
         EnclaveSignerError: A curve does not give the known answers: nothing may be signed with it.
     """
     import trio  # `--help` need not wait for it
 
     from enclave_signer import curves
     from enclave_signer.sealing.providers import Providers
-    from enclave_signer.serving.listeners import listen
     from enclave_signer.serving.server import Server
 
     if config.slow_bls:
         curves.install_slow_bls()
     curves.self_test()
-    listener = listen(config.listen)
-    if not config.listen.is_loopback:
+    with open_listener(config) as listener:
+        providers = Providers(open_sealers())
+        _warn_of(config)
+        rules = config.image.reseal if config.image is not None else None
+        server = Server(listener, providers, config.limits, guard=config.guard, reseal=rules, attester=attester)
+        trio.run(_serve, server, f"listening on {listener.address}", providers.names)
+
+
+async def _serve(server: "Server", listening: str, sealers: str) -> None:
+    import trio  # as above
+
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            nursery.start_soon(_stop_at_signal, server, signals)
+            logger.info("%s", listening, extra=log.fields(sealer=sealers))
+            await server.serve()
+            nursery.cancel_scope.cancel()
+    logger.info("stopped")
+
+
+def _warn_of(config: Config) -> None:
+    if not config.listen.is_loopback and config.tls_clients is None:
         logger.warning(
             "listening beyond this machine: whoever reaches the port can have signed what the guard allows",
             extra=log.fields(address=str(config.listen)),
         )
     if not config.guard:
         logger.warning("the guard is off: this enclave signs two blocks or attestations for one right when asked to")
-    opened = Providers(providers)
-    rules = config.image.reseal if config.image is not None else None
-    server = Server(listener, opened, config.limits, guard=config.guard, reseal=rules)
-
-    async def serve() -> None:
-        async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                nursery.start_soon(_stop_at_signal, server, signals)
-                logger.info("listening on %s", listener.address, extra=log.fields(sealer=opened.names))
-                await server.serve()
-                nursery.cancel_scope.cancel()
-        logger.info("stopped")
-
-    trio.run(serve)
 
 
 async def _stop_at_signal(server: "Server", signals: "AsyncIterator[int]") -> None:

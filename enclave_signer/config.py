@@ -1,4 +1,4 @@
-"""What the daemon is told at its start: flags and environment, checked, as one frozen value."""
+"""What the daemon is started with: flags and environment, checked, as one frozen value."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,15 @@ from pathlib import Path
 from enclave_signer import __version__
 from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, parse_listen, parse_port
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import Image, read_image
+from enclave_signer.image import Image, LocalKey, read_image
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 
 SEALERS = ("local",)
 LOG_LEVELS = ("error", "warning", "info", "debug")
 #: A host has two or three connections, `doctor` and every command some, and what just broke may still count.
 LEAST_CONNECTIONS = 8
+#: The variable that has TLS libraries write down their keys.
+KEY_LOG = "SSLKEYLOGFILE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Config:
 
     listen: Address | UnixAddress
     sealer: str
-    sealing_key: Path | None
+    local_key: LocalKey | None
     log_level: str
     json_log: bool = False
     #: Sign BLS with py_ecc where libblst cannot be had: 400 times slower, not in constant time.
@@ -75,7 +77,9 @@ class Config:
     #: Refuse to sign two consensus messages for one right, see `enclave_signer.guard`.
     guard: bool = True
     limits: Limits = DEFAULT_LIMITS
-    #: What the image says of itself; its sealers are used then, and `sealer` and `sealing_key` are not.
+    #: Keys that clients of a port may show, where it speaks TLS.
+    tls_clients: tuple[str, ...] | None = None
+    #: What the image says of itself; its sealers are used then, and `sealer` and `local_key` are not.
     image: Image | None = None
 
 
@@ -92,11 +96,14 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
         _nothing_overrides(image, flags, environment)
     elif flags.sealing_key is None:
         raise ConfigError("--sealer local needs --sealing-key FILE")
-    listen = image.listeners[0] if image is not None and image.listeners else flags.listen
+    listen = _listen(image.listeners[0] if image is not None and image.listeners else flags.listen, environment)
+    tls_clients = image.tls_clients if image is not None else None
+    _check_tls(listen, environment, tls=tls_clients is not None, insecure=_insecure(image, flags))
     return Config(
-        listen=_listen(listen, environment),
+        listen=listen,
+        tls_clients=tls_clients,
         sealer=flags.sealer or SEALERS[0],
-        sealing_key=flags.sealing_key,
+        local_key=_local_key(flags),
         log_level=flags.log,
         json_log=flags.json_log,
         slow_bls=flags.slow_bls,
@@ -106,8 +113,42 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     )
 
 
+def _local_key(flags: argparse.Namespace) -> LocalKey | None:
+    if flags.sealing_key is None:
+        return None
+    return LocalKey(flags.sealing_key, make=flags.make_sealing_key, group_may_read=flags.group_may_read)
+
+
+def _insecure(image: Image | None, flags: argparse.Namespace) -> bool:
+    return bool(flags.insecure_plain_tcp) if image is None else image.insecure_plain_tcp
+
+
+def _check_tls(listen: Address | UnixAddress, environment: Mapping[str, str], *, tls: bool, insecure: bool) -> None:
+    """Pass when no other machine can read along, or that is what was asked for.
+
+    Raises:
+        ConfigError: Otherwise.
+    """
+    if tls and isinstance(listen, UnixAddress):
+        raise ConfigError(f"{listen}: a Unix socket knows no TLS: leave `tls` out of the image, or listen on a port")
+    if tls and (name := next((name for name in environment if name.upper() == KEY_LOG), None)) is not None:
+        raise ConfigError(f"{name} is set: it would write the keys of TLS down; remove it from the environment")
+    if not (tls or insecure or listen.is_loopback):
+        raise ConfigError(
+            f"{listen} can be reached by other machines, and without TLS they read along, and have signed what they like: "
+            "name [tls] clients in --image FILE, or listen on 127.0.0.1; --insecure-plain-tcp (in an image: "
+            "insecure_plain_tcp = true) allows it for a network that is nobody else's"
+        )
+
+
 def _nothing_overrides(image: Image, flags: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    given = {"--sealer": flags.sealer, "--sealing-key": flags.sealing_key}
+    given = {
+        "--sealer": flags.sealer,
+        "--sealing-key": flags.sealing_key,
+        "--make-sealing-key": flags.make_sealing_key or None,
+        "--group-may-read-sealing-key": flags.group_may_read or None,
+        "--insecure-plain-tcp": flags.insecure_plain_tcp or None,
+    }
     if image.listeners:
         given |= {"--listen": flags.listen, "LISTEN_PORT": environment.get("LISTEN_PORT")}
     for name, value in given.items():
@@ -165,16 +206,44 @@ def _parser() -> argparse.ArgumentParser:
         help=f"where to listen: HOST:PORT, port 0 takes a free one, or unix:PATH, a socket in a folder of mode 0700 that "
         f"is made when absent (default: 127.0.0.1, port $LISTEN_PORT or {DEFAULT_PORT})",
     )
+    parser.add_argument(
+        "--insecure-plain-tcp",
+        action="store_true",
+        help="listen beyond this machine without TLS: whoever is on the way reads along, and has signed what the guard allows; "
+        "private keys in clear are refused then",
+    )
     parser.add_argument("--image", metavar="FILE", type=Path, help=_IMAGE_HELP)
-    parser.add_argument(
-        "--sealer", choices=SEALERS, help=f"what seals private keys, without --image (default: {SEALERS[0]})"
-    )
-    parser.add_argument(
-        "--sealing-key", metavar="FILE", type=Path, help="the key file of the local sealer; made, 0600, when absent"
-    )
+    _add_sealing(parser)
     parser.add_argument(
         "--no-guard", action="store_true", help="sign two consensus messages for one right when asked to"
     )
+    _add_limits(parser)
+    parser.add_argument(
+        "--slow-bls", action="store_true", help="sign BLS with py_ecc: not constant time, not for keys of value"
+    )
+    parser.add_argument("--log", choices=LOG_LEVELS, default="info", help="minimum log level (default: %(default)s)")
+    parser.add_argument("--json-log", action="store_true", help="log as JSON, one object per line")
+    parser.add_argument("--version", action="version", version=f"enclave-signer {__version__}")
+    return parser
+
+
+def _add_sealing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sealer", choices=SEALERS, help=f"what seals private keys, without --image (default: {SEALERS[0]})"
+    )
+    parser.add_argument("--sealing-key", metavar="FILE", type=Path, help="the key file of the local sealer")
+    parser.add_argument(
+        "--make-sealing-key", action="store_true", help="make that file, 0600, with a new key, if it is not there"
+    )
+    parser.add_argument(
+        "--group-may-read-sealing-key",
+        dest="group_may_read",
+        action="store_true",
+        help="take a key file that its group can read, as orchestrators mount secrets",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     for limit in _LIMITS:
         parser.add_argument(
             limit.flag,
@@ -184,17 +253,10 @@ def _parser() -> argparse.ArgumentParser:
             default=int(getattr(DEFAULT_LIMITS, limit.field)),
             help=f"{limit.help} (default: %(default)s)",
         )
-    parser.add_argument(
-        "--slow-bls", action="store_true", help="sign BLS with py_ecc: not constant time, not for keys of value"
-    )
-    parser.add_argument("--log", choices=LOG_LEVELS, default="info", help="least level to log (default: %(default)s)")
-    parser.add_argument("--json-log", action="store_true", help="log as JSON, one object per line")
-    parser.add_argument("--version", action="version", version=f"enclave-signer {__version__}")
-    return parser
 
 
 def _listen(listen: str | None, environment: Mapping[str, str]) -> Address | UnixAddress:
     if listen is None:
-        # The local sealer protects nothing from whoever has its key file: only this machine may come near it.
+        # The local sealer protects nothing from a process that has its key file: only this machine may come near it.
         return Address("127.0.0.1", parse_port(environment.get("LISTEN_PORT", str(DEFAULT_PORT)), "LISTEN_PORT"))
     return parse_listen(listen)

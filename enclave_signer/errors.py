@@ -75,3 +75,23 @@ class GuardRefused(EnclaveSignerError):
     """Signing this could be a double signature; never retry this level and round."""
 
     family = Family.GUARD_REFUSED
+
+
+class NotAttested(EnclaveSignerError):
+    """Nothing can be proven here: no confidential machine, or a connection that cannot be bound; retrying will not help."""
+
+    family = Family.NOT_ATTESTED
+
+
+class TokenUnavailable(EnclaveSignerError):
+    """There is no attestation token at the moment; retrying later may help."""
+
+    family = Family.ATTESTATION_UNAVAILABLE
+
+
+class LauncherRefused(EnclaveSignerError):
+    """The launcher gives this image no token; retrying will not help."""
+
+
+class LauncherUnavailable(EnclaveSignerError):
+    """The launcher gave no token; retrying later may help."""

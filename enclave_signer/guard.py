@@ -6,6 +6,7 @@
 - The same message again is allowed. A mark has no signing version: a BLS key may sign one message under both, and never
   a second message under the other.
 - What begins like a consensus message and is not exactly one is refused: the guard does not guess.
+- A key of a curve that does not bake signs none at all, whether there is a guard or not.
 - Nothing is ever forgotten while the process lives. A full guard refuses what it has no room for. A key has room for
   all its rights on a chain from its first message there on, so that one that attests can also make its block.
 - A key has room on `MAX_CHAINS_PER_KEY` chains: anyone can invent chains, and one key must not take the room of all others.
@@ -34,6 +35,20 @@ from enclave_signer.tezos import (
 )
 
 
+def check_without_guard(public_key: PublicKey, message: bytes) -> None:
+    """Return when a key may sign a message where no guard is asked.
+
+    Raises:
+        GuardRefused: A consensus message, and a key of a curve that does not bake.
+    """
+    if not public_key.key_type.facts.bakes and message[:1] and message[0] in CONSENSUS_MAGIC:
+        raise GuardRefused(f"{Family.GUARD_REFUSED}: {_never_bakes(public_key)}")
+
+
+def _never_bakes(public_key: PublicKey) -> str:
+    return f"{public_key_hash(public_key)} signs no blocks, preattestations and attestations: no {public_key.key_type} key bakes"
+
+
 class Guard:
     """Allows each key one message per right.
 
@@ -60,6 +75,8 @@ class Guard:
         """
         if not message or message[0] not in CONSENSUS_MAGIC:
             return
+        if not public_key.key_type.facts.bakes:
+            raise self._refusal(_never_bakes(public_key))
         try:
             asked = parse_consensus(message)
         except MalformedMessage as error:

@@ -1,11 +1,12 @@
-"""The image's own configuration, `image.toml`: measured with the image, so whoever trusts its digest trusts these words.
+"""The image's own configuration, `image.toml`: measured with the image: to trust its digest is to trust these words.
 
 - It says which sealers there are, which keys and identities they may use, and where the daemon listens. Flags and the
-  environment, which whoever starts the machine chooses, override nothing in it.
+  environment, chosen by the operator of the machine, override nothing in it.
 - The first sealer seals; each opens what its header names.
 - Keys go from one sealer or key to another (`reseal`) only where that is listed, and never to `local` or legacy blobs.
 """
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,14 @@ MAX_IMAGE_BYTES = 65536
 GCP_KMS = "gcp_kms"
 LOCAL = "local"
 SEALERS = (GCP_KMS, LOCAL)
+CONFIDENTIAL_SPACE = "confidential_space"
+ATTESTERS = (CONFIDENTIAL_SPACE,)
+TOKEN_KINDS = ("OIDC", "PKI")
+#: Bytes of a token's audience. Source: Google's "Connect external resources".
+MAX_AUDIENCE_BYTES = 512
+_KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
+#: How audiences begin that Google exchanges tokens for: such a token is this image's identity, and not for others.
+_EXCHANGED = ("https://sts.google", "https://iam.googleapis.com/", "//iam.googleapis.com/")
 #: The audience of the token in the launcher's file, which needs no other.
 _STS_AUDIENCE = "https://sts.googleapis.com"
 
@@ -45,7 +54,7 @@ class GcpKmsConfig:
 
 @dataclass(frozen=True, slots=True)
 class ResealRule:
-    """That what is sealed as `source` may be sealed anew under the key `target`.
+    """Permission to seal again, under the key `target`, keys that are sealed as `source`.
 
     Attributes:
         source: A key, a prefix of keys that ends at a `/`, or `LEGACY`.
@@ -61,6 +70,36 @@ class ResealRule:
         return target == self.target and (source == self.source or begins)
 
 
+@dataclass(frozen=True, slots=True)
+class LocalKey:
+    """The key file of the local sealer.
+
+    Attributes:
+        path: The file.
+        make: Whether a new key is made when the file is not there.
+        group_may_read: Whether its group may read it, as where an orchestrator mounts a secret for one.
+    """
+
+    path: Path
+    make: bool = False
+    group_may_read: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationConfig:
+    """Who vouches for the machine and its image.
+
+    Attributes:
+        provider: Of `ATTESTERS`.
+        audience: Whom tokens are made out to: those who verify them ask for it.
+        kind: Of `TOKEN_KINDS`: how a token is signed.
+    """
+
+    provider: str
+    audience: str
+    kind: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """What an image says of itself.
@@ -70,16 +109,22 @@ class Image:
         sealers: Names, of `SEALERS`; the first one seals.
         listeners: Addresses; where none is named, the command line may name one.
         gcp_kms: Where that is one of the sealers.
-        sealing_key: The file of the local sealer's key, where that is one of them.
-        reseal: What may be sealed anew.
+        local_key: The file of the local sealer's key, where that is one of them.
+        reseal: Which keys may be sealed again.
+        tls_clients: Keys that clients of a port may show, as SHA-256 in hexadecimal; None where there is no TLS.
+        insecure_plain_tcp: Whether a port that other machines reach may be without TLS.
+        attestation: Who vouches for it; None: nobody.
     """
 
     development: bool
     sealers: tuple[str, ...]
     listeners: tuple[str, ...]
     gcp_kms: GcpKmsConfig | None
-    sealing_key: Path | None
+    local_key: LocalKey | None
     reseal: tuple[ResealRule, ...]
+    tls_clients: tuple[str, ...] | None
+    insecure_plain_tcp: bool
+    attestation: AttestationConfig | None
 
 
 def read_image(path: Path) -> Image:
@@ -123,9 +168,14 @@ def parse_image(text: str, file: str) -> Image:
         sealers=sealers,
         listeners=_listeners(top),
         gcp_kms=gcp_kms,
-        sealing_key=_local(top, development=development) if LOCAL in sealers else None,
+        local_key=_local(top, development=development) if LOCAL in sealers else None,
         reseal=_reseal(top, gcp_kms),
+        tls_clients=_tls_clients(top.table("tls")) if top.has("tls") else None,
+        insecure_plain_tcp=top.flag("insecure_plain_tcp", default=False),
+        attestation=_attestation(top.table("attestation"), gcp_kms) if top.has("attestation") else None,
     )
+    if image.insecure_plain_tcp and image.tls_clients is not None:
+        raise top.refused("insecure_plain_tcp", "there is TLS: leave one of the two out")
     top.end()
     return image
 
@@ -135,6 +185,31 @@ def _listeners(top: TomlTable) -> tuple[str, ...]:
     if len(listeners) > 1:
         raise top.refused("listeners", "this version listens at one address")
     return listeners
+
+
+def _tls_clients(table: TomlTable) -> tuple[str, ...]:
+    clients = table.texts("clients", required=True)
+    for digest in clients:
+        if not _KEY_DIGEST.fullmatch(digest):
+            raise table.refused("clients", f"{digest!r} is no SHA-256 of a public key: 64 digits of 0-9 and a-f")
+    table.end()
+    return clients
+
+
+def _attestation(table: TomlTable, gcp_kms: GcpKmsConfig | None) -> AttestationConfig:
+    provider, audience = table.text("provider"), table.text("audience")
+    if provider not in ATTESTERS:
+        raise table.refused("provider", f"{provider!r} is not known, known are {', '.join(ATTESTERS)}")
+    if len(audience.encode()) > MAX_AUDIENCE_BYTES:
+        raise table.refused("audience", f"must have at most {MAX_AUDIENCE_BYTES} bytes")
+    exchanged = gcp_kms.token_audience if gcp_kms is not None else None
+    if audience.startswith(_EXCHANGED) or audience == exchanged:
+        raise table.refused("audience", "is one that Google takes for this image's identity: name one of your own")
+    kind = table.text("token_type") if table.has("token_type") else TOKEN_KINDS[0]
+    if kind not in TOKEN_KINDS:
+        raise table.refused("token_type", f"{kind!r} is not known, known are {', '.join(TOKEN_KINDS)}")
+    table.end()
+    return AttestationConfig(provider, audience, kind)
 
 
 def _gcp_kms(table: TomlTable) -> GcpKmsConfig:
@@ -165,13 +240,17 @@ def _gcp_kms(table: TomlTable) -> GcpKmsConfig:
     )
 
 
-def _local(top: TomlTable, *, development: bool) -> Path:
+def _local(top: TomlTable, *, development: bool) -> LocalKey:
     if not development:
         raise top.refused("sealers", "local seals by a file on the machine: only where development is true")
     table = top.table(LOCAL)
-    path = Path(table.text("sealing_key"))
+    key = LocalKey(
+        Path(table.text("sealing_key")),
+        make=table.flag("make_sealing_key", default=False),
+        group_may_read=table.flag("group_may_read", default=False),
+    )
     table.end()
-    return path
+    return key
 
 
 def _reseal(top: TomlTable, gcp_kms: GcpKmsConfig | None) -> tuple[ResealRule, ...]:

@@ -11,13 +11,13 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
 from enclave_signer.curves import SigningKey
 from enclave_signer.errors import KeyFault, UnknownHandle
 from enclave_signer.protocol import codec
-from enclave_signer.protocol.messages import Credentials, Initialize
+from enclave_signer.protocol.messages import Credentials, Initialize, PublicKey
 
 
 class OpenKey:
@@ -113,6 +113,10 @@ class OpenKeys:
             if not self._retain_s:
                 self._drop(opened.place)
 
+    def public_keys(self) -> Iterator[PublicKey]:
+        """Go through the public keys of all that is open or remembered."""
+        return (opened.key.public_key for opened in self._opened.values())
+
     def forget(self) -> float:
         """Drop the keys whose time is over; return when the next one's will be, infinity when none is remembered."""
         now = self._clock()
@@ -167,6 +171,10 @@ class Keychain:
             raise KeyFault(f"this connection holds {self._limit} keys, the most it may: use another connection")
         self._keys.append(self._open_keys.take(self._place(blob), key, self._address))
         return len(self._keys) - 1
+
+    def public_keys_of_all(self) -> Iterator[PublicKey]:
+        """Go through the public keys that are open in the process, for whichever session."""
+        return self._open_keys.public_keys()
 
     def _place(self, blob: bytes) -> bytes:
         return blake2b(blob, key=self._scope).digest()

@@ -8,18 +8,21 @@
 - This room touches no socket and starts no task: it turns a call into an answer, or into work for the connection.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from enclave_signer.curves import SigningKey, curve
-from enclave_signer.errors import AlreadyInitialized, Uninitialized
-from enclave_signer.guard import Guard
+from enclave_signer.errors import AlreadyInitialized, KeyFault, NotAttested, Uninitialized
+from enclave_signer.guard import Guard, check_without_guard
 from enclave_signer.keychain import Keychain
+from enclave_signer.protocol.binding import Channel
 from enclave_signer.protocol.calls import call_of
 from enclave_signer.protocol.errors import Family
 from enclave_signer.protocol.messages import (
+    Attest,
+    Attestation,
     Credentials,
     Generate,
     GenerateAndImport,
@@ -68,25 +71,67 @@ class Opening:
 Outcome = Result | Computation | Opening
 
 
+class Bond(Protocol):
+    """What a session must know of its connection."""
+
+    @property
+    def private(self) -> bool:
+        """Whether no other machine can read what is sent there."""
+        ...
+
+    @property
+    def channel(self) -> Channel | None:
+        """What a proof can be bound to; None where there is nothing."""
+        ...
+
+
+class _WithinThisMachine:
+    private = True
+    channel = None
+
+
+WITHIN_THIS_MACHINE = _WithinThisMachine()
+
+
+class Prover(Protocol):
+    """Proves what runs here."""
+
+    async def attest(self, call: Attest, channel: Channel | None, open_keys: Iterable[PublicKey]) -> Attestation:
+        """Return a proof; see `enclave_signer.attestation.attesting`."""
+        ...
+
+
 class Session:
     """The calls of one connection, its sealer and its keychain.
 
     Args:
         sealers: What opens the sealer that the credentials of `Initialize` ask for.
         keychain: The session's own.
-        guard: The one of the process; None signs whatever comes.
+        guard: The one of the process; without one whatever comes is signed, by a key that bakes.
         resealing: What may be sealed anew.
+        prover: Proves what runs here; None where nothing does.
+        bond: The connection.
     """
 
-    def __init__(self, sealers: SealerSource, keychain: Keychain, guard: Guard | None, resealing: Resealing) -> None:
+    def __init__(
+        self,
+        sealers: SealerSource,
+        keychain: Keychain,
+        guard: Guard | None,
+        resealing: Resealing,
+        prover: Prover | None = None,
+        bond: Bond = WITHIN_THIS_MACHINE,
+    ) -> None:
         self._sealers = sealers
         self._sealer: Sealer | None = None
         self._credentials = Credentials()
         self._resealing = resealing
         self._keychain = keychain
         self._guard = guard
+        self._prover = prover
+        self._bond = bond
 
-    def begin(self, request: Request) -> Outcome:
+    def begin(self, request: Request) -> Outcome:  # noqa: PLR0911 -- one for each call
         """Return the result of a call, or the work that leads to it.
 
         Raises:
@@ -105,6 +150,8 @@ class Session:
                 return self._prove_possession(self._keychain.key(handle), public_key)
             case Initialize(credentials):
                 return self._initialize(credentials)
+            case Attest():
+                return _opening(lambda _: self._attest(request), _as_it_is)
             case _:
                 return self._open(request)
 
@@ -142,11 +189,18 @@ class Session:
         return _opening(lambda _: self._sealers.open_sealer(credentials), finish)
 
     def _sign(self, key: SigningKey, message: bytes, version: SigningVersion) -> Signature | Computation:
-        if self._guard is not None:
+        if self._guard is None:
+            check_without_guard(key.public_key, message)
+        else:
             self._guard.check(key.public_key, message)
         if key.public_key.key_type.facts.slow:
             return Computation(lambda: key.sign(message, version))
         return key.sign(message, version)
+
+    async def _attest(self, call: Attest) -> Attestation:
+        if self._prover is None:
+            raise NotAttested(f"{Family.NOT_ATTESTED}: this process proves nothing")
+        return await self._prover.attest(call, self._bond.channel, self._keychain.public_keys_of_all())
 
     @staticmethod
     def _prove_possession(key: SigningKey, other: PublicKey | None = None) -> Signature | Computation:
@@ -164,6 +218,7 @@ class Session:
             case Import(blob):
                 return _opening(partial(self._opened, sealer, blob), partial(self._keep, blob))
             case ImportUnencrypted(private_key):
+                self._require_private()
                 return _opening(partial(seal_key, sealer, private_key), self._keep_sealed)
             case Generate(key_type):
                 return _opening(partial(_new, sealer, key_type), _sealed)
@@ -175,6 +230,13 @@ class Session:
                 return _opening(partial(self._opened, sealer, blob), _public_key)
             case Reseal(blob, target):
                 return _opening(partial(self._resealed, sealer, blob, target), _sealed)
+
+    def _require_private(self) -> None:
+        if not self._bond.private:
+            raise KeyFault(
+                "this enclave listens beyond its machine without TLS, and takes no private key in clear: whoever is on the way "
+                "has seen this one: do not use it"
+            )
 
     async def _opened(self, sealer: Sealer, blob: bytes, give_way: GiveWay) -> SigningKey:
         found = self._keychain.find(blob)
@@ -206,6 +268,10 @@ async def _new(sealer: Sealer, key_type: KeyType, give_way: GiveWay) -> tuple[by
 def _sealed(sealed: tuple[bytes, SigningKey]) -> SealedKey:
     blob, key = sealed
     return SealedKey(blob, key.public_key)
+
+
+def _as_it_is(attestation: Attestation) -> Attestation:
+    return attestation
 
 
 def _public_key(key: SigningKey) -> PublicKey:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from host_backend.api.auth import RequestKeys
+    from host_backend.attestation.report import AskReport
     from host_backend.config.octez import OctezConfig
     from host_backend.octez.answers import Answers
     from host_backend.signer import Hook
@@ -81,7 +82,8 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
             return
         signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
         _log_missing_keys(config, vaults)
-        utility = _utility_app(signer, vaults, watermark, metrics, steps, stop)
+        reports = {vault.name: vault.report for vault in vaults} if config.server.attestation else None
+        utility = _utility_app(signer, vaults, watermark, metrics, steps, stop, reports)
         keys, places = _request_keys(config), _places(config)
         servers = _servers(stack, config, _signing_app(config, signer, metrics, steps, keys), utility, places)
         if (octez := config.server.octez) is not None:
@@ -205,6 +207,7 @@ def _utility_app(
     metrics: Metrics,
     steps: Steps,
     stop: asyncio.Event,
+    reports: "Mapping[str, AskReport] | None",
 ) -> "ASGIApp":
     from host_backend.api.utility import utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
@@ -213,7 +216,9 @@ def _utility_app(
     def page() -> Work[tuple[bytes, ...]]:
         return metrics_page(metrics, readings)
 
-    return utility_app(vaults, watermark, lambda: signer.policies, stop.is_set, page, steps)
+    return utility_app(
+        vaults, watermark, lambda: signer.policies, stop.is_set, page, steps, metrics.last_signed, reports
+    )
 
 
 def _check_curves() -> None:
@@ -258,7 +263,10 @@ async def _serving_vault(config: Config, name: str, *, list_keys: bool) -> Async
 
     def on_key(key: VaultKey) -> None:
         if list_keys:
-            logger.info("key ready", extra=fields(pkh=key.pkh, vault=name, active=key.pkh in config.policies))
+            active = key.pkh in config.policies
+            # Of thousands of stored keys few may be listed; the others sign nothing.
+            level = logging.INFO if active else logging.DEBUG
+            logger.log(level, "key ready", extra=fields(pkh=key.pkh, vault=name, active=active))
 
     async with open_configured_vault(config.vaults[name], must_succeed=False, on_key=on_key) as vault:
         yield vault

@@ -135,6 +135,26 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
+def locked_among_others(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file in a folder that others may write to.
+
+    Nothing is written into the file, and no link of that name is followed: another user could have made it lead to a file
+    of this one.
+
+    Args:
+        path: The lock file, made (0600) when missing and never removed.
+
+    Raises:
+        LockHeld: Another process has it.
+        OSError: The lock file cannot be opened.
+    """
+    with ExitStack() as closing:
+        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        _lock_open(closing, os.open(path, flags, 0o600), path)
+        yield
+
+
+@contextmanager
 def record_locked(path: Path, wait_s: float) -> Iterator[None]:
     """Hold a lock of the kind of `lockf`, as Octez takes it, on a file of its own; nothing is made or changed.
 
@@ -194,7 +214,7 @@ def _lock_open(closing: ExitStack, descriptor: int, path: Path) -> int:
 
 
 def _sign(descriptor: int) -> None:
-    """Name the holder in the lock file, for whoever looks into it."""
+    """Name the holder in the lock file, for people."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
@@ -219,9 +239,9 @@ def _held_text(path: Path) -> str:
 
 
 def holder_of(path: Path) -> int | None:
-    """Return the process that holds a lock on a file, or None; takes no lock, so that it disturbs nobody who wants it.
+    """Return the process that holds a lock on a file, or None; takes no lock, so that it disturbs no other process.
 
-    Source: proc_locks(5). Where the system does not list its locks, nobody seems to hold any.
+    Source: proc_locks(5). Where the system does not list its locks, none seems to be held.
     """
     try:
         return holder_of_inode(path.stat())

@@ -7,6 +7,7 @@ Texts: lower case, name the thing and the fix, no secret, no blob.
 import errno
 import logging
 import os
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -100,14 +101,34 @@ class BlobCorrupt(EnclaveRefused):
     """The enclave answered that a sealed key is not what was sealed; restore it from a backup, or import the key again."""
 
 
+class AttestationRefused(EnclaveRefused):
+    """The enclave's evidence does not show what it must; stop: it may be another enclave, or none.
+
+    Attributes:
+        reasons: Every mismatch, each with the claim that it is about.
+    """
+
+    def __init__(self, reasons: Iterable[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__("the evidence was refused: " + "; ".join(self.reasons))
+
+
 class EnclaveUnavailable(HostError):
     """The enclave did not answer in time, or is not ready; retry later."""
 
     http_status = 503
 
 
+class KeysUnavailable(EnclaveUnavailable):
+    """The keys that sign evidence cannot be had, so that nothing was proven; retry later."""
+
+
 class SealerUnavailable(EnclaveUnavailable):
     """The enclave answered, and what seals its keys did not, or not with this key yet; retry later."""
+
+
+class AttestationUnavailable(EnclaveUnavailable):
+    """The enclave answered, and whether it can be trusted is not known at the moment; retry later."""
 
 
 class Unanswered(EnclaveUnavailable):
@@ -116,6 +137,10 @@ class Unanswered(EnclaveUnavailable):
     Nothing else may be asked for once more by the host itself: an answer that was read is final, whatever became of the
     connection afterwards.
     """
+
+
+class NoLongerTrusted(Unanswered):
+    """The host ended the connection, because the enclave was refused; look at the enclave, or at the policy."""
 
 
 class Garbled(Unanswered):

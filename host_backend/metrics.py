@@ -11,8 +11,8 @@ Source: Signatory's `pkg/metrics`; `docs/signatory-compatibility.md` has the dif
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from time import perf_counter
-from typing import Final
+from time import perf_counter, time
+from typing import Final, NamedTuple
 
 from enclave_signer.tezos import ConsensusMessage
 from host_backend.errors import HookUnavailable, PolicyDenied, StoreUnavailable, WatermarkRejected
@@ -33,6 +33,22 @@ MAX_CHAINS = 16
 MAX_ROUNDS = 20
 
 Labels = tuple[str, ...]
+
+
+class LastSigned(NamedTuple):
+    """What a key signed last.
+
+    Attributes:
+        kind: Of the message.
+        level: Of a consensus message; None for others.
+        round: As above.
+        at: Seconds since 1970.
+    """
+
+    kind: str
+    level: int | None
+    round: int | None
+    at: float
 
 
 class Counters:
@@ -84,6 +100,8 @@ class Metrics:
         self._per_key = per_key
         key = ("address",) if per_key else ()
         self._chains: set[str] = set()
+        #: By the hash of the key, as far as it is configured.
+        self.last_signed: dict[str, LastSigned] = {}
         self.operations = Counters(
             "signing_ops", "Total number of signing operations completed.", "address", "vault", "op", "kind", "chain_id"
         )
@@ -187,6 +205,8 @@ class Metrics:
         taken = dict(record.stages)
         milliseconds = (taken["sign"] + taken.get("watermark", 0.0)) * 1e3
         self.vault_ms.observe(milliseconds, VAULT_DRIVER, *self._key(address), kind, chain)
+        level, round_ = (message.level, message.round) if isinstance(message, ConsensusMessage) else (None, None)
+        self.last_signed[address] = LastSigned(kind, level, round_, time())
         if isinstance(message, GenericMessage):
             for operation in message.operations:
                 self.operations.add(address, VAULT_DRIVER, kind, operation.partition(":")[0], chain)

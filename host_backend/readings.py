@@ -1,4 +1,4 @@
-"""What is read when somebody asks for metrics: the links, the keys, the watermark store, the log, the process.
+"""What a request for metrics reads: the links, the keys, the watermark store, the log, the process.
 
 The names of the last are those of Prometheus' own library for Python. Source: proc(5).
 """
@@ -25,7 +25,7 @@ _GENERATION = ("generation",)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is so at this moment.
+    """A value as it is at this moment.
 
     Attributes:
         name: Of the family; `_total` is added where it counts.
@@ -53,14 +53,14 @@ def build_reading(version: str) -> Reading:
 
 
 def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Reading]:
-    """Return what is known of the links, the keys, the watermark store and the log."""
+    """Return the readings of links, keys, the watermark store and the log. Longer than most: an entry for each."""
 
     def of_vaults(name: str, help_: str, value: Callable[[Vault], float], *, counts: bool = False) -> Reading:
         return Reading(name, help_, ("vault_name",), lambda: (((v.name,), value(v)) for v in vaults), counts)
 
     return [
         of_vaults("enclave_link_up", "Whether the enclave can be asked", lambda v: v.problem is None),
-        of_vaults("enclave_keys_ready", "Keys that can sign", lambda v: len(v.keys)),
+        of_vaults("enclave_keys_ready", "Keys that can sign", lambda v: 0 if v.problem else len(v.keys)),
         of_vaults("enclave_keys_quarantined", "Keys out of service", lambda v: len(v.quarantined)),
         of_vaults(
             "enclave_reconnects",
@@ -68,6 +68,12 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
             lambda v: v.link.reconnects,
             counts=True,
         ),
+        of_vaults(
+            "enclave_proof_good_until_seconds",
+            "Until when the enclave may be asked without another proof, since unix epoch; 0 where none is asked for",
+            _good_until,
+        ),
+        of_vaults("enclave_proof_overdue", "Whether another proof was due and could not be had", _is_overdue),
         of_vaults("enclave_retries", "Calls asked for once more", lambda v: v.link.retries, counts=True),
         of_vaults(
             "signature_verification_failures",
@@ -91,8 +97,18 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
     ]
 
 
+def _good_until(vault: Vault) -> float:
+    client = vault.link.client
+    return 0.0 if client is None or client.proof is None else client.good_until
+
+
+def _is_overdue(vault: Vault) -> bool:
+    client = vault.link.client
+    return client is not None and client.proof_is_due and vault.link.renewal.problem is not None
+
+
 def process_readings() -> list[Reading]:
-    """Return what is known of this process and its interpreter; without `/proc`, of the interpreter alone."""
+    """Return the readings of this process and its interpreter; without `/proc`, of the interpreter alone."""
     return [*(_of_process() if Path("/proc/self/stat").exists() else []), *_of_interpreter()]
 
 

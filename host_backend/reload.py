@@ -1,6 +1,6 @@
 """Taking over changed policies while the host runs, at SIGHUP: all of `tezos`, or nothing.
 
-Whatever else has changed in the file takes a restart, and a warning says so. Nothing here holds a signature up: the file
+Any other change in the file takes a restart, and a warning says so. Nothing here holds a signature up: the file
 is read by a process of its own, and thousands of keys are compared in steps.
 """
 
@@ -21,7 +21,9 @@ from host_backend.steps import Steps, Work
 logger = logging.getLogger(__name__)
 
 #: What belongs to the policies themselves, or only speaks about the file.
-_TAKEN_OVER = ("policies", "warnings")
+_TAKEN_OVER = ("policies", "warnings", "nulls", "ends_whole")
+#: Where a restriction of the file is in a policy.
+_RESTRICTIONS = {"allowed_chains": "chains", "authorized_keys": "clients", "jwt_users": "users"}
 #: Lines of the log that take less than a millisecond.
 LINES_AT_ONCE = 40
 #: Seconds after them: to write them takes some two milliseconds of another thread, which signatures would wait for.
@@ -35,13 +37,13 @@ class PolicyReload:
 
     Args:
         config: What the host was started with.
-        read: Reads the file anew, and holds nobody up; raises ConfigError.
+        read: Reads the file again without delaying requests; raises ConfigError.
         signer: Gets the policies, between two requests.
         steps: Does what takes long.
     """
 
     def __init__(self, config: Config, read: Callable[[], Awaitable[Config]], signer: Signer, steps: Steps) -> None:
-        self._started_with = config
+        self._started_with = self._last = config
         self._read = read
         self._signer = signer
         self._steps = steps
@@ -64,9 +66,12 @@ class PolicyReload:
             logger.exception("the configuration was not reloaded by a bug, the old policies stay")
 
     async def _take_over(self, config: Config) -> None:
-        # What is counted for each key stays as it was at the start, whatever the file says now.
+        # Metrics per key stay as they were at the start.
         if (problem := self._started_with.metrics.problem(len(config.policies))) is not None:
             raise ConfigError(f"metrics.per_key was true when this host was started: {problem}, and restart it")
+        if (problem := _cut_short(self._last, config)) is not None:
+            raise ConfigError(problem)
+        self._last = config
         old, self._signer.policies = self._signer.policies, config.policies
         await _log([(warning, {}) for warning in config.warnings])
         for section in fields_of(Config):
@@ -78,25 +83,41 @@ class PolicyReload:
         logger.info("policies reloaded", extra=fields(keys=len(config.policies)))
 
 
+def _cut_short(old: Config, new: Config) -> str | None:
+    """Return why a file looks as if its end were missing, and would allow more by that; None when it does not."""
+    if old.ends_whole and not new.ends_whole:
+        return "the file ends within a line, as one that was cut short: end it with a line feed"
+    for path in sorted(new.nulls - old.nulls):
+        pkh, _, field = path.removeprefix("tezos.").partition(".")
+        was = old.policies.get(pkh)
+        if was is None:
+            continue
+        if not field:
+            return f"{path}: has no policy any more: write {{}} for a key that signs nothing, or its policy"
+        if getattr(was, _RESTRICTIONS[field]) is not None:
+            return f"{path}: has no value any more, which means any: write the values, or remove the line"
+    return None
+
+
 def _differences(old: Mapping[str, KeyPolicy], new: Mapping[str, KeyPolicy]) -> Work[list[_Line]]:
     lines: list[_Line] = []
     # Thousands of keys have a few policies between them.
-    told = cache(meaning)
+    in_words = cache(meaning)
     for pkh, was in old.items():
         if pkh not in new:
-            lines.append(("key not listed any more", {"pkh": pkh, "was": told(was)}))
+            lines.append(("key not listed any more", {"pkh": pkh, "was": in_words(was)}))
         yield None
     for pkh, now in new.items():
         if pkh not in old:
-            lines.append(("key listed", {"pkh": pkh, "now": told(now)}))
+            lines.append(("key listed", {"pkh": pkh, "now": in_words(now)}))
         elif old[pkh] != now:
-            lines.append(("policy changed", {"pkh": pkh, "was": told(old[pkh]), "now": told(now)}))
+            lines.append(("policy changed", {"pkh": pkh, "was": in_words(old[pkh]), "now": in_words(now)}))
         yield None
     return lines
 
 
 async def _log(lines: Sequence[_Line]) -> None:
-    """Log warnings, no faster than they can be written: lines about requests shall not be dropped for them."""
+    """Log warnings, no faster than they can be written: lines about requests must not be dropped for them."""
     for number, (text, values) in enumerate(lines):
         if number and number % LINES_AT_ONCE == 0:
             await asyncio.sleep(PAUSE_S)

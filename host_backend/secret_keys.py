@@ -1,7 +1,7 @@
-"""Secret keys as people keep them: base58, plain or encrypted, Octez' URIs, what its client shows, PEM and DER.
+"""Secret keys as people keep them: base58, plain or encrypted, Octez' URIs, PEM and DER.
 
-- The form is found from the bytes. White space, a byte order mark and, in PEM, whatever stands around the key do not matter.
-- What is not exactly one secret key of one of Tezos' curves is refused; both halves of a key that names its public key must
+- The form is found from the bytes. White space, a byte order mark and, in PEM, text around the key do not matter.
+- Anything but exactly one secret key of one of Tezos' curves is refused; both halves of a key that names its public key must
   belong together.
 - A password is asked for when one is needed, and only then.
 - No error repeats anything of the input, nor what a library says of it.
@@ -10,24 +10,41 @@ Source: Octez `src/lib_signer_backends/encrypted.ml` (PBKDF2 and secretbox); RFC
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from hashlib import pbkdf2_hmac
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_private_key,
+    load_pem_private_key,
+)
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
 from enclave_signer.curves import CurveError, SigningKey, curve
 from enclave_signer.protocol.messages import KeyType, PrivateKey
-from enclave_signer.tezos import Family, TezosError, decode, encode, kinds_of, parse_secret_key, public_key_hash
+from enclave_signer.tezos import (
+    Family,
+    TezosError,
+    check_has_key,
+    decode,
+    encode,
+    kinds_of,
+    parse_secret_key,
+)
 from host_backend.errors import MalformedRequest
+from host_backend.pkcs8 import parse_version_2
+from host_backend.wallets import form_of_bytes, form_of_pem, form_of_text
 
 #: Largest input: a P-256 key in PEM has 400 bytes; beyond that there are only comments, and keys of other kinds.
 MAX_SECRET_BYTES = 16 * 1024
-#: Longest password, in bytes: nobody types more, and a whole file given by mistake is noticed.
+#: Longest password, in bytes: no password is longer, and a whole file given by mistake is noticed.
 MAX_PASSWORD_BYTES = 1024
 
 _SALT_BYTES = 8
@@ -41,10 +58,8 @@ _URIS = {"unencrypted:": Family.PRIVATE_KEY, "encrypted:": Family.ENCRYPTED_PRIV
 _PEM_KEY_TYPES = {key_type.facts.pem_name: key_type for key_type in KeyType if key_type.facts.pem_name is not None}
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 _PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", b"ENCRYPTED PRIVATE KEY")
-#: What `octez-client show address -S` prints.
-_SHOWN_SECRET = re.compile(r"^Secret Key:[ \t]*(\S+)[ \t\r]*$", re.MULTILINE)
-_SHOWN_HASH = re.compile(r"^Hash:[ \t]*(\S+)[ \t\r]*$", re.MULTILINE)
 _DER_SEQUENCE = b"\x30"
+_DAMAGED = "the private key is damaged, or of a kind that Tezos does not have"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 #: Asks for the password of a key; called only if the key is encrypted.
@@ -85,31 +100,23 @@ def open_secret_key(private_key: PrivateKey) -> SigningKey:
 
 def _read(data: bytes, ask_password: AskPassword) -> PrivateKey:
     if b"-----BEGIN" in data:
-        return _converted(_load_pem, _pem_block(data), ask_password)
+        block = _pem_block(data)
+        return _from_version_2(_pem_body(block)) or _converted(_load_pem, block, ask_password)
     try:
         text = data.decode("ascii").strip()
     except UnicodeDecodeError:
         text = None
     # DER has length bytes and zeros that no text has; a text that only begins like DER is a mistyped base58 key.
-    if text is None or not (text.isprintable() or _SHOWN_SECRET.search(text)):
+    if text is None or not text.isprintable():
+        if form := form_of_bytes(data):
+            raise MalformedRequest(form)
         if not data.startswith(_DER_SEQUENCE):
             raise MalformedRequest("neither base58 nor PEM nor DER: this is no secret key")
-        return _converted(load_der_private_key, data, ask_password)
+        return _from_version_2(data) or _converted(load_der_private_key, data, ask_password)
     try:
-        return _read_shown(text, ask_password) if _SHOWN_SECRET.search(text) else _read_text(text, ask_password)
+        return _read_text(text, ask_password)
     except TezosError as error:
-        raise MalformedRequest(str(error)) from None
-
-
-def _read_shown(text: str, ask_password: AskPassword) -> PrivateKey:
-    """Return the secret key that `octez-client show address -S` has printed."""
-    secrets, hashes = _SHOWN_SECRET.findall(text), _SHOWN_HASH.findall(text)
-    if len(secrets) > 1:
-        raise MalformedRequest("the text shows several secret keys: give it one at a time")
-    private_key = _read_text(secrets[0], ask_password)
-    if hashes and hashes != [public_key_hash(open_secret_key(private_key).public_key)]:
-        raise MalformedRequest("the text shows another hash than that of its secret key: copy it again in full")
-    return private_key
+        raise MalformedRequest(form_of_text(text) or str(error)) from None
 
 
 def _read_text(text: str, ask_password: AskPassword) -> PrivateKey:
@@ -118,6 +125,7 @@ def _read_text(text: str, ask_password: AskPassword) -> PrivateKey:
         if text.startswith(scheme):
             text, families = text.removeprefix(scheme), (family,)
     kind, payload = decode(text, *families)
+    check_has_key(kind)
     if kind in _PLAIN_KINDS:
         return parse_secret_key(encode(_PLAIN_KINDS[kind], _decrypted(payload, ask_password())))
     private_key = parse_secret_key(text)
@@ -141,10 +149,48 @@ def _pem_block(data: bytes) -> bytes:
     keys = [block for label, block in blocks if label in _PEM_LABELS]
     if len(keys) > 1:
         raise MalformedRequest("the PEM text holds several private keys: give it one at a time")
-    if keys:
+    if keys and b"\\n" not in keys[0]:
         return keys[0]
+    if form := form_of_pem(data):
+        raise MalformedRequest(f"the PEM text holds no private key that can be read: {form}")
     known = ", ".join(label.decode() for label in _PEM_LABELS)
     raise MalformedRequest(f"the PEM text holds no whole private key: it needs one block of {known}")
+
+
+def _pem_body(block: bytes) -> bytes:
+    """Return the DER in a PEM block; nothing where its label or its lines say otherwise."""
+    lines = block.split()
+    if not block.startswith(b"-----BEGIN PRIVATE KEY-----"):
+        return b""
+    try:
+        return b64decode(b"".join(lines[3:-3]), validate=True)
+    except ValueError:
+        return b""
+
+
+def _from_version_2(der: bytes) -> PrivateKey | None:
+    """Return the key in a PKCS#8 structure of version 2; None for any other."""
+    found = parse_version_2(der)
+    if found is None:
+        return None
+    try:
+        loaded = load_der_private_key(found.version_1, None)
+    except (ValueError, UnsupportedAlgorithm):
+        raise MalformedRequest(_DAMAGED) from None
+    private_key = _of_a_curve(loaded)
+    if found.public_key not in (None, *_public_halves(loaded)):
+        raise MalformedRequest("the two halves of the secret key do not belong together: copy it again in full")
+    return private_key
+
+
+def _public_halves(loaded: object) -> list[bytes]:
+    """Return the public half of a loaded key in each form that the key may name it in."""
+    if isinstance(loaded, Ed25519PrivateKey | MLDSA44PrivateKey):
+        return [loaded.public_key().public_bytes_raw()]
+    if isinstance(loaded, EllipticCurvePrivateKey):
+        forms = (PublicFormat.UncompressedPoint, PublicFormat.CompressedPoint)
+        return [loaded.public_key().public_bytes(Encoding.X962, form) for form in forms]
+    return []
 
 
 def _load_pem(data: bytes, password: bytes | None) -> object:
@@ -159,11 +205,15 @@ def _converted(load: Callable[[bytes, bytes | None], object], data: bytes, ask_p
         # Its word for: encrypted. An empty password is none to it.
         loaded = _loaded_encrypted(load, data, ask_password())
     except (ValueError, UnsupportedAlgorithm):
-        raise MalformedRequest("the private key is damaged, or of a kind that Tezos does not have") from None
+        raise MalformedRequest(_DAMAGED) from None
+    return _of_a_curve(loaded)
+
+
+def _of_a_curve(loaded: object) -> PrivateKey:
     name, secret = _name_and_secret(loaded)
     if name not in _PEM_KEY_TYPES:
         raise MalformedRequest(
-            "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1 and P-256 in PEM"
+            "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1, P-256 and ML-DSA-44 in PEM"
         )
     return PrivateKey(_PEM_KEY_TYPES[name], secret)
 
@@ -172,6 +222,8 @@ def _name_and_secret(loaded: object) -> tuple[str, bytes]:
     """Return what the curve of a key is called in `CurveFacts.pem_name`, and the key's bytes."""
     if isinstance(loaded, Ed25519PrivateKey):
         return "ed25519", loaded.private_bytes_raw()
+    if isinstance(loaded, MLDSA44PrivateKey):
+        return "ml-dsa-44", loaded.private_bytes_raw()
     if isinstance(loaded, EllipticCurvePrivateKey):
         scalar = loaded.private_numbers().private_value
         return loaded.curve.name, scalar.to_bytes((loaded.curve.key_size + 7) // 8, "big")

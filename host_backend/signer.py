@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
+from enclave_signer.protocol.messages import KeyType, PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import ConsensusMessage, check_public_key_hash, mark_of, public_key_hash
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, StoreUnavailable
 from host_backend.operations.messages import Message, kind_of_large, parse_message
@@ -127,6 +127,7 @@ class Signer:
         key = await vault.ready_key(pkh, version)
         record.end("ready")
         if isinstance(request, ConsensusMessage):
+            _check_bakes(pkh, key.public_key.key_type)
             await self._mark(pkh, request, message)
             record.end("watermark")
         signature = await vault.sign_with(key, message, version)
@@ -226,3 +227,15 @@ class Signer:
         # Replaced as a whole, and never changed.
         for pkh in self.policies:
             yield pkh if any(vault.opened(pkh) for vault in self._vaults) else None
+
+
+def _check_bakes(pkh: str, key_type: KeyType) -> None:
+    """Return when a key may sign consensus messages, whatever its policy says.
+
+    Raises:
+        PolicyDenied: No key of its curve may.
+    """
+    if not key_type.facts.bakes:
+        raise PolicyDenied(
+            f"{key_type.facts.address} keys never bake: {pkh} signs operations only", violation="never_bakes"
+        )

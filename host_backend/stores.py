@@ -1,18 +1,20 @@
 """The composition root of what is stored: which key store, which watermark store, which vault a configuration means.
 
-Concrete stores are named only here.
+Concrete stores are named only here. Those in Firestore are imported when they are configured: 15 ms of a start.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from host_backend.config import Config, VaultConfig
 from host_backend.config.storage import (
     FirestorePlace,
+    KeysApart,
     KeysInFile,
     KeysInFirestore,
     KeyStorage,
@@ -21,26 +23,28 @@ from host_backend.config.storage import (
     MarksInMemory,
 )
 from host_backend.enclave.endpoint import Endpoint
-from host_backend.errors import ConfigError
-from host_backend.google.connecting import connect
+from host_backend.enclave.proving import Proving
+from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
+from host_backend.errors import ConfigError, HostError
+from host_backend.keystore.apart import StoreApart
 from host_backend.keystore.base import KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
-from host_backend.keystore.firestore import FirestoreKeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import VaultKey
 from host_backend.vault.provisioning import Provisioning, open_provisioning
 from host_backend.vault.resealing import Resealing, open_resealing
+from host_backend.vault.trial import find_unopened
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.base import MarksAdmin, WatermarkStore
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
-from host_backend.watermark.file.place import store_path
+from host_backend.watermark.file.place import process_of, store_path
 from host_backend.watermark.file.store import FileWatermarkStore, Writing
-from host_backend.watermark.firestore.moving import WholeStore
-from host_backend.watermark.firestore.place import remembered_store
-from host_backend.watermark.firestore.store import open_marks
 from host_backend.watermark.memory import MemoryMarks, MemoryWatermarkStore, kept_in_memory
 from host_backend.watermark.rule import Mark, MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder
+
+if TYPE_CHECKING:
+    from host_backend.watermark.firestore.moving import WholeStore
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +60,18 @@ def marks_admin(config: Config) -> MarksAdmin:
             return _firestore_marks(config, place)
 
 
-def _firestore_marks(config: Config, place: FirestorePlace) -> WholeStore:
+def _firestore_marks(config: Config, place: FirestorePlace) -> "WholeStore":
+    from host_backend.watermark.firestore.moving import WholeStore  # noqa: PLC0415 -- see above
+
     return WholeStore(config.base_dir, place)
+
+
+def process_on(config: Config) -> int | None:
+    """Return the process of a host that serves this configuration's folder; None when none does, or it cannot be seen."""
+    try:
+        return process_of(config.base_dir)
+    except HostError:
+        return None
 
 
 def accept_watermark_store(config: Config, store_id: str) -> None:
@@ -103,16 +117,24 @@ async def stored_keys(config: VaultConfig) -> tuple[StoredKey, ...]:
 @asynccontextmanager
 async def open_key_store(storage: KeyStorage) -> AsyncIterator[KeyStore]:
     """Open the store that a configuration names, and let go of it at the end."""
-    store: KeyStore
-    match storage:
-        case KeysInFile(path):
-            store = FileKeyStore(path)
-        case KeysInFirestore(place):
-            store = FirestoreKeyStore(await connect(place))
+    store = await _key_store(storage)
     try:
         yield store
     finally:
         await store.aclose()
+
+
+async def _key_store(storage: KeyStorage) -> KeyStore:
+    match storage:
+        case KeysInFile(path):
+            return FileKeyStore(path)
+        case KeysInFirestore(place):
+            from host_backend.google.connecting import connect  # noqa: PLC0415 -- see above
+            from host_backend.keystore.firestore import FirestoreKeyStore  # noqa: PLC0415 -- see above
+
+            return FirestoreKeyStore(await connect(place))
+        case KeysApart(shared, own):
+            return StoreApart(await _key_store(shared), await _key_store(own))
 
 
 async def migrate_watermarks(config: Config, source: Path | None) -> int:
@@ -180,8 +202,10 @@ def _migrate_here(config: Config) -> int:
     return count
 
 
-def _former_store(config: Config) -> WholeStore | None:
+def _former_store(config: Config) -> "WholeStore | None":
     """Return the store in Firestore that `base_dir` remembers, where the configuration has not its marks; else None."""
+    from host_backend.watermark.firestore.place import remembered_store  # noqa: PLC0415 -- see above
+
     storage = config.watermark.storage
     remembered = remembered_store(config.base_dir)
     if remembered is None:
@@ -203,7 +227,7 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
 
     Args:
         config: Names the store.
-        writing: What is around every write to a disk, for whoever measures them.
+        writing: A context around every write to a disk, to measure them.
 
     Raises:
         ConfigError: It is not there, or its folder belongs to another driver or process; the text says what to do.
@@ -228,6 +252,9 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
                     writing=writing,
                 )
             case MarksInFirestore(place):
+                from host_backend.google.connecting import connect  # noqa: PLC0415 -- see above
+                from host_backend.watermark.firestore.store import open_marks  # noqa: PLC0415 -- see above
+
                 database = await stack.enter_async_context(await connect(place))
                 opening = open_marks(config.base_dir, database, max_level_jump=max_level_jump, writing=writing)
                 store = await stack.enter_async_context(opening)
@@ -235,8 +262,27 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
         yield store
 
 
-def _endpoint(config: VaultConfig) -> Endpoint:
-    return Endpoint(config.enclave, config.credentials)
+def configured_endpoint(config: VaultConfig) -> Endpoint:
+    """Return where a vault's enclave is, and how it is reached.
+
+    Raises:
+        ConfigError: A file that is named cannot be used.
+    """
+    if config.tls is None:
+        return Endpoint(config.enclave, config.credentials, config.enclave_uid)
+    from host_backend.enclave.tls import TlsClient  # noqa: PLC0415 -- most configurations have none
+
+    tls = TlsClient(config.tls.certificate, config.tls.key)
+    wanted = config.attestation
+    if wanted is None:
+        logger.warning("the enclave proves nothing: configure `attestation`", extra=fields(vault=config.name))
+        return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls)
+    from host_backend.attestation.judging import TokenJudge, pinned_root  # noqa: PLC0415 -- as above
+    from host_backend.attestation.keys import KeySource  # noqa: PLC0415 -- as above
+
+    judge = TokenJudge(wanted.policy, pinned_root(wanted.root) if wanted.by_root else KeySource())
+    proving = Proving(judge.verify, wanted.max_age_s)
+    return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls, proving)
 
 
 @asynccontextmanager
@@ -245,17 +291,30 @@ async def open_configured_provisioning(config: VaultConfig) -> AsyncIterator[Pro
     logger.info("connecting to the enclave on %s", config.enclave, extra=fields(vault=config.name))
     async with (
         open_key_store(config.keys) as store,
-        open_provisioning(store, _endpoint(config), name=config.name) as provisioning,
+        open_provisioning(store, configured_endpoint(config), name=config.name) as provisioning,
     ):
         yield provisioning
 
 
+async def store_keys(config: VaultConfig, keys: Sequence[StoredKey]) -> frozenset[str]:
+    """Store sealed keys in a vault's key store; see `KeyStore.add`."""
+    async with open_key_store(config.keys) as store:
+        return await store.add(keys)
+
+
+async def find_unopened_keys(
+    config: VaultConfig, keys: Sequence[StoredKey], on_tried: Callable[[], None]
+) -> list[tuple[StoredKey, str]]:
+    """Have the enclave of a vault open blobs on trial; see `find_unopened`."""
+    return await find_unopened(configured_endpoint(config), keys, on_tried=on_tried)
+
+
 @asynccontextmanager
 async def open_configured_resealing(config: VaultConfig) -> AsyncIterator[Resealing]:
-    """Give what seals the keys of a vault anew; see `open_resealing`."""
+    """Give what seals the keys of a vault again; see `open_resealing`."""
     async with (
         open_key_store(config.keys) as store,
-        open_resealing(store, _endpoint(config)) as resealing,
+        open_resealing(store, configured_endpoint(config)) as resealing,
     ):
         yield resealing
 
@@ -265,6 +324,7 @@ async def open_configured_vault(
     config: VaultConfig,
     *,
     must_succeed: bool = True,
+    limits: LinkLimits = DEFAULT_LIMITS,
     on_key: Callable[[VaultKey], None] = lambda _: None,
     on_restored: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> AsyncIterator[Vault]:
@@ -274,9 +334,10 @@ async def open_configured_vault(
         open_key_store(config.keys) as store,
         open_vault(
             store,
-            _endpoint(config),
+            configured_endpoint(config),
             name=config.name,
             must_succeed=must_succeed,
+            limits=limits,
             on_key=on_key,
             on_restored=on_restored,
             verify_bls=config.verify_bls,

@@ -5,32 +5,30 @@ Source: YAML 1.2 through ruamel.yaml, which refuses duplicate keys and reads `no
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from ruamel.yaml import YAML
-from ruamel.yaml.composer import Composer, ComposerError
-from ruamel.yaml.error import StreamMark, YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from ruamel.yaml.scanner import Scanner, ScannerError
+from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.tokens import Token
 
 from host_backend.errors import ConfigError
+from host_backend.problems import PlacedError, Problems
+from host_backend.yaml_reader import BoundedComposer, TabScanner
 
 #: A configuration of thousands of keys stays far below.
 MAX_FILE_BYTES = 4 * 1024 * 1024
-#: The deepest value of the grammar, an operation that a key may sign, is at 5.
-MAX_DEPTH = 32
-#: Values once every alias is written out, as each of them is read: ten thousand keys with a hundred values each.
-MAX_VALUES = 1_000_000
 
 _TAG = "tag:yaml.org,2002:"
 #: Source: YAML 1.1, which Signatory's library follows where a truth value is due.
 _BOOLEANS = {**dict.fromkeys(("true", "yes", "on", "y"), True), **dict.fromkeys(("false", "no", "off", "n"), False)}
 #: A quotation in the library's texts, as Python writes it.
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+#: As the library says it.
+_TAB_PROBLEM = "found character '\\t' that cannot start any token"
 #: What these may quote: marks and words of YAML itself, not of the file.
 _WORDS_OF_YAML = {repr(kind.id) for kind in Token.__subclasses__() if hasattr(kind, "id")}
 
@@ -38,7 +36,7 @@ _WORDS_OF_YAML = {repr(kind.id) for kind in Token.__subclasses__() if hasattr(ki
 class Value:
     """One value of the file; null when `node` is None, as for an empty file."""
 
-    __slots__ = ("_file", "_node", "_place", "_secretive", "path")
+    __slots__ = ("_file", "_node", "_place", "_secretive", "ends_whole", "path")
 
     def __init__(
         self, file: Path, path: str, node: Node | None, key: Node | None = None, *, secretive: bool = False
@@ -49,11 +47,13 @@ class Value:
         # A value's place is that of its key: a null that is not written has none of its own.
         self._place = node if key is None else key
         self.path = path
+        #: Of the top value: whether the file ends with the end of a line.
+        self.ends_whole = True
 
     def fail(self, problem: str) -> NoReturn:
         """Raise a ConfigError that names this place."""
         line = self._place.start_mark.line + 1 if self._place is not None else 1
-        raise ConfigError(f"{self._file}:{line}: {self.path or 'the file'}: {problem}")
+        raise PlacedError(f"{self._file}:{line}: {self.path or 'the file'}: {problem}", line)
 
     def secretive(self) -> "Value":
         """Return this value for a place of secrets: what is no known name in it, or below, may be one by a slip."""
@@ -122,17 +122,29 @@ class Value:
                 allow what its author meant to forbid.
         """
         entries = self.mapping()
-        known, not_yet = tuple(known), tuple(not_yet)
-        for name, entry in entries.items():
-            if name in not_yet:
-                self._told(entry).fail(
-                    "this field of Signatory's configuration is not supported yet: remove it to start without it"
-                )
-            if name not in known:
-                near = difflib.get_close_matches(name, (*known, *not_yet), n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-                self._told(entry).fail(f"unknown field, {hint}")
+        self.check_fields(entries, tuple(known), tuple(not_yet))
         return entries
+
+    def check_fields(self, entries: Mapping[str, "Value"], known: Sequence[str], not_yet: Sequence[str] = ()) -> None:
+        """Pass when a map has known fields only; see `record`.
+
+        Raises:
+            ConfigError: With every field that is not.
+        """
+        with Problems() as problems:
+            for name, entry in entries.items():
+                with problems.catch():
+                    self._check_field(name, entry, known, not_yet)
+
+    def _check_field(self, name: str, entry: "Value", known: Sequence[str], not_yet: Sequence[str]) -> None:
+        if name in not_yet:
+            self._told(entry).fail(
+                "this field of Signatory's configuration is not supported yet: remove it to start without it"
+            )
+        if name not in known:
+            near = difflib.get_close_matches(name, (*known, *not_yet), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            self._told(entry).fail(f"unknown field, {hint}")
 
     def items(self) -> list["Value"]:
         """Return the items of a list; null is an empty one."""
@@ -202,6 +214,12 @@ class Value:
         return value
 
 
+def given(fields: Mapping[str, Value], name: str) -> Value | None:
+    """Return a field that has a value; None where it is absent or null, which means its default. Source: Signatory."""
+    value = fields.get(name)
+    return None if value is None or value.is_null else value
+
+
 def _printable(value: Value, text: str) -> str:
     # Escapes can put NUL, line feeds and half characters into a text; no name, address or path here has them.
     if not text.isprintable():
@@ -224,78 +242,21 @@ def load_document(file: Path) -> Value:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no configuration is")
     try:
         reader = YAML(typ="safe", pure=True)
-        reader.Scanner = _Scanner
-        reader.Composer = _BoundedComposer
+        reader.Scanner = TabScanner
+        reader.Composer = BoundedComposer
         node = reader.compose(data)
     except YAMLError as error:
-        raise ConfigError(f"{file}{_where(error)}: not readable as YAML: {_problem(error)}") from None
-    return Value(file, "", node)
+        raise ConfigError(f"{file}{_where(error, data)}: not readable as YAML: {_problem(error)}") from None
+    top = Value(file, "", node)
+    top.ends_whole = not data or data.endswith((b"\n", b"\r", b"\n\0"))
+    return top
 
 
-class _Scanner(Scanner):
-    """Reads the words of YAML; a number that Python cannot take is an error of the file."""
-
-    def fetch_more_tokens(self) -> None:
-        try:
-            super().fetch_more_tokens()
-        except (OverflowError, ValueError):
-            raise ScannerError(None, None, "found a number out of range", self.reader.get_mark()) from None
-
-
-class _BoundedComposer(Composer):
-    """Builds nodes within `MAX_DEPTH` and `MAX_VALUES`, which hold as if every alias were written out.
-
-    How deep Python itself may go depends on what else it has loaded.
-    """
-
-    def __init__(self, loader: YAML | None = None) -> None:
-        super().__init__(loader)
-        # The library prints both lines of an anchor that stands twice, with whatever secret is on them.
-        self.warn_double_anchors = False
-        self._depth = 0
-        self._values = 0
-        #: By id, of what aliases stand for: how many values, and how many levels.
-        self._extents: dict[int, tuple[int, int]] = {}
-
-    def compose_node(self, parent: Node | None, index: object) -> Node | None:
-        event = self.parser.peek_event()
-        if isinstance(event, AliasEvent):
-            repeated: Node = super().compose_node(parent, index)
-            self._add(event.start_mark, *self._extent(repeated, event.start_mark))
-            return repeated
-        self._add(event.start_mark, 1, 1)
-        self._depth += 1
-        node: Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-    def _add(self, mark: StreamMark, values: int, levels: int) -> None:
-        """Count what stands at a mark."""
-        self._values += values
-        if self._depth + levels > MAX_DEPTH:
-            raise ComposerError(None, None, "nested too deeply", mark)
-        if self._values > MAX_VALUES:
-            problem = f"more than {MAX_VALUES} values, those that aliases repeat included"
-            raise ComposerError(None, None, problem, mark)
-
-    def _extent(self, node: Node, mark: StreamMark) -> tuple[int, int]:
-        """Return how many values a node has, and how many levels, both with itself."""
-        if node.end_mark is None:
-            raise ComposerError(None, None, "an alias stands inside what it repeats: write the values out", mark)
-        if id(node) not in self._extents:
-            parts = [self._extent(child, mark) for child in _children(node)]
-            levels = 1 + max((deep for _, deep in parts), default=0)
-            self._extents[id(node)] = (1 + sum(many for many, _ in parts), levels)
-        return self._extents[id(node)]
-
-
-def _children(node: Node) -> list[Node]:
-    if isinstance(node, MappingNode):
-        return [part for entry in node.value for part in entry]
-    return node.value if isinstance(node, SequenceNode) else []
-
-
-def _where(error: YAMLError) -> str:
+def _where(error: YAMLError, data: bytes) -> str:
+    if isinstance(error, ReaderError):
+        # What is no text has no mark: only the place among the bytes is known.
+        line = data.count(b"\n", 0, error.position) + 1
+        return f":{line}"
     mark = getattr(error, "problem_mark", None)
     return f":{mark.line + 1}" if mark is not None else ""
 
@@ -303,6 +264,7 @@ def _where(error: YAMLError) -> str:
 def _problem(error: YAMLError) -> str:
     """Return what the library says, without what it quotes of the file: a password may have met YAML's syntax."""
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
-    text = _QUOTED.sub(lambda quoted: quoted[0] if quoted[0] in _WORDS_OF_YAML else "…", str(problem))
+    problem = str(problem).replace(_TAB_PROBLEM, "a tab stands where YAML takes spaces only")
+    text = _QUOTED.sub(lambda quoted: quoted[0] if quoted[0] in _WORDS_OF_YAML else "…", problem)
     mark = getattr(error, "problem_mark", None)
     return text.partition("\n")[0] + (f" (column {mark.column + 1})" if mark is not None else "")

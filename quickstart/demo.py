@@ -1,5 +1,10 @@
 """`make demo`: signs with every curve, shows a refused double signature, and ends."""
 
+import signal
+
+# Before the other imports take their time: until there is something to stop, Ctrl-C ends the process without a traceback.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import asyncio
 import http.client
 import json
@@ -12,10 +17,12 @@ from enclave_signer.curves import curve
 from enclave_signer.protocol.key_types import KeyType, SigningVersion
 from enclave_signer.tezos import parse_public_key, parse_signature
 from host_backend.errors import HostError
-from quickstart.local_signer import LocalSigner, StartFailed, running_signer
+from quickstart.folder import StartFailed
+from quickstart.local_signer import LocalSigner, running_signer
 from quickstart.messages import attestation
+from quickstart.stopping import until_signal
 
-KEY_TYPES = tuple(key_type.facts.address for key_type in KeyType)
+KEY_TYPES = tuple(key_type.facts.address for key_type in KeyType if key_type.facts.bakes)
 
 
 def ask(url: str, method: str, path: str, body: str | None = None) -> tuple[int, str]:
@@ -50,8 +57,8 @@ def show_refusal(signer: LocalSigner, pkh: str) -> None:
     print(f"  {pkh}  {status}  {json.loads(body)[0]['msg']}")
 
 
-async def demo() -> None:
-    """Run both programs on a folder of their own and show what they do."""
+async def demo() -> int:
+    """Run both programs on a folder of their own and show what they do; return the exit code."""
     with tempfile.TemporaryDirectory(prefix="enclave-signer-demo-") as folder:
         print("Starting the enclave and the host, making a key of each curve inside the enclave.")
         async with running_signer(Path(folder), KEY_TYPES, in_memory_allowed=True) as signer:
@@ -61,12 +68,21 @@ async def demo() -> None:
             print("\nAnother attestation of level 1, which would be a double signature:")
             await asyncio.to_thread(show_refusal, signer, signer.keys[-1])
     print("\nDone; both programs are stopped and nothing is left behind.")
+    return 0
+
+
+async def run() -> int:
+    """Do that until its end, or until a signal."""
+    code = await until_signal(demo())
+    if code is None:
+        print("\nStopped; nothing is left behind.")
+    return code or 0
 
 
 def main() -> None:
     """Run, or say in words what went wrong."""
     try:
-        asyncio.run(demo())
+        sys.exit(asyncio.run(run()))
     except (StartFailed, HostError) as error:
         sys.exit(f"make demo: {error}")
 

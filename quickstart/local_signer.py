@@ -13,6 +13,8 @@ from typing import IO
 
 from enclave_signer.addresses import MAX_UNIX_PATH_BYTES
 from host_backend.config import load_config
+from quickstart.folder import StartFailed, follow_folder, held_folder
+from quickstart.stopping import dies_with_parent
 
 #: Seconds for a program to say that it is ready, or to end.
 PATIENCE_S = 30.0
@@ -23,10 +25,6 @@ ENCLAVE_SOCKET = Path("run") / "enclave.sock"
 _POLICY = "{block: , preattestation: , attestation: , attestation_with_dal: }"
 
 
-class StartFailed(Exception):
-    """One of the programs ended, or said nothing; the text shows what it said."""
-
-
 class LocalSigner:
     """Both programs, their folder and their addresses. Use `running_signer`."""
 
@@ -34,6 +32,8 @@ class LocalSigner:
         self.folder = folder
         self.config_file = folder / "signatory.yaml"
         self.first_run = False
+        #: What keeps the folder held while a program that was started here lives; see `held_folder`.
+        self.held: int | None = None
         self._in_memory_allowed = in_memory_allowed
         self._stack = AsyncExitStack()
         self._processes: list[Process] = []
@@ -75,15 +75,15 @@ class LocalSigner:
         address = load_config(self.config_file).vaults[VAULT].enclave
         await self._start(
             "enclave_signer",
-            ("--listen", str(address), "--sealing-key", str(self.folder / "sealing.key")),
+            ("--listen", str(address), "--sealing-key", str(self.folder / "sealing.key"), "--make-sealing-key"),
             "listening on",
         )
 
     async def generate(self, key_type: str) -> str:
         """Make a key inside the enclave and return its hash."""
         command = ("-m", "host_backend", "generate", "-c", str(self.config_file), "-v", VAULT, "-t", key_type)
-        process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=PIPE, stderr=PIPE)
-        said, errors = await process.communicate()
+        async with _child(command, stdout=PIPE) as process:
+            said, errors = await process.communicate()
         found = re.search(r"^Public Key Hash:\s+(\S+)$", said.decode(), re.MULTILINE)
         if process.returncode or found is None:
             raise StartFailed(f"no key could be made:\n{errors.decode()}")
@@ -91,11 +91,14 @@ class LocalSigner:
 
     async def start_host(self) -> None:
         """Start the host."""
-        await self._start("host_backend", ("serve", "-c", str(self.config_file)), '"HTTP server is listening')
+        try:
+            await self._start("host_backend", ("serve", "-c", str(self.config_file)), '"HTTP server is listening')
+        except StartFailed as error:
+            raise StartFailed(f"{error}Its addresses stand in {self.config_file}") from None
 
     async def _start(self, module: str, arguments: Sequence[str], ready: str) -> None:
         log = self._stack.enter_context((self.folder / f"{module}.log").open("ab", buffering=0))
-        process = await self._stack.enter_async_context(_process(module, arguments, log))
+        process = await self._stack.enter_async_context(_process(module, arguments, log, self.held))
         self._processes.append(process)
         said: list[bytes] = []
         try:
@@ -140,30 +143,40 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 @asynccontextmanager
-async def _process(module: str, arguments: Sequence[str], log: IO[bytes]) -> AsyncIterator[Process]:
-    # A session of its own, so that Ctrl-C reaches only whoever decides the order of stopping.
+async def _child(command: Sequence[str], *, stdout: int = DEVNULL, held: int | None = None) -> AsyncIterator[Process]:
+    """Run Python with a command; killed at the end if it still runs."""
+    # A session of its own, so that Ctrl-C reaches only the program that decides the order of stopping.
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
+        *(sys.executable, *command),
         stdin=DEVNULL,
-        stdout=DEVNULL,
+        stdout=stdout,
         stderr=PIPE,
         start_new_session=True,
+        preexec_fn=dies_with_parent(),
+        pass_fds=() if held is None else (held,),
     )
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await _copy(process, log)
-                await process.wait()
-        except TimeoutError:
-            process.kill()
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
+
+
+@asynccontextmanager
+async def _process(module: str, arguments: Sequence[str], log: IO[bytes], held: int | None) -> AsyncIterator[Process]:
+    """Run one of the programs; stopped in order at the end."""
+    async with _child(("-m", module, *arguments), held=held) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                process.terminate()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    await _copy(process, log)
+                    await process.wait()
 
 
 def _check_length(path: Path) -> None:
@@ -191,11 +204,18 @@ async def running_signer(
         in_memory_allowed: Whether the folder may be on a file system in memory, where watermarks do not last.
 
     Raises:
-        StartFailed: A program did not start; the text shows what it said.
+        StartFailed: A program did not start, and the text shows what it said; or the folder cannot be used.
         ConfigError: The configuration in the folder cannot be used.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     signer = LocalSigner(folder.resolve(), in_memory_allowed=in_memory_allowed)
+    with held_folder(signer.folder) as signer.held:
+        follow_folder(signer.folder, signer.config_file)
+        async with _running(signer, key_types):
+            yield signer
+
+
+@asynccontextmanager
+async def _running(signer: LocalSigner, key_types: Sequence[str]) -> AsyncIterator[None]:
     try:
         # A first run that was killed may have left a configuration without keys.
         if signer.config_file.exists() and signer.keys:
@@ -212,6 +232,6 @@ async def running_signer(
                 signer.config_file.unlink()
                 raise
         await signer.start_host()
-        yield signer
+        yield
     finally:
         await signer.stop()

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from enclave_signer.protocol import cbor, values
 from enclave_signer.protocol.cbor import Item
 from enclave_signer.protocol.messages import (
+    Attest,
     Generate,
     GenerateAndImport,
     GetPublicKey,
@@ -39,7 +40,7 @@ class Call(Generic[R]):
         read: Returns the call of an argument; raises `BadMessage`.
         write: Returns the argument of a call.
         result: Returns the result that answers it; raises `BadMessage`.
-        asks_sealer: Whether the enclave may have to ask its sealer, and take long.
+        asks_sealer: Whether the enclave may have to ask its sealer, or the launcher, and take long.
         reads_session: Whether it reads what earlier calls leave behind, so that it must wait until they are done.
         before_initialize: Whether it may be made in a new session; all others are answered `uninitialized` there.
     """
@@ -74,11 +75,17 @@ def _read_prove_possession_of(item: Item) -> ProvePossessionOf:
     return ProvePossessionOf(values.handle(entries["handle"]), values.public_key(entries["public_key"]))
 
 
+def _read_attest(item: Item) -> Attest:
+    entries = cbor.fields(item, "Attest", _ATTEST)
+    return Attest(values.nonce(entries["nonce"]), values.purpose(entries["purpose"]))
+
+
 _SIGN = frozenset({"handle", "message"})
 _SIGN_WITH = frozenset({"encrypted_private_key", "message"})
 _VERSION = frozenset({"version"})
 _PROVE_OF = frozenset({"handle", "public_key"})
 _RESEAL = frozenset({"encrypted_private_key", "encryption_key_path"})
+_ATTEST = frozenset({"nonce", "purpose"})
 
 _INITIALIZE: Call[Initialize] = Call(
     name="Initialize",
@@ -171,6 +178,15 @@ _RESEAL_CALL: Call[Reseal] = Call(
     asks_sealer=True,
 )
 
+_ATTEST_CALL: Call[Attest] = Call(
+    name="Attest",
+    read=_read_attest,
+    write=lambda call: {"nonce": call.nonce, "purpose": call.purpose.value},
+    result=values.attestation,
+    asks_sealer=True,
+    before_initialize=True,
+)
+
 #: By name, in the order of the document.
 CALLS: dict[str, Call[Any]] = {
     call.name: call
@@ -187,11 +203,12 @@ CALLS: dict[str, Call[Any]] = {
         _PROVE_POSSESSION,
         _PROVE_POSSESSION_OF,
         _RESEAL_CALL,
+        _ATTEST_CALL,
     )
 }
 
 
-def call_of(request: Request) -> Call[Any]:  # noqa: C901, PLR0911 -- one line for each call
+def call_of(request: Request) -> Call[Any]:  # noqa: C901, PLR0911, PLR0912 -- one line for each call
     """Return the row of a call; the one that is made all the time is found first."""
     match request:
         case Sign():
@@ -218,3 +235,5 @@ def call_of(request: Request) -> Call[Any]:  # noqa: C901, PLR0911 -- one line f
             return _PROVE_POSSESSION_OF
         case Reseal():
             return _RESEAL_CALL
+        case Attest():
+            return _ATTEST_CALL

@@ -18,6 +18,10 @@ class Family(StrEnum):
     CORRUPT = "blob corrupt"
     #: What seals the keys will give this one when somebody has allowed it; asking later may help.
     NOT_RELEASED = "not released yet"
+    #: Nothing can be proven here: this is no confidential machine, or this connection cannot be bound. Final.
+    NOT_ATTESTED = "not attested"
+    #: No token at the moment; asking later may help.
+    ATTESTATION_UNAVAILABLE = "attestation unavailable"
     #: The handle is not open on this connection.
     BAD_HANDLE = "invalid handle"
     #: The call came before `Initialize`, or was a second one. Both texts are tee-signer's, too.

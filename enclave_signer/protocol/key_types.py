@@ -11,10 +11,10 @@ from typing import Self
 
 
 class SigningVersion(IntEnum):
-    """How a BLS key signs; the other curves sign alike under every version.
+    """How a BLS key signs; the other curves sign alike under every version that they have.
 
     `V1` is the message-augmentation suite (public key prepended), `V2` and `LATEST` the proof-of-possession suite;
-    BLS has no `V0`.
+    BLS has no `V0`. ML-DSA-44 has only `LATEST`: it is younger than the others.
     """
 
     V0 = 0
@@ -32,12 +32,15 @@ class CurveFacts:
         name: How commands call it.
         address: How the hashes of its public keys begin, which is how people call its keys.
         private_key_bytes: Size of a private key: a big-endian scalar, or a seed.
-        public_key_bytes: Size of a public key: a compressed point.
+        public_key_bytes: Size of a public key: a compressed point, or what FIPS 204 encodes.
         signature_bytes: Size of a signature: r || s for ECDSA, compressed G2 for BLS.
         versions: The signing versions that it has.
         proves_possession: Whether Tezos takes such a key only with a proof of possession, a signature of the key itself.
         slow: Whether one signature takes longer than waking a thread (about 100 microseconds).
         little_endian_text: Whether a private key is the other way round in base58.
+        hedged: Whether each signature has random bytes in it, so that the same message gets another one every time.
+        bakes: Whether Tezos lets it make blocks and attest; one that does not signs no consensus message.
+        experimental: Whether a configuration must ask for it: not every chain has such keys.
         pem_name: What its private keys in PEM and DER are called by `cryptography`; None: there are none.
     """
 
@@ -51,6 +54,9 @@ class CurveFacts:
     proves_possession: bool
     slow: bool
     little_endian_text: bool
+    hedged: bool
+    bakes: bool
+    experimental: bool
     pem_name: str | None
 
 
@@ -79,6 +85,9 @@ class KeyType(StrEnum):
             proves_possession=False,
             slow=False,
             little_endian_text=False,
+            hedged=False,
+            bakes=True,
+            experimental=False,
             pem_name="ed25519",
         ),
     )
@@ -95,6 +104,9 @@ class KeyType(StrEnum):
             proves_possession=False,
             slow=False,
             little_endian_text=False,
+            hedged=False,
+            bakes=True,
+            experimental=False,
             pem_name="secp256k1",
         ),
     )
@@ -111,6 +123,9 @@ class KeyType(StrEnum):
             proves_possession=False,
             slow=False,
             little_endian_text=False,
+            hedged=False,
+            bakes=True,
+            experimental=False,
             pem_name="secp256r1",
         ),
     )
@@ -127,6 +142,28 @@ class KeyType(StrEnum):
             proves_possession=True,
             slow=True,
             little_endian_text=True,
+            hedged=False,
+            bakes=True,
+            experimental=False,
             pem_name=None,
+        ),
+    )
+    ML_DSA_44 = (
+        "MlDsa44",
+        CurveFacts(
+            tag=4,
+            name="mldsa44",
+            address="tz5",
+            private_key_bytes=32,
+            public_key_bytes=1312,
+            signature_bytes=2420,
+            versions=frozenset({SigningVersion.LATEST}),
+            proves_possession=False,
+            slow=True,
+            little_endian_text=False,
+            hedged=True,
+            bakes=False,
+            experimental=True,
+            pem_name="ml-dsa-44",
         ),
     )

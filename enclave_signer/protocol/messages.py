@@ -5,12 +5,22 @@ Values are plain data: `codec` checks types, sizes and ranges while decoding, so
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from enclave_signer.protocol.key_types import KeyType as KeyType  # noqa: PLC0414 -- part of messages
 from enclave_signer.protocol.key_types import SigningVersion as SigningVersion  # noqa: PLC0414 -- part of messages
 
 #: The largest message that is signed: a Tezos operation is at most 32 KiB. tee-signer stops at 4096 bytes.
 MAX_MESSAGE_BYTES = 32 * 1024
+#: What whoever asks for a proof makes up anew each time.
+NONCE_BYTES = 32
+#: An Ed25519 key, and its signature.
+ATTESTED_KEY_BYTES = 32
+CHANNEL_PROOF_BYTES = 64
+#: A SHA-256.
+INVENTORY_BYTES = 32
+#: Attestation tokens have 4 to 8 KiB.
+MAX_TOKEN_CHARS = 32768
 #: Our blobs and Google's ciphertexts of a private key have a few hundred bytes.
 MAX_BLOB_BYTES = 4096
 
@@ -137,6 +147,25 @@ class Reseal:
     target: str
 
 
+class Purpose(StrEnum):
+    """What an attestation is asked for."""
+
+    #: A token, and a signature by which this connection ends at the process that the token is about.
+    CHANNEL = "channel"
+    #: The signature alone, of the key that an earlier token is about.
+    SESSION = "session"
+    #: A token to be shown to others; it proves no channel.
+    REPORT = "report"
+
+
+@dataclass(frozen=True, slots=True)
+class Attest:
+    """Prove what runs here. Answer: `Attestation`. May be asked before `Initialize`."""
+
+    nonce: bytes
+    purpose: Purpose
+
+
 Request = (
     Initialize
     | Import
@@ -150,6 +179,7 @@ Request = (
     | ProvePossession
     | ProvePossessionOf
     | Reseal
+    | Attest
 )
 
 
@@ -170,4 +200,21 @@ class SealedKey:
     handle: int | None = None
 
 
-Result = None | ImportedKey | SealedKey | Signature | PublicKey
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What proves an enclave; nothing here is verified. What it is bound to: `binding`.
+
+    Attributes:
+        attested_key: The Ed25519 key that the process made at its start; the token is about it.
+        token: The attestation token; None for `Purpose.SESSION`.
+        inventory: Digest of the public keys that are open in the process; None where there is no token.
+        channel_proof: The key's signature over this connection; None for `Purpose.REPORT`.
+    """
+
+    attested_key: bytes
+    token: str | None = field(default=None, repr=False)
+    inventory: bytes | None = None
+    channel_proof: bytes | None = field(default=None, repr=False)
+
+
+Result = None | ImportedKey | SealedKey | Signature | PublicKey | Attestation

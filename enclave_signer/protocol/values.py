@@ -7,13 +7,20 @@ from enclave_signer.protocol import cbor
 from enclave_signer.protocol.cbor import Item
 from enclave_signer.protocol.errors import BadMessage
 from enclave_signer.protocol.messages import (
+    ATTESTED_KEY_BYTES,
+    CHANNEL_PROOF_BYTES,
+    INVENTORY_BYTES,
     MAX_BLOB_BYTES,
     MAX_MESSAGE_BYTES,
+    MAX_TOKEN_CHARS,
+    NONCE_BYTES,
+    Attestation,
     Credentials,
     ImportedKey,
     KeyType,
     PrivateKey,
     PublicKey,
+    Purpose,
     Result,
     SealedKey,
     Signature,
@@ -27,6 +34,7 @@ _MAX_HANDLE = 2**64 - 1
 
 _KEY_TYPES = {key_type.value: key_type for key_type in KeyType}
 _VERSIONS = {version.value: version for version in SigningVersion}
+_PURPOSES = {purpose.value: purpose for purpose in Purpose}
 _CREDENTIALS = frozenset({"wip_provider_path", "encryption_key_path"})
 
 
@@ -68,6 +76,19 @@ def blob(item: Item, what: str = "encrypted_private_key") -> bytes:
 def key_name(item: Item) -> str:
     """Return the name of a key-encryption key."""
     return cbor.text(item, "encryption_key_path", MAX_CREDENTIAL_CHARS)
+
+
+def nonce(item: Item) -> bytes:
+    """Return what whoever asks for a proof made up."""
+    return cbor.sized_bytes(item, "nonce", NONCE_BYTES)
+
+
+def purpose(item: Item) -> Purpose:
+    """Return what a proof is asked for."""
+    found = _PURPOSES.get(item) if type(item) is str else None
+    if found is None:
+        raise BadMessage(f"unknown purpose, known are {', '.join(_PURPOSES)}")
+    return found
 
 
 def version(entries: dict[str, Item]) -> SigningVersion:
@@ -121,6 +142,8 @@ def encode_result(result: Result) -> Item:
         case SealedKey(sealed, key, number):
             fields: dict[str, Item] = {"encrypted_private_key": sealed, "public_key": encode_of_curve(key)}
             return fields if number is None else {**fields, "handle": number}
+        case Attestation(attested_key, token, inventory, proof):
+            return {"attested_key": attested_key, "token": token, "inventory": inventory, "channel_proof": proof}
 
 
 def nothing(item: Item) -> None:
@@ -149,4 +172,19 @@ def sealed_open_key(item: Item) -> SealedKey:
     entries = cbor.fields(item, "a sealed key", _SEALED | {"handle"})
     return SealedKey(
         blob(entries["encrypted_private_key"]), public_key(entries["public_key"]), handle(entries["handle"])
+    )
+
+
+_ATTESTATION = frozenset({"attested_key", "token", "inventory", "channel_proof"})
+
+
+def attestation(item: Item) -> Attestation:
+    """Return the result of `Attest`."""
+    entries = cbor.fields(item, "the result of Attest", _ATTESTATION)
+    token, inventory, proof = entries["token"], entries["inventory"], entries["channel_proof"]
+    return Attestation(
+        cbor.sized_bytes(entries["attested_key"], "attested_key", ATTESTED_KEY_BYTES),
+        None if token is None else cbor.text(token, "token", MAX_TOKEN_CHARS),
+        None if inventory is None else cbor.sized_bytes(inventory, "inventory", INVENTORY_BYTES),
+        None if proof is None else cbor.sized_bytes(proof, "channel_proof", CHANNEL_PROOF_BYTES),
     )

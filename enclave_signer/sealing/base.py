@@ -78,8 +78,8 @@ class SealerProvider(SealerSource, Protocol):
         ...
 
     @property
-    def opens_without_header(self) -> bool:
-        """Whether its sealers open blobs that name no sealer, as tee-signer's do."""
+    def takes_legacy(self) -> bool:
+        """Whether blobs that name no sealer, as tee-signer's do, go to its sealers, which open or refuse them."""
         ...
 
     @property

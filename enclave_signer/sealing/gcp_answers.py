@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from enclave_signer.errors import BlobCorrupt, SealingError, SealingRefused, SealingUnavailable
+from enclave_signer.launcher import shown
 from enclave_signer.sealing.crc32c import crc32c
-from enclave_signer.sealing.gcp_launcher import shown
 
 
 class Method(StrEnum):

@@ -21,6 +21,7 @@ from google.cloud.kms_v1 import KeyManagementServiceClient
 from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
 
 from enclave_signer.http_request import open_tls
+from enclave_signer.launcher import LAUNCHER_SOCKET
 from enclave_signer.sealing import gcp_sts
 from enclave_signer.sealing.crc32c import crc32c
 from enclave_signer.sealing.gcp_answers import Call, Method, TryAgain, check_decrypted, check_encrypted, failure
@@ -56,7 +57,7 @@ class GcpPlaces:
     open_kms: Callable[[], grpc.Channel]
     open_sts: Callable[[], Awaitable[trio.abc.Stream]]
     token_file: Path = Path("/run/container_launcher/attestation_verifier_claims_token")
-    launcher_socket: Path = Path("/run/container_launcher/teeserver.sock")
+    launcher_socket: Path = LAUNCHER_SOCKET
 
 
 def google() -> GcpPlaces:

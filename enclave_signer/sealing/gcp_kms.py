@@ -26,6 +26,8 @@ from enclave_signer.sealing.gcp_launcher import Launcher
 
 T = TypeVar("T")
 
+LEGACY_NOT_READ = "blob without a header, as tee-signer seals: this image reads none (read_legacy is false)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcpTimes:
@@ -54,9 +56,10 @@ class GcpKms:
     """
 
     name = GCP_KMS
+    #: Those that are not read are refused with the reason: they are not corrupt.
+    takes_legacy = True
 
     def __init__(self, config: GcpKmsConfig, places: GcpPlaces, times: GcpTimes = DEFAULT_TIMES) -> None:
-        self.opens_without_header = config.read_legacy
         self.limit_s: float | None = times.limit_s
         self._config = config
         launcher = Launcher(places.token_file, places.launcher_socket, config.token_audience, times.launcher_s)
@@ -109,7 +112,9 @@ class _GcpKmsSealer:
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`."""
         key, named, authenticated, ciphertext = self._key, None, b"", blob
-        if is_ours(blob) or not self._config.read_legacy:
+        if not is_ours(blob) and not self._config.read_legacy:
+            raise SealingRefused(LEGACY_NOT_READ)
+        if is_ours(blob):
             try:
                 header, authenticated, ciphertext = parse_blob(blob)
             except BadBlob as error:

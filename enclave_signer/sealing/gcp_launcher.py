@@ -15,16 +15,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import trio
-
-from enclave_signer.errors import SealingRefused, SealingUnavailable
-from enclave_signer.http_request import HttpAnswer, HttpRequest, NoHttpAnswer, ask
-
-#: They have 4 to 8 KiB.
-MAX_TOKEN_BYTES = 32768
-_JWT = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-_TOKEN_IN_TEXT = re.compile(r"(eyJ|ya29\.)[\w.~+/-]*")
-_SHOWN_CHARS = 300
+from enclave_signer.errors import LauncherRefused, LauncherUnavailable, SealingRefused, SealingUnavailable
+from enclave_signer.launcher import LauncherSocket, TokenRequest, is_token
+from enclave_signer.protocol.messages import MAX_TOKEN_CHARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +49,8 @@ class Launcher:
 
     def __init__(self, token_file: Path, socket: Path, audience: str | None, limit_s: float) -> None:
         self._token_file = token_file
-        self._socket = socket
+        self._socket = LauncherSocket(socket, limit_s)
         self._audience = audience
-        self._limit_s = limit_s
 
     async def token(self) -> LauncherToken:
         """Return the token in the file, or a new one if it has expired by this machine's clock.
@@ -91,24 +83,21 @@ class Launcher:
             SealingRefused: The launcher gives this image none.
             SealingUnavailable: It gives none at the moment.
         """
-        if self._audience is None:
-            request = HttpRequest("GET", "localhost", "/v1/token")
-        else:
-            wanted = json.dumps({"audience": self._audience, "token_type": "OIDC"}).encode()
-            request = HttpRequest("POST", "localhost", "/v1/token", "application/json", wanted)
         try:
-            answer = await ask(self._open_socket, request, self._limit_s)
-        except NoHttpAnswer as error:
-            raise SealingUnavailable(f"the launcher gave no token at {self._socket}: {error}") from error
-        return _answered(answer)
-
-    async def _open_socket(self) -> trio.abc.Stream:
-        return await trio.open_unix_socket(str(self._socket))
+            data = await self._socket.token(None if self._audience is None else TokenRequest(self._audience))
+        except LauncherRefused as error:
+            raise SealingRefused(str(error)) from error
+        except LauncherUnavailable as error:
+            raise SealingUnavailable(str(error)) from error
+        token = read_token(data, fresh=True)
+        if token is None:
+            raise SealingUnavailable("the launcher's answer holds no token")
+        return token
 
     def _kept(self) -> LauncherToken:
         try:
             with self._token_file.open("rb") as file:
-                data = file.read(MAX_TOKEN_BYTES + 1)
+                data = file.read(MAX_TOKEN_CHARS + 1)
         except OSError as error:
             raise SealingUnavailable(f"the launcher's token file {self._token_file}: {error.strerror}") from error
         if not data.strip():
@@ -122,7 +111,7 @@ class Launcher:
 def read_token(data: bytes, *, fresh: bool) -> LauncherToken | None:
     """Return a token with what it claims, or None where there is no token."""
     data = data.strip()
-    if len(data) > MAX_TOKEN_BYTES or not _JWT.fullmatch(data):
+    if not is_token(data):
         return None
     payload = data.split(b".")[1]
     try:
@@ -138,22 +127,3 @@ def read_token(data: bytes, *, fresh: bool) -> LauncherToken | None:
         expires_at=float(expires_at) if type(expires_at) in {int, float} else 0.0,
         fresh=fresh,
     )
-
-
-def shown(text: str) -> str:
-    """Return what a service said of a refusal, for people: on one line, short, and without a token."""
-    line = _TOKEN_IN_TEXT.sub("(token)", text)
-    return "".join(char if char.isprintable() else " " for char in line)[:_SHOWN_CHARS].strip()
-
-
-def _answered(answer: HttpAnswer) -> LauncherToken:
-    if answer.status != 200:
-        text = shown(answer.body.decode("utf-8", "replace"))
-        # Quota and outages are 500, seen in the launcher's source; 400 is final.
-        if answer.status == 400:
-            raise SealingRefused(f"the launcher gives this image no token: {text}")
-        raise SealingUnavailable(f"the launcher gave no token, HTTP status {answer.status}: {text}")
-    token = read_token(answer.body, fresh=True)
-    if token is None:
-        raise SealingUnavailable("the launcher's answer holds no token")
-    return token

@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 
 from enclave_signer.errors import SealingRefused, SealingUnavailable
 from enclave_signer.http_request import HttpAnswer, HttpRequest, NoHttpAnswer, OpenStream, ask
-from enclave_signer.sealing.gcp_launcher import LauncherToken, shown
+from enclave_signer.launcher import shown
+from enclave_signer.sealing.gcp_launcher import LauncherToken
 
 HOST = "sts.googleapis.com"
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 -- the name of a kind of token

@@ -1,10 +1,11 @@
-"""Sealing under a key file, for a laptop: AES-256-GCM. Whoever reads that file and the blobs has the keys.
+"""Sealing under a key file, for a laptop: AES-256-GCM. That file and the blobs together are the keys.
 
 Not part of the production image: there a key management service seals for the measured image only.
 """
 
 import math
 import os
+import secrets
 import stat
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
+from enclave_signer.image import LocalKey
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.errors import BadBlob, BadMessage
@@ -24,13 +26,16 @@ KEY_BYTES = 32
 #: What GCM is made for; random nonces are safe for 2^32 blobs of one key.
 NONCE_BYTES = 12
 SEALER_NAME = "local"
+#: What the texts below advise; the first is the flag, the second the field of an image's configuration.
+_HOW_TO_MAKE = "--make-sealing-key, or local.make_sealing_key in an image"
+_HOW_TO_SHARE = "--group-may-read-sealing-key, or local.group_may_read in an image"
 
 
 class LocalSealer:
     """Seals under one AES key; both a sealer and the provider of it, as credentials choose nothing here."""
 
     name = SEALER_NAME
-    opens_without_header = False
+    takes_legacy = False
     #: It never waits for anyone, and is there as long as the process.
     limit_s: float | None = None
     shared_s = math.inf
@@ -78,39 +83,56 @@ def _kek_name(key: bytes) -> str:
     return f"local:{blake2b(key, digest_size=8, person=b'kek name').hexdigest()}"
 
 
-def load_or_create_key(path: Path) -> tuple[bytes, bool]:
-    """Return the key in a file, and whether the file was made just now.
+def read_key_file(file: LocalKey) -> tuple[bytes, bool]:
+    """Return the sealing key in a file, and whether it was made just now.
 
     Raises:
-        ConfigError: The file is no key file, can be read by others, or cannot be made.
+        ConfigError: There is no file and none may be made; or it is no key file, can be read by others, or cannot be
+            made.
     """
     try:
         try:
-            return _load(path), False
+            return _load(file), False
         except FileNotFoundError:
-            return _create(path), True
+            if not file.make:
+                raise ConfigError(
+                    f"sealing key file {file.path} is not there: name the right file, or have a new key made: {_HOW_TO_MAKE}. "
+                    "A new key opens nothing that was sealed before"
+                ) from None
+            return _create(file.path), True
     except OSError as error:
-        raise ConfigError(f"sealing key file {path}: {error.strerror}") from error
+        raise ConfigError(f"sealing key file {file.path}: {error.strerror}") from error
 
 
-def _load(path: Path) -> bytes:
+def _load(file: LocalKey) -> bytes:
+    path = file.path
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"sealing key file {path} is not a regular file")
-        if status.st_mode & 0o077:
-            raise ConfigError(f"sealing key file {path} can be used by others: chmod 600 {path}")
-        key = file.read(KEY_BYTES + 1)
+        if status.st_mode & (0o037 if file.group_may_read else 0o077):
+            raise ConfigError(_too_open(file, status.st_mode))
+        key = stream.read(KEY_BYTES + 1)
     if len(key) != KEY_BYTES:
         raise ConfigError(f"sealing key file {path} must have {KEY_BYTES} bytes: restore it, or name another file")
     return key
 
 
+def _too_open(file: LocalKey, mode: int) -> str:
+    if file.group_may_read:
+        return f"sealing key file {file.path} can be used by more than its group's readers: chmod 440 {file.path}"
+    text = f"sealing key file {file.path} can be used by others: chmod 600 {file.path}"
+    if mode & 0o037:
+        return text
+    return f"{text}; or, for a file that an orchestrator mounts, {_HOW_TO_SHARE}"
+
+
 def _create(path: Path) -> bytes:
     # Complete and durable before it has its name: a key file cut short would lose every blob sealed under it.
     key = os.urandom(KEY_BYTES)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    # What a crash leaves behind must not be in the way of the next start, whose process may have the same number.
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:

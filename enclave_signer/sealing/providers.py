@@ -1,7 +1,7 @@
 """The sealers of the process: which one serves a session, and which one opens a blob.
 
 - A session seals with the sealer that its `Initialize` asked for: that of the first provider. A blob is opened by the
-  provider that its header names; one without a header, by the one that opens such blobs.
+  provider that its header names; one without a header, by the one that takes such blobs.
 - Sessions of the same credentials share a sealer. It is asked for once, however many sessions want it at a time, by a
   task of its own: whoever leaves takes nothing away from the others. It is kept for as long as it says.
 - When a provider gives no answer, the sealer that it gave for the same credentials last time goes on serving: keys that
@@ -54,7 +54,7 @@ class Providers:
             raise ValueError("sealers must have different names, and there must be one")
         #: What sessions seal with.
         self.default = providers[0]
-        self._without_header = next((each for each in providers if each.opens_without_header), None)
+        self._for_legacy = next((each for each in providers if each.takes_legacy), None)
         self._openings: dict[tuple[str, Credentials], _Opening] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -102,8 +102,8 @@ class Providers:
         return provider, await self._sealer(provider, credentials)
 
     def _named_by(self, blob: bytes) -> SealerProvider:
-        if not is_ours(blob) and self._without_header is not None:
-            return self._without_header
+        if not is_ours(blob) and self._for_legacy is not None:
+            return self._for_legacy
         try:
             name = parse_blob(blob)[0].sealer
         except UnknownBlobFormat as error:

@@ -100,6 +100,9 @@ class Connection:
             self._scope.cancel()
 
     async def _serve(self) -> None:
+        if self._stream.greeting:
+            # Its first bytes have often come with it, and begin a handshake: that is work.
+            await self._pace.turn()
         # A newcomer's first call has often come with it.
         self._frames.feed(self._stream.receive(self._read_bytes) or b"")
         while await self._take_turn() or (not self._stopping and await self._read()):
@@ -154,19 +157,27 @@ class Connection:
         self._waiting = True
         in_time = await self._until_readable(self._reading_deadline())
         self._waiting = False
-        if self._has_read:
-            # The rest of a large frame, or of one that is read away: to take it is work as well.
+        if self._has_read or self._stream.greeting:
+            # The rest of a large frame, or of one that is read away: to take it is work as well. So is a handshake.
             await self._pace.turn()
         if self._stopping:
             return False
         self._has_read = True
-        # At the last look all that has come: a whole frame, if that is there.
-        data = self._stream.receive(self._read_bytes if in_time else self._limits.buffer_bytes)
+        data = self._stream.receive(self._read_bytes)
         if data:
             self._frames.feed(data)
+            if not in_time:
+                self._take_the_rest()
         elif data is None and not in_time:
             raise _TooSlow
         return data != b""
+
+    def _take_the_rest(self) -> None:
+        """Take all that has come, at a last look: a whole frame, if that is there."""
+        left = MAX_FRAME_BYTES
+        while left > 0 and (data := self._stream.receive(left)):
+            self._frames.feed(data)
+            left -= len(data)
 
     async def _until_readable(self, deadline: float) -> bool:
         """Wait for bytes; return whether that was in time. Of each time limit that is over this tells once."""

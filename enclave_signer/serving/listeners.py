@@ -14,15 +14,18 @@ import stat
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import trio
 
-from enclave_signer.addresses import Address, UnixAddress
+from enclave_signer.addresses import Address, UnixAddress, is_loopback
 from enclave_signer.errors import ConfigError
 from enclave_signer.serving.peers import tcp_peer, unix_peer
 from enclave_signer.serving.stream import PlainStream, Stream
 from enclave_signer.sparse_log import SparseLog
+
+if TYPE_CHECKING:
+    from enclave_signer.serving.tls import TlsServer
 
 #: Clients that the kernel keeps waiting while the loop is busy.
 BACKLOG = 512
@@ -87,7 +90,17 @@ class Listener(ABC):
 
 
 class TcpListener(Listener):
-    """Clients of a port."""
+    """Clients of a port.
+
+    Args:
+        listening: The socket, non-blocking; the listener closes it.
+        tls: The enclave's end, where clients speak TLS.
+    """
+
+    def __init__(self, listening: socket.socket, tls: "TlsServer | None" = None) -> None:
+        super().__init__(listening)
+        self._tls = tls
+        self._private = is_loopback(self.address.host)
 
     @property
     def address(self) -> Address:
@@ -99,7 +112,12 @@ class TcpListener(Listener):
         # A host that vanished without a word is noticed, although an idle connection has no time limit of ours.
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
-        return PlainStream(connected, tcp_peer(address[0], address[1]))
+        peer = tcp_peer(address[0], address[1])
+        if self._tls is None:
+            return PlainStream(connected, peer, private=self._private)
+        from enclave_signer.serving.tls import TlsStream  # noqa: PLC0415 -- most daemons on one machine need none
+
+        return TlsStream(connected, self._tls, peer)
 
 
 class UnixListener(Listener):
@@ -147,8 +165,12 @@ class UnixListener(Listener):
             os.close(lock)
 
 
-def listen(address: Address | UnixAddress) -> Listener:
+def listen(address: Address | UnixAddress, tls: "TlsServer | None" = None) -> Listener:
     """Return a listening socket.
+
+    Args:
+        address: A port, or a Unix socket, which knows no TLS.
+        tls: The enclave's end, where clients of a port speak TLS.
 
     Raises:
         ConfigError: The address cannot be had.
@@ -156,13 +178,13 @@ def listen(address: Address | UnixAddress) -> Listener:
     try:
         if isinstance(address, UnixAddress):
             return _listen_unix(address)
-        return _listen_tcp(address)
+        return _listen_tcp(address, tls)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
         raise ConfigError(f"cannot listen on {address}: {reason}") from error
 
 
-def _listen_tcp(address: Address) -> TcpListener:
+def _listen_tcp(address: Address, tls: "TlsServer | None") -> TcpListener:
     ((family, kind, protocol, _, resolved), *_) = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -175,7 +197,7 @@ def _listen_tcp(address: Address) -> TcpListener:
     except BaseException:
         listening.close()
         raise
-    return TcpListener(listening)
+    return TcpListener(listening, tls)
 
 
 def _listen_unix(address: UnixAddress) -> UnixListener:

@@ -11,6 +11,8 @@ from contextlib import closing
 import trio
 
 from enclave_signer import log
+from enclave_signer.attestation.attesting import Attesting
+from enclave_signer.attestation.base import Attester, NoAttester
 from enclave_signer.config import Limits
 from enclave_signer.guard import Guard
 from enclave_signer.image import ResealRule
@@ -47,6 +49,7 @@ class Server:
         limits: What clients may take.
         guard: Whether to refuse two consensus messages for one right.
         reseal: What the image allows to be sealed anew; None where no image does.
+        attester: Vouches for this machine and its image.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Server:
         *,
         guard: bool = True,
         reseal: Sequence[ResealRule] | None = None,
+        attester: Attester | None = None,
     ) -> None:
         self._listener = listener
         self._providers = providers
@@ -68,6 +72,7 @@ class Server:
         self._open_keys = OpenKeys(
             limits.max_open_keys, limits.open_keys_per_address, limits.retain_s, trio.current_time
         )
+        self._prover = Attesting(attester or NoAttester(), trio.current_time)
         self._key_left = trio.Event()
         self._refusals = SparseLog()
         self._displacements = SparseLog()
@@ -128,7 +133,7 @@ class Server:
     def _admit(self, stream: Stream, nursery: trio.Nursery, workers: Workers) -> None:
         source, network = stream.peer.source, stream.peer.network
         keychain = Keychain(self._limits.max_handles, self._open_keys, network)
-        session = Session(self._providers, keychain, self.guard, self._resealing)
+        session = Session(self._providers, keychain, self.guard, self._resealing, self._prover, stream)
         connection = Connection(stream, session, workers, Pace(self._round), self._limits, self._told_of_long_frame)
         if self._places.enter(connection, network):
             self._round.share(len(self._places))

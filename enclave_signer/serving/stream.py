@@ -12,6 +12,7 @@ from typing import Protocol
 
 import trio
 
+from enclave_signer.protocol.binding import Channel
 from enclave_signer.serving.peers import Peer
 
 
@@ -23,8 +24,26 @@ class Stream(Protocol):
         """Who is on the other side."""
         ...
 
+    @property
+    def private(self) -> bool:
+        """Whether no other machine can read what is sent here."""
+        ...
+
+    @property
+    def channel(self) -> Channel | None:
+        """What a proof can be bound to; None where there is nothing, or before the end of a handshake."""
+        ...
+
+    @property
+    def greeting(self) -> bool:
+        """Whether a handshake is still to be ended: `receive` may take as long as a signature then."""
+        ...
+
     def receive(self, most: int) -> bytes | None:
-        """Return up to `most` bytes of what has come, nothing at the end of the stream, None when there is nothing yet."""
+        """Return up to `most` bytes of what has come, nothing at the end of the stream, None when there is nothing yet.
+
+        There may be more at once: what decrypts does so in parts.
+        """
         ...
 
     def send(self, data: bytes | memoryview) -> int:
@@ -54,13 +73,18 @@ class PlainStream:
     Args:
         connected: The socket, non-blocking; the stream closes it.
         peer: Who is on the other side.
+        private: Whether no other machine can read what is sent here.
     """
 
-    __slots__ = ("_socket", "peer")
+    __slots__ = ("_socket", "peer", "private")
 
-    def __init__(self, connected: socket.socket, peer: Peer) -> None:
+    channel = None
+    greeting = False
+
+    def __init__(self, connected: socket.socket, peer: Peer, *, private: bool = True) -> None:
         self._socket = connected
         self.peer = peer
+        self.private = private
 
     def receive(self, most: int) -> bytes | None:
         """Return what has come; see `Stream`."""

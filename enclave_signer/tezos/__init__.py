@@ -17,6 +17,7 @@ from enclave_signer.tezos.errors import (
     TezosError,
 )
 from enclave_signer.tezos.keys import (
+    check_has_key,
     check_public_key_hash,
     encode_public_key,
     encode_signature,
@@ -25,6 +26,7 @@ from enclave_signer.tezos.keys import (
     parse_secret_key,
     parse_signature,
     public_key_hash,
+    secret_key_labels,
 )
 from enclave_signer.tezos.marks import MAX_CHAINS_PER_KEY, Mark, Verdict, judge_mark, mark_of
 from enclave_signer.tezos.masking import masked, may_hold_secret_key
@@ -50,6 +52,7 @@ __all__ = [
     "Right",
     "TezosError",
     "Verdict",
+    "check_has_key",
     "check_public_key_hash",
     "decode",
     "encode",
@@ -66,4 +69,5 @@ __all__ = [
     "parse_secret_key",
     "parse_signature",
     "public_key_hash",
+    "secret_key_labels",
 ]

@@ -10,26 +10,32 @@ Source: Octez `src/lib_crypto/base58.ml`; `tests/vectors/signatory-vectors.json`
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from hashlib import sha256
-
-from base58 import b58decode
+from math import log
 
 from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.tezos.errors import MalformedBase58
 
-#: Decoding is quadratic (100 000 characters take seconds), so longer texts are refused unread. BLsig, the longest kind,
-#: has 142 characters.
+#: Decoding is quadratic (100 000 characters take a third of a second), so longer texts are refused unread where nothing
+#: longer is needed. BLsig, the longest text of a curve proper, has 142 characters.
 MAX_TEXT_CHARS = 142
 #: Bytes of a public key hash: BLAKE2b-160.
 PUBLIC_KEY_HASH_BYTES = 20
 _CHECKSUM_BYTES = 4
 #: What encryption adds to a private key: 8 bytes of salt, 16 of authentication.
-_ENCRYPTION_BYTES = 24
+ENCRYPTION_BYTES = 24
 _DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _ALPHABET = frozenset(_DIGITS)
 #: Digits are made two at a time, in chunks whose value fits a machine word: digit by digit a signature takes five times longer.
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
 _PAIRS_IN_CHUNK = 5
 _CHUNK = len(_PAIRS) ** _PAIRS_IN_CHUNK
+#: Chunks of the longest text of a curve proper; what is longer is divided in halves first, which takes a third of the time.
+_UNDIVIDED = 15
+#: Digits are read in chunks of the same size, for the same reason.
+_VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
+_DIGITS_IN_CHUNK = 2 * _PAIRS_IN_CHUNK
+_DIGITS_OF_BYTE = log(256, len(_DIGITS))
+_CHUNKS_OF_BYTE = _DIGITS_OF_BYTE / _DIGITS_IN_CHUNK
 
 
 class Family(StrEnum):
@@ -85,7 +91,7 @@ def _private_key(key_type: KeyType, label: str, prefix_hex: str) -> Layout:
 
 
 def _encrypted(key_type: KeyType, label: str, prefix_hex: str) -> Layout:
-    size = _ENCRYPTION_BYTES + key_type.facts.private_key_bytes
+    size = ENCRYPTION_BYTES + key_type.facts.private_key_bytes
     return _layout(Family.ENCRYPTED_PRIVATE_KEY, label, prefix_hex, size, key_type)
 
 
@@ -100,24 +106,31 @@ class Kind(Enum):
     SECP256K1_PUBLIC_KEY_HASH = _hash(KeyType.SECP256K1, "06a1a1")
     P256_PUBLIC_KEY_HASH = _hash(KeyType.P256, "06a1a4")
     BLS_PUBLIC_KEY_HASH = _hash(KeyType.BLS, "06a1a6")
+    ML_DSA_44_PUBLIC_KEY_HASH = _hash(KeyType.ML_DSA_44, "06a1a9")
     CONTRACT = _layout(Family.CONTRACT, "KT1", "025a79", 20)
     ED25519_PUBLIC_KEY = _public_key(KeyType.ED25519, "edpk", "0d0f25d9")
     SECP256K1_PUBLIC_KEY = _public_key(KeyType.SECP256K1, "sppk", "03fee256")
     P256_PUBLIC_KEY = _public_key(KeyType.P256, "p2pk", "03b28b7f")
     BLS_PUBLIC_KEY = _public_key(KeyType.BLS, "BLpk", "069587cc")
+    ML_DSA_44_PUBLIC_KEY = _public_key(KeyType.ML_DSA_44, "mdpk", "0d07ed43")
     ED25519_SEED = _private_key(KeyType.ED25519, "edsk", "0d0f3a07")
     ED25519_EXPANDED_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "edsk", "2bf64e07", 64, KeyType.ED25519)
     SECP256K1_PRIVATE_KEY = _private_key(KeyType.SECP256K1, "spsk", "11a2e0c9")
     P256_PRIVATE_KEY = _private_key(KeyType.P256, "p2sk", "1051eebd")
     BLS_PRIVATE_KEY = _private_key(KeyType.BLS, "BLsk", "0396c028")
+    ML_DSA_44_EXPANDED_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "mdsk", "09397439", 3872, KeyType.ML_DSA_44)
     ED25519_ENCRYPTED_SEED = _encrypted(KeyType.ED25519, "edesk", "075a3cb329")
     SECP256K1_ENCRYPTED_PRIVATE_KEY = _encrypted(KeyType.SECP256K1, "spesk", "09edf1ae96")
     P256_ENCRYPTED_PRIVATE_KEY = _encrypted(KeyType.P256, "p2esk", "09303973ab")
     BLS_ENCRYPTED_PRIVATE_KEY = _encrypted(KeyType.BLS, "BLesk", "02051e3519")
+    ML_DSA_44_ENCRYPTED_PRIVATE_KEY = _layout(
+        Family.ENCRYPTED_PRIVATE_KEY, "mdesk", "05318527ac", ENCRYPTION_BYTES + 3872, KeyType.ML_DSA_44
+    )
     ED25519_SIGNATURE = _signature(KeyType.ED25519, "edsig", "09f5cd8612")
     SECP256K1_SIGNATURE = _signature(KeyType.SECP256K1, "spsig1", "0d7365133f")
     P256_SIGNATURE = _signature(KeyType.P256, "p2sig", "36f02c34")
     BLS_SIGNATURE = _signature(KeyType.BLS, "BLsig", "28ab40cf")
+    ML_DSA_44_SIGNATURE = _signature(KeyType.ML_DSA_44, "mdsig", "019c2dd203")
     GENERIC_SIGNATURE = _layout(Family.SIGNATURE, "sig", "04822b", 64)
     CHAIN_ID = _layout(Family.CHAIN_ID, "Net", "575200", 4)
     BLOCK_HASH = _layout(Family.BLOCK_HASH, "B", "0134", 32)
@@ -125,6 +138,22 @@ class Kind(Enum):
     BLOCK_PAYLOAD_HASH = _layout(Family.PAYLOAD_HASH, "vh", "016af2", 32)
     OPERATION_LIST_LIST_HASH = _layout(Family.OPERATIONS_HASH, "LLo", "1d9f6d", 32)
     CONTEXT_HASH = _layout(Family.CONTEXT_HASH, "Co", "4fc7", 32)
+
+
+def _longest_text(family: Family) -> int:
+    """Return the characters of the longest text of a family; computed, as writing it takes milliseconds."""
+    return max(
+        1
+        + int(
+            log(int.from_bytes(kind.value.prefix) + 1, len(_DIGITS))
+            + (kind.value.payload_bytes + _CHECKSUM_BYTES) * _DIGITS_OF_BYTE
+        )
+        for kind in Kind
+        if kind.value.family is family
+    )
+
+
+_LONGEST = {family: _longest_text(family) for family in Family}
 
 
 def kinds_of(family: Family) -> dict[KeyType, Kind]:
@@ -158,15 +187,24 @@ def encode(kind: Kind, payload: bytes) -> str:
 
 def _base58(data: bytes) -> str:
     """Return the digits of bytes that do not begin with a zero, as those of no prefix do."""
-    number = int.from_bytes(data)
+    chunks = int(len(data) * _CHUNKS_OF_BYTE) + 1
+    return "".join(_pairs(int.from_bytes(data), chunks)).lstrip(_DIGITS[0])
+
+
+def _pairs(number: int, chunks: int) -> list[str]:
+    """Return the digits of a number below `_CHUNK ** chunks`, in pairs, with zeros in front."""
+    if chunks > _UNDIVIDED:
+        half = chunks // 2
+        high, low = divmod(number, _CHUNK**half)
+        return _pairs(high, chunks - half) + _pairs(low, half)
     pairs: list[str] = []
-    while number:
+    for _ in range(chunks):
         number, chunk = divmod(number, _CHUNK)
         for _ in range(_PAIRS_IN_CHUNK):
             chunk, pair = divmod(chunk, len(_PAIRS))
             pairs.append(_PAIRS[pair])
     pairs.reverse()
-    return "".join(pairs).lstrip(_DIGITS[0])
+    return pairs
 
 
 def decode(text: str, *families: Family) -> tuple[Kind, bytes]:
@@ -184,29 +222,46 @@ def decode(text: str, *families: Family) -> tuple[Kind, bytes]:
             which.
     """
     wanted = " or ".join(_with_article(family) for family in families)
-    kind, payload = _split(_decode_checked(text, wanted), wanted)
+    kind, payload = _split(_decode_checked(text, wanted, _limit(families)), wanted)
     family = kind.value.family
     if family not in families:
         raise MalformedBase58(f"wrong kind: got {_with_article(family)} ({kind.value.label}…) where {wanted} is needed")
     return kind, payload
 
 
-def _decode_checked(text: str, wanted: str) -> bytes:
+def _decode_checked(text: str, wanted: str, limit_chars: int) -> bytes:
     """Undo base58 and check the checksum; returns prefix and payload."""
     if not text:
         raise MalformedBase58(f"empty text where {wanted} is needed")
-    if len(text) > MAX_TEXT_CHARS:
+    if len(text) > limit_chars:
         raise MalformedBase58(
-            f"{len(text)} characters where {wanted} is needed; no base58 value is longer than {MAX_TEXT_CHARS}"
+            f"{len(text)} characters where {wanted} is needed; no such text is longer than {limit_chars}"
         )
-    # The library strips spaces and quotes the text in its errors, so nothing but the alphabet reaches it.
     if not _ALPHABET.issuperset(text):
         raise MalformedBase58(f"invalid character where {wanted} is needed; base58 has no 0, O, I, l and no spaces")
-    raw = b58decode(text)
+    raw = _bytes(text)
     data, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
     if _checksum(data) != checksum:
         raise MalformedBase58(f"invalid checksum where {wanted} is needed; copy it again in full")
     return data
+
+
+def _limit(families: tuple[Family, ...]) -> int:
+    """Return how long a text may be: also one of a kind that is wrong here, so that the error can name it."""
+    return max(MAX_TEXT_CHARS, *(_LONGEST[family] for family in families))
+
+
+def _bytes(text: str) -> bytes:
+    """Return the bytes that digits stand for; each digit 1 at the beginning is a zero."""
+    number = 0
+    for start in range(0, len(text), _DIGITS_IN_CHUNK):
+        digits = text[start : start + _DIGITS_IN_CHUNK]
+        chunk = 0
+        for digit in digits:
+            chunk = chunk * len(_DIGITS) + _VALUES[digit]
+        number = number * len(_DIGITS) ** len(digits) + chunk
+    zeros = len(text) - len(text.lstrip(_DIGITS[0]))
+    return bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8)
 
 
 def _split(data: bytes, wanted: str) -> tuple[Kind, bytes]:

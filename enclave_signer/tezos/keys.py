@@ -11,7 +11,16 @@ Source: Octez `src/lib_crypto`; `tests/vectors/signatory-vectors.json` (`keypair
 from hashlib import blake2b
 
 from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature
-from enclave_signer.tezos.base58 import PUBLIC_KEY_HASH_BYTES, Family, decode, encode, kinds_of
+from enclave_signer.tezos.base58 import (
+    ENCRYPTION_BYTES,
+    PUBLIC_KEY_HASH_BYTES,
+    Family,
+    Kind,
+    Layout,
+    decode,
+    encode,
+    kinds_of,
+)
 from enclave_signer.tezos.errors import EncryptedSecretKey, MalformedBase58
 
 _HASH_KINDS = kinds_of(Family.PUBLIC_KEY_HASH)
@@ -32,7 +41,7 @@ def public_key_hash(public_key: PublicKey) -> str:
         public_key: A key of the right size; it need not be a valid point.
 
     Returns:
-        The address, `tz1…` to `tz4…`.
+        The address, `tz1…` to `tz5…`.
     """
     digest = blake2b(public_key.data, digest_size=PUBLIC_KEY_HASH_BYTES).digest()
     return encode(_HASH_KINDS[public_key.key_type], digest)
@@ -48,7 +57,7 @@ def check_public_key_hash(text: str) -> KeyType:
         The curve that the hash belongs to.
 
     Raises:
-        MalformedBase58: It is something else; give a `tz1…` to `tz4…` address.
+        MalformedBase58: It is something else; give a `tz1…` to `tz5…` address.
     """
     return parse_public_key_hash(text)[0]
 
@@ -60,7 +69,7 @@ def parse_public_key_hash(text: str) -> tuple[KeyType, bytes]:
         The curve that the hash belongs to, and its 20 bytes.
 
     Raises:
-        MalformedBase58: It is something else; give a `tz1…` to `tz4…` address.
+        MalformedBase58: It is something else; give a `tz1…` to `tz5…` address.
     """
     kind, digest = decode(text, Family.PUBLIC_KEY_HASH)
     return _KEY_TYPE_OF_HASH[kind], digest
@@ -70,7 +79,7 @@ def encode_public_key(public_key: PublicKey) -> str:
     """Write a public key as text.
 
     Returns:
-        `edpk…`, `sppk…`, `p2pk…` or `BLpk…`.
+        `edpk…`, `sppk…`, `p2pk…`, `BLpk…` or `mdpk…`.
 
     Raises:
         MalformedBase58: The key has the wrong size; look at where it came from.
@@ -85,7 +94,7 @@ def parse_public_key(text: str) -> PublicKey:
         The key; its size is right, but only `enclave_signer.curves` knows whether it is a point.
 
     Raises:
-        MalformedBase58: It is something else; give an `edpk…`, `sppk…`, `p2pk…` or `BLpk…` text.
+        MalformedBase58: It is something else; give an `edpk…`, `sppk…`, `p2pk…`, `BLpk…` or `mdpk…` text.
     """
     kind, payload = decode(text, Family.PUBLIC_KEY)
     return PublicKey(_KEY_TYPE_OF_PUBLIC_KEY[kind], payload)
@@ -95,7 +104,7 @@ def encode_signature(signature: Signature) -> str:
     """Write a signature, or a proof of possession, in the form of its curve.
 
     Returns:
-        `edsig…`, `spsig1…`, `p2sig…` or `BLsig…`.
+        `edsig…`, `spsig1…`, `p2sig…`, `BLsig…` or `mdsig…`.
 
     Raises:
         MalformedBase58: The signature has the wrong size; look at where it came from.
@@ -107,7 +116,7 @@ def parse_signature(text: str, key_type: KeyType | None = None) -> Signature:
     """Read a signature.
 
     Args:
-        text: `edsig…`, `spsig1…`, `p2sig…`, `BLsig…`, or, when the curve is given, the generic `sig…`.
+        text: `edsig…`, `spsig1…`, `p2sig…`, `BLsig…`, `mdsig…`, or, when the curve is given, the generic `sig…`.
         key_type: The curve that the signature must belong to; None takes any curve that the text names itself.
 
     Returns:
@@ -140,6 +149,7 @@ def parse_secret_key(text: str) -> PrivateKey:
 
     The expanded Ed25519 form (98 characters) is seed and public key: the seed is taken. Whether that public key is the
     seed's is not looked at, for this room knows no curves; who needs certainty compares the hash of the opened key.
+    `mdsk…` is expanded, too, but its seed cannot be had back, and no key is opened without.
 
     Args:
         text: `edsk…` (54 or 98 characters), `spsk…`, `p2sk…` or `BLsk…`, without spaces around it.
@@ -149,9 +159,10 @@ def parse_secret_key(text: str) -> PrivateKey:
 
     Raises:
         EncryptedSecretKey: The key needs a password; decrypt it first.
-        MalformedBase58: It is not a secret key; the error does not repeat the text.
+        MalformedBase58: It is not a secret key, or holds no seed; the error does not repeat the text.
     """
     kind, payload = decode(text, Family.PRIVATE_KEY, Family.ENCRYPTED_PRIVATE_KEY)
+    check_has_key(kind)
     key_type = kind.value.key_type
     if key_type is None or kind.value.family is Family.ENCRYPTED_PRIVATE_KEY:
         raise EncryptedSecretKey(
@@ -160,3 +171,41 @@ def parse_secret_key(text: str) -> PrivateKey:
     if key_type.facts.little_endian_text:
         payload = payload[::-1]
     return PrivateKey(key_type, payload[: key_type.facts.private_key_bytes])
+
+
+def secret_key_labels() -> list[str]:
+    """Return how the secret keys that are opened here begin, the encrypted ones last."""
+    return [*dict.fromkeys(kind.value.label for kind in _KINDS_WITH_KEY)]
+
+
+def check_has_key(kind: Kind) -> None:
+    """Return when texts of a kind hold what the curve opens.
+
+    Args:
+        kind: Of a secret key, encrypted or not.
+
+    Raises:
+        MalformedBase58: They hold what was made of it, from which it cannot be had back.
+    """
+    if kind not in _KINDS_WITH_KEY:
+        raise MalformedBase58(
+            f"{kind.value.label}… holds an expanded key without its seed, which cannot be signed with here: "
+            "make a new key with `generate`, or import the seed in PEM"
+        )
+
+
+def _has_key(layout: Layout) -> bool:
+    """Whether the payload is a private key, alone or before its public key."""
+    assert layout.key_type is not None  # noqa: S101 -- secret keys belong to a curve
+    facts = layout.key_type.facts
+    size = layout.payload_bytes - ENCRYPTION_BYTES * (layout.family is Family.ENCRYPTED_PRIVATE_KEY)
+    return size in (facts.private_key_bytes, facts.private_key_bytes + facts.public_key_bytes)
+
+
+#: Of secret keys, plain ones first.
+_KINDS_WITH_KEY = [
+    kind
+    for family in (Family.PRIVATE_KEY, Family.ENCRYPTED_PRIVATE_KEY)
+    for kind in Kind
+    if kind.value.family is family and _has_key(kind.value)
+]

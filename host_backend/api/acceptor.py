@@ -144,7 +144,9 @@ class Acceptor:
             )
         except OSError as error:
             # Errors of TLS and of time are among these.
-            logger.info("connection closed: it did not begin: %s", error)
+            # Probes connect and leave, every few seconds, for ever.
+            level = logging.DEBUG if isinstance(error, ConnectionResetError) else logging.INFO
+            logger.log(level, "connection closed: it did not begin: %s", error)
         finally:
             if not connection.has_begun:
                 place.leave()
@@ -161,5 +163,5 @@ class Acceptor:
         self._listener.close()
 
     async def wait_closed(self) -> None:
-        """Wait until nobody is beginning any more."""
+        """Wait until no connection is beginning any more."""
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -14,6 +14,11 @@ from enclave_signer.tezos import masked
 JSON = b"application/json; charset=utf-8"
 
 
+def json_line(content: object) -> bytes:
+    """Return a value as compact JSON and a line feed, as Signatory sends it."""
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+
+
 class Json(JSONResponse):
     """Compact JSON and a line feed, as Signatory sends it."""
 
@@ -21,17 +26,21 @@ class Json(JSONResponse):
 
     def render(self, content: object) -> bytes:
         """Return the bytes of a value."""
-        return json.dumps(content, separators=(",", ":")).encode() + b"\n"
+        return json_line(content)
 
 
 def failure(text: str) -> bytes:
     """Return the body of a refusal, in Signatory's form."""
     body = [{"id": "failure", "kind": "temporary", "msg": masked(text)}]
-    return json.dumps(body, separators=(",", ":")).encode() + b"\n"
+    return json_line(body)
 
 
-async def _not_found(_: Request, __: Exception) -> Response:
-    return PlainTextResponse("404 page not found\n", 404, {"x-content-type-options": "nosniff"})
+async def _not_found(request: Request, _: Exception) -> Response:
+    text = "404 page not found\n"
+    if request.url.path.startswith("/keys/keys/"):
+        # Octez puts it there itself.
+        text += "the address of a key for Octez is http://HOST:PORT/HASH, without /keys\n"
+    return PlainTextResponse(text, 404, {"x-content-type-options": "nosniff"})
 
 
 async def _wrong_method(_: Request, __: Exception) -> Response:
@@ -39,7 +48,7 @@ async def _wrong_method(_: Request, __: Exception) -> Response:
 
 
 async def _bug(_: Request, __: Exception) -> Response:
-    # Starlette raises it anew after this answer, and the server logs it.
+    # Starlette raises it again after this answer, and the server logs it.
     return Response(failure("internal error"), 500, media_type=JSON.decode())
 
 

@@ -8,7 +8,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +20,7 @@ from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.http_protocol import HttpProtocol
 from host_backend.api.left_requests import LeftRequests
 from host_backend.config import Address, TlsConfig, UnixAddress
+from host_backend.durable import LockHeld, locked_among_others
 from host_backend.errors import ConfigError, reason_of
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def listening(address: Address | UnixAddress) -> Iterator[socket.socket]:
         with bind(address) as listener:
             yield listener
         return
-    with _bind_unix(address) as listener:
+    with _kept(address), _bind_unix(address) as listener:
         ours = _identity(address)
         try:
             yield listener
@@ -53,6 +54,25 @@ def listening(address: Address | UnixAddress) -> Iterator[socket.socket]:
             # Another process may have taken the path since.
             if _identity(address) == ours:
                 address.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _kept(address: UnixAddress) -> Iterator[None]:
+    """Keep the path for this process: of two that start at once, one would remove the socket of the other as stale.
+
+    Raises:
+        ConfigError: Another process has it.
+    """
+    # Beside the socket, not on its folder, which may be shared.
+    lock = address.path.with_name(f"{address.path.name}.lock")
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked_among_others(lock))
+        except LockHeld as error:
+            raise ConfigError(f"cannot listen on {address}: another process is listening there") from error
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {address}: {lock}: {reason_of(error)}") from error
+        yield
 
 
 def bind(address: Address) -> socket.socket:
@@ -75,7 +95,7 @@ def bind(address: Address) -> socket.socket:
 def _bind_unix(address: UnixAddress) -> socket.socket:
     _remove_stale(address)
     listener = socket.socket(socket.AF_UNIX)
-    # Nobody else may connect between bind and chmod.
+    # No other user may connect between bind and chmod.
     mask = os.umask(0o777 & ~UNIX_SOCKET_MODE)
     try:
         listener.bind(str(address.path))
@@ -89,7 +109,7 @@ def _bind_unix(address: UnixAddress) -> socket.socket:
 
 
 def _remove_stale(address: UnixAddress) -> None:
-    """Remove what a host left behind that did not end in order: a socket that nobody listens on, nothing else.
+    """Remove what a host left behind that did not end in order: a socket on which no process listens, nothing else.
 
     Raises:
         ConfigError: Something else is there.
@@ -102,7 +122,7 @@ def _remove_stale(address: UnixAddress) -> None:
     if not stat.S_ISSOCK(mode):
         raise ConfigError(f"cannot listen on {address}: a file is there that is no socket: name another path")
     with socket.socket(socket.AF_UNIX) as probe:
-        # A full line of waiting clients is an answer, too: somebody is listening.
+        # A full line of waiting clients is an answer, too: a process is listening.
         probe.settimeout(0)
         code = probe.connect_ex(str(address.path))
     if code != errno.ECONNREFUSED:

@@ -1,10 +1,10 @@
-"""What each route of `server.address` takes and answers: one row per route, from which `openapi` makes its description.
+"""What each route takes and answers: one row per route, from which `openapi` makes its description.
 
 A row names the families of errors that a route can refuse with; their statuses are those of `errors`. What does not
 depend on the route stands here once: who may ask at all, bugs, and what is refused before any route is looked for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from enclave_signer.protocol.key_types import KeyType
@@ -42,6 +42,10 @@ class Access:
     signed: bool = False
 
 
+#: Whoever reaches the address may ask.
+OPEN = Access()
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One way to answer.
@@ -50,11 +54,13 @@ class Answer:
         status: Of HTTP.
         media: The media type of the body; None: there is no body.
         text: When it is given.
+        failure: Whether a body of JSON has the form of a refusal.
     """
 
     status: int
     media: str | None
     text: str
+    failure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,7 @@ class Operation:
         gives_token: Whether it can be asked without a token, and refuses in plain text.
         status: Of a good answer.
         media: Of a good answer.
+        others: Answers that are neither this one nor refusals.
     """
 
     summary: str
@@ -125,10 +132,12 @@ class Operation:
     gives_token: bool = False
     status: int = 200
     media: str = JSON
+    others: tuple[Answer, ...] = ()
 
     def answers(self, access: Access) -> Iterator[Answer]:
         """Yield every answer; several may have one status."""
         yield Answer(self.status, self.media, f'{{"{self.good}": …}}' if self.good else "ok")
+        yield from self.others
         for family in self.refusals:
             yield _refusal(family, TEXT if self.gives_token else JSON)
         if access.signed and self.takes_signature:
@@ -171,7 +180,7 @@ _CREDENTIALS = Parameter("username", "header", "Who asks"), Parameter("password"
 _LOOKED_UP = (MalformedRequest, KeyNotFound, EnclaveRefused, EnclaveUnavailable)
 _ALLOWED = (*_LOOKED_UP, PolicyDenied, Garbled, HookUnavailable)
 
-#: By path and method, as the routes are.
+#: Those of `server.address`, by path and method.
 PATHS: Mapping[str, Mapping[str, Operation]] = {
     "/keys/{pkh}": {
         "get": Operation("A public key", "public_key", (_PKH,), _LOOKED_UP),
@@ -210,8 +219,46 @@ PATHS: Mapping[str, Mapping[str, Operation]] = {
     },
 }
 
+_REPORT = (
+    Answer(400, JSON, "the nonce is missing or not well formed, or there are several vaults and none is named"),
+    Answer(429, JSON, "another nonce came just now: retry in a few seconds"),
+    Answer(503, JSON, "the enclave proves nothing, or is away"),
+)
+_REPORT_TAKES = (
+    Parameter("nonce", "query", "10 to 74 letters, digits and _.-, made up by whoever asks"),
+    Parameter("vault", "query", "The vault, where there are several", required=False),
+)
 
-def operations(access: Access) -> Iterator[tuple[str, str, Operation]]:
+#: A path, a method in lower case, and the row.
+Described = tuple[str, str, Operation]
+_NOT_READY = Answer(503, JSON, "no key can sign at this moment", failure=False)
+#: Those of `server.utility_address`, which anybody who reaches it may ask.
+UTILITY: Sequence[Described] = (
+    (
+        "/",
+        "get",
+        Operation(
+            "What this host is, and how it does",
+            media=HTML,
+            others=(Answer(200, JSON, "the same, where JSON is asked for", failure=False),),
+        ),
+    ),
+    ("/healthz", "get", Operation("Whether keys can sign, and why not", others=(_NOT_READY,))),
+    ("/health", "get", Operation("The same in one word", others=(_NOT_READY,))),
+    ("/livez", "get", Operation("Whether this process lives")),
+    ("/metrics", "get", Operation("What is counted, for Prometheus", media=TEXT)),
+    ("/openapi.json", "get", Operation("This description")),
+    ("/docs", "get", Operation("This description, for people", media=HTML)),
+)
+#: The one that is there only where tokens are shown.
+REPORT: Described = (
+    "/attestation",
+    "get",
+    Operation("A token that proves the enclave", parameters=_REPORT_TAKES, others=_REPORT),
+)
+
+
+def operations(access: Access) -> Iterator[Described]:
     """Yield path, method and row of the routes that there are; tokens are given only where they are needed."""
     for path, methods in PATHS.items():
         for method, operation in methods.items():

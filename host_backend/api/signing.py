@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, PublicKey, SigningVersion
+from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, KeyType, PublicKey, SigningVersion
 from enclave_signer.tezos import (
     TezosError,
     check_public_key_hash,
@@ -29,9 +29,9 @@ from enclave_signer.tezos import (
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
 from host_backend.api.application import JSON, Json, answering_bugs, application, failure
 from host_backend.api.auth import RequestKeys, Signed
-from host_backend.api.openapi import document, page
+from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, json_list
-from host_backend.api.route_table import Access
+from host_backend.api.route_table import Access, operations
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, TooLarge
 from host_backend.metrics import Metrics
@@ -56,13 +56,15 @@ MAX_LARGE_BODIES = 256
 MAX_LARGE_BODIES_OF_ADDRESS = 128
 #: Octez sends two: `authentication` and `version`.
 MAX_QUERY_FIELDS = 20
-#: The latest version that every enclave knows.
-_LATEST_VERSION = SigningVersion.V2
 #: What a client may ask for by `?version=`; anything else means the latest, as in Signatory. Octez sends 3 under protocol 025,
-#: for keys of every kind: it adds a kind of key that we do not have, and signs with the others as under 2.
-_VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2, "3": _LATEST_VERSION}
-#: The page of `/docs` runs and fetches nothing.
-_PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+#: for keys of every kind: it adds tz5, which has no older one, and signs with the others as under 2.
+_VERSIONS = {"0": SigningVersion.V0, "1": SigningVersion.V1, "2": SigningVersion.V2}
+#: The latest version, as an enclave is asked for it, by how the hash of a key begins.
+_LATEST_VERSIONS = {
+    each.facts.address: SigningVersion.V2 if SigningVersion.V2 in each.facts.versions else SigningVersion.LATEST
+    for each in KeyType
+}
+_ADDRESS_CHARS = 3
 
 
 class _Answers(ABC):
@@ -141,7 +143,7 @@ class Keys(_Answers):
         message = await self._message(scope, receive)
         query = _query(scope["query_string"])
         caller = await self._caller(scope, query, lambda: (authentication_bytes(pkh, message),))
-        version = _VERSIONS.get(_first(query, "version") or "", _LATEST_VERSION)
+        version = _VERSIONS.get(_first(query, "version") or "", _LATEST_VERSIONS[pkh[:_ADDRESS_CHARS]])
         signature = await self._signer.sign(pkh, message, version, caller)
         return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
 
@@ -268,13 +270,14 @@ def _known_keys(signer: Signer) -> Work[bytes]:
 
 def _description(access: Access) -> list[Route]:
     """Return the routes that describe all routes."""
-    description, description_page = document(access), page(access)
+    routes = [*operations(access)]
+    description, description_page = document(routes, access), page(routes, access)
 
     async def openapi(_: Request) -> Response:
         return Response(description, media_type="application/json")
 
     async def docs(_: Request) -> Response:
-        return Response(description_page, media_type="text/html", headers=_PAGE_HEADERS)
+        return Response(description_page, media_type="text/html", headers=PAGE_HEADERS)
 
     return [
         Route("/openapi.json", logged(openapi), methods=["GET"]),

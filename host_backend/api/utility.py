@@ -1,16 +1,23 @@
-"""The utility routes: health, life and metrics."""
+"""The utility routes: the landing page, health, life, metrics, what proves the enclaves, and the description of all of these."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from host_backend.api.application import JSON, Json, application
-from host_backend.api.parts import InParts, gzipped, json_list, takes_gzip
-from host_backend.errors import EnclaveRefused
+from host_backend.api.application import JSON, Json, application, json_line
+from host_backend.api.health import health
+from host_backend.api.landing import State, state, wants_json
+from host_backend.api.landing_page import landing_page
+from host_backend.api.openapi import PAGE_HEADERS, document, page
+from host_backend.api.parts import InParts, gzipped, takes_gzip
+from host_backend.api.reports import attestation_endpoint
+from host_backend.api.route_table import REPORT, UTILITY, Described
+from host_backend.attestation.report import AskReport
 from host_backend.exposition import CONTENT_TYPE
+from host_backend.metrics import LastSigned
 from host_backend.steps import Kept, Steps, Work
 from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore
@@ -25,8 +32,10 @@ def utility_app(
     watermark: WatermarkStore,
     listed: Callable[[], Collection[str]],
     stopping: Callable[[], bool],
-    page: Callable[[], Work[tuple[bytes, ...]]],
+    metrics_page: Callable[[], Work[tuple[bytes, ...]]],
     steps: Steps,
+    signed: Mapping[str, LastSigned] | None = None,
+    reports: Mapping[str, AskReport] | None = None,
 ) -> Starlette:
     """Return the application of `server.utility_address`.
 
@@ -35,97 +44,94 @@ def utility_app(
         watermark: Whose problem is reported.
         listed: Hashes of the keys under `tezos`; asked at each request, as they change at SIGHUP.
         stopping: Whether the host is about to stop.
-        page: Begins to make what `/metrics` shows.
+        metrics_page: Begins to make what `/metrics` shows.
         steps: Does what takes long.
+        signed: What each key signed last.
+        reports: How the enclave of each vault is asked for a token to be shown; None: nobody is shown any.
     """
-    health = Kept(steps, lambda: _health(vaults, watermark, listed(), stopping=stopping()), always=False)
-    # As anybody can ask for it, and for everything that is counted.
-    metrics_page = Kept(steps, page, always=True)
-    metrics_page_gzipped = Kept(steps, lambda: gzipped(page()), always=True)
+
+    def made() -> Work[tuple[bool, bytes]]:
+        return health(vaults, watermark, listed(), stopping=stopping())
+
+    answer = Kept(steps, made, always=False)
+    routes = [
+        *_watching(answer),
+        _metrics(steps, metrics_page),
+        # As anybody can ask for it, and for all keys.
+        *_landing(Kept(steps, lambda: _shown(state(made(), vaults, listed(), signed or {})), always=True)),
+        *_evidence(reports),
+    ]
+    return application(routes, head=True)
+
+
+def _watching(answer: Kept[tuple[bool, bytes]]) -> list[Route]:
+    """Return the routes for programs that watch."""
 
     async def healthz(_: Request) -> Response:
-        ready, body = await health.get()
+        ready, body = await answer.get()
         return InParts([body], JSON.decode(), 200 if ready else 503)
+
+    async def health_(_: Request) -> Response:
+        ready, _body = await answer.get()
+        return Json({"status": "ok" if ready else "not ready"}, 200 if ready else 503)
 
     async def livez(_: Request) -> Response:
         return Json({"alive": True})
 
+    return [
+        Route("/healthz", healthz, methods=["GET"]),
+        Route("/health", health_, methods=["GET"]),
+        Route("/livez", livez, methods=["GET"]),
+    ]
+
+
+def _metrics(steps: Steps, page: Callable[[], Work[tuple[bytes, ...]]]) -> Route:
+    # Kept, as anybody can ask for it, and for everything that is counted.
+    plain, compressed = Kept(steps, page, always=True), Kept(steps, lambda: gzipped(page()), always=True)
+
     async def metrics(request: Request) -> Response:
         if takes_gzip(request):
-            return InParts(await metrics_page_gzipped.get(), CONTENT_TYPE, headers=_GZIPPED)
-        return InParts(await metrics_page.get(), CONTENT_TYPE, headers=_PLAIN)
+            return InParts(await compressed.get(), CONTENT_TYPE, headers=_GZIPPED)
+        return InParts(await plain.get(), CONTENT_TYPE, headers=_PLAIN)
 
-    return application(
-        [
-            Route("/healthz", healthz, methods=["GET"]),
-            Route("/livez", livez, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-        ],
-        head=True,
-    )
+    return Route("/metrics", metrics, methods=["GET"])
 
 
-def _health(
-    vaults: Sequence[Vault], watermark: WatermarkStore, pkhs: Collection[str], *, stopping: bool
-) -> Work[tuple[bool, bytes]]:
-    """Return whether the host is ready, and the body that says so, and why not."""
-    out = [vault.out_of_service for vault in vaults]
-    idle: dict[str, str] = {}
-    for pkh in list(pkhs):
-        yield None
-        # Most keys are done with here, at the least cost: there may be thousands.
-        if not any(vault.serves(pkh) for vault in vaults) and (why := _why_idle(pkh, vaults, out)) is not None:
-            idle[pkh] = why
-    problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
-    if idle and len(idle) == len(pkhs):
-        pkh, why = next(iter(idle.items()))
-        problems.append(f"no key under `tezos` can sign; the first of them, {pkh}: {why}")
-    if watermark.problem is not None:
-        problems.append(watermark.problem)
-    if stopping:
-        problems.append("stopping")
-    body = b'{"ready":false' if problems else b'{"ready":true'
-    if problems:
-        body += b',"reasons":' + (yield from json_list(problems))
-    degraded = yield from json_list(_degraded(vaults, watermark, idle, out))
-    if degraded != b"[]":
-        body += b',"degraded":' + degraded
-    return not problems, body + b"}\n"
+def _shown(told: Work[State]) -> Work[tuple[bytes, bytes]]:
+    """Return what the landing page tells, for programs and for people."""
+    now = yield from told
+    return json_line(now), (yield from landing_page(now))
 
 
-def _degraded(
-    vaults: Sequence[Vault], watermark: WatermarkStore, idle: Mapping[str, str], out: Sequence[Mapping[str, str]]
-) -> Iterator[str | None]:
-    for vault in vaults:
-        yield from vault.degraded
-    for pkh, why in idle.items():
-        # Vaults name what is out of service there.
-        yield None if any(pkh in each for each in out) else f"{pkh}: {why}"
-    yield from list(watermark.refused.values())
+def _landing(kept: Kept[tuple[bytes, bytes]]) -> list[Route]:
+    """Return the route that tells people, and programs that ask for JSON, what this host is and how it does."""
+    headers = PAGE_HEADERS | {"vary": "accept"}
+
+    async def landing(request: Request) -> Response:
+        for_programs, for_people = await kept.get()
+        if wants_json(request.headers.get("accept", "")):
+            return Response(for_programs, media_type=JSON.decode(), headers=headers)
+        return Response(for_people, media_type="text/html", headers=headers)
+
+    return [Route("/", landing, methods=["GET"])]
 
 
-def _why_idle(pkh: str, vaults: Sequence[Vault], out: Sequence[Mapping[str, str]]) -> str | None:
-    """Return why a key that no vault serves cannot sign.
-
-    Args:
-        pkh: The key's hash.
-        vaults: Where it may be.
-        out: The keys that are out of service in each vault, and why; taken once for all keys.
-
-    Returns:
-        The reason; None when a vault holds the key and cannot sign at all: that vault's problem is told then.
-    """
-    holding = [vault for vault, reasons in zip(vaults, out, strict=True) if pkh not in reasons and _holds(vault, pkh)]
-    if any(vault.problem is not None for vault in holding):
-        return None
-    if holding:
-        return "not in service yet"
-    return next((reasons[pkh] for reasons in out if pkh in reasons), "in no vault")
+def _evidence(reports: Mapping[str, AskReport] | None) -> list[Route]:
+    """Return the route that shows tokens, if any are shown, and those that describe all routes."""
+    if reports is None:
+        return _description(UTILITY)
+    shown = Route("/attestation", attestation_endpoint(reports), methods=["GET"])
+    return [shown, *_description([*UTILITY, REPORT])]
 
 
-def _holds(vault: Vault, pkh: str) -> bool:
-    try:
-        return vault.holds(pkh)
-    except EnclaveRefused:
-        # Out of service since `out` was taken.
-        return True
+def _description(routes: Sequence[Described]) -> list[Route]:
+    """Return the routes that describe these."""
+    described, shown = document(routes), page(routes)
+
+    async def openapi(_: Request) -> Response:
+        return Response(described, media_type="application/json")
+
+    async def docs(_: Request) -> Response:
+        return Response(shown, media_type="text/html", headers=PAGE_HEADERS)
+
+    return [Route("/openapi.json", openapi, methods=["GET"]), Route("/docs", docs, methods=["GET"])]

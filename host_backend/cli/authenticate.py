@@ -31,13 +31,15 @@ def authenticate(
 ) -> None:
     """Sign a request with a client's secret key, as `authentication` of its query.
 
-    PKH is the key that shall sign, MESSAGE in hex what it shall sign; without one the request is for a proof of
+    PKH is the key that is to sign, and MESSAGE the bytes to sign, in hex; without one the request is for a proof of
     possession. The secret key is asked for, and may be in every form that `import` takes; no configuration is read.
     """
     from host_backend.authentication import authentication_bytes
+    from host_backend.inspection import forbid_inspection
 
     options.start_logging()
-    # The hash is looked at first: whoever gives a secret key there hears of that.
+    forbid_inspection()
+    # The hash is checked first: a secret key given in its place is refused as one.
     signed = authentication_bytes(pkh) + _message(message)
     if verify is not None or public_key is not None:
         _verify(signed, verify, public_key)
@@ -63,10 +65,13 @@ def _sign(signed: bytes, source: Path | None, password: str | None, password_fil
     from enclave_signer.protocol.messages import SigningVersion
     from enclave_signer.tezos import encode_public_key, encode_signature, public_key_hash
     from host_backend.cli.secrets import password_source, read_secret_keys
+    from host_backend.errors import MalformedRequest
     from host_backend.secret_keys import open_secret_key
 
-    (private_key,) = read_secret_keys([], source, password_source(password, password_file))
-    key = open_secret_key(private_key)
+    private_keys = read_secret_keys([], source, password_source(password, password_file))
+    if len(private_keys) != 1:
+        raise MalformedRequest(f"there are {len(private_keys)} secret keys: give the client's alone")
+    key = open_secret_key(private_keys[0])
     return {
         "authentication": encode_signature(key.sign(signed, SigningVersion.LATEST)),
         "public_key": encode_public_key(key.public_key),

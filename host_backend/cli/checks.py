@@ -7,23 +7,19 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
 
 from enclave_signer.curves import CurveError, self_test
-from host_backend.cli.progress import progress
+from host_backend.cli.findings import FAILED, OK, WARNING, Check, counted
+from host_backend.cli.front_checks import examine_front
+from host_backend.cli.progress import ENCLAVE_LIMITS, progress, waiting
 from host_backend.config import Config, UnixAddress, VaultConfig, load_config
-from host_backend.config.storage import KeysInFile, KeysInFirestore, MarksInFirestore
+from host_backend.config.storage import KeysApart, KeysInFile, KeysInFirestore, MarksInFirestore
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
-from host_backend.stores import marks_admin, open_configured_vault, stored_keys
+from host_backend.stores import marks_admin, open_configured_vault, process_on, stored_keys
 from host_backend.watermark.base import MarksDescription, StoredMarks
-
-OK: Final = "ok"
-WARNING: Final = "warning"
-FAILED: Final = "failed"
 
 #: Syncs that are measured: the median of these is not moved by one that had to wait.
 SYNC_COUNT = 7
@@ -36,15 +32,6 @@ IMPLAUSIBLE_COUNT = 5
 PLAUSIBLE_YEARS = range(2026, 2100)
 #: Seconds by which a file may seem to be of the future, or the clock to be moved, without a word: clocks are adjusted.
 CLOCK_TOLERANCE_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding: what was looked at, how it is, and the fix."""
-
-    name: str
-    state: Literal["ok", "warning", "failed"]
-    text: str
 
 
 async def examine(config_file: Path, base_dir: str | None) -> AsyncIterator[Check]:
@@ -64,7 +51,7 @@ async def examine(config_file: Path, base_dir: str | None) -> AsyncIterator[Chec
 
 
 async def _parts(config: Config) -> AsyncIterator[Check]:
-    yield _folder(config.base_dir)
+    yield _folder(config)
     stored: dict[str, int] = {}
     for vault in config.vaults.values():
         stored[vault.name], checks = await _stored_keys(vault)
@@ -81,6 +68,8 @@ async def _parts(config: Config) -> AsyncIterator[Check]:
     yield await asyncio.to_thread(_disk, config.base_dir)
     for check in _listeners(config):
         yield check
+    for check in await asyncio.to_thread(list, examine_front(config.server, process_on(config))):
+        yield check
 
 
 def _configuration(config: Config, file: Path) -> Iterator[Check]:
@@ -93,8 +82,13 @@ def _configuration(config: Config, file: Path) -> Iterator[Check]:
         yield Check("configuration", WARNING, "no vault: nothing can sign; name one under `vaults`")
 
 
-def _folder(folder: Path) -> Check:
-    name = "base_dir"
+def _folder(config: Config) -> Check:
+    name, folder = "base_dir", config.base_dir
+    if not folder.exists() and config.policies:
+        why = (
+            "`serve` does not start while keys are listed under `tezos`: correct base_dir, or generate or import a key"
+        )
+        return Check(name, FAILED, f"{folder} is not there: {why}")
     if not folder.exists():
         return Check(name, WARNING, f"{folder} is not there yet: the first generate, import or watermark init makes it")
     if not folder.is_dir() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -115,18 +109,24 @@ def _permissions(name: str, path: Path, fine: str) -> Check:
 
 async def _stored_keys(vault: VaultConfig) -> tuple[int, list[Check]]:
     """Return how many keys are stored, and what there is to say of them."""
-    name = f"{'key file' if isinstance(vault.keys, KeysInFile) else 'keys'} of vault {vault.name}"
+    shared = vault.keys.shared if isinstance(vault.keys, KeysApart) else vault.keys
+    name = f"{'key file' if isinstance(shared, KeysInFile) else 'keys'} of vault {vault.name}"
     try:
         hashes = Counter(key.pkh for key in await stored_keys(vault))
     except HostError as error:
         return 0, [Check(name, FAILED, str(error))]
-    match vault.keys:
-        case KeysInFile(path) if not path.exists():
+    match shared:
+        case KeysInFile(path) if not hashes and not path.exists():
             return 0, [Check(name, WARNING, f"{path} is not there yet: the first generate or import makes it")]
+        case KeysInFile(path) if path.exists():
+            checks = [_permissions(name, path, f"{path}: {counted(len(hashes), 'key')}")]
         case KeysInFile(path):
-            checks = [_permissions(name, path, f"{path}: {len(hashes)} keys")]
+            checks = [Check(name, OK, f"{path} is not there yet: {counted(len(hashes), 'key')} beside it")]
         case KeysInFirestore(place):
-            checks = [Check(name, OK, f"{place}: {len(hashes)} keys")]
+            checks = [Check(name, OK, f"{place}: {counted(len(hashes), 'key')}")]
+    match vault.keys:
+        case KeysApart(_, KeysInFile(path)) if path.exists():
+            checks.append(_permissions(name, path, f"{path}: those that Signatory does not know"))
     if repeated := sorted(pkh for pkh, count in hashes.items() if count > 1):
         checks.append(
             Check(name, WARNING, f"{', '.join(repeated)} stand there several times: one good entry is enough")
@@ -152,14 +152,14 @@ def _watermarks(config: Config, stored: int) -> Iterator[Check]:
 
 
 def _some_marks(stored: StoredMarks, found: MarksDescription) -> Check:
-    name, count = "watermarks", len(stored.marks)
+    name, count = "watermarks", counted(len(stored.marks), "mark")
     if stored.refused:
-        return Check(name, FAILED, f"{count} marks, and {len(stored.refused)} damaged: those rights are not signed")
+        return Check(name, FAILED, f"{count}, and {len(stored.refused)} damaged: those rights are not signed")
     if found.crashed:
         fix = "start one again, or let Signatory start with `enclave-host watermark export`"
-        return Check(name, WARNING, f"{count} marks, all whole; the last host did not end in order: {fix}")
+        return Check(name, WARNING, f"{count}, all whole; the last host did not end in order: {fix}")
     running = "no host runs" if found.host is None else f"in use by process {found.host}"
-    return Check(name, OK, f"{count} marks, all whole; {running}")
+    return Check(name, OK, f"{count}, all whole; {running}")
 
 
 def _no_marks(config: Config, found: MarksDescription, stored: int) -> Check:
@@ -168,7 +168,9 @@ def _no_marks(config: Config, found: MarksDescription, stored: int) -> Check:
         fix = "see that project, database and collection are right; see `enclave-host watermark init`"
         return Check(name, FAILED, f"no store in {config.watermark.storage.place}: {fix}")
     if found.waiting:
-        return Check(name, OK, f"no store yet: the first serve makes one of the {found.waiting} marks that others left")
+        return Check(
+            name, OK, f"no store yet: the first serve makes one of {counted(found.waiting, 'mark')} that others left"
+        )
     if stored:
         fix = (
             "if its keys have never signed, make one with `enclave-host watermark init`; otherwise put back the very file, or "
@@ -182,11 +184,11 @@ async def _enclave(vault: VaultConfig, stored: int, held: set[str]) -> AsyncIter
     name = f"enclave of vault {vault.name}"
     try:
         async with AsyncExitStack() as stack:
-            with progress("opening keys", stored) as advance:
-                opening = open_configured_vault(vault, on_restored=lambda _done, _all: advance())
+            with waiting(str(vault.enclave), ENCLAVE_LIMITS.sealer_s), progress("opening keys", stored) as advance:
+                opening = open_configured_vault(vault, limits=ENCLAVE_LIMITS, on_restored=lambda _done, _all: advance())
                 opened = await stack.enter_async_context(opening)
             how = "answers, a socket of this machine" if isinstance(vault.enclave, UnixAddress) else "answers"
-            yield Check(name, OK, f"{vault.enclave} {how}, {len(opened.keys)} keys opened and compared")
+            yield Check(name, OK, f"{vault.enclave} {how}, {counted(len(opened.keys), 'key')} opened and compared")
             for pkh, reason in opened.out_of_service.items():
                 fix = 'see "When a key is out of service" in docs/operations.md'
                 yield Check(name, FAILED, f"{pkh} is out of service: {reason}: {fix}")

@@ -1,12 +1,17 @@
 """`enclave-host`: its commands, help, and how a command ends. What a command takes is in its own file."""
 
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import click
 
+from host_backend.cli import output
+from host_backend.cli.attest import attest
 from host_backend.cli.authenticate import authenticate
+from host_backend.cli.backup import backup
 from host_backend.cli.configuration import configuration
 from host_backend.cli.doctor import doctor
 from host_backend.cli.information import completion, list_operations, list_requests, version
@@ -74,7 +79,9 @@ def show_help(words: Sequence[str]) -> None:
 
 
 for _command in (
+    attest,
     authenticate,
+    backup,
     completion,
     configuration,
     doctor,
@@ -93,15 +100,20 @@ for _command in (
 def main() -> None:
     """Run the command line; every failure is one line and the exit code of its family."""
     open_closed_streams()
+    output.prepare()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = cli.main(prog_name=PROGRAM, standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(_said("interrupted", 1))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 -- the command line's catch-all
         sys.exit(_failed(error))
+    if problem := output.failure():
+        sys.exit(_unwritten(problem))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -112,8 +124,15 @@ def _failed(error: Exception) -> int:
 
     if isinstance(error, HostError):
         return _said(str(error), error.exit_code)
+    # What could not be written before cannot be written now either; other errors of the system are bugs.
+    if isinstance(error, OSError) and (problem := output.failure()):
+        return _unwritten(problem)
     logging.getLogger(__name__).error("a bug, please report it", exc_info=error)
     return _said("internal error: see the log above", EXIT_BUG)
+
+
+def _unwritten(problem: OSError) -> int:
+    return _said(f"standard output cannot be written: {problem.strerror}", 1)
 
 
 def _said(text: str, code: int) -> int:
@@ -121,5 +140,7 @@ def _said(text: str, code: int) -> int:
     from host_backend.log import flush
 
     flush()
-    click.echo(f"Error: {masked(text)}", err=True)
+    # Who cannot read it still gets the exit code.
+    with suppress(OSError):
+        click.echo(f"Error: {masked(text)}", err=True)
     return code

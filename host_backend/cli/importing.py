@@ -41,6 +41,7 @@ async def import_secret_keys(
     """
     outcomes: set[Imported] = set()
     async with open_configured_provisioning(vault_config) as provisioning:
+        await provisioning.require_safe_import()
         await create_watermark_store_for_first_key(config)
         with progress("importing keys", len(keys)) as advance:
             for private_key in keys:
@@ -48,8 +49,8 @@ async def import_secret_keys(
                 advance()
     if Imported.NEW in outcomes:
         logger.warning(
-            "marks made elsewhere do not come with a key: if it has signed for a baker, see `watermark raise` "
-            "before `serve`"
+            "marks made elsewhere do not come with a key: if it has signed for a baker, raise its marks with `watermark raise` "
+            "while no host runs, and before it signs here"
         )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from enclave_signer.protocol.key_types import KeyType
+from enclave_signer.tezos import secret_key_labels
 from host_backend.cli.options import Options, takes_json, takes_options, takes_password
 
 if TYPE_CHECKING:
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
 
 #: Names of key types, as Signatory takes them.
 _KEY_TYPES = {name: key_type for key_type in KeyType for name in (key_type.facts.name, key_type.facts.address)}
+_LABELS = ", ".join(secret_key_labels())
+_NAMES_IN_PEM = ", ".join(key_type.facts.name for key_type in KeyType if key_type.facts.pem_name is not None)
+_IMPORT_HELP = f"""Hand secret keys to the enclave, which seals them.
+
+A key may be in base58, plain or encrypted ({_LABELS}), with or without `unencrypted:` or `encrypted:` before it, as
+`octez-client show address -S` prints it, or in PEM or DER ({_NAMES_IN_PEM}), encrypted or not.
+
+Of a folder of Octez each key is taken whose secret is there; lines for the configuration are printed, keys that sign
+requests among them.
+
+Without an argument the key is asked for and not shown; `-` reads it from standard input. A key given as an argument can be
+seen by others on this machine, and stays in the shell's history; so does --password.
+"""
 
 
 @click.command("list")
@@ -39,12 +53,14 @@ def generate(options: Options, vault: str, num: int, kind: str, *, as_json: bool
     import asyncio
 
     from host_backend.cli.listing import generate_keys
+    from host_backend.config.experimental import check_on
 
-    config = options.load()
-    asyncio.run(generate_keys(config, _vault(config, vault, "generate"), _KEY_TYPES[kind], num, as_json=as_json))
+    config, key_type = options.load(), _KEY_TYPES[kind]
+    check_on(key_type, config.experimental)
+    asyncio.run(generate_keys(config, _vault(config, vault, "generate"), key_type, num, as_json=as_json))
 
 
-@click.command("import")
+@click.command("import", help=_IMPORT_HELP)
 @click.argument("secret_keys", nargs=-1, metavar="[SECRET_KEY]...")
 @click.option("-v", "--vault", required=True, help="Vault that shall hold the keys.")
 @click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File that holds one secret key.")
@@ -71,23 +87,15 @@ def import_keys(  # Longer than most: an argument for each option.
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Hand secret keys to the enclave, which seals them.
-
-    A key may be in base58, plain or encrypted (edsk, spsk, p2sk, BLsk, edesk, spesk, p2esk, BLesk), with or without
-    `unencrypted:` or `encrypted:` before it, as `octez-client show address -S` prints it, or in PEM or DER (Ed25519,
-    secp256k1, P-256), encrypted or not.
-
-    Of a folder of Octez each key is taken whose secret is there; lines for the configuration are printed, keys that sign
-    requests among them.
-
-    Without an argument the key is asked for and not shown; `-` reads it from standard input. A key given as an
-    argument can be seen by others on this machine, and stays in the shell's history; so does --password.
-    """
+    """Import what `_IMPORT_HELP` says."""
     import asyncio
 
     from host_backend.cli.importing import check_option_map, import_secret_keys
     from host_backend.cli.secrets import password_source, read_secret_keys
+    from host_backend.config.experimental import check_on
+    from host_backend.inspection import forbid_inspection
 
+    forbid_inspection()
     config = options.load()
     target = _vault(config, vault, "import")
     check_option_map(opt)
@@ -100,6 +108,8 @@ def import_keys(  # Longer than most: an argument for each option.
         import_wallet(config, target, from_octez, passwords, replace=replace, as_json=as_json)
         return
     keys = read_secret_keys(secret_keys, source, password_source(password, password_file))
+    for key in keys:
+        check_on(key.key_type, config.experimental)
     asyncio.run(import_secret_keys(config, target, keys, replace=replace, as_json=as_json))
 
 

@@ -8,17 +8,18 @@ import click
 
 from enclave_signer.protocol.messages import KeyType
 from enclave_signer.tezos import encode_public_key
-from host_backend.cli.progress import progress
+from host_backend.cli.progress import ENCLAVE_LIMITS, progress, waiting
 from host_backend.config import Config, VaultConfig
+from host_backend.errors import EnclaveUnavailable, HostError
 from host_backend.policy import KeyPolicy
 from host_backend.record import VAULT_DRIVER
 from host_backend.stores import (
     create_watermark_store_for_first_key,
     open_configured_provisioning,
     open_configured_vault,
+    stored_keys,
 )
 from host_backend.vault.keys import VaultKey
-from host_backend.vault.vault import Vault
 
 logger = logging.getLogger(__name__)
 
@@ -65,19 +66,35 @@ def _block(*lines: tuple[str, str]) -> str:
 
 
 async def list_all(config: Config, *, as_json: bool) -> None:
-    """Print every key of every vault, those that are out of service last.
+    """Print every key of every vault, those that are out of service last; of an enclave that is away, what is stored.
 
     Raises:
         HostError: A vault cannot be opened.
     """
+    failed: HostError | None = None
     for vault_config in config.vaults.values():
-        async with open_configured_vault(vault_config) as vault:
-            for key in vault.keys:
-                _print(key, vault.name, config, as_json=as_json)
-            for pkh, reason in vault.out_of_service.items():
-                _print_out_of_service(pkh, reason, vault, as_json=as_json)
-            if not vault.keys:
-                logger.error("No valid keys found in the vault %s", vault.name)
+        try:
+            await _list(vault_config, config, as_json=as_json)
+        except HostError as error:
+            failed = error
+            for pkh in dict.fromkeys(key.pkh for key in await stored_keys(vault_config)):
+                _print_out_of_service(pkh, f"stored, and not opened: {error}", vault_config.name, as_json=as_json)
+    if isinstance(failed, EnclaveUnavailable):
+        raise EnclaveUnavailable(f"{failed}: start enclave-signer") from failed
+    if failed is not None:
+        raise failed
+
+
+async def _list(vault_config: VaultConfig, config: Config, *, as_json: bool) -> None:
+    with waiting(str(vault_config.enclave), ENCLAVE_LIMITS.sealer_s):
+        async with open_configured_vault(vault_config, limits=ENCLAVE_LIMITS) as vault:
+            keys, out_of_service = vault.keys, vault.out_of_service
+    for key in keys:
+        _print(key, vault.name, config, as_json=as_json)
+    for pkh, reason in out_of_service.items():
+        _print_out_of_service(pkh, reason, vault.name, as_json=as_json)
+    if not keys:
+        logger.error("No valid keys found in the vault %s", vault.name)
 
 
 async def generate_keys(
@@ -102,9 +119,9 @@ def _print(key: VaultKey, vault: str, config: Config, *, as_json: bool) -> None:
     click.echo(describe_json(key, policy, vault) + "\n" if as_json else describe(key, policy), nl=False)
 
 
-def _print_out_of_service(pkh: str, reason: str, vault: Vault, *, as_json: bool) -> None:
+def _print_out_of_service(pkh: str, reason: str, vault: str, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"pkh": pkh, "vault": vault.name, "out_of_service": reason}))
+        click.echo(json.dumps({"pkh": pkh, "vault": vault, "out_of_service": reason}))
     else:
         # No `Public Key Hash:` here: who looks for that wants keys that sign.
         click.echo(_block(("Out of Service:", pkh), ("Vault:", VAULT_DRIVER), ("Reason:", reason)), nl=False)

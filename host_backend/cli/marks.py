@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from host_backend.config import Config
 from host_backend.errors import ConfigError, MalformedRequest
 from host_backend.log import fields
 from host_backend.stores import marks_admin, migrate_watermarks
+from host_backend.watermark.base import NO_MARKS
 from host_backend.watermark.rule import Mark, MarkKey, refusal_text
 
 logger = logging.getLogger(__name__)
@@ -95,30 +96,59 @@ def migrate_marks(
         logger.warning("whatever signed with the marks in %s must never sign again", source)
 
 
-def rebuild_marks(config: Config, above_level: int, chains: Sequence[str], *, confirmed: bool) -> None:
+def rebuild_marks(
+    config: Config,
+    above_level: int,
+    chains: Sequence[str],
+    *,
+    confirmed: bool,
+    aside: str = "damaged",
+    pkhs: Iterable[str] = (),
+    known: Mapping[MarkKey, Mark] = NO_MARKS,
+) -> None:
     """Make the store anew of everything that can be read, all marks at or above the end of a level.
+
+    Args:
+        config: Names the store; every key under `tezos` gets marks.
+        above_level: Nothing is signed at this level or below.
+        chains: On which chains, beside those of marks that are found and those of policies.
+        confirmed: Do not ask for the level to be typed.
+        aside: What the name of the old store gets, before the time.
+        pkhs: Further keys that get marks.
+        known: Marks that count like those that are found.
 
     Raises:
         HostError: Not done; the text says why.
     """
-    for chain_id in chains:
-        require_chain(chain_id)
-    anywhere = [pkh for pkh, policy in config.policies.items() if policy.chains is None]
-    if anywhere and not chains:
-        raise ConfigError(
-            f"of a chain of which no mark is found nothing is known: name every chain on which {', '.join(anywhere[:3])} "
-            "may have signed, with --chain (mainnet is NetXdQprcVkpaWU), or in `allowed_chains`"
-        )
+    every = sorted({*config.policies, *pkhs})
+    every_chain = _chains_to_mark(config, every, chains)
     if not confirmed:
         _confirm(
             f"what was signed above level {above_level} and is not found can be signed again, differently; nothing is "
             "signed at that level or below",
             str(above_level),
         )
-    allowed = {chain for policy in config.policies.values() for chain in policy.chains or ()}
-    suffix = f".damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    count = marks_admin(config).rebuild(config.policies, {*chains, *allowed}, above_level, suffix)
+    suffix = f".{aside}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    count = marks_admin(config).rebuild(every, every_chain, above_level, suffix, known)
     logger.warning("watermark store made anew", extra=fields(marks=count, above_lvl=above_level, old=suffix))
+
+
+def _chains_to_mark(config: Config, pkhs: Sequence[str], chains: Sequence[str]) -> set[str]:
+    """Return the chains that are named here, and in policies.
+
+    Raises:
+        HostError: One is none, or a key may have signed on chains that are not named.
+    """
+    for chain_id in chains:
+        require_chain(chain_id)
+    policies = {pkh: config.policies.get(pkh) for pkh in pkhs}
+    anywhere = [pkh for pkh, policy in policies.items() if policy is None or policy.chains is None]
+    if anywhere and not chains:
+        raise ConfigError(
+            f"of a chain of which no mark is found nothing is known: name every chain on which {', '.join(anywhere[:3])} "
+            "may have signed, with --chain (mainnet is NetXdQprcVkpaWU), or in `allowed_chains`"
+        )
+    return {*chains, *(chain for policy in config.policies.values() for chain in policy.chains or ())}
 
 
 def _confirm(danger: str, word: str) -> None:

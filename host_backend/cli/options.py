@@ -35,11 +35,13 @@ class Options:
             self.json_log if self.json_log is not None else other.json_log,
         )
 
-    def start_logging(self, *, in_thread: bool = False) -> None:
-        """Log as was asked; `in_thread` for what serves."""
+    def start_logging(self, *, in_thread: bool = False, one_shot: bool = False) -> None:
+        """Log as was asked; `in_thread` for what serves, `one_shot` for what says in words how it ended."""
         from host_backend.log import LEVELS, configure
 
-        configure(LEVELS[self.log or "info"], as_json=bool(self.json_log), in_thread=in_thread)
+        configure(
+            LEVELS[self.log or ("warning" if one_shot else "info")], as_json=bool(self.json_log), in_thread=in_thread
+        )
 
     @property
     def config_file(self) -> Path:

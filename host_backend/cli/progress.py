@@ -4,10 +4,15 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TextIO
 
 import click
 
+from host_backend.enclave.supervisor import DEFAULT_LIMITS
+
+#: Of commands that look at an enclave: one that gives no answer for so long is a finding.
+ENCLAVE_LIMITS = replace(DEFAULT_LIMITS, sealer_s=5.0)
 #: To the beginning of the line, and nothing on it: ECMA-48, EL.
 _CLEAR_LINE = "\r\x1b[2K"
 
@@ -45,3 +50,20 @@ def progress(label: str, count: int, *, hidden: bool = False) -> Iterator[Callab
         finally:
             for handler, stream in zip(handlers, streams, strict=True):
                 handler.setStream(stream)
+
+
+@contextmanager
+def waiting(whom: str, limit_s: float) -> Iterator[None]:
+    """Say on a terminal that an enclave is waited for, and clear that afterwards.
+
+    Args:
+        whom: Where it is.
+        limit_s: For how many seconds it may say nothing.
+    """
+    if sys.stderr.isatty():
+        click.echo(f"waiting for the enclave at {whom}, {limit_s:g} s at most …", nl=False, err=True)
+    try:
+        yield
+    finally:
+        if sys.stderr.isatty():
+            click.echo(_CLEAR_LINE, nl=False, err=True)

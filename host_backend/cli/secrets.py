@@ -1,8 +1,12 @@
 """Where the commands take secrets from: a file, standard input, a question, or, with a warning, an argument."""
 
 import logging
+import os
+import stat
 import sys
-from collections.abc import Sequence
+import termios
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -10,6 +14,7 @@ import click
 from enclave_signer.protocol.messages import PrivateKey
 from host_backend.errors import ConfigError, MalformedRequest
 from host_backend.secret_keys import MAX_PASSWORD_BYTES, MAX_SECRET_BYTES, AskPassword, read_secret_key
+from host_backend.wallets import secrets_in
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +42,9 @@ def read_secret_keys(arguments: Sequence[str], source: Path | None, ask_password
         inputs = [text.encode(errors="surrogateescape") for text in arguments]
     else:
         inputs = [_asked("secret key", "--from FILE, or - for standard input").encode()]
-    return [_parsed(data, index, ask_password) for index, data in enumerate(inputs)]
+    # Longer input is no wallet either, and was cut off.
+    secrets = [secret for data in inputs for secret in (secrets_in(data) if len(data) <= MAX_SECRET_BYTES else [data])]
+    return [_parsed(data, index, ask_password) for index, data in enumerate(secrets)]
 
 
 def password_source(value: str | None, file: Path | None) -> AskPassword:
@@ -74,13 +81,34 @@ def _read(file: Path, limit_bytes: int) -> bytes:
     """Return a file, or so much that it is seen to be too long."""
     try:
         with file.open("rb") as stream:
+            status = os.fstat(stream.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_mode & 0o044:
+                logger.warning("%s can be read by others: chmod 600 %s", file, file)
             return stream.read(limit_bytes + 1)
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _read_standard_input() -> bytes:
-    return sys.stdin.buffer.read(MAX_SECRET_BYTES + 1)
+    if not sys.stdin.isatty():
+        return sys.stdin.buffer.read(MAX_SECRET_BYTES + 1)
+    with _hidden(sys.stdin.fileno()):
+        # Not before: keys pressed until then are discarded.
+        click.echo("Enter the secret key, which is not shown, then Ctrl-D on a line of its own: ", nl=False, err=True)
+        return sys.stdin.buffer.read(MAX_SECRET_BYTES + 1)
+
+
+@contextmanager
+def _hidden(terminal: int) -> Iterator[None]:
+    """Keep a terminal from showing input; unread input is discarded at the end, not left for the shell."""
+    before = termios.tcgetattr(terminal)
+    silent = [*before]
+    silent[3] = before[3] & ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
 
 
 def _asked(what: str, otherwise: str) -> str:

@@ -9,6 +9,8 @@ from host_backend.addresses import UNIX, Address, UnixAddress
 from host_backend.ip_addresses import IpNetwork
 from host_backend.yaml_document import Value
 
+#: A variable; without a group where a `$` begins none.
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})?", re.ASCII)
 #: What a name or an address is made of; the resolver itself fails with a bug's error on some other texts.
 _HOST = re.compile(r"(?=.{1,253}\Z)[\w%:-]{1,63}(\.[\w-]{1,63})*\.?", re.ASCII)
 #: Bytes of a Unix socket's path. Source: unix(7), sun_path of 108 with its final zero.
@@ -95,13 +97,15 @@ def expanded(value: Value) -> str:
     """Return a text with `$NAME` and `${NAME}` replaced from the environment.
 
     Raises:
-        ConfigError: A variable is not set; Signatory takes it for an empty text.
+        ConfigError: A variable is not set, which Signatory takes for an empty text; or a `$` begins no name.
     """
 
     def replace(match: re.Match[str]) -> str:
         name = match[1] or match[2]
+        if name is None:
+            value.fail("$ must begin a variable, $NAME or ${NAME}; nothing else can stand in the braces")
         if name not in os.environ:
             value.fail(f"the environment variable {name} is not set")
         return os.environ[name]
 
-    return re.sub(r"\$(?:(\w+)|\{(\w+)\})", replace, value.text())
+    return _VARIABLE.sub(replace, value.text())

@@ -4,19 +4,25 @@ Source: Signatory's `pkg/config`, its old names included.
 """
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
 from enclave_signer.protocol.messages import KeyType, PublicKey
-from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode, public_key_hash
+from enclave_signer.tezos import ConsensusKind, Family, TezosError, check_public_key_hash, decode, public_key_hash
+from host_backend.config.experimental import why_off
 from host_backend.config.server import parse_authorized_keys
 from host_backend.operations.messages import REQUEST_KINDS
 from host_backend.operations.table import OPERATION_KINDS
 from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
+from host_backend.problems import Problems
 from host_backend.yaml_document import Value
 
 _FIELDS = ("log_payloads", "allow", "allow_proof_of_possession", "allowed_chains", "authorized_keys", "jwt_users")
+#: Of these null means any.
+_WIDE_AS_NULL = ("allowed_chains", "authorized_keys", "jwt_users")
 _DEPRECATED = ("allowed_operations", "allowed_kinds")
+_CONSENSUS = frozenset(map(str, ConsensusKind))
 _LISTS = " and ".join(_DEPRECATED)
 #: Shown in Signatory's documentation, and read by nothing there.
 _MEANINGLESS = ("vault",)
@@ -29,11 +35,25 @@ _ALIASES = {
 }
 
 
-def parse_policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPolicy]:
-    """Return the section `tezos`, by public-key hash.
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The section `tezos`.
+
+    Attributes:
+        by_key: Policies, by public-key hash.
+        nulls: Paths where null stands for something that allows more than nothing.
+    """
+
+    by_key: dict[str, KeyPolicy]
+    nulls: frozenset[str] = frozenset()
+
+
+def parse_policies(value: Value | None, experimental: AbstractSet[KeyType], warnings: list[str]) -> Policies:
+    """Return the section `tezos`.
 
     Args:
         value: The section.
+        experimental: The types of keys that are asked for.
         warnings: Gets a line for everything that means less than its author may think.
 
     Raises:
@@ -42,22 +62,47 @@ def parse_policies(value: Value | None, warnings: list[str]) -> dict[str, KeyPol
     policies: dict[str, KeyPolicy] = {}
     # Thousands of keys have a few policies between them.
     distinct: dict[KeyPolicy, KeyPolicy] = {}
-    for pkh, entry in (value.mapping() if value else {}).items():
-        try:
-            key_type = check_public_key_hash(pkh)
-        except TezosError as error:
-            # Whatever was pasted here, a secret key perhaps, is not repeated: the line says where it stands.
-            entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
-            entry.fail(f"not a public key hash: {error}")
-        policy = DEFAULT_POLICY if entry.is_null else _policy(entry, key_type, warnings)
-        policies[pkh] = distinct.setdefault(policy, policy)
-    return policies
+    nulls: set[str] = set()
+    with Problems() as problems:
+        for pkh, entry in (value.mapping() if value else {}).items():
+            with problems.catch():
+                key_type = _key_type(pkh, entry, experimental)
+                policy = _key_policy(entry, key_type, warnings, nulls)
+                policies[pkh] = distinct.setdefault(policy, policy)
+    return Policies(policies, frozenset(nulls))
 
 
-def _policy(value: Value, key_type: KeyType, warnings: list[str]) -> KeyPolicy:
+def _key_type(pkh: str, entry: Value, experimental: AbstractSet[KeyType]) -> KeyType:
+    try:
+        key_type = check_public_key_hash(pkh)
+    except TezosError as error:
+        # The text may be a secret key, pasted by mistake, and is not repeated: the line says where it is.
+        entry.path = f"tezos.{pkh[:4]}{'…' * (len(pkh) > 4)}"
+        entry.fail(f"not a public key hash: {error}")
+    if (reason := why_off(key_type, experimental)) is not None:
+        entry.fail(reason)
+    return key_type
+
+
+def _key_policy(entry: Value, key_type: KeyType, warnings: list[str], nulls: set[str]) -> KeyPolicy:
+    if not entry.is_null:
+        return _policy(entry, key_type, warnings, nulls)
+    if not key_type.facts.bakes:
+        return KeyPolicy(frozenset())
+    nulls.add(entry.path)
+    return DEFAULT_POLICY
+
+
+def _policy(value: Value, key_type: KeyType, warnings: list[str], nulls: set[str]) -> KeyPolicy:
     fields = value.record((*_FIELDS, *_DEPRECATED, *_MEANINGLESS))
     warnings += [f"{fields[name].path}: means nothing" for name in _MEANINGLESS if name in fields]
+    nulls.update(fields[name].path for name in _WIDE_AS_NULL if name in fields and fields[name].is_null)
     requests, operations = _allowed(value, fields, warnings)
+    if not key_type.facts.bakes and (useless := requests & _CONSENSUS):
+        warnings.append(
+            f"{value.path}: {', '.join(sorted(useless))} means nothing, {key_type.facts.address} keys never bake"
+        )
+        requests -= useless
     keys = parse_authorized_keys(fields.get("authorized_keys"))
     proofs = _proofs(fields.get("allow_proof_of_possession"), key_type, warnings)
     return KeyPolicy(
@@ -135,13 +180,15 @@ def _allow_map(requests: frozenset[str], operations: frozenset[str]) -> str:
 def _allow(value: Value, warnings: list[str]) -> tuple[frozenset[str], frozenset[str]]:
     requests: set[str] = set()
     operations: frozenset[str] = frozenset()
-    for name, entry in value.mapping().items():
-        kind = _request_kind(entry, name, warnings)
-        requests.add(kind)
-        if kind == "generic":
-            operations = _operations(entry)
-        elif not entry.is_null:
-            warnings.append(f"{entry.path}: only `generic` takes a list; this one means nothing")
+    with Problems() as problems:
+        for name, entry in value.mapping().items():
+            with problems.catch():
+                kind = _request_kind(entry, name, warnings)
+                requests.add(kind)
+                if kind == "generic":
+                    operations = _operations(entry)
+                elif not entry.is_null:
+                    warnings.append(f"{entry.path}: only `generic` takes a list; this one means nothing")
     return frozenset(requests), operations
 
 
@@ -166,15 +213,28 @@ def _texts(value: Value | None, parse: Callable[[Value], str]) -> frozenset[str]
 
 
 def _operations(value: Value | None) -> frozenset[str]:
-    return frozenset(_operation(item) for item in (value.items() if value else []))
+    operations: set[str] = set()
+    with Problems() as problems:
+        for item in value.items() if value else []:
+            with problems.catch():
+                operations.add(_operation(item))
+    return frozenset(operations)
 
 
 def _operation(value: Value) -> str:
     name, colon, choice = value.text().partition(":")
     kind = _ALIASES.get(name, name) + colon + choice
     if kind not in OPERATION_KINDS:
-        value.fail(f"invalid operation kind `{kind}` in `allow.generic` list")
+        value.fail(f"invalid operation kind `{kind}` in `allow.generic` list{_why_no_operation(name, kind)}")
     return kind
+
+
+def _why_no_operation(name: str, kind: str) -> str:
+    """Return what else there is to say of a name that is no operation."""
+    old = f", in the file by its old name `{name}`" if not kind.startswith(name) else ""
+    if kind in REQUEST_KINDS:
+        return f"{old}, it is a kind of request: remove it here and list it under `allow`"
+    return f"{old}, remove it" if old else ""
 
 
 def _chain(value: Value) -> str:

@@ -11,7 +11,7 @@ from host_backend.config import Config, UnixAddress
 from host_backend.config.octez import OctezConfig
 from host_backend.operations.risks import HANDS_OVER, Risk
 from host_backend.operations.table import RISKS
-from host_backend.policy import ANY, KeyPolicy
+from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP
 
 _CONSENSUS = frozenset(map(str, ConsensusKind))
@@ -66,6 +66,8 @@ def _settings(config: Config) -> Iterator[tuple[str, str]]:
         "watermark",
         f"{config.watermark.storage.describe()}, at most {config.watermark.max_level_jump} levels at once",
     )
+    if config.experimental:
+        yield "experimental", f"{', '.join(sorted(key_type.facts.address for key_type in config.experimental))} keys"
     yield "policy hook", "none" if config.hook is None else f"{config.hook.address}, {config.hook.timeout_s:g} s"
 
 
@@ -138,9 +140,12 @@ def open_doors(config: Config) -> Iterator[str]:
         yield f"server.jwt: passwords and tokens cross the network to {server.address} in clear: set `tls`"
     if not server.utility_address.is_loopback:
         yield f"server.utility_address: whoever reaches {server.utility_address} reads which keys are here, and how they do"
+        if server.attestation:
+            yield f"server.attestation: whoever reaches {server.utility_address} sees which image runs, and where"
     for vault in config.vaults.values():
-        if not vault.enclave.is_loopback:
-            yield f"vaults.{vault.name}: the link to {vault.enclave} is in clear, imported keys included: protect the network"
+        if not vault.enclave.is_loopback and vault.attestation is None:
+            how = "is in clear" if vault.tls is None else "may end at anyone"
+            yield f"vaults.{vault.name}: the link to {vault.enclave} {how}: set `tls` and `attestation`, or protect the network"
     if config.hook is not None and config.hook.address.startswith("http:") and config.hook.authorized_keys is None:
         yield "policy_hook: whoever is in between can answer for it: use https, or set `authorized_keys`"
 
@@ -171,9 +176,28 @@ def _loose_ends(config: Config) -> Iterator[str]:
 
 
 def _notes(config: Config) -> Iterator[str]:
+    if not config.base_dir.is_absolute():
+        text = (
+            f"base_dir: {config.base_dir} is relative to the folder in which each command is started: another folder, "
+        )
+        yield f"{text}other marks: write the whole path"
+        if config.base_dir.parts[:1] and config.base_dir.parts[0].startswith("~"):
+            yield f"base_dir: ~ is no home folder here, it is a folder called {config.base_dir.parts[0]}: write ${{HOME}}"
+    for path in sorted(config.nulls):
+        yield _of_null(path)
     for pkh, policy in config.policies.items():
         for operation in sorted(_operations(policy) & HANDS_OVER.keys()):
             yield f"tezos.{pkh}: may {operation}: {HANDS_OVER[operation]}"
+
+
+def _of_null(path: str) -> str:
+    match path.rpartition(".")[2]:
+        case "allowed_chains":
+            return f"{path}: null means any chain: write [] for none"
+        case "authorized_keys" | "jwt_users":
+            return f"{path}: null means any client: write [] for none"
+        case _:
+            return f"{path}: null means {meaning(DEFAULT_POLICY)}, as in Signatory: write {{}} for a key that signs nothing"
 
 
 def _operations(policy: KeyPolicy) -> frozenset[str]:

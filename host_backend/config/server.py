@@ -17,7 +17,7 @@ from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_host, parse_listener, parse_network
 from host_backend.config.octez import OctezConfig, parse_octez
 from host_backend.ip_addresses import IpNetwork
-from host_backend.yaml_document import Value
+from host_backend.yaml_document import Value, given
 
 DEFAULT_ADDRESS = Address("", 6732)
 DEFAULT_UTILITY_ADDRESS = Address("", 9583)
@@ -81,6 +81,8 @@ class ServerConfig:
     tls: TlsConfig | None = None
     #: Who is believed when it names others as clients.
     trusted_proxies: tuple[IpNetwork, ...] = ()
+    #: Whether tokens that prove the enclaves are shown at the utility address.
+    attestation: bool = False
     #: Octez' own sockets; None: none.
     octez: OctezConfig | None = None
 
@@ -107,35 +109,29 @@ def parse_server(value: Value | None) -> ServerConfig:
     Raises:
         ConfigError: With file, line and dotted path of what is wrong.
     """
-    names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies", "octez")
+    names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies", "attestation", "octez")
     fields = value.record(names) if value else {}
     authorized_keys = parse_authorized_keys(fields.get("authorized_keys"))
     jwt_users = _jwt_users(fields.get("jwt"))
     if authorized_keys is not None and jwt_users is not None:
         fields["jwt"].fail("cannot use both JWT and static authorized keys")
+    utility_address = parse_listener(given(fields, "utility_address"), DEFAULT_UTILITY_ADDRESS)
+    attestation = given(fields, "attestation")
+    # Each token costs a little of what Google gives the project, so strangers get some only where that was meant.
+    shown = utility_address.is_loopback if attestation is None else attestation.boolean()
     octez, tls = parse_octez(fields.get("octez")), _tls(fields.get("tls"))
-    if octez is not None and jwt_users is not None:
-        fields["octez"].fail(
-            "cannot be used with JWT: a client of Octez' sockets has no token to show, and would need none"
-        )
-    if (
-        octez is not None
-        and octez.tcp is not None
-        and tls is not None
-        and tls.client_ca is not None
-        and authorized_keys is None
-    ):
-        fields["octez"].fail(
-            "tcp cannot be used with `tls.client_ca` alone: Octez' sockets have no TLS, and so anybody would do without a "
-            "certificate: set `authorized_keys`, or listen on a Unix socket"
+    if octez is not None:
+        _check_octez(
+            fields["octez"], octez, tls, asks_token=jwt_users is not None, asks_key=authorized_keys is not None
         )
     return ServerConfig(
-        address=parse_listener(fields.get("address"), DEFAULT_ADDRESS),
-        utility_address=parse_listener(fields.get("utility_address"), DEFAULT_UTILITY_ADDRESS),
+        address=parse_listener(given(fields, "address"), DEFAULT_ADDRESS),
+        utility_address=utility_address,
         authorized_keys=authorized_keys,
         jwt_users=jwt_users,
         tls=tls,
         trusted_proxies=_trusted_proxies(fields.get("trusted_proxies")),
+        attestation=shown,
         octez=octez,
     )
 
@@ -147,6 +143,17 @@ def _trusted_proxies(value: Value | None) -> tuple[IpNetwork, ...]:
     if len(items) > MAX_TRUSTED_PROXIES:
         value.fail(f"has {len(items)} entries, at most {MAX_TRUSTED_PROXIES}: name networks")
     return tuple(map(parse_network, items))
+
+
+def _check_octez(value: Value, octez: OctezConfig, tls: TlsConfig | None, *, asks_token: bool, asks_key: bool) -> None:
+    """Pass when Octez' sockets let in nobody who could not ask over HTTP."""
+    if asks_token:
+        value.fail("cannot be used with JWT: a client of Octez' sockets has no token to show, and would need none")
+    if octez.tcp is not None and tls is not None and tls.client_ca is not None and not asks_key:
+        value.fail(
+            "tcp cannot be used with `tls.client_ca` alone: Octez' sockets have no TLS, and so anybody would do without a "
+            "certificate: set `authorized_keys`, or listen on a Unix socket"
+        )
 
 
 def parse_authorized_keys(value: Value | None) -> tuple[PublicKey, ...] | None:
@@ -206,7 +213,8 @@ def _jwt_user(value: Value) -> JwtUser:
 def _credentials(value: Value, fields: Mapping[str, Value]) -> JwtCredentials:
     password = _strong(value, fields, "password", MIN_PASSWORD_CHARACTERS)
     secret = _strong(value, fields, "secret", MIN_SECRET_CHARACTERS)
-    expiry_min = fields["jwt_exp"].integer(0, MAX_JWT_EXP_MIN) if "jwt_exp" in fields else 0
+    expiry = given(fields, "jwt_exp")
+    expiry_min = 0 if expiry is None else expiry.integer(0, MAX_JWT_EXP_MIN)
     return JwtCredentials(password, secret, expiry_min or DEFAULT_JWT_EXP_MIN)
 
 
@@ -262,7 +270,7 @@ def parse_hook(value: Value | None) -> HookConfig | None:
     address = fields.get("address")
     if address is None or address.is_empty:
         return None
-    timeout = fields.get("timeout")
+    timeout = given(fields, "timeout")
     return HookConfig(
         address=_url(address),
         authorized_keys=parse_authorized_keys(fields.get("authorized_keys")),

@@ -1,9 +1,14 @@
 """Where keys and marks are kept, as values that answer for themselves: `stores` opens what each of them means."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
+
+from enclave_signer.protocol.key_types import KeyType
+
+#: What the names of places have in them where keys are that Signatory does not know.
+_APART = "_".join(key_type.facts.address for key_type in KeyType if key_type.facts.experimental)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +20,10 @@ class KeysInFile:
     def describe(self) -> str:
         """Return in words where the keys are."""
         return f"sealed keys in {self.path}"
+
+    def beside(self) -> "KeysInFile":
+        """Return the file beside this one for keys that Signatory does not know."""
+        return KeysInFile(self.path.with_name(f"{self.path.stem}.{_APART}{self.path.suffix}"))
 
     def dangers(self) -> Iterator[str]:
         """Yield what could cost money, each beginning with the field below `storage`; nothing here."""
@@ -54,9 +63,34 @@ class KeysInFirestore:
         """Return in words where the keys are."""
         return f"sealed keys in {self.place}"
 
+    def beside(self) -> "KeysInFirestore":
+        """Return the collection beside this one for keys that Signatory does not know."""
+        return KeysInFirestore(replace(self.place, collection=f"{self.place.collection}_{_APART}"))
+
     def dangers(self) -> Iterator[str]:
         """Yield what could cost money; see `KeysInFile.dangers`."""
         yield from ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeysApart:
+    """Sealed keys of two kinds: those that Signatory knows where it reads them, all others beside them.
+
+    Attributes:
+        shared: Where Signatory reads, too.
+        own: Where only this host reads.
+    """
+
+    shared: KeysInFile | KeysInFirestore
+    own: KeysInFile | KeysInFirestore
+
+    def describe(self) -> str:
+        """Return in words where the keys are."""
+        return f"{self.shared.describe()}, those that Signatory does not know: {self.own.describe()}"
+
+    def dangers(self) -> Iterator[str]:
+        """Yield what could cost money; see `KeysInFile.dangers`."""
+        yield from self.shared.dangers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,5 +152,5 @@ class MarksInFirestore:
 
 
 #: Where the keys of a vault can be kept, and where marks can.
-KeyStorage = KeysInFile | KeysInFirestore
+KeyStorage = KeysInFile | KeysInFirestore | KeysApart
 MarkStorage = MarksInFile | MarksInMemory | MarksInFirestore

@@ -13,11 +13,13 @@ from typing import Literal
 from enclave_signer.protocol.messages import Credentials
 from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_host, parse_port, parse_unix
+from host_backend.config.channel import AttestationConfig, TlsFiles, parse_attestation, parse_enclave_tls
 from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
 from host_backend.config.firestore import parse_place
-from host_backend.config.storage import KeysInFile, KeysInFirestore, KeyStorage
+from host_backend.config.storage import KeysApart, KeysInFile, KeysInFirestore, KeyStorage
 from host_backend.errors import reason_of
-from host_backend.yaml_document import Value
+from host_backend.problems import Problems
+from host_backend.yaml_document import Value, given
 
 #: tee-signer's port; Signatory documents it as the default.
 DEFAULT_ENCLAVE_PORT = 2000
@@ -25,9 +27,34 @@ DEFAULT_ENCLAVE_PORT = 2000
 DRIVER = "confidentialspace"
 KEY_FILE = "confidential_space_keys.json"
 KEY_COLLECTION = "encrypted_keys"
+#: Source: credentials(7); the highest number of 32 bits means none.
+MAX_UID = 2**32 - 2
 NOT_YET = "is one of Signatory's that is not supported yet"
 
-_DRIVERS = {DRIVER: ""}
+#: Source: Signatory's `RegisterVault`.
+_SIGNATORYS = (
+    *(
+        "awskms",
+        "azure",
+        "cloudkms",
+        "file",
+        "hashicorpvault",
+        "ledger",
+        "mem",
+        "nitro",
+        "pkcs11",
+        "secureenclave",
+        "sgx",
+    ),
+    "yubihsm",
+)
+_NOT_OURS = (
+    f"{NOT_YET}: its keys stay there. Here keys are in an enclave, driver {DRIVER}: make new ones, or `import` those whose "
+    "secret keys you have"
+)
+#: Sections of the file that can stand too far to the right, below this one.
+_SECTIONS = ("tezos", "watermark", "server", "policy_hook", "metrics")
+_DRIVERS = {DRIVER: "", **dict.fromkeys(_SIGNATORYS, _NOT_OURS)}
 _STORAGE_DRIVERS = {"file": "", "gcp": "", "firestore": ""}
 #: What stands in for a field that is absent or empty.
 _ENVIRONMENT = {
@@ -49,32 +76,52 @@ class VaultConfig:
     keys: KeyStorage
     #: Whether a BLS signature is verified before it leaves, or right after.
     verify_bls: Literal["inline", "background"] = "inline"
+    #: The user whose process the enclave is, where it is neither this program's nor root.
+    enclave_uid: int | None = None
+    #: What this host shows to the enclave; None speaks without TLS.
+    tls: TlsFiles | None = None
+    #: What the enclave must prove; None: nothing.
+    attestation: AttestationConfig | None = None
 
 
-def parse_vaults(value: Value | None, base_dir: Path, warnings: list[str]) -> dict[str, VaultConfig]:
+def parse_vaults(
+    value: Value | None, base_dir: Path, warnings: list[str], *, apart: bool = False
+) -> dict[str, VaultConfig]:
     """Return the section `vaults`.
 
     Args:
         value: The section.
         base_dir: Where key files are that are not named.
         warnings: Gets what means less than it seems.
+        apart: Whether each vault has a second place, for keys that Signatory does not know.
 
     Raises:
         ConfigError: With file, line and dotted path of what is wrong.
     """
     entries = value.mapping() if value else {}
-    vaults = {name: _vault(name, entry, base_dir, warnings) for name, entry in entries.items()}
+    vaults: dict[str, VaultConfig] = {}
+    with Problems() as problems:
+        for name, entry in entries.items():
+            with problems.catch():
+                vaults[name] = _vault(name, entry, base_dir, warnings, apart=apart)
     places: dict[str, str] = {}
     for name, vault in vaults.items():
-        match vault.keys:
-            case KeysInFile(path):
-                what, place = f"the key file {path}", str(_followed(entries[name], path))
-            case KeysInFirestore(there):
-                what = place = str(there)
-        other = places.setdefault(place, name)
-        if other != name:
-            entries[name].fail(f"shares {what} with vault {other}: give each its own `storage`")
+        for what, place in _places(entries[name], vault.keys):
+            other = places.setdefault(place, name)
+            if other != name:
+                entries[name].fail(f"shares {what} with vault {other}: give each its own `storage`")
     return vaults
+
+
+def _places(vault: Value, keys: KeyStorage) -> list[tuple[str, str]]:
+    """Return each place of a vault's keys, in words, and as what no other vault may have."""
+    match keys:
+        case KeysInFile(path):
+            return [(f"the key file {path}", str(_followed(vault, path)))]
+        case KeysInFirestore(there):
+            return [(str(there), str(there))]
+        case KeysApart(shared, own):
+            return [*_places(vault, shared), *_places(vault, own)]
 
 
 def _followed(vault: Value, path: Path) -> Path:
@@ -88,25 +135,36 @@ def _followed(vault: Value, path: Path) -> Path:
         vault.fail(f"the key file {path} cannot be found: {reason_of(error)}: correct `storage`, or base_dir")
 
 
-def _vault(name: str, value: Value, base_dir: Path, warnings: list[str]) -> VaultConfig:
+def _vault(name: str, value: Value, base_dir: Path, warnings: list[str], *, apart: bool) -> VaultConfig:
     if value.is_null:
         value.fail("must name a driver")
+    if name in _SECTIONS and value.is_map and "driver" not in value.mapping():
+        value.fail(f"must name a driver; if it is the section `{name}`, move it to the left margin")
     fields = value.record(("driver", "config"))
     if "driver" not in fields:
         value.fail("must name a driver")
     fields["driver"].choice(_DRIVERS)
     config = fields.get("config")
-    settings = config.record((*_ENVIRONMENT, "storage", "verify_bls")) if config else {}
+    names = (*_ENVIRONMENT, "storage", "verify_bls", "enclave_uid", "tls", "attestation")
+    settings = config.record(names) if config else {}
     place = config or value
     host, port, provider, key = (_text(place, settings.get(field), field) for field in _ENVIRONMENT)
     if host is None:
         place.fail(f"must name the enclave's host, here or in the environment ({_ENVIRONMENT['host']})")
-    verify_bls = settings.get("verify_bls")
+    verify_bls = given(settings, "verify_bls")
+    enclave = _enclave(place, settings, host, port)
+    shared = _storage(settings.get("storage"), base_dir, warnings)
+    tls = parse_enclave_tls(settings.get("tls"))
+    if tls is not None and isinstance(enclave, UnixAddress):
+        settings["tls"].fail("is not for a Unix socket: leave it out")
     return VaultConfig(
         name=name,
-        enclave=_enclave(place, settings, host, port),
+        enclave=enclave,
+        enclave_uid=_enclave_uid(given(settings, "enclave_uid"), enclave),
+        tls=tls,
+        attestation=parse_attestation(settings.get("attestation"), tls),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
-        keys=_storage(settings.get("storage"), base_dir, warnings),
+        keys=KeysApart(shared, shared.beside()) if apart else shared,
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],
     )
 
@@ -122,6 +180,14 @@ def _enclave(place: Value, settings: Mapping[str, Value], host: str, port: str |
     return unix
 
 
+def _enclave_uid(value: Value | None, enclave: Address | UnixAddress) -> int | None:
+    if value is None:
+        return None
+    if not enclave.is_loopback or isinstance(enclave, UnixAddress):
+        value.fail("is for an enclave at a port of this machine: leave it out")
+    return value.integer(0, MAX_UID)
+
+
 def _text(place: Value, value: Value | None, field: str) -> str | None:
     """Return a field's text, else the environment's up to the first white space, else None. Source: Signatory."""
     if value is not None and not value.is_empty:
@@ -132,9 +198,10 @@ def _text(place: Value, value: Value | None, field: str) -> str | None:
     return words[0] if words else None
 
 
-def _storage(value: Value | None, base_dir: Path, warnings: list[str]) -> KeyStorage:
+def _storage(value: Value | None, base_dir: Path, warnings: list[str]) -> KeysInFile | KeysInFirestore:
     fields = value.record(("driver", "config")) if value else {}
-    driver = fields["driver"].choice(_STORAGE_DRIVERS) if "driver" in fields else "file"
+    named = given(fields, "driver")
+    driver = "file" if named is None else named.choice(_STORAGE_DRIVERS)
     config = fields.get("config")
     if value is not None and driver != "file":
         place = (config or value).secretive()

@@ -8,7 +8,7 @@ from host_backend.config.firestore import parse_place
 from host_backend.config.storage import MarksInFile, MarksInFirestore, MarksInMemory, MarkStorage
 from host_backend.config.vaults import NOT_YET
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, MAX_LEVEL
-from host_backend.yaml_document import Value
+from host_backend.yaml_document import Value, given
 
 MARK_COLLECTION = "watermark"
 #: What Signatory's other driver is configured by.
@@ -39,7 +39,8 @@ def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig
         ConfigError: With file, line and dotted path of what is wrong.
     """
     fields = value.record(("driver", "config")) if value else {}
-    driver = fields["driver"].choice(_DRIVERS) if "driver" in fields else MarksInFile.driver
+    named = given(fields, "driver")
+    driver = MarksInFile.driver if named is None else named.choice(_DRIVERS)
     # Some of the other drivers' fields are secrets.
     config = fields["config"].secretive() if "config" in fields else None
     settings = config.record((*_OWN, *FIRESTORE_FIELDS, *_OF_AWS)) if config else {}
@@ -48,7 +49,7 @@ def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig
         for name, setting in settings.items()
         if name not in (*_OWN, *_FIELDS[driver])
     ]
-    jump = settings.get("max_level_jump")
+    jump = given(settings, "max_level_jump")
     return WatermarkConfig(
         _storage(driver, config or value, settings, warnings),
         DEFAULT_MAX_LEVEL_JUMP if jump is None else jump.integer(1, MAX_LEVEL),

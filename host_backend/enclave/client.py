@@ -25,6 +25,7 @@ from enclave_signer.protocol.messages import (
 )
 from host_backend.enclave.connection import EnclaveConnection, connect
 from host_backend.enclave.endpoint import Endpoint
+from host_backend.enclave.proving import Proof
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, Unanswered
 
@@ -34,15 +35,17 @@ T = TypeVar("T")
 class SigningClient:
     """An initialized connection, the keys that are open on it, and what may be asked of it while it is in service.
 
-    That is nothing that may ask the enclave's sealer: answers come in order, and no signature shall wait for one.
+    That is nothing that may ask the enclave's sealer: answers come in order, and no signature may wait for one.
 
     Every call raises `EnclaveRefused`, or `Unanswered` when the connection ends first. Calls on a key name it by its
     hash: its handle stays in here, so that none can be sent on another connection.
     """
 
-    def __init__(self, connection: EnclaveConnection) -> None:
+    def __init__(self, connection: EnclaveConnection, proof: Proof | None = None) -> None:
         self._connection = connection
         self._handles: dict[str, int] = {}
+        #: For how long it is proven; None where no proof was asked for.
+        self.proof = proof
 
     @property
     def alive(self) -> bool:
@@ -67,9 +70,29 @@ class SigningClient:
         """Whether a key is open here."""
         return pkh in self._handles
 
-    def close(self) -> None:
+    @property
+    def may_carry_secrets(self) -> bool:
+        """Whether a private key in clear may be sent: to an enclave that is proven, or on this machine."""
+        return self.proof is not None or self._connection.is_local
+
+    @property
+    def proof_is_due(self) -> bool:
+        """Whether another proof should be asked for."""
+        return self.proof is not None and self._connection.now >= self.proof.renew_at
+
+    def outlast_proof(self) -> None:
+        """Go on as long as may be without another proof: none can be had."""
+        if self.proof is not None:
+            self._connection.good_until = self.proof.outlasts_to
+
+    @property
+    def good_until(self) -> float:
+        """Until when it may be asked, in seconds since 1970; infinity where no proof was asked for."""
+        return self._connection.good_until
+
+    def close(self, reason: Unanswered | None = None) -> None:
         """End the connection."""
-        self._connection.close()
+        self._connection.close(reason)
 
     def finish(self) -> None:
         """End the connection as soon as everything in flight is answered."""
@@ -108,7 +131,13 @@ class SigningClient:
 
 
 class EnclaveClient(SigningClient):
-    """The same connection while nobody signs on it: it may also be asked for what may ask the enclave's sealer."""
+    """The same connection while it is not used for signatures: it may also be asked for what may ask the enclave's sealer."""
+
+    def __init__(
+        self, connection: EnclaveConnection, proof: Proof | None = None, enclave_uid: int | None = None
+    ) -> None:
+        super().__init__(connection, proof)
+        self._enclave_uid = enclave_uid
 
     def hold(self, pkh: str, handle: int) -> None:
         """Note under which handle a key was opened."""
@@ -118,8 +147,27 @@ class EnclaveClient(SigningClient):
         """Open a sealed key."""
         return await self._ask(Import(blob), ImportedKey)
 
+    def require_may_carry_secrets(self) -> None:
+        """Pass when a private key in clear may be sent.
+
+        Raises:
+            EnclaveRefused: It would cross a network to an enclave that was not proven.
+        """
+        if not self.may_carry_secrets:
+            raise EnclaveRefused(
+                "a private key is not sent in clear to an enclave on another machine that was not proven: configure `tls` and "
+                "`attestation` of the vault, or import where the enclave runs"
+            )
+
     async def import_unencrypted(self, private_key: PrivateKey) -> SealedKey:
-        """Have a key sealed, and keep it open."""
+        """Have a key sealed, and keep it open.
+
+        Raises:
+            EnclaveRefused: The key would cross a network to an enclave that was not proven; it was not sent.
+            EnclaveUnavailable: Another user's process answers on this machine; it is given nothing.
+        """
+        self.require_may_carry_secrets()
+        self._connection.check_peer(self._enclave_uid)
         return await self._ask(ImportUnencrypted(private_key), SealedKey)
 
     async def generate(self, key_type: KeyType) -> SealedKey:
@@ -127,7 +175,7 @@ class EnclaveClient(SigningClient):
         return await self._ask(GenerateAndImport(key_type), SealedKey)
 
     async def reseal(self, blob: bytes, target: str) -> SealedKey:
-        """Have a sealed key sealed anew, under the key-encryption key `target`."""
+        """Have a sealed key sealed again, under the key-encryption key `target`."""
         return await self._ask(Reseal(blob, target), SealedKey)
 
     async def public_key_from(self, blob: bytes) -> PublicKey:
@@ -141,17 +189,30 @@ async def open_client(
     limits: LinkLimits = DEFAULT_LIMITS,
     patience_s: float | None = None,
     on_end: Callable[[Unanswered], None] | None = None,
+    afresh: bool = False,
 ) -> EnclaveClient:
-    """Return an initialized client; see `connect`.
+    """Return an initialized client, proven where the endpoint asks for that; see `connect`.
+
+    Args:
+        enclave: Where it is.
+        limits: As of `connect`.
+        patience_s: As of `connect`.
+        on_end: As of `connect`.
+        afresh: Whether it must be proven by a new token.
 
     Raises:
+        AttestationRefused, AttestationUnavailable: It is not proven; nothing but the question for a proof went out.
         EnclaveUnavailable: The enclave cannot be reached.
         EnclaveRefused: It does not accept the credentials.
     """
-    connection = await connect(enclave.address, limits=limits, patience_s=patience_s, on_end=on_end)
+    connection = await connect(enclave.address, tls=enclave.tls, limits=limits, patience_s=patience_s, on_end=on_end)
+    proof = None
     try:
+        if enclave.proving is not None:
+            proof = await enclave.proving.prove(connection, afresh=afresh)
+            connection.use_until(proof.expires_at, enclave.proving.clock)
         await connection.ask(Initialize(enclave.credentials))
     except BaseException:
         connection.close()
         raise
-    return EnclaveClient(connection)
+    return EnclaveClient(connection, proof, enclave.uid)

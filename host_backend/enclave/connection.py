@@ -6,17 +6,25 @@
 
 import asyncio
 import contextvars
+import math
 import socket
+import time
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
+from enclave_signer.protocol.binding import Channel
 from enclave_signer.protocol.calls import call_of
 from enclave_signer.protocol.messages import Request, Result
 from host_backend.addresses import Address, UnixAddress
+from host_backend.enclave.loopback_peer import check_peer
 from host_backend.enclave.replies import ReplyLine
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.enclave.unix_socket import connect_unix
 from host_backend.errors import EnclaveUnavailable, HostError, Unanswered, reason_of
+from host_backend.ip_addresses import is_loopback
+
+if TYPE_CHECKING:
+    from host_backend.enclave.tls import TlsClient
 
 #: Seconds of silence after which the kernel asks whether the enclave still lives, and between two such questions.
 KEEP_ALIVE_IDLE_S = 10
@@ -57,7 +65,14 @@ class EnclaveConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._finishing = False
-        #: Timers are armed in it: an end of the connection must not be told as that of the request that was first in line.
+        #: What a proof is bound to; None without TLS.
+        self.channel: Channel | None = None
+        #: Whether the other end is on this machine.
+        self.is_local = False
+        #: Until when anything may be asked, and how late it is, in seconds since 1970.
+        self.good_until: float = math.inf
+        self._clock: Callable[[], float] = time.time
+        #: Timers are armed in it: the log must not ascribe the end of the connection to the request that was first in line.
         self._context = contextvars.copy_context()
 
     @property
@@ -70,15 +85,36 @@ class EnclaveConnection(asyncio.Protocol):
         """Why the connection has ended; None while it is good."""
         return self._line.broken
 
-    async def ask(self, request: Request) -> Result:
+    def check_peer(self, enclave_uid: int | None) -> None:
+        """Pass unless another user's process answers on this machine. Call it after an answer, before a secret is sent.
+
+        Args:
+            enclave_uid: Whose process it may be, besides this user's and root's.
+
+        Raises:
+            EnclaveUnavailable: It is another user's.
+            Unanswered: The connection has ended.
+        """
+        if self._transport is None or (end := self.broken) is not None:
+            raise end or Unanswered("the connection to the enclave was closed")
+        stream = self._transport.get_extra_info("socket")
+        if stream.family != socket.AF_UNIX:
+            check_peer(stream.getsockname(), stream.getpeername(), enclave_uid)
+
+    async def ask(self, request: Request, limit_s: float | None = None) -> Result:
         """Return the enclave's answer.
+
+        Args:
+            request: The call.
+            limit_s: Seconds for the answer; None as usual for the call.
 
         Raises:
             EnclaveRefused, WatermarkRejected: The enclave said no. That is final.
             Unanswered: The connection ended before an answer was read.
         """
         future: asyncio.Future[Result] = self._loop.create_future()
-        limit_s = self._sealer_s if call_of(request).asks_sealer else self._sign_s
+        if limit_s is None:
+            limit_s = self._sealer_s if call_of(request).asks_sealer else self._sign_s
         frame = self._line.add(request, _Caller(future), limit_s, self._loop.time())
         if not self._unsent:
             self._loop.call_soon(self._send, context=self._context)
@@ -89,6 +125,9 @@ class EnclaveConnection(asyncio.Protocol):
         """Write every call that was made in this pass of the event loop, at once."""
         frames, self._unsent = self._unsent, []
         if self._transport is None or self._line.ended:
+            return
+        if self._clock() >= self.good_until:
+            self._end(Unanswered("the proof of the enclave has expired, and there was no other"))
             return
         if len(frames) == len(self._line):
             # Nothing but these is in flight: the time of the first one runs from now on, however late the loop is.
@@ -125,9 +164,18 @@ class EnclaveConnection(asyncio.Protocol):
         elif (late := self._line.expire(self._loop.time())) is not None:
             self._end(late)
 
-    def close(self) -> None:
+    @property
+    def now(self) -> float:
+        """Seconds since 1970, by the clock of its proof."""
+        return self._clock()
+
+    def use_until(self, good_until: float, clock: Callable[[], float]) -> None:
+        """Ask nothing any more from this moment of a clock on."""
+        self.good_until, self._clock = good_until, clock
+
+    def close(self, reason: Unanswered | None = None) -> None:
         """End the connection; what is in flight fails."""
-        self._end(Unanswered("the connection to the enclave was closed"))
+        self._end(reason or Unanswered("the connection to the enclave was closed"))
 
     def finish(self) -> None:
         """End the connection as soon as everything in flight is answered."""
@@ -139,7 +187,7 @@ class EnclaveConnection(asyncio.Protocol):
             self.close()
 
     def _end(self, reason: Unanswered) -> None:
-        # First of all: whoever is told that its call failed must not find this connection when it asks again.
+        # First of all: a caller whose call failed must not find this connection when it tries again.
         if self._on_end is not None:
             on_end, self._on_end = self._on_end, None
             on_end(reason)
@@ -157,7 +205,9 @@ class EnclaveConnection(asyncio.Protocol):
         stream = transport.get_extra_info("socket")
         if stream.family == socket.AF_UNIX:
             # The end of the process is the end of the stream.
+            self.is_local = True
             return
+        self.is_local = is_loopback(stream.getpeername()[0].partition("%")[0])
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
@@ -184,36 +234,54 @@ class EnclaveConnection(asyncio.Protocol):
 async def connect(
     address: Address | UnixAddress,
     *,
+    tls: "TlsClient | None" = None,
     limits: LinkLimits = DEFAULT_LIMITS,
     patience_s: float | None = None,
     on_end: Callable[[Unanswered], None] | None = None,
 ) -> EnclaveConnection:
-    """Return a new connection to the enclave; its name is resolved anew.
+    """Return a new connection to the enclave; its name is resolved again.
 
     Args:
         address: Where the enclave is.
+        tls: This host's end; None speaks without TLS.
         limits: For connecting, for signatures, and for calls that may ask the enclave's sealer.
         patience_s: Takes the place of `limits.sealer_s`, and of a longer `limits.connect_s`.
-        on_end: Told once, when the connection has ended, and why; before any caller is.
+        on_end: Called once with the reason when the connection has ended, before any caller gets its error.
 
     Raises:
         EnclaveUnavailable: It cannot be reached, or another user's process has its Unix socket.
     """
     sealer_s = limits.sealer_s if patience_s is None else patience_s
     connect_s = min(limits.connect_s, sealer_s)
-    loop = asyncio.get_running_loop()
-
-    def made() -> EnclaveConnection:
-        return EnclaveConnection(limits.sign_s, sealer_s, on_end)
-
+    connection = EnclaveConnection(limits.sign_s, sealer_s, on_end)
     try:
         async with asyncio.timeout(connect_s):
-            if isinstance(address, UnixAddress):
-                _, connection = await loop.create_unix_connection(made, sock=connect_unix(address))
+            if tls is None:
+                await _connect_to(address, connection)
             else:
-                _, connection = await loop.create_connection(made, address.host, address.port)
+                connection.channel = await _connect_by_tls(address, connection, tls)
     except TimeoutError:
         raise EnclaveUnavailable(f"the enclave at {address} did not answer within {connect_s:g} s") from None
     except OSError as error:
         raise EnclaveUnavailable(f"the enclave at {address} cannot be reached: {reason_of(error)}") from error
     return connection
+
+
+async def _connect_to(address: Address | UnixAddress, protocol: asyncio.Protocol) -> None:
+    loop = asyncio.get_running_loop()
+    if isinstance(address, UnixAddress):
+        await loop.create_unix_connection(lambda: protocol, sock=connect_unix(address))
+    else:
+        await loop.create_connection(lambda: protocol, address.host, address.port)
+
+
+async def _connect_by_tls(address: Address | UnixAddress, connection: EnclaveConnection, tls: "TlsClient") -> Channel:
+    from host_backend.enclave.tls import TlsProtocol  # noqa: PLC0415 -- most links need none
+
+    protocol = TlsProtocol(tls, connection)
+    await _connect_to(address, protocol)
+    try:
+        return await protocol.channel
+    except BaseException:
+        protocol.abort()
+        raise

@@ -20,10 +20,11 @@ from typing import TypeVar
 from host_backend.enclave.client import EnclaveClient, SigningClient, open_client
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.in_service import InService
+from host_backend.enclave.questions import Questions
 from host_backend.enclave.renewal import KeyWaits, Renewal, Restore
 from host_backend.enclave.side_connection import SideConnection
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State, Supervisor
-from host_backend.errors import EnclaveUnavailable, HostError, Unanswered
+from host_backend.errors import AttestationRefused, EnclaveUnavailable, HostError, NoLongerTrusted, Unanswered
 from host_backend.log import fields
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class EnclaveLink:
         self._service = InService()
         #: Brings new keys in.
         patiently = partial(self._connect, limits.sealer_s)
+        if enclave.proving is not None:
+            enclave.proving.on_refused = self._refused
         self.renewal = Renewal(name, self._service, self._table, patiently, restore, key_waits)
         self._ended = asyncio.Event()
         self._settled = asyncio.Event()
@@ -115,11 +118,9 @@ class EnclaveLink:
                 await self._settled.wait()
 
     def _start_tasks(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._keep_up(), name=f"link of vault {self.name}"),
-            asyncio.create_task(self.renewal.run(), name=f"renewals of vault {self.name}"),
-            asyncio.create_task(self._keep_asking(), name=f"questions of vault {self.name}"),
-        ]
+        questions = Questions(self._service, self.renewal, self.limits.check_s)
+        tasks = {"link": self._keep_up(), "renewals": self.renewal.run(), "questions": questions.run()}
+        self._tasks = [asyncio.create_task(run, name=f"{what} of vault {self.name}") for what, run in tasks.items()]
 
     async def aclose(self) -> None:
         """End all connections, and the tasks that make them."""
@@ -199,15 +200,6 @@ class EnclaveLink:
             await self._pause()
             self._table.due(self._loop.time())
 
-    async def _keep_asking(self) -> None:
-        """Ask something cheap now and then: an enclave that stands still is noticed before a signature waits for it."""
-        while True:
-            await asyncio.sleep(self.limits.check_s)
-            if self.client is not None:
-                # Without an answer the connection ends itself.
-                with suppress(HostError):
-                    await self.client.check()
-
     async def _guarded_attempt(self) -> None:
         try:
             await self._attempt(self._table.patience_s)
@@ -243,10 +235,10 @@ class EnclaveLink:
         self._settled.set()
         ms = f"{(time.monotonic() - started) * 1e3:.0f}"
         extra = fields(vault=self.name, generation=self.generation, ms=ms)
-        logger.info("the link to the enclave is %s", self.state, extra=extra)
+        logger.log(logging.INFO if whole else logging.WARNING, "the link to the enclave is %s", self.state, extra=extra)
 
-    async def _connect(self, patience_s: float) -> EnclaveClient:
-        """Return a connection that takes itself out of service when it ends."""
+    async def _connect(self, patience_s: float, *, afresh: bool = False) -> EnclaveClient:
+        """Return a connection that takes itself out of service when it ends; `afresh`: proven by a new token."""
         client: EnclaveClient | None = None
 
         def on_end(reason: Unanswered) -> None:
@@ -258,13 +250,21 @@ class EnclaveLink:
                 self._ended.set()
                 self.renewal.give_up()
 
-        client = await open_client(self._enclave, limits=self.limits, patience_s=patience_s, on_end=on_end)
+        client = await open_client(
+            self._enclave, limits=self.limits, patience_s=patience_s, on_end=on_end, afresh=afresh
+        )
         return client
+
+    def _refused(self, reason: AttestationRefused) -> None:
+        """Sign nothing more: an enclave that is reached where this one was is not to be trusted."""
+        if self.client is not None:
+            self.client.close(NoLongerTrusted(str(reason)))
 
     def _lost(self, reason: HostError) -> None:
         # An outage is told once, and its end; every attempt in between would fill the log.
         again = str(reason) == self._table.reason and not self._table.serving
-        self._table.lost(str(reason), self._loop.time())
+        refused = isinstance(reason, AttestationRefused | NoLongerTrusted)
+        self._table.lost(str(reason), self._loop.time(), refused=refused)
         self._settled.set()
         # Without a task the only attempt failed, and whoever asked for it is told.
         quiet = again or self._closed or not self._tasks

@@ -1,7 +1,9 @@
-"""Bringing new keys into service: on a new connection, made ready while the old one goes on signing.
+"""A new connection in place of the one in service, made ready while that one goes on signing.
 
+- New keys come with it, and a new proof of the enclave before the present one expires.
 - All good keys are opened on it; then it takes the old one's place, which ends when its last answer has come.
 - If it cannot open what the old one holds, or fails, the old one stays, and it is tried again later.
+- A connection whose proof cannot be renewed goes on as long as its proof lets it, and no longer.
 """
 
 import asyncio
@@ -9,6 +11,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Protocol
 
 from host_backend.enclave.client import EnclaveClient, SigningClient
 from host_backend.enclave.in_service import InService
@@ -26,8 +30,16 @@ Restore = Callable[[EnclaveClient, SigningClient | None], Awaitable[bool]]
 KeyWaits = Callable[[SigningClient], bool]
 
 
+class Connect(Protocol):
+    """Makes a connection; proven by a new token if it must be so."""
+
+    def __call__(self, *, afresh: bool) -> Awaitable[EnclaveClient]:
+        """Return it."""
+        ...
+
+
 class Renewal:
-    """Replaces the connection in service whenever a key waits for that.
+    """Replaces the connection in service whenever a key waits for that, or its proof is due.
 
     Args:
         vault: The vault's name, for the log.
@@ -38,7 +50,7 @@ class Renewal:
         key_waits: Tells whether a key waits for one.
 
     Attributes:
-        problem: Why new keys cannot be brought in; None when they can, or there are none.
+        problem: Why the connection in service cannot be replaced; None when it can, or need not be.
     """
 
     def __init__(
@@ -46,7 +58,7 @@ class Renewal:
         vault: str,
         service: InService,
         table: Supervisor,
-        connect: Callable[[], Awaitable[EnclaveClient]],
+        connect: Connect,
         restore: Restore,
         key_waits: KeyWaits,
     ) -> None:
@@ -64,7 +76,7 @@ class Renewal:
         self.problem: str | None = None
 
     def ask(self) -> None:
-        """Soon: if a key waits, bring it in."""
+        """Soon: if a key waits, or the proof is due, replace the connection in service."""
         self._wanted.set()
 
     def ended(self, client: SigningClient) -> None:
@@ -88,7 +100,7 @@ class Renewal:
             await self._pause()
             self._wanted.clear()
             # Without a connection the next attempt opens all keys anyway.
-            if (old := self._service.client) is not None and self._key_waits(old):
+            if (old := self._service.client) is not None and (old.proof_is_due or self._key_waits(old)):
                 await self._guarded(old)
             else:
                 self.problem = None
@@ -113,7 +125,7 @@ class Renewal:
     async def _renew(self, old: SigningClient) -> None:
         """Open all keys on a new connection, and replace the old one by it; raises why not, and nothing has changed."""
         started = time.monotonic()
-        client = await self._connect()
+        client = await self._connect(afresh=old.proof_is_due)
         self._next = client
         try:
             old.require_alive()
@@ -140,6 +152,10 @@ class Renewal:
             return
         self._table.renewal_failed(self._now())
         problem = f"new keys are not in service yet: {reason}"
+        if old.proof_is_due:
+            old.outlast_proof()
+            until = datetime.fromtimestamp(old.good_until, UTC).isoformat(timespec="seconds")
+            problem = f"the proof of the enclave could not be renewed, it signs on until {until}: {reason}"
         if self.problem != problem:
             self.problem = problem
             logger.error("%s", problem, extra=fields(vault=self._vault))

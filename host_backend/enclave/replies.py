@@ -14,8 +14,10 @@ from typing import Protocol
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.errors import Family, ProtocolError, WireError, family_of
 from enclave_signer.protocol.framing import FrameDecoder, encode_frame
-from enclave_signer.protocol.messages import Request, Result
+from enclave_signer.protocol.messages import Request, Result, Sign
 from host_backend.errors import (
+    AttestationRefused,
+    AttestationUnavailable,
     BlobCorrupt,
     EnclaveRefused,
     Garbled,
@@ -24,6 +26,10 @@ from host_backend.errors import (
     Unanswered,
     WatermarkRejected,
 )
+
+#: The longest message that tee-signer decodes, and what it says of a longer one. Source: seen on its wire.
+TEE_SIGNER_MESSAGE_BYTES = 4096
+_TOO_LONG = "invalid type: bytes"
 
 
 class Waiter(Protocol):
@@ -122,7 +128,7 @@ class ReplyLine:
         try:
             result = codec.decode_reply(call.request, frame)
         except WireError as error:
-            refusal = _refusal(error)
+            refusal = _refusal(error, call.request)
             self._calls.popleft()
             call.waiter.failed(refusal)
             return
@@ -147,7 +153,7 @@ class ReplyLine:
             self._calls.popleft().waiter.failed(reason)
 
 
-def _refusal(error: WireError) -> HostError:
+def _refusal(error: WireError, request: Request) -> HostError:
     """Return the enclave's no, by its family.
 
     Raises:
@@ -159,9 +165,23 @@ def _refusal(error: WireError) -> HostError:
             return WatermarkRejected(f"watermark validation failed in the enclave: {error}")
         case Family.UNAVAILABLE | Family.NOT_RELEASED:
             return SealerUnavailable(f"the enclave's sealer: {error}")
+        case Family.ATTESTATION_UNAVAILABLE:
+            return AttestationUnavailable(str(error))
+        case Family.NOT_ATTESTED:
+            return AttestationRefused([f"the enclave says: {error}"])
         case Family.CORRUPT:
             return BlobCorrupt(f"the enclave refused: {error}")
         case Family.BAD_HANDLE | Family.UNINITIALIZED | Family.INITIALIZED:
             raise ProtocolError(f"the enclave's session is not this connection's: {error}")
         case Family.REFUSED:
-            return EnclaveRefused(f"the enclave refused: {error}")
+            return EnclaveRefused(f"the enclave refused: {error}{_why(error, request)}")
+
+
+def _why(error: WireError, request: Request) -> str:
+    """Return what the texts of a peer leave out."""
+    if isinstance(request, Sign) and len(request.message) > TEE_SIGNER_MESSAGE_BYTES and _TOO_LONG in error.message:
+        return (
+            f": the message has {len(request.message)} bytes, and tee-signer takes {TEE_SIGNER_MESSAGE_BYTES} at most; "
+            "enclave-signer takes all that Tezos has"
+        )
+    return ""

@@ -55,6 +55,8 @@ class LinkLimits:
     #: Between two tries to open what is out of service: its sealer may have been away. Also the longest pause after
     #: attempts to bring new keys in that failed: each opens all keys, perhaps by asking a cloud for each.
     reopen_s: float = 30.0
+    #: Between two looks at an enclave that was refused: it may have been replaced.
+    refused_s: float = 30.0
     #: After new keys were brought in, until others are: those that come one after another shall share a connection.
     renewal_s: float = 0.5
 
@@ -119,6 +121,7 @@ class Supervisor:
         self._ready_since: float | None = None
         self._lost_at = 0.0
         self._pause_s = 0.0
+        self._least_s = 0.0
         self._renewal_failures = 0
         #: What the link is doing.
         self.state = State.CONNECTING
@@ -175,8 +178,8 @@ class Supervisor:
         if self.serving:
             self._step(Event.WHOLE if whole else Event.IN_PART)
 
-    def lost(self, reason: str, now: float) -> None:
-        """The attempt failed, or the connection ended."""
+    def lost(self, reason: str, now: float, *, refused: bool = False) -> None:
+        """The attempt failed, or the connection ended; `refused`: as the enclave is not one that is trusted."""
         self._forgive(now)
         # Nearly all of it is all of it: a timer may be a little early.
         if not self.serving and now - self._began >= 0.9 * self.patience_s:
@@ -184,13 +187,15 @@ class Supervisor:
         self._step(Event.LOST)
         self._pause_s = self._pause(self._failures, self._limits.longest_pause_s)
         self._failures += 1
+        self._least_s = self._limits.refused_s if refused else 0.0
         self._ready_since = None
         self._lost_at = now
         self.reason = reason
 
     def next_attempt(self, *, wanted: bool) -> float:
         """Return when to connect again; `wanted` is whether somebody waits for the link."""
-        return self._lost_at + (min(self._pause_s, self._limits.wanted_s) if wanted else self._pause_s)
+        pause_s = min(self._pause_s, self._limits.wanted_s) if wanted else self._pause_s
+        return self._lost_at + max(pause_s, self._least_s)
 
     def due(self, now: float) -> None:
         """That time has come."""

@@ -5,10 +5,10 @@
   are kept when the file is rewritten: nothing that someone stored is lost.
 - What is not well formed is refused whole, naming the entry: a file half understood would be rewritten by halves.
 - Entries that are replaced go to `<file>.replaced`, a key file, too, before the new one takes their place.
-- Before keys are sealed anew, the whole file is copied to `<file>.before-reseal-<UTC>`.
+- Before keys are sealed again, the whole file is copied to `<file>.before-reseal-<UTC>`.
 - Adding locks `<file>.lock`, reads again, and replaces the file durably. Signatory takes no lock: never let it add
   keys to the same file at the same time.
-- Symbolic links are followed first: all of these lie where the keys are, by whatever path they were reached.
+- Symbolic links are followed first: all of these lie where the keys are, by any path.
 
 Source: Signatory `pkg/vault/confidentialspace`, storage `file`.
 """
@@ -16,6 +16,7 @@ Source: Signatory `pkg/vault/confidentialspace`, storage `file`.
 import asyncio
 import base64
 import binascii
+import errno
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,12 @@ from typing import TypeVar, cast
 
 from host_backend import strict_json
 from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, real_path, write_durably
-from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeptKeys, StoredKey
 
 #: Largest key file: over ten thousand keys of usual size, read in a fraction of a second.
 MAX_FILE_BYTES = 16 * 1024 * 1024
-#: How long adding waits, unless told otherwise: far more than one rewriting takes.
+#: How long adding waits by default: far more than one rewriting takes.
 LOCK_WAIT_S = 10.0
 
 #: Between two looks at the file: one is one call of the system.
@@ -98,7 +99,7 @@ class FileKeyStore:
         except FileNotFoundError:
             return "absent"
         except OSError as error:
-            raise StoreUnavailable(f"key file {self._path} cannot be read: {error}") from error
+            raise StoreUnavailable(f"key file {self._path} cannot be read: {reason_of(error)}") from error
         # It is replaced whole: a new one has a number of its own, whatever the clock says.
         return f"{file.st_dev}:{file.st_ino}:{file.st_size}:{file.st_mtime_ns}:{file.st_ctime_ns}"
 
@@ -106,7 +107,7 @@ class FileKeyStore:
         try:
             return self._parse(self._read(self._path))
         except OSError as error:
-            raise StoreUnavailable(f"key file {self._path} cannot be read: {error}") from error
+            raise StoreUnavailable(f"key file {self._path} cannot be read: {reason_of(error)}") from error
 
     def _newest_copy(self) -> Path | None:
         try:
@@ -115,7 +116,7 @@ class FileKeyStore:
             copies = (each for each in beside if each.name.startswith(path.name + _KEPT))
             return max((each for each in copies if _UTC.fullmatch(each.name.rpartition("-")[2])), default=None)
         except OSError as error:
-            raise StoreUnavailable(f"the folder of key file {self._path} cannot be read: {error}") from error
+            raise StoreUnavailable(f"the folder of key file {self._path} cannot be read: {reason_of(error)}") from error
 
     def _locked(self, change: Callable[[Path], T], what: str) -> T:
         try:
@@ -124,7 +125,7 @@ class FileKeyStore:
             with locked(path.with_name(path.name + ".lock"), wait_s=self._lock_wait_s):
                 return change(path)
         except (OSError, LockHeld) as error:
-            raise StoreUnavailable(f"{what} not stored in {self._path}: {error}") from error
+            raise StoreUnavailable(f"{what} not stored in {self._path}: {_obstacle(error)}") from error
 
     def _append(self, path: Path, keys: Sequence[StoredKey]) -> frozenset[str]:
         entries = self._read(path)
@@ -134,7 +135,7 @@ class FileKeyStore:
             added = [self._entry(index, key) for index, key in enumerate(new, len(entries))]
             self._write(path, [*entries, *added], new[-1].pkh)
         else:
-            # Whoever stored them may have died before this step.
+            # The process that stored them may have died before this step.
             fsync_directory(path.parent)
         return frozenset(key.pkh for key in new)
 
@@ -227,6 +228,14 @@ class FileKeyStore:
         if not 0 < len(blob) <= MAX_BLOB_BYTES:
             raise ConfigError(f"{where}: encrypted_private_key must have 1 to {MAX_BLOB_BYTES} bytes")
         return StoredKey(pkh, blob)
+
+
+def _obstacle(error: OSError | LockHeld) -> str:
+    if isinstance(error, LockHeld):
+        return str(error)
+    if error.errno == errno.EBUSY:
+        return "it is mounted as a single file, which cannot be replaced: mount its folder"
+    return reason_of(error)
 
 
 def _named(keys: Sequence[StoredKey]) -> str:

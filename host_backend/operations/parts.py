@@ -34,7 +34,8 @@ from host_backend.operations.fields import (
     record,
 )
 
-_SIGNATURE_BYTES = sorted({key_type.facts.signature_bytes for key_type in KeyType})
+#: Of what is signed inside an operation: consensus messages, all of them.
+_SIGNATURE_BYTES = sorted({key_type.facts.signature_bytes for key_type in KeyType if key_type.facts.bakes})
 _SIGNATURE_SIZES = " or ".join(map(str, _SIGNATURE_BYTES))
 #: A signed operation ends in 64 bytes; what is longer begins in front of them, as an operation of its own.
 _PREFIX_BYTES = {
@@ -114,7 +115,7 @@ def last_of_layouts(*layouts: Field) -> Field:
 
 
 def signature(reader: Reader) -> None:
-    """Read the signature that fills the rest of a part: as many bytes as one curve or another has."""
+    """Read the signature that fills the rest of a part: as many bytes as one curve or another that bakes has."""
     size = reader.limit - reader.offset
     if size not in _SIGNATURE_BYTES:
         raise BadField(f"{size} byte(s) where a signature has {_SIGNATURE_SIZES}", reader.offset)

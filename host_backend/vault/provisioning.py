@@ -7,13 +7,14 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from enum import StrEnum
 
 from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import KeyType, PrivateKey
 from enclave_signer.tezos import public_key_hash
+from host_backend.arguments import require
 from host_backend.enclave.client import EnclaveClient
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.side_connection import SideConnection
@@ -42,8 +43,8 @@ class Provisioning:
     Args:
         vault: Its name, for texts.
         store: Where the blobs are kept.
-        connection: Gives a connection to the enclave on which nobody signs.
-        on_stored: Told of keys that are durable.
+        connection: Gives a connection to the enclave that is not used for signatures.
+        on_stored: Called with keys once they are durable.
     """
 
     def __init__(
@@ -58,6 +59,16 @@ class Provisioning:
         self._connection = connection
         self._on_stored = on_stored
 
+    async def require_safe_import(self) -> None:
+        """Pass when a private key in clear may be sent to the enclave.
+
+        Raises:
+            EnclaveRefused: It would cross a network to an enclave that was not proven.
+            EnclaveUnavailable: The enclave cannot be reached.
+        """
+        async with self._connection() as client:
+            client.require_may_carry_secrets()
+
     async def generate(self, key_type: KeyType) -> VaultKey:
         """Make a key inside the enclave and store its blob; see `generate_many`."""
         (key,) = [key async for key in self.generate_many(key_type, 1)]
@@ -70,6 +81,7 @@ class Provisioning:
             EnclaveRefused, EnclaveUnavailable: The enclave did not make one; those that were yielded are there.
             ConfigError, StoreUnavailable: Blobs could not be stored: there are no such keys.
         """
+        require("key_type", key_type, KeyType, "name one of them, such as KeyType.BLS")
         for start in range(0, count, BATCH):
             async with self._connection() as client:
                 making = (_make_one(client, key_type) for _ in range(min(BATCH, count - start)))
@@ -100,6 +112,7 @@ class Provisioning:
             EnclaveRefused, EnclaveUnavailable: The enclave did not take it; or it is stored, and does not open.
             ConfigError, StoreUnavailable: Its blob could not be stored.
         """
+        require("private_key", private_key, PrivateKey, "parse_secret_key makes one of a text")
         try:
             expected = curve(private_key.key_type).open(private_key).public_key
         except CurveError as error:
@@ -115,7 +128,8 @@ class Provisioning:
                     f"{pkh} is stored already, and out of service: {obstacle}: "
                     "to have the stored blob replaced, import the key again with --replace"
                 )
-            sealed = await client.import_unencrypted(private_key)
+            with _explained(private_key.key_type):
+                sealed = await client.import_unencrypted(private_key)
         if sealed.public_key != expected:
             raise EnclaveRefused("the enclave sealed another key than it was given: nothing was stored")
         return key, await self._keep(StoredKey(pkh, sealed.blob), stored)
@@ -131,8 +145,23 @@ class Provisioning:
         return Imported.REPLACED if stored else Imported.NEW
 
 
+@contextmanager
+def _explained(key_type: KeyType) -> Iterator[None]:
+    """Say of a refusal that the enclave may have no keys of an experimental type at all."""
+    try:
+        yield
+    except EnclaveRefused as error:
+        if not key_type.facts.experimental:
+            raise
+        address = key_type.facts.address
+        raise EnclaveRefused(
+            f"{error}: tee-signer, and enclave-signer before 0.2.0, have no {address} keys: use an enclave that has"
+        ) from error
+
+
 async def _make_one(client: EnclaveClient, key_type: KeyType) -> tuple[VaultKey, bytes]:
-    sealed = await client.generate(key_type)
+    with _explained(key_type):
+        sealed = await client.generate(key_type)
     if sealed.public_key.key_type is not key_type:
         raise EnclaveRefused(f"the enclave made a key of type {sealed.public_key.key_type}, not {key_type}")
     return opened_key(sealed.public_key, public_key_hash(sealed.public_key)), sealed.blob
@@ -169,7 +198,7 @@ async def open_provisioning(
     side = SideConnection(enclave, limits)
     try:
         async with side.use():
-            # Whoever asks for a key shall know at once that there will be none.
+            # If there can be no key, the caller learns it at once.
             pass
         yield Provisioning(name, store, side.use)
     finally:

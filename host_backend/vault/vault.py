@@ -13,7 +13,6 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
     KeyType,
@@ -21,15 +20,19 @@ from enclave_signer.protocol.messages import (
     Signature,
     SigningVersion,
 )
+from host_backend.arguments import require
+from host_backend.attestation.report import Shown
 from host_backend.enclave.client import EnclaveClient, SigningClient
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.link import EnclaveLink
+from host_backend.enclave.reporting import ask_report
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest
 from host_backend.keystore.base import KeyStore
 from host_backend.leaving import waiting
 from host_backend.vault.keyring import Keyring
 from host_backend.vault.keys import Pauses, VaultKey
+from host_backend.vault.proofs import check_proof, verified_proof
 from host_backend.vault.provisioning import Provisioning
 from host_backend.vault.verification import Verification, VerifyBls
 from host_backend.vault.watch import Watch
@@ -55,6 +58,7 @@ class Vault:
         self.name = name
         self.verification = Verification(name, verify_bls)
         self._limits = limits
+        self._enclave = enclave
         self.link = EnclaveLink(name, enclave, self._restore, self._key_waits, limits=limits, jitter=jitter)
         self._ring = Keyring(
             *(name, store, self.link.second, self.link.separate, on_key),
@@ -74,7 +78,7 @@ class Vault:
 
     @property
     def quarantined(self) -> dict[str, str]:
-        """Hashes of stored keys that cannot sign until somebody has done something, and why."""
+        """Hashes of stored keys that cannot sign until the operator acts, and why."""
         return dict(self._ring.keys.quarantined)
 
     @property
@@ -177,7 +181,7 @@ class Vault:
 
         Raises:
             KeyNotFound: Not in this vault.
-            MalformedRequest: The key's curve has no such version; no enclave shall hear of it.
+            MalformedRequest: The key's curve has no such version; the enclave is not asked.
             EnclaveRefused: Out of service.
             EnclaveUnavailable: The enclave cannot be reached.
         """
@@ -240,6 +244,9 @@ class Vault:
             EnclaveRefused, EnclaveUnavailable: The enclave did not sign, or signed wrongly.
             WatermarkRejected: Its guard has seen another message there.
         """
+        require("pkh", pkh, str, "give a public key hash, tz1…")
+        require("message", message, bytes, "give the bytes that are signed; bytes.fromhex makes them of hex")
+        require("version", version, SigningVersion, "name one of them, such as SigningVersion.LATEST")
         return await self.sign_with(await self.ready_key(pkh, version), message, version)
 
     async def sign_with(self, key: VaultKey, message: bytes, version: SigningVersion) -> Signature:
@@ -254,6 +261,10 @@ class Vault:
         await self.verification.pass_signature(client, key, verify)
         return signature
 
+    async def report(self, nonce: bytes) -> Shown:
+        """Return a token about the enclave, to be shown to others; see `ask_report`."""
+        return await ask_report(self._enclave, nonce)
+
     async def prove_possession(self, pkh: str, other: PublicKey | None = None) -> Signature:
         """Return a verified proof of possession of a tz4 key.
 
@@ -266,19 +277,9 @@ class Vault:
             EnclaveRefused, EnclaveUnavailable: The enclave did not prove it.
         """
         key = await self.opened_key(pkh)
-        if not key.public_key.key_type.facts.proves_possession:
-            raise MalformedRequest("proof of possession is not supported: only tz4 keys have it")
+        check_proof(key, other)
         await self.ready_key(pkh, SigningVersion.LATEST)
-        if other is not None:
-            _check_key(other)
-        try:
-            client, proof = await self._ask(lambda client: client.prove_possession(pkh, other))
-        except EnclaveRefused as error:
-            if other is None:
-                raise
-            raise EnclaveRefused(f"{error}; tee-signer proves no other key, enclave-signer does since 0.2") from error
-        await self.verification.check(client, key, lambda: key.verifying_key.verify_possession(proof, other))
-        return proof
+        return await verified_proof(self._ask, self.verification, key, other)
 
     async def _ask(self, ask: Callable[[SigningClient], Awaitable[Signature]]) -> tuple[SigningClient, Signature]:
         limit_s = self._limits.signature_s
@@ -289,17 +290,11 @@ class Vault:
             raise EnclaveUnavailable(f"the enclave gave no signature within {limit_s:g} s") from None
 
 
-def _check_key(other: PublicKey) -> None:
-    try:
-        curve(other.key_type).parse_public_key(other.data)
-    except CurveError as error:
-        raise MalformedRequest(f"no proof of possession for that key: {error}") from None
-
-
 def _no_such_version(key_type: KeyType, version: SigningVersion) -> MalformedRequest:
     facts = key_type.facts
     others = " or ".join(str(int(other)) for other in sorted(facts.versions - {SigningVersion.LATEST}))
-    return MalformedRequest(f"version {int(version)} cannot be signed by a {facts.address} key: use version {others}")
+    advice = f"use version {others}" if others else "it has only the latest one: leave `version` out"
+    return MalformedRequest(f"version {int(version)} cannot be signed by a {facts.address} key: {advice}")
 
 
 @asynccontextmanager
@@ -318,14 +313,14 @@ async def open_vault(
 
     Args:
         store: Where the blobs are kept.
-        enclave: Where the enclave is, and what its sealer shall use.
+        enclave: Where the enclave is, and what its sealer uses.
         name: How the vault is called in texts.
         must_succeed: Whether an enclave that does not answer is an error; else it is waited for.
         verify_bls: Whether BLS signatures are verified before they are released (`inline`), or right after
             (`background`): then a wrong one is out when it is found. Other curves, public keys and proofs are always
             verified before.
         limits: Times of the link.
-        on_key: Told of every key when it comes into service for the first time.
+        on_key: Called with every key when it comes into service for the first time.
         on_restored: Told, after each key of a restoring, how many it has dealt with, and of how many.
 
     Raises:

@@ -46,8 +46,10 @@ class Verification:
         Raises:
             EnclaveRefused: It is wrong.
         """
-        slow = key.public_key.key_type.facts.slow
-        if slow and self._in_background and len(self._tasks) < BACKGROUND_LIMIT:
+        facts = key.public_key.key_type.facts
+        slow = facts.slow
+        # Only a baker is in a hurry.
+        if slow and facts.bakes and self._in_background and len(self._tasks) < BACKGROUND_LIMIT:
             task = asyncio.create_task(self._check_later(client, key, verify))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -9,9 +9,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
+
+#: None that are known from elsewhere.
+NO_MARKS: Final[Mapping[MarkKey, Mark]] = MappingProxyType({})
 
 
 class WatermarkStore(Protocol):
@@ -117,7 +121,14 @@ class MarksAdmin(Protocol):
         """Hand every mark to Signatory's files, and let it start."""
         ...
 
-    def rebuild(self, pkhs: Iterable[str], chains: Iterable[str], above_level: int, suffix: str) -> int:
+    def rebuild(
+        self,
+        pkhs: Iterable[str],
+        chains: Iterable[str],
+        above_level: int,
+        suffix: str,
+        known: Mapping[MarkKey, Mark] = NO_MARKS,
+    ) -> int:
         """Make the store anew of all marks that can be found, each one at least at the end of a level.
 
         Args:
@@ -125,6 +136,7 @@ class MarksAdmin(Protocol):
             chains: On which chains, beside those of the marks that are found.
             above_level: Nothing is signed at this level or below.
             suffix: What is added to the name of a file that is put aside.
+            known: Marks that are known from elsewhere: they count like those that are found.
 
         Returns:
             How many marks there are.

@@ -1,21 +1,29 @@
 """Which marks a store has that is made anew."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 from enclave_signer.tezos import Right
 from host_backend.errors import ConfigError
-from host_backend.watermark.rule import MAX_LEVEL, MAX_ROUND, Mark, MarkKey, in_range, merged
+from host_backend.watermark.rule import MAX_LEVEL, MAX_ROUND, Mark, MarkKey, in_range, merged, union
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """Which marks a new store gets beside those that are found, and how high all of them are at least."""
+    """Which marks a new store gets beside those that are found, and how high all of them are at least.
+
+    Attributes:
+        pkhs: Keys that get marks for all their rights.
+        chains: On which chains, beside those of marks that are found.
+        above_level: Nothing is signed at this level or below.
+        known: Marks that are known from elsewhere, such as a backup.
+    """
 
     pkhs: Iterable[str]
     chains: Iterable[str]
     above_level: int
+    known: Mapping[MarkKey, Mark] = field(default_factory=dict)
 
     def raised(self, found: Mapping[MarkKey, Mark], most: int) -> dict[MarkKey, Mark]:
         """Return the marks of the new store.
@@ -30,6 +38,7 @@ class Rebuilt:
         floor = Mark(self.above_level, MAX_ROUND, None)
         if not in_range(floor):
             raise ConfigError(f"level {self.above_level} must be from 0 to {MAX_LEVEL}")
+        found = union(found, self.known)
         pairs = {(key.chain_id, key.pkh) for key in found}
         pairs |= set(product(self.chains, {*self.pkhs, *(key.pkh for key in found)}))
         if not pairs:

@@ -26,10 +26,11 @@ from host_backend.config.storage import FirestorePlace
 from host_backend.google.connecting import connect
 from host_backend.google.firestore import Firestore
 from tests.doubles.google.clients import transport_to
-from tests.doubles.google.cloud import IMAGE, places
+from tests.doubles.google.cloud import IMAGE
 from tests.doubles.google.http_service import Answered
 from tests.doubles.google.kms import KEY
 from tests.doubles.google.launcher import LauncherDouble, token
+from tests.doubles.google.places import places
 from tests.doubles.google.sts import StsDouble
 
 VARIABLES = ("CLOUD_KMS_KEY", "CLOUD_KMS_ACCESS_TOKEN")

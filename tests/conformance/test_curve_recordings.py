@@ -35,7 +35,7 @@ def sessions(part_of_name: str) -> list[Session]:
         for item in recorded
         if part_of_name in item["name"]
     ]
-    assert len(found) == len(KeyType)
+    assert len(found) == len(set(KeyType) - {KeyType.ML_DSA_44}), "tee-signer has all but our own"
     return found
 
 

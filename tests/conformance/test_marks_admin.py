@@ -335,6 +335,16 @@ def test_keys_and_chains_that_are_named_get_marks_for_all_rights(admin: MarksAdm
     assert marks(admin) == {MarkKey(KEY.chain_id, pkh, right): floor for pkh in (KEY.pkh, OTHER.pkh) for right in Right}
 
 
+def test_marks_that_are_known_from_elsewhere_count_like_those_that_are_found(marked: MarksAdmin) -> None:
+    elsewhere = MarkKey(some_chain(1), some_pkh(1), Right.BLOCK)
+    known = {KEY: Mark(1, 0, None), OTHER: Mark(LATER.level + 1, 0, None), elsewhere: Mark(5, 0, None)}
+    marked.rebuild([], [], 10, ".damaged", known)
+    found = marks(marked)
+    assert (found[KEY], found[OTHER]) == (Mark(10, MAX_ROUND, None), known[OTHER])
+    assert {(key.chain_id, key.pkh) for key in found} == {(key.chain_id, key.pkh) for key in (KEY, OTHER, elsewhere)}
+    assert found[elsewhere] == Mark(10, MAX_ROUND, None)
+
+
 def test_more_marks_than_a_store_holds_are_refused(marked: MarksAdmin, storage: Storage) -> None:
     pkhs = [some_pkh(number) for number in range(700)]
     chains = [some_chain(number) for number in range(64)]

@@ -3,6 +3,7 @@
 What seals by Cloud KMS runs over doubles of Google's services.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,13 +13,13 @@ import pytest
 import trio
 
 from enclave_signer.curves import SigningKey, curve
-from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
-from enclave_signer.image import parse_image
-from enclave_signer.protocol.blob import BlobHeader, parse_blob
+from enclave_signer.errors import BlobCorrupt, ConfigError, SealingError, SealingRefused
+from enclave_signer.image import LocalKey, parse_image
+from enclave_signer.protocol.blob import MAGIC, BlobHeader, is_ours, parse_blob
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey, open_key, seal_key
 from enclave_signer.sealing.gcp_kms import GcpKms
-from enclave_signer.sealing.local import KEY_BYTES, LocalSealer, load_or_create_key
+from enclave_signer.sealing.local import KEY_BYTES, LocalSealer, read_key_file
 from tests.conformance import at_google
 from tests.doubles.google.cloud import IMAGE, running_google_cloud
 from tests.doubles.passthrough_enclave import PassthroughSealer
@@ -29,10 +30,14 @@ def local() -> LocalSealer:
 
 
 class Opened:
-    """A provider that is in use, and one sealer of it; each call runs to its end."""
+    """A provider that is in use, and one sealer of it; each call runs to its end.
 
-    def __init__(self, provider: SealerProvider) -> None:
+    `not_ours` is what it raises for what does not begin as our blobs do.
+    """
+
+    def __init__(self, provider: SealerProvider, not_ours: type[SealingError] = BlobCorrupt) -> None:
         self.provider = provider
+        self.not_ours = not_ours
         self.sealer = trio.run(provider.open_sealer, Credentials())
 
     def seal(self, key: PrivateKey) -> tuple[bytes, SigningKey]:
@@ -59,7 +64,8 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     assert image.gcp_kms is not None
     with running_google_cloud(tmp_path) as cloud:
         provider = GcpKms(image.gcp_kms, cloud.places())
-        yield Opened(provider)
+        # Without its beginning, one of ours cannot be told from one of tee-signer's.
+        yield Opened(provider, BlobCorrupt if image.gcp_kms.read_legacy else SealingRefused)
         trio.run(provider.aclose)
 
 
@@ -75,19 +81,19 @@ def unseal(sealer: Sealer, blob: bytes) -> SigningKey:
 def test_a_sealed_key_opens_again(opened: Opened, key_type: KeyType) -> None:
     blob, key = opened.seal(curve(key_type).generate())
     assert opened.unseal(blob).public_key == key.public_key
-    assert len(blob) < 600
+    assert len(blob) < 600 + key_type.facts.public_key_bytes
 
 
 @pytest.mark.parametrize("blob", [b"", b"\0", b"\xff\xff", b"TKSB", bytes(300)])
 def test_what_is_no_blob_is_corrupt(opened: Opened, blob: bytes) -> None:
-    with pytest.raises(BlobCorrupt):
+    with pytest.raises(opened.not_ours if not is_ours(blob) else BlobCorrupt):
         opened.unseal(blob)
 
 
 def test_every_truncation_is_refused(opened: Opened) -> None:
     blob, _ = opened.seal(curve(KeyType.ED25519).generate())
     for size in range(len(blob)):
-        with pytest.raises(BlobCorrupt):
+        with pytest.raises(opened.not_ours if size < len(MAGIC) else BlobCorrupt):
             opened.unseal(blob[:size])
 
 
@@ -189,18 +195,46 @@ class TestKeyFile:
 
     def test_it_is_made_for_its_owner_alone_and_kept(self, tmp_path: Path) -> None:
         path = tmp_path / "sealing.key"
-        key, made = load_or_create_key(path)
+        key, made = read_key_file(LocalKey(path, make=True))
         assert made
         assert path.stat().st_mode & 0o777 == 0o600
-        assert load_or_create_key(path) == (key, False)
+        assert read_key_file(LocalKey(path)) == (key, False)
+        assert read_key_file(LocalKey(path, make=True)) == (key, False)
         assert [*tmp_path.iterdir()] == [path]
 
-    def test_others_must_not_read_it(self, tmp_path: Path) -> None:
+    def test_a_name_that_is_mistyped_makes_no_key(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"is not there: name the right file, or .* --make-sealing-key"):
+            read_key_file(LocalKey(tmp_path / "sealing.kye"))
+        assert not [*tmp_path.iterdir()]
+
+    def test_what_a_crash_left_behind_is_not_in_the_way(self, tmp_path: Path) -> None:
         path = tmp_path / "sealing.key"
-        load_or_create_key(path)
-        path.chmod(0o640)
-        with pytest.raises(ConfigError, match="chmod 600"):
-            load_or_create_key(path)
+        # As a daemon of version 0.1 left it that had the number of this process.
+        path.with_name(f".{path.name}.{os.getpid()}").write_bytes(b"")
+        assert read_key_file(LocalKey(path, make=True))[1]
+
+    @pytest.mark.parametrize("mode", [0o640, 0o440, 0o604, 0o620])
+    def test_others_must_not_use_it(self, tmp_path: Path, mode: int) -> None:
+        path = tmp_path / "sealing.key"
+        read_key_file(LocalKey(path, make=True))
+        path.chmod(mode)
+        with pytest.raises(ConfigError, match="chmod 600") as refused:
+            read_key_file(LocalKey(path))
+        assert ("--group-may-read-sealing-key" in str(refused.value)) == (mode in {0o640, 0o440})
+
+    @pytest.mark.parametrize(
+        ("mode", "taken"), [(0o640, True), (0o440, True), (0o600, True), (0o660, False), (0o644, False)]
+    )
+    def test_its_group_may_read_it_where_that_is_said(self, tmp_path: Path, mode: int, taken: bool) -> None:
+        path = tmp_path / "sealing.key"
+        key, _ = read_key_file(LocalKey(path, make=True))
+        path.chmod(mode)
+        file = LocalKey(path, group_may_read=True)
+        if taken:
+            assert read_key_file(file) == (key, False)
+        else:
+            with pytest.raises(ConfigError, match="chmod 440"):
+                read_key_file(file)
 
     @pytest.mark.parametrize("size", [0, 31, 33])
     def test_it_has_32_bytes(self, tmp_path: Path, size: int) -> None:
@@ -208,13 +242,13 @@ class TestKeyFile:
         path.write_bytes(bytes(size))
         path.chmod(0o600)
         with pytest.raises(ConfigError, match="32 bytes"):
-            load_or_create_key(path)
+            read_key_file(LocalKey(path, make=True))
 
     def test_a_folder_or_a_missing_one_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError):
-            load_or_create_key(tmp_path)
+            read_key_file(LocalKey(tmp_path, make=True))
         with pytest.raises(ConfigError, match="No such file"):
-            load_or_create_key(tmp_path / "missing" / "sealing.key")
+            read_key_file(LocalKey(tmp_path / "missing" / "sealing.key", make=True))
 
     def test_the_command_says_it_in_one_line(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "enclave_signer", "--sealing-key", str(tmp_path)]

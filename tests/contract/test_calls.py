@@ -6,6 +6,7 @@ import pytest
 
 from enclave_signer.protocol.calls import CALLS, Call, call_of
 from enclave_signer.protocol.messages import (
+    Attest,
     Credentials,
     Generate,
     GenerateAndImport,
@@ -19,6 +20,7 @@ from enclave_signer.protocol.messages import (
     ProvePossession,
     ProvePossessionOf,
     PublicKey,
+    Purpose,
     Request,
     Reseal,
     Sign,
@@ -38,6 +40,7 @@ ONE_OF_EACH: list[Request] = [
     ProvePossession(1),
     ProvePossessionOf(1, PublicKey(KeyType.BLS, bytes(48))),
     Reseal(b"blob", "key"),
+    Attest(bytes(32), Purpose.CHANNEL),
 ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from nacl.secret import SecretBox
@@ -21,6 +21,8 @@ from enclave_signer.curves import (
     self_test,
 )
 from enclave_signer.curves.known_answers import MESSAGE, known_answer
+from enclave_signer.errors import GuardRefused
+from enclave_signer.guard import Guard, check_without_guard
 from enclave_signer.protocol import blob, codec, values
 from enclave_signer.protocol.key_types import CurveFacts, KeyType, SigningVersion
 from enclave_signer.protocol.messages import Generate, PrivateKey, SealedKey
@@ -42,17 +44,21 @@ from enclave_signer.tezos import (
     public_key_hash,
 )
 from host_backend.api.openapi import document
-from host_backend.api.route_table import Access
+from host_backend.api.route_table import Access, operations
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.cli.commands import cli
 from host_backend.cli.keys import _KEY_TYPES
-from host_backend.operations.fields import Field, Reader, public_key
+from host_backend.errors import MalformedRequest
+from host_backend.operations.fields import BadField, Field, Reader, public_key
 from host_backend.operations.fields import public_key_hash as hash_field
 from host_backend.operations.messages import parse_message
 from host_backend.operations.parts import signature as signature_field
+from host_backend.policy import DEFAULT_POLICY
 from host_backend.secret_keys import read_secret_key
 from quickstart import demo
-from tests.unit.test_config import load
+from tests.doubles.known_keys import attestation, block, preattestation
+from tests.doubles.known_keys import transaction as transaction_message
+from tests.unit.test_config import load, refused
 from tests.unit.test_operations import HEAD, dynamic, transaction
 
 FAMILIES = (
@@ -66,10 +72,16 @@ FAMILIES = (
 IN_PEM: dict[str, Callable[[bytes], PrivateKeyTypes]] = {
     "ed25519": ed25519.Ed25519PrivateKey.from_private_bytes,
     "secp256k1": lambda data: ec.derive_private_key(int.from_bytes(data, "big"), ec.SECP256K1()),
+    "ml-dsa-44": mldsa.MLDSA44PrivateKey.from_seed_bytes,
     "secp256r1": lambda data: ec.derive_private_key(int.from_bytes(data, "big"), ec.SECP256R1()),
 }
 PASSWORD = b"correct horse"
 each_key_type = pytest.mark.parametrize("key_type", KeyType)
+#: The texts of the others hold what was made of the key.
+EXPANDED_IN_TEXT = (KeyType.ML_DSA_44,)
+key_types_with_key_in_text = pytest.mark.parametrize(
+    "key_type", [key_type for key_type in KeyType if key_type not in EXPANDED_IN_TEXT]
+)
 
 
 def secret(key_type: KeyType) -> PrivateKey:
@@ -154,6 +166,14 @@ def test_it_proves_possession_as_its_row_says(key_type: KeyType) -> None:
 
 
 @each_key_type
+def test_the_same_message_gets_the_same_signature_unless_hedged(key_type: KeyType) -> None:
+    key = opened(key_type)
+    signatures = {key.sign(MESSAGE, SigningVersion.LATEST).data for _ in range(3)}
+    assert len(signatures) == (3 if key_type.facts.hedged else 1)
+    assert not (key_type.facts.hedged and key_type.facts.bakes), "the law of repeats stands on equal signatures"
+
+
+@each_key_type
 def test_its_answers_are_known(key_type: KeyType) -> None:
     self_test()
     answer, facts = known_answer(key_type), key_type.facts
@@ -228,7 +248,7 @@ def encrypted(key_type: KeyType) -> str:
     return encode(kinds_of(Family.ENCRYPTED_PRIVATE_KEY)[key_type], salt + sealed)
 
 
-@each_key_type
+@key_types_with_key_in_text
 def test_secret_keys_are_read_in_base58(key_type: KeyType) -> None:
     forms = (
         as_text(key_type),
@@ -240,6 +260,23 @@ def test_secret_keys_are_read_in_base58(key_type: KeyType) -> None:
         found = read_secret_key(form.encode(), lambda: PASSWORD)
         assert (found.key_type, found.data) == (key_type, secret(key_type).data)
     assert parse_secret_key(as_text(key_type)).data == secret(key_type).data
+
+
+@pytest.mark.parametrize("key_type", EXPANDED_IN_TEXT)
+@pytest.mark.parametrize("family", [Family.PRIVATE_KEY, Family.ENCRYPTED_PRIVATE_KEY])
+def test_a_text_without_the_key_is_refused_by_name_and_before_a_password_is_asked_for(
+    key_type: KeyType, family: Family
+) -> None:
+    kind = kinds_of(family)[key_type]
+    text = encode(kind, bytes(kind.value.payload_bytes))
+    uri = "unencrypted:" if family is Family.PRIVATE_KEY else "encrypted:"
+    for form in (text, uri + text):
+        with pytest.raises(
+            MalformedRequest, match=f"^{kind.value.label}… holds an expanded key without its seed, .* PEM"
+        ):
+            read_secret_key(form.encode(), lambda: pytest.fail("a password was asked for"))
+    with pytest.raises(MalformedBase58, match=f"^{kind.value.label}…"):
+        parse_secret_key(text)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind.value.family is Family.PRIVATE_KEY])
@@ -279,7 +316,15 @@ def test_operations_hold_its_hash_its_key_and_its_signature(key_type: KeyType) -
     tag, key = bytes([key_type.facts.tag]), opened(key_type).public_key
     read_whole(hash_field, tag + parse_public_key_hash(hashed(key_type))[1])
     read_whole(public_key, tag + key.data)
-    read_whole(signature_field, latest(key_type))
+
+
+@each_key_type
+def test_what_is_signed_inside_an_operation_is_by_a_key_that_bakes(key_type: KeyType) -> None:
+    if key_type.facts.bakes:
+        read_whole(signature_field, latest(key_type))
+    else:
+        with pytest.raises(BadField, match=r"2420 byte\(s\) where a signature has 64 or 96"):
+            read_whole(signature_field, latest(key_type))
 
 
 @each_key_type
@@ -318,26 +363,75 @@ def test_commands_take_it_by_two_names(key_type: KeyType) -> None:
 def test_the_help_of_import_names_its_secret_keys(key_type: KeyType) -> None:
     text = command("import").help or ""
     for family in (Family.PRIVATE_KEY, Family.ENCRYPTED_PRIVATE_KEY):
-        assert kinds_of(family)[key_type].value.label in text
+        assert (kinds_of(family)[key_type].value.label in text) == (key_type not in EXPANDED_IN_TEXT)
+    assert (key_type.facts.pem_name is None) or key_type.facts.name in text
 
 
 @each_key_type
 def test_a_policy_may_allow_a_proof_where_there_is_one(key_type: KeyType, tmp_path: Path) -> None:
     pkh = hashed(key_type)
-    config = load(tmp_path, f"tezos: {{{pkh}: {{allow_proof_of_possession: true}}}}")
+    config = load(tmp_path, f"tezos: {{{pkh}: {{allow_proof_of_possession: true}}}}\nexperimental: {{tz5: true}}")
     assert config.policies[pkh].allow_proof_of_possession == key_type.facts.proves_possession
     assert bool(config.warnings) != key_type.facts.proves_possession
+
+
+@each_key_type
+def test_a_configuration_asks_for_it_where_not_every_chain_has_it(key_type: KeyType, tmp_path: Path) -> None:
+    pkh, address = hashed(key_type), key_type.facts.address
+    if not key_type.facts.experimental:
+        assert load(tmp_path, f"tezos: {{{pkh}: }}").policies == {pkh: DEFAULT_POLICY}
+        return
+    for section in ("", f"\nexperimental: {{{address}: false}}"):
+        assert refused(tmp_path, f"tezos: {{{pkh}: }}{section}") == (
+            f"1: tezos.{pkh}: {address} keys are off, as not every chain has them: write `experimental: {{{address}: true}}` "
+            "to use them"
+        )
+    config = load(tmp_path, f"tezos: {{{pkh}: }}\nexperimental: {{{address}: true}}")
+    assert config.experimental == {key_type}
+
+
+@each_key_type
+def test_a_policy_allows_consensus_messages_to_what_bakes(key_type: KeyType, tmp_path: Path) -> None:
+    pkh, kinds = hashed(key_type), {"block", "preattestation", "attestation", "attestation_with_dal"}
+    allow = f"{{{', '.join(f'{kind}: ' for kind in kinds)}, generic: [transaction]}}"
+    config = load(tmp_path, f"tezos: {{{pkh}: {{allow: {allow}}}}}\nexperimental: {{tz5: true}}")
+    bakes = key_type.facts.bakes
+    assert config.policies[pkh].requests == ({*kinds, "generic"} if bakes else {"generic"})
+    assert config.warnings == (
+        () if bakes else (f"tezos.{pkh}: {', '.join(sorted(kinds))} means nothing, tz5 keys never bake",)
+    )
+    without_policy = load(tmp_path, f"tezos: {{{pkh}: }}\nexperimental: {{tz5: true}}").policies[pkh]
+    assert without_policy.requests == (DEFAULT_POLICY.requests if bakes else frozenset())
+
+
+@each_key_type
+def test_the_enclave_signs_consensus_messages_with_what_bakes(key_type: KeyType) -> None:
+    key = opened(key_type).public_key
+    guard = Guard(10, lambda _: None)
+    for message in (block(5), preattestation(5), attestation(5), b"\x11", b"\x12 none"):
+        if key_type.facts.bakes:
+            check_without_guard(key, message)
+            continue
+        for check in (guard.check, check_without_guard):
+            with pytest.raises(
+                GuardRefused, match=rf"^guard refused: {hashed(key_type)} signs no blocks, .* key bakes$"
+            ):
+                check(key, message)
+    assert guard.refused == (0 if key_type.facts.bakes else 5)
+    for message in (b"", b"\x03", transaction_message(1)):
+        guard.check(key, message)
+        check_without_guard(key, message)
 
 
 @each_key_type
 def test_the_description_of_the_routes_names_its_addresses(key_type: KeyType) -> None:
     (parameter,) = (
         parameter
-        for parameter in json.loads(document(Access()))["paths"]["/keys/{pkh}"]["get"]["parameters"]
+        for parameter in json.loads(document(operations(Access())))["paths"]["/keys/{pkh}"]["get"]["parameters"]
         if parameter["name"] == "pkh"
     )
     assert f"{key_type.facts.address}…" in parameter["description"]
 
 
-def test_the_demonstration_signs_with_all() -> None:
-    assert list(demo.KEY_TYPES) == [key_type.facts.address for key_type in KeyType]
+def test_the_demonstration_attests_with_all_that_may() -> None:
+    assert list(demo.KEY_TYPES) == [key_type.facts.address for key_type in KeyType if key_type.facts.bakes]

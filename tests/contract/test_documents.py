@@ -65,7 +65,7 @@ def test_no_file_names_a_place_on_one_machine() -> None:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def shell_commands() -> Iterator[list[str]]:
@@ -89,8 +89,8 @@ def parsed_only(monkeypatch: pytest.MonkeyPatch) -> None:
         if isinstance(command, click.Group):
             for inner in command.commands.values():
                 disarm(inner)
-        else:
-            monkeypatch.setattr(command, "callback", lambda **_: None)
+        # Groups as well: some do something where no command is named.
+        monkeypatch.setattr(command, "callback", lambda **_: None)
 
     disarm(cli)
 
@@ -102,7 +102,7 @@ def test_commands_in_documents_exist_and_take_their_options() -> None:
         programs.add(program)
         match program:
             case "make":
-                assert set(arguments) <= make_targets()
+                assert {each for each in arguments if "=" not in each} <= make_targets()
             case ".venv/bin/enclave-host":
                 cli.main(arguments, prog_name="enclave-host", standalone_mode=False)
             case ".venv/bin/enclave-signer":

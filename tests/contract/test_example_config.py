@@ -1,6 +1,7 @@
 """The example configuration loads as it is, and with every line that it offers as a comment."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from enclave_signer.protocol.messages import Credentials
@@ -23,7 +24,7 @@ def test_it_loads_and_warns_of_nothing() -> None:
     (vault,) = config.vaults.values()
     assert (vault.enclave, vault.credentials) == (Address("127.0.0.1", 2000), Credentials())
     assert config.policies == {
-        BAKER: DEFAULT_POLICY,
+        BAKER: replace(DEFAULT_POLICY, chains=frozenset({"NetXdQprcVkpaWU"})),
         MANAGER: KeyPolicy(frozenset({"generic"}), frozenset({"reveal", "transaction", "delegation", "ballot:yay"})),
     }
 

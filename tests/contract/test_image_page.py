@@ -25,7 +25,10 @@ def test_every_field_has_its_row() -> None:
     assert {"sealers", "listeners", "development", "gcp_kms.seal_keys", "local.sealing_key", "reseal"} <= named
     (example,) = blocks(PAGE, "toml")
     for line in re.findall(r"^(\w+) =", example, re.MULTILINE):
-        assert line in {"from", "to"} or {line, f"gcp_kms.{line}"} & named
+        assert (
+            line in {"from", "to"}
+            or {line, *(f"{table}.{line}" for table in ("gcp_kms", "tls", "attestation"))} & named
+        )
 
 
 def test_a_name_that_has_no_row_is_not_read() -> None:

@@ -15,7 +15,7 @@ PROVIDERS = {
     "enclave_signer.sealing.local": {"enclave_signer.__main__"},
     "enclave_signer.sealing.gcp_kms": {"enclave_signer.__main__"},
     "enclave_signer.sealing.gcp_client": {"enclave_signer.__main__", "enclave_signer.sealing.gcp_kms"},
-    "host_backend.keystore.file": {"host_backend.stores"},
+    "host_backend.keystore.file": {"host_backend.stores", "host_backend.library"},
     "host_backend.keystore.firestore": {"host_backend.stores"},
     # Whoever keeps marks elsewhere looks whether the folder has a file store, and takes its lock.
     "host_backend.watermark.file": {
@@ -59,7 +59,7 @@ def test_the_host_enters_by_the_doors() -> None:
         ("enclave_signer.protocol", {"cbor2"}, ("enclave_signer.protocol",)),
         (
             "enclave_signer.tezos",
-            {"base58"},
+            set(),
             ("enclave_signer.tezos", "enclave_signer.protocol", "enclave_signer.errors"),
         ),
         (

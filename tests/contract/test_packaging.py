@@ -3,12 +3,23 @@
 import re
 import sys
 import tomllib
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from hatchling.build import build_wheel
 
 from tests.contract.rooms import IMPORTS, ROOT, within
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 #: Where the name to install is not the name to import.
-INSTALLED_AS = {"_cffi_backend": "cffi", "nacl": "pynacl", "grpc": "grpcio", "google": "google-cloud-kms"}
+INSTALLED_AS = {
+    "_cffi_backend": "cffi",
+    "nacl": "pynacl",
+    "OpenSSL": "pyopenssl",
+    "grpc": "grpcio",
+    "google": "google-cloud-kms",
+}
 #: Its library is taken out of the package and called without importing it.
 NEVER_IMPORTED = {"ckzg"}
 #: Of the extra `slow-bls`, which no image has.
@@ -68,3 +79,13 @@ def test_a_host_in_google_cloud_has_the_versions_that_were_tested_and_no_sealer(
     assert names(PROJECT["project"]["optional-dependencies"]["host-gcp"]) <= set(installed)
     assert pinned("requirements.txt").keys() <= installed.keys()
     assert "google-cloud-kms" not in installed
+
+
+def test_a_wheel_has_what_an_installation_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with ZipFile(tmp_path / build_wheel(str(tmp_path))) as wheel:
+        names = {name.partition(".data/data/")[2] for name in wheel.namelist()}
+    wanted = [path for path in (ROOT / "contrib").rglob("*") if path.is_file()]
+    assert len(wanted) >= 5
+    assert {f"share/enclave-signer/{path.relative_to(ROOT)}" for path in wanted} <= names
+    assert {"share/enclave-signer/requirements.txt", "share/enclave-signer/requirements-host-gcp.txt"} <= names

@@ -171,7 +171,7 @@ def wrong_signature(key: SigningKey) -> Answer:
     """Sign another message than the one that was asked for."""
 
     def instead(_: int, request: Request) -> Result:
-        return key.sign(b"another message", SigningVersion.V2) if isinstance(request, Sign) else None
+        return key.sign(b"another message", SigningVersion.LATEST) if isinstance(request, Sign) else None
 
     return instead
 

@@ -66,7 +66,7 @@ class CloudSealer(LocalSealer):
 def main() -> None:
     config = parse_config(["--sealing-key", os.devnull, *sys.argv[1:]], os.environ)
     start_logging(config, sys.argv[1:])
-    run(config, [CloudSealer(Path(os.environ[STATE_VARIABLE]))])
+    run(config, lambda: [CloudSealer(Path(os.environ[STATE_VARIABLE]))])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from enclave_signer.__main__ import run, start_logging
 from enclave_signer.config import parse_config
 from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
-from tests.doubles.google.cloud import places
+from tests.doubles.google.places import places
 
 
 def main() -> None:
@@ -19,7 +19,8 @@ def main() -> None:
     doubles = json.loads(os.environ["GCP_DOUBLES"])
     kms, sts, token_file, socket = doubles["places"]
     where = places(kms, tuple(sts), Path(token_file), Path(socket))
-    run(config, [GcpKms(config.image.gcp_kms, where, GcpTimes(**doubles["times"]))])
+    sealers = [GcpKms(config.image.gcp_kms, where, GcpTimes(**doubles["times"]))]
+    run(config, lambda: sealers)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 Json = Any
 Contents = Mapping[str, Json]
 
-_TAGS = {"tz1": 0, "tz2": 1, "tz3": 2, "tz4": 3, "edpk": 0, "sppk": 1, "p2pk": 2, "BLpk": 3}
+_TAGS = {"tz1": 0, "tz2": 1, "tz3": 2, "tz4": 3, "tz5": 4, "edpk": 0, "sppk": 1, "p2pk": 2, "BLpk": 3, "mdpk": 4}
 _ROLLUPS = {"sr1": 3, "epx1": 4}
 #: In the order of their tags.
 _ENTRY_POINTS = (
@@ -103,17 +103,20 @@ def address(text: str) -> bytes:
 
 
 def micheline(node: Json) -> bytes:
+    if "written" in node:
+        # As `operation_decoder` found it.
+        return raw(node["written"])
     if isinstance(node, list):
         return b"\x02" + listed(node, micheline)
     if "int" in node:
         return b"\x00" + z(node["int"])
     if "string" in node:
-        return b"\x01" + sized(node["string"].encode())
+        return b"\x01" + sized(node["string"].encode(errors="surrogateescape"))
     if "bytes" in node:
         return b"\x0a" + sized(raw(node["bytes"]))
     primitive = bytes([_PRIMITIVES[node["prim"]]])
     args, annots = node.get("args", []), node.get("annots", [])
-    text = sized(" ".join(annots).encode())
+    text = sized(" ".join(annots).encode(errors="surrogateescape"))
     if len(args) > 2:
         return b"\x09" + primitive + listed(args, micheline) + text
     tag = bytes([3 + 2 * len(args) + bool(annots)])
@@ -127,7 +130,7 @@ def script(node: Json) -> bytes:
 def entry_point(name: str) -> bytes:
     if name in _ENTRY_POINTS:
         return bytes([_ENTRY_POINTS.index(name)])
-    return b"\xff" + sized(name.encode(), 1)
+    return b"\xff" + sized(name.encode(errors="surrogateescape"), 1)
 
 
 def parameters(value: Json) -> bytes:
@@ -255,7 +258,7 @@ def reveal_proof(c: Contents) -> bytes:
 
 def circuit(item: Json) -> bytes:
     name, kind = item
-    return sized(name.encode()) + bytes([("public", "private", "fee").index(kind)])
+    return sized(name.encode(errors="surrogateescape")) + bytes([("public", "private", "fee").index(kind)])
 
 
 def rollup_operation(item: Json) -> bytes:
@@ -271,7 +274,9 @@ def rollup_operation(item: Json) -> bytes:
 def circuit_inputs(item: Json) -> bytes:
     name, inputs = item
     validity = {True: b"\xff", False: b"\x00", None: b""}[inputs.get("exit_validity")]
-    return sized(name.encode()) + listed(inputs["new_state"], raw) + raw(inputs["fee"]) + validity
+    return (
+        sized(name.encode(errors="surrogateescape")) + listed(inputs["new_state"], raw) + raw(inputs["fee"]) + validity
+    )
 
 
 def update(c: Contents) -> bytes:
@@ -285,6 +290,10 @@ def update(c: Contents) -> bytes:
 
 def proof_of_possession(c: Contents) -> bytes:
     return option(c, "proof", lambda proof: sized(raw(proof)))
+
+
+def signature_prefix(data: bytes) -> bytes:
+    return bytes([{32: 3, 2356: 4}[len(data)]]) + data
 
 
 _BALLOTS = ("yay", "nay", "pass")
@@ -340,7 +349,7 @@ _OPERATIONS: Mapping[str, tuple[int, bool, Callable[[Contents], bytes]]] = {
             + address(c["ticket_ticketer"])
             + n(c["ticket_amount"])
             + address(c["destination"])
-            + sized(c["entrypoint"].encode())
+            + sized(c["entrypoint"].encode(errors="surrogateescape"))
         ),
     ),
     "smart_rollup_originate": (
@@ -385,6 +394,6 @@ _OPERATIONS: Mapping[str, tuple[int, bool, Callable[[Contents], bytes]]] = {
     ),
     "zk_rollup_publish": (251, True, lambda c: validity_rollup(c["zk_rollup"]) + listed(c["op"], rollup_operation)),
     "zk_rollup_update": (252, True, lambda c: validity_rollup(c["zk_rollup"]) + update(c["update"])),
-    "signature_prefix": (255, False, lambda c: b"\x03" + raw(c["signature_prefix"])),
+    "signature_prefix": (255, False, lambda c: signature_prefix(raw(c["signature_prefix"]))),
 }
 KINDS = frozenset(_OPERATIONS)

@@ -20,7 +20,7 @@ class PassthroughSealer:
     """Both a sealer and the provider of it."""
 
     name = "passthrough"
-    opens_without_header = True
+    takes_legacy = True
     limit_s = None
     shared_s = math.inf
 
@@ -45,7 +45,7 @@ class PassthroughSealer:
 def main() -> None:
     config = parse_config(["--sealing-key", os.devnull, *sys.argv[1:]], os.environ)
     start_logging(config, sys.argv[1:])
-    run(config, [PassthroughSealer()])
+    run(config, lambda: [PassthroughSealer()])
 
 
 if __name__ == "__main__":

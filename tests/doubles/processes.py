@@ -105,7 +105,7 @@ class Enclave(Program):
     host = "127.0.0.1"
 
     def ready(self) -> None:
-        self.port = int(self.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+        self.port = int(self.wait_for(r"listening on (?:127\.0\.0\.1|0\.0\.0\.0):(\d+)")[1])
 
     @property
     def address(self) -> tuple[str, int]:
@@ -126,7 +126,7 @@ class UnixEnclave(Enclave):
         self.path = path
         key = path.parent.parent / "sealing.key"
         command = [sys.executable, "-m", "enclave_signer", "--listen", f"unix:{path}", "--sealing-key", str(key)]
-        super().__init__([*command, *arguments])
+        super().__init__([*command, "--make-sealing-key", *arguments])
 
     def ready(self) -> None:
         self.wait_for(re.escape(f"listening on unix:{self.path}"))
@@ -195,5 +195,7 @@ def unguarded_enclave(key_file: Path) -> Iterator[Enclave]:
 @contextmanager
 def running_local_enclave(key_file: Path, *arguments: str) -> Iterator[Enclave]:
     """Run the daemon with the local sealer."""
-    with running_enclave("--sealing-key", str(key_file), *arguments, module="enclave_signer") as enclave:
+    with running_enclave(
+        "--sealing-key", str(key_file), "--make-sealing-key", *arguments, module="enclave_signer"
+    ) as enclave:
         yield enclave

@@ -12,8 +12,8 @@ from tests.doubles import operation_encoder
 Json = Any
 MAINNET = bytes.fromhex("7a06a770")
 #: How a text begins, and how many bytes of content it ends with. Of these the kind is kept, for it stands in the message.
-_NAMED = {"tz1": 20, "tz2": 20, "tz3": 20, "tz4": 20, "KT1": 20, "sr1": 20, "epx1": 20}
-_NAMED |= {"edpk": 32, "sppk": 33, "p2pk": 33, "BLpk": 48}
+_NAMED = {"tz1": 20, "tz2": 20, "tz3": 20, "tz4": 20, "tz5": 20, "KT1": 20, "sr1": 20, "epx1": 20}
+_NAMED |= {"edpk": 32, "sppk": 33, "p2pk": 33, "BLpk": 48, "mdpk": 1312}
 _BARE = {"B": 32, "vh": 32, "Co": 32, "LLo": 32, "P": 32, "nce": 32, "src1": 32, "srs1": 32, "sh": 48}
 _BARE |= {"BLsig": 96, "sig": 64}
 _PREFIX_BYTES = range(2, 6)

@@ -32,7 +32,7 @@ class SlowSealer(PassthroughSealer):
 def main() -> None:
     config = parse_config(["--sealing-key", os.devnull, *sys.argv[1:]], os.environ)
     start_logging(config, sys.argv[1:])
-    run(config, [SlowSealer(int(os.environ[DELAY_VARIABLE]) / 1e3)])
+    run(config, lambda: [SlowSealer(int(os.environ[DELAY_VARIABLE]) / 1e3)])
 
 
 if __name__ == "__main__":

@@ -65,4 +65,5 @@ def start_enclave(key_file: Path, *arguments: str) -> UnreadEnclave:
     import sys
 
     command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", "--sealing-key", str(key_file)]
+    command.append("--make-sealing-key")
     return UnreadEnclave([*command, *arguments])

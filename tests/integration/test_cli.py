@@ -200,10 +200,12 @@ def test_the_path_of_a_configuration_is_taken_as_it_is(tmp_path: Path, local: En
 
 @pytest.mark.parametrize("words", [[], ["--no-list"]])
 def test_the_keys_are_listed_at_the_start_unless_told_otherwise(config: Path, words: list[str]) -> None:
-    import_keys(config, TZ1)
+    import_keys(config, TZ1, TZ4)
     with running_host(config, *words) as host:
         assert host.health() == (200, {"ready": True, "degraded": [f"{TZ2.pkh}: in no vault"]})
         assert host.stop() == 0
+        # One that is not listed under `tezos` signs nothing.
+        assert TZ4.pkh not in host.log
         assert (f'msg="key ready" active=true pkh={TZ1.pkh} vault={VAULT}' in host.log) == (words == [])
 
 

@@ -1,13 +1,17 @@
 """`enclave-host doctor`: what it finds, beside a running host and without one, and that it leaves nothing behind."""
 
 import json
+import os
 import re
+import shutil
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 
 from host_backend.watermark.file.place import require_file_system
+from tests.doubles.certificates import Authority
 from tests.doubles.host_process import (
     BAKER,
     VAULT,
@@ -21,7 +25,7 @@ from tests.doubles.host_process import (
     write_config,
 )
 from tests.doubles.known_keys import FOUR, attestation
-from tests.doubles.processes import Enclave
+from tests.doubles.processes import Enclave, running_local_enclave
 from tests.doubles.terminal import on_terminal
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
@@ -46,8 +50,11 @@ def examined(config: Path, code: int) -> list[tuple[str, str, str]]:
     plain = run_command("doctor", "-c", config)
     assert plain.code == code
     heads = [f"{state}: {name}: " for name, state, _ in checks]
-    assert all(map(str.startswith, plain.stdout.splitlines(), heads))
-    assert len(plain.stdout.splitlines()) == len(heads)
+    *lines, summary = plain.stdout.splitlines()
+    assert all(map(str.startswith, lines, heads))
+    assert len(lines) == len(heads)
+    failed = sum(state == "failed" for _, state, _ in checks)
+    assert summary.startswith(f"{len(checks)} checks: {failed} failed, ")
     assert (code == 1) == any(state == "failed" for _, state, _ in checks)
     return checks
 
@@ -91,7 +98,7 @@ def test_beside_a_running_host(config: Path) -> None:
     with running_host(config) as host:
         assert host.sign(TZ1.pkh, attestation(1)).status == 200
         checks = examined(config, 0)
-        assert texts(checks, "watermarks", "ok") == [f"1 marks, all whole; in use by process {host.pid}"]
+        assert texts(checks, "watermarks", "ok") == [f"1 mark, all whole; in use by process {host.pid}"]
         # It goes on as before.
         assert host.sign(TZ1.pkh, attestation(2)).status == 200
         assert host.health() == (200, {"ready": True})
@@ -104,7 +111,7 @@ def test_after_a_host_that_was_killed(config: Path) -> None:
         host.discard()
     before = contents(config.parent)
     text = texts(examined(config, 0), "watermarks", "warning")[-1]
-    assert text.startswith("1 marks, all whole; the last host did not end in order: ")
+    assert text.startswith("1 mark, all whole; the last host did not end in order: ")
     assert contents(config.parent) == before
     # A store that is lost is told, and looking makes none in its place.
     store_file(config).unlink()
@@ -124,11 +131,13 @@ def test_a_configuration_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_a_new_installation(tmp_path: Path, local: Enclave) -> None:
-    checks = examined(write_config(tmp_path, local.port, {TZ3.pkh: ""}), 0)
+    config = write_config(tmp_path, local.port, {TZ3.pkh: ""})
+    (text,) = texts(examined(config, 1), "base_dir", "failed")
+    assert "`serve` does not start while keys are listed" in text
+    checks = examined(write_config(tmp_path, local.port), 0)
     for name in ("base_dir", KEY_FILE, "watermarks", "disk"):
         assert "not there yet" in texts(checks, name, "warning")[0] or name == "watermarks"
     assert texts(checks, "watermarks", "warning")[0].startswith("no store yet: the first generate, import or")
-    assert texts(checks, "keys", "warning") == [f"under `tezos` and ready in no vault: {TZ3.pkh}: they cannot sign"]
     assert not (tmp_path / "host").exists()
 
 
@@ -152,7 +161,7 @@ def test_a_key_out_of_service_and_one_that_stands_twice(config: Path) -> None:
     checks = examined(config, 1)
     (text,) = texts(checks, ENCLAVE, "failed")
     assert text.startswith(f"{TZ1.pkh} is out of service: its blob holds another key")
-    assert texts(checks, ENCLAVE, "ok")[0].endswith("answers, 1 keys opened and compared")
+    assert texts(checks, ENCLAVE, "ok")[0].endswith("answers, 1 key opened and compared")
     assert texts(checks, KEY_FILE, "warning") == [f"{TZ2.pkh} stand there several times: one good entry is enough"]
     assert texts(checks, "keys", "warning") == [f"under `tezos` and ready in no vault: {TZ1.pkh}: they cannot sign"]
 
@@ -199,7 +208,7 @@ def test_a_lost_store(config: Path) -> None:
     state = {"level": 100, "round": 2, "hash": None}
     (folder / "NetXo5iVw1vBoxM.json").write_text(json.dumps({TZ2.pkh: {"block": state}}))
     assert texts(examined(config, 0), "watermarks", "ok") == [
-        "no store yet: the first serve makes one of the 1 marks that others left"
+        "no store yet: the first serve makes one of 1 mark that others left"
     ]
     assert not store.exists()
 
@@ -216,3 +225,78 @@ def test_what_is_open_to_other_machines(config: Path) -> None:
 def test_warnings_of_the_configuration_are_told(config: Path) -> None:
     config.write_text(config.read_text().replace("attestation: ,", "endorsement: ,", 1))
     assert any("old name" in text for text in texts(examined(config, 0), "configuration", "warning"))
+
+
+def with_addresses(config: Path, address: str, utility: str = "127.0.0.1:0", more: str = "") -> None:
+    line = f"server: {{address: '{address}', utility_address: '{utility}'{more}}}"
+    config.write_text(re.sub("^server: .*$", line, config.read_text(), flags=re.MULTILINE))
+
+
+def test_addresses_that_cannot_be_had(config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with_addresses(config, f"127.0.0.1:{port}")
+        (text,) = texts(examined(config, 1), "server.address", "failed")
+        assert text == f"process {os.getpid()} listens on 127.0.0.1:{port} already: stop it, or name another port"
+    with_addresses(config, f"127.0.0.1:{port}", f"127.0.0.1:{port}")
+    (text,) = texts(examined(config, 1), "server.address", "failed")
+    assert "give each its own" in text
+    # An address for documents: this machine has it not.
+    with_addresses(config, "127.0.0.1:0", "192.0.2.1:9583")
+    (text,) = texts(examined(config, 1), "server.utility_address", "failed")
+    assert text == "192.0.2.1:9583 cannot be had: Cannot assign requested address: name another one"
+    with_addresses(config, f"unix:{config.parent}/nowhere/socket")
+    (text,) = texts(examined(config, 1), "server.address", "failed")
+    assert text.startswith(f"{config.parent}/nowhere is no folder")
+    with_addresses(config, f"unix:{config}")
+    (text,) = texts(examined(config, 1), "server.address", "failed")
+    assert text == f"{config} is there and no socket: name another path"
+
+
+@pytest.mark.parametrize("unix", [False, True])
+def test_addresses_of_the_running_host_are_its_own(config: Path, unix: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with_addresses(config, f"unix:{config.parent}/clients" if unix else f"127.0.0.1:{port}")
+    with running_host(config) as host:
+        assert host.address == (config.parent / "clients" if unix else port)
+        assert texts(examined(config, 0), "server.address", "failed") == []
+        # Another host that would serve a folder of its own there.
+        other = config.with_name("other.yaml")
+        other.write_text(config.read_text().replace(f"base_dir: {base(config)}", f"base_dir: {config.parent}/other"))
+        (config.parent / "other").mkdir(mode=0o700)
+        (text,) = texts(examined(other, 1), "server.address", "failed")
+        assert ("another program listens" if unix else f"process {host.pid} listens") in text
+
+
+def test_files_of_tls(config: Path) -> None:
+    folder = config.parent
+    certificate, key = folder / "server.crt", folder / "server.key"
+    with_addresses(config, "127.0.0.1:0", more=f", tls: {{certificate: {certificate}, key: {key}}}")
+    (text,) = texts(examined(config, 1), "server.tls", "failed")
+    assert text == f"{certificate} cannot be read: No such file or directory"
+    authority = Authority(folder)
+    (one, its_key), (_, other_key) = authority.certificate("one"), authority.certificate("other")
+    shutil.copy(one, certificate)
+    shutil.copy(other_key, key)
+    (text,) = texts(examined(config, 1), "server.tls", "failed")
+    assert "must be a certificate in PEM form and its key" in text
+    shutil.copy(its_key, key)
+    key.chmod(0o644)
+    checks = examined(config, 0)
+    assert texts(checks, "server.tls", "warning") == [f"{key} can be read by others: chmod go-rwx {key}"]
+    assert texts(checks, "server.tls", "ok")[0].startswith(f"{certificate} fits its key and is good until ")
+
+
+def test_an_enclave_that_stands_still_is_a_finding_and_list_shows_what_is_stored(config: Path, tmp_path: Path) -> None:
+    with running_local_enclave(tmp_path / "other.key") as enclave:
+        config.write_text(re.sub(r"port: \d+\}", f"port: {enclave.port}}}", config.read_text()))
+        enclave.process.send_signal(signal.SIGSTOP)
+        (text,) = texts(examined(config, 1), ENCLAVE, "failed")
+        assert "did not answer in time: start enclave-signer" in text
+        outcome = run_command("list", "-c", config)
+        enclave.process.send_signal(signal.SIGCONT)
+    assert outcome.code == 1
+    assert outcome.error.endswith("did not answer in time: start enclave-signer")
+    assert re.findall(r"^Out of Service: +(\S+)$", outcome.stdout, re.MULTILINE) == [TZ1.pkh, TZ2.pkh]
+    assert outcome.stdout.count("stored, and not opened: ") == 2

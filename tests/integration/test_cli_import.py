@@ -120,6 +120,21 @@ def test_importing_several_keys_keeps_their_order(config: Path) -> None:
     assert stored_hashes(config) == [TZ4.pkh, TZ1.pkh, TZ3.pkh, TZ2.pkh]
 
 
+def test_a_wallet_is_imported_whole_or_not_at_all(config: Path, tmp_path: Path) -> None:
+    keys = [{"name": key.name, "value": f"unencrypted:{key.secret}"} for key in (TZ1, TZ4)]
+    wallet = tmp_path / "secret_keys"
+    wallet.write_text(json.dumps([*keys, {"name": "device", "value": "ledger://a-b-c-d/ed25519/0h/0h"}]))
+    wallet.chmod(0o600)
+    error = refused(run_command("import", "-c", config, "--vault", VAULT, "--from", wallet), 2)
+    assert error == "secret key 3: this is the address of a key in a Ledger: it cannot be taken out of the device"
+    assert not key_file(config).exists()
+    wallet.write_text(json.dumps(keys))
+    assert run_command("import", "-c", config, "--vault", VAULT, "--from", wallet).code == 0
+    assert stored_hashes(config) == [TZ1.pkh, TZ4.pkh]
+    error = refused(run_command("authenticate", TZ1.pkh, "03ab", "--from", wallet), 2)
+    assert error == "there are 2 secret keys: give the client's alone"
+
+
 WRONG_CHECKSUM = TZ1.secret[:-1] + ("1" if TZ1.secret[-1] != "1" else "2")
 ENCRYPTED = "edesk1GXwWmGjXiLHBKxGBxwmNvG21vKBh6FBxc4CyJ8adQQE2avP5vBB57ZUZ93Anm7i4k8RmsHaPzVAvpnHkFF"
 NEEDED = "a secret key or an encrypted secret key is needed"

@@ -147,6 +147,7 @@ def test_nothing_is_told_of_an_unknown_shell() -> None:
 def test_the_vectors_of_authentication(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(KEYS["auth"].secret + "\n")
+    secret.chmod(0o600)
     for item in SIGNATORY["authentication"]:
         message = PAYLOADS[item["payload"]] if item["payload"] else b""
         assert authentication_bytes(item["target_pkh"], message).hex() == item["authenticated_bytes_hex"]

@@ -1,6 +1,5 @@
 """What a connection asks of its stream: it does not know whether that is a socket as it is, or one that encrypts."""
 
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -10,12 +9,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from enclave_signer.addresses import Address
 from enclave_signer.config import Limits
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
-from tests.doubles.certificates import Authority
+from enclave_signer.serving.listeners import Listener, listen
+from enclave_signer.serving.tls import TlsServer
+from tests.doubles.client_certificates import client_files
 from tests.doubles.daemon_in_trio import INITIALIZE, World, call, frame, receive, run
 from tests.doubles.known_keys import FOUR
-from tests.doubles.tls_stream import TlsListener
 
 LIMITS = Limits(initialize_s=30, write_s=7, buffer_bytes=MAX_FRAME_BYTES + 4096)
 SIGN = frame({"Sign": {"handle": 0, "message": b"m", "version": 2}})
@@ -41,13 +42,14 @@ Play = Callable[[Callable[[TlsWorld], Awaitable[None]], Limits], None]
 
 @pytest.fixture
 def play(tmp_path: Path) -> Play:
-    authority = Authority(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*authority.certificate("enclave"))
-    trusting = ssl.create_default_context(cafile=str(authority.file))
+    files = client_files(tmp_path)
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    trusting.load_cert_chain(files.certificate, files.key)
 
-    def open_listener() -> TlsListener:
-        return TlsListener(socket.create_server(("127.0.0.1", 0)), context)
+    def open_listener() -> Listener:
+        return listen(Address("127.0.0.1", 0), TlsServer([files.digest], lambda *_: None))
 
     def play(main: Callable[[TlsWorld], Awaitable[None]], limits: Limits = LIMITS) -> None:
         run(lambda world: main(TlsWorld(world, trusting)), limits=limits, open_listener=open_listener)

@@ -14,7 +14,7 @@ from tests.doubles.google.firestore import running_firestore
 from tests.doubles.google.site import IN_FIRESTORE, MODULE, Site
 from tests.doubles.host_process import FILE_WATERMARKS, VAULT, Host
 from tests.doubles.known_keys import FOUR, attestation, block
-from tests.doubles.processes import PATIENCE_S, ROOT, Enclave
+from tests.doubles.processes import ROOT, Enclave
 
 ALICE, BOB, *_ = FOUR
 
@@ -122,27 +122,10 @@ def test_a_migration_that_is_killed_is_finished_by_the_next(site: Site) -> None:
         for watermark in (IN_FIRESTORE, FILE_WATERMARKS):
             site.command("watermark", "raise", "NetXdQprcVkpaWU", ALICE.pkh, "attestation", str(level))
             site.configure(watermark)
-            _killed(site, calls)
+            site.killed(calls, "watermark", "migrate")
             _migrated(site)
             assert site.marks() == [("attestation", level)]
             level += 1
-
-
-def _killed(site: Site, calls: int) -> None:
-    command = [sys.executable, "-m", MODULE, "watermark", "migrate", "-c", str(site.config)]
-    environment = {**os.environ, "FIRESTORE_DOUBLE": site.double.address}
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment) as migrating:
-        left = calls
-
-        def on_done(_method: str) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                migrating.kill()
-
-        site.double.on_done = on_done
-        migrating.wait(PATIENCE_S)
-        site.double.on_done = lambda _method: None
 
 
 def _migrated(site: Site) -> None:
@@ -178,7 +161,8 @@ def test_only_a_store_in_firestore_is_accepted_by_its_id(site: Site) -> None:
 def test_without_firestore_nothing_of_google_s_is_imported() -> None:
     program = (
         "import sys, host_backend.stores, host_backend.app, host_backend.cli.marks, host_backend.cli.checks\n"
-        "print(sorted(name for name in sys.modules if name.partition('.')[0] in ('google', 'grpc', 'proto')))"
+        "print(sorted(name for name in sys.modules if name.partition('.')[0] in ('google', 'grpc', 'proto')\n"
+        "    or name.startswith(('host_backend.google', 'host_backend.keystore.firestore', 'host_backend.watermark.firestore'))))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "[]\n"

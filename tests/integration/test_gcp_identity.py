@@ -14,8 +14,9 @@ from enclave_signer.errors import SealingError, SealingRefused, SealingUnavailab
 from enclave_signer.sealing.gcp_identity import RETRY_S, Access, Identity
 from enclave_signer.sealing.gcp_launcher import Launcher
 from tests.doubles.google.http_service import Answered
-from tests.doubles.google.launcher import DIGEST, OTHER_DIGEST, LauncherDouble, token
+from tests.doubles.google.launcher import OTHER_DIGEST, LauncherDouble, token
 from tests.doubles.google.sts import PROVIDER, StsDouble
+from tests.doubles.google.tokens import DIGEST
 
 LIMIT_S = 10.0
 REFUSED_S = 30.0

@@ -22,8 +22,9 @@ from enclave_signer.sealing.gcp_client import RETRY_AFTER_S, THREADS
 from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
 from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud
 from tests.doubles.google.kms import BOTH, DECRYPT, ENCRYPT, KEY, Fault, Key
-from tests.doubles.google.launcher import DIGEST, OTHER_DIGEST, token
+from tests.doubles.google.launcher import OTHER_DIGEST, token
 from tests.doubles.google.sts import PROVIDER
+from tests.doubles.google.tokens import DIGEST
 
 T = TypeVar("T")
 
@@ -186,7 +187,9 @@ class TestLegacyBlobs:
         assert opened(cloud, blob).public_key == PUBLIC
 
     def test_they_are_not_opened_when_that_is_switched_off(self, cloud: GoogleCloud) -> None:
-        with pytest.raises(BlobCorrupt, match="its first bytes are not TKSB"):
+        with pytest.raises(
+            SealingRefused, match=r"as tee-signer seals: this image reads none \(read_legacy is false\)"
+        ):
             opened(cloud, self.legacy(cloud), "read_legacy = false\n")
         assert cloud.kms.calls == []
 

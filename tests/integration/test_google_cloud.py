@@ -15,6 +15,7 @@ from grpc import StatusCode as Code
 
 from enclave_signer.curves import curve
 from enclave_signer.protocol import codec
+from enclave_signer.protocol.blob import is_ours
 from enclave_signer.protocol.messages import KeyType
 from enclave_signer.sealing.gcp_kms import GcpTimes
 from enclave_signer.tezos import public_key_hash
@@ -22,9 +23,10 @@ from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud
 from tests.doubles.google.firestore import running_firestore
 from tests.doubles.google.http_service import Answered
 from tests.doubles.google.kms import ENCRYPT, KEY, Fault, Key
-from tests.doubles.google.launcher import DIGEST, OTHER_DIGEST, token
+from tests.doubles.google.launcher import OTHER_DIGEST, token
 from tests.doubles.google.site import IN_FIRESTORE, Site
 from tests.doubles.google.sts import PROVIDER
+from tests.doubles.google.tokens import DIGEST
 from tests.doubles.host_process import (
     BAKER,
     VAULT,
@@ -120,6 +122,21 @@ def test_keys_of_every_curve_come_back_after_a_restart(
         for secret in (*cloud.sts.issued, cloud.launcher.token_file.read_text()):
             assert secret not in enclave.log
     assert cloud.sts.exchanges == exchanged + 1
+
+
+def test_blobs_of_tee_signer_that_are_not_read_are_refused_with_the_reason(
+    tmp_path: Path, cloud: GoogleCloud, image: Image
+) -> None:
+    image.path.write_text(IMAGE + "read_legacy = false\n")
+    with image.running() as enclave:
+        entry = legacy_entry(cloud)
+        config = write_config(tmp_path, enclave.port, {entry["public_key_hash"]: BAKER})
+        run_command("watermark", "init", "-c", config)
+        key_file(config).write_text(json.dumps([entry]))
+        with running_host(config) as host:
+            host.wait_for("key out of service: the enclave refused: blob without a header, as tee-signer seals")
+            assert sign(host, entry["public_key_hash"]) == 502
+    assert cloud.kms.calls == []
 
 
 def test_two_swapped_blobs_are_out_of_service(tmp_path: Path, image: Image) -> None:
@@ -337,7 +354,9 @@ class TestStart:
 
 def test_an_image_for_development_may_seal_by_a_file(tmp_path: Path) -> None:
     image, key = tmp_path / "image.toml", tmp_path / "sealing.key"
-    image.write_text(f'development = true\nsealers = ["local"]\n[local]\nsealing_key = "{key}"\n')
+    image.write_text(
+        f'development = true\nsealers = ["local"]\n[local]\nsealing_key = "{key}"\nmake_sealing_key = true\n'
+    )
     with (
         running_enclave("--image", str(image), module="enclave_signer") as enclave,
         WireClient(enclave.address) as client,
@@ -397,8 +416,16 @@ def test_the_suites_of_ports_run_at_an_address(cloud: GoogleCloud) -> None:
     assert cloud.kms.calls.count("Encrypt") == 7
 
 
-def test_the_whole_way_with_keys_and_marks_in_firestore(tmp_path: Path, image: Image) -> None:
+@pytest.mark.parametrize("way", ["ours", "tee-signer's", "slow"])
+def test_the_whole_way_with_keys_and_marks_in_firestore(
+    tmp_path: Path, cloud: GoogleCloud, image: Image, way: str
+) -> None:
     """Launcher, STS, Cloud KMS, four keys, Firestore; both programs anew; the keys are back, and what they have signed."""
+    if way == "tee-signer's":
+        image.path.write_text(IMAGE + "write_legacy = true\n")
+    if way == "slow":
+        cloud.sts.delay_s = 2
+        cloud.kms.break_with(Fault(delay_s=0.05))
     with running_firestore() as double:
 
         def configured(enclave: Enclave, *pkhs: str) -> Site:
@@ -406,17 +433,22 @@ def test_the_whole_way_with_keys_and_marks_in_firestore(tmp_path: Path, image: I
             site.configure(IN_FIRESTORE, *pkhs)
             return site
 
-        with image.running() as enclave:
+        with image.running(GcpTimes()) as enclave:
             site = configured(enclave, TZ1.pkh)
             for kind in ("tz1", "tz2", "tz3", "tz4"):
                 site.command("generate", "--vault", VAULT, "--type", kind)
             listed = site.command("list", "--json").splitlines()
             pkhs = [json.loads(line)["pkh"] for line in listed]
+            assert {pkh[:3] for pkh in pkhs} == {"tz1", "tz2", "tz3", "tz4"}
+            blobs = [double.names()[f"encrypted_keys/{pkh}"].fields["value"].bytes_value for pkh in pkhs]
+            assert all(is_ours(blob) != (way == "tee-signer's") for blob in blobs)
             site = configured(enclave, *pkhs)
             with site.running() as host:
+                host.wait_for("the link to the enclave is ready")
                 assert [host.sign(pkh, attestation(7)).status for pkh in pkhs] == [200] * 4
                 host.process.kill()
-        with image.running() as enclave, configured(enclave, *pkhs).running() as host:
+        with image.running(GcpTimes()) as enclave, configured(enclave, *pkhs).running() as host:
+            host.wait_for("the link to the enclave is ready")
             for pkh in pkhs:
                 assert host.sign(pkh, attestation(7)).status == 200
                 assert host.sign(pkh, attestation(7, payload=b"\xbb" * 32)).status == 409

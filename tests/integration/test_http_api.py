@@ -101,6 +101,12 @@ def test_health(host: Host) -> None:
     assert (answer.status, answer.body) == (200, b'{"alive":true}\n')
 
 
+def test_the_path_that_octez_makes_of_a_wrong_address(host: Host) -> None:
+    answer = host.ask("GET", f"/keys/keys/{TZ1.pkh}")
+    assert answer.status == 404
+    assert answer.body.endswith(b"\nthe address of a key for Octez is http://HOST:PORT/HASH, without /keys\n")
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/keys", "/keys/", f"/keys/{TZ1.pkh}/", f"/keys/{TZ1.pkh}/x", "/healthz", "/nope"]
 )

@@ -155,7 +155,14 @@ def test_files_for_the_enclave_stay_free_while_clients_and_the_hook_have_all_the
         port = enclave.port
         assert enclave.stop() == 0
         host.wait_for("no link to the enclave")
-        command = [sys.executable, "-m", "enclave_signer", "--sealing-key", str(tmp_path / "sealing.key")]
+        command = [
+            sys.executable,
+            "-m",
+            "enclave_signer",
+            "--sealing-key",
+            str(tmp_path / "sealing.key"),
+            "--make-sealing-key",
+        ]
         stack.enter_context(kept(Enclave([*command, "--listen", f"127.0.0.1:{port}"])))
         host.wait_for("(?s)no link to the enclave.*the link to the enclave is ready")
         assert host.health()[0] == 200

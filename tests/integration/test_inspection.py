@@ -44,7 +44,9 @@ def read(pid: int, name: str) -> str:
 
 @pytest.mark.parametrize("name", ["mem", "environ", "maps"])
 def test_no_process_of_the_same_user_can_read_it(name: str, tmp_path: Path) -> None:
-    with unprivileged_enclave("enclave_signer", "--sealing-key", str(tmp_path / "key")) as enclave:
+    with unprivileged_enclave(
+        "enclave_signer", "--sealing-key", str(tmp_path / "key"), "--make-sealing-key"
+    ) as enclave:
         assert read(enclave.pid, name) == "forbidden"
 
 
@@ -56,5 +58,7 @@ def test_a_process_that_does_not_forbid_it_can_be_read() -> None:
 
 
 def test_it_leaves_no_core_dump(tmp_path: Path) -> None:
-    with unprivileged_enclave("enclave_signer", "--sealing-key", str(tmp_path / "key")) as enclave:
+    with unprivileged_enclave(
+        "enclave_signer", "--sealing-key", str(tmp_path / "key"), "--make-sealing-key"
+    ) as enclave:
         assert resource.prlimit(enclave.pid, resource.RLIMIT_CORE) == (0, 0)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from host_backend.api import listeners
 from host_backend.api.listeners import UNIX_SOCKET_MODE, bind, listening, tls_context
 from host_backend.config import Address, TlsConfig, UnixAddress
 from host_backend.errors import ConfigError
@@ -148,6 +149,39 @@ def test_unix_sockets_that_cannot_be_had(tmp_path: Path) -> None:
         pass
     with bind(Address("127.0.0.1", 0)) as tcp:
         assert tcp.getsockname()[1]
+
+
+def test_of_two_that_start_at_once_one_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = UnixAddress(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(address.path))
+    remove_stale = listeners._remove_stale
+    others: list[UnixAddress] = []
+
+    def while_another_starts(address: UnixAddress) -> None:
+        remove_stale(address)
+        if not others:
+            others.append(address)
+            with pytest.raises(ConfigError, match=r"another process is listening there$"), listening(address):
+                pass
+
+    monkeypatch.setattr(listeners, "_remove_stale", while_another_starts)
+    with listening(address), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(address.path))
+    assert others
+    # What is left of the lock is in nobody's way.
+    with listening(address):
+        pass
+
+
+def test_the_lock_follows_no_link_of_another_user(tmp_path: Path) -> None:
+    address = UnixAddress(tmp_path / "socket")
+    victim = tmp_path / "victim"
+    victim.write_text("something of value")
+    (tmp_path / "socket.lock").symlink_to(victim)
+    with pytest.raises(ConfigError, match=r"socket\.lock: "), listening(address):
+        pass
+    assert victim.read_text() == "something of value"
 
 
 def test_a_unix_socket_that_another_took_over_stays(tmp_path: Path) -> None:

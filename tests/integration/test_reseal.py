@@ -16,8 +16,8 @@ from enclave_signer.protocol.blob import LEGACY, sealed_under
 from tests.doubles.google.blobs import read_key_file, sealed, write_key_file
 from tests.doubles.google.cloud import GoogleCloud, running_google_cloud
 from tests.doubles.google.kms import ENCRYPT, KEY, Fault, Key
-from tests.doubles.google.launcher import DIGEST
 from tests.doubles.google.sts import PROVIDER
+from tests.doubles.google.tokens import DIGEST
 from tests.doubles.host_process import (
     BAKER,
     VAULT,

@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 def refusal(path: Path, sealing_key: Path) -> str:
     """Start a daemon that cannot; return why."""
     command = [sys.executable, "-m", "enclave_signer", "--listen", f"unix:{path}"]
-    key = ["--sealing-key", str(sealing_key)]
+    key = ["--sealing-key", str(sealing_key), "--make-sealing-key"]
     ended = subprocess.run([*command, *key], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert ended.returncode == 2, ended.stderr
     text = ended.stderr.splitlines()[-1]
@@ -63,6 +63,21 @@ def test_a_daemon_that_runs_keeps_its_socket(tmp_path: Path, path: Path) -> None
     with kept(UnixEnclave(path)):
         assert refusal(path, tmp_path / "sealing.key") == "another process is listening in that folder"
         assert signs(path)
+
+
+def test_a_daemon_that_cannot_listen_makes_no_key_file(tmp_path: Path, path: Path) -> None:
+    key = tmp_path / "another.key"
+    with kept(UnixEnclave(path)):
+        refusal(path, key)
+    assert not key.exists()
+
+
+def test_a_daemon_that_has_no_sealer_leaves_no_socket(tmp_path: Path, path: Path) -> None:
+    key = tmp_path / "sealing.key"
+    key.write_bytes(b"short")
+    key.chmod(0o600)
+    assert refusal(path, key).startswith(f"enclave-signer: sealing key file {key} must have 32 bytes")
+    assert list(path.parent.iterdir()) == []
 
 
 def test_whoever_removes_its_socket_lets_no_second_daemon_in(tmp_path: Path, path: Path) -> None:

@@ -105,7 +105,9 @@ def test_both_programs_serve_and_stop_with_their_standard_streams_closed(tmp_pat
 def test_a_daemon_serves_and_stops_with_its_standard_streams_closed(tmp_path: Path) -> None:
     port = free_port()
     key = str(tmp_path / "sealing.key")
-    enclave = without_streams("enclave_signer", "--listen", f"127.0.0.1:{port}", "--sealing-key", key)
+    enclave = without_streams(
+        "enclave_signer", "--listen", f"127.0.0.1:{port}", "--sealing-key", key, "--make-sealing-key"
+    )
     try:
         wait_for_port(enclave, port)
         with WireClient(("127.0.0.1", port)) as client:
@@ -123,7 +125,7 @@ def test_the_first_line_says_what_has_started(tmp_path: Path) -> None:
     with running_local_enclave(tmp_path / "sealing.key") as enclave:
         assert re.fullmatch(
             r'time="[^"]+Z" level=info msg="enclave-signer is starting" flags="--listen 127\.0\.0\.1:0 --sealing-key '
-            rf'[^"]+" pid={enclave.pid} version=[0-9.]+\S*',
+            rf'[^"]+ --make-sealing-key" pid={enclave.pid} version=[0-9.]+\S*',
             first_line(enclave.log),
         )
         config = write_config(tmp_path, enclave.port, {})
@@ -165,8 +167,8 @@ def test_both_programs_warn_when_they_are_open_to_everybody(tmp_path: Path) -> N
         with ended(host_open):
             host_open.read_on()
             assert host_open.wait_for(r'level=warning msg="server\.address: whoever reaches 0\.0\.0\.0:0 has signed')
-    command = [sys.executable, "-m", "enclave_signer", "--listen", "0.0.0.0:0"]
-    open_enclave = Enclave([*command, "--sealing-key", str(tmp_path / "sealing.key")])
+    command = [sys.executable, "-m", "enclave_signer", "--listen", "0.0.0.0:0", "--insecure-plain-tcp"]
+    open_enclave = Enclave([*command, "--sealing-key", str(tmp_path / "sealing.key"), "--make-sealing-key"])
     open_enclave.wait_for(r'level=warning msg="listening beyond this machine: whoever reaches the port')
     assert open_enclave.stop() == 0
     assert open_enclave.process.stderr is not None

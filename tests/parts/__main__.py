@@ -4,6 +4,7 @@ With `--all` it is an error when a part could not run: a test that did not run h
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,10 +22,17 @@ class Part:
     Attributes:
         name: The module of its tests, without `part_`.
         missing: Returns what is not there; None when it can run.
+        only: Which of its tests, by a word in their names; all where it is empty.
     """
 
     name: str
     missing: Callable[[], str | None]
+    only: str = ""
+
+    @property
+    def title(self) -> str:
+        """What its row is called."""
+        return f"{self.name}, {self.only}" if self.only else self.name
 
 
 def _mounts() -> str | None:
@@ -41,12 +49,47 @@ def _programs(*names: str) -> Callable[[], str | None]:
     return lambda: next((name for name in names if which(name) is None), None)
 
 
+def _image(*runtime: str) -> Callable[[], str | None]:
+    """Return what is missing to build the image, and to run it."""
+
+    def missing() -> str | None:
+        if os.geteuid() != 0:
+            return "root, to build without a daemon"
+        base = () if "IMAGE_BASE" in os.environ else ("mmdebstrap",)
+        return _programs("buildah", *base, *runtime)()
+
+    return missing
+
+
+def _buildkit() -> str | None:
+    """Return what is missing to build by Docker: its old builder makes all targets, also those with another configuration."""
+    if missing := _image("dockerd", "docker")():
+        return missing
+    version = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False).stdout
+    # Until version 23 it came with the command.
+    old = re.search(r"version (1\d|2[0-2])\.", version) is not None
+    plugin = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False)
+    return None if old or plugin.returncode == 0 else "docker's buildx"
+
+
 PARTS = (
     Part("mounts", _mounts),
     Part("users", _users),
     Part("proxies", _programs("nginx", "haproxy")),
     Part("java", _programs("java", "javac")),
     Part("metrics", _programs("promtool")),
+    Part("firestore", _programs("node", "npm")),
+    Part("image", _image()),
+    Part("image_runs", _image("unshare", "setpriv"), "unshare"),
+    Part("image_runs", _image("bwrap"), "bwrap"),
+    Part("image_runs", _image("runc"), "runc"),
+    Part("image_runs", _image("dockerd", "docker"), "docker"),
+    Part("image_docker", _buildkit),
+    Part("browser", _programs("chromium")),
+    Part("compose", _image("dockerd", "docker", "docker-compose")),
+    Part("alerts", _programs("promtool", "prometheus")),
+    Part("systemd", _programs("systemd-analyze", "strace")),
+    Part("go", _programs("go")),
 )
 
 
@@ -55,12 +98,13 @@ def run(part: Part) -> str:
     if missing := part.missing():
         return f"not run: {missing} is missing"
     tests = HERE / f"part_{part.name}.py"
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", str(tests)], cwd=HERE.parents[1], check=False)
+    words = ["-q", *(["-k", part.only] if part.only else []), str(tests)]
+    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=HERE.parents[1], check=False)
     return "ran" if done.returncode == 0 else f"FAILED (pytest exits with {done.returncode})"
 
 
 def main(arguments: list[str]) -> int:
-    outcomes = {part.name: run(part) for part in PARTS}
+    outcomes = {part.title: run(part) for part in PARTS}
     width = max(map(len, outcomes))
     for name, outcome in outcomes.items():
         print(f"{name:<{width}}  {outcome}")

@@ -188,3 +188,11 @@ def test_a_key_file_that_is_mounted_keeps_every_key(tmp_path: Path, enclave: Enc
         sign_levels(host)
         assert host.stop() == 0
     assert not in_use_file(config).exists()
+
+
+def test_a_key_file_that_is_mounted_alone_is_named(tmp_path: Path, enclave: Enclave, mount: Mount) -> None:
+    config = write_config(tmp_path, enclave.port)
+    import_keys(config, ALICE)
+    mount("--bind", key_file(config), key_file(config))
+    error = refused(run_command("generate", "-c", config, "-v", "enclave"), 1)
+    assert error.endswith("it is mounted as a single file, which cannot be replaced: mount its folder")

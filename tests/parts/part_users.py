@@ -1,4 +1,4 @@
-"""Other users at the Unix socket of the enclave, who came so far because somebody opened its folder; by root."""
+"""Other users where the enclave should be: at its Unix socket, whose folder somebody opened, or at its port; by root."""
 
 import os
 import subprocess
@@ -36,6 +36,18 @@ listening = socket.create_server(sys.argv[1], family=socket.AF_UNIX)
 print("listening", file=sys.stderr, flush=True)
 stream, _ = listening.accept()
 print("sent", stream.recv(1000), file=sys.stderr, flush=True)
+"""
+
+#: Listens at the enclave's port, says yes to `Initialize`, and shows what it is sent then.
+THIEF_AT_A_PORT = """
+listening = socket.create_server(("127.0.0.1", 0))
+print("listening on", listening.getsockname()[1], file=sys.stderr, flush=True)
+while True:
+    stream, _ = listening.accept()
+    stream.recv(1000)
+    stream.sendall(bytes.fromhex("00000005a1624f6bf6"))
+    print("sent", stream.recv(1000), file=sys.stderr, flush=True)
+    stream.close()
 """
 
 
@@ -91,3 +103,17 @@ def test_nothing_is_given_to_another_user_who_has_the_socket(path: Path, tmp_pat
             "run both as the same user"
         )
         program.wait_for("sent b''")
+
+
+def test_no_secret_key_is_given_to_another_user_who_has_the_port(tmp_path: Path) -> None:
+    with running(as_stranger(THIEF_AT_A_PORT, tmp_path)) as program:
+        port = int(program.wait_for(r"listening on (\d+)")[1])
+        config = write_config(tmp_path, port, {ALICE.pkh: BAKER})
+        words = ("import", "-c", config, "--vault", "enclave", "--from", "-")
+        text = refused(run_command(*words, given=ALICE.secret), 1)
+        assert f"no secret key is sent: a process of the user {STRANGER} answers at 127.0.0.1:{port}" in text
+        program.wait_for("sent b''")
+        # Who says that this user is the enclave's has it sent.
+        config.write_text(config.read_text().replace("port:", f"enclave_uid: {STRANGER}, port:"))
+        assert run_command(*words, given=ALICE.secret).code == 1
+        program.wait_for("sent b'.*ImportUnencrypted")

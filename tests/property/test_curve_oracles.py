@@ -1,6 +1,7 @@
 """Our signatures equal those of an independent library, for any key and message.
 
-The oracle is never the library that signs: cryptography for Ed25519 and secp256k1, ecdsa for P-256, py_ecc for BLS.
+The oracle is never the library that signs: cryptography for Ed25519 and secp256k1, ecdsa for P-256, py_ecc for BLS,
+dilithium-py for ML-DSA-44, whose signatures are hedged, so each verifies those of the other.
 """
 
 from hashlib import sha256
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
 )
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from dilithium_py.ml_dsa import ML_DSA_44
 from ecdsa import NIST256p, SECP256k1, SigningKey, VerifyingKey
 from ecdsa.errors import MalformedPointError
 from ecdsa.util import sigencode_string
@@ -135,6 +137,24 @@ def test_ecdsa_points_are_those_of_another_library(x: bytes, head: bytes, data: 
             curve(key_type).parse_public_key(head + x)
     else:
         assert curve(key_type).parse_public_key(head + x).public_key == PublicKey(key_type, head + x)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.binary(min_size=32, max_size=32), message=messages)
+def test_ml_dsa_44_and_dilithium_py_verify_each_other(seed: bytes, message: bytes) -> None:
+    public_key, signature = sign(KeyType.ML_DSA_44, seed, message)
+    theirs, expanded = ML_DSA_44.key_derive(seed)
+    assert public_key == theirs
+    assert ML_DSA_44.verify(public_key, digest(message), signature, ctx=b"")
+    assert not ML_DSA_44.verify(public_key, message, signature, ctx=b"")
+    assert not ML_DSA_44.verify(public_key, digest(message), signature, ctx=b"tezos")
+    key = curve(KeyType.ML_DSA_44).parse_public_key(public_key)
+    for deterministic in (True, False):
+        made = ML_DSA_44.sign(expanded, digest(message), ctx=b"", deterministic=deterministic)
+        key.verify(Signature(KeyType.ML_DSA_44, made), message, LATEST)
+    other = ML_DSA_44.sign(expanded, digest(message), ctx=b"tezos", deterministic=True)
+    with pytest.raises(InvalidSignature):
+        key.verify(Signature(KeyType.ML_DSA_44, other), message, LATEST)
 
 
 @unhurried

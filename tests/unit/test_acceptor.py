@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from ipaddress import ip_network
@@ -255,6 +256,27 @@ def test_every_line_says_who(told: pytest.LogCaptureFixture) -> None:
     serve(scenario, answering=logs)
     assert log_line(told, "asked /")["source"] == f"127.0.0.1:{ports[0]}"
     assert log_line(told, "connection closed: ")["source"] == f"127.0.0.1:{ports[0]}"
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_probe_of_a_tls_port_leaves_no_line(
+    told: pytest.LogCaptureFixture, authority: Authority, reset: bool
+) -> None:
+    trusting = ssl.create_default_context(cafile=str(authority.file))
+    trusting.load_cert_chain(*authority.certificate("baker"))
+
+    async def scenario(connect: Connect) -> None:
+        _, writer = await connect(None)
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.close()
+        await writer.wait_closed()
+        assert await is_served(await connect(trusting))
+
+    certificate, key = authority.certificate("server")
+    serve(scenario, tls_context(TlsConfig(certificate, key, authority.file)), answering=logs)
+    assert [record.levelname for record in told.records if "did not begin" in record.message] == ["DEBUG"]
 
 
 def test_a_handshake_that_failed_and_a_certificate(told: pytest.LogCaptureFixture, authority: Authority) -> None:

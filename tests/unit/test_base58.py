@@ -3,9 +3,12 @@
 from hashlib import sha512
 
 import pytest
-from base58 import b58encode_check
+from base58 import b58encode, b58encode_check
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enclave_signer.tezos import MAX_TEXT_CHARS, Family, Kind, MalformedBase58, decode, encode
+from enclave_signer.tezos.base58 import _bytes
 
 TZ1 = "tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb"
 EDPK = "edpkvGfYw3LyB1UcCahKQk4rF2tvbMUk8GFiTuMjL75uGXrpvKXhjn"
@@ -26,13 +29,31 @@ def test_no_prefix_begins_another() -> None:
     assert not [(a, b) for a in prefixes for b in prefixes if a is not b and b.startswith(a)]
 
 
-def test_the_limit_is_the_longest_kind() -> None:
-    assert max(len(encode(kind, b"\xff" * kind.value.payload_bytes)) for kind in Kind) == MAX_TEXT_CHARS
+@pytest.mark.parametrize("family", Family)
+def test_the_limit_is_the_longest_kind(family: Family) -> None:
+    longest = max(len(encode(kind, b"\xff" * kind.value.payload_bytes)) for kind in Kind if kind.value.family is family)
+    limit = max(longest, MAX_TEXT_CHARS)
+    with pytest.raises(MalformedBase58, match=f"^{limit + 1} characters where .* longer than {limit}$"):
+        decode("z" * (limit + 1), family)
+    with pytest.raises(MalformedBase58, match=r"^invalid checksum"):
+        decode("z" * limit, family)
+
+
+def test_a_text_of_a_curve_proper_is_never_too_long() -> None:
+    assert len(encode(Kind.BLS_SIGNATURE, b"\xff" * 96)) == MAX_TEXT_CHARS
 
 
 def test_a_long_text_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(MalformedBase58, match=r"^1000000 characters where a public key hash is needed; .* than 142$"):
         decode("z" * 1_000_000, Family.PUBLIC_KEY_HASH)
+    with pytest.raises(MalformedBase58, match=r"^5298 characters where a public key hash is needed; .* than 142$"):
+        decode(encode(Kind.ML_DSA_44_EXPANDED_PRIVATE_KEY, bytes(3872)), Family.PUBLIC_KEY_HASH)
+
+
+@given(data=st.binary(max_size=5000))
+def test_digits_are_read_as_another_library_reads_them(data: bytes) -> None:
+    text = b58encode(data).decode()
+    assert _bytes(text) == data
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from enclave_signer.curves import CurveError
 from host_backend.cli import checks
+from host_backend.cli.findings import Check
 from host_backend.cli.option_map import parse_option_map
 from host_backend.config import load_config
 from host_backend.config.review import review
@@ -56,7 +57,7 @@ def test_libraries_that_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
         raise CurveError("another library")
 
     monkeypatch.setattr(checks, "self_test", wrong)
-    assert checks._libraries() == checks.Check("curves", "failed", "another library: install the locked versions")
+    assert checks._libraries() == Check("curves", "failed", "another library: install the locked versions")
 
 
 def test_an_address_whose_clients_are_known_is_for_the_firewall(tmp_path: Path) -> None:

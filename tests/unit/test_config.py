@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from enclave_signer.protocol.messages import Credentials
+from enclave_signer.protocol.messages import Credentials, KeyType
 from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config
+from host_backend.config.channel import AttestationConfig, TlsFiles
 from host_backend.config.metrics import MAX_PER_KEY
 from host_backend.config.storage import (
     FirestorePlace,
+    KeysApart,
     KeysInFile,
     KeysInFirestore,
     MarksInFile,
@@ -24,6 +26,10 @@ PKH = KEYS["tz1alias"].pkh
 OTHER = KEYS["tz4alias"].pkh
 NO_HOST = "must name the enclave's host, here or in the environment (CONFIDENTIAL_SPACE_HOST)"
 DRIVER_NOT_YET = "is one of Signatory's that is not supported yet"
+NOT_OURS = (
+    f"{DRIVER_NOT_YET}: its keys stay there. Here keys are in an enclave, driver confidentialspace: make new ones, or "
+    "`import` those whose secret keys you have"
+)
 
 
 def load(folder: Path, text: str, base_dir: str | None = None) -> Config:
@@ -100,14 +106,17 @@ def test_base_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOSTS", "/h")
     monkeypatch.delenv("NOWHERE", raising=False)
     assert load(tmp_path, "base_dir: $HOSTS/a/${HOSTS}").base_dir == Path("/h/a//h")
-    assert load(tmp_path, "base_dir: /a/$/b").base_dir == Path("/a/$/b")
     assert load(tmp_path, "base_dir: /a", "/b").base_dir == Path("/b")
     assert load(tmp_path, vault("{host: h}"), "/b").vaults["v"].keys == KeysInFile(
         Path("/b/confidential_space_keys.json")
     )
     assert refused(tmp_path, "base_dir: ${NOWHERE}/x") == "1: base_dir: the environment variable NOWHERE is not set"
     assert refused(tmp_path, "base_dir: $NOWHERE/x") == "1: base_dir: the environment variable NOWHERE is not set"
-    assert refused(tmp_path, "base_dir:") == "1: base_dir: must be a text"
+    assert load(tmp_path, "base_dir:").base_dir == Path("/var/lib/signatory")
+    for text in ("/a/$/b", "${HOSTS", "${HOSTS:-/b}", "$1", "${}", "a$$", "$HOSTS/$-"):
+        assert refused(tmp_path, f"base_dir: '{text}'").startswith(
+            "1: base_dir: $ must begin a variable, $NAME or ${NAME}"
+        )
     assert refused(tmp_path, "base_dir: ''") == "1: base_dir: must not be empty"
     with pytest.raises(ConfigError, match="--base-dir must not be empty"):
         load(tmp_path, "", "")
@@ -116,12 +125,18 @@ def test_base_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: 1", "1: a: unknown field, known are base_dir, server, vaults, watermark, tezos, policy_hook, metrics"),
+        (
+            "a: 1",
+            "1: a: unknown field, known are base_dir, server, vaults, watermark, tezos, policy_hook, metrics, experimental",
+        ),
         ("\nbasedir: /x", "2: basedir: unknown field, did you mean base_dir?"),
         ("server: {adress: ':1'}", "1: server.adress: unknown field, did you mean address?"),
         (
             "server:\n  xyz: {}\n",
-            "2: server.xyz: unknown field, known are address, utility_address, authorized_keys, jwt, tls, trusted_proxies, octez",
+            (
+                "2: server.xyz: unknown field, known are address, utility_address, authorized_keys, jwt, tls, trusted_proxies, "
+                "attestation, octez"
+            ),
         ),
         (vault("{host: h, prot: 2}"), "4: vaults.v.config.prot: unknown field, did you mean port?"),
         (
@@ -150,7 +165,6 @@ def test_unknown_fields_are_named_with_the_nearest_known(tmp_path: Path, text: s
         ("watermark: {driver: aws}", f"1: watermark.driver: {DRIVER_NOT_YET}"),
         ("watermark: {driver: gcp}", "1: watermark: must name the Google Cloud `project`"),
         ("watermark: {driver: foo}", "1: watermark.driver: unknown value 'foo', known are file, mem, gcp"),
-        ("watermark: {driver: }", "1: watermark.driver: must be a text"),
         ("watermark: []", "1: watermark: must be a map"),
         *(
             (
@@ -163,7 +177,15 @@ def test_unknown_fields_are_named_with_the_nearest_known(tmp_path: Path, text: s
             vault("{host: h, storage: {driver: x}}"),
             "4: vaults.v.config.storage.driver: unknown value 'x', known are file, gcp, firestore",
         ),
-        ("vaults: {v: {driver: nitro}}", "1: vaults.v.driver: unknown value 'nitro', known are confidentialspace"),
+        (
+            "vaults: {v: {driver: nitro}}",
+            f"1: vaults.v.driver: {NOT_OURS}",
+        ),
+        ("vaults: {v: {driver: x}}", "1: vaults.v.driver: unknown value 'x', known are confidentialspace"),
+        (
+            "vaults:\n  tezos: {tz1: }",
+            "2: vaults.tezos: must name a driver; if it is the section `tezos`, move it to the left margin",
+        ),
         ("vaults: {v: }", "1: vaults.v: must name a driver"),
         ("vaults: {v: {}}", "1: vaults.v: must name a driver"),
         ("vaults: {v: {config: {host: h}}}", "1: vaults.v: must name a driver"),
@@ -442,3 +464,68 @@ def test_an_enclave_may_be_on_a_unix_socket(tmp_path: Path, monkeypatch: pytest.
     # It stands in where a port is missing, and there it is not.
     monkeypatch.setenv("CONFIDENTIAL_SPACE_PORT", "2001")
     assert load(tmp_path, vault("{}")).vaults["v"].enclave == enclave
+
+
+def test_experimental_keys_have_a_place_of_their_own(tmp_path: Path) -> None:
+    on = "experimental: {tz5: true}\n"
+    file = KeysInFile(Path("/b/confidential_space_keys.json"))
+    found = load(tmp_path, on + vault("{host: h}"), "/b")
+    assert found.vaults["v"].keys == KeysApart(file, KeysInFile(Path("/b/confidential_space_keys.tz5.json")))
+    assert found.experimental == {KeyType.ML_DSA_44}
+    for section in ("", "experimental:\n", "experimental: {}\n", "experimental: {tz5: false}\n"):
+        found = load(tmp_path, section + vault("{host: h}"), "/b")
+        assert (found.vaults["v"].keys, found.experimental) == (file, frozenset())
+    two = "vaults:\n" + "".join(
+        f"  {name}: {{driver: confidentialspace, config: {{host: h, storage: {{driver: file, config: {path}}}}}}}\n"
+        for name, path in (("a", "/k.json"), ("b", "/k.tz5.json"))
+    )
+    assert len(load(tmp_path, two).vaults) == 2
+    assert refused(tmp_path, two + on).endswith(
+        "shares the key file /k.tz5.json with vault a: give each its own `storage`"
+    )
+    assert refused(tmp_path, "experimental: {tz6: true}").startswith("1: experimental.tz6: unknown field")
+    assert refused(tmp_path, "experimental: {tz5: 1}").startswith("1: experimental.tz5: must be")
+
+
+TLS = "tls: {certificate: /c.pem, key: $KEYS/k.pem}"
+
+
+def test_an_enclave_is_reached_by_tls_and_asked_for_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYS", "/keys")
+    read = load(tmp_path, vault(f"{{host: h, {TLS}, attestation: {{policy: /p.yaml}}}}")).vaults["v"]
+    assert read.tls == TlsFiles(Path("/c.pem"), Path("/keys/k.pem"))
+    assert read.attestation == AttestationConfig(Path("/p.yaml"), by_root=False, root=None, max_age_s=86400.0)
+    more = "attestation: {policy: /p.yaml, token_type: PKI, root: /r.pem, max_age_hours: 0.5}"
+    read = load(tmp_path, vault(f"{{host: h, {TLS}, {more}}}")).vaults["v"]
+    assert read.attestation == AttestationConfig(Path("/p.yaml"), by_root=True, root=Path("/r.pem"), max_age_s=1800.0)
+    read = load(tmp_path, vault("{host: h, tls: , attestation: }")).vaults["v"]
+    assert (read.tls, read.attestation) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ("tls: {certificate: /c}", "tls: must name the file of the key, in PEM form"),
+        ("tls: {key: /c}", "tls: must name the file of the certificate, in PEM form"),
+        ("attestation: {policy: /p}", "attestation: needs `tls` beside it"),
+        (
+            "tls: {certificate: c, key: k}, attestation: {max_age_hours: 1}",
+            "attestation: must name the file of the `policy`",
+        ),
+        ("tls: {certificate: c, key: k}, attestation: {policy: p, root: r}", "attestation.root: is for tokens of"),
+        ("tls: {certificate: c, key: k}, attestation: {policy: p, max_age_hours: 169}", "attestation.max_age_hours: "),
+        (
+            "tls: {certificate: c, key: k}, attestation: {policy: p, token_type: oidc}",
+            "attestation.token_type: unknown",
+        ),
+        ("tls: {certificate: c, key: k}, attestation: {policy: p, verify: false}", "attestation.verify: "),
+    ],
+)
+def test_what_is_wrong_with_the_channel_is_named(tmp_path: Path, more: str, expected: str) -> None:
+    assert f"vaults.v.config.{expected}" in refused(tmp_path, vault(f"{{host: h, {more}}}"))
+
+
+def test_a_unix_socket_knows_no_tls(tmp_path: Path) -> None:
+    assert "tls: is not for a Unix socket" in refused(
+        tmp_path, vault("{host: 'unix:/run/x/s', tls: {certificate: c, key: k}}")
+    )

@@ -68,7 +68,13 @@ def test_old_names_and_lists_that_mean_nothing_give_warnings(tmp_path: Path) -> 
         ),
         ("{generic: [foo]}", ".generic[0]: invalid operation kind `foo` in `allow.generic` list"),
         ("{generic: [reveal, 'ballot:x']}", ".generic[1]: invalid operation kind `ballot:x` in `allow.generic` list"),
-        ("{generic: [attestation]}", ".generic[0]: invalid operation kind `attestation` in `allow.generic` list"),
+        (
+            "{generic: [attestation]}",
+            (
+                ".generic[0]: invalid operation kind `attestation` in `allow.generic` list, it is a kind of request: remove it "
+                "here and list it under `allow`"
+            ),
+        ),
         ("{generic: [[reveal]]}", ".generic[0]: must be a text"),
         ("{generic: [null]}", ".generic[0]: must be a text"),
         ("{generic: transaction}", ".generic: must be a list"),
@@ -234,8 +240,13 @@ def test_older_lists_that_cannot_be_meant(tmp_path: Path, lists: str, expected: 
 @pytest.mark.parametrize("name", ["double_endorsement_evidence", "double_preendorsement_evidence", "endorsement"])
 def test_old_names_of_operations_are_renamed_and_exist_no_more(tmp_path: Path, name: str) -> None:
     new = name.replace("endorsement", "attestation")
-    assert refused(tmp_path, policy(f"{{generic: [{name}]}}")) == (
-        f"3: tezos.{PKH}.allow.generic[0]: invalid operation kind `{new}` in `allow.generic` list"
+    text = refused(tmp_path, policy(f"{{generic: [{name}]}}"))
+    assert text.startswith(
+        f"3: tezos.{PKH}.allow.generic[0]: invalid operation kind `{new}` in `allow.generic` list, in the file by its old "
+        f"name `{name}`, "
+    )
+    assert text.endswith(
+        "it is a kind of request: remove it here and list it under `allow`" if new == "attestation" else ""
     )
 
 

@@ -45,6 +45,17 @@ def test_a_configuration_without_fault(tmp_path: Path) -> None:
     assert (found.notes, found.ignored, found.dangers) == ((), (), ())
 
 
+def test_experimental_keys_are_named_with_their_place(tmp_path: Path) -> None:
+    text = "base_dir: /b\n" + vault("{host: 127.0.0.1}")
+    assert "experimental" not in reviewed(tmp_path, text).settings
+    settings = reviewed(tmp_path, text + "experimental: {tz5: true}").settings
+    assert settings["experimental"] == "tz5 keys"
+    assert settings["vault v"].endswith(
+        "sealed keys in /b/confidential_space_keys.json, those that Signatory does not know: sealed keys in "
+        "/b/confidential_space_keys.tz5.json"
+    )
+
+
 def test_a_unix_socket_of_the_enclave_is_no_network(tmp_path: Path) -> None:
     found = reviewed(tmp_path, "base_dir: /b\n" + LOOPBACK % "" + vault("{host: unix:/run/s}"))
     assert found.settings["vault v"] == (
@@ -214,3 +225,26 @@ def test_operations_that_move_funds_exist() -> None:
         *("smart_rollup_execute_outbox_message", "stake", "transaction", "transfer_ticket", "unstake"),
         "update_companion_key",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "notes"),
+    [
+        ("base_dir: marks\n", ["base_dir: marks is relative to"]),
+        ("base_dir: ~/marks\n", ["base_dir: ~/marks is relative to", "base_dir: ~ is no home folder here"]),
+        ("base_dir: /marks\n", []),
+        (
+            f"tezos: {{{PKH}: }}\n",
+            [f"tezos.{PKH}: null means signs attestation, block, preattestation"],
+        ),
+        (
+            f"tezos: {{{PKH}: {{allowed_chains: }}}}\n",
+            [f"tezos.{PKH}.allowed_chains: null means any chain"],
+        ),
+        (f"tezos: {{{PKH}: {{}}}}\n", []),
+    ],
+)
+def test_notes_of_paths_and_nulls(tmp_path: Path, text: str, notes: list[str]) -> None:
+    found = reviewed(tmp_path, text).notes
+    assert len(found) == len(notes)
+    assert all(map(str.startswith, found, notes))

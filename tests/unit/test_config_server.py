@@ -258,3 +258,20 @@ def test_too_many_trusted_proxies(tmp_path: Path) -> None:
     assert refused(tmp_path, f"server: {{trusted_proxies: {proxies}}}") == (
         "1: server.trusted_proxies: has 101 entries, at most 100: name networks"
     )
+
+
+@pytest.mark.parametrize(
+    ("utility_address", "said", "shown"),
+    [
+        (":9583", "", False),
+        (":9583", ", attestation: ", False),
+        (":9583", ", attestation: true", True),
+        ("127.0.0.1:9583", "", True),
+        ("unix:/run/signer/utility", "", True),
+        ("127.0.0.1:9583", ", attestation: false", False),
+    ],
+)
+def test_tokens_are_shown_to_strangers_only_where_that_was_meant(
+    tmp_path: Path, utility_address: str, said: str, shown: bool
+) -> None:
+    assert load(tmp_path, f"server: {{utility_address: '{utility_address}'{said}}}").server.attestation is shown

@@ -31,13 +31,15 @@ ORDERS: dict[KeyType, int] = {
 }
 ECDSA = [KeyType.SECP256K1, KeyType.P256]
 DIGEST_CURVES = [KeyType.ED25519, *ECDSA]
+#: Curves proper: any bytes of the right size are a public key of ML-DSA-44.
+POINTS = [*DIGEST_CURVES, KeyType.BLS]
 SECRET = bytes.fromhex("2a" * 31 + "07")
 MESSAGE = b"\x03 a message"
-V2 = SigningVersion.V2
+LATEST = SigningVersion.LATEST
 
 
 def sign(key_type: KeyType, secret: bytes = SECRET, message: bytes = MESSAGE) -> Signature:
-    return curve(key_type).open(PrivateKey(key_type, secret)).sign(message, V2)
+    return curve(key_type).open(PrivateKey(key_type, secret)).sign(message, LATEST)
 
 
 def public_bytes(key_type: KeyType, secret: bytes = SECRET) -> bytes:
@@ -46,7 +48,7 @@ def public_bytes(key_type: KeyType, secret: bytes = SECRET) -> bytes:
 
 def verify(signature: Signature, message: bytes = MESSAGE, secret: bytes = SECRET) -> None:
     key_type = signature.key_type
-    curve(key_type).parse_public_key(public_bytes(key_type, secret)).verify(signature, message, V2)
+    curve(key_type).parse_public_key(public_bytes(key_type, secret)).verify(signature, message, LATEST)
 
 
 def bit_flips(data: bytes, step: int = 1) -> Iterator[bytes]:
@@ -66,13 +68,13 @@ def test_a_generated_key_opens_signs_and_verifies(key_type: KeyType) -> None:
     key = the_curve.open(first)
     assert key.public_key.key_type is key_type
     assert len(key.public_key.data) == key_type.facts.public_key_bytes
-    signature = key.sign(MESSAGE, V2)
+    signature = key.sign(MESSAGE, LATEST)
     assert signature.key_type is key_type
     assert len(signature.data) == key_type.facts.signature_bytes
     verifying = the_curve.parse_public_key(key.public_key.data)
     assert verifying.public_key == key.public_key
-    verifying.verify(signature, MESSAGE, V2)
-    verifying.verify(signature, MESSAGE, V2)
+    verifying.verify(signature, MESSAGE, LATEST)
+    verifying.verify(signature, MESSAGE, LATEST)
 
 
 @pytest.mark.parametrize("key_type", list(ORDERS))
@@ -149,7 +151,7 @@ def test_public_keys_of_another_size_are_refused(key_type: KeyType) -> None:
             curve(key_type).parse_public_key(data)
 
 
-@pytest.mark.parametrize("key_type", list(KeyType))
+@pytest.mark.parametrize("key_type", POINTS)
 def test_bytes_that_are_no_point_are_refused(key_type: KeyType) -> None:
     size = key_type.facts.public_key_bytes
     for data in (bytes(size), b"\xff" * size, b"\x02" + b"\xff" * (size - 1)):
@@ -201,12 +203,12 @@ def test_signatures_of_another_curve_are_refused(key_type: KeyType) -> None:
     key = curve(key_type).parse_public_key(public_bytes(key_type))
     for other in set(KeyType) - {key_type}:
         with pytest.raises(InvalidSignature, match=rf"of {other} was given to a key of {key_type}"):
-            key.verify(Signature(other, sign(key_type).data), MESSAGE, V2)
+            key.verify(Signature(other, sign(key_type).data), MESSAGE, LATEST)
 
 
 @pytest.mark.parametrize("key_type", list(KeyType))
 def test_signatures_with_a_flipped_bit_are_refused(key_type: KeyType) -> None:
-    for data in bit_flips(sign(key_type).data, step=1 if key_type in DIGEST_CURVES else 7):
+    for data in bit_flips(sign(key_type).data, step={KeyType.BLS: 7, KeyType.ML_DSA_44: 97}.get(key_type, 1)):
         with pytest.raises(InvalidSignature, match="does not belong to this key and message"):
             verify(Signature(key_type, data))
 
@@ -282,19 +284,33 @@ def test_bls_has_no_version_0() -> None:
         key.sign(MESSAGE, SigningVersion.V0)
     with pytest.raises(VersionNotSupported, match="no signing version 0: use 1 or 2"):
         curve(KeyType.BLS).parse_public_key(key.public_key.data).verify(
-            key.sign(MESSAGE, V2), MESSAGE, SigningVersion.V0
+            key.sign(MESSAGE, LATEST), MESSAGE, SigningVersion.V0
         )
 
 
-@pytest.mark.parametrize("key_type", DIGEST_CURVES)
+@pytest.mark.parametrize("version", [SigningVersion.V0, SigningVersion.V1, SigningVersion.V2])
+def test_ml_dsa_44_has_only_the_latest_version(version: SigningVersion) -> None:
+    key = curve(KeyType.ML_DSA_44).open(PrivateKey(KeyType.ML_DSA_44, SECRET))
+    with pytest.raises(VersionNotSupported, match=f"^MlDsa44 has no signing version {int(version)}: use the latest"):
+        key.sign(MESSAGE, version)
+    with pytest.raises(VersionNotSupported, match=f"^MlDsa44 has no signing version {int(version)}: use the latest"):
+        verify_as(key.sign(MESSAGE, LATEST), version)
+
+
+def verify_as(signature: Signature, version: SigningVersion) -> None:
+    key_type = signature.key_type
+    curve(key_type).parse_public_key(public_bytes(key_type)).verify(signature, MESSAGE, version)
+
+
+@pytest.mark.parametrize("key_type", [*DIGEST_CURVES, KeyType.ML_DSA_44])
 def test_only_bls_proves_possession(key_type: KeyType) -> None:
     key = curve(key_type).open(PrivateKey(key_type, SECRET))
     with pytest.raises(ProofNotSupported, match=rf"not supported for {key_type}: only BLS"):
         key.prove_possession()
     with pytest.raises(ProofNotSupported, match=rf"not supported for {key_type}: only BLS"):
-        curve(key_type).parse_public_key(key.public_key.data).verify_possession(key.sign(MESSAGE, V2))
+        curve(key_type).parse_public_key(key.public_key.data).verify_possession(key.sign(MESSAGE, LATEST))
 
 
-def test_only_bls_is_slow() -> None:
-    assert [key_type for key_type in KeyType if key_type.facts.slow] == [KeyType.BLS]
+def test_only_these_are_slow() -> None:
+    assert [key_type for key_type in KeyType if key_type.facts.slow] == [KeyType.BLS, KeyType.ML_DSA_44]
     assert all(curve(key_type).key_type is key_type for key_type in KeyType)

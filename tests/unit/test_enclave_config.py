@@ -8,6 +8,7 @@ import pytest
 from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, is_loopback
 from enclave_signer.config import DEFAULT_LIMITS, parse_config
 from enclave_signer.errors import ConfigError
+from enclave_signer.image import LocalKey
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 
 KEY = ["--sealing-key", "key"]
@@ -16,7 +17,7 @@ KEY = ["--sealing-key", "key"]
 def test_defaults_are_tee_signers_port_on_loopback() -> None:
     config = parse_config(KEY, {})
     assert config.listen == Address("127.0.0.1", DEFAULT_PORT)
-    assert config.sealing_key == Path("key")
+    assert config.local_key == LocalKey(Path("key"))
 
 
 def test_listen_port_is_taken_from_the_environment_and_the_flag_wins() -> None:
@@ -112,11 +113,11 @@ class TestImage:
     def test_the_image_stands_beside_the_flags(self, tmp_path: Path) -> None:
         config = parse_config([*self.image(tmp_path), "--listen", "127.0.0.1:1"], {})
         assert config.image is not None
-        assert (config.image.sealers, config.sealing_key) == (("gcp_kms",), None)
+        assert (config.image.sealers, config.local_key) == (("gcp_kms",), None)
         assert config.listen == Address("127.0.0.1", 1)
 
     def test_its_listener_counts(self, tmp_path: Path) -> None:
-        config = parse_config(self.image(tmp_path, 'listeners = ["0.0.0.0:99"]\n'), {})
+        config = parse_config(self.image(tmp_path, 'listeners = ["0.0.0.0:99"]\ninsecure_plain_tcp = true\n'), {})
         assert config.listen == Address("0.0.0.0", 99)
 
     @pytest.mark.parametrize(
@@ -124,7 +125,10 @@ class TestImage:
         [
             (["--sealer", "local"], {}),
             (["--sealing-key", "key"], {}),
+            (["--make-sealing-key"], {}),
+            (["--group-may-read-sealing-key"], {}),
             (["--listen", "127.0.0.1:1"], {}),
+            (["--insecure-plain-tcp"], {}),
             ([], {"LISTEN_PORT": "1"}),
         ],
     )
@@ -136,3 +140,38 @@ class TestImage:
     def test_without_an_image_nothing_changes(self) -> None:
         config = parse_config(["--sealing-key", "key"], {})
         assert (config.image, config.sealer) == (None, "local")
+
+
+KEY_DIGEST = "5e" * 32
+TLS = f'listeners = ["0.0.0.0:99"]\ntls.clients = ["{KEY_DIGEST}"]\n'
+
+
+class TestOtherMachines:
+    """Whoever is between this machine and another one reads along without TLS: that has to be asked for."""
+
+    def test_the_refusal_names_both_ways_out(self) -> None:
+        with pytest.raises(
+            ConfigError, match=r"0\.0\.0\.0:1 can be reached .* \[tls\] clients .* --insecure-plain-tcp"
+        ):
+            parse_config([*KEY, "--listen", "0.0.0.0:1"], {})
+
+    def test_it_can_be_asked_for(self) -> None:
+        config = parse_config([*KEY, "--listen", "0.0.0.0:1", "--insecure-plain-tcp"], {})
+        assert (config.listen, config.tls_clients) == (Address("0.0.0.0", 1), None)
+
+    def test_one_machine_needs_neither(self) -> None:
+        assert parse_config([*KEY, "--listen", "127.0.0.1:1"], {}).tls_clients is None
+
+    def test_an_image_names_its_clients(self, tmp_path: Path) -> None:
+        config = parse_config(TestImage().image(tmp_path, TLS), {})
+        assert config.tls_clients == (KEY_DIGEST,)
+
+    def test_a_unix_socket_knows_no_tls(self, tmp_path: Path) -> None:
+        image = TestImage().image(tmp_path, TLS.replace("0.0.0.0:99", "unix:/run/x/s"))
+        with pytest.raises(ConfigError, match="a Unix socket knows no TLS"):
+            parse_config(image, {})
+
+    @pytest.mark.parametrize("name", ["SSLKEYLOGFILE", "sslkeylogfile"])
+    def test_nobody_has_the_keys_of_tls_written_down(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(ConfigError, match=f"^{name} is set: it would write the keys of TLS down"):
+            parse_config(TestImage().image(tmp_path, TLS), {name: "/tmp/keys"})

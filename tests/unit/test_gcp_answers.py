@@ -3,6 +3,7 @@
 import pytest
 
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused, SealingUnavailable
+from enclave_signer.launcher import shown
 from enclave_signer.sealing.crc32c import crc32c
 from enclave_signer.sealing.gcp_answers import (
     Call,
@@ -14,7 +15,7 @@ from enclave_signer.sealing.gcp_answers import (
     failure,
 )
 from enclave_signer.sealing.gcp_environment import check_environment
-from enclave_signer.sealing.gcp_launcher import read_token, shown
+from enclave_signer.sealing.gcp_launcher import read_token
 
 KEY = "projects/p/locations/l/keyRings/r/cryptoKeys/k"
 ENCRYPT, DECRYPT = (Call(method, KEY, "principalSet://image") for method in Method)

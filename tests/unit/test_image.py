@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import MAX_IMAGE_BYTES, GcpKmsConfig, ResealRule, parse_image, read_image
+from enclave_signer.image import (
+    MAX_IMAGE_BYTES,
+    AttestationConfig,
+    GcpKmsConfig,
+    LocalKey,
+    ResealRule,
+    parse_image,
+    read_image,
+)
 from enclave_signer.protocol.blob import LEGACY
 from enclave_signer.sealing.allow_list import AllowList
 
@@ -27,7 +35,7 @@ def refused(text: str, match: str) -> None:
 def test_the_smallest_one_reads_legacy_blobs_and_writes_ours() -> None:
     image = parse_image(SMALLEST, "image.toml")
     assert not image.development
-    assert (image.sealers, image.listeners, image.sealing_key, image.reseal) == (("gcp_kms",), (), None, ())
+    assert (image.sealers, image.listeners, image.local_key, image.reseal) == (("gcp_kms",), (), None, ())
     allow_list = AllowList(identity_providers=(PROVIDER,), seal_keys=(KEY,))
     assert image.gcp_kms == GcpKmsConfig(allow_list=allow_list, read_legacy=True, write_legacy=False)
 
@@ -42,14 +50,14 @@ def test_all_that_can_be_said() -> None:
     text = (
         'development = true\nsealers = ["gcp_kms", "local"]\nlisteners = ["0.0.0.0:2000"]\n'
         f'{GCP}open_keys = ["{RING}/", "projects/old/"]\nread_legacy = true\nwrite_legacy = false\n'
-        'token_audience = "https://sts.example"\n[local]\nsealing_key = "/keys/sealing.key"\n'
+        'token_audience = "https://sts.example"\n[local]\nsealing_key = "/keys/sealing.key"\nmake_sealing_key = true\n'
         f'[[reseal]]\nfrom = "legacy"\nto = "{KEY}"\n[[reseal]]\nfrom = "projects/old/"\nto = "{KEY}"\n'
         f'[[reseal]]\nfrom = "local:0123"\nto = "{KEY}"\n'
     )
     image = parse_image(text, "image.toml")
     assert image.development
     assert image.listeners == ("0.0.0.0:2000",)
-    assert image.sealing_key == Path("/keys/sealing.key")
+    assert image.local_key == LocalKey(Path("/keys/sealing.key"), make=True)
     assert image.reseal == tuple(ResealRule(source, KEY) for source in (LEGACY, "projects/old/", "local:0123"))
     assert image.gcp_kms is not None
     assert not image.gcp_kms.write_legacy
@@ -123,3 +131,49 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Pat
     with pytest.raises(ConfigError, match=match) as raised:
         read_image(path)
     assert str(raised.value).startswith(str(path))
+
+
+DIGEST = "5e" * 32
+ATTESTATION = '[attestation]\nprovider = "confidential_space"\naudience = "https://signer.example/attest"\n'
+
+
+def test_who_may_connect_and_who_vouches() -> None:
+    image = parse_image(f'{SMALLEST}[tls]\nclients = ["{DIGEST}"]\n{ATTESTATION}token_type = "PKI"', "image.toml")
+    assert image.tls_clients == (DIGEST,)
+    assert image.attestation == AttestationConfig("confidential_space", "https://signer.example/attest", "PKI")
+    image = parse_image(f"{SMALLEST}{ATTESTATION}", "image.toml")
+    assert image.attestation is not None
+    assert (image.attestation.kind, image.tls_clients, image.insecure_plain_tcp) == ("OIDC", None, False)
+    assert parse_image(SMALLEST, "image.toml").attestation is None
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        ("[tls]", r"tls\.clients: must name at least one"),
+        ("[tls]\nclients = ['5E']", r"tls\.clients: '5E' is no SHA-256 of a public key"),
+        (f"[tls]\nclients = ['{DIGEST.upper()}']", "is no SHA-256 of a public key"),
+        (f"[tls]\nclients = ['{DIGEST}']\nkey = 'file'", r"tls\.key: is not known here"),
+        (ATTESTATION.replace("confidential_space", "sample"), r"attestation\.provider: 'sample' is not known"),
+        (ATTESTATION + "token_type = 'LIMITED_AWS'", r"attestation\.token_type: 'LIMITED_AWS' is not known"),
+        (ATTESTATION.replace("signer.example/attest", "sts.googleapis.com"), "Google takes for this image's identity"),
+        (ATTESTATION.replace("signer.example/attest", "sts.google.com"), "Google takes for this image's identity"),
+        (ATTESTATION.replace("https://signer.example", "//iam.googleapis.com/x"), "takes for this image's identity"),
+        (ATTESTATION.replace("signer.example", "s" * 600), r"attestation\.audience: must have at most 512 bytes"),
+        (ATTESTATION + "nonce = 'x'", r"attestation\.nonce: is not known here"),
+    ],
+)
+def test_what_is_wrong_with_the_channel_is_named_by_its_path(more: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        parse_image(f"{SMALLEST}{more}", "image.toml")
+
+
+def test_tokens_for_others_are_not_those_of_the_exchange() -> None:
+    text = f'{SMALLEST}token_audience = "https://signer.example/attest"\n{ATTESTATION}'
+    with pytest.raises(ConfigError, match="Google takes for this image's identity"):
+        parse_image(text, "image.toml")
+
+
+def test_a_port_is_plain_or_it_is_not() -> None:
+    with pytest.raises(ConfigError, match="insecure_plain_tcp: there is TLS"):
+        parse_image(f"insecure_plain_tcp = true\n{SMALLEST}[tls]\nclients = ['{DIGEST}']", "image.toml")

@@ -38,7 +38,7 @@ def test_every_route_is_described_and_no_other(access: Access) -> None:
         if isinstance(route, Route)
         for method in route.methods or ()
     }
-    paths = json.loads(document(access))["paths"]
+    paths = json.loads(document(operations(access), access))["paths"]
     assert routes == {(path, method) for path, methods in paths.items() for method in methods}
     assert routes == {(path, method) for path, method, _ in operations(access)}
 
@@ -66,7 +66,7 @@ def references(value: Any) -> list[str]:
 
 @of_every_access
 def test_the_document_for_programs(access: Access) -> None:
-    described = json.loads(document(access))
+    described = json.loads(document(operations(access), access))
     assert described["openapi"].startswith("3.1")
     assert set(references(described)) == {"#/components/schemas/Failure"}
     schemes = set(described["components"].get("securitySchemes", {}))
@@ -84,15 +84,16 @@ def test_the_document_for_programs(access: Access) -> None:
 def test_the_document_is_that_of_the_application() -> None:
     answer = ask_app(app_of(Access()), "GET", "/openapi.json")
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-    assert answer.body == document(Access())
+    assert answer.body == document(operations(Access()))
 
 
 def test_the_page_for_people_fetches_nothing() -> None:
     answer = ask_app(app_of(Access()), "GET", "/docs")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert answer.body == page(Access())
-    text = page(Access(tokens=True, signed=True)).decode()
+    assert answer.body == page(operations(Access()))
+    access = Access(tokens=True, signed=True)
+    text = page(operations(access), access).decode()
     assert not re.findall(r"(?:src=|https?://|@import|url\()", text)
     for path in PATHS:
         assert f"<code>{path}</code>" in text

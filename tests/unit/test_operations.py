@@ -202,7 +202,7 @@ def test_entry_points_by_name() -> None:
         (b"\x01" + b"\xdd" * 20 + b"\x01", "the padding byte after the address is not zero"),
         (b"\x03" + b"\xdd" * 20 + b"\x01", "the padding byte after the address is not zero"),
         (b"\x04" + b"\xdd" * 20 + b"\x01", "the padding byte after the address is not zero"),
-        (b"\x00\x04" + b"\xdd" * 20, "unknown public key hash tag 4; known are 0 to 3"),
+        (b"\x00\x05" + b"\xdd" * 20, "unknown public key hash tag 5; known are 0 to 4"),
     ],
 )
 def test_destinations(destination: bytes, error: str) -> None:

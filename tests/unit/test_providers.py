@@ -24,7 +24,7 @@ class Cloud:
     def __init__(self, name: str = "cloud", *, shared_s: float = math.inf, without_header: bool = False) -> None:
         self.name = name
         self.shared_s = shared_s
-        self.opens_without_header = without_header
+        self.takes_legacy = without_header
         self.limit_s = 10.0
         self.takes_s = 0.0
         self.error: Exception | None = None
@@ -41,7 +41,7 @@ class Cloud:
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         await trio.sleep(self.takes_s)
-        blob = b"" if self.opens_without_header else BlobHeader(self.name, "kek", public_key).encode()
+        blob = b"" if self.takes_legacy else BlobHeader(self.name, "kek", public_key).encode()
         blob += b"sealed %d" % len(self.sealed)
         self.sealed[blob] = private_key
         return blob

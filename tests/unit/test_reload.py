@@ -267,3 +267,46 @@ def test_what_is_counted_for_each_key_stays_as_it_was_at_the_start(caplog: pytes
     )
     asyncio.run(reload_of(signer, read, config_of({}, per_key=False)).reload())
     assert signer.policies == policies
+
+
+KEYS_AND_CHAIN = f"tezos:\n  {PKH}: {{allow: {{block: }}, allowed_chains: [NetXdQprcVkpaWU]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        (f"tezos:\n  {PKH}:\n", f"tezos.{PKH}: has no policy any more"),
+        (f"tezos:\n  {PKH}:\n    allow: {{block: }}\n    allowed_chains:\n", "allowed_chains: has no value any more"),
+        (KEYS_AND_CHAIN.rstrip(), "the file ends within a line, as one that was cut short"),
+        (KEYS_AND_CHAIN, None),
+        (f"tezos:\n  {PKH}: {{allow: {{block: }}}}\n", None),
+        (f"tezos:\n  {PKH}: {{allow: {{block: }}, authorized_keys: }}\n", None),
+        (f"tezos:\n  {FOUR[1].pkh}:\n", None),
+    ],
+)
+def test_a_file_that_was_cut_short_is_not_taken(
+    tmp_path: Path, text: str, refusal: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(KEYS_AND_CHAIN)
+    started_with = load_config(file)
+    signer = signer_of(started_with.policies)
+    file.write_text(text)
+    with caplog.at_level(logging.INFO):
+        asyncio.run(reload_of(signer, lambda: read_config(file), started_with).reload())
+    if refusal is None:
+        assert signer.policies == load_config(file).policies
+    else:
+        assert signer.policies == started_with.policies
+        (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert refusal in record.message
+
+
+def test_what_was_null_before_may_stay_so(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(f"tezos:\n  {PKH}:")
+    started_with = load_config(file)
+    signer = signer_of(started_with.policies)
+    file.write_text(f"tezos:\n  {FOUR[1].pkh}: {{allow: {{block: }}}}\n  {PKH}:")
+    asyncio.run(reload_of(signer, lambda: read_config(file), started_with).reload())
+    assert signer.policies == load_config(file).policies

@@ -292,3 +292,13 @@ def test_a_session_that_is_not_this_connections_ends_it(text: str) -> None:
     with pytest.raises(Garbled, match=f"session is not this connection's: {text}"):
         line.feed(refusal(text) + ok(signature(1)), 0.0)
     assert all(isinstance(caller.error, Unanswered) for caller in callers)
+
+
+@pytest.mark.parametrize(("size", "hint"), [(4096, False), (4097, True)])
+def test_a_message_that_is_too_long_for_tee_signer_is_explained(size: int, hint: bool) -> None:
+    line, caller = ReplyLine(), Caller()
+    line.add(Sign(0, bytes(size), SigningVersion.V2), caller, LIMIT_S, 0)
+    # Its own words, as they were seen.
+    line.feed(encode_frame(codec.encode_error(WireError('Semantic(None, "invalid type: bytes, expected bytes")'))), 0)
+    assert ("the message has 4097 bytes, and tee-signer takes 4096 at most" in str(caller.error)) == hint
+    assert not line.ended

@@ -26,7 +26,7 @@ class Kms:
     """Seals in clear, under the key of the credentials; opens with and without header."""
 
     name = GCP_KMS
-    opens_without_header = True
+    takes_legacy = True
     limit_s = None
     shared_s = 60.0
 

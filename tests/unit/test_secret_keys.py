@@ -159,10 +159,11 @@ NEEDED = "a secret key or an encrypted secret key is needed"
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (PEM[0]["spki_pem"], NO_BLOCK),
+        (PEM[0]["spki_pem"], "this is a public key"),
         (PLAIN_PEM[:-10], NO_BLOCK),
         ("-----BEGIN PRIVATE KEY-----", NO_BLOCK),
-        (PLAIN_PEM.replace("PRIVATE", "OPENSSH PRIVATE"), NO_BLOCK),
+        (PLAIN_PEM.replace("PRIVATE", "OPENSSH PRIVATE"), "this is a key of OpenSSH"),
+        (PLAIN_PEM.replace("PRIVATE", "SOME PRIVATE"), NO_BLOCK),
         (PLAIN_PEM + PEM[1]["pkcs8_pem"], "the PEM text holds several private keys: give it one at a time"),
         (PLAIN_PEM.replace("MC4", "MC5"), DAMAGED),
         (PLAIN_PEM.replace("MC4C", "????"), DAMAGED),
@@ -178,6 +179,17 @@ NEEDED = "a secret key or an encrypted secret key is needed"
         ),
         (f"encrypted:{ED25519.secret}", "got a secret key (edsk…) where an encrypted secret key is needed"),
         (f"http:{ED25519.secret}", "invalid character where"),
+        ("ledger://my-happy-little-ledger/ed25519/0h/0h", "a Ledger: it cannot be taken out of the device"),
+        ("https://signer.example/tz1", "the address of a remote signer"),
+        (f'"{ED25519.secret}"', "in quotation marks: remove them"),
+        (ED25519.secret_bytes.hex(), "a key in hex"),
+        (f"0x{(2 * ED25519.secret_bytes).hex()}", "a key in hex"),
+        (b"\xff" * 32, "the bytes of a key"),
+        (b"\xff" * 64, "the bytes of a key"),
+        (" ".join(["zebra"] * 24), "the words of a mnemonic"),
+        (bytes.fromhex("3082099702010330"), "a PKCS#12 file"),
+        (PLAIN_PEM.replace("\n", "\\n"), "its line feeds are written as"),
+        ("-----BEGIN CERTIFICATE-----\nMC4C\n-----END CERTIFICATE-----", "this is a certificate"),
         (ED25519.public_key, f"got a public key (edpk…) where {NEEDED}"),
         (b"", f"empty text where {NEEDED}"),
         (b"z" * (MAX_SECRET_BYTES + 1), "more than 16384 bytes: this is no secret key"),
@@ -188,7 +200,9 @@ def test_what_is_no_secret_key(data: str | bytes, text: str) -> None:
 
 
 def test_keys_of_other_kinds() -> None:
-    other = "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1 and P-256 in PEM"
+    other = (
+        "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1, P-256 and ML-DSA-44 in PEM"
+    )
     form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     assert refusal(rsa.generate_private_key(65537, 2048).private_bytes(*form)) == other
     assert refusal(ec.generate_private_key(ec.SECP384R1()).private_bytes(*form)) == other
@@ -212,23 +226,65 @@ def test_public_keys_of_the_vectors() -> None:
         assert encode_public_key(open_secret_key(read(item["pkcs8_pem"])).public_key) == item["pk"]
 
 
-def shown(pkh: str, secret: str) -> bytes:
-    """Return what `octez-client show address -S` prints."""
-    return f"Hash: {pkh}\nPublic Key: {ED25519.public_key}\nSecret Key: {secret}\n".encode()
+#: The public example of an Ed25519 key of version 2, from the issue of pyca/cryptography that asks for it.
+VERSION_2 = """-----BEGIN PRIVATE KEY-----
+MFMCAQEwBQYDK2VwBCIEIGQqNAZlORmn1k4QrYz1FvO4fOQowS3GXQMqRKDzmx9P
+oSMDIQCrO5iGM5hnLWrHavywoXekAoXPpYRuB0Dr6DjZF6FZkg==
+-----END PRIVATE KEY-----
+"""
+VERSION_2_DER = base64.b64decode("".join(VERSION_2.splitlines()[1:-1]))
 
 
-def test_what_octez_client_shows() -> None:
-    key = KEYS["tz1alias"]
-    for secret in (key.secret, f"unencrypted:{key.secret}"):
-        assert read_secret_key(shown(key.pkh, secret), never).data == key.secret_bytes
-        assert read_secret_key(f"Secret Key: {secret}\r\n".encode(), never).data == key.secret_bytes
+def tlv(tag: int, body: bytes) -> bytes:
+    assert len(body) < 256
+    return bytes((tag, len(body)) if len(body) < 128 else (tag, 0x81, len(body))) + body
 
 
-def test_what_octez_client_shows_of_no_key_or_of_several() -> None:
-    key, other = KEYS["tz1alias"], KEYS["tz2alias"]
-    with pytest.raises(MalformedRequest, match="another hash than that of its secret key"):
-        read_secret_key(shown(other.pkh, key.secret), never)
-    with pytest.raises(MalformedRequest, match="several secret keys"):
-        read_secret_key(shown(key.pkh, key.secret) + shown(other.pkh, other.secret), never)
-    with pytest.raises(MalformedRequest):
-        read_secret_key(shown(key.pkh, "ledger://a/ed25519/0h/0h"), never)
+def version_2(key: KnownKey, *more: bytes) -> bytes:
+    """Return a key as PKCS#8 of version 2, with what may follow it."""
+    version_1 = converted(key, Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    body = version_1[2 if version_1[1] < 128 else 3 :]
+    assert body.startswith(b"\2\1\0")
+    return tlv(0x30, b"\2\1\1" + body[3:] + b"".join(more))
+
+
+def public_half(key: KnownKey) -> bytes:
+    return open_secret_key(PrivateKey(key.key_type, key.secret_bytes)).public_key.data
+
+
+ATTRIBUTES = tlv(0xA0, tlv(0x30, b"\6\1\0"))
+
+
+@pytest.mark.parametrize("data", [VERSION_2, VERSION_2.replace("\n", "\r\n"), f"text\n{VERSION_2}", VERSION_2_DER])
+def test_pkcs8_of_version_2(data: str | bytes) -> None:
+    key = read(data)
+    assert (key.key_type, key.data) == (KeyType.ED25519, VERSION_2_DER[16:48])
+
+
+@pytest.mark.parametrize("key", [ED25519, SECP256K1, P256], ids=lambda key: key.name)
+def test_what_may_follow_a_key_of_version_2(key: KnownKey) -> None:
+    public = b"\0" + public_half(key)
+    for more in ([], [ATTRIBUTES], [tlv(0x81, public)], [ATTRIBUTES, tlv(0xA1, tlv(0x03, public))]):
+        assert pkh(read(version_2(key, *more))) == key.pkh
+    for label in (b"", b"x"):
+        assert read(
+            b"-----BEGIN PRIVATE KEY-----\n" + base64.b64encode(version_2(key)) + b"\n-----END PRIVATE KEY-----" + label
+        )
+    wrong = public[:-1] + bytes((public[-1] ^ 1,))
+    assert "two halves" in refusal(version_2(key, tlv(0x81, wrong)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        VERSION_2_DER[:-1],
+        VERSION_2_DER + b"\0",
+        VERSION_2_DER.replace(b"\2\1\1", b"\2\1\2", 1),
+        version_2(ED25519, tlv(0x82, b"")),
+        version_2(ED25519, tlv(0x81, b"\1" + bytes(32))),
+        version_2(ED25519, tlv(0x81, bytes(33)), tlv(0x81, bytes(33))),
+        version_2(ED25519, tlv(0xA1, tlv(0x04, bytes(33)))),
+    ],
+)
+def test_damaged_keys_of_version_2(data: bytes) -> None:
+    assert refusal(data) == DAMAGED

@@ -312,3 +312,26 @@ def test_proofs_of_possession_are_verified() -> None:
             await vault.prove_possession(pkh(TZ4))
 
     play(MemoryKeys(stored(TZ4)), scenario)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda vault: vault.provisioning.generate("tz1"), "key_type must be KeyType, not str: name one of them"),
+        (
+            lambda vault: vault.provisioning.import_key(KEYS["bob"].secret),
+            "private_key must be PrivateKey, not str: parse_",
+        ),
+        (lambda vault: vault.sign(pkh(TZ1), "03ab"), "message must be bytes, not str: give the bytes"),
+        (lambda vault: vault.sign(TZ1.public_key, b"3"), "pkh must be str, not PublicKey"),
+        (lambda vault: vault.sign(pkh(TZ1), b"3", 2), "version must be SigningVersion, not int"),
+    ],
+)
+def test_arguments_of_another_kind(call: Callable[[Vault], Awaitable[object]], text: str) -> None:
+    async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
+        with pytest.raises(TypeError, match=text) as refusal:
+            await call(vault)
+        assert KEYS["bob"].secret not in str(refusal.value)
+        assert not enclave.calls
+
+    play(MemoryKeys(stored(TZ1)), scenario)

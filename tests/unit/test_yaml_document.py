@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_backend.errors import ConfigError
-from host_backend.yaml_document import MAX_DEPTH, MAX_FILE_BYTES, Value, load_document
+from host_backend.yaml_document import MAX_FILE_BYTES, Value, load_document
+from host_backend.yaml_reader import MAX_DEPTH
 
 
 def load(folder: Path, data: str | bytes) -> Value:
@@ -166,9 +167,9 @@ def test_what_is_merged_comes_last_and_replaces_nothing(tmp_path: Path) -> None:
         ('a:\n  "\\UFFFFFFFF"\n', ":2: not readable as YAML: found a number out of range"),
         ('a: "\\U00110000"\n', ":1: not readable as YAML: found a number out of range"),
         (f"%YAML 1.{'1' * 5000}\n---\na\n", ":1: not readable as YAML: found a number out of range"),
-        (b"a: \xff\xfe\n", ": not readable as YAML: invalid start byte"),
-        (b"\x00\x01", ": not readable as YAML: special characters are not allowed"),
-        (b"\x7fELF" + bytes(100), ": not readable as YAML: special characters are not allowed"),
+        (b"a: \xff\xfe\n", ":1: not readable as YAML: invalid start byte"),
+        (b"\x00\x01", ":1: not readable as YAML: special characters are not allowed"),
+        (b"\x7fELF" + bytes(100), ":1: not readable as YAML: special characters are not allowed"),
         ("[" * 200, ":1: not readable as YAML: nested too deeply"),
         ("{a: " * 33, ":1: not readable as YAML: nested too deeply"),
         ("\n".join(" " * depth + "a:" for depth in range(2000)), ":32: not readable as YAML: nested too deeply"),
@@ -288,3 +289,47 @@ def test_any_bytes_are_a_value_or_a_refusal(tmp_path_factory: pytest.TempPathFac
     except ConfigError:
         return
     walk(value, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "values"),
+    [
+        ("a: b\t# c\n", {"a": "b"}),
+        ("a:\tb\n", {"a": "b"}),
+        ("a: b\t\n", {"a": "b"}),
+        ("a: :6732\t# port\n", {"a": ":6732"}),
+        ('a: "v"\t# c\nb: c\n', {"a": "v", "b": "c"}),
+        ("\t# c\na: b\n \t \n", {"a": "b"}),
+        ("a: &x\tb\nc: *x\t# d", {"a": "b", "c": "b"}),
+        ("{a:\tb,\tc: d\t}\t# e", {"a": "b", "c": "d"}),
+        ("a: b\t\n  c\n", {"a": "b c"}),
+    ],
+)
+def test_tabs_between_words(tmp_path: Path, data: str, values: dict[str, str]) -> None:
+    assert {name: value.text() for name, value in load(tmp_path, data).mapping().items()} == values
+
+
+def test_tabs_before_what_is_nested(tmp_path: Path) -> None:
+    entries = load(tmp_path, "a:\t# c\n  b: c\nd:\n- e\t# f\n- g\t\n").mapping()
+    assert entries["a"].mapping()["b"].text() == "c"
+    assert [item.text() for item in entries["d"].items()] == ["e", "g"]
+
+
+@pytest.mark.parametrize("data", ["a:\n\tb: c\n", "\ta: b\n", "a:\n\t- b\n", "a: b\n\tc: d\n"])
+def test_a_tab_that_indents_is_named(tmp_path: Path, data: str) -> None:
+    line = data.count("\n", 0, data.index("\t")) + 1
+    assert (
+        refused(tmp_path, data)
+        == f":{line}: not readable as YAML: a tab stands where YAML takes spaces only (column 1)"
+    )
+
+
+@pytest.mark.parametrize(("data", "whole"), [("a: b\n", True), ("a: b\r\n", True), ("a: b", False)])
+def test_where_the_file_ends(tmp_path: Path, data: str, whole: bool) -> None:
+    assert load(tmp_path, data).ends_whole == whole
+    assert load(tmp_path, data.encode("utf-16")).ends_whole == whole
+
+
+def test_what_is_no_text_has_a_line(tmp_path: Path) -> None:
+    assert refused(tmp_path, "a: b\nc: d # é\n".encode("latin-1")).startswith(":2: not readable as YAML: ")
+    assert refused(tmp_path, "a: b\n\nc: d\0\n").startswith(":3: not readable as YAML: ")

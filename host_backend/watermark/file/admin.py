@@ -12,7 +12,7 @@ from pathlib import Path
 from host_backend.durable import create_folder, fsync_directory, real_path
 from host_backend.errors import ConfigError, HostError, StoreUnavailable
 from host_backend.log import fields
-from host_backend.watermark.base import MarksDescription, StoredMarks
+from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
 from host_backend.watermark.file.blocks import PosixBlocks
 from host_backend.watermark.file.held import (
     HeldStore,
@@ -152,12 +152,19 @@ class FileMarks:
         if self._folder.left_behind or state_of(old_store_path(self._base_dir)) is not OldStore.NONE:
             raise ConfigError(missing_text(self._base_dir, self._folder))
 
-    def rebuild(self, pkhs: Iterable[str], chains: Iterable[str], above_level: int, suffix: str) -> int:
+    def rebuild(
+        self,
+        pkhs: Iterable[str],
+        chains: Iterable[str],
+        above_level: int,
+        suffix: str,
+        known: Mapping[MarkKey, Mark] = NO_MARKS,
+    ) -> int:
         """Make the store anew; see `MarksAdmin.rebuild`."""
         from host_backend.watermark.file.rebuilding import rebuild_store  # noqa: PLC0415 -- hardly ever needed
 
         return rebuild_store(
-            self._base_dir, Rebuilt(pkhs, chains, above_level), suffix, in_memory_allowed=self._in_memory_allowed
+            self._base_dir, Rebuilt(pkhs, chains, above_level, known), suffix, in_memory_allowed=self._in_memory_allowed
         )
 
     # Changing

@@ -18,7 +18,7 @@ from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.google.connecting import connect
 from host_backend.google.firestore import Firestore
 from host_backend.log import fields
-from host_backend.watermark.base import MarksDescription, StoredMarks
+from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
 from host_backend.watermark.file.place import REBUILD, process_of
 from host_backend.watermark.firestore.contents import Contents
 from host_backend.watermark.firestore.layout import StoreDocument
@@ -149,10 +149,17 @@ class FirestoreMarks:
         extra = fields(place=str(self._place), store=store_id, marks=count)
         logger.info("watermark store made", extra=extra)
 
-    def rebuild(self, pkhs: Iterable[str], chains: Iterable[str], above_level: int, suffix: str) -> int:
+    def rebuild(
+        self,
+        pkhs: Iterable[str],
+        chains: Iterable[str],
+        above_level: int,
+        suffix: str,
+        known: Mapping[MarkKey, Mark] = NO_MARKS,
+    ) -> int:
         """Make the store anew; see `MarksAdmin.rebuild`. Nothing is put aside: no mark becomes lower."""
         del suffix
-        rebuilt = Rebuilt(pkhs, chains, above_level)
+        rebuilt = Rebuilt(pkhs, chains, above_level, known)
         self._make_folder()
         with self._folder.held(whatever_was_signed=True) as claim:
             theirs = self._folder.signatory.read()

@@ -6,13 +6,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import grpc
-import trio
-
-from enclave_signer.sealing.gcp_client import CHANNEL_OPTIONS, GcpPlaces
+from enclave_signer.sealing.gcp_client import GcpPlaces
 from enclave_signer.sealing.gcp_kms import DEFAULT_TIMES, GcpTimes
 from tests.doubles.google.kms import KEY, KmsDouble
 from tests.doubles.google.launcher import LauncherDouble, token
+from tests.doubles.google.places import places
 from tests.doubles.google.sts import PROVIDER, StsDouble
 
 IMAGE = f'sealers = ["gcp_kms"]\n[gcp_kms]\nidentity_providers = ["{PROVIDER}"]\nseal_keys = ["{KEY}"]\n'
@@ -36,20 +34,6 @@ class GoogleCloud:
         """What tells `tests.doubles.gcp_enclave` where the services are."""
         where = [self.kms_address, self.sts_address, str(self.launcher.token_file), str(self.launcher.socket)]
         return {"GCP_DOUBLES": json.dumps({"places": where, "times": asdict(times)})}
-
-
-def places(kms: str, sts: tuple[str, int], token_file: Path, socket: Path) -> GcpPlaces:
-    """Return places on loopback; the channel is without TLS, and otherwise as in production."""
-
-    async def open_sts() -> trio.abc.Stream:
-        return await trio.open_tcp_stream(*sts)
-
-    return GcpPlaces(
-        open_kms=lambda: grpc.insecure_channel(kms, options=CHANNEL_OPTIONS),
-        open_sts=open_sts,
-        token_file=token_file,
-        launcher_socket=socket,
-    )
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def http_service(
             self.wfile.write(answer.raw if answer.raw is not None else head.encode() + b"\r\n" + answer.body)
             self.close_connection = True
 
-        do_GET = do_POST = respond  # noqa: N815
+        do_GET = do_POST = do_PUT = do_DELETE = respond  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
             pass

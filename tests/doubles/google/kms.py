@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.cloud.kms_v1 import DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse
 
 from enclave_signer.sealing.crc32c import crc32c
-from tests.doubles.google.launcher import DIGEST
+from tests.doubles.google.tokens import DIGEST
 from tests.doubles.processes import PATIENCE_S
 
 KEY = "projects/tz-keys/locations/europe-west4/keyRings/signer/cryptoKeys/seal"

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
+from tests.doubles.enclave_proxy import EnclaveProxy
 from tests.doubles.google.firestore import FirestoreDouble
 from tests.doubles.host_process import BAKER, BASE_NAME, VAULT, Host
 from tests.doubles.known_keys import FOUR
@@ -21,11 +23,12 @@ IN_FIRESTORE = "{driver: gcp, config: {project: p}}"
 
 @dataclass
 class Site:
-    """A configuration, and the double that its host is led to."""
+    """A configuration, and the double that its host is led to; `key` is the key-encryption key of its vault."""
 
     double: FirestoreDouble
     folder: Path
-    enclave: Enclave
+    enclave: Enclave | EnclaveProxy
+    key: str | None = None
 
     @property
     def config(self) -> Path:
@@ -38,11 +41,14 @@ class Site:
     def configure(self, watermark: str = IN_FIRESTORE, *keys: str) -> None:
         self.folder.mkdir(exist_ok=True)
         storage = "storage: {driver: firestore, config: {project: p}}"
+        where = f"host: 127.0.0.1, port: {self.enclave.port}"
+        if self.key is not None:
+            where += f", encryption_key_path: {self.key}"
         lines = [
             f"base_dir: {self.base}",
             "server: {address: '127.0.0.1:0', utility_address: '127.0.0.1:0'}",
             "vaults:",
-            f"  {VAULT}: {{driver: confidentialspace, config: {{host: 127.0.0.1, port: {self.enclave.port}, {storage}}}}}",
+            f"  {VAULT}: {{driver: confidentialspace, config: {{{where}, {storage}}}}}",
             "tezos:",
             *(f"  {pkh}: {BAKER}" for pkh in keys or (ALICE.pkh, BOB.pkh)),
             f"watermark: {watermark}",
@@ -62,6 +68,23 @@ class Site:
         )
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stdout + done.stderr
+
+    def killed(self, calls: int, *words: str) -> bool:
+        """Run a command, kill it after so many calls of the service were done; return whether it came to them."""
+        command = [sys.executable, "-m", MODULE, *words, "-c", str(self.config)]
+        environment = {**os.environ, "FIRESTORE_DOUBLE": self.double.address}
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT, env=environment) as running:
+            seen = count(1)
+
+            def on_done(_method: str) -> None:
+                if next(seen) == calls:
+                    running.kill()
+
+            self.double.on_done = on_done
+            running.communicate(timeout=PATIENCE_S)
+            self.double.on_done = lambda _method: None
+        return next(seen) > calls
 
     def marks(self) -> list[tuple[str, int]]:
         """The right and level of every mark that is shown."""

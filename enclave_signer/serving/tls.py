@@ -1,0 +1,213 @@
+"""The wire over TLS 1.3, on the non-blocking socket itself.
+
+- The enclave's key is made at its start and never leaves the memory of the process; its certificate names no one, as the
+  key is proven by attestation. Its dates are wide open: no clock here is to be trusted.
+- A client shows a certificate whose key is listed, and no other. Who signed it, and its dates, say nothing: the list is
+  what counts.
+- No session is resumed: each connection shows both keys anew.
+- Source for the exporter, which the standard library lacks: pyOpenSSL.
+"""
+
+import datetime
+import errno
+import socket
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+import trio
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL, crypto
+
+from enclave_signer.protocol.binding import EXPORTER_BYTES, EXPORTER_LABEL, Channel, key_digest
+from enclave_signer.serving.peers import Peer
+
+#: What one record holds, and so one read. Source: RFC 8446, section 5.1.
+RECORD_BYTES = 16384
+#: Of what a client that was refused has sent already, how much is read away, so that it still hears why.
+_READ_AWAY_BYTES = 65536
+
+#: Told who was refused, and why.
+OnRefused = Callable[[Peer, str], None]
+
+
+class TlsServer:
+    """The enclave's end of all TLS connections.
+
+    Args:
+        clients: Which keys clients may show, as `key_digest` names them.
+        on_refused: Told of clients that are refused.
+    """
+
+    def __init__(self, clients: Collection[str], on_refused: OnRefused) -> None:
+        self._clients = frozenset(clients)
+        self.on_refused = on_refused
+        key = ec.generate_private_key(ec.SECP256R1())
+        #: The key in the certificate, as the DER of its SubjectPublicKeyInfo.
+        self.public_key = _key_of(key)
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.set_min_proto_version(SSL.TLS1_3_VERSION)
+        context.set_options(SSL.OP_NO_TICKET)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # An idle connection has no buffers.
+        context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+        context.use_certificate(_certificate(key))
+        context.use_privatekey(key)
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._verified)
+        self._context = context
+
+    def connection(self, connected: socket.socket) -> SSL.Connection:
+        """Return the TLS of a new socket; nothing is sent before the client has spoken."""
+        connection = SSL.Connection(self._context, connected)
+        connection.set_accept_state()
+        return connection
+
+    def _verified(
+        self, connection: SSL.Connection, certificate: crypto.X509, _error: int, depth: int, _ok: int
+    ) -> bool:
+        """Whether a certificate is accepted: the client's own, if its key is listed, and none beside it.
+
+        Those that others made for it would be verified one after the other, before anyone knows who it is.
+        """
+        if depth:
+            return False
+        digest = _digest_of(certificate)
+        connection.set_app_data(digest)
+        return digest in self._clients
+
+
+class TlsStream:
+    """TLS on a connected socket; see `Stream`.
+
+    Args:
+        connected: The socket, non-blocking; the stream closes it.
+        server: The enclave's end.
+        peer: Who is on the other side.
+    """
+
+    __slots__ = ("_channel", "_server", "_socket", "_tls", "_waits_for_room", "greeting", "peer")
+
+    #: What is sent here is read by the two ends alone.
+    private = True
+
+    def __init__(self, connected: socket.socket, server: TlsServer, peer: Peer) -> None:
+        self._socket = connected
+        self._server = server
+        self._tls = server.connection(connected)
+        self._waits_for_room = False
+        self._channel: Channel | None = None
+        #: Whether the handshake is still to be ended.
+        self.greeting = True
+        self.peer = peer
+
+    @property
+    def channel(self) -> Channel | None:
+        """What a proof of this connection is bound to; None before the end of the handshake."""
+        return self._channel
+
+    def receive(self, most: int) -> bytes | None:
+        """Return what has come; see `Stream`."""
+        try:
+            if self.greeting:
+                self._greet()
+            # A record at most; what has come beyond it is still to be waited for, and there at once.
+            return self._tls.recv(min(most, RECORD_BYTES))
+        except SSL.WantReadError:
+            self._waits_for_room = False
+        except SSL.WantWriteError:
+            self._waits_for_room = True
+        except SSL.ZeroReturnError:
+            return b""
+        except SSL.Error as error:
+            raise self._lost(error) from error
+        return None
+
+    def _greet(self) -> None:
+        self._tls.do_handshake()
+        client = self._tls.get_peer_certificate(as_cryptography=True)
+        # It was accepted a moment ago.
+        assert client is not None  # noqa: S101
+        exported = self._tls.export_keying_material(EXPORTER_LABEL, EXPORTER_BYTES, b"")
+        self._channel = Channel(self._server.public_key, _spki(client), exported)
+        self.greeting = False
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what there is room for; see `Stream`."""
+        try:
+            return self._tls.send(data[:RECORD_BYTES])
+        except (SSL.WantReadError, SSL.WantWriteError):
+            return 0
+        except SSL.Error as error:
+            raise self._lost(error) from error
+
+    async def wait_readable(self) -> None:
+        """Wait for bytes, or the end."""
+        if self._tls.pending():
+            await trio.lowlevel.checkpoint()
+        elif self._waits_for_room:
+            await trio.lowlevel.wait_writable(self._socket)
+        else:
+            await trio.lowlevel.wait_readable(self._socket)
+
+    async def wait_writable(self) -> None:
+        """Wait for room."""
+        await trio.lowlevel.wait_writable(self._socket)
+
+    def shutdown(self) -> None:
+        """Send no more."""
+        with suppress(SSL.Error):
+            self._tls.shutdown()
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self.greeting:
+            # To close upon what was not read would take back the word that says why.
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+                self._socket.recv(_READ_AWAY_BYTES)
+        self._socket.close()
+
+    def _lost(self, error: SSL.Error) -> OSError:
+        if isinstance(error, SSL.SysCallError):
+            return ConnectionError(errno.ECONNRESET, "the connection ended without TLS saying so")
+        if not self.greeting:
+            return OSError(errno.EPROTO, f"TLS: {_words(error)}")
+        digest = self._tls.get_app_data()
+        if isinstance(digest, str):
+            self._server.on_refused(self.peer, f"its key {digest} is not listed in `tls.clients` of the image")
+        else:
+            self._server.on_refused(self.peer, _words(error))
+        return OSError(errno.EPROTO, f"TLS: {_words(error)}")
+
+
+def _words(error: SSL.Error) -> str:
+    """Return what OpenSSL says, without the names of its functions."""
+    reasons = [str(entry[-1]) for entry in error.args[0]] if error.args and isinstance(error.args[0], list) else []
+    return ", ".join(reasons) or "the handshake failed"
+
+
+def _digest_of(certificate: crypto.X509) -> str:
+    """Return how configurations name a certificate's key; nothing for one that cannot be read."""
+    try:
+        return key_digest(_spki(certificate.to_cryptography()))
+    except (ValueError, TypeError, UnsupportedAlgorithm, crypto.Error):
+        return ""
+
+
+def _spki(certificate: x509.Certificate) -> bytes:
+    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _key_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "enclave-signer")])
+    always = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.datetime(9999, 12, 31, tzinfo=datetime.UTC)
+    return x509.CertificateBuilder(name, name, key.public_key(), 1, *always).sign(key, hashes.SHA256())

@@ -1,0 +1,28 @@
+"""Certificates that hosts show to enclaves, self-signed, as PEM files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from enclave_signer.protocol.binding import key_digest
+from enclave_signer.serving.tls import _certificate, _key_of
+
+
+@dataclass(frozen=True)
+class ClientFiles:
+    """One host's certificate."""
+
+    certificate: Path
+    key: Path
+    digest: str
+
+
+def client_files(folder: Path, name: str = "client") -> ClientFiles:
+    """Write a certificate and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    files = ClientFiles(folder / f"{name}.crt", folder / f"{name}.key", key_digest(_key_of(key)))
+    files.certificate.write_bytes(_certificate(key).public_bytes(Encoding.PEM))
+    files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
