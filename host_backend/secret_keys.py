@@ -1,4 +1,4 @@
-"""Secret keys as people keep them: base58, plain or encrypted, Octez' URIs, what its client shows, PEM and DER.
+"""Secret keys as people keep them: base58, plain or encrypted, Octez' URIs, PEM and DER.
 
 - The form is found from the bytes. White space, a byte order mark and, in PEM, text around the key do not matter.
 - Anything but exactly one secret key of one of Tezos' curves is refused; both halves of a key that names its public key must
@@ -37,7 +37,6 @@ from enclave_signer.tezos import (
     encode,
     kinds_of,
     parse_secret_key,
-    public_key_hash,
 )
 from host_backend.errors import MalformedRequest
 from host_backend.pkcs8 import parse_version_2
@@ -59,9 +58,6 @@ _URIS = {"unencrypted:": Family.PRIVATE_KEY, "encrypted:": Family.ENCRYPTED_PRIV
 _PEM_KEY_TYPES = {key_type.facts.pem_name: key_type for key_type in KeyType if key_type.facts.pem_name is not None}
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 _PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", b"ENCRYPTED PRIVATE KEY")
-#: What `octez-client show address -S` prints.
-_SHOWN_SECRET = re.compile(r"^Secret Key:[ \t]*(\S+)[ \t\r]*$", re.MULTILINE)
-_SHOWN_HASH = re.compile(r"^Hash:[ \t]*(\S+)[ \t\r]*$", re.MULTILINE)
 _DER_SEQUENCE = b"\x30"
 _DAMAGED = "the private key is damaged, or of a kind that Tezos does not have"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -111,27 +107,16 @@ def _read(data: bytes, ask_password: AskPassword) -> PrivateKey:
     except UnicodeDecodeError:
         text = None
     # DER has length bytes and zeros that no text has; a text that only begins like DER is a mistyped base58 key.
-    if text is None or not (text.isprintable() or _SHOWN_SECRET.search(text)):
+    if text is None or not text.isprintable():
         if form := form_of_bytes(data):
             raise MalformedRequest(form)
         if not data.startswith(_DER_SEQUENCE):
             raise MalformedRequest("neither base58 nor PEM nor DER: this is no secret key")
         return _from_version_2(data) or _converted(load_der_private_key, data, ask_password)
     try:
-        return _read_shown(text, ask_password) if _SHOWN_SECRET.search(text) else _read_text(text, ask_password)
+        return _read_text(text, ask_password)
     except TezosError as error:
         raise MalformedRequest(form_of_text(text) or str(error)) from None
-
-
-def _read_shown(text: str, ask_password: AskPassword) -> PrivateKey:
-    """Return the secret key that `octez-client show address -S` has printed."""
-    secrets, hashes = _SHOWN_SECRET.findall(text), _SHOWN_HASH.findall(text)
-    if len(secrets) > 1:
-        raise MalformedRequest("the text shows several secret keys: give it one at a time")
-    private_key = _read_text(secrets[0], ask_password)
-    if hashes and hashes != [public_key_hash(open_secret_key(private_key).public_key)]:
-        raise MalformedRequest("the text shows another hash than that of its secret key: copy it again in full")
-    return private_key
 
 
 def _read_text(text: str, ask_password: AskPassword) -> PrivateKey:

@@ -123,8 +123,7 @@ def migrate_octez_marks(
     if above_level is not None:
         for chain_id in chains:
             require_chain(chain_id)
-        known = read_wallet(folder).hashes & set(config.policies)
-        marks = Rebuilt(known, chains, above_level).raised(marks, _MOST_MARKS)
+        marks = Rebuilt(read_wallet(folder).hashes, chains, above_level).raised(marks, _MOST_MARKS)
     if not marks:
         raise ConfigError(
             f"{folder} has no high watermarks: octez-signer ran without --check-high-watermark: say --above-level, and "

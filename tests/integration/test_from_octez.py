@@ -171,7 +171,9 @@ def test_high_watermarks_become_marks_that_never_go_down(config: Path, folder: P
 
 
 def test_a_folder_that_was_not_stopped_in_order(config: Path, folder: Path) -> None:
+
     import_keys(config, *FOUR)
+    write_wallet(folder, NAMES | {"later": AUTH}, {}, AUTH)
     write(folder / "block_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(100, 0, digest(block(100)))}})
     migrate = ("watermark", "migrate", "-c", config, "--from-octez", folder)
     for words in ((), (IN_ORDER, "--above-level", "101")):
@@ -179,7 +181,12 @@ def test_a_folder_that_was_not_stopped_in_order(config: Path, folder: Path) -> N
     assert shown(config) == {}
     done = run_command(*migrate, "--above-level", "101", "--chain", CHAIN_ID)
     assert done.code == 0, done.stderr
-    assert set(shown(config).values()) == {(101, 2**31 - 1, None)}
+    # Those that the configuration does not list yet as well.
+    assert shown(config) == {
+        (CHAIN_ID, pkh, right): (101, 2**31 - 1, None)
+        for pkh in (*(key.pkh for key in FOUR), AUTH.pkh)
+        for right in ("block", "preattestation", "attestation")
+    }
     with running_host(config) as host:
         for key in (TZ1, TZ2):
             assert host.sign(key.pkh, block(101)).status == 409

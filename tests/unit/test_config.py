@@ -135,7 +135,7 @@ def test_base_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "server:\n  xyz: {}\n",
             (
                 "2: server.xyz: unknown field, known are address, utility_address, authorized_keys, jwt, tls, trusted_proxies, "
-                "attestation"
+                "attestation, octez"
             ),
         ),
         (vault("{host: h, prot: 2}"), "4: vaults.v.config.prot: unknown field, did you mean port?"),

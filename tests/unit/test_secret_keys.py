@@ -288,25 +288,3 @@ def test_what_may_follow_a_key_of_version_2(key: KnownKey) -> None:
 )
 def test_damaged_keys_of_version_2(data: bytes) -> None:
     assert refusal(data) == DAMAGED
-
-
-def shown(pkh: str, secret: str) -> bytes:
-    """Return what `octez-client show address -S` prints."""
-    return f"Hash: {pkh}\nPublic Key: {ED25519.public_key}\nSecret Key: {secret}\n".encode()
-
-
-def test_what_octez_client_shows() -> None:
-    key = KEYS["tz1alias"]
-    for secret in (key.secret, f"unencrypted:{key.secret}"):
-        assert read_secret_key(shown(key.pkh, secret), never).data == key.secret_bytes
-        assert read_secret_key(f"Secret Key: {secret}\r\n".encode(), never).data == key.secret_bytes
-
-
-def test_what_octez_client_shows_of_no_key_or_of_several() -> None:
-    key, other = KEYS["tz1alias"], KEYS["tz2alias"]
-    with pytest.raises(MalformedRequest, match="another hash than that of its secret key"):
-        read_secret_key(shown(other.pkh, key.secret), never)
-    with pytest.raises(MalformedRequest, match="several secret keys"):
-        read_secret_key(shown(key.pkh, key.secret) + shown(other.pkh, other.secret), never)
-    with pytest.raises(MalformedRequest):
-        read_secret_key(shown(key.pkh, "ledger://a/ed25519/0h/0h"), never)
