@@ -10,7 +10,7 @@ from tests.doubles.google.cloud import IMAGE
 from tests.doubles.processes import PATIENCE_S, ROOT
 
 WHEELS = ROOT / "build" / "wheels"
-DEVELOPMENT = 'development = true\nsealers = ["local"]\n[local]\nsealing_key = "{}"\n'
+DEVELOPMENT = 'development = true\nsealers = ["local"]\n[local]\nsealing_key = "{}"\nmake_sealing_key = true\n'
 #: What makes a root, beside the packages themselves.
 SOURCES = ("LICENSE", "requirements-enclave.txt", "image", "enclave_signer")
 #: Runs the daemon of the root in `argv[1]`, with the doubles of Google that lie below `argv[2]`.

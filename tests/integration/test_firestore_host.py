@@ -146,7 +146,7 @@ def _migrated(site: Site) -> None:
 def test_the_doctor_looks_into_firestore(site: Site) -> None:
     site.command("import", "--vault", VAULT, ALICE.secret)
     told = site.command("doctor")
-    assert "Firestore p/(default)/encrypted_keys: 1 keys" in told
+    assert "Firestore p/(default)/encrypted_keys: 1 key" in told
     assert "0 marks, all whole" in told
     site.double.delete("watermark/enclave-host")
     (site.base / "watermark.firestore.json").unlink()

@@ -78,7 +78,7 @@ def test_marks_of_a_killed_host_are_handed_to_signatory_when_asked_for(config: P
     assert in_use.exists()
     store.with_suffix(".moved").rename(store)
     outcome = run_command("watermark", "export", "-c", config)
-    assert (outcome.code, outcome.stdout) == (0, "")
+    assert (outcome.code, outcome.stdout) == (0, f"Wrote every mark into Signatory's files in {base(config)}\n")
     (exported,) = in_use.parent.glob("*.json")
     assert exported != in_use
     assert json.loads(exported.read_text())[TZ2.pkh]["block"]["level"] == 7

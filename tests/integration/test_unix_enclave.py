@@ -136,7 +136,7 @@ def test_a_host_signs_by_it_and_is_back_after_a_kill(tmp_path: Path, path: Path)
     with kept(UnixEnclave(path)) as enclave:
         import_keys(config, ALICE)
         doctor = run_command("doctor", "-c", config)
-        assert f"unix:{path} answers, a socket of this machine, 1 keys opened and compared" in doctor.stdout
+        assert f"unix:{path} answers, a socket of this machine, 1 key opened and compared" in doctor.stdout
         assert "in clear" not in doctor.stdout
         with running_host(config) as host:
             assert host.sign(ALICE.pkh, attestation(1)).signature
