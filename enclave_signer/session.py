@@ -4,7 +4,8 @@
   a second `Initialize` "already initialized".
 - Handles are numbered in the order of the calls that made them, however these calls overlap.
 - Nothing is signed that the guard does not allow; it is asked in the order of the calls, before a signature is begun.
-- A blob that is open already, in this session or in another of the same credentials, is not shown to the sealer again.
+- A blob that is open already, in this session or in another of the same credentials, is not shown to the sealer again:
+  but for `PublicKeyFrom`, by which a host sees that a blob still opens.
 - This room touches no socket and starts no task: it turns a call into an answer, or into work for the connection.
 """
 
@@ -227,7 +228,8 @@ class Session:
             case SignWith(blob, message, version):
                 return _opening(partial(self._opened, sealer, blob), lambda key: self._sign(key, message, version))
             case GetPublicKeyFrom(blob):
-                return _opening(partial(self._opened, sealer, blob), _public_key)
+                # Never out of memory: what is open here may open nowhere any more.
+                return _opening(partial(open_key, sealer, blob), _public_key)
             case Reseal(blob, target):
                 return _opening(partial(self._resealed, sealer, blob, target), _sealed)
 

@@ -119,7 +119,7 @@ class GetPublicKey:
 
 @dataclass(frozen=True, slots=True)
 class GetPublicKeyFrom:
-    """`PublicKeyFrom` on the wire: of a sealed key. Answer: `PublicKey`."""
+    """`PublicKeyFrom` on the wire: of a sealed key, which the sealer opens for it. Answer: `PublicKey`."""
 
     blob: bytes = field(repr=False)
 

@@ -1,7 +1,8 @@
 """Google's client for Cloud KMS, as it is used here: told everything, and left to look for nothing.
 
 - It blocks, so each call has a thread, and ends by its own deadline. A call costs some 0.4 ms of processor time; a
-  thread waits for the service most of the time, so there may be many.
+  thread waits for the service most of the time, so there may be many. One key has a share of them: a key that is slow,
+  as one in another region or in hardware may be, leaves room for the others.
 - The access token goes with each call. The library is given no credentials, so it looks for none and renews none.
 - Both directions are checked by CRC-32C. What may be answered in a moment is asked again, within the deadline.
 - Nothing goes through a proxy, and no settings are looked up.
@@ -10,6 +11,7 @@ Importing this module loads the library: 0.5 s and 60 MB.
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +28,13 @@ from enclave_signer.sealing import gcp_sts
 from enclave_signer.sealing.crc32c import crc32c
 from enclave_signer.sealing.gcp_answers import Call, Method, TryAgain, check_decrypted, check_encrypted, failure
 from enclave_signer.sealing.gcp_identity import Access
+from enclave_signer.sealing.key_threads import KeyThreads
 
 HOST = "cloudkms.googleapis.com"
-#: Calls at once, as many as one connection of a host may have under way.
-THREADS = 64
+#: Calls at once: one connection to Google's servers takes 100.
+THREADS = 96
+#: Of these, the most for one key: two that are slow leave room for a third.
+KEY_THREADS = 32
 #: Pauses before a call is made again that may be answered in a moment.
 RETRY_AFTER_S = (0.1, 0.4)
 #: No proxy, and no look-up of settings by DNS. After an outage the service is tried again within two seconds, not two
@@ -78,7 +83,7 @@ class KmsClient:
 
     Args:
         channel: To the service; closed with the client.
-        limit_s: Seconds for all attempts of one call.
+        limit_s: Seconds for all attempts of one call, from its first; and for each to get a thread.
     """
 
     def __init__(self, channel: grpc.Channel, limit_s: float) -> None:
@@ -87,7 +92,7 @@ class KmsClient:
         self._channel = channel
         self._client = KeyManagementServiceClient(transport=KeyManagementServiceGrpcTransport(channel=channel))
         self._limit_s = limit_s
-        self._threads = trio.CapacityLimiter(THREADS)
+        self._threads = KeyThreads(THREADS, KEY_THREADS, limit_s)
 
     def close(self) -> None:
         """End the connection."""
@@ -138,25 +143,38 @@ class KmsClient:
         return await self._in_thread(call, ask)
 
     async def _in_thread(self, call: Call, ask: Callable[[float], bytes]) -> bytes:
-        until = trio.current_time() + self._limit_s
+        left = _TimeLeft(self._limit_s)
         for pause_s in RETRY_AFTER_S:
             try:
-                return await self._once(call, ask, until)
+                return await self._once(call, ask, left)
             except TryAgain:
-                if trio.current_time() + pause_s >= until:
+                if left.seconds() <= pause_s:
                     raise
             await trio.sleep(pause_s)
-        return await self._once(call, ask, until)
+        return await self._once(call, ask, left)
 
-    async def _once(self, call: Call, ask: Callable[[float], bytes], until: float) -> bytes:
-        timeout_s = max(until - trio.current_time(), 0.01)
+    async def _once(self, call: Call, ask: Callable[[float], bytes], left: "_TimeLeft") -> bytes:
         try:
-            # Whoever leaves does not wait; the thread keeps its place until its deadline.
-            return await trio.to_thread.run_sync(ask, timeout_s, limiter=self._threads, abandon_on_cancel=True)
+            # Counted in the thread: the wait for it is not the service's.
+            return await self._threads.run(call.key, lambda: ask(max(left.seconds(), 0.01)))
         except GoogleAPICallError as error:
             status = error.grpc_status_code
             # Its chain holds the request, which may hold a key: nothing of it goes on.
             raise failure(call, "UNKNOWN" if status is None else status.name, error.message or "") from None
+
+
+class _TimeLeft:
+    """What is left of a time that begins at the first question."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._until: float | None = None
+
+    def seconds(self) -> float:
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + self._limit_s
+        return self._until - now
 
 
 def _additional(header: bytes) -> dict[str, object]:

@@ -116,14 +116,14 @@ def read_token(data: bytes, *, fresh: bool) -> LauncherToken | None:
     payload = data.split(b".")[1]
     try:
         claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
-        expires_at = claims["exp"]
+        expires_at = float(claims["exp"]) if type(claims["exp"]) in {int, float} else 0.0
         digest = claims.get("submods", {}).get("container", {}).get("image_digest")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     known = isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
     return LauncherToken(
         text=data.decode(),
         image_digest=digest if known else None,
-        expires_at=float(expires_at) if type(expires_at) in {int, float} else 0.0,
+        expires_at=expires_at,
         fresh=fresh,
     )

@@ -20,6 +20,8 @@ HOST = "sts.googleapis.com"
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 -- the name of a kind of token
 #: The longest that Google gives: 12 hours, for some organizations.
 _MAX_LIFE_S = 43200
+#: Google's are good for an hour; one that ends before it can be used would be asked for over and over.
+_MIN_LIFE_S = 60
 #: Google's are under 2 KiB, and go into a header.
 _MAX_TOKEN_CHARS = 8192
 
@@ -123,6 +125,8 @@ def _access_token(answer: HttpAnswer, fields: Mapping[str, object]) -> AccessTok
         or not (isinstance(kind, str) and kind.lower() == "bearer")
     ):
         raise SealingUnavailable("Google's STS answered without a usable access token")
+    if life < _MIN_LIFE_S:
+        raise SealingUnavailable(f"Google's STS gave an access token for {life} s only: it needs {_MIN_LIFE_S} s")
     clock = _clock(answer.headers)
     return AccessToken(text, float(life), 0.0 if clock is None else time.time() - clock)
 
@@ -130,5 +134,6 @@ def _access_token(answer: HttpAnswer, fields: Mapping[str, object]) -> AccessTok
 def _clock(headers: Mapping[str, str]) -> float | None:
     try:
         return parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
+        # The last one for a zone of many digits.
         return None

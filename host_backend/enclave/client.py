@@ -179,7 +179,7 @@ class EnclaveClient(SigningClient):
         return await self._ask(Reseal(blob, target), SealedKey)
 
     async def public_key_from(self, blob: bytes) -> PublicKey:
-        """Ask for the public key of a sealed key, which is opened for that only."""
+        """Ask for the public key of a sealed key, which the enclave's sealer opens for that, even if it is open already."""
         return await self._ask(GetPublicKeyFrom(blob), PublicKey)
 
 

@@ -125,7 +125,7 @@ class Provisioning:
                 return key, Imported.STORED
             if stored and not replace:
                 raise EnclaveRefused(
-                    f"{pkh} is stored already, and out of service: {obstacle}: "
+                    f"{pkh} is stored already, and does not open: {obstacle}: "
                     "to have the stored blob replaced, import the key again with --replace"
                 )
             with _explained(private_key.key_type):
@@ -168,7 +168,7 @@ async def _make_one(client: EnclaveClient, key_type: KeyType) -> tuple[VaultKey,
 
 
 async def _why_closed(client: EnclaveClient, key: VaultKey, blobs: Sequence[bytes]) -> str | None:
-    """Return why no blob opens as a key; None when one does.
+    """Return why no blob opens as a key; None when the enclave's sealer opens one.
 
     Raises:
         SealerUnavailable: Not known: the enclave's sealer gave no answer.
@@ -176,13 +176,13 @@ async def _why_closed(client: EnclaveClient, key: VaultKey, blobs: Sequence[byte
     why = ""
     for blob in blobs:
         try:
-            imported = await client.import_blob(blob)
+            public_key = await client.public_key_from(blob)
         except EnclaveRefused as error:
             why = str(error)
             continue
-        if imported.public_key == key.public_key:
+        if public_key == key.public_key:
             return None
-        why = f"its blob holds another key, {public_key_hash(imported.public_key)}"
+        why = f"its blob holds another key, {public_key_hash(public_key)}"
     return why
 
 

@@ -21,7 +21,7 @@ async def find_unopened(
 ) -> list[tuple[StoredKey, str]]:
     """Have an enclave open every blob, and compare each with its hash.
 
-    The enclave keeps no handle; what it remembers of an opened key is gone after its `--retain`.
+    Its sealer opens each for this, even those that are open in the enclave already; none of them is kept.
 
     Args:
         enclave: Where it is, and what its sealer is to use.

@@ -15,6 +15,7 @@ from enclave_signer.protocol.framing import FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import (
     GenerateAndImport,
     GetPublicKey,
+    GetPublicKeyFrom,
     Import,
     ImportedKey,
     ImportUnencrypted,
@@ -147,6 +148,8 @@ class AutoEnclave:
                 return handles[handle].prove_possession(other) if handle in handles else WireError("invalid handle")
             case GetPublicKey(handle):
                 return handles[handle].public_key if handle in handles else WireError("invalid handle")
+            case GetPublicKeyFrom(blob):
+                return self.blobs[blob].public_key if blob in self.blobs else WireError("blob corrupt")
             case _:
                 return WireError("not asked by any host")
 

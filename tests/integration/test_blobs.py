@@ -229,7 +229,7 @@ def test_a_quarantined_key_is_replaced_only_when_asked_for(config: Path) -> None
     words = ("import", "-c", config, "--vault", "enclave", "-")
     outcome = run_command(*words, given=TZ1.secret)
     assert outcome.code == 1
-    assert outcome.error.startswith(f"{TZ1.pkh} is stored already, and out of service: ")
+    assert outcome.error.startswith(f"{TZ1.pkh} is stored already, and does not open: ")
     assert outcome.error.endswith("to have the stored blob replaced, import the key again with --replace")
     assert key_file(config).read_bytes() == before
     # Neither does another key's import, nor a good key's own, replace anything.

@@ -1,5 +1,6 @@
 """Who the image is to Google: the launcher's token, the exchange at STS, and everything that can go wrong with either."""
 
+import base64
 import json
 import logging
 import math
@@ -259,6 +260,23 @@ def test_what_sts_echoes_is_not_told(place: Place) -> None:
     assert secret[:20] not in str(error)
 
 
+def test_a_date_that_is_none_does_no_harm(place: Place) -> None:
+    given = {"access_token": "a", "token_type": "Bearer", "expires_in": 3599}
+    date = {"Date": f"1 Jan 2026 1:1:1 +{'9' * 20}"}
+    place.sts.fault = lambda: Answered(200, json.dumps(given).encode(), headers=date)
+    assert access(place.identity()).text == "a"
+
+
+def test_a_token_that_is_over_at_once_is_asked_for_once(place: Place) -> None:
+    place.sts.expires_in = 59
+    error = failure(place.identity())
+    assert type(error) is SealingUnavailable
+    assert "gave an access token for 59 s only" in str(error)
+    assert place.sts.exchanges == 1
+    place.sts.expires_in = 60
+    assert access(place.identity())
+
+
 class TestTokenFile:
     """The launcher's file, and its socket where the file has nothing."""
 
@@ -276,6 +294,11 @@ class TestTokenFile:
         assert text in str(error)
         assert "the launcher gave no token at" in str(error)
         assert place.sts.exchanges == 0
+
+    def test_a_time_beyond_every_number_is_no_token(self, place: Place) -> None:
+        claims = base64.urlsafe_b64encode(b'{"exp": 1%s}' % (b"0" * 400)).rstrip(b"=").decode()
+        place.launcher.write(f"a.{claims}.c")
+        assert "holds no token" in str(failure(place.identity()))
 
     @pytest.mark.parametrize("content", [None, "", token(life_s=-600)])
     def test_the_socket_helps(self, place: Place, content: str | None) -> None:

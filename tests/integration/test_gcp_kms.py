@@ -8,6 +8,7 @@ from typing import TypeVar
 import cbor2
 import pytest
 import trio
+import trio.testing
 from grpc import StatusCode as Code
 
 from enclave_signer.curves import SigningKey, curve
@@ -18,13 +19,16 @@ from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.messages import MAX_BLOB_BYTES, Credentials, KeyType, PrivateKey
 from enclave_signer.sealing.base import Sealer, open_key, seal_key
 from enclave_signer.sealing.crc32c import crc32c
-from enclave_signer.sealing.gcp_client import RETRY_AFTER_S, THREADS
+from enclave_signer.sealing.gcp_client import KEY_THREADS, RETRY_AFTER_S, THREADS
 from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
+from tests.doubles.google.blobs import sealed as sealed_by
 from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud
 from tests.doubles.google.kms import BOTH, DECRYPT, ENCRYPT, KEY, Fault, Key
 from tests.doubles.google.launcher import OTHER_DIGEST, token
 from tests.doubles.google.sts import PROVIDER
 from tests.doubles.google.tokens import DIGEST
+from tests.doubles.known_keys import FOUR
+from tests.doubles.processes import PATIENCE_S
 
 T = TypeVar("T")
 
@@ -347,14 +351,39 @@ def test_a_service_that_is_not_there_is_unavailable(cloud: GoogleCloud) -> None:
 
 def test_calls_overlap_as_far_as_there_are_threads(cloud: GoogleCloud) -> None:
     blob = sealed(cloud)
-    cloud.kms.break_with(Fault(gathered=threading.Barrier(THREADS)))
+    cloud.kms.break_with(Fault(gathered=threading.Barrier(KEY_THREADS)))
 
     async def all_at_once(sealer: Sealer) -> None:
         async with trio.open_nursery() as nursery:
-            for _ in range(2 * THREADS):
+            for _ in range(2 * KEY_THREADS):
                 nursery.start_soon(sealer.unseal, blob)
 
     with_sealer(cloud, all_at_once)
+
+
+def test_a_key_that_is_not_answered_for_leaves_room_for_others(cloud: GoogleCloud) -> None:
+    cloud.kms.keys[OLD_KEY] = Key()
+    old, good = sealed_by(cloud.kms, FOUR[0], OLD_KEY), sealed(cloud)
+    answered = threading.Event()
+
+    def hang(_: object) -> None:
+        answered.wait(2 * PATIENCE_S)
+
+    cloud.kms.break_with(Fault(spoil=hang, key=OLD_KEY))
+
+    async def beside(sealer: Sealer) -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2 * THREADS):
+                nursery.start_soon(sealer.unseal, old)
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(PATIENCE_S):
+                assert (await open_key(sealer, good, trio.lowlevel.checkpoint)).public_key == PUBLIC
+            answered.set()
+
+    try:
+        with_sealer(cloud, beside, f'open_keys = ["{OLD_RING}"]\n', times=GcpTimes(call_s=2 * PATIENCE_S))
+    finally:
+        answered.set()
 
 
 def test_whoever_leaves_does_not_wait(cloud: GoogleCloud) -> None:

@@ -114,7 +114,21 @@ def test_while_a_session_has_them_others_find_them_however_long() -> None:
         blob, message = generated["encrypted_private_key"], b"\3"
         signed = await call(other, {"SignWith": {"encrypted_private_key": blob, "message": message, "version": 2}})
         assert signed == await call(holder, {"Sign": {"handle": 0, "message": message, "version": 2}})
-        assert await call(other, {"PublicKeyFrom": blob}) == {"Ok": generated["public_key"]}
+
+    run(main, sealer, limits=LIMITS)
+
+
+def test_that_a_blob_opens_is_never_said_out_of_memory() -> None:
+    sealer = CloudSealer()
+
+    async def main(world: World) -> None:
+        stream = await connect(world)
+        imported = ok(await call(stream, {"Import": BLOBS[0]}))
+        assert isinstance(imported, dict)
+        assert await call(stream, {"PublicKeyFrom": BLOBS[0]}) == {"Ok": imported["public_key"]}
+        assert sealer.opened == [BLOBS[0]] * 2
+        sealer.away = True
+        assert await call(stream, {"PublicKeyFrom": BLOBS[0]}) == err(f"unavailable: {AWAY}")
 
     run(main, sealer, limits=LIMITS)
 
@@ -124,8 +138,9 @@ def test_sign_with_keeps_nothing() -> None:
 
     async def main(world: World) -> None:
         stream = await connect(world)
+        asked = {"encrypted_private_key": BLOBS[0], "message": b"\3", "version": 2}
         for _ in range(2):
-            ok(await call(stream, {"PublicKeyFrom": BLOBS[0]}))
+            ok(await call(stream, {"SignWith": asked}))
         assert sealer.opened == [BLOBS[0]] * 2
 
     run(main, sealer, limits=LIMITS)

@@ -68,8 +68,8 @@ class World:
         self.config = write_config(folder, 1, key=KEY)
         self.file = key_file(self.config)
 
-    def enclave(self) -> AbstractContextManager[Enclave]:
-        return running_gcp_enclave(self.image, self.cloud.environment(), "--retain", "0")
+    def enclave(self, retain_s: int = 0) -> AbstractContextManager[Enclave]:
+        return running_gcp_enclave(self.image, self.cloud.environment(), "--retain", str(retain_s))
 
     def blob(self, key: KnownKey, kek: str) -> bytes:
         """Seal a key; a legacy blob is under the key of the sessions."""
@@ -316,6 +316,22 @@ def test_undo_leaves_what_does_not_open_any_more(world: World) -> None:
     assert f"pkh={TZ2.pkh}" in outcome.stderr
     assert world.keks() == [LEGACY, NEW]
     assert read_key_file(world.file)[1] == after[1]
+
+
+def test_undo_proves_old_blobs_by_cloud_kms_although_the_enclave_has_them_open(world: World) -> None:
+    world.store(OLD)
+    with world.enclave(retain_s=300) as enclave:
+        config = write_config(world.folder, enclave.port, {TZ1.pkh: BAKER}, key=KEY)
+        lines(run_command("watermark", "init", "-c", config))
+        with running_host(config) as host:
+            host.wait_for("the link to the enclave is ready")
+            lines(world.reseal(enclave, "--to", NEW))
+            after = world.file.read_bytes()
+            world.cloud.kms.keys[OLD].destroy(1)
+            outcome = world.reseal(enclave, "--undo")
+        assert outcome.code == 1
+        assert f"cannot use {OLD}: enable or restore the version" in outcome.stderr
+        assert world.file.read_bytes() == after
 
 
 class TestKilled:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from enclave_signer.curves import SigningKey, curve
+from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
+    GetPublicKeyFrom,
     ImportUnencrypted,
     KeyType,
     PrivateKey,
@@ -231,7 +233,7 @@ def test_a_key_out_of_service_is_replaced_only_on_purpose() -> None:
     secret = parse_secret_key(FOUR[0].secret)
 
     async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
-        with pytest.raises(EnclaveRefused, match="is stored already, and out of service: its blob holds another key"):
+        with pytest.raises(EnclaveRefused, match="is stored already, and does not open: its blob holds another key"):
             await vault.provisioning.import_key(secret)
         # The secret did not leave for that.
         assert enclave.asked(ImportUnencrypted) == []
@@ -249,6 +251,22 @@ def test_a_key_out_of_service_is_replaced_only_on_purpose() -> None:
         assert store.stored == before
 
     play(store, scenario, opens_as={b"bad": BOB, blob(BOB): BOB})
+
+
+def test_a_key_that_is_only_in_memory_does_not_count_as_stored_well() -> None:
+    """It opens for `Import`, as the enclave remembers it; its sealer does not open it any more."""
+    store = MemoryKeys(StoredKey(pkh(TZ1), b"old"))
+    secret = parse_secret_key(FOUR[0].secret)
+
+    async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
+        gone = WireError("the key-encryption key is destroyed")
+        enclave.instead = lambda _, request: gone if isinstance(request, GetPublicKeyFrom) else None
+        with pytest.raises(EnclaveRefused, match=r"is stored already, and does not open: .*is destroyed"):
+            await vault.provisioning.import_key(secret)
+        await vault.provisioning.import_key(secret, replace=True)
+        assert [key.blob for key in store.stored] != [b"old"]
+
+    play(store, scenario, opens_as={b"old": TZ1})
 
 
 def test_what_is_no_private_key_does_not_reach_the_enclave() -> None:

@@ -24,7 +24,7 @@ KEY = "projects/tz-keys/locations/europe-west4/keyRings/signer/cryptoKeys/seal"
 ENCRYPT, DECRYPT = "cloudkms.cryptoKeyVersions.useToEncrypt", "cloudkms.cryptoKeyVersions.useToDecrypt"
 BOTH = frozenset({ENCRYPT, DECRYPT})
 #: As many as the sealer has.
-THREADS = 64
+THREADS = 96
 
 Code: TypeAlias = grpc.StatusCode
 
@@ -71,6 +71,8 @@ class Fault:
     spoil: Callable[[Any], None] = lambda _: None
     #: Which calls it befalls: the name of the method, or all.
     method: str | None = None
+    #: Which key; None for all.
+    key: str | None = None
     #: How often; None for ever.
     times: int | None = None
 
@@ -115,7 +117,7 @@ class KmsDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
             with self._lock:
                 self.calls.append(method)
             self.asked.set()
-            fault = self._fault_of(method)
+            fault = self._fault_of(method, message.name)
             if fault.delay_s:
                 self._ended.wait(fault.delay_s)
             if fault.gathered is not None:
@@ -128,10 +130,12 @@ class KmsDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         return grpc.unary_unary_rpc_method_handler(handle, request.deserialize, response.serialize)
 
-    def _fault_of(self, method: str) -> Fault:
+    def _fault_of(self, method: str, key: str) -> Fault:
         with self._lock:
             fault = self.fault
-            if fault is None or (fault.method or method) != method or self._befallen == fault.times:
+            if fault is None or self._befallen == fault.times:
+                return Fault()
+            if (fault.method or method, fault.key or key) != (method, key):
                 return Fault()
             self._befallen += 1
             return fault
