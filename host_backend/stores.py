@@ -194,9 +194,11 @@ def _migrate_here(config: Config) -> int:
                     "watermark.driver is gcp, and there are no marks of another driver here: name another folder with --from, "
                     "or accept the store with `enclave-host serve --accept-store`"
                 )
+            target = _firestore_marks(config, place)
+            target.require_taking_over()
             marks = file.read().marks if former is None else former.hand_over()
             count = len(marks)
-            _firestore_marks(config, place).take_over(marks)
+            target.take_over(marks)
             if former is None:
                 file.retire(SignatoryFolder.note_elsewhere)
     return count

@@ -49,8 +49,13 @@ class FirestorePlace:
     credentials_file: Path | None = None
     credentials_data: str | None = field(default=None, repr=False)
 
+    @property
+    def name(self) -> str:
+        """Which collection it is, whoever asks."""
+        return f"{self.project}/{self.database}/{self.collection}"
+
     def __str__(self) -> str:
-        return f"Firestore {self.project}/{self.database}/{self.collection}"
+        return f"Firestore {self.name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ PROVIDERS = {
         "host_backend.watermark.firestore.admin",
         "host_backend.watermark.firestore.moving",
         "host_backend.watermark.firestore.place",
+        "host_backend.watermark.firestore.states",
     },
     "host_backend.watermark.firestore": {"host_backend.stores"},
     "host_backend.watermark.memory": {"host_backend.stores"},

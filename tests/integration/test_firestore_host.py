@@ -101,7 +101,7 @@ def test_marks_move_between_the_drivers_and_back(site: Site) -> None:
     assert site.marks() == [("attestation", 20)]
     site.command("watermark", "raise", "NetXdQprcVkpaWU", ALICE.pkh, "attestation", "30")
     site.configure()
-    assert "were moved to another driver" in site.command("serve", code=2)
+    assert "were moved away" in site.command("serve", code=2)
 
     # Back to the file.
     site.configure(FILE_WATERMARKS)

@@ -20,6 +20,7 @@ from tests.doubles.google.firestore import Fault, FirestoreDouble, running_fires
 from tests.doubles.watermarks import KEY, LATER, OTHER, A, B, created, everything_in, opened, some_chain
 
 Scenario = Callable[[FirestoreWatermarkStore], Awaitable[None]]
+PLACE = "p/(default)/watermark"
 PREFIX = f"watermark/{OTHER.chain_id}"
 
 
@@ -231,10 +232,20 @@ def test_a_repeat_writes_nothing(double: FirestoreDouble, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (lambda double: double.delete("watermark/enclave-host"), "no watermark store in Firestore p/"),
-        (lambda double: double.write("watermark/enclave-host", id="x", layout=1), "another one than at the start"),
-        (lambda double: double.write("watermark/enclave-host", id="x", layout=0), "was not made to its end"),
-        (lambda double: double.write("watermark/enclave-host", id="x", layout=2), "use a later version"),
+        (
+            lambda double: double.delete("watermark/enclave-host"),
+            r"no watermark store in Firestore p/.*; this host had one in",
+        ),
+        (
+            lambda double: double.write("watermark/enclave-host", id="x", layout=1, place=PLACE),
+            "another one than at the start",
+        ),
+        (lambda double: double.write("watermark/enclave-host", id="x", layout=1), "is damaged"),
+        (
+            lambda double: double.write("watermark/enclave-host", id="x", layout=0, place=PLACE),
+            "was not made to its end",
+        ),
+        (lambda double: double.write("watermark/enclave-host", id="x", layout=2, place=PLACE), "use a later version"),
     ],
 )
 def test_a_store_that_goes_away_allows_nothing_any_more(
@@ -284,7 +295,7 @@ def test_nothing_starts_on_a_store_that_was_not_accepted(double: FirestoreDouble
         marks_in(double, new).accept("other")
     marks_in(double, new).accept(store_id)
     use(double, new, nothing)
-    double.write("watermark/enclave-host", id="other", layout=1)
+    double.write("watermark/enclave-host", id="other", layout=1, place=PLACE)
     no_start(double, new, r"is other, and this host had another one \(Firestore p/")
 
 

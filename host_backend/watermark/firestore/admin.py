@@ -20,9 +20,18 @@ from host_backend.google.firestore import Firestore
 from host_backend.log import fields
 from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
 from host_backend.watermark.file.place import REBUILD, process_of
-from host_backend.watermark.firestore.contents import Contents
+from host_backend.watermark.firestore.contents import Check, Contents
 from host_backend.watermark.firestore.layout import StoreDocument
-from host_backend.watermark.firestore.place import MarksFolder, missing_text, remembered_store, unusable_text
+from host_backend.watermark.firestore.place import MarksFolder, remembered_store
+from host_backend.watermark.firestore.states import (
+    BY_INIT,
+    BY_REBUILD,
+    Making,
+    missing_text,
+    require_made,
+    require_store,
+    unusable_text,
+)
 from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above, merged, refused_text, union
 
@@ -80,10 +89,14 @@ class FirestoreMarks:
     async def _usable(self, contents: Contents) -> StoreDocument:
         store = await contents.store()
         if store is None:
-            raise ConfigError(missing_text(self._place, remembered_store(self._base_dir)))
-        if not store.usable:
+            raise ConfigError(missing_text(self._place, self._had()))
+        if not store.usable(self._place):
             raise ConfigError(unusable_text(self._place, store))
         return store
+
+    def _had(self) -> FirestorePlace | None:
+        remembered = remembered_store(self._base_dir)
+        return None if remembered is None else remembered.place
 
     def describe(self) -> MarksDescription:
         """Look at the store; see `MarksAdmin.describe`."""
@@ -93,8 +106,8 @@ class FirestoreMarks:
         async def work(contents: Contents) -> MarksDescription:
             store = await contents.store()
             if store is None:
-                if remembered := remembered_store(self._base_dir):
-                    raise ConfigError(missing_text(self._place, remembered))
+                if had := self._had():
+                    raise ConfigError(missing_text(self._place, had))
                 return MarksDescription(host=host)
             self._folder.require_accepted(store)
             return MarksDescription(await contents.read(), host=host)
@@ -108,23 +121,18 @@ class FirestoreMarks:
         self._make_folder()
         with self._folder.held() as claim:
             theirs = self._folder.signatory.read()
-            remembered = remembered_store(self._base_dir)
+            had = self._had()
 
             async def work(contents: Contents) -> tuple[str, int]:
                 store = await contents.store()
-                if store is not None and store.usable:
-                    count = len((await contents.read()).marks)
-                    raise ConfigError(
-                        f"{self._place} has a watermark store with {count} marks: one is never overwritten, and there is nothing "
-                        "to make"
-                    )
-                if store is None and remembered is not None:
-                    raise ConfigError(missing_text(self._place, remembered))
+                if store is None and had is not None:
+                    raise ConfigError(missing_text(self._place, had))
+                self._making(BY_INIT).require_replaceable(self._place, store)
                 found = await contents.read(all_names=True)
                 if found.refused:
                     raise ConfigError(f"{refused_text(found.refused)}; or make the marks anew with {REBUILD}")
                 claim()
-                return await self._made(contents, union(found.marks, theirs))
+                return await self._made(contents, BY_INIT, union(found.marks, theirs))
 
             self._taken_into_use(*self._run(work))
 
@@ -135,12 +143,20 @@ class FirestoreMarks:
         except OSError as error:
             raise StoreUnavailable(f"base_dir {self._base_dir} cannot be made: {error.strerror}") from error
 
-    async def _made(self, contents: Contents, marks: Mapping[MarkKey, Mark]) -> tuple[str, int]:
+    def _making(self, command: str, store_id: str = "") -> Making:
+        return Making(store_id, command, self._folder.begun())
+
+    async def _made(self, contents: Contents, command: str, marks: Mapping[MarkKey, Mark]) -> tuple[str, int]:
         """Make a store of these marks, or higher ones that are there; return its id, and how many."""
-        store_id = await contents.begin_store()
+        store_id = self._folder.begin()
+        await contents.begin_store(self._making(command, store_id))
         # All of them, whatever is there: so that both documents of an attestation, and the notes of chains, are whole.
-        await contents.move(marks, lambda key, stored: merged(stored, marks[key]))
-        await contents.open_store()
+        await contents.move(
+            marks,
+            lambda key, stored: merged(stored, marks[key]),
+            lambda store: require_made(self._place, store, store_id),
+        )
+        await contents.open_store(store_id)
         return store_id, len(marks)
 
     def _taken_into_use(self, store_id: str, count: int) -> None:
@@ -165,11 +181,12 @@ class FirestoreMarks:
             theirs = self._folder.signatory.read()
 
             async def work(contents: Contents) -> tuple[str, int]:
+                self._making(BY_REBUILD).require_replaceable(self._place, await contents.store())
                 found = await contents.read(all_names=True)
                 known = {key: mark or Mark(0, 0, None) for key, mark in found.refused.items()}
                 marks = rebuilt.raised(union(union(found.marks, known), theirs), MAX_MARKS)
                 claim()
-                return await self._made(contents, marks)
+                return await self._made(contents, BY_REBUILD, marks)
 
             store_id, count = self._run(work)
             self._taken_into_use(store_id, count)
@@ -177,13 +194,13 @@ class FirestoreMarks:
 
     # Changing
 
-    def _change(self, work: Work[T]) -> T:
+    def _change(self, work: Callable[[Contents, Check], Awaitable[T]]) -> T:
         with self._folder.held() as claim:
 
             async def accepted(contents: Contents) -> T:
-                self._folder.require_accepted(await contents.store())
+                store_id = self._folder.require_accepted(await contents.store())
                 claim()
-                return await work(contents)
+                return await work(contents, lambda store: require_store(self._place, store, store_id))
 
             return self._run(accepted)
 
@@ -191,18 +208,12 @@ class FirestoreMarks:
         """Move one mark up; see `MarksAdmin.raise_mark`."""
         _require_in_range(mark)
 
-        tried = False
-
         def new(_: MarkKey, stored: Mark | None) -> Mark:
-            nonlocal tried
-            # An attempt before this one may have had no answer, and been done.
-            done = tried and stored == mark
-            tried = True
-            if stored is not None and not is_above(mark, stored) and not done:
+            if stored is not None and not is_above(mark, stored):
                 raise ConfigError(f"the mark for {key} is at {stored} and moves only up, so not to {mark}")
             return mark
 
-        self._change(lambda contents: contents.move([key], new))
+        self._change(lambda contents, check: contents.change(key, new, check))
 
     def reset_mark(self, key: MarkKey, mark: Mark) -> Mark:
         """Move one mark anywhere; see `MarksAdmin.reset_mark`."""
@@ -213,21 +224,20 @@ class FirestoreMarks:
                 f"Signatory's files in {self._base_dir} have the mark for {key} at {theirs}, and every start would bring it "
                 "back: move them away first"
             )
-        old: list[Mark] = []
 
         def new(_: MarkKey, stored: Mark | None) -> Mark:
             if stored is None:
                 raise ConfigError(f"there is no mark for {key}: nothing to reset")
-            old.append(stored)
             return mark
 
-        self._change(lambda contents: contents.move([key], new))
-        # Of several attempts the first one has seen what was there before.
-        return old[0]
+        old = self._change(lambda contents, check: contents.change(key, new, check))
+        if old is None:
+            raise AssertionError("a mark was reset that was not there")
+        return old
 
     def adopt(self, marks: Mapping[MarkKey, Mark]) -> int:
         """Raise marks to those of another store; see `MarksAdmin.adopt`."""
-        return self._change(lambda contents: contents.raise_to(marks))
+        return self._change(lambda contents, check: contents.raise_to(marks, check))
 
     def export(self) -> None:
         """Hand every mark to Signatory's files; see `MarksAdmin.export`.
@@ -252,9 +262,12 @@ class FirestoreMarks:
             claim()
             self._run(self._handed_over)
 
-    async def _handed_over(self, contents: Contents) -> Mapping[MarkKey, Mark]:
+    async def _handed_over(self, contents: Contents, repeated: str = "") -> Mapping[MarkKey, Mark]:
+        remembered = remembered_store(self._base_dir)
+        if remembered is None:
+            raise ConfigError(missing_text(self._place))
         # First of all nobody signs on it any more: hosts on other machines go on until then.
-        await contents.change_store(retired=True)
+        await contents.retire_store(remembered.store_id, repeated or self._folder.begin())
         marks = await all_marks(contents)
         self._folder.signatory.note_elsewhere()
         self._folder.signatory.save(marks)

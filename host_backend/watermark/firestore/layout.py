@@ -4,8 +4,9 @@
   left alone. Ours is `message_digest`, 32 bytes: Signatory writes documents whole, so it never outlives its message.
 - Signatory has two kinds of attestation, one right: both documents are read, the higher one counts, and both are written.
   The names of kinds that Signatory gave up are read where the present ones have no document.
-- `<collection>/enclave-host` is the store: its id, its layout, when it was made, and every chain with marks.
-  `<collection>/enclave-host/keys/<key hash>` has the chains of one key.
+- `<collection>/enclave-host` is the store: its id, its layout, where and when it was made and by which command, who moved
+  its marks away, and every chain with marks. `<collection>/enclave-host/keys/<key hash>` has the chains of one key.
+- `<collection>/enclave-host/changes/<id>` tells of one mark that an operator raised or reset.
 
 Source: Signatory `pkg/signatory/watermark/gcp.go`.
 """
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode
-from host_backend.google.documents import Document, Write
+from host_backend.config.storage import FirestorePlace
+from host_backend.google.documents import Document, Field, Write
 from host_backend.watermark.rule import Mark, MarkedChains, MarkKey, in_range, merged
 from host_backend.watermark.signatory.layouts import KINDS, RIGHTS
 
@@ -43,20 +45,27 @@ class StoreDocument:
 
     Attributes:
         store_id: Made up when the store was made.
-        layout: Of which layout it is.
+        layout: Of which layout it is; -1 when it does not say.
+        place: The name of the place where it was made: a copy elsewhere names the original.
+        made_by: The command that made it.
         chains: Chains with marks.
-        retired: Whether its marks were handed to another store.
+        retired_by: The id of the move that handed its marks to another store; "" while they are here.
     """
 
     store_id: str
     layout: int
+    place: str
+    made_by: str
     chains: tuple[str, ...]
-    retired: bool
+    retired_by: str
 
-    @property
-    def usable(self) -> bool:
-        """Whether marks may be judged by it."""
-        return self.layout == LAYOUT and not self.retired
+    def usable(self, place: FirestorePlace) -> bool:
+        """Tell whether marks may be judged by it.
+
+        Args:
+            place: Where it was read.
+        """
+        return bool(self.store_id) and (self.layout, self.place, self.retired_by) == (LAYOUT, place.name, "")
 
 
 class Layout:
@@ -73,6 +82,10 @@ class Layout:
     def chains_of(self, pkh: str) -> str:
         """Return the document with the chains of a key."""
         return f"{self.store}/keys/{pkh}"
+
+    def change(self, change_id: str) -> str:
+        """Return the document of one mark that an operator moved."""
+        return f"{self.store}/changes/{change_id}"
 
     def kind(self, chain_id: str, kind: str) -> str:
         """Return the collection of one kind of request on a chain."""
@@ -111,13 +124,20 @@ def parse_store(document: Document | None) -> StoreDocument | None:
     """Return what the store's document says; None without one."""
     if document is None:
         return None
-    store_id, layout = document.fields.get("id"), document.fields.get("layout")
+    layout = document.fields.get("layout")
     return StoreDocument(
-        store_id if isinstance(store_id, str) else "",
-        layout if type(layout) is int else -1,
-        texts(document, "chains"),
-        document.fields.get("retired") is True,
+        store_id=_text(document, "id"),
+        layout=layout if type(layout) is int else -1,
+        place=_text(document, "place"),
+        made_by=_text(document, "made_by"),
+        chains=texts(document, "chains"),
+        retired_by=_text(document, "retired_by"),
     )
+
+
+def _text(document: Document, name: str) -> str:
+    value = document.fields.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def texts(document: Document | None, name: str) -> tuple[str, ...]:
@@ -141,6 +161,25 @@ def parse_mark(document: Document) -> Mark:
     if not in_range(mark):
         raise DamagedMark(f"{document.path}: {mark} is out of range")
     return mark
+
+
+def change_fields(key: MarkKey, old: Mark | None, new: Mark) -> dict[str, Field]:
+    """Return what is noted of a mark that an operator moved."""
+    return {
+        "chain_id": key.chain_id,
+        "pkh": key.pkh,
+        "right": key.right.value,
+        "new_lvl": new.level,
+        "new_round": new.round,
+        "lvl": None if old is None else old.level,
+        "round": None if old is None else old.round,
+        "message_digest": None if old is None else old.digest,
+    }
+
+
+def changed_from(document: Document) -> Mark | None:
+    """Return the mark that was there before a change."""
+    return parse_mark(document) if "lvl" in document.fields else None
 
 
 def highest(documents: Iterable[Document | None]) -> Mark | None:

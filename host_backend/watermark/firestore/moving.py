@@ -6,8 +6,9 @@ from host_backend.errors import ConfigError
 from host_backend.watermark.file.place import held_folder
 from host_backend.watermark.firestore.admin import FirestoreMarks, all_marks
 from host_backend.watermark.firestore.contents import Contents
-from host_backend.watermark.firestore.layout import LAYOUT, StoreDocument
-from host_backend.watermark.firestore.place import remembered_store, unusable_text
+from host_backend.watermark.firestore.layout import StoreDocument
+from host_backend.watermark.firestore.place import remembered_store
+from host_backend.watermark.firestore.states import BY_MIGRATE, require_store
 from host_backend.watermark.rule import Mark, MarkKey, refused_text, union
 
 
@@ -40,15 +41,36 @@ class WholeStore(FirestoreMarks):
         with self._folder.held() as claim:
 
             async def work(contents: Contents) -> Mapping[MarkKey, Mark]:
-                store, remembered = await contents.store(), remembered_store(self._base_dir)
-                # One that is retired already was the one that was accepted here, too.
-                if store is None or not store.retired or remembered is None or remembered.store_id != store.store_id:
+                store, repeated = await contents.store(), ""
+                if store is not None and self._moved_from_here(store):
+                    repeated = store.retired_by
+                else:
                     self._folder.require_accepted(store)
                 await all_marks(contents)
                 claim()
-                return await self._handed_over(contents)
+                return await self._handed_over(contents, repeated)
 
             return self._run(work)
+
+    def _moved_from_here(self, store: StoreDocument) -> bool:
+        """Tell whether it is the store that was accepted here, and this folder has begun to move its marks."""
+        remembered = remembered_store(self._base_dir)
+        accepted = remembered is not None and remembered.store_id == store.store_id
+        return accepted and store.place == self._place.name and store.retired_by in self._folder.begun()
+
+    def require_taking_over(self) -> None:
+        """Pass where `take_over` is not refused for what is in Firestore.
+
+        Raises:
+            ConfigError: It would be; the text says why.
+        """
+
+        async def work(contents: Contents) -> None:
+            store = await contents.store()
+            if store is None or not store.usable(self._place):
+                self._making(BY_MIGRATE).require_replaceable(self._place, store)
+
+        self._run(work)
 
     def forget(self) -> None:
         """Let the folder remember no store, once its marks are kept by another driver."""
@@ -63,19 +85,18 @@ class WholeStore(FirestoreMarks):
             theirs = self._folder.signatory.read()
 
             async def work(contents: Contents) -> str:
-                store = await contents.store()
-                every = union(marks, theirs)
-                if store is not None and store.layout > LAYOUT:
-                    raise ConfigError(unusable_text(self._place, store))
-                if store is not None and store.usable:
+                store, every = await contents.store(), union(marks, theirs)
+                if store is not None and store.usable(self._place):
                     claim()
-                    await contents.raise_to(every)
-                    return store.store_id
+                    store_id = store.store_id
+                    await contents.raise_to(every, lambda store: require_store(self._place, store, store_id))
+                    return store_id
+                self._making(BY_MIGRATE).require_replaceable(self._place, store)
                 found = await contents.read(all_names=True)
                 if found.refused:
                     raise ConfigError(refused_text(found.refused))
                 claim()
-                store_id, _ = await self._made(contents, union(found.marks, every))
+                store_id, _ = await self._made(contents, BY_MIGRATE, union(found.marks, every))
                 return store_id
 
             self._folder.remember(self._run(work))

@@ -6,6 +6,7 @@
 """
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +18,18 @@ from host_backend.durable import Claim, fsync_directory, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 from host_backend.watermark.file.old_sqlite import file_store_in
 from host_backend.watermark.file.place import REBUILD, held_folder, reporting, store_path
-from host_backend.watermark.firestore.layout import LAYOUT, DamagedMark, StoreDocument
+from host_backend.watermark.firestore.layout import DamagedMark, StoreDocument
+from host_backend.watermark.firestore.states import missing_text, unusable_text
 from host_backend.watermark.rule import MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder
 
 #: Where the accepted store is remembered, in the host's folder.
 REMEMBERED_NAME = "watermark.firestore.json"
-#: It has some 200 bytes.
+#: Where the folder notes what it has begun in Firestore, before it begins.
+BEGUN_NAME = "watermark.firestore.begun.json"
+#: What is noted of it at most: moves to and fro since the oldest one that can be taken back.
+_MAX_BEGUN = 64
+#: Both have some hundred bytes.
 _MAX_BYTES = 64 * 1024
 
 
@@ -47,6 +53,7 @@ class MarksFolder:
         self._base_dir = base_dir
         self._place = place
         self._file = base_dir / REMEMBERED_NAME
+        self._begun = base_dir / BEGUN_NAME
         #: Signatory's files there.
         self.signatory = SignatoryFolder(base_dir)
 
@@ -100,6 +107,33 @@ class MarksFolder:
         except OSError as error:
             raise StoreUnavailable(f"{self._file} cannot be written: {reason_of(error)}") from error
 
+    def begun(self) -> tuple[str, ...]:
+        """Return the ids of stores and moves that this folder has begun.
+
+        Raises:
+            ConfigError: The file is not ours.
+            StoreUnavailable: It cannot be read.
+        """
+        match _read(self._begun):
+            case None:
+                return ()
+            case list(ids) if all(isinstance(each, str) and each for each in ids):
+                return tuple(ids)
+        raise ConfigError(
+            f"{self._begun} is not what this host wrote there: remove it; a store that was not made to its end is then made "
+            f"anew with {REBUILD}"
+        )
+
+    def begin(self) -> str:
+        """Return the id of a store or move that is about to begin, noted durably."""
+        begun_id = secrets.token_hex(8)
+        noted = [*self.begun(), begun_id][-_MAX_BEGUN:]
+        try:
+            write_durably(self._begun, json.dumps(noted, indent=4).encode())
+        except OSError as error:
+            raise StoreUnavailable(f"{self._begun} cannot be written: {reason_of(error)}") from error
+        return begun_id
+
     def forget(self) -> None:
         """Accept no store any more, durably."""
         try:
@@ -116,13 +150,13 @@ class MarksFolder:
         """
         remembered = remembered_store(self._base_dir)
         if store is None:
-            raise ConfigError(missing_text(self._place, remembered))
-        if not store.usable:
+            raise ConfigError(missing_text(self._place, None if remembered is None else remembered.place))
+        if not store.usable(self._place):
             raise ConfigError(unusable_text(self._place, store))
-        if remembered is None or remembered.store_id != store.store_id:
+        if remembered is None or (remembered.store_id, remembered.place.name) != (store.store_id, self._place.name):
             had = "none was accepted here" if remembered is None else f"this host had another one ({remembered.place})"
             raise ConfigError(
-                f"the watermark store in {self._place} is {store.store_id}, and {had}: if it has the marks of these keys, accept "
+                f"the watermark store in {self._place} is {store.store_id}, and {had}: if it has all marks of these keys, accept "
                 f"it with `enclave-host serve --accept-store {store.store_id}`; to bring marks there, `enclave-host watermark "
                 "migrate`"
             )
@@ -137,16 +171,9 @@ def remembered_store(base_dir: Path) -> Remembered | None:
         StoreUnavailable: It cannot be read.
     """
     file = base_dir / REMEMBERED_NAME
-    try:
-        with file.open("rb") as opened:
-            told: object = strict_json.loads(opened.read(_MAX_BYTES))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StoreUnavailable(f"{file} cannot be read: {reason_of(error)}") from error
-    except (ValueError, RecursionError):
-        told = None
-    match told:
+    match _read(file):
+        case None:
+            return None
         case {
             "store": str(store_id),
             "project": str(project),
@@ -161,28 +188,18 @@ def remembered_store(base_dir: Path) -> Remembered | None:
     )
 
 
-def missing_text(place: FirestorePlace, remembered: Remembered | None = None) -> str:
-    """Return what to do where there is no store."""
-    way = (
-        f"; this host had one in {remembered.place}"
-        if remembered
-        else "; if its keys have never signed, or Signatory's marks are there, make one with `enclave-host watermark init`"
-    )
-    return (
-        f"no watermark store in {place}: see that project, database and collection are right{way}; or make the marks anew "
-        f"with {REBUILD}"
-    )
-
-
-def unusable_text(place: FirestorePlace, store: StoreDocument) -> str:
-    """Return why marks cannot be judged by a store, and what to do."""
-    if store.retired:
-        return f"the marks of the watermark store in {place} were moved to another driver: use that one"
-    if store.layout == 0:
-        return f"the watermark store in {place} was not made to its end: repeat `enclave-host watermark init`, or what made it"
-    if store.layout != LAYOUT:
-        return f"the watermark store in {place} has layout {store.layout}, this version knows {LAYOUT}: use a later version"
-    return f"the watermark store in {place} is {store.store_id}, another one than at the start: restart the host"
+def _read(file: Path) -> object:
+    """Return what a file says in JSON, "" for one that is none; None when there is no file."""
+    try:
+        with file.open("rb") as opened:
+            told: object = strict_json.loads(opened.read(_MAX_BYTES))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreUnavailable(f"{file} cannot be read: {reason_of(error)}") from error
+    except (ValueError, RecursionError):
+        return ""
+    return "" if told is None else told
 
 
 def damaged_text(key: MarkKey, damaged: DamagedMark) -> str:

@@ -25,12 +25,14 @@ from host_backend.watermark.firestore.contents import Contents
 from host_backend.watermark.firestore.layout import (
     DamagedMark,
     Layout,
+    StoreDocument,
     highest,
     marked_chains,
     parse_store,
     texts,
 )
-from host_backend.watermark.firestore.place import MarksFolder, damaged_text, missing_text, unusable_text
+from host_backend.watermark.firestore.place import MarksFolder, damaged_text
+from host_backend.watermark.firestore.states import missing_text, require_store, unusable_text
 from host_backend.watermark.firestore.transactions import Reading, Transactions, Writing
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, judge
 
@@ -163,8 +165,10 @@ class FirestoreWatermarkStore:
     ) -> tuple[Verdict, Iterable[Write]]:
         layout, documents = self._layout, reading.documents
         store = parse_store(documents[layout.store])
-        if store is None or store.store_id != self._store_id or not store.usable:
-            raise StoreUnavailable(missing_text(self._place) if store is None else unusable_text(self._place, store))
+        if store is None or store.store_id != self._store_id or not store.usable(self._place):
+            raise StoreUnavailable(
+                missing_text(self._place, self._place) if store is None else unusable_text(self._place, store)
+            )
         stored, chains, noting = highest(documents[path] for path in layout.present(key)), None, list[Write]()
         if stored is None and not first:
             raise _FirstMark(key.pkh if key.chain_id in store.chains else _ANY_KEY)
@@ -214,7 +218,11 @@ async def open_marks(
             store_id = folder.require_accepted(await contents.store())
             claim()
             folder.signatory.note_elsewhere()
-            if raised := await contents.raise_to(folder.signatory.read()):
+
+            def check(store: StoreDocument | None) -> StoreDocument:
+                return require_store(database.place, store, store_id)
+
+            if raised := await contents.raise_to(folder.signatory.read(), check):
                 logger.warning("%d marks taken over from Signatory's files in %s", raised, base_dir)
         finally:
             await contents.aclose()

@@ -71,7 +71,8 @@ class Transactions:
             within_s: Seconds until it is given up.
 
         Raises:
-            StoreUnavailable: Not known to be done.
+            OutcomeUnknown: Not known to be done.
+            StoreUnavailable: Not done.
         """
         problem = "no answer"
         try:
@@ -90,7 +91,7 @@ class Transactions:
                     longest_s = min(_PAUSE_S, _PAUSE_S / 128 * 2 ** min(number, 8))
                     await asyncio.sleep(longest_s * (0.5 + random.random() / 2))  # noqa: S311 -- no secret
         except TimeoutError:
-            raise StoreUnavailable(f"not done within {within_s:g} s: {problem}") from None
+            raise OutcomeUnknown(f"not done within {within_s:g} s: {problem}") from None
         raise AssertionError("attempts have no end")
 
     async def _once(self, paths: Sequence[str], decide: Decide[T], retried: bytes, attempt: "_Attempt") -> T:

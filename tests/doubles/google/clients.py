@@ -28,9 +28,11 @@ def place(collection: str = "watermark", *, project: str = "p", database: str = 
     return FirestorePlace(project, database, collection)
 
 
-def connected(address: str, collection: str = "watermark", *, project: str = "p") -> Firestore:
+def connected(
+    address: str, collection: str = "watermark", *, project: str = "p", database: str = "(default)"
+) -> Firestore:
     """A database of the double."""
-    return Firestore(place(collection, project=project), transport_to(address))
+    return Firestore(place(collection, project=project, database=database), transport_to(address))
 
 
 def marks_in(double: FirestoreDouble, base_dir: Path, collection: str = "watermark") -> WholeStore:
