@@ -5,6 +5,8 @@
 - Every transaction reads the store's document: where that is gone, is another one, or was retired, nothing is allowed.
 - Requests for one right are judged one after the other, in order; equal ones that wait together share a transaction, so
   that a repeat waits for the writing of its mark.
+- What is refused is refused by what a transaction reads; only a first mark that is allowed waits for others.
+- What was not begun ends when everybody who asked has left, when it has waited too long, and when the store is closed.
 - That others were writing is no refusal: it is read and judged anew. When there is no answer in time, it is unavailable.
 - A right whose documents hold no mark is refused alone.
 """
@@ -13,14 +15,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
-from weakref import WeakValueDictionary
 
-from host_backend.errors import HostError, StoreUnavailable
+from host_backend.errors import HostError, StoreUnavailable, TooManyWait
 from host_backend.google.documents import Write
 from host_backend.google.firestore import Firestore
+from host_backend.leaving import waiting
 from host_backend.watermark.firestore.contents import Contents
 from host_backend.watermark.firestore.layout import (
     DamagedMark,
@@ -32,33 +33,30 @@ from host_backend.watermark.firestore.layout import (
     texts,
 )
 from host_backend.watermark.firestore.place import MarksFolder, damaged_text
+from host_backend.watermark.firestore.places import NotBegun, TransactionPlaces
+from host_backend.watermark.firestore.requests import Request, next_group
 from host_backend.watermark.firestore.states import missing_text, require_store, unusable_text
-from host_backend.watermark.firestore.transactions import Reading, Transactions, Writing
+from host_backend.watermark.firestore.transactions import WITHIN_S, Reading, Transactions, Writing
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, judge
 
-#: Transactions at once: each has two or three calls of some tens of milliseconds, on one connection that takes 100.
-MAX_TRANSACTIONS = 64
-#: Stands for the key where a chain is the first of its kind for all of them.
-_ANY_KEY = ""
+#: Requests that wait or are answered: ten thousand keys at once, and half as many again.
+MAX_REQUESTS = 15_000
+#: Seconds until what is under way is abandoned when the store is closed: it ends by itself before.
+CLOSE_S = WITHIN_S + 0.5
 
 logger = logging.getLogger(__name__)
 
 
-class _Request(NamedTuple):
-    asked: Mark
-    answer: asyncio.Future[Verdict]
-
-
 class _FirstMark(Exception):
-    """A right has no mark yet: its chain is noted, too, in a document that others write.
+    """A right has no mark yet, and may have this one: its chain is noted, too, in documents that others write.
 
     Attributes:
-        shared: Whose document that is.
+        noted: Chains that the store has.
     """
 
-    def __init__(self, shared: str) -> None:
-        super().__init__(shared)
-        self.shared = shared
+    def __init__(self, noted: tuple[str, ...]) -> None:
+        super().__init__(noted)
+        self.noted = noted
 
 
 class FirestoreWatermarkStore:
@@ -84,12 +82,10 @@ class FirestoreWatermarkStore:
         self._store_id = store_id
         self._max_level_jump = max_level_jump
         self._transactions = Transactions(database, writing)
-        self._free = asyncio.Semaphore(MAX_TRANSACTIONS)
-        #: Locks of those who write the same document for a first mark: in one host they need not meet in Firestore.
-        self._first_marks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._waiting: dict[MarkKey, deque[_Request]] = {}
+        self._places = TransactionPlaces()
+        self._requests = 0
+        self._waiting: dict[MarkKey, deque[Request]] = {}
         self._working: set[asyncio.Task[None]] = set()
-        self._closing = False
         self._refused: dict[MarkKey, str] = {}
         self.problem: str | None = None
 
@@ -100,43 +96,57 @@ class FirestoreWatermarkStore:
 
     async def advance(self, key: MarkKey, asked: Mark) -> Verdict:
         """Ask whether a message may be signed; see `WatermarkStore.advance`."""
-        if self._closing:
-            raise StoreUnavailable(f"watermark store {self._place} is closed")
-        request = _Request(asked, asyncio.get_running_loop().create_future())
-        waiting = self._waiting.get(key)
-        if waiting is None:
-            self._waiting[key] = deque([request])
-            # A task of its own: the caller may leave.
-            task = asyncio.create_task(self._work(key))
-            self._working.add(task)
-            task.add_done_callback(self._working.discard)
-        else:
-            waiting.append(request)
-        return await request.answer
+        if self._places.closed:
+            raise self._closed()
+        if self._requests >= MAX_REQUESTS:
+            raise TooManyWait(f"{MAX_REQUESTS} requests wait for their marks already: try again later")
+        request = Request(asked)
+        self._requests += 1
+        try:
+            self._take(key, request)
+            with waiting():
+                await request.begun
+            return await request.answer
+        finally:
+            request.answer.cancel()
+            self._requests -= 1
+
+    def _take(self, key: MarkKey, request: Request) -> None:
+        if (others := self._waiting.get(key)) is not None:
+            others.append(request)
+            return
+        self._waiting[key] = deque([request])
+        # A task of its own: the caller may leave.
+        task = asyncio.create_task(self._work(key))
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
 
     async def _work(self, key: MarkKey) -> None:
         """Answer everybody who waits for one right."""
-        waiting, group = self._waiting[key], list[_Request]()
+        others, group = self._waiting[key], list[Request]()
+        end: Exception = self._closed()
         try:
-            while group := _next_group(waiting):
-                outcome = await self._outcome(key, group[0].asked)
+            while group := next_group(others):
+                outcome = await self._outcome(key, group)
                 for request in group:
-                    _answer(request, outcome)
+                    request.end(outcome)
                     # The others ask for what is stored now.
                     outcome = Verdict.REPEAT if outcome is Verdict.ADVANCE else outcome
         except Exception as bug:  # noqa: BLE001 -- it reaches whoever asked
-            for request in (*group, *waiting):
-                _answer(request, bug)
+            end = bug
         finally:
             del self._waiting[key]
+            for request in (*group, *others):
+                request.end(end)
 
-    async def _outcome(self, key: MarkKey, asked: Mark) -> Verdict | HostError:
+    async def _outcome(self, key: MarkKey, group: list[Request]) -> Verdict | HostError:
         try:
             try:
-                verdict = await self._transact(key, asked, first=False)
+                verdict = await self._transact(key, group, self._places.any(key))
             except _FirstMark as first:
-                async with self._first_marks.setdefault(first.shared, asyncio.Lock()):
-                    verdict = await self._transact(key, asked, first=True)
+                verdict = await self._transact(key, group, self._places.first(key, first.noted), first=True)
+        except NotBegun as told:
+            return told.error or self._closed()
         except DamagedMark as damaged:
             self._refused[key] = damaged_text(key, damaged)
             return StoreUnavailable(self._refused[key])
@@ -149,12 +159,24 @@ class FirestoreWatermarkStore:
         self._judged(key)
         return verdict
 
-    async def _transact(self, key: MarkKey, asked: Mark, *, first: bool) -> Verdict:
-        async def decide(reading: Reading) -> tuple[Verdict, Iterable[Write]]:
-            return await self._decide(key, asked, reading, first=first)
+    async def _transact(
+        self, key: MarkKey, group: list[Request], place: AbstractAsyncContextManager[None], *, first: bool = False
+    ) -> Verdict:
+        """Judge what equal requests ask for, once there is a place."""
 
-        async with self._free:
+        async def decide(reading: Reading) -> tuple[Verdict, Iterable[Write]]:
+            return await self._decide(key, group[0].asked, reading, first=first)
+
+        async with place:
+            staying = [request for request in group if not request.left]
+            if not staying:
+                raise NotBegun
+            for request in staying:
+                request.begin()
             return await self._transactions.run([self._layout.store, *self._layout.present(key)], decide)
+
+    def _closed(self) -> StoreUnavailable:
+        return StoreUnavailable(f"watermark store {self._place} is closed")
 
     def _judged(self, key: MarkKey) -> None:
         self.problem = None
@@ -170,8 +192,6 @@ class FirestoreWatermarkStore:
                 missing_text(self._place, self._place) if store is None else unusable_text(self._place, store)
             )
         stored, chains, noting = highest(documents[path] for path in layout.present(key)), None, list[Write]()
-        if stored is None and not first:
-            raise _FirstMark(key.pkh if key.chain_id in store.chains else _ANY_KEY)
         if stored is None:
             of_key, older = layout.chains_of(key.pkh), layout.older(key)
             await reading.more([of_key, *older])
@@ -183,12 +203,18 @@ class FirestoreWatermarkStore:
         verdict = judge(key, stored, asked, self._max_level_jump, chains)
         if verdict is Verdict.REPEAT:
             return verdict, ()
+        if chains is not None and not first:
+            raise _FirstMark(store.chains)
         return verdict, [*layout.writes(key, asked), *noting]
 
     async def aclose(self) -> None:
-        """Answer those who wait, then end every transaction; see `WatermarkStore.aclose`."""
-        self._closing = True
-        await asyncio.gather(*self._working)
+        """Refuse what is not begun, answer the rest, end every transaction; see `WatermarkStore.aclose`. Ends in seconds."""
+        self._places.close()
+        if self._working:
+            _, late = await asyncio.wait(self._working, timeout=CLOSE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         await self._transactions.aclose()
 
 
@@ -231,26 +257,3 @@ async def open_marks(
             yield store
         finally:
             await store.aclose()
-
-
-def _next_group(waiting: deque[_Request]) -> list[_Request]:
-    """Take the next request, and those behind it that repeat it; whoever left is left out."""
-    group: list[_Request] = []
-    while waiting and (not group or _repeats(waiting[0].asked, group[0].asked)):
-        request = waiting.popleft()
-        if not request.answer.done():
-            group.append(request)
-    return group
-
-
-def _repeats(asked: Mark, other: Mark) -> bool:
-    return asked.digest is not None and asked == other
-
-
-def _answer(request: _Request, outcome: Verdict | Exception) -> None:
-    if request.answer.done():
-        return
-    if isinstance(outcome, Exception):
-        request.answer.set_exception(outcome)
-    else:
-        request.answer.set_result(outcome)

@@ -25,6 +25,10 @@ WITHIN_S = 4.5
 _PAUSE_S = 0.5
 #: Tries to end a transaction in which nothing is to be written.
 _ENDINGS = 5
+#: Transactions that are being ended at once; of more the service lets go by itself, in a minute.
+MAX_ENDING = 256
+#: Seconds that are waited for them when all is over.
+CLOSE_S = 2.0
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -108,7 +112,7 @@ class Transactions:
 
     def _end(self, attempt: "_Attempt") -> None:
         """Let go of what an attempt has locked; nobody waits for that, and without it the service does so in a minute."""
-        if attempt.open:
+        if attempt.open and len(self._ending) < MAX_ENDING:
             task = asyncio.create_task(self._roll_back(attempt.transaction))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
@@ -122,8 +126,12 @@ class Transactions:
             return
 
     async def aclose(self) -> None:
-        """Wait until every transaction is over."""
-        await asyncio.gather(*self._ending)
+        """Wait until every transaction is over; the service ends those by itself that take longer than two seconds."""
+        if self._ending:
+            _, late = await asyncio.wait(self._ending, timeout=CLOSE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
 
 class _Attempt:
