@@ -33,8 +33,8 @@ from enclave_signer.sealing.key_threads import KeyThreads
 HOST = "cloudkms.googleapis.com"
 #: Calls at once: one connection to Google's servers takes 100.
 THREADS = 96
-#: Of these, the most for one key: two that are slow leave room for a third.
-KEY_THREADS = 32
+#: Of these, the most for one key: one that is slow leaves as many for others.
+KEY_THREADS = 48
 #: Pauses before a call is made again that may be answered in a moment.
 RETRY_AFTER_S = (0.1, 0.4)
 #: No proxy, and no look-up of settings by DNS. After an outage the service is tried again within two seconds, not two

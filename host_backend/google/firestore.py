@@ -158,13 +158,19 @@ class Firestore:
         with self._translating("read"):
             await self._client.rollback(request, **self._how)
 
-    async def list(self, collection: str) -> AsyncIterator[Document]:
+    async def list(self, collection: str, fields: Sequence[str] = ()) -> AsyncIterator[Document]:
         """Yield every document of a collection, page by page, in the order of their ids.
 
         Documents that are not there, and have others below them, come without fields, and were never created.
+
+        Args:
+            collection: Its path.
+            fields: Which fields are read; none for all.
         """
         parent, _, name = f"{self._root}/{collection}".rpartition("/")
         request = self._types.ListDocumentsRequest(parent=parent, collection_id=name, page_size=PAGE, show_missing=True)
+        if fields:
+            request.mask.field_paths.extend(fields)
         for _ in range(MAX_PAGES):
             with self._translating("read"):
                 pager = await self._client.list_documents(request, **self._how)
@@ -244,6 +250,9 @@ class Firestore:
                 f"{self.place}: {error.message}: correct project and database, or make one (`gcloud firestore databases create`)"
             ) from error
         except answers.ResourceExhausted as error:
+            if "larger than max" in error.message:
+                # The library's word for its own limit, by the status that the service has for quotas.
+                raise StoreUnavailable(f"{self.place}: an answer is over its limit: {error.message}") from error
             raise StoreUnavailable(f"{self.place}: {error.message}: look at the quotas of the project") from error
         except (answers.GoogleAPICallError, answers.RetryError) as error:
             raise OutcomeUnknown(f"{self.place} could not be {what}: {error.message}: retry later") from error

@@ -38,6 +38,8 @@ _MORE_BYTES = 4096
 _PAUSE_S = 2.0
 #: What is added to the name of the collection for copies of all keys.
 _ASIDE = "_before_reseal"
+#: What is read of a document: others may keep there what they like.
+_FIELDS = ("pkh", "value")
 #: Keys that are written together.
 _BATCH = 64
 
@@ -62,7 +64,7 @@ class FirestoreKeyStore:
         """Read every key; see `KeyStore.load`."""
         found: list[tuple[str, StoredKey]] = []
         size = 0
-        async for document in self._database.list(self._place.collection):
+        async for document in self._database.list(self._place.collection, _FIELDS):
             # One that is not there itself has others below it: not ours.
             if document.created:
                 key = self._stored_key(document)

@@ -67,6 +67,19 @@ def test_what_signatory_stored_is_read_whatever_else_it_says(double: FirestoreDo
     assert double.names()[f"encrypted_keys/{FIRST.pkh}"].fields["more"].integer_value == 1
 
 
+def test_fields_of_others_are_not_read_however_large(double: FirestoreDouble) -> None:
+    """Five documents: more than gRPC takes in one answer."""
+    for number in range(5):
+        double.write(f"encrypted_keys/tz1{number}", pkh=f"tz1{number}", value=b"blob", note="n" * 1_000_000)
+
+    async def scenario(store: FirestoreKeyStore) -> None:
+        assert [key.pkh for key in await store.load()] == [f"tz1{number}" for number in range(5)]
+        with pytest.raises(StoreUnavailable, match=r"an answer is over its limit: .*larger than max"):
+            _ = [document async for document in store._database.list("encrypted_keys")]
+
+    use(double, scenario)
+
+
 def test_a_document_that_only_has_others_below_it_is_no_key(double: FirestoreDouble) -> None:
     double.write(f"encrypted_keys/{FIRST.pkh}", pkh=FIRST.pkh, value=FIRST.blob)
     double.write("encrypted_keys/more/below/one", x=1)
