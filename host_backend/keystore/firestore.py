@@ -169,17 +169,18 @@ class FirestoreKeyStore:
         """Read the newest copy that is whole; see `KeyStore.kept`."""
         aside = f"{self._place.collection}{_ASIDE}"
         copies: dict[object, list[tuple[int, StoredKey]]] = {}
-        whole: dict[str, object] = {}
+        whole: list[tuple[str, str, object]] = []
         async for document in self._database.list(aside):
             place = document.fields.get("place")
             if isinstance(place, int):
                 copies.setdefault(document.fields.get("run"), []).append((place, self._key_of(document)))
             elif "whole" in document.fields:
-                whole[document.id] = document.fields["whole"]
+                whole.append((document.created, document.id, document.fields["whole"]))
         if not whole:
             return None
-        newest = max(whole)
-        keys = sorted(copies.get(whole[newest], []), key=itemgetter(0))
+        # By the service's time: their names are by the clocks of several hosts.
+        _, newest, run = max(whole, key=itemgetter(0))
+        keys = sorted(copies.get(run, []), key=itemgetter(0))
         return KeptKeys(f"{aside}, {newest}", tuple(key for _, key in keys))
 
     async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:

@@ -194,6 +194,19 @@ def test_who_may_not_is_told_which_role_to_grant_and_is_not_tried_again(double: 
     assert sum(double.calls.values()) == 1
 
 
+def test_the_copy_that_was_made_last_is_the_newest_whatever_the_clocks_of_hosts_say(double: FirestoreDouble) -> None:
+    async def scenario(store: FirestoreKeyStore) -> None:
+        await store.add([FIRST])
+        await store.keep("20300101T000000Z")
+        await store.replace(NEW, [FIRST.blob])
+        await store.keep("20260101T000000Z")
+        kept = await store.kept()
+        assert kept is not None
+        assert kept.keys == (NEW,)
+
+    use(double, scenario)
+
+
 def test_ten_minutes_are_a_revision_of_their_own(double: FirestoreDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(store: FirestoreKeyStore) -> None:
         before = await store.revision()
