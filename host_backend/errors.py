@@ -156,7 +156,7 @@ class HookUnavailable(HostError):
 
 
 class StoreUnavailable(HostError):
-    """A key or watermark store did not answer, so nothing was signed; look at the disk, retry later."""
+    """A key or watermark store did not answer, so nothing was signed; look at the disk or Firestore, retry later."""
 
     http_status = 503
 

@@ -27,7 +27,7 @@ from host_backend.watermark.rule import MarkKey
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for a mark to be durable: a disk that takes longer has no answer in time for a block either.
+#: Seconds for a mark to be durable: a store that takes longer has no answer in time for a block either.
 MARK_S = 5.0
 #: Large messages that may wait until they are parsed, up to 25 ms each: the last one of an address waits less than 2 s.
 MAX_LARGE_MESSAGES = 256
@@ -206,7 +206,8 @@ class Signer:
             async with asyncio.timeout(MARK_S):
                 await self._watermark.advance(MarkKey(request.chain_id, pkh, request.kind.right), mark)
         except TimeoutError:
-            raise StoreUnavailable(f"the watermark was not stored within {MARK_S:g} s: look at the disk") from None
+            late = f"the watermark was not stored within {MARK_S:g} s: look at what keeps it (`watermark` in the configuration)"
+            raise StoreUnavailable(late) from None
 
     async def public_key(self, pkh: str) -> PublicKey:
         """Return the public key of any key in a vault, listed or not.

@@ -99,8 +99,9 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
     if not config.watermark.storage.lasts:
         return
     for vault in config.vaults.values():
-        if await stored_keys(vault):
-            return
+        async with open_key_store(vault.keys) as store:
+            if await store.load() or store.damaged:
+                return
     admin = marks_admin(config)
     found = await asyncio.to_thread(admin.describe)
     # Where others left marks, the first `serve` makes it of those.
@@ -109,9 +110,12 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
 
 
 async def stored_keys(config: VaultConfig) -> tuple[StoredKey, ...]:
-    """Return the sealed keys of a vault; see `KeyStore.load`."""
+    """Return the sealed keys of a vault; what is stored there and is no key is logged. See `KeyStore.load`."""
     async with open_key_store(config.keys) as store:
-        return await store.load()
+        keys = await store.load()
+    for reason in store.damaged.values():
+        logger.error("no key: %s", reason, extra=fields(vault=config.name))
+    return keys
 
 
 @asynccontextmanager

@@ -28,6 +28,12 @@ class StoreApart:
         self._stores = (shared, own)
         self.look_s = max(shared.look_s, own.look_s)
 
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """What is no key in either store; see `KeyStore.damaged`."""
+        shared, own = (store.damaged for store in self._stores)
+        return {**shared, **own}
+
     async def load(self) -> tuple[StoredKey, ...]:
         """Read every key, the shared ones first; see `KeyStore.load`."""
         shared, own = await asyncio.gather(*(store.load() for store in self._stores))

@@ -46,6 +46,11 @@ class KeyStore(Protocol):
         """Seconds between two looks whether something has changed: what one costs is the store's."""
         ...
 
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """What `load` found last and left out, as it is no key: by its name, usually the key's hash, what to do about it."""
+        ...
+
     async def load(self) -> tuple[StoredKey, ...]:
         """Read every key, in stored order.
 
@@ -53,7 +58,7 @@ class KeyStore(Protocol):
             All entries; a store written by others may name one hash several times.
 
         Raises:
-            ConfigError: What is stored is not well formed; the text names the place.
+            ConfigError: What is stored is not well formed as a whole; the text names the place.
             StoreUnavailable: The store did not answer.
         """
         ...

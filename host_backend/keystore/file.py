@@ -58,6 +58,11 @@ class FileKeyStore:
         self.look_s = LOOK_S
         self._lock_wait_s = lock_wait_s
 
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """Nothing: a file that is not well formed is not read at all; see `KeyStore.damaged`."""
+        return {}
+
     async def load(self) -> tuple[StoredKey, ...]:
         """Read every key; see `KeyStore.load`."""
         return await asyncio.to_thread(self._load)

@@ -2,6 +2,7 @@
 
 - A document for each key, under its hash, with `pkh` (text) and `value` (the blob); its other fields are left alone. They
   come back in the order in which they were made; those that were added together, by hash.
+- A document that is no key is left out, and named; all others are read.
 - A key is added only where its document is absent, together with all others or not at all; replaced only while its
   document is at the version that was read. What is replaced goes to `<collection>_replaced`, in the same commit.
 - After an answer that does not say whether something was done, it is read back before anything is said or tried again.
@@ -30,6 +31,8 @@ LOOK_S = 5.0
 READ_ALL_S = 600.0
 #: Bytes of all blobs together: a hundred thousand keys of usual size.
 MAX_LOADED_BYTES = 64 * 1024 * 1024
+#: Documents that are no keys, of which it is said why.
+MAX_NAMED = 100
 #: Tries of one change, each with a read before: others who write the same keys can spoil some.
 TRIES = 8
 #: Bytes that a document has beside its blob, its long name twice: more than it can be.
@@ -58,20 +61,33 @@ class FirestoreKeyStore:
         self._database = database
         self._place = database.place
         self._opened_at = asyncio.get_running_loop().time()
+        self._damaged: Mapping[str, str] = {}
         self.look_s = look_s
+
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """Documents that are no keys, a hundred at most; see `KeyStore.damaged`."""
+        return self._damaged
 
     async def load(self) -> tuple[StoredKey, ...]:
         """Read every key; see `KeyStore.load`."""
         found: list[tuple[str, StoredKey]] = []
+        damaged: dict[str, str] = {}
         size = 0
         async for document in self._database.list(self._place.collection, _FIELDS):
             # One that is not there itself has others below it: not ours.
             if document.created:
-                key = self._stored_key(document)
+                try:
+                    key = self._stored_key(document)
+                except ConfigError as error:
+                    if len(damaged) < MAX_NAMED:
+                        damaged[document.id[:MAX_PKH_CHARS]] = f"{error}: correct it or delete it"
+                    continue
                 found.append((document.created, key))
                 size += len(key.blob)
             if size > MAX_LOADED_BYTES:
                 raise ConfigError(f"{self._place} has more than {MAX_LOADED_BYTES} bytes of blobs: use a second vault")
+        self._damaged = damaged
         return tuple(key for _, key in sorted(found, key=lambda each: (each[0], each[1].pkh)))
 
     async def revision(self) -> str:
@@ -155,17 +171,18 @@ class FirestoreKeyStore:
         """Read the newest copy that is whole; see `KeyStore.kept`."""
         aside = f"{self._place.collection}{_ASIDE}"
         copies: dict[object, list[tuple[int, StoredKey]]] = {}
-        whole: dict[str, object] = {}
+        whole: list[tuple[str, str, object]] = []
         async for document in self._database.list(aside):
             place = document.fields.get("place")
             if isinstance(place, int):
                 copies.setdefault(document.fields.get("run"), []).append((place, self._key_of(document)))
             elif "whole" in document.fields:
-                whole[document.id] = document.fields["whole"]
+                whole.append((document.created, document.id, document.fields["whole"]))
         if not whole:
             return None
-        newest = max(whole)
-        keys = sorted(copies.get(whole[newest], []), key=itemgetter(0))
+        # By the service's time: their names are by the clocks of several hosts.
+        _, newest, run = max(whole, key=itemgetter(0))
+        keys = sorted(copies.get(run, []), key=itemgetter(0))
         return KeptKeys(f"{aside}, {newest}", tuple(key for _, key in keys))
 
     async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:

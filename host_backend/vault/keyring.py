@@ -15,7 +15,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
 from host_backend.enclave.client import EnclaveClient, SigningClient
@@ -24,6 +24,7 @@ from host_backend.keystore.base import KeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import DEFAULT_PAUSES, KeyEvent, Keys, Pauses, VaultKey
 from host_backend.vault.opening import GetConnection, Opened, Opener, Unopened
+from host_backend.vault.reading import StoreReader, with_pauses
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,6 @@ T = TypeVar("T")
 
 #: Imports in flight while keys are restored: enough to hide a cloud's latency, few enough that none waits too long.
 RESTORE_IN_FLIGHT = 64
-#: Keys that are dealt with, without asking anybody, before everything else has its turn: under a millisecond.
-KEYS_PER_TURN = 1000
 
 
 class Keyring:
@@ -62,12 +61,11 @@ class Keyring:
         on_restored: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> None:
         self._vault = vault
-        self._store = store
         self._second = second
         self._on_key = on_key
         self._on_restored = on_restored
         self._now = asyncio.get_running_loop().time
-        self._revision: str | None = None
+        self._reader = StoreReader(vault, store)
         self._announced: set[str] = set()
         self._trying_problem: str | None = None
         #: Seconds between two looks at the store.
@@ -82,23 +80,23 @@ class Keyring:
         #: Keys that the present restoring, or the last one, has dealt with.
         self.restored_count = 0
 
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """What is stored and is no key, by its name, and what to do about it."""
+        return self._reader.damaged
+
     async def load(self) -> None:
         """Read the store if it has changed; what was stored once stays known.
 
         Raises:
             ConfigError, StoreUnavailable: It cannot be read.
         """
-        revision = await self._store.revision()
-        if revision == self._revision:
+        blobs = await self._reader.read()
+        if blobs is None:
             return
-        blobs: dict[str, tuple[bytes, ...]] = {}
-        async for stored in _with_pauses(await self._store.load()):
-            # A store may hold a key twice, as Signatory's import does: one good blob is enough.
-            blobs[stored.pkh] = (*blobs.get(stored.pkh, ()), stored.blob)
-        async for pkh, now in _with_pauses(blobs.items()):
+        async for pkh, now in with_pauses(blobs.items()):
             self.keys.store(pkh, now)
-        self._note_gone([pkh for pkh in self.keys if pkh not in blobs])
-        self._revision = revision
+        self._note_gone([pkh for pkh in self.keys if pkh not in blobs and pkh not in self.damaged])
 
     def _note_gone(self, pkhs: list[str]) -> None:
         problem = None
@@ -111,7 +109,7 @@ class Keyring:
 
     def read_anew(self) -> None:
         """Have the whole store read at the next look, even if it says that nothing has changed."""
-        self._revision = None
+        self._reader.read_anew()
 
     async def look_again(self) -> None:
         """Read the store if it has changed; trouble is noted and told, and what was read before stays good."""
@@ -156,7 +154,7 @@ class Keyring:
             raise end
         _check_not_all_doubtful(outcomes)
         _check_holds_as_much(outcomes, serving, client)
-        async for pkh, blobs in _with_pauses(stored.items()):
+        async for pkh, blobs in with_pauses(stored.items()):
             outcome = outcomes[pkh]
             if self.keys.blobs(pkh) == blobs:
                 self._note(pkh, outcome)
@@ -245,14 +243,6 @@ class Keyring:
             keys.note_refused(pkh, outcome.reason, self._now())
         if told != outcome.reason:
             logger.error("key out of service: %s", outcome.reason, extra=fields(pkh=pkh, vault=self._vault))
-
-
-async def _with_pauses(items: Iterable[T]) -> AsyncIterator[T]:
-    """Give many items, and let everything else go on in between: no signature shall wait for them."""
-    for number, item in enumerate(items, start=1):
-        yield item
-        if number % KEYS_PER_TURN == 0:
-            await asyncio.sleep(0)
 
 
 async def _side_by_side(work: Callable[[str], Awaitable[None]], pkhs: Collection[str]) -> None:

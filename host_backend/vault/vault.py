@@ -83,8 +83,8 @@ class Vault:
 
     @property
     def out_of_service(self) -> dict[str, str]:
-        """Hashes of all stored keys that cannot sign, those included for which the enclave's sealer is away, and why."""
-        return {**self._ring.keys.waiting, **self._ring.keys.quarantined}
+        """Hashes of all stored keys that cannot sign, and why; also where the sealer is away, or the entry is no key."""
+        return {**self._ring.keys.waiting, **self._ring.keys.quarantined, **self._ring.damaged}
 
     @property
     def problem(self) -> str | None:
@@ -128,9 +128,11 @@ class Vault:
         Raises:
             EnclaveRefused: It does, and the key is out of service.
         """
-        if not self.serves(pkh) and (reason := self._ring.keys.quarantined.get(pkh)) is not None:
+        keys = self._ring.keys
+        reason = keys.quarantined.get(pkh) if pkh in keys else self._ring.damaged.get(pkh)
+        if reason is not None and not self.serves(pkh):
             raise EnclaveRefused(f"{pkh} is out of service: {reason}")
-        return pkh in self._ring.keys
+        return pkh in keys
 
     def key(self, pkh: str) -> VaultKey:
         """Return a key that was opened.

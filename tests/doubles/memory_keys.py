@@ -1,6 +1,7 @@
 """A key store in memory."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from host_backend.errors import StoreUnavailable
 from host_backend.keystore.base import KeptKeys, StoredKey
@@ -16,6 +17,8 @@ class MemoryKeys:
         self.stored = list(stored)
         self.failing = False
         self.copies: dict[str, tuple[StoredKey, ...]] = {}
+
+    damaged: Mapping[str, str] = MappingProxyType({})
 
     async def load(self) -> tuple[StoredKey, ...]:
         self._check()

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -112,6 +113,8 @@ class OneKey:
     """A key store that holds the blob of one key, sealed by nothing."""
 
     look_s = 1.0
+
+    damaged: Mapping[str, str] = MappingProxyType({})
 
     async def load(self) -> tuple[StoredKey, ...]:
         return (StoredKey(TZ1.pkh, codec.encode_private_key(parse_secret_key(TZ1.secret))),)

@@ -64,6 +64,22 @@ def test_a_key_that_another_host_made_is_seen(site: Site) -> None:
         assert host.sign(BOB.pkh, attestation(1)).status == 200
 
 
+def test_a_document_that_is_no_key_costs_no_other_key_and_is_named(site: Site) -> None:
+    site.command("import", "--vault", VAULT, ALICE.secret)
+    site.double.write("encrypted_keys/note", text="no key")
+    site.double.write(f"encrypted_keys/{BOB.pkh}", pkh=BOB.pkh, value="no bytes")
+    listed = site.command("list")
+    assert f"Public Key Hash:           {ALICE.pkh}" in listed
+    assert f"Out of Service:            {BOB.pkh}" in listed
+    assert "document note: pkh must be a text: correct it or delete it" in listed
+    with site.running() as host:
+        assert host.sign(ALICE.pkh, attestation(50)).status == 200
+        refusal = host.sign(BOB.pkh, attestation(50))
+        assert (refusal.status, b"value must be bytes" in refusal.body) == (502, True)
+        assert "document note: pkh must be a text" in str(host.health()[1])
+        stop(host)
+
+
 @pytest.mark.parametrize("corrupt", [True, False])
 def test_an_entry_that_was_mended_is_read_though_there_are_no_more_keys(site: Site, corrupt: bool) -> None:
     """Their number is all that is looked at every few seconds: after a corrupt one, and at SIGHUP, it is everything."""

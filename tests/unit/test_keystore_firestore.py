@@ -100,12 +100,31 @@ def test_a_document_that_only_has_others_below_it_is_no_key(double: FirestoreDou
         ({"pkh": FIRST.pkh, "value": b""}, "value must have 1 to 65536 bytes"),
     ],
 )
-def test_what_is_no_key_is_named(double: FirestoreDouble, fields: dict[str, object], problem: str) -> None:
+def test_what_is_no_key_is_named_and_costs_no_other(
+    double: FirestoreDouble, fields: dict[str, object], problem: str
+) -> None:
     double.write(f"encrypted_keys/{FIRST.pkh}", **fields)
+    double.write(f"encrypted_keys/{SECOND.pkh}", pkh=SECOND.pkh, value=SECOND.blob)
 
     async def scenario(store: FirestoreKeyStore) -> None:
-        with pytest.raises(ConfigError, match=f"document {FIRST.pkh}: {problem}"):
-            await store.load()
+        assert await store.load() == (SECOND,)
+        (name,) = store.damaged
+        assert name == FIRST.pkh
+        assert store.damaged[name].endswith(f"document {FIRST.pkh}: {problem}: correct it or delete it")
+        double.delete(f"encrypted_keys/{FIRST.pkh}")
+        await store.load()
+        assert not store.damaged
+
+    use(double, scenario)
+
+
+def test_of_many_documents_that_are_no_keys_some_are_named(double: FirestoreDouble) -> None:
+    for number in range(firestore.MAX_NAMED + 1):
+        double.write(f"encrypted_keys/note{number}", text="no key")
+
+    async def scenario(store: FirestoreKeyStore) -> None:
+        assert await store.load() == ()
+        assert len(store.damaged) == firestore.MAX_NAMED
 
     use(double, scenario)
 
@@ -186,6 +205,19 @@ def test_who_may_not_is_told_which_role_to_grant_and_is_not_tried_again(double: 
 
     use(double, scenario)
     assert sum(double.calls.values()) == 1
+
+
+def test_the_copy_that_was_made_last_is_the_newest_whatever_the_clocks_of_hosts_say(double: FirestoreDouble) -> None:
+    async def scenario(store: FirestoreKeyStore) -> None:
+        await store.add([FIRST])
+        await store.keep("20300101T000000Z")
+        await store.replace(NEW, [FIRST.blob])
+        await store.keep("20260101T000000Z")
+        kept = await store.kept()
+        assert kept is not None
+        assert kept.keys == (NEW,)
+
+    use(double, scenario)
 
 
 def test_ten_minutes_are_a_revision_of_their_own(double: FirestoreDouble, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,11 +23,12 @@ from enclave_signer.tezos import public_key_hash
 from host_backend.addresses import Address
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import State
-from host_backend.errors import EnclaveUnavailable, KeyNotFound
+from host_backend.errors import ConfigError, EnclaveUnavailable, KeyNotFound
 from host_backend.keystore.base import StoredKey
 from host_backend.vault.choice import find_vault
-from host_backend.vault.keyring import KEYS_PER_TURN, RESTORE_IN_FLIGHT
+from host_backend.vault.keyring import RESTORE_IN_FLIGHT
 from host_backend.vault.keys import VaultKey
+from host_backend.vault.reading import KEYS_PER_TURN
 from host_backend.vault.vault import Vault, open_vault
 from tests.doubles.auto_enclave import AutoEnclave, auto_enclave
 from tests.doubles.linked_vault import (
@@ -178,6 +179,36 @@ def test_strangers_who_ask_for_unknown_keys_have_the_store_read_once() -> None:
         assert keys.asked == before + 1
 
     play(scenario, limits=replace(QUICK, look_again_s=600), store=keys)
+
+
+def test_a_store_that_is_not_well_formed_is_read_once_until_it_changes() -> None:
+    class SpoiltKeys(MemoryKeys):
+        loaded = 0
+        spoilt: str | None = None
+
+        async def load(self) -> tuple[StoredKey, ...]:
+            self.loaded += 1
+            if self.spoilt is not None:
+                raise ConfigError(self.spoilt)
+            return await super().load()
+
+        async def revision(self) -> str:
+            return f"{await super().revision()} {self.spoilt}"
+
+    keys = SpoiltKeys(StoredKey(TZ1, blob(TZ1)))
+
+    async def scenario(vault: Vault, enclave: AutoEnclave, _: MemoryKeys) -> None:
+        keys.spoilt = "too large"
+        before = keys.loaded
+        for _again in range(5):
+            await vault._ring.look_again()
+            assert vault.degraded == ["vault: too large"]
+        assert keys.loaded == before + 1
+        keys.spoilt = None
+        await vault._ring.look_again()
+        assert vault.degraded == []
+
+    play(scenario, store=keys)
 
 
 def test_a_store_that_cannot_be_read_is_told_and_takes_no_key_away(caplog: pytest.LogCaptureFixture) -> None:

@@ -293,6 +293,8 @@ def test_nothing_starts_on_a_store_that_was_not_accepted(double: FirestoreDouble
     )
     with pytest.raises(ConfigError, match=f"is {store_id}, not 'other'"):
         marks_in(double, new).accept("other")
+    with pytest.raises(ConfigError, match="--accept-store needs the id of the store"):
+        marks_in(double, new).accept("")
     marks_in(double, new).accept(store_id)
     use(double, new, nothing)
     double.write("watermark/enclave-host", id="other", layout=1, place=PLACE)

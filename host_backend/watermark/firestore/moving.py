@@ -24,6 +24,10 @@ class WholeStore(FirestoreMarks):
         Raises:
             ConfigError: There is none, or it is another one.
         """
+        if not store_id:
+            raise ConfigError(
+                "--accept-store needs the id of the store: `enclave-host serve` without it says which one is there"
+            )
         self._make_folder()
         with self._folder.held() as claim:
 
