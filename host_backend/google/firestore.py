@@ -104,6 +104,9 @@ class Firestore:
             answer = await self._client.begin_transaction(
                 self._types.BeginTransactionRequest.wrap(request), **self._how
             )
+        # Without an id the calls that follow would be outside of any transaction.
+        if not answer.transaction:
+            raise OutcomeUnknown(f"{self.place}: the answer was cut short")
         return bytes(answer.transaction)
 
     async def get_in(self, transaction: bytes, paths: Sequence[str]) -> dict[str, Document | None]:
