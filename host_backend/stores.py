@@ -22,9 +22,8 @@ from host_backend.config.storage import (
     MarksInFirestore,
     MarksInMemory,
 )
-from host_backend.enclave.endpoint import Endpoint
-from host_backend.enclave.proving import Proving
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
+from host_backend.endpoints import configured_endpoint
 from host_backend.errors import ConfigError, HostError
 from host_backend.keystore.apart import StoreApart
 from host_backend.keystore.base import KeyStore, StoredKey
@@ -266,29 +265,6 @@ async def open_watermark_store(config: Config, writing: Writing) -> AsyncIterato
                 store = await stack.enter_async_context(opening)
         stack.push_async_callback(store.aclose)
         yield store
-
-
-def configured_endpoint(config: VaultConfig) -> Endpoint:
-    """Return where a vault's enclave is, and how it is reached.
-
-    Raises:
-        ConfigError: A file that is named cannot be used.
-    """
-    if config.tls is None:
-        return Endpoint(config.enclave, config.credentials, config.enclave_uid)
-    from host_backend.enclave.tls import TlsClient  # noqa: PLC0415 -- most configurations have none
-
-    tls = TlsClient(config.tls.certificate, config.tls.key)
-    wanted = config.attestation
-    if wanted is None:
-        logger.warning("the enclave proves nothing: configure `attestation`", extra=fields(vault=config.name))
-        return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls)
-    from host_backend.attestation.judging import TokenJudge, pinned_root  # noqa: PLC0415 -- as above
-    from host_backend.attestation.keys import KeySource  # noqa: PLC0415 -- as above
-
-    judge = TokenJudge(wanted.policy, pinned_root(wanted.root) if wanted.by_root else KeySource())
-    proving = Proving(judge.verify, wanted.max_age_s)
-    return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls, proving)
 
 
 @asynccontextmanager

@@ -28,8 +28,8 @@ from host_backend.attestation.verifier import (
 from host_backend.config import VaultConfig
 from host_backend.enclave.connection import connect
 from host_backend.enclave.proving import Proving
+from host_backend.endpoints import configured_endpoint
 from host_backend.errors import AttestationRefused, ConfigError, reason_of
-from host_backend.stores import configured_endpoint
 
 #: Bytes of a file with a root, or with keys.
 MAX_FILE_BYTES = 65536
