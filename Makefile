@@ -19,7 +19,7 @@ demo: ## signs with every curve, shows a refused double signature
 
 test: check ## everything: format, lint, types, tests, coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -52,6 +52,8 @@ class WatermarkStore(Protocol):
     async def aclose(self) -> None:
         """Answer those who wait, then let go of the storage. Later requests get `StoreUnavailable`. May be repeated.
 
+        Where a service may take long, what it was not asked yet is `StoreUnavailable`, too: a stop takes seconds.
+
         Raises:
             HostError: Everything answered for is stored, but it could not be left as an orderly stop should leave it.
         """

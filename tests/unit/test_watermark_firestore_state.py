@@ -230,7 +230,7 @@ def test_a_folder_that_lost_its_notes_ends_nothing(
     cut_short(monkeypatch, marks_in(double, tmp_path).create)
     for content in ("", "{}", "[1]", "null"):
         (tmp_path / BEGUN_NAME).write_text(content)
-        refused(double, tmp_path, marks_in(double, tmp_path).create, "is not what this host wrote there: remove it")
+        refused(double, tmp_path, marks_in(double, tmp_path).create, "is not what this host wrote there: rename it")
     (tmp_path / BEGUN_NAME).unlink()
     refused(double, tmp_path, marks_in(double, tmp_path).create, "watermark init` on the host that began it", REBUILD)
     rebuilt(double, tmp_path)

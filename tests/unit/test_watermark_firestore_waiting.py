@@ -257,7 +257,7 @@ def test_first_marks_wait_on_few_chains_of_a_key_and_in_all() -> None:
 
         tasks = [take(1, chain) for chain in range(MAX_CHAINS_OF_KEY)]
         await pause()
-        with pytest.raises(TooManyWait, match=rf"first marks of {some_pkh(1)} on 8 chains wait already"):
+        with pytest.raises(TooManyWait, match=rf"first marks of {some_pkh(1)} on 24 chains wait already"):
             await take(1, 100)
         # Another key's, on as many chains as there may be.
         tasks += [take(2 + chain // 8, chain) for chain in range(MAX_CHAINS_OF_KEY, MAX_NEW_CHAINS)]

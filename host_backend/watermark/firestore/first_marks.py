@@ -16,8 +16,8 @@ from weakref import WeakValueDictionary
 from host_backend.errors import TooManyWait
 from host_backend.watermark.rule import MarkKey
 
-#: Chains on which first marks of one key wait; more than one is rare.
-MAX_CHAINS_OF_KEY = 8
+#: Chains on which first marks of one key wait: as many as it may ever have, and half as many that will be refused.
+MAX_CHAINS_OF_KEY = 24
 #: Chains new to the store on which first marks wait: the last one has its turn after some three seconds.
 MAX_NEW_CHAINS = 32
 #: Stands for the store's document where others stand for a chain or a key.

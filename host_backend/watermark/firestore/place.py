@@ -120,8 +120,8 @@ class MarksFolder:
             case list(ids) if all(isinstance(each, str) and each for each in ids):
                 return tuple(ids)
         raise ConfigError(
-            f"{self._begun} is not what this host wrote there: remove it; a store that was not made to its end is then made "
-            f"anew with {REBUILD}"
+            f"{self._begun} is not what this host wrote there: rename it; a store that was not made to its end is then made "
+            f"again with {REBUILD}"
         )
 
     def begin(self) -> str:
