@@ -105,7 +105,7 @@ def test_a_wrong_signature_is_given_to_nobody_and_ends_the_connection(
             await vault.sign(pkh(key), b"message")
         assert vault.problem is not None
         assert vault.verification.failures == 1
-        assert "ERROR    host_backend.vault.verification:verification.py" in caplog.text
+        assert "ERROR    host_backend.vault.verification:" in caplog.text
         with pytest.raises(EnclaveUnavailable, match="the connection to the enclave was closed"):
             await vault.sign(pkh(key), b"message")
         # Nobody asked again for what was signed wrongly.
