@@ -83,6 +83,8 @@ def main() -> None:
             command = [sys.executable, "-m", "host_backend", "serve", "-c", str(config), "--log", "error"]
             with running(command) as host:
                 while not path.exists():
+                    # It logs errors alone, so no line tells when it listens.
+                    assert host.process.poll() is None, host.log
                     time.sleep(0.1)
                 run(path, count)
                 assert host.stop() == 0
