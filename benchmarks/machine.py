@@ -36,5 +36,5 @@ def machine_line() -> str:
     signs = []
     for key_type in KeyType:
         key = curve(key_type).open(curve(key_type).generate())
-        signs.append(f"{key_type} {microseconds(partial(key.sign, message, SigningVersion.V2)):.0f}")
+        signs.append(f"{key_type} {microseconds(partial(key.sign, message, SigningVersion.LATEST)):.0f}")
     return f"{processor()}, Python {platform.python_version()}; one signature, µs: {', '.join(signs)}"

@@ -28,6 +28,7 @@ from enclave_signer.protocol.messages import (
     Sign,
     SigningVersion,
 )
+from tests.doubles.asyncio_server import AsyncioServer
 
 #: How far apart the first handles of two connections are.
 HANDLES_APART = 1000
@@ -57,7 +58,7 @@ class AutoEnclave:
         self._held_calls: dict[Request, asyncio.Event] = {}
         self._writers: dict[int, asyncio.StreamWriter] = {}
         self._keys: dict[int, SigningKey] = {}
-        self._server: asyncio.Server | None = None
+        self._server = AsyncioServer(self._serve)
 
     def hold(self, connection: int, call: type[Request]) -> asyncio.Event:
         """Keep back the answer of such calls, and all after it on that connection, until the event is set."""
@@ -88,13 +89,11 @@ class AutoEnclave:
         return set(self._writers)
 
     async def listen(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self._server.listen(port)
+        self.port = self._server.port
 
     def stop(self) -> None:
-        assert self._server is not None
         self._server.close()
-        self.hang_up()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

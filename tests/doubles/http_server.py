@@ -89,9 +89,14 @@ def serve(protocol: type[Hasty], scenario: Callable[[Connect], Awaitable[None]],
             async with asyncio.timeout(60):
                 await scenario(connect)
         finally:
+            server.close()
             for writer in streams:
                 writer.close()
-            server.close()
+            # A connection that was accepted a moment before is made in the next turns.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            for connection in list(state.connections):
+                connection.transport.abort()
 
     asyncio.run(run())
     return protocol.made

@@ -8,6 +8,7 @@ from enclave_signer.protocol import codec
 from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.framing import FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Request, Result
+from tests.doubles.asyncio_server import AsyncioServer
 
 
 class ScriptedEnclave:
@@ -60,11 +61,10 @@ class ScriptedEnclave:
 async def scripted_enclave() -> AsyncIterator[ScriptedEnclave]:
     """Listen on a free port."""
     enclave = ScriptedEnclave()
-    server = await asyncio.start_server(enclave._serve, "127.0.0.1", 0)
-    enclave.port = server.sockets[0].getsockname()[1]
+    server = AsyncioServer(enclave._serve)
+    await server.listen()
+    enclave.port = server.port
     try:
         yield enclave
     finally:
         server.close()
-        if enclave._made.done():
-            await enclave.hang_up()

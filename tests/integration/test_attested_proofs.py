@@ -27,6 +27,7 @@ from host_backend.keystore.base import StoredKey
 from host_backend.readings import host_readings
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.memory import MemoryWatermarkStore
+from tests.doubles.asyncio_server import AsyncioServer
 from tests.doubles.attested_world import OLDER, AttestedWorld, attested_world, calls, wait_for_calls
 from tests.doubles.client_certificates import client_files
 from tests.doubles.known_keys import FOUR
@@ -202,10 +203,13 @@ class Middle:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Middle"]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
-        async with server:
-            self.port = server.sockets[0].getsockname()[1]
+        server = AsyncioServer(self._serve)
+        await server.listen(context=self._context)
+        self.port = server.port
+        try:
             yield self
+        finally:
+            server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         genuine = await connect(self._enclave.address, tls=self._enclave.tls)

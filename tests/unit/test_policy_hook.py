@@ -16,6 +16,7 @@ from host_backend.config import HookConfig
 from host_backend.errors import HookUnavailable, PolicyDenied
 from host_backend.policy import Caller
 from host_backend.policy_hook import MAX_ANSWER_BYTES, PolicyHook
+from tests.doubles.asyncio_server import AsyncioServer
 from tests.doubles.known_keys import FOUR, KEYS, KnownKey, transaction
 from tests.doubles.octez_client import signature_by
 from tests.doubles.policy_service import PolicyService, Question, Reply, running_policy_service
@@ -223,10 +224,10 @@ def ask_raw(serve: Serve, timeout_s: float) -> None:
             served.set()
 
     async def run() -> None:
-        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
+        server = AsyncioServer(serve_one)
+        await server.listen()
         try:
-            await PolicyHook(HookConfig(f"http://127.0.0.1:{port}", None, timeout_s)).check(PKH, b"\3", CALLER)
+            await PolicyHook(HookConfig(f"http://127.0.0.1:{server.port}", None, timeout_s)).check(PKH, b"\3", CALLER)
         finally:
             await served.wait()
             server.close()
@@ -296,9 +297,9 @@ def test_so_many_questions_at_a_time_the_others_wait_in_order(monkeypatch: pytes
         writer.close()
 
     async def run() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        hook = PolicyHook(HookConfig(f"http://127.0.0.1:{port}", None, 60))
+        server = AsyncioServer(serve)
+        await server.listen()
+        hook = PolicyHook(HookConfig(f"http://127.0.0.1:{server.port}", None, 60))
         questions = [asyncio.create_task(hook.check(PKH, bytes([number]), CALLER)) for number in range(6)]
         for answered in range(6):
             while len(asked) < min(answered + 2, 6):
@@ -309,7 +310,7 @@ def test_so_many_questions_at_a_time_the_others_wait_in_order(monkeypatch: pytes
             questions = [question for question in questions if not question.done()]
         assert sorted(asked) == [bytes([number]) for number in range(6)]
         # The time of whoever waits runs.
-        hook = PolicyHook(HookConfig(f"http://127.0.0.1:{port}", None, 0.05))
+        hook = PolicyHook(HookConfig(f"http://127.0.0.1:{server.port}", None, 0.05))
         late = await asyncio.gather(*(hook.check(PKH, b"", CALLER) for _ in range(4)), return_exceptions=True)
         assert [type(each) for each in late] == [HookUnavailable] * 4
         for event in waiting:
