@@ -65,4 +65,4 @@ class _Protocol(asyncio.StreamReaderProtocol):
 
 def _abort(transport: asyncio.BaseTransport) -> None:
     # uvloop's transports are of a class of their own.
-    cast(asyncio.Transport, transport).abort()
+    cast("asyncio.Transport", transport).abort()
