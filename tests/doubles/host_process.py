@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.doubles.known_keys import KnownKey
 from tests.doubles.processes import PATIENCE_S, Program
-from tests.doubles.starting import start
+from tests.doubles.starting import is_forked, start
 
 VAULT = "enclave"
 #: Prefixes of a command: without privileges; and, with a number of bytes, with files that grow no further.
@@ -83,7 +83,10 @@ def stored_hashes(config: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command did; `cmdline` and `environ` are what others could see of it while it ran."""
+    """What a command did.
+
+    `cmdline` and `environ` are what others could see of it while it ran, if it had an interpreter of its own.
+    """
 
     code: int
     stdout: str
@@ -96,6 +99,14 @@ class Outcome:
         """The text of the one line that begins `Error: `."""
         (line,) = (line for line in self.stderr.splitlines() if line.startswith("Error: "))
         return line.removeprefix("Error: ")
+
+
+def _seen_from_outside(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+    proc = Path(f"/proc/{process.pid}")
+    # Empty until the kernel has set the new program up.
+    while not (cmdline := (proc / "cmdline").read_bytes()):
+        assert process.poll() is None
+    return cmdline, (proc / "environ").read_bytes()
 
 
 def run_command(
@@ -111,11 +122,7 @@ def run_command(
     running = start(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
     with running as process:
         try:
-            proc = Path(f"/proc/{process.pid}")
-            # Empty until the kernel has set the new program up.
-            while not (cmdline := (proc / "cmdline").read_bytes()):
-                assert process.poll() is None
-            environ = (proc / "environ").read_bytes()
+            cmdline, environ = (b"", b"") if is_forked(process) else _seen_from_outside(process)
             stdout, stderr = process.communicate(given.encode() if isinstance(given, str) else given, PATIENCE_S)
         except BaseException:
             # Such as a host that should have been refused, and runs.

@@ -121,6 +121,11 @@ def start(
     return popen(command, cwd=cwd, env=env, start_new_session=start_new_session, **streams)
 
 
+def is_forked(process: "subprocess.Popen[Any]") -> bool:
+    """Tell whether its command line and environment are those of the fork server."""
+    return isinstance(process, _Forked)
+
+
 def run(
     command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float
 ) -> "subprocess.CompletedProcess[str]":
