@@ -252,6 +252,10 @@ def is_authorized_keys(body: str) -> bool:
     return isinstance(value, dict) and isinstance(value.get("authorized_keys", []), list)
 
 
+#: Forms of bodies that can be told without the key.
+FORMS: dict[str, Callable[[str], bool]] = {"errors": is_error_list, "authorized_keys": is_authorized_keys}
+
+
 @dataclass
 class Result:
     """What came of one verdict: `holds`, `broken`, `not allowed` or `not played`; and in words."""
@@ -318,19 +322,17 @@ class Player:
         message = step.get("first_byte", text[:2]) + text[2:] + step.get("after", "")
         return bytes.fromhex(message[: len(message) - 2 * step.get("cut", 0)])
 
-    def find_levels(self, http: Http) -> None:
+    def find_levels(self, signer: Http) -> None:
         """Sign one message of each right on each chain, at a level above the marks of earlier runs."""
         level = LEVELS_OF_A_RUN
         for chain in CHAINS:
             for right in ("block", "preattestation", "attestation"):
                 probe = {"message": right, "chain": chain}
-                while not (answer := http.sign(self.made(probe, level))).outcome.startswith("signed"):
+                while not (answer := signer.sign(self.made(probe, level))).outcome.startswith("signed"):
                     if answer.outcome == "not allowed":
                         return
                     if answer.outcome == "broken" or level > MAX_RUNS * LEVELS_OF_A_RUN:
-                        raise CannotPlay(
-                            f"no {right} is signed at level {level}, the first of this run: {answer.words}"
-                        )
+                        raise CannotPlay(f"no {right} is signed at level {level}, the first of a run: {answer.words}")
                     level += LEVELS_OF_A_RUN
         self.levels = Levels(level + 1)
 
@@ -348,19 +350,8 @@ class Player:
                 yield Result(group, "", "not played", missing)
                 continue
             for verdict in each_kind(self.load(group)):
-                result = Result(group, verdict["name"], "holds", "", verdict["source"], verdict["agreed_by"])
-                try:
-                    plays[group](verdict)
-                except NotAllowed as denied:
-                    result.outcome, result.detail = "not allowed", str(denied)
-                except Broken as broken:
-                    result.outcome, result.detail = "broken", str(broken)
-                except (OSError, http.client.HTTPException, ValueError, struct.error) as error:
-                    result.outcome, result.detail = (
-                        "broken",
-                        f"no answer that can be read ({error or type(error).__name__})",
-                    )
-                yield result
+                outcome, detail = outcome_of(plays[group], verdict)
+                yield Result(group, verdict["name"], outcome, detail, verdict["source"], verdict["agreed_by"])
 
     def missing(self, group: str) -> str | None:
         """Say what a group needs that was not given; None if nothing."""
@@ -420,7 +411,9 @@ class Player:
         for other in others:
             other.close()
         for answer in answers:
-            if answer.outcome == "broken":
+            if answer.outcome == "not allowed":
+                raise NotAllowed(answer.words)
+            if answer.outcome not in {"signed", "refused"}:
                 raise Broken(answer.words)
         signed = sum(answer.outcome == "signed" for answer in answers)
         if signed != 1:
@@ -442,16 +435,13 @@ class Player:
                 raise Broken(wrong)
         elif form == "public_key":
             signer.key.take(str(member(got, "public_key")))
-        elif (form == "errors" and not is_error_list(got)) or (
-            form == "authorized_keys" and not is_authorized_keys(got)
-        ):
+        elif form in FORMS and not FORMS[form](got):
             raise Broken(f"the body does not have the form of {form.replace('_', ' ')}: {got.strip()[:160]}")
 
     def play_wire(self, verdict: Verdict) -> None:
         """Send frames to the enclave over one connection, and compare what it answers."""
         assert self.wire is not None
-        stream = connect(self.wire, self.timeout_s)
-        with stream:
+        with connect(self.wire, self.timeout_s) as stream:
             for number, step in enumerate(verdict["steps"], start=1):
                 request = bytes.fromhex(step["request"])
                 stream.sendall(struct.pack(">I", len(request)) + request)
@@ -466,7 +456,7 @@ class Player:
     def play_frames(self, verdict: Verdict) -> None:
         """Send Octez' frames over one connection, between them requests over HTTP, and compare what comes back."""
         assert self.octez is not None
-        base = self.take_levels(1) if "message" in str(verdict["steps"]) else 0
+        base = self.take_levels(1) if any("message" in step for step in verdict["steps"]) else 0
         with connect(self.octez, self.timeout_s) as stream:
             for number, step in enumerate(verdict["steps"], start=1):
                 self.play_frame(stream, step, base, f"step {number}")
@@ -487,6 +477,19 @@ class Player:
             stream.sendall(frame[place : place + size])
         data = receive(stream, ">H")
         expect(frame_answer(data, step["answer"], key, message), step["answer"], what)
+
+
+def outcome_of(play: Callable[[Verdict], None], verdict: Verdict) -> tuple[str, str]:
+    """Play a verdict; return what came of it, and in words."""
+    try:
+        play(verdict)
+    except NotAllowed as denied:
+        return "not allowed", str(denied)
+    except Broken as broken:
+        return "broken", str(broken)
+    except (OSError, http.client.HTTPException, ValueError, struct.error) as error:
+        return "broken", f"no answer that can be read ({error or type(error).__name__})"
+    return "holds", ""
 
 
 def expect(answer: Answer, expected: str, what: str) -> None:

@@ -1,6 +1,8 @@
 """The runner of `conformance/`: every verdict holds against our programs, and each broken signer is found by name."""
 
 import json
+import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.contract.markdown import blocks
 from tests.doubles import broken_signer as broken
 from tests.doubles.broken_signer import broken_signer
 from tests.doubles.host_process import Host, import_keys, running_host, write_config
@@ -127,6 +130,16 @@ def test_the_enclave_alone(local: Enclave) -> None:
     assert ["http", "not", "played:", "needs", "the", "URL", "of", "a", "signer"] in lines
 
 
+def test_commands_of_the_page_are_taken() -> None:
+    arguments = runpy.run_path(str(CONFORMANCE / "run.py"))["arguments"]
+    lines = [line for block in blocks(CONFORMANCE / "README.md", "shell") for line in block.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line)
+        assert words[:2] == ["python3", "run.py"]
+        assert arguments(words[2:])
+
+
 K3 = ("block", "preattestation", "attestation")
 K4 = (*K3, "attestation_with_dal")
 
@@ -218,7 +231,7 @@ def test_what_the_policy_refuses_is_counted_apart() -> None:
         ("", "tz1nonsense", "is wrong"),
         ("", "KT1nonsense", "is not the hash of a key"),
         (broken.AUTHENTICATED, broken.KEY.pkh, "wants requests authenticated"),
-        (broken.UNAVAILABLE, broken.KEY.pkh, "no block is signed at level 1000, the first of this run: status 503"),
+        (broken.UNAVAILABLE, broken.KEY.pkh, "no block is signed at level 1000, the first of a run: status 503"),
     ],
 )
 def test_a_signer_that_cannot_be_asked_is_no_broken_one(wrong: str, key: str, text: str) -> None:
