@@ -39,8 +39,8 @@ except ImportError:  # pragma: no cover
 Verdict = dict[str, Any]
 
 GROUPS = ("messages", "sequences", "http", "wire", "frames")
-#: Chains that no network has: two whose marks are compared, and one for levels that may burn it.
-CHAINS = {"main": "c0f0a001", "other": "c0f0a002", "edge": "c0f0a003"}
+#: Chains that no network has: two whose marks are compared, and two where a broken signer may burn its marks.
+CHAINS = {"main": "c0f0a001", "other": "c0f0a002", "levels": "c0f0a003", "rounds": "c0f0a004"}
 #: Levels between two tries to get above the marks of earlier runs; a run takes fewer.
 LEVELS_OF_A_RUN = 1000
 MAX_RUNS = 5000
@@ -57,6 +57,8 @@ CURVES = {
     "tz4": (3, "06a1a6", "069587cc", "28ab40cf"),
 }
 GENERIC_SIGNATURE = "04822b"
+#: Half the order of secp256k1: Octez takes no signature whose second number is above it.
+SECP256K1_LOW_S = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
 
 class CannotPlay(Exception):
@@ -131,6 +133,8 @@ class Key:
             else:
                 curve: ec.EllipticCurve = ec.SECP256K1() if self.tag == 1 else ec.SECP256R1()
                 numbers = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+                if self.tag == 1 and numbers[1] > SECP256K1_LOW_S:
+                    return "a signature with a high S, which Octez does not take"
                 ec.EllipticCurvePublicKey.from_encoded_point(curve, self.public_key).verify(
                     encode_dss_signature(*numbers), digest, ec.ECDSA(Prehashed(hashes.SHA256()))
                 )
@@ -323,9 +327,9 @@ class Player:
         return bytes.fromhex(message[: len(message) - 2 * step.get("cut", 0)])
 
     def find_levels(self, signer: Http) -> None:
-        """Sign one message of each right on each chain, at a level above the marks of earlier runs."""
+        """Sign one message of each right on two chains, at a level above the marks of earlier runs."""
         level = LEVELS_OF_A_RUN
-        for chain in CHAINS:
+        for chain in ("main", "other"):
             for right in ("block", "preattestation", "attestation"):
                 probe = {"message": right, "chain": chain}
                 while not (answer := signer.sign(self.made(probe, level))).outcome.startswith("signed"):
@@ -397,10 +401,17 @@ class Player:
         if "at_once" in verdict:
             self.play_at_once([self.made(steps[0] | {"payload": n + 1}, base) for n in range(verdict["at_once"])])
             return
+        broken = []
         for number, step in enumerate(steps, start=1):
             level = step.get("absolute_level", base + step.get("level", 0))
             what = f"step {number}: {step['message']}, level {level}, round {step.get('round', 0)}"
-            self.ask(self.made(step, base), step["answer"], what)
+            try:
+                self.ask(self.made(step, base), step["answer"], what)
+            except Broken as reason:
+                # What follows shows what comes of it.
+                broken.append(str(reason))
+        if broken:
+            raise Broken("\n  ".join(broken))
 
     def play_at_once(self, messages: list[bytes]) -> None:
         """Ask for messages of one right over as many connections: one of them is signed."""

@@ -28,6 +28,7 @@ ONE_MARK_PER_TAG = "each form of a message has marks of its own"
 WRONG_SIGNATURE = "what is signed is another message"
 NO_OPERATIONS = "the policy refuses operations"
 AUTHENTICATED = "requests must be authenticated"
+SILENT = "what cannot be read ends the connection"
 UNAVAILABLE = "nothing is signed for now"
 
 _SIGN_BIT = 0x80000000
@@ -49,36 +50,36 @@ class BrokenSigner:
     """The marks and the key of such a signer."""
 
     def __init__(self, wrong: Collection[str]) -> None:
-        self._wrong = wrong
+        self.wrong = wrong
         self._marks: dict[tuple[str, ...], tuple[int, int, bytes]] = {}
         self._lock = threading.Lock()
 
     def sign(self, message: bytes) -> str:
-        if AUTHENTICATED in self._wrong:
+        if AUTHENTICATED in self.wrong:
             raise Refused(401, "missing authentication")
-        if UNAVAILABLE in self._wrong:
+        if UNAVAILABLE in self.wrong:
             raise Refused(503, "the enclave is away")
         parsed, level = self._read(message)
         if isinstance(parsed, ConsensusMessage):
             with self._lock:
                 self._judge(parsed, level, message)
-        elif NO_OPERATIONS in self._wrong:
+        elif NO_OPERATIONS in self.wrong:
             raise Refused(403, "request kind `generic' is not allowed")
-        digest = blake2b(message + b"!" * (WRONG_SIGNATURE in self._wrong), digest_size=32).digest()
+        digest = blake2b(message + b"!" * (WRONG_SIGNATURE in self.wrong), digest_size=32).digest()
         signed = SigningKey(KEY.secret_bytes).sign(digest).signature
         return encode_signature(Signature(KeyType.ED25519, signed))
 
     def _read(self, message: bytes) -> tuple[object, int]:
         """Return a message, and the level as it was asked for."""
         readable, level = message, 0
-        if LEVEL_WRAPS in self._wrong and message[0] in {0x11, 0x12, 0x13}:
+        if LEVEL_WRAPS in self.wrong and message[0] in {0x11, 0x12, 0x13}:
             at = 5 if message[0] == 0x11 else 40
             level = int.from_bytes(message[at : at + 4], "big")
             low = struct.pack(">I", level & ~_SIGN_BIT)
             readable = message[:at] + low + message[at + 4 :]
             if message[0] == 0x11 and message[96:100] == message[at : at + 4]:
                 readable = readable[:96] + low + readable[100:]
-        surplus = range(3) if TRAILING_BYTES in self._wrong else range(1)
+        surplus = range(3) if TRAILING_BYTES in self.wrong else range(1)
         for count in surplus:
             try:
                 parsed = parse_message(readable[: len(readable) - count])
@@ -91,23 +92,23 @@ class BrokenSigner:
 
     def _judge(self, parsed: ConsensusMessage, level: int, message: bytes) -> None:
         kind = parsed.kind.value
-        if NO_MARK_FOR_DAL in self._wrong and kind == "attestation_with_dal":
+        if NO_MARK_FOR_DAL in self.wrong and kind == "attestation_with_dal":
             return
-        place: tuple[str, ...] = ("" if ONE_CHAIN in self._wrong else parsed.chain_id, parsed.kind.right.value)
-        if ONE_MARK_PER_TAG in self._wrong and parsed.kind.right.value != "block":
+        place: tuple[str, ...] = ("" if ONE_CHAIN in self.wrong else parsed.chain_id, parsed.kind.right.value)
+        if ONE_MARK_PER_TAG in self.wrong and parsed.kind.right.value != "block":
             place += (str(message[37]),)
         round_ = parsed.round
         digest = blake2b(message, digest_size=32).digest()
         if place in self._marks:
             marked_level, marked_round, marked = self._marks[place]
-            if digest == marked and NO_REPEATS not in self._wrong:
+            if digest == marked and NO_REPEATS not in self.wrong:
                 return
             used = level < marked_level or (level == marked_level and round_ <= marked_round)
-            if NO_MARK_FOR_ROUND in self._wrong:
+            if NO_MARK_FOR_ROUND in self.wrong:
                 used = level < marked_level or (level, round_) == (marked_level, marked_round)
             if used:
                 raise Refused(409, "watermark validation failed")
-        self._marks[place] = (_int32(level) if LEVEL_WRAPS in self._wrong else level, round_, digest)
+        self._marks[place] = (_int32(level) if LEVEL_WRAPS in self.wrong else level, round_, digest)
 
 
 class _Server(ThreadingHTTPServer):
@@ -134,6 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"signature": self.server.signer.sign(bytes.fromhex(json.loads(body)))})
         except Refused as refused:
             self._refuse(refused.status, str(refused))
+        except ValueError as error:
+            if SILENT in self.server.signer.wrong:
+                self.close_connection = True
+            else:
+                self._refuse(400, str(error))
 
     def _refuse(self, status: int, text: str) -> None:
         self._answer(status, [{"id": "failure", "kind": "temporary", "msg": text}])

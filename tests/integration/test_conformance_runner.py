@@ -17,7 +17,10 @@ from tests.doubles import broken_signer as broken
 from tests.doubles.broken_signer import broken_signer
 from tests.doubles.host_process import Host, import_keys, running_host, write_config
 from tests.doubles.known_keys import FOUR, KEYS, KnownKey
+from tests.doubles.octez_client import signature_by
+from tests.doubles.octez_socket import raw_signature
 from tests.doubles.processes import PATIENCE_S, ROOT, Enclave
+from tests.doubles.tee_signer import tee_signer
 
 CONFORMANCE = ROOT / "conformance"
 TZ1, TZ2, TZ3, TZ4 = FOUR
@@ -130,6 +133,35 @@ def test_the_enclave_alone(local: Enclave) -> None:
     assert ["http", "not", "played:", "needs", "the", "URL", "of", "a", "signer"] in lines
 
 
+def test_where_tee_signer_is_less_strict_nobody_else_agrees() -> None:
+    with tee_signer() as enclave:
+        wire = f"tcp:{enclave.address[0]}:{enclave.address[1]}"
+        run = play("--wire", wire, "--json")
+        agreed = play("--wire", wire, "--agreed", "--json")
+    assert run.code == 1
+    assert run.names("broken") == ["trailing bytes, then a good call", "unknown field in Sign"]
+    assert (agreed.code, agreed.counts()) == (0, {"wire": COUNTS["wire"] - 2})
+
+
+def test_marks_that_two_ways_in_do_not_share(served: Served) -> None:
+    """HTTP leads to one signer, Octez' socket to another with the same key."""
+    level = ("--first-level", "5000")
+    with broken_signer() as url:
+        run = play(url, "--key", TZ1.pkh, "--octez", f"unix:{served.octez}", *level, *only("frames"), "--json")
+    assert run.code == 1
+    assert run.names("broken") == ["one mark for both ways in"]
+
+
+def test_http_answers_of_another_form() -> None:
+    with broken_signer(broken.SILENT) as url:
+        run = play(url, "--key", TZ1.pkh, *only("http"), "--json")
+    assert run.code == 1
+    details = {verdict["name"]: verdict["detail"] for verdict in run.report["verdicts"]}
+    assert details["which keys may ask"].startswith("status 404, expected 200")
+    assert details["not JSON"].startswith("no answer that can be read")
+    assert details["a transaction"] == details["the public key"] == ""
+
+
 def test_commands_of_the_page_are_taken() -> None:
     arguments = runpy.run_path(str(CONFORMANCE / "run.py"))["arguments"]
     lines = [line for block in blocks(CONFORMANCE / "README.md", "shell") for line in block.splitlines()]
@@ -138,6 +170,19 @@ def test_commands_of_the_page_are_taken() -> None:
         words = shlex.split(line)
         assert words[:2] == ["python3", "run.py"]
         assert arguments(words[2:])
+
+
+def test_what_octez_does_not_take_is_a_wrong_signature() -> None:
+    key = runpy.run_path(str(CONFORMANCE / "run.py"))["Key"](TZ2.pkh)
+    key.take(TZ2.public_key)
+    message = b"\x03" + bytes(32)
+    signature = raw_signature(signature_by(TZ2, message))
+    order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+    high = order - int.from_bytes(signature[32:], "big")
+    assert key.check(signature, message) is None
+    assert "high S" in key.check(signature[:32] + high.to_bytes(32, "big"), message)
+    assert key.check(signature, message + b"\0") == "a signature that does not verify"
+    assert key.check(signature[1:], message) == "a signature of 63 bytes"
 
 
 K3 = ("block", "preattestation", "attestation")
