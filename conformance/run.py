@@ -220,7 +220,7 @@ class Http:
         """Find the public key of the key under test."""
         try:
             status, body = self.ask("GET", f"/keys/{self.key.pkh}")
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise CannotPlay(f"no answer from {self.url}: {error}") from error
         if status != 200:
             raise CannotPlay(f"the signer does not have {self.key.pkh}: {status} {body.strip()[:160]}")
@@ -307,13 +307,19 @@ class Player:
 
     def load(self, group: str) -> list[Verdict]:
         """Read the verdicts of a group."""
-        found: list[Verdict] = json.loads((self.verdicts / f"{group}.json").read_text())["verdicts"]
-        return [verdict for verdict in found if verdict["agreed_by"] or not self.agreed_only]
+        return [verdict for verdict in self.read(group)["verdicts"] if verdict["agreed_by"] or not self.agreed_only]
+
+    def read(self, group: str) -> Any:
+        """Read a file of verdicts."""
+        try:
+            return json.loads((self.verdicts / f"{group}.json").read_text())
+        except (OSError, ValueError) as error:
+            raise CannotPlay(f"verdicts that cannot be read: {error}") from error
 
     @cached_property
     def shapes(self) -> dict[str, str]:
         """Templates of consensus messages, by kind."""
-        shapes: dict[str, str] = json.loads((self.verdicts / "sequences.json").read_text())["shapes"]
+        shapes: dict[str, str] = self.read("sequences")["shapes"]
         return shapes
 
     def made(self, step: Verdict, base: int) -> bytes:

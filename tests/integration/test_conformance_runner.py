@@ -152,6 +152,13 @@ def test_marks_that_two_ways_in_do_not_share(served: Served) -> None:
     assert run.names("broken") == ["one mark for both ways in"]
 
 
+def test_a_copy_without_its_verdicts_says_so(tmp_path: Path) -> None:
+    with broken_signer() as url:
+        run = play(url, "--key", TZ1.pkh, "--verdicts", tmp_path)
+    assert (run.code, run.stdout) == (2, "")
+    assert run.stderr.startswith("Error: verdicts that cannot be read: ")
+
+
 def test_http_answers_of_another_form() -> None:
     with broken_signer(broken.SILENT) as url:
         run = play(url, "--key", TZ1.pkh, *only("http"), "--json")
@@ -294,6 +301,7 @@ def test_a_signer_that_cannot_be_asked_is_no_broken_one(wrong: str, key: str, te
         (["http://127.0.0.1:1"], "--key is missing"),
         (["http://127.0.0.1:1", "--key", TZ1.pkh], "no answer from http://127.0.0.1:1"),
         (["ftp://127.0.0.1", "--key", TZ1.pkh], "is not the URL of a signer"),
+        (["http://127.0.0.1:port", "--key", TZ1.pkh], "no answer from http://127.0.0.1:port: Port could not be cast"),
         (["--wire", "tcp:127.0.0.1:1"], "no connection to tcp:127.0.0.1:1"),
         (["--wire", "127.0.0.1:1"], "neither tcp:HOST:PORT nor unix:PATH"),
     ],
