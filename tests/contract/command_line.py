@@ -13,12 +13,11 @@ from tests.contract.markdown import DOCS, ROOT, blocks
 PAGE = DOCS / "command-line.md"
 _HEAD = """# Command line
 
-Every command with every option, as `--help` prints it. The common options stand before or after the name of a command.
-What the exit codes mean is in [Operations](operations.md#exit-codes).
+For operators: every command with every option, as `--help` prints it. Common options may stand before or after the name of
+a command. [Exit codes](operations.md#exit-codes) are the same for all.
 
-`enclave-signer` is the daemon that holds the keys; `enclave-host` is everything else. `enclave-signer` reads
-`$LISTEN_PORT`; the host reads what [stands in for fields of the configuration](signatory-compatibility.md#configuration),
-and the variables that paths in it name.
+`enclave-signer` reads `$LISTEN_PORT`; `enclave-host` reads the variables that [stand in for fields of the
+configuration](signatory-compatibility.md#configuration), and those that paths in it name.
 
 ## Examples
 
