@@ -29,10 +29,11 @@ check: ## the format, the linter, the types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-fix: ## repair format and what the linter can; write the table of rooms anew
+fix: ## repair format and what the linter can; write the tables of rooms and limits
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m tests.contract.rooms
+	$(BIN)/python -m tests.contract.limits
 
 bench: ## rates and latencies of the enclave, start and memory of both programs; OLD names another checkout to compare with
 	@scripts/environment $(VENV) requirements-dev.txt
