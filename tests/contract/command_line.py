@@ -1,14 +1,15 @@
 """What both programs say to `--help`, and the page that shows it: `python -m tests.contract.command_line` writes it anew."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 
 import click
 
 from host_backend.cli.commands import cli
-from tests.contract.markdown import DOCS, ROOT, blocks
+from tests.contract.markdown import DOCS, blocks
+from tests.doubles.processes import PATIENCE_S
+from tests.doubles.starting import run
 
 PAGE = DOCS / "command-line.md"
 _HEAD = """# Command line
@@ -79,15 +80,10 @@ def help_of(command: str) -> str:
     """Return what a command, for example `enclave-host watermark init`, says to `--help`."""
     program, *names = command.split()
     module = {"enclave-signer": "enclave_signer", "enclave-host": "host_backend"}[program]
-    run = subprocess.run(
-        [sys.executable, "-m", module, *names, "--help"],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "100"},
-    )
-    return run.stdout
+    words = [sys.executable, "-m", module, *names, "--help"]
+    done = run(words, env={**os.environ, "COLUMNS": "100"}, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def commands() -> list[str]:

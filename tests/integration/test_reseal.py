@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,7 +28,8 @@ from tests.doubles.host_process import (
     write_config,
 )
 from tests.doubles.known_keys import FOUR, KnownKey, transaction
-from tests.doubles.processes import PATIENCE_S, ROOT, Enclave, running_gcp_enclave, running_local_enclave
+from tests.doubles.processes import PATIENCE_S, Enclave, running_gcp_enclave, running_local_enclave
+from tests.doubles.starting import run
 from tests.doubles.wire import WireClient
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
@@ -340,7 +340,7 @@ class TestKilled:
     def killed(self, world: World, enclave: Enclave, folder: Path, target: Path, *arguments: str) -> int:
         config = write_config(world.folder, enclave.port, key=KEY)
         command = [sys.executable, "-m", "tests.doubles.killed_resealing", str(config), str(folder), str(target)]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+        done = run([*command, *arguments], timeout=PATIENCE_S * 5)
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
 
