@@ -262,7 +262,23 @@ class TestIdentity:
                 await seal(sealer)
 
         with_sealer(cloud, twice)
-        assert cloud.sts.exchanges == 3
+        # The second token was exchanged a moment ago, as the first one was not taken.
+        assert cloud.sts.exchanges == 2
+
+    def test_a_service_that_takes_no_token_costs_one_exchange(self, cloud: GoogleCloud) -> None:
+        blob = sealed(cloud)
+        before = cloud.sts.exchanges
+        cloud.kms.break_with(Fault(Code.UNAUTHENTICATED))
+        cloud.kms.calls.clear()
+
+        async def many(sealer: Sealer) -> None:
+            for _ in range(5):
+                with pytest.raises(SealingRefused, match="does not take the access token"):
+                    await sealer.unseal(blob)
+
+        with_sealer(cloud, many)
+        # That of the sealer, and one more; after it each key is asked for once.
+        assert (cloud.sts.exchanges - before, len(cloud.kms.calls)) == (2, 6)
 
 
 @pytest.mark.parametrize(
