@@ -302,6 +302,13 @@ def test_undo_puts_back_what_was_kept(world: World) -> None:
     (copy,) = world.copies()
     assert copy.read_bytes() == before
     assert read_key_file(world.file) == [*read_key_file(copy), made]
+    (undone,) = world.file.parent.glob(f"{world.file.name}.before-undo-*")
+    assert said[-1].startswith(f"{VAULT}: the old blobs are in {undone}: ")
+    assert world.reseal(None, "--undo", "--redo").code == 2
+    with world.enclave() as enclave:
+        lines(world.reseal(enclave, "--redo"))
+    assert read_key_file(world.file) == read_key_file(undone)
+    assert (world.keks(), world.copies()) == ([NEW, NEW, NEW, KEY], [copy])
 
 
 def test_undo_leaves_what_does_not_open_any_more(world: World) -> None:
