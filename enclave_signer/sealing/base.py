@@ -49,9 +49,31 @@ class Sealer(Protocol):
             BlobCorrupt: Not what was sealed.
             SealingRefused: Sealed under a key that this sealer may not use.
             NotReleased: It will be opened when somebody has allowed it.
+            ReleaseDenied: It will not be opened for this image.
             SealingUnavailable: No answer, retry later.
         """
         ...
+
+
+class Release(Protocol):
+    """The release of a gated key: whether what it sealed may be used at the moment."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the key's service has released it not too long ago."""
+        ...
+
+    def check(self) -> None:
+        """Do nothing while it is fresh. Never waits: the service is asked again in time, by a task of the process.
+
+        Raises:
+            SealingError: It is not, and why not.
+        """
+        ...
+
+
+#: Returns the release that a blob needs in sessions of these credentials; None where it needs none.
+ReleaseOf = Callable[[bytes, Credentials], Release | None]
 
 
 class SealerSource(Protocol):

@@ -27,7 +27,7 @@ from enclave_signer.tezos import (
     parse_public_key,
 )
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
-from host_backend.api.application import JSON, Json, answering_bugs, application, failure
+from host_backend.api.application import JSON, Json, answering_bugs, application, failure, retry_after
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, json_list
@@ -94,8 +94,7 @@ class _Answers(ABC):
         if scope["method"] == "POST":
             self._metrics.handled(pkh, status, seconds)
         log_access(scope, status, seconds, error)
-        length = str(len(body)).encode()
-        headers = [(b"content-type", JSON), (b"content-length", length)]
+        headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), *retry_after(error)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

@@ -30,6 +30,7 @@ class Watch:
         self._running: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._releasing: dict[str, asyncio.Task[None]] = {}
         self._read_at = -link.limits.look_again_s
         self._looked_at = -link.limits.look_again_s
 
@@ -40,6 +41,7 @@ class Watch:
     async def aclose(self) -> None:
         """Look no more."""
         tasks = [task for task in (self._running, self._looking, self._reading) if task is not None]
+        tasks += self._releasing.values()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -78,6 +80,23 @@ class Watch:
             self._read_at = loop.time()
             self._reading = asyncio.create_task(self._ring.look_again(), context=contextvars.Context())
         await asyncio.wait([self._reading], timeout=self._link.limits.ready_s)
+
+    async def release(self, pkh: str) -> None:
+        """Have a key whose release has ended released again, once for all who want it; wait for that up to a limit."""
+        task = self._releasing.get(pkh)
+        if task is None:
+            task = asyncio.create_task(self._release(pkh), context=contextvars.Context())
+            self._releasing[pkh] = task
+        await asyncio.wait([task], timeout=self._link.limits.ready_s)
+
+    async def _release(self, pkh: str) -> None:
+        try:
+            await self._ring.try_out(pkh)
+        except HostError as error:
+            # It is tried again when it is due.
+            logger.warning("not released again yet: %s", error, extra=fields(pkh=pkh, vault=self._vault))
+        finally:
+            del self._releasing[pkh]
 
     async def _look(self) -> None:
         await self.read()
