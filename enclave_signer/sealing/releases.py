@@ -1,7 +1,7 @@
 """Releases of gated keys: keys whose service must have released them, to this image, not too long ago.
 
 - An unsealing is an object of the process: it belongs to no connection. All who want the same blob share one attempt and
-  its one deadline, and whoever leaves takes nothing away from the others.
+  its one deadline, and whoever leaves takes nothing away from the others; who comes a moment later gets what it gave.
 - A release belongs to a key-encryption key and the credentials that it is asked for with: one blob is asked about first,
   and what the service says of the key holds for all blobs under it.
 - A failure is remembered for `retry_s`: meanwhile everyone gets it at once, and the service is not asked.
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Releases that are remembered. A prefix may cover any number of names, and strangers may make some up.
 MAX_RELEASES = 256
+#: Seconds for which what was opened is given to those who come later: until then it has a place among the open keys.
+SHARED_S = 1.0
 #: The part of `fresh_s` after which a use has the key released again: the service may be away for the rest of it.
 _RENEWED_AFTER = 2 / 3
 
@@ -80,6 +82,7 @@ class Release:
         #: The sealer that was released last, and a blob that it opened.
         self._sealer: Sealer | None = None
         self._good: bytes | None = None
+        self._renewing = False
         self._renew_at = self._ends_at = -math.inf
         self._failure: SealingError | None = None
         self._failed_until = -math.inf
@@ -87,7 +90,12 @@ class Release:
     @property
     def busy(self) -> bool:
         """Whether the service is being asked."""
-        return bool(self._attempts)
+        return self._asking is not None
+
+    @property
+    def _asking(self) -> _Attempt | None:
+        """The first attempt that is under way."""
+        return next((attempt for attempt in self._attempts.values() if not attempt.done.is_set()), None)
 
     @property
     def fresh(self) -> bool:
@@ -99,7 +107,7 @@ class Release:
         time = now()
         if time < self._renew_at:
             return
-        if self._good is not None and not self._attempts and time >= self._failed_until:
+        if self._good is not None and not self.busy and time >= self._failed_until:
             self._begin(self._good)
         if time >= self._ends_at:
             if self._failure is not None:
@@ -110,14 +118,15 @@ class Release:
         """Return the key in a blob; see `Sealer`. Raises at once what failed less than `retry_s` ago."""
         while True:
             attempt = self._attempts.get(blob)
-            if attempt is not None:
+            if attempt is not None and (self.fresh or not attempt.done.is_set()):
                 return await attempt.outcome()
             if self._failure is not None and now() < self._failed_until:
                 raise _again(self._failure)
-            if self.fresh or not self._attempts:
+            asking = self._asking
+            if self.fresh or asking is None:
                 return await self._begin(blob).outcome()
             # Another blob is asked about first: it may be that the key is not released at all.
-            await next(iter(self._attempts.values())).done.wait()
+            await asking.done.wait()
 
     def _begin(self, blob: bytes) -> _Attempt:
         attempt = self._attempts[blob] = _Attempt()
@@ -126,23 +135,33 @@ class Release:
 
     async def _run(self, blob: bytes, attempt: _Attempt) -> None:
         began = now()
+        known = self._sealer if began < self._renew_at or self._renewing else None
         try:
-            known = self._sealer if began < self._renew_at else None
-            sealer, attempt.unsealed = await self._ask(known, blob)
-            if known is None:
-                self._released(sealer, blob, began)
+            if known is not None:
+                _, attempt.unsealed = await self._ask(known, blob)
+            else:
+                attempt.unsealed = await self._renew(blob, began)
         except Exception as error:  # noqa: BLE001 -- told to whoever waits, who knows refusals from bugs
             attempt.error = self._failed(error, blob)
         finally:
-            del self._attempts[blob]
             attempt.done.set()
+            if attempt.unsealed is not None:
+                await trio.sleep(SHARED_S)
+            if self._attempts.get(blob) is attempt:
+                del self._attempts[blob]
 
-    def _released(self, sealer: Sealer, blob: bytes, began: float) -> None:
+    async def _renew(self, blob: bytes, began: float) -> UnsealedKey:
+        self._renewing = True
+        try:
+            sealer, unsealed = await self._ask(None, blob)
+        finally:
+            self._renewing = False
         if self._good is None or self._failure is not None:
             logger.info("key released", extra=log.fields(key=self._key, fresh_s=self._rule.fresh_s))
         self._sealer, self._good, self._failure = sealer, blob, None
         self._renew_at = began + self._rule.fresh_s * _RENEWED_AFTER
         self._ends_at = began + self._rule.fresh_s
+        return unsealed
 
     def _failed(self, error: Exception, blob: bytes) -> Exception:
         """Remember what an error means for the key, if anything; return what those who wait are told."""
@@ -154,6 +173,8 @@ class Release:
         self._failure, self._failed_until = failure, now() + self._rule.retry_s
         if isinstance(failure, ReleaseDenied):
             self._sealer = None
+            # What was opened before is given to nobody else.
+            self._attempts = {blob: each for blob, each in self._attempts.items() if not each.done.is_set()}
             self._renew_at = self._ends_at = -math.inf
         return failure
 

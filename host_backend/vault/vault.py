@@ -183,7 +183,7 @@ class Vault:
         with waiting():
             await self.link.ready()
             if not self.serves(pkh):
-                await self.look_again()
+                await self._watch.look(pkh)
         self.key(pkh)
         if (error := why_not_open(self._ring.keys, pkh)) is not None:
             raise error

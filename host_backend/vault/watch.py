@@ -59,8 +59,15 @@ class Watch:
         due_s = max(self._ring.keys.next_due(now) - now, self._link.limits.look_again_s)
         return min(self._ring.look_s, due_s)
 
-    async def look(self) -> None:
-        """See whether the store has new keys, and open them; many may ask at once, the store is asked seldom."""
+    async def look(self, pkh: str | None = None) -> None:
+        """See whether the store has new keys, and open them; many may ask at once, the store is asked seldom.
+
+        Args:
+            pkh: A key that is wanted: if it is being released again, that is waited for instead.
+        """
+        if pkh in self._releasing:
+            await self.release(pkh)
+            return
         loop = asyncio.get_running_loop()
         if self._looking is None or self._looking.done():
             if loop.time() - self._looked_at < self._link.limits.look_again_s:

@@ -220,6 +220,17 @@ def test_a_release_is_renewed_by_uses_that_do_not_wait() -> None:
     play(scenario)
 
 
+def test_of_many_blobs_late_in_a_release_one_renews_it() -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.unseal(blob())
+        await trio.sleep(FRESH_S * 0.7)
+        outcomes = await scene.crowd(*map(blob, range(1, 50)))
+        assert all(isinstance(each, UnsealedKey) for each in outcomes)
+        assert scene.broker.rounds == 2
+
+    play(scenario)
+
+
 def test_who_is_away_at_a_renewal_stops_nothing_before_the_end() -> None:
     async def scenario(scene: Scene) -> None:
         await scene.unseal(blob())
