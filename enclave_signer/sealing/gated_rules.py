@@ -52,13 +52,13 @@ def read_gated(top: TomlTable, sealers: Mapping[str, SealerConfig]) -> tuple[Gat
     """
     rules: list[GatedRule] = []
     for table in top.tables("gated"):
-        key, release = table.text("key"), table.text("release")
+        key = table.text("key")
         sealer = next((name for name, config in sealers.items() if config.is_source(key)), None)
         if sealer is None:
             raise table.refused("key", f"{key!r} must be a key of one of the sealers, or a prefix that ends at a /")
         if any(rule.covers(key) for rule in rules):
             raise table.refused("key", f"{key!r} is covered by an entry before it: put the narrower one first")
-        if release != ATTESTED:
+        if (release := table.text("release")) != ATTESTED:
             raise table.refused("release", f"{release!r} is not known, known is {ATTESTED}")
         fresh_s = table.seconds("fresh_s", MIN_FRESH_S, MAX_FRESH_S)
         retry_s = table.seconds("retry_s", MIN_RETRY_S, MAX_RETRY_S, default=DEFAULT_RETRY_S)
