@@ -140,7 +140,9 @@ class Providers:
 
     def _forget_oldest_release(self) -> None:
         if len(self._releases) >= MAX_RELEASES:
-            oldest = next((place for place, each in self._releases.items() if not each.busy), None)
+            idle = (place for place, each in self._releases.items() if each.idle)
+            others = (place for place, each in self._releases.items() if not each.busy)
+            oldest = next(idle, None) or next(others, None)
             if oldest is not None:
                 # Keys that are open keep theirs.
                 del self._releases[oldest]

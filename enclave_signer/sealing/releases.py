@@ -93,6 +93,11 @@ class Release:
         return self._asking is not None
 
     @property
+    def idle(self) -> bool:
+        """Whether there is nothing to remember of it."""
+        return not self.busy and now() >= max(self._ends_at, self._failed_until)
+
+    @property
     def _asking(self) -> _Attempt | None:
         """The first attempt that is under way."""
         return next((attempt for attempt in self._attempts.values() if not attempt.done.is_set()), None)

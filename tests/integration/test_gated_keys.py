@@ -269,3 +269,15 @@ def test_a_broker_that_is_away_costs_a_host_its_gated_keys_alone(host: Host, bro
     assert ({*answers}, broker.asked()) == ({503}, 1)
     ready, health = host.health()
     assert (ready, [*health]) == (200, ["ready", "not_released"])
+
+
+def test_a_host_starts_while_the_broker_hangs(host: Host, broker: Broker) -> None:
+    config = host.config
+    host.stop()
+    broker.set("hanging")
+    broker.go_on(FRESH_S)
+    with running_host(config) as again:
+        told = "not released yet: the local sealer did not answer within 1 s"
+        again.wait_for(f"key out of service: the enclave's sealer: {told}.* pkh={TZ1.pkh}")
+        assert again.health() == (200, {"ready": True, "not_released": [f"{TZ1.pkh}: the enclave's sealer: {told}"]})
+        assert again.sign(TZ2.pkh, transaction(1)).status == 200
