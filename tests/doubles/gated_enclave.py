@@ -23,7 +23,7 @@ from enclave_signer.sealing.local import KEY_BYTES, LocalSealer
 STATE_VARIABLE = "GATED_STATE"
 MODES = ("released", "held", "denied", "down", "hanging")
 KEKS = ("gated", "free")
-LIMIT_S = 1.0
+LIMIT_S = 0.5
 FRESH_S, RETRY_S = 60, 10
 
 

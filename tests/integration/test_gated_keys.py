@@ -121,7 +121,7 @@ def test_many_callers_make_one_round_at_the_broker(enclave: Enclave, broker: Bro
     [
         ("held", "not released yet: the broker waits for an approval"),
         ("down", "not released yet: the broker cannot be reached"),
-        ("hanging", "not released yet: the local sealer did not answer within 1 s"),
+        ("hanging", "not released yet: the local sealer did not answer within 0.5 s"),
         ("denied", "release denied: the broker's policy does not allow this image"),
     ],
 )
@@ -277,7 +277,7 @@ def test_a_host_starts_while_the_broker_hangs(host: Host, broker: Broker) -> Non
     broker.set("hanging")
     broker.go_on(FRESH_S)
     with running_host(config) as again:
-        told = "not released yet: the local sealer did not answer within 1 s"
+        told = "not released yet: the local sealer did not answer within 0.5 s"
         again.wait_for(f"key out of service: the enclave's sealer: {told}.* pkh={TZ1.pkh}")
         assert again.health() == (200, {"ready": True, "not_released": [f"{TZ1.pkh}: the enclave's sealer: {told}"]})
         assert again.sign(TZ2.pkh, transaction(1)).status == 200
