@@ -3,7 +3,6 @@
 Source: YAML 1.2 through ruamel.yaml, which refuses duplicate keys and reads `no`, `on` and `1:30` as text.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from ruamel.yaml.tokens import Token
 
 from host_backend.errors import ConfigError
 from host_backend.problems import PlacedError, Problems
+from host_backend.suggestion import suggestion
 from host_backend.yaml_reader import BoundedComposer, TabScanner
 
 #: A configuration of thousands of keys stays far below.
@@ -56,7 +56,7 @@ class Value:
         raise PlacedError(f"{self._file}:{line}: {self.path or 'the file'}: {problem}", line)
 
     def secretive(self) -> "Value":
-        """Return this value for a place of secrets: what is no known name in it, or below, may be one by a slip."""
+        """Return this value for a place of secrets: an unknown name in it, or below, may be a secret by a slip."""
         return Value(self._file, self.path, self._node, self._place, secretive=True)
 
     def without_name(self, entry: "Value") -> "Value":
@@ -142,8 +142,7 @@ class Value:
                 "this field of Signatory's configuration is not supported yet: remove it to start without it"
             )
         if name not in known:
-            near = difflib.get_close_matches(name, (*known, *not_yet), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            hint = suggestion(name, (*known, *not_yet), f"known are {', '.join(known)}")
             self._told(entry).fail(f"unknown field, {hint}")
 
     def items(self) -> list["Value"]:
@@ -254,7 +253,7 @@ def load_document(file: Path) -> Value:
 
 def _where(error: YAMLError, data: bytes) -> str:
     if isinstance(error, ReaderError):
-        # What is no text has no mark: only the place among the bytes is known.
+        # Bytes that are not a text have no mark: only the place among the bytes is known.
         line = data.count(b"\n", 0, error.position) + 1
         return f":{line}"
     mark = getattr(error, "problem_mark", None)

@@ -174,7 +174,7 @@ def _no_marks(config: Config, found: MarksDescription, stored: int) -> Check:
     if stored:
         fix = (
             "if its keys have never signed, make one with `enclave-host watermark init`; otherwise put back the very file, or "
-            "make the marks anew with `enclave-host watermark rebuild --above-level N`"
+            "rebuild the marks with `enclave-host watermark rebuild --above-level N`"
         )
         return Check(name, FAILED, f"no store in {config.base_dir}: {fix}")
     return Check(name, WARNING, "no store yet: the first generate, import or watermark init makes one")
@@ -198,7 +198,9 @@ async def _enclave(vault: VaultConfig, stored: int, held: set[str]) -> AsyncIter
         yield Check(name, FAILED, f"{error}: {fix}")
     if not vault.enclave.is_loopback:
         yield Check(
-            name, WARNING, f"{vault.enclave} is reached over a network in clear: whoever is on it sees imported keys"
+            name,
+            WARNING,
+            f"{vault.enclave} is reached over a network in clear: others on the network can see imported keys",
         )
 
 
@@ -227,9 +229,7 @@ def _listeners(config: Config) -> Iterator[Check]:
         if address.is_loopback:
             yield Check(name, OK, f"{address}: this machine only")
         elif name == "server.address" and not server.asks_who:
-            fix = (
-                "whoever reaches it may have signed what the policy allows; use 127.0.0.1, or ask clients who they are"
-            )
+            fix = "anyone who reaches it can get signed what the policy allows; use 127.0.0.1, or authenticate clients"
             yield Check(name, WARNING, f"{address} is open to other machines: {fix}")
         else:
             yield Check(name, WARNING, f"{address} is open to other machines: let a firewall say which")
