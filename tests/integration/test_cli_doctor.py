@@ -44,7 +44,8 @@ def examined(config: Path, code: int) -> list[tuple[str, str, str]]:
     """Run the doctor; return check, state and text of each line, which must be told alike in both forms."""
     outcome = run_command("doctor", "-c", config, "--json")
     assert outcome.code == code, outcome.stderr
-    found = [json.loads(line) for line in outcome.stdout.splitlines()]
+    answer = json.loads(outcome.stdout)
+    found = answer["checks"]
     assert all(list(check) == ["check", "state", "text"] for check in found)
     checks = [(check["check"], check["state"], check["text"]) for check in found]
     plain = run_command("doctor", "-c", config)
@@ -55,6 +56,7 @@ def examined(config: Path, code: int) -> list[tuple[str, str, str]]:
     assert len(lines) == len(heads)
     failed = sum(state == "failed" for _, state, _ in checks)
     assert summary.startswith(f"{len(checks)} checks: {failed} failed, ")
+    assert answer["failed"] == failed
     assert (code == 1) == any(state == "failed" for _, state, _ in checks)
     return checks
 
@@ -216,7 +218,9 @@ def test_a_lost_store(config: Path) -> None:
 def test_what_is_open_to_other_machines(config: Path) -> None:
     config.write_text(config.read_text().replace("'127.0.0.1:0'", "':0'"))
     checks = examined(config, 0)
-    assert "whoever reaches it may have signed what the policy allows" in texts(checks, "server.address", "warning")[0]
+    assert (
+        "anyone who reaches it can get signed what the policy allows" in texts(checks, "server.address", "warning")[0]
+    )
     assert texts(checks, "server.utility_address", "warning") == [
         ":0 is open to other machines: let a firewall say which"
     ]

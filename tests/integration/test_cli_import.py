@@ -278,16 +278,18 @@ def answered(config: Path, answers: Sequence[str]) -> tuple[bytes, bytes, int]:
 def test_json_tells_what_became_of_each_key(config: Path) -> None:
     words = ("import", "-c", config, "--vault", VAULT, "--json", TZ1.secret, TZ2.secret, TZ1.secret)
     outcome = run_command(*words)
-    assert [json.loads(line) for line in outcome.stdout.splitlines()] == [
-        {"pkh": TZ1.pkh, "vault": VAULT, "outcome": "imported"},
-        {"pkh": TZ2.pkh, "vault": VAULT, "outcome": "imported"},
-        {"pkh": TZ1.pkh, "vault": VAULT, "outcome": "already stored"},
-    ]
-    assert "marks made elsewhere do not come with a key" in outcome.stderr
+    assert json.loads(outcome.stdout) == {
+        "keys": [
+            {"public_key_hash": TZ1.pkh, "vault": VAULT, "outcome": "imported"},
+            {"public_key_hash": TZ2.pkh, "vault": VAULT, "outcome": "imported"},
+            {"public_key_hash": TZ1.pkh, "vault": VAULT, "outcome": "already stored"},
+        ]
+    }
+    assert "marks do not move with an imported key" in outcome.stderr
     again = run_command(*words)
     assert again.code == 0
     assert again.stdout.count('"already stored"') == 3
-    assert "marks made elsewhere" not in again.stderr
+    assert "marks do not move" not in again.stderr
 
 
 @pytest.mark.parametrize("item", [item for item in SIGNATORY["option_map_cases"] if item["item"] == ","])

@@ -83,7 +83,7 @@ def test_config_check_explains_a_file(tmp_path: Path) -> None:
     assert checked.stdout.count("ignored        nothing\n") == 1
     assert run_command("config", "check", "-c", config, "--strict").code == 1
     as_json = run_command("config", "check", "-c", config, "--json")
-    assert as_json.stdout.startswith('{\n  "settings": {\n    "base_dir": ')
+    assert '"settings": {"base_dir": ' in as_json.stdout
     on_disk({TZ1.pkh: ONLY_CONSENSUS})
     assert run_command("config", "check", "-c", config, "--strict").code == 0
     on_disk({TZ1.pkh: "{allow: {generic: [update_consensus_key]}}"})

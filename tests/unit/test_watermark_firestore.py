@@ -276,7 +276,7 @@ def test_nothing_starts_on_an_empty_collection(double: FirestoreDouble, tmp_path
 
 def test_nothing_starts_where_its_store_is_not_any_more(double: FirestoreDouble, folder: Path) -> None:
     double.delete("watermark/enclave-host")
-    no_start(double, folder, "this host had one in Firestore p/.*watermark; or make the marks anew with")
+    no_start(double, folder, "this host had one in Firestore p/.*watermark; or rebuild the marks with")
     # Nor is another one made without a word.
     with pytest.raises(ConfigError, match="this host had one"):
         marks_in(double, folder).create()
