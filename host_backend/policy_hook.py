@@ -74,7 +74,7 @@ class PolicyHook:
         """Return when the hook allows a request.
 
         Raises:
-            PolicyDenied: It does not, or its answer is to another question, or signed by nobody known.
+            PolicyDenied: It does not, or its answer is to another question, or not signed by a known key.
             HookUnavailable: It did not answer in time, or not as it should.
         """
         nonce = base64.b64encode(secrets.token_bytes(NONCE_BYTES)).decode()

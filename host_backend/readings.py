@@ -92,7 +92,10 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
             lambda: len(watermark.refused),
         ),
         _single(
-            "log_lines_dropped", "Log lines that were dropped because nobody read them", dropped_lines, counts=True
+            "log_lines_dropped",
+            "Log lines that were dropped because the reader had stopped",
+            dropped_lines,
+            counts=True,
         ),
     ]
 

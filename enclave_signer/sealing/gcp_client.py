@@ -1,4 +1,4 @@
-"""Google's client for Cloud KMS, as it is used here: told everything, and left to look for nothing.
+"""Google's client for Cloud KMS, as it is used here: with explicit settings, so that it looks nothing up.
 
 - It blocks, so each call has a thread, and ends by its own deadline. A call costs some 0.4 ms of processor time; a
   thread waits for the service most of the time, so there may be many. One key has a share of them: a key that is slow,
@@ -50,7 +50,7 @@ CHANNEL_OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcpPlaces:
-    """Where the services are. Never configured: whoever chose them would get the image's tokens and keys.
+    """Where the services are. Never configured: other services would get the image's tokens and keys.
 
     Attributes:
         open_kms: Makes the channel to Cloud KMS.
@@ -99,7 +99,7 @@ class KmsClient:
         self._channel.close()
 
     async def encrypt(self, access: Access, key: str, plaintext: bytes, header: bytes) -> bytes:
-        """Return a ciphertext; `header` is what is authenticated beside it, empty for nothing.
+        """Return a ciphertext; `header` is the additional authenticated data, empty for none.
 
         Raises:
             SealingError: The service refuses, gave no whole answer, or does not open it.
@@ -164,7 +164,7 @@ class KmsClient:
 
 
 class _TimeLeft:
-    """What is left of a time that begins at the first question."""
+    """The rest of a time limit that begins at the first call."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s

@@ -31,7 +31,7 @@ class KeyThreads:
         self._shares: WeakValueDictionary[str, trio.CapacityLimiter] = WeakValueDictionary()
 
     async def run(self, key: str, work: Callable[[], T]) -> T:
-        """Return what some work for a key returns; whoever leaves does not wait for it.
+        """Return what some work for a key returns; a cancelled caller does not wait for it.
 
         Raises:
             SealingUnavailable: It got no thread in time; it was not begun.

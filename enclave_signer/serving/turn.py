@@ -113,7 +113,7 @@ class Turn:
 
 
 def _encode(outcome: Result | Exception) -> bytes:
-    """Return the answer that an outcome is; a bug is logged here and told to the peer without its text."""
+    """Return the answer that an outcome is; a bug is logged here, and its text is kept from the peer."""
     if not isinstance(outcome, Exception):
         return codec.encode_ok(outcome)
     if isinstance(outcome, BadMessage | EnclaveSignerError):

@@ -1,7 +1,7 @@
 """Requests that are finished though their clients have left: counted, for they have no places any more.
 
-A connection has one request under way at a time, so places bound all others. Whoever asks and leaves, and asks again, is
-bound by this; nobody else is.
+A connection has one request under way at a time, so places bound all others. This bounds only
+clients that ask, leave, and ask again.
 """
 
 import asyncio

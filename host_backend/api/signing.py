@@ -178,7 +178,7 @@ class Proofs(_Answers):
 def _refuse_web_page(scope: Scope) -> None:
     """Pass when a request is not known to come from a page in a browser.
 
-    Any page may send requests to the machine of whoever looks at it, with nothing asked. Browsers then say so.
+    Any page may send requests to its reader's machine without asking. Browsers then say so.
 
     Raises:
         PolicyDenied: It comes from one.

@@ -124,7 +124,7 @@ def check_signature(token: str, header: Mapping[str, object], trust: Trust, now:
     if header.get("typ") != "JWT":
         raise Untrusted(f"typ is {header.get('typ')!r}, expected JWT")
     if "crit" in header:
-        raise Untrusted("crit asks for what is not known here")
+        raise Untrusted("crit asks for an extension that is not known here")
     key = _trusted_key(header, trust) if isinstance(trust, TrustedKeys) else _leaf_key(header, trust, now)
     try:
         jwt.PyJWS().decode(token, key, algorithms=[ALGORITHM])

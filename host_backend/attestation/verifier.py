@@ -54,7 +54,7 @@ class Evidence:
             told none.
         image_reference: As the operator of the machine wrote it; a tag in it proves nothing.
         signing_keys: SHA-256 in hex of the keys that signed the image.
-        project_id, zone, instance_name, instance_id: Where it runs; None where Google told nothing.
+        project_id, zone, instance_name, instance_id: Where it runs; None where Google gives none.
         service_accounts: Of the machine.
         claims: All of it, as Google signed it.
         checks: What was compared.

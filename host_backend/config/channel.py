@@ -42,7 +42,7 @@ def parse_enclave_tls(value: Value | None) -> TlsFiles | None:
     """Return the files; None where there is no TLS.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     if value is None or value.is_null:
         return None
@@ -57,7 +57,7 @@ def parse_attestation(value: Value | None, tls: TlsFiles | None) -> AttestationC
     """Return what the enclave must prove; None: nothing.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     if value is None or value.is_null:
         return None

@@ -174,7 +174,7 @@ class EnclaveConnection(asyncio.Protocol):
         self.good_until, self._clock = good_until, clock
 
     def close(self, reason: Unanswered | None = None) -> None:
-        """End the connection; what is in flight fails."""
+        """End the connection; calls in flight fail."""
         self._end(reason or Unanswered("the connection to the enclave was closed"))
 
     def finish(self) -> None:

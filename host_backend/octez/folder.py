@@ -59,7 +59,7 @@ class Entry:
 
 
 def read_files(folder: Path, names: tuple[str, ...]) -> list[Entry]:
-    """Return what is in those of some files that are there, in order.
+    """Return the contents of those files that exist, in order.
 
     Raises:
         ConfigError: There is no such folder, or a file is not JSON, or too large.
@@ -72,7 +72,7 @@ def read_files(folder: Path, names: tuple[str, ...]) -> list[Entry]:
 
 
 def read_file(file: Path) -> Entry:
-    """Return what is in a file; see `read_files`."""
+    """Return the content of a file; see `read_files`."""
     return _parsed(file)
 
 

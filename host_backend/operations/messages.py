@@ -83,7 +83,7 @@ def parse_message(message: bytes) -> Message:
     """Read a whole message.
 
     Args:
-        message: What is to be signed, magic byte included; at most 32 KiB.
+        message: The bytes to sign, magic byte included; at most 32 KiB.
 
     Returns:
         What the policy and the watermark need to know about it.

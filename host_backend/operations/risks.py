@@ -1,4 +1,4 @@
-"""What an operation can do to the funds of whoever signs it."""
+"""What an operation can do to the funds of its signer."""
 
 from enum import StrEnum
 

@@ -430,7 +430,7 @@ def test_no_nonce_is_not_a_nonce() -> None:
     nonces: tuple[Any, ...] = ("", None, "short", "n" * 75, " " * 20)
     for nonce in nonces:
         for value in (ABSENT, nonce, [nonce]):
-            with pytest.raises(AttestationRefused, match="eat_nonce: what is expected is no nonce"):
+            with pytest.raises(AttestationRefused, match="eat_nonce: the expected nonce is not valid"):
                 checked(ISSUER.token(claims(NOW, eat_nonce=value)), nonce=nonce)
 
 

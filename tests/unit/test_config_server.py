@@ -140,7 +140,8 @@ def test_weak_credentials(tmp_path: Path) -> None:
 def test_nobody_could_log_in(tmp_path: Path) -> None:
     for users in ("{}", "{users: }", "{users: {}}"):
         assert (
-            refused(tmp_path, f"server: {{jwt: {users}}}") == "1: server.jwt: must have users, or nobody could log in"
+            refused(tmp_path, f"server: {{jwt: {users}}}")
+            == "1: server.jwt: must have users, or no login would succeed"
         )
 
 

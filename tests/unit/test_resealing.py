@@ -126,7 +126,7 @@ def test_no_other_sealer_is_a_target(target: str) -> None:
 
 @pytest.mark.parametrize(
     ("rules", "text"),
-    [(None, "seals by a file on its machine: it seals nothing anew"), ((), "does not allow to reseal from 'legacy'")],
+    [(None, "seals by a file on its machine: it cannot reseal"), ((), "does not allow to reseal from 'legacy'")],
 )
 def test_without_a_list_nothing_is(rules: Sequence[ResealRule] | None, text: str) -> None:
     kms = Kms()
