@@ -81,7 +81,7 @@ class Guard:
             asked = parse_consensus(message)
         except MalformedMessage as error:
             raise self._refusal(
-                f"the message for {public_key_hash(public_key)} begins like a consensus message and is none: {error}"
+                f"the message for {public_key_hash(public_key)} begins like a consensus message and is not one: {error}"
             ) from None
         self._advance(public_key, asked, mark_of(asked, message))
 

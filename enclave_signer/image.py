@@ -191,7 +191,7 @@ def _tls_clients(table: TomlTable) -> tuple[str, ...]:
     clients = table.texts("clients", required=True)
     for digest in clients:
         if not _KEY_DIGEST.fullmatch(digest):
-            raise table.refused("clients", f"{digest!r} is no SHA-256 of a public key: 64 digits of 0-9 and a-f")
+            raise table.refused("clients", f"{digest!r} is not the SHA-256 of a public key, 64 digits of 0-9 and a-f")
     table.end()
     return clients
 

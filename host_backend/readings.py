@@ -88,7 +88,7 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
         ),
         _single(
             "watermark_rights_refused",
-            "Rights of which nothing is signed because their mark is damaged",
+            "Rights that are not signed because their mark is damaged",
             lambda: len(watermark.refused),
         ),
         _single(

@@ -238,7 +238,7 @@ def load_document(file: Path) -> Value:
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no configuration is")
+        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a configuration")
     try:
         reader = YAML(typ="safe", pure=True)
         reader.Scanner = TabScanner

@@ -155,7 +155,9 @@ class Identity:
             token = await self._launcher.new_token()
         except SealingUnavailable as error:
             if refused.clock is not None and old.expires_at <= refused.clock:
-                raise SealingUnavailable(f"the launcher's token has expired, and there is no other: {error}") from error
+                raise SealingUnavailable(
+                    f"the launcher's token has expired, and there is no newer one: {error}"
+                ) from error
             raise refused from error
         return token, await self._exchange(token)
 

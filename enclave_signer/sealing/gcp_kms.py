@@ -143,4 +143,4 @@ class _GcpKmsSealer:
 def _check_form(key: str) -> None:
     # A prefix allows every name that begins so, also names of key versions, which are not keys.
     if not gcp_names.is_key(key):
-        raise SealingRefused(f"{key[:200]!r} is no key of Cloud KMS, which has the form {gcp_names.KEY_FORM}")
+        raise SealingRefused(f"{key[:200]!r} is not a key of Cloud KMS, which has the form {gcp_names.KEY_FORM}")

@@ -262,7 +262,7 @@ def _make_private(address: UnixAddress, uid: int) -> None:
     if not stat.S_ISDIR(found.st_mode):
         whose = "is not a folder"
     elif found.st_uid != uid:
-        whose = f"belongs to the user {found.st_uid}, not to {uid}, as whom this program runs"
+        whose = f"belongs to the user {found.st_uid}, not to {uid}, the user of this program"
     elif found.st_mode & 0o077:
         whose = "can be entered by others"
     else:

@@ -120,4 +120,4 @@ def _address(node: str) -> str:
             return str(parse_ip(form[1] or form[2] or form[3]))
     except ValueError:
         pass
-    raise Unclear("a proxy names something that is no address")
+    raise Unclear("a proxy names something that is not an address")

@@ -209,9 +209,9 @@ def _framing(head: bytes) -> tuple[bool, int, bytes]:
     if chunked and length is not None:
         raise NotHttp("Content-Length and Transfer-Encoding exclude each other")
     if form[1] == b"CONNECT":
-        raise NotHttp("this is no proxy")
+        raise NotHttp("this is not a proxy")
     return chunked, length or 0, _OFFER.sub(b"", head)
 
 
 def _malformed(head: bytes) -> str:
-    return "headers are malformed" if _FIRST_LINE.match(head) else "this is no request of HTTP/1.1"
+    return "headers are malformed" if _FIRST_LINE.match(head) else "this is not an HTTP/1.1 request"

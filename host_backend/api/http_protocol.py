@@ -165,7 +165,7 @@ class HttpProtocol(HttpToolsProtocol):
         except NotHttp as error:
             self.send_400_response(str(error))
         except (HttpParserError, HttpParserUpgrade):
-            self.send_400_response("this is no request of HTTP/1.1")
+            self.send_400_response("this is not an HTTP/1.1 request")
         self._incomplete = not (self._over or self._framing.between_requests)
         if self._received_bytes > MAX_REQUEST_BYTES and not self.transport.is_closing():
             self._end(f"a request is over {MAX_REQUEST_BYTES} bytes")
@@ -206,7 +206,7 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             client = self.proxies.client_of(self.headers)
         except Unclear as error:
-            logger.debug("a proxy does not say for whom it asks: %s", error)
+            logger.debug("a proxy does not name its client: %s", error)
         else:
             if client is not None:
                 self.scope["client"] = (client, 0)

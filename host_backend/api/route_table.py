@@ -95,9 +95,9 @@ FAMILIES = tuple(_REFUSALS)
 _BUG = Answer(HostError.http_status, JSON, "a bug, which the log tells of: report it")
 #: Given by the server before it looks for a route.
 _BEFORE_ROUTES = (
-    Answer(400, TEXT, "what came is no request of HTTP/1.1"),
+    Answer(400, TEXT, "not an HTTP/1.1 request"),
     Answer(431, None, "the head of the request is too large"),
-    Answer(503, TEXT, "too many requests of this address go on, whose clients have left: retry later"),
+    Answer(503, TEXT, "too many requests of this address go on after their clients left: retry later"),
 )
 #: Of paths and methods that are in no row.
 ELSEWHERE: Mapping[str, Answer] = {

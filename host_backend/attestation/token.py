@@ -78,7 +78,7 @@ def _object(part: str, name: str) -> Mapping[str, object]:
     except (ValueError, RecursionError):
         raise NoToken(f"its {name} cannot be read as JSON") from None
     if not isinstance(value, dict):
-        raise NoToken(f"its {name} is no JSON object")
+        raise NoToken(f"its {name} is not a JSON object")
     return value
 
 

@@ -107,7 +107,7 @@ def _read(file: Path) -> Backup:
     except OSError as error:
         raise ConfigError(f"backup {file} cannot be read: {reason_of(error)}") from error
     if len(data) > MAX_BACKUP_BYTES:
-        raise BackupUnusable(f"{file} has more than {MAX_BACKUP_BYTES} bytes: it is no backup")
+        raise BackupUnusable(f"{file} has more than {MAX_BACKUP_BYTES} bytes: it is not a backup")
     try:
         return decode_backup(data)
     except BackupUnusable as error:

@@ -93,7 +93,7 @@ def _folder(config: Config) -> Check:
         return Check(name, WARNING, f"{folder} is not there yet: the first generate, import or watermark init makes it")
     if not folder.is_dir() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return Check(
-            name, FAILED, f"{folder} is no folder that this user may write to: run as its owner, or correct base_dir"
+            name, FAILED, f"{folder} is not a folder that this user may write to: run as its owner, or correct base_dir"
         )
     return _permissions(name, folder, f"{folder} is this user's alone")
 
@@ -165,7 +165,7 @@ def _some_marks(stored: StoredMarks, found: MarksDescription) -> Check:
 def _no_marks(config: Config, found: MarksDescription, stored: int) -> Check:
     name = "watermarks"
     if isinstance(config.watermark.storage, MarksInFirestore) and stored:
-        fix = "see that project, database and collection are right; see `enclave-host watermark init`"
+        fix = "check project, database and collection; see `enclave-host watermark init`"
         return Check(name, FAILED, f"no store in {config.watermark.storage.place}: {fix}")
     if found.waiting:
         return Check(
@@ -173,7 +173,7 @@ def _no_marks(config: Config, found: MarksDescription, stored: int) -> Check:
         )
     if stored:
         fix = (
-            "if its keys have never signed, make one with `enclave-host watermark init`; otherwise put back the very file, or "
+            "if its keys have never signed, make one with `enclave-host watermark init`; otherwise put back the original file or "
             "rebuild the marks with `enclave-host watermark rebuild --above-level N`"
         )
         return Check(name, FAILED, f"no store in {config.base_dir}: {fix}")
@@ -213,9 +213,7 @@ def _disk(folder: Path) -> Check:
     except OSError as error:
         return Check(name, FAILED, f"{folder} cannot be written to: {reason_of(error)}")
     if len([time_ms for time_ms in times_ms if time_ms < IMPLAUSIBLE_SYNC_MS]) >= IMPLAUSIBLE_COUNT:
-        why = (
-            "no disk is that fast: a restart of the machine may forget what was synced, so see that it is a local disk"
-        )
+        why = "no disk is that fast: a restart of the machine may forget what was synced, so check that it is a local disk"
         return Check(name, WARNING, f"syncing {folder} takes {statistics.median(times_ms) * 1000:.1f} µs: {why}")
     text = f"syncing {folder} takes {statistics.median(times_ms):.1f} ms, {max(times_ms):.1f} ms at most"
     if statistics.median(times_ms) > SLOW_SYNC_MS:

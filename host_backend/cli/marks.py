@@ -150,7 +150,7 @@ def _chains_to_mark(config: Config, pkhs: Sequence[str], chains: Sequence[str]) 
     anywhere = [pkh for pkh, policy in policies.items() if policy is None or policy.chains is None]
     if anywhere and not chains:
         raise ConfigError(
-            f"of a chain of which no mark is found nothing is known: name every chain on which {', '.join(anywhere[:3])} "
+            f"no mark is found on other chains: name every chain on which {', '.join(anywhere[:3])} "
             "may have signed, with --chain (mainnet is NetXdQprcVkpaWU), or in `allowed_chains`"
         )
     return {*chains, *(chain for policy in config.policies.values() for chain in policy.chains or ())}

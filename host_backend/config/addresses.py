@@ -58,7 +58,7 @@ def parse_host(value: Value, text: str) -> str:
         ConfigError: It is neither.
     """
     if not _HOST.fullmatch(text):
-        value.fail(f"{text[:40]!r} is no host: it must be a name or an address")
+        value.fail(f"{text[:40]!r} is not a host: it must be a name or an address")
     return text
 
 
@@ -83,7 +83,7 @@ def parse_network(value: Value) -> IpNetwork:
     try:
         network = ip_network(text, strict=False)
     except ValueError:
-        value.fail(f"{text[:50]!r} is no address and no network, for example 10.0.0.1 or 10.0.0.0/8")
+        value.fail(f"{text[:50]!r} is neither an address nor a network, for example 10.0.0.1 or 10.0.0.0/8")
     if str(network.network_address) != str(ip_address(text.partition("/")[0])):
         value.fail(f"{text[:50]!r} is an address within a network: write {network} for the network")
     if not network.prefixlen:

@@ -62,7 +62,7 @@ def parse_attestation(value: Value | None, tls: TlsFiles | None) -> AttestationC
     if value is None or value.is_null:
         return None
     if tls is None:
-        value.fail("needs `tls` beside it: without TLS there is no connection that a proof could be bound to")
+        value.fail("needs `tls` beside it: without TLS no connection can be bound to a proof")
     fields = value.record(("policy", "token_type", "root", "max_age_hours"))
     if "policy" not in fields:
         value.fail("must name the file of the `policy`; `enclave-host attest policy init` makes one")

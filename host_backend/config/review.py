@@ -182,7 +182,7 @@ def _notes(config: Config) -> Iterator[str]:
         )
         yield f"{text}other marks: write the whole path"
         if config.base_dir.parts[:1] and config.base_dir.parts[0].startswith("~"):
-            yield f"base_dir: ~ is no home folder here, it is a folder called {config.base_dir.parts[0]}: write ${{HOME}}"
+            yield f"base_dir: ~ is not the home folder here, but a folder called {config.base_dir.parts[0]}: write ${{HOME}}"
     for path in sorted(config.nulls):
         yield _of_null(path)
     for pkh, policy in config.policies.items():

@@ -127,7 +127,7 @@ class EnclaveConnection(asyncio.Protocol):
         if self._transport is None or self._line.ended:
             return
         if self._clock() >= self.good_until:
-            self._end(Unanswered("the proof of the enclave has expired, and there was no other"))
+            self._end(Unanswered("the proof of the enclave has expired, and there was no newer one"))
             return
         if len(frames) == len(self._line):
             # Nothing but these is in flight: the time of the first one runs from now on, however late the loop is.

@@ -81,7 +81,7 @@ def _require_nothing_lost(base_dir: Path, folder: SignatoryFolder) -> None:
     if folder.left_behind and not folder.forgotten:
         raise StateConflict(
             f"the last host on {base_dir} did not end in order, and its watermark store is gone: write `driver: file`, then "
-            f"put back the very file, never an earlier copy, or rebuild the marks with {REBUILD}"
+            f"put back the original file, never an earlier copy, or rebuild the marks with {REBUILD}"
         )
 
 

@@ -26,5 +26,6 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
 
 def found(text: str) -> Iterator[str]:
     """Yield each of the words as often as a text has it."""
+    flat = " ".join(text.lower().split())
     for word in WORDS:
-        yield from re.findall(rf"\b{word}\b".replace(" ", r"\s+"), text.lower())
+        yield from re.findall(rf"\b{word}\b", flat)

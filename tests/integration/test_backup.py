@@ -128,7 +128,7 @@ def test_nothing_is_restored_without_a_level(config: Path, words: tuple[str, ...
     file = create(config)
     shutil.rmtree(base(config))
     outcome = restore(config, file, *words)
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "Missing option '--above-level'" in outcome.stderr
     assert not base(config).exists()
 
@@ -174,7 +174,7 @@ def test_a_chain_has_to_be_named_where_a_key_may_sign_on_any(config: Path, liste
         config.write_text("\n".join(line for line in config.read_text().splitlines() if "tz1" not in line) + "\n")
     shutil.rmtree(base(config))
     outcome = restore(config, file, "--above-level", "5", "--yes")
-    assert outcome.code == 1
+    assert outcome.code == 2
     assert "--chain" in outcome.error
     assert stored_hashes(config) == []
 
@@ -204,5 +204,5 @@ def test_keys_of_a_vault_that_the_configuration_has_not_stop_it(config: Path) ->
     config.write_text(config.read_text().replace("  enclave: {", "  other: {"))
     for words in (("verify", "--enclave"), ("restore", "--above-level", "5", "--yes")):
         outcome = run_command("backup", words[0], "-c", config, file, *words[1:])
-        assert outcome.code == 1
+        assert outcome.code == 2
         assert outcome.error.startswith("the backup has keys of vault enclave; ")

@@ -295,7 +295,7 @@ def test_an_address_that_is_taken(config: Path) -> None:
         other = config.with_name("other.yaml")
         other.write_text(config.read_text().replace("address: '127.0.0.1:0'", f"address: '127.0.0.1:{host.port}'", 1))
         outcome = run_command("serve", "-c", other, "--base-dir", config.parent / "second")
-        assert outcome.code == 1
+        assert outcome.code == 2
         assert run_command("watermark", "init", "-c", other, "--base-dir", config.parent / "second").code == 0
         outcome = run_command("serve", "-c", other, "--base-dir", config.parent / "second")
         assert refused(outcome, 1) == f"cannot listen on 127.0.0.1:{host.port}: Address already in use"

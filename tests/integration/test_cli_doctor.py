@@ -194,7 +194,7 @@ def test_a_base_dir_that_is_no_folder(config: Path) -> None:
     file.write_text("")
     lines = run_command("doctor", "-c", config, "--base-dir", file).stdout.splitlines()
     assert (
-        f"failed: base_dir: {file} is no folder that this user may write to: run as its owner, or correct base_dir"
+        f"failed: base_dir: {file} is not a folder that this user may write to: run as its owner, or correct base_dir"
         in lines
     )
 
@@ -254,7 +254,7 @@ def test_addresses_that_cannot_be_had(config: Path) -> None:
     assert text.startswith(f"{config.parent}/nowhere is no folder")
     with_addresses(config, f"unix:{config}")
     (text,) = texts(examined(config, 1), "server.address", "failed")
-    assert text == f"{config} is there and no socket: name another path"
+    assert text == f"{config} exists and is not a socket: name another path"
 
 
 @pytest.mark.parametrize("unix", [False, True])

@@ -161,7 +161,7 @@ NEEDED = "a secret key or an encrypted secret key is needed"
         (TZ1.public_key.encode(), f"wrong kind: got a public key (edpk…) where {NEEDED}"),
         (TZ1.pkh.encode(), f"wrong kind: got a public key hash (tz1…) where {NEEDED}"),
         (b"x" * 5000, None),
-        (b"\xff\xfe", "neither base58 nor PEM nor DER: this is no secret key"),
+        (b"\xff\xfe", "neither base58 nor PEM nor DER: this is not a secret key"),
         (b"-----BEGIN PRIVATE KEY-----\nMC4CAQAw\n-----END PRIVATE KEY-----\n", None),
     ],
 )

@@ -216,7 +216,7 @@ def test_a_folder_that_was_not_stopped_in_order(config: Path, folder: Path) -> N
 )
 def test_high_watermarks_that_cannot_be_read(config: Path, folder: Path, marks: object) -> None:
     write(folder / "attestation_high_watermarks", marks)
-    text = refused(run_command("watermark", "migrate", "-c", config, "--from-octez", folder, IN_ORDER), 1)
+    text = refused(run_command("watermark", "migrate", "-c", config, "--from-octez", folder, IN_ORDER), 2)
     assert text.startswith(str(folder / "attestation_high_watermarks"))
 
 

@@ -334,7 +334,7 @@ def test_only_a_trusted_proxy_says_for_whom_it_asks(told: pytest.LogCaptureFixtu
         assert sources[:2] == ["192.0.2.1", "192.0.2.2"]
         assert all(str(source).startswith("127.0.0.1:") for source in sources[2:])
         assert all(str(fields["proxy"]).startswith("127.0.0.1:") for fields in asked)
-        assert log_line(told, "a proxy does not say for whom it asks: Forwarded is malformed")
+        assert log_line(told, "a proxy does not name its client: Forwarded is malformed")
     else:
         assert seen == ["127.0.0.1"] * 4
         assert not any("proxy" in fields for fields in asked)

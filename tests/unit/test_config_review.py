@@ -140,7 +140,7 @@ TLS = "tls: {certificate: /c, key: /k%s}"
         ("server: {address: 'unix:/s'}", "server.utility_address: anyone who reaches :9583 "),
         (LOOPBACK % "" + vault("{host: enclave.example}"), "vaults.v: the link to enclave.example:2000 is in clear"),
         (LOOPBACK % "" + vault("{host: localhost, verify_bls: background}"), "vaults.v.config.verify_bls: a wrong tz4"),
-        (LOOPBACK % "" + "policy_hook: {address: 'http://h'}", "policy_hook: whoever is in between"),
+        (LOOPBACK % "" + "policy_hook: {address: 'http://h'}", "policy_hook: others on the network"),
         (LOOPBACK % "" + "policy_hook: {address: 'https://h'}", None),
         (LOOPBACK % "" + f"policy_hook: {{address: 'http://h', authorized_keys: {KEY}}}", None),
         (LOOPBACK % "" + "watermark: {driver: mem}", "watermark.driver: marks in memory are forgotten"),

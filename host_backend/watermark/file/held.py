@@ -314,7 +314,7 @@ def missing_text(base_dir: Path, folder: SignatoryFolder) -> str:
     else:
         why, way = "", " if its keys have never signed, make one with `enclave-host watermark init`;"
     return (
-        f"no watermark store at {store_path(base_dir)}{why}:{way} put back the very file, never an earlier copy; or rebuild "
+        f"no watermark store at {store_path(base_dir)}{why}:{way} put back the original file, never an earlier copy; or rebuild "
         f"the marks with {REBUILD}; "
         f"{theirs_text(folder)}"
     )

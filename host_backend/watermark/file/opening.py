@@ -137,7 +137,7 @@ def _read_slot(file: Blocks, store_id: bytes, number: int) -> Slot:
     ]
     whole = [record for record in records if record is not None]
     if not whole:
-        raise Damage(f"both copies of slot {number} are damaged, so it is not known whose mark is lost")
+        raise Damage(f"both copies of slot {number} are damaged, so it is not known which mark is lost")
     newest = max(whole, key=lambda record: record.sequence)
     if len(whole) == COPIES:
         older = min(whole, key=lambda record: record.sequence)

@@ -120,7 +120,7 @@ class MarksFolder:
             case list(ids) if all(isinstance(each, str) and each for each in ids):
                 return tuple(ids)
         raise StateConflict(
-            f"{self._begun} is not what this host wrote there: rename it; a store that was not made to its end is then made "
+            f"{self._begun} is not what this host wrote there: rename it; a store that was not completed is then made "
             f"again with {REBUILD}"
         )
 

@@ -98,7 +98,7 @@ def missing_text(place: FirestorePlace, had: FirestorePlace | None = None) -> st
         else "; if its keys have never signed, or Signatory's marks are there, make one with `enclave-host watermark init`"
     )
     return (
-        f"no watermark store in {place}: see that project, database and collection are right{way}; or rebuild the marks "
+        f"no watermark store in {place}: check project, database and collection{way}; or rebuild the marks "
         f"with {REBUILD}"
     )
 
@@ -116,7 +116,7 @@ def unusable_text(place: FirestorePlace, store: StoreDocument) -> str:
             f"project, database and collection; if the other one is lost, rebuild the marks with {REBUILD}"
         )
     if store.layout == 0:
-        return f"{what} was not made to its end: {_repeat(store.made_by)}"
+        return f"{what} was not completed: {_repeat(store.made_by)}"
     if store.retired_by:
         return (
             f"the marks of {what} were moved away: sign where they were moved to; if they are lost there, rebuild the marks "

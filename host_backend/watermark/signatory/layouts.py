@@ -125,12 +125,12 @@ def _load(file: Path) -> object:
             f"Signatory's watermarks in {file} cannot be read: {error.strerror}; {_WAY_BACK}"
         ) from error
     if len(data) > MAX_FILE_BYTES:
-        raise StateConflict(f"{file}: larger than {MAX_FILE_BYTES} bytes, no watermark file is; {_WAY_BACK}")
+        raise StateConflict(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a watermark file; {_WAY_BACK}")
     try:
         return strict_json.loads(data)
     except (ValueError, RecursionError):
         raise StateConflict(
-            f"{file}: not a watermark file of Signatory's: not JSON, or a name stands twice; {_WAY_BACK}"
+            f"{file}: not a watermark file of Signatory's: not JSON, or a name occurs twice; {_WAY_BACK}"
         ) from None
 
 
