@@ -81,7 +81,7 @@ def forbid_inspection() -> None:
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0)):
-        raise ConfigError("the system does not let this process forbid others to read its memory: prctl failed")
+        raise ConfigError("the system does not let this process hide its memory from others: prctl failed")
 
 
 def _said(error: EnclaveSignerError, code: int) -> int:

@@ -130,12 +130,14 @@ def _check_tls(listen: Address | UnixAddress, environment: Mapping[str, str], *,
         ConfigError: Otherwise.
     """
     if tls and isinstance(listen, UnixAddress):
-        raise ConfigError(f"{listen}: a Unix socket knows no TLS: leave `tls` out of the image, or listen on a port")
+        raise ConfigError(
+            f"{listen}: a Unix socket does not use TLS: leave `tls` out of the image, or listen on a port"
+        )
     if tls and (name := next((name for name in environment if name.upper() == KEY_LOG), None)) is not None:
-        raise ConfigError(f"{name} is set: it would write the keys of TLS down; remove it from the environment")
+        raise ConfigError(f"{name} is set: it would write down the keys of TLS; remove it from the environment")
     if not (tls or insecure or listen.is_loopback):
         raise ConfigError(
-            f"{listen} can be reached by other machines, and without TLS they read along, and have signed what they like: "
+            f"{listen} can be reached by other machines, and without TLS they can read along, and get signed what they like: "
             "name [tls] clients in --image FILE, or listen on 127.0.0.1; --insecure-plain-tcp (in an image: "
             "insecure_plain_tcp = true) allows it for a private network"
         )

@@ -164,7 +164,7 @@ async def adopt_watermarks(config: Config, marks: Mapping[MarkKey, Mark]) -> int
         HostError: Not done; the text says why.
     """
     if not config.watermark.storage.lasts:
-        raise ConfigError("watermark.driver is mem: marks are taken over by a store that lasts only")
+        raise ConfigError("watermark.driver is mem: only a store that lasts can take over marks")
     return await asyncio.to_thread(marks_admin(config).adopt, marks)
 
 

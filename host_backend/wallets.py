@@ -67,7 +67,7 @@ def _from_json(data: bytes) -> list[bytes]:
     texts = [key for key in keys if isinstance(key, str)]
     if not texts or len(texts) != len(entries):
         raise MalformedRequest(
-            "this is JSON, but no list of keys with `name` and `value`, as Octez' secret_keys and Signatory's secret.json are"
+            "this is JSON, but not a list of keys with `name` and `value`, as Octez' secret_keys and Signatory's secret.json are"
         )
     return [text.encode(errors="surrogatepass") for text in texts]
 

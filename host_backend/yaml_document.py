@@ -206,8 +206,9 @@ class Value:
         """Return one of the texts that are keys of `choices`; a value other than "" says why it cannot be used."""
         value = self.text()
         if value not in choices:
-            usable = ", ".join(name for name, problem in choices.items() if not problem)
-            self.fail(f"unknown value {value[:40]!r}, known are {usable}")
+            usable = [name for name, problem in choices.items() if not problem]
+            hint = suggestion(value[:40], usable, f"known are {', '.join(usable)}")
+            self.fail(f"unknown value {value[:40]!r}, {hint}")
         if problem := choices[value]:
             self.fail(problem)
         return value

@@ -41,7 +41,7 @@ class ResealingByImage:
             raise SealingRefused("this enclave seals by a file on its machine: it cannot reseal")
         if not any(rule.allows(source, target) for rule in self._rules):
             shown = f"from {source[:_SHOWN_CHARS]!r} to {target[:_SHOWN_CHARS]!r}"
-            raise SealingRefused(f"this image does not allow to reseal {shown}: its list `reseal` has no such entry")
+            raise SealingRefused(f"this image does not allow resealing {shown}: its list `reseal` has no such entry")
 
 
 def _source(blob: bytes) -> str:

@@ -87,7 +87,7 @@ class Connection:
         except OSError as error:
             logger.debug("connection lost: %s", error.strerror)
         except Exception:
-            logger.exception("connection closed by a bug")
+            logger.exception("connection closed because of a bug")
         finally:
             self._stream.close()
             self._workers.leave(self)

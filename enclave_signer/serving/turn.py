@@ -119,5 +119,5 @@ def _encode(outcome: Result | Exception) -> bytes:
     if isinstance(outcome, BadMessage | EnclaveSignerError):
         family = Family.REFUSED if isinstance(outcome, BadMessage) else outcome.family
         return codec.encode_error(WireError(with_family(family, masked(str(outcome)))))
-    logger.error("a call failed by a bug", exc_info=outcome)
+    logger.error("a call failed because of a bug", exc_info=outcome)
     return _INTERNAL_ERROR

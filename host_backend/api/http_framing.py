@@ -214,4 +214,4 @@ def _framing(head: bytes) -> tuple[bool, int, bytes]:
 
 
 def _malformed(head: bytes) -> str:
-    return "headers are malformed" if _FIRST_LINE.match(head) else "this is not an HTTP/1.1 request"
+    return "headers are malformed" if _FIRST_LINE.match(head) else "this is not a request in HTTP/1.1"

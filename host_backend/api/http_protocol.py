@@ -165,7 +165,7 @@ class HttpProtocol(HttpToolsProtocol):
         except NotHttp as error:
             self.send_400_response(str(error))
         except (HttpParserError, HttpParserUpgrade):
-            self.send_400_response("this is not an HTTP/1.1 request")
+            self.send_400_response("this is not a request in HTTP/1.1")
         self._incomplete = not (self._over or self._framing.between_requests)
         if self._received_bytes > MAX_REQUEST_BYTES and not self.transport.is_closing():
             self._end(f"a request is over {MAX_REQUEST_BYTES} bytes")

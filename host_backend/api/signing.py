@@ -87,7 +87,7 @@ class _Answers(ABC):
             error = refusal
             status, body = error.http_status, failure(str(error))
         except Exception:
-            logger.exception("a request failed by a bug")
+            logger.exception("a request failed because of a bug")
             status, body = 500, failure("internal error")
         seconds = time.perf_counter() - started
         if scope["method"] == "POST":

@@ -73,7 +73,7 @@ def _sign(answer: Answer, signed: bytes, source: Path | None, password: str | No
 
     private_keys = read_secret_keys([], source, password_source(password, password_file))
     if len(private_keys) != 1:
-        raise MalformedRequest(f"there are {len(private_keys)} secret keys: give the client's alone")
+        raise MalformedRequest(f"there are {len(private_keys)} secret keys: give only the client's")
     key = open_secret_key(private_keys[0])
     signature = encode_signature(key.sign(signed, SigningVersion.LATEST))
     answer.put(
@@ -91,7 +91,7 @@ def _verify(signed: bytes, signature: str | None, public_key: str | None) -> Non
     from host_backend.errors import ConfigError, MalformedRequest, PolicyDenied
 
     if signature is None or public_key is None:
-        raise ConfigError("--verify and --public-key go together: the signature, and who is said to have made it")
+        raise ConfigError("--verify and --public-key go together: the signature, and the key that should have made it")
     try:
         key = parse_public_key(public_key)
         verifying_key = curve(key.key_type).parse_public_key(key.data)

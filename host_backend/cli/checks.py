@@ -64,7 +64,9 @@ async def _parts(config: Config) -> AsyncIterator[Check]:
         async for check in _enclave(vault, stored[vault.name], held):
             yield check
     if missing := sorted(config.policies.keys() - held):
-        yield Check("keys", WARNING, f"under `tezos` and ready in no vault: {', '.join(missing)}: they cannot sign")
+        yield Check(
+            "keys", WARNING, f"listed under `tezos`, but ready in no vault: {', '.join(missing)}: they cannot sign"
+        )
     yield await asyncio.to_thread(_disk, config.base_dir)
     for check in _listeners(config):
         yield check
@@ -128,9 +130,7 @@ async def _stored_keys(vault: VaultConfig) -> tuple[int, list[Check]]:
         case KeysApart(_, KeysInFile(path)) if path.exists():
             checks.append(_permissions(name, path, f"{path}: those that Signatory does not know"))
     if repeated := sorted(pkh for pkh, count in hashes.items() if count > 1):
-        checks.append(
-            Check(name, WARNING, f"{', '.join(repeated)} stand there several times: one good entry is enough")
-        )
+        checks.append(Check(name, WARNING, f"{', '.join(repeated)} are stored several times: one good entry is enough"))
     return len(hashes), checks
 
 
@@ -230,7 +230,7 @@ def _listeners(config: Config) -> Iterator[Check]:
             fix = "anyone who reaches it can get signed what the policy allows; use 127.0.0.1, or authenticate clients"
             yield Check(name, WARNING, f"{address} is open to other machines: {fix}")
         else:
-            yield Check(name, WARNING, f"{address} is open to other machines: let a firewall say which")
+            yield Check(name, WARNING, f"{address} is open to other machines: limit them with a firewall")
 
 
 def _libraries() -> Check:

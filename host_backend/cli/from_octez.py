@@ -83,7 +83,7 @@ def _secret(key: WalletKey, ask_password: AskPassword) -> PrivateKey:
     secret = read_secret_key(key.secret.encode(), ask)
     pkh = public_key_hash(open_secret_key(secret).public_key)
     if key.pkh not in {None, pkh}:
-        raise MalformedRequest(f"the wallet calls {key.pkh} by this name, and its secret key is that of {pkh}")
+        raise MalformedRequest(f"the wallet lists {key.pkh} under this name, but its secret key is that of {pkh}")
     return secret
 
 
@@ -112,8 +112,8 @@ def migrate_octez_marks(
     """
     if (above_level is None) != stopped_in_order:
         raise ConfigError(
-            "octez-signer signs first, writes its high watermark then, and waits for no disk: say --stopped-in-order if it "
-            "ended by a signal to stop and this machine has not crashed since; else --above-level N, at or above every level "
+            "octez-signer signs before it writes its high watermark, and does not wait for the disk: say --stopped-in-order if "
+            "it ended by a signal to stop and this machine has not crashed since; else --above-level N, at or above every level "
             "that may have been signed"
         )
     marks = read_octez_marks(folder)

@@ -97,7 +97,7 @@ def migrate_marks(
     logger.warning("watermarks migrated", extra=moved)
     click.echo(f"Moved {counted(count, 'mark')} to watermark.driver {storage.driver}")
     if source is not None:
-        logger.warning("whatever signed with the marks in %s must never sign again", source)
+        logger.warning("the program that signed with the marks in %s must never sign again", source)
 
 
 def rebuild_marks(

@@ -87,7 +87,7 @@ def parse_network(value: Value) -> IpNetwork:
     if str(network.network_address) != str(ip_address(text.partition("/")[0])):
         value.fail(f"{text[:50]!r} is an address within a network: write {network} for the network")
     if not network.prefixlen:
-        value.fail(f"{text[:50]!r} is everybody: name the proxies")
+        value.fail(f"{text[:50]!r} is every address: name the proxies")
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
         value.fail(f"{text[:50]!r} is IPv4 written as IPv6: write it as IPv4")
     return network

@@ -207,8 +207,8 @@ class EnclaveLink:
             raise
         except Exception:
             # The one catch-all of this task: a bug in one attempt must not leave the host without its enclave for ever.
-            logger.exception("an attempt to reach the enclave failed by a bug", extra=fields(vault=self.name))
-            self._lost(EnclaveUnavailable("an attempt to reach the enclave failed by a bug: see the log"))
+            logger.exception("an attempt to reach the enclave failed because of a bug", extra=fields(vault=self.name))
+            self._lost(EnclaveUnavailable("an attempt to reach the enclave failed because of a bug: see the log"))
 
     async def _attempt(self, patience_s: float) -> None:
         """Connect, open all keys, and put the connection into service; raises why not, and has noted it then."""

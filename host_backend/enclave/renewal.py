@@ -119,8 +119,8 @@ class Renewal:
             self._failed(old, str(error))
         except Exception:
             # The one catch-all of this task: a bug in one renewal must not keep new keys out for ever.
-            logger.exception("bringing new keys in failed by a bug", extra=fields(vault=self._vault))
-            self._failed(old, "it failed by a bug: see the log")
+            logger.exception("bringing new keys in failed because of a bug", extra=fields(vault=self._vault))
+            self._failed(old, "it failed because of a bug: see the log")
 
     async def _renew(self, old: SigningClient) -> None:
         """Open all keys on a new connection, and replace the old one by it; raises why not, and nothing has changed."""

@@ -123,7 +123,7 @@ class ReplyLine:
 
     def _answer(self, frame: bytes) -> None:
         if not self._calls:
-            raise ProtocolError("an answer came that no call asked for")
+            raise ProtocolError("an answer came without a call")
         call = self._calls[0]
         try:
             result = codec.decode_reply(call.request, frame)

@@ -92,7 +92,7 @@ class Answers:
             error = refusal
             answer, status = wire.error_answer(str(error)), error.http_status
         except Exception:
-            logger.exception("a request failed by a bug")
+            logger.exception("a request failed because of a bug")
             answer, status = wire.error_answer("internal error"), 500
         seconds = time.perf_counter() - started
         if isinstance(request, SignRequest):

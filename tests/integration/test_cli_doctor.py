@@ -164,8 +164,10 @@ def test_a_key_out_of_service_and_one_that_stands_twice(config: Path) -> None:
     (text,) = texts(checks, ENCLAVE, "failed")
     assert text.startswith(f"{TZ1.pkh} is out of service: its blob holds another key")
     assert texts(checks, ENCLAVE, "ok")[0].endswith("answers, 1 key opened and compared")
-    assert texts(checks, KEY_FILE, "warning") == [f"{TZ2.pkh} stand there several times: one good entry is enough"]
-    assert texts(checks, "keys", "warning") == [f"under `tezos` and ready in no vault: {TZ1.pkh}: they cannot sign"]
+    assert texts(checks, KEY_FILE, "warning") == [f"{TZ2.pkh} are stored several times: one good entry is enough"]
+    assert texts(checks, "keys", "warning") == [
+        f"listed under `tezos`, but ready in no vault: {TZ1.pkh}: they cannot sign"
+    ]
 
 
 def test_files_that_others_can_reach(config: Path) -> None:
@@ -222,7 +224,7 @@ def test_what_is_open_to_other_machines(config: Path) -> None:
         "anyone who reaches it can get signed what the policy allows" in texts(checks, "server.address", "warning")[0]
     )
     assert texts(checks, "server.utility_address", "warning") == [
-        ":0 is open to other machines: let a firewall say which"
+        ":0 is open to other machines: limit them with a firewall"
     ]
 
 

@@ -132,7 +132,7 @@ def test_a_wallet_is_imported_whole_or_not_at_all(config: Path, tmp_path: Path) 
     assert run_command("import", "-c", config, "--vault", VAULT, "--from", wallet).code == 0
     assert stored_hashes(config) == [TZ1.pkh, TZ4.pkh]
     error = refused(run_command("authenticate", TZ1.pkh, "03ab", "--from", wallet), 2)
-    assert error == "there are 2 secret keys: give the client's alone"
+    assert error == "there are 2 secret keys: give only the client's"
 
 
 WRONG_CHECKSUM = TZ1.secret[:-1] + ("1" if TZ1.secret[-1] != "1" else "2")

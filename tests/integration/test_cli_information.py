@@ -227,11 +227,11 @@ def test_every_curve_authenticates_and_is_verified(client: KnownKey) -> None:
         ([TZ1.pkh, "03"], "no terminal to ask for the secret key: use --from FILE, or - for standard input"),
         (
             [TZ1.pkh, "--verify", "edsig"],
-            "--verify and --public-key go together: the signature, and who is said to have made it",
+            "--verify and --public-key go together: the signature, and the key that should have made it",
         ),
         (
             [TZ1.pkh, "--public-key", TZ1.pkh],
-            "--verify and --public-key go together: the signature, and who is said to have made it",
+            "--verify and --public-key go together: the signature, and the key that should have made it",
         ),
         (
             [TZ1.pkh, "--verify", "edsig", "--public-key", TZ1.pkh],

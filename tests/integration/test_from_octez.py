@@ -115,7 +115,7 @@ def test_a_hash_of_another_key_is_noticed(config: Path, folder: Path) -> None:
     write(folder / "public_key_hashs", [{"name": "alice", "value": TZ2.pkh}])
     done = run_command("import", "-c", config, "-v", VAULT, "--from-octez", folder)
     assert done.code == 1
-    assert f"the wallet calls {TZ2.pkh} by this name, and its secret key is that of {TZ1.pkh}" in done.stderr
+    assert f"the wallet lists {TZ2.pkh} under this name, but its secret key is that of {TZ1.pkh}" in done.stderr
     assert stored_hashes(config) == [key.pkh for key in FOUR[1:]]
 
 
@@ -123,7 +123,7 @@ def test_folders_that_are_none(config: Path, tmp_path: Path, folder: Path) -> No
     def text(place: Path) -> str:
         return refused(run_command("import", "-c", config, "-v", VAULT, "--from-octez", place), 2)
 
-    assert "is no folder" in text(tmp_path / "absent")
+    assert "is not a folder" in text(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     assert "has no secret_keys" in text(tmp_path / "empty")
     wrongs: list[object] = [{}, [{}], [{"name": "a"}], [{"name": "a", "value": 7}]]

@@ -184,7 +184,7 @@ def test_what_the_image_does_not_list_is_refused_before_google_hears_of_it(world
             outcome = world.reseal(enclave, "--to", target)
             assert outcome.code == 1
             for source in sources:
-                assert f"this image does not allow to reseal from '{source}' to '{target}'" in outcome.stderr
+                assert f"this image does not allow resealing from '{source}' to '{target}'" in outcome.stderr
             many = len(sources) > 1
             assert (
                 outcome.error

@@ -369,7 +369,7 @@ def test_clients_are_taken_again_when_there_are_descriptors(
         assert await is_served(await connect(None))
 
     serve(scenario, listener=Starved(fileno=socket.create_server(("127.0.0.1", 0)).detach()))
-    assert caplog.text.count("no client can be taken: Too many open files") == 2
+    assert caplog.text.count("no client can be accepted: Too many open files") == 2
 
 
 def test_a_client_that_does_not_read_its_answer_keeps_no_place() -> None:

@@ -66,8 +66,8 @@ def test_an_address_whose_clients_are_known_is_for_the_firewall(tmp_path: Path) 
         ("", "ask clients who they are"),
         # A certificate of the server's own says nothing of its clients.
         ("tls: {certificate: /c, key: /k}", "ask clients who they are"),
-        ("tls: {certificate: /c, key: /k, client_ca: /a}", "let a firewall say"),
-        ("authorized_keys: []", "let a firewall say"),
+        ("tls: {certificate: /c, key: /k, client_ca: /a}", "limit them with a firewall"),
+        ("authorized_keys: []", "limit them with a firewall"),
     ):
         file.write_text(f"server: {{address: '0.0.0.0:1', {more}}}\n")
         config = load_config(file)

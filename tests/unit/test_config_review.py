@@ -231,7 +231,7 @@ def test_operations_that_move_funds_exist() -> None:
     ("text", "notes"),
     [
         ("base_dir: marks\n", ["base_dir: marks is relative to"]),
-        ("base_dir: ~/marks\n", ["base_dir: ~/marks is relative to", "base_dir: ~ is no home folder here"]),
+        ("base_dir: ~/marks\n", ["base_dir: ~/marks is relative to", "base_dir: ~ is not the home folder here"]),
         ("base_dir: /marks\n", []),
         (
             f"tezos: {{{PKH}: }}\n",

@@ -245,8 +245,8 @@ def test_trusted_proxies(tmp_path: Path) -> None:
         ("10.0.0", "'10.0.0' is neither an address nor a network, for example 10.0.0.1 or 10.0.0.0/8"),
         ("10.0.0.0/33", "'10.0.0.0/33' is neither an address nor a network, for example 10.0.0.1 or 10.0.0.0/8"),
         ("10.0.0.1/8", "'10.0.0.1/8' is an address within a network: write 10.0.0.0/8 for the network"),
-        ("0.0.0.0/0", "'0.0.0.0/0' is everybody: name the proxies"),
-        ("'::/0'", "'::/0' is everybody: name the proxies"),
+        ("0.0.0.0/0", "'0.0.0.0/0' is every address: name the proxies"),
+        ("'::/0'", "'::/0' is every address: name the proxies"),
         ("'::ffff:10.0.0.1'", "'::ffff:10.0.0.1' is IPv4 written as IPv6: write it as IPv4"),
     ],
 )

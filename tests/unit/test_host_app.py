@@ -108,7 +108,7 @@ def test_a_bug_is_answered_without_its_text_and_logged_with_it(caplog: pytest.Lo
     app = signing_app(BuggySigner(KeyError("what nobody outside should read")), Metrics(dict, "memory"))
     answer = ask_app(app, "POST", f"/keys/{PKH}", b'"03"')
     assert (answer.status, answer.message) == (500, "internal error")
-    assert "a request failed by a bug" in caplog.text
+    assert "a request failed because of a bug" in caplog.text
     assert "what nobody outside should read" in caplog.text
 
 

@@ -154,8 +154,8 @@ def test_who_may_connect_and_who_vouches() -> None:
     ("more", "match"),
     [
         ("[tls]", r"tls\.clients: must name at least one"),
-        ("[tls]\nclients = ['5E']", r"tls\.clients: '5E' is no SHA-256 of a public key"),
-        (f"[tls]\nclients = ['{DIGEST.upper()}']", "is no SHA-256 of a public key"),
+        ("[tls]\nclients = ['5E']", r"tls\.clients: '5E' is not the SHA-256 of a public key"),
+        (f"[tls]\nclients = ['{DIGEST.upper()}']", "is not the SHA-256 of a public key"),
         (f"[tls]\nclients = ['{DIGEST}']\nkey = 'file'", r"tls\.key: is not known here"),
         (ATTESTATION.replace("confidential_space", "sample"), r"attestation\.provider: 'sample' is not known"),
         (ATTESTATION + "token_type = 'LIMITED_AWS'", r"attestation\.token_type: 'LIMITED_AWS' is not known"),

@@ -86,7 +86,7 @@ class HeldStore:
     def _is_as_written(self) -> bool:
         if not self.slots.is_as_written():
             return False
-        logger.warning("watermark store %s was touched by another program, and is as it was written", self.path)
+        logger.warning("watermark store %s was touched by another program, but its content is unchanged", self.path)
         return True
 
     def _save(self) -> HostError | None:
