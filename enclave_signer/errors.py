@@ -23,8 +23,8 @@ class ConfigError(EnclaveSignerError):
     """The daemon cannot start as asked; fix the flag, variable or file that the text names."""
 
 
-class AddressTaken(EnclaveSignerError):
-    """Another process listens on the address; stop it, or name another address."""
+class AddressUnavailable(EnclaveSignerError):
+    """Another process listens on the address, or this machine does not have it; free it, or name another address."""
 
 
 class Uninitialized(EnclaveSignerError):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from enclave_signer.addresses import Address, UnixAddress, is_loopback
-from enclave_signer.errors import AddressTaken, ConfigError
+from enclave_signer.errors import AddressUnavailable, ConfigError
 from enclave_signer.serving.peers import tcp_peer, unix_peer
 from enclave_signer.serving.stream import PlainStream, Stream
 from enclave_signer.sparse_log import SparseLog
@@ -173,8 +173,8 @@ def listen(address: Address | UnixAddress, tls: "TlsServer | None" = None) -> Li
         tls: The enclave's end, where clients of a port speak TLS.
 
     Raises:
-        AddressTaken: Another process listens there.
-        ConfigError: This machine does not have the address.
+        AddressUnavailable: Another process listens there, or this machine does not have the address yet.
+        ConfigError: The address cannot be used.
     """
     try:
         if isinstance(address, UnixAddress):
@@ -182,7 +182,8 @@ def listen(address: Address | UnixAddress, tls: "TlsServer | None" = None) -> Li
         return _listen_tcp(address, tls)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
-        kind = AddressTaken if getattr(error, "errno", None) == errno.EADDRINUSE else ConfigError
+        unavailable = getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+        kind = AddressUnavailable if unavailable else ConfigError
         raise kind(f"cannot listen on {address}: {reason}") from error
 
 
@@ -225,7 +226,7 @@ def _locked(address: UnixAddress) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise AddressTaken(f"cannot listen on {address}: another process is listening in that folder") from None
+        raise AddressUnavailable(f"cannot listen on {address}: another process is listening in that folder") from None
     except BaseException:
         os.close(lock)
         raise
@@ -289,7 +290,7 @@ def _remove_stale(address: UnixAddress) -> None:
         probe.settimeout(0)
         code = probe.connect_ex(str(address.path))
     if code != errno.ECONNREFUSED:
-        raise AddressTaken(f"cannot listen on {address}: another process is listening there")
+        raise AddressUnavailable(f"cannot listen on {address}: another process is listening there")
     address.path.unlink(missing_ok=True)
 
 

@@ -93,8 +93,8 @@ def bind(address: Address) -> socket.socket:
 
 
 def _unavailable(address: Address | UnixAddress, error: OSError) -> ConfigError:
-    """Return what to raise for an address: another program has it, or it is not an address of this machine."""
-    kind = StateConflict if error.errno == errno.EADDRINUSE else ConfigError
+    """Return what to raise for an address: another program has it or this machine does not (yet), or it cannot be used."""
+    kind = StateConflict if error.errno in {errno.EADDRINUSE, errno.EADDRNOTAVAIL} else ConfigError
     return kind(f"cannot listen on {address}: {reason_of(error)}")
 
 

@@ -253,7 +253,7 @@ def test_addresses_that_cannot_be_had(config: Path) -> None:
     assert text == "192.0.2.1:9583 cannot be had: Cannot assign requested address: name another one"
     with_addresses(config, f"unix:{config.parent}/nowhere/socket")
     (text,) = texts(examined(config, 1), "server.address", "failed")
-    assert text.startswith(f"{config.parent}/nowhere is no folder")
+    assert text.startswith(f"{config.parent}/nowhere is not a folder")
     with_addresses(config, f"unix:{config}")
     (text,) = texts(examined(config, 1), "server.address", "failed")
     assert text == f"{config} exists and is not a socket: name another path"
