@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from enclave_signer.errors import BlobCorrupt, SealingRefused
-from enclave_signer.image import GCP_KMS, GcpKmsConfig
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader, is_ours, parse_blob
 from enclave_signer.protocol.errors import BadBlob, BadMessage
@@ -21,6 +20,7 @@ from enclave_signer.sealing import gcp_names
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.gcp_answers import NotAuthenticated
 from enclave_signer.sealing.gcp_client import GcpPlaces, KmsClient
+from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig
 from enclave_signer.sealing.gcp_identity import Access, Identity
 from enclave_signer.sealing.gcp_launcher import Launcher
 
@@ -33,7 +33,9 @@ LEGACY_NOT_READ = "blob without a header, as tee-signer seals: this image reads 
 class GcpTimes:
     """Seconds for each step, and for all that one call of a session may need of them."""
 
+    #: For the launcher's socket, which takes about a second.
     launcher_s: float = 5.0
+    #: For an answer of STS.
     exchange_s: float = 10.0
     #: Until STS is asked again after it refused.
     refused_s: float = 30.0
