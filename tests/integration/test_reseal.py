@@ -114,7 +114,7 @@ def test_legacy_blobs_become_ours_and_sign(world: World) -> None:
         (copy,) = world.copies()
         assert said == [
             f"{VAULT}: 4 keys resealed, from legacy to {KEY}",
-            f"{VAULT}: the old blobs are in {copy}: clear them up yourself, once every key has signed",
+            f"{VAULT}: the old blobs are in {copy}: remove them yourself, once every key has signed",
         ]
         assert copy.read_bytes() == before
         assert copy.stat().st_mode & 0o777 == 0o600
@@ -222,7 +222,7 @@ def test_one_that_does_not_open_keeps_no_other_back(world: World) -> None:
     with world.enclave() as enclave:
         outcome = world.reseal(enclave)
     assert outcome.code == 1
-    assert outcome.error.startswith("3 keys were not resealed")
+    assert outcome.error.startswith("not resealed, and stored as before: 3 keys")
     for pkh, why in ((TZ1.pkh, "blob corrupt"), (TZ3.pkh, "blob corrupt: truncated"), (TZ4.pkh, "another key")):
         assert re.search(f'"not resealed: [^"]*{why}[^"]*" pkh={pkh}', outcome.stderr)
     assert f"the blob holds another key, {TZ2.pkh}" in outcome.stderr
