@@ -33,7 +33,7 @@ class OctezClient(Client):
         self.pkh = pkh
 
     def connect(self) -> socket.socket:
-        """Come anew."""
+        """Connect again."""
         if isinstance(self.address, Path):
             self.stream = socket.socket(socket.AF_UNIX)
             self.stream.connect(str(self.address))

@@ -83,7 +83,7 @@ def forbid_inspection() -> None:
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0)):
-        raise ConfigError("the system does not let this process forbid others to read its memory: prctl failed")
+        raise ConfigError("the system does not let this process hide its memory from others: prctl failed")
 
 
 def _said(error: EnclaveSignerError, code: int) -> int:
@@ -189,7 +189,7 @@ def run(
     Args:
         config: Of the daemon.
         open_sealers: Returns the sealers. Called once the address is had: a daemon that cannot serve makes no key file.
-        attester: Who vouches for the machine and its image; None: nobody.
+        attester: Vouches for the machine and its image; None: nothing does.
 
     Raises:
         ConfigError: The address cannot be had, or a sealer cannot be opened.
@@ -227,7 +227,7 @@ async def _serve(server: "Server", listening: str, sealers: str) -> None:
 def _warn_of(config: Config) -> None:
     if not config.listen.is_loopback and config.tls_clients is None:
         logger.warning(
-            "listening beyond this machine: whoever reaches the port can have signed what the guard allows",
+            "listening beyond this machine: anyone who reaches the port can get signed what the guard allows",
             extra=log.fields(address=str(config.listen)),
         )
     if not config.guard:

@@ -182,13 +182,13 @@ def configure(level: int, *, as_json: bool, stream: TextIO | None = None, in_thr
 
 
 def _collect_no_more_than_is_written() -> None:
-    # Threads, processes and lines of code stand in no line; the library has these switches for whoever needs speed.
+    # Threads, processes and lines of code stand in no line; the library has these switches for speed.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001 -- so says the HOWTO of the library
 
 
 def dropped_lines() -> int:
-    """Return how many log lines were dropped because nobody read them; 0 where no thread writes the log."""
+    """Return how many log lines were dropped because the reader had stopped; 0 where no thread writes the log."""
     return sum(
         handler.writer.dropped for handler in logging.getLogger().handlers if isinstance(handler, _ThreadHandler)
     )

@@ -1,4 +1,4 @@
-"""What is known of one request: its log line, and what is counted of it.
+"""The record of one request: its log line, and its metrics.
 
 - One line a request, with Signatory's words and names of fields, the outcome, and milliseconds per stage.
 - A message stands in the log only if its key's policy says `log_payloads`, whether it is signed or refused.
@@ -49,7 +49,7 @@ class Record:
         self.started = self._since = time.perf_counter()
 
     def note(self, message: Message) -> None:
-        """Take note of what is to be signed."""
+        """Note the message to sign."""
         self.message = message
         self.kind = request_kind(message)
 

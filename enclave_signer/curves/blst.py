@@ -120,7 +120,7 @@ class Library(Protocol):
 
 
 class Ffi(Protocol):
-    """What is used of cffi."""
+    """The part of cffi that is used."""
 
     error: type[Exception]
 

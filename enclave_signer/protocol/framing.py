@@ -1,7 +1,7 @@
 """Frames: a four-byte big-endian length, then that many bytes.
 
-- A frame announced longer than the limit is refused before anything is read or reserved for it. Whoever holds the
-  stream may have it read away instead, up to a bound: then nothing of it is kept, and the frames behind it are good.
+- A frame announced longer than the limit is refused before anything is read or reserved for it. The holder of
+  the stream can skip it instead, up to a bound: then nothing of it is kept, and the frames behind it are good.
 - The decoder holds at most one incomplete frame plus what the last read brought.
 """
 
@@ -40,7 +40,7 @@ class FrameDecoder:
         self._limit_bytes = limit_bytes
         #: Bytes still to come of a frame that is read away.
         self._away = 0
-        #: Its length, until that was told.
+        #: Its length, until that was reported.
         self._too_long = 0
 
     @property
@@ -64,7 +64,7 @@ class FrameDecoder:
 
         Raises:
             BadFrame: The announced length is over the limit; close the connection, or call `read_away`.
-            BadMessage: A frame was read away to its end, told once; the next call goes on behind it.
+            BadMessage: A frame was skipped; raised once, the next call goes on behind it.
         """
         if self._too_long:
             self._tell_when_away()

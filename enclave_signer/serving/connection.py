@@ -1,4 +1,4 @@
-"""One client's stream: read what is there, decode, run what waits side by side, answer all in order, write once.
+"""One client's stream: read, decode, run calls that wait side by side, answer all in order, write once.
 
 - A turn takes at most `max_in_flight` calls, and begins none after its part of the loop's time (`pace`); then the other
   connections have theirs (`turns`).
@@ -56,7 +56,7 @@ class Connection:
         self._pace = pace
         self._limits = limits
         self._on_long_frame = on_long_frame
-        # Nothing is read while a whole frame waits, so what is held is less than a frame and what one read brings.
+        # Nothing is read while a whole frame waits, so the buffer is smaller than a frame and one read.
         self._read_bytes = limits.buffer_bytes - MAX_FRAME_BYTES
         self._frames = FrameDecoder()
         self._scope = trio.CancelScope()
@@ -87,7 +87,7 @@ class Connection:
         except OSError as error:
             logger.debug("connection lost: %s", error.strerror)
         except Exception:
-            logger.exception("connection closed by a bug")
+            logger.exception("connection closed because of a bug")
         finally:
             self._stream.close()
             self._workers.leave(self)

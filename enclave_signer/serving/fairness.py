@@ -1,16 +1,16 @@
-"""Nobody is served at the cost of the others: how long one connection may keep the event loop, and whose turn is next.
+"""Fair scheduling: how long one connection may keep the event loop, and whose turn is next.
 
-- All connections together get `ROUND_S`, each the same part of it. Whoever has used its part gives way, and goes on when
+- All connections together get `ROUND_S`, each the same part of it. A connection that has used its part waits until
   the others have had theirs.
 - The parts are of time, not of calls: a stranger picks the calls that take longest.
 - A step that has begun is finished. The long ones can only be the decoding of large frames: of these one is decoded
-  between two looks at the sockets, whoever sent it, and a small one before a large one.
-- Whoever has calls to be answered, or goes on with what takes long, waits for a turn. Between two looks at the sockets
+  between two looks at the sockets, from any client, and a small one before a large one.
+- A connection with calls to answer, or long work to continue, waits for a turn. Between two looks at the sockets
   some begin: however many clients are busy, the loop soon sees who else has come.
 - Turns are numbered per client, and the lowest number goes first: so the busy ones have one each before any has a second.
   A client that asks seldom, or is new, has a number up to `AHEAD_TURNS` below those of the busy ones: a host that
-  connects anew does not wait for hundreds that are busy, nor does a signature.
-- Some turns go to those who have waited longest, whatever their number: newcomers without end stop nobody.
+  reconnects does not wait for hundreds that are busy, nor does a signature.
+- Some turns go to those who have waited longest, whatever their number: endless newcomers cannot stop the others.
 """
 
 import heapq
@@ -47,7 +47,7 @@ class Standing:
 
 
 class Turns(trio.abc.Instrument):
-    """The clients that wait. An instrument of trio: it is told of every look at the sockets."""
+    """The clients that wait. An instrument of trio, called at every look at the sockets."""
 
     def __init__(self) -> None:
         self._begun = 0
@@ -61,7 +61,7 @@ class Turns(trio.abc.Instrument):
         self._wanted = trio.Event()
 
     def after_io_wait(self, timeout: float) -> None:
-        """Begin to count anew; called by trio."""
+        """Reset the count; called by trio."""
         del timeout
         self._begun = 0
 
@@ -182,14 +182,14 @@ class Pace:
 
     def __init__(self, round_: Round) -> None:
         self.round = round_
-        # It is asked for every call: `trio.current_time` looks the clock up anew.
+        # It is asked for every call: `trio.current_time` looks up the clock each time.
         self._now = trio.lowlevel.current_clock().current_time
         self._resting = trio.Lock()
         self._standing = Standing()
         self.begin()
 
     def begin(self) -> None:
-        """Start anew; call where the others have just had their time."""
+        """Start again; call it when the others have just had their time."""
         #: When that was last.
         self.began = self._now()
         self._until = self.began + self.round.part_s

@@ -113,11 +113,11 @@ class Turn:
 
 
 def _encode(outcome: Result | Exception) -> bytes:
-    """Return the answer that an outcome is; a bug is logged here and told to the peer without its text."""
+    """Return the answer that an outcome is; a bug is logged here, and its text is kept from the peer."""
     if not isinstance(outcome, Exception):
         return codec.encode_ok(outcome)
     if isinstance(outcome, BadMessage | EnclaveSignerError):
         family = Family.REFUSED if isinstance(outcome, BadMessage) else outcome.family
         return codec.encode_error(WireError(with_family(family, masked(str(outcome)))))
-    logger.error("a call failed by a bug", exc_info=outcome)
+    logger.error("a call failed because of a bug", exc_info=outcome)
     return _INTERNAL_ERROR

@@ -29,7 +29,7 @@ _ALPHABET = frozenset(_DIGITS)
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
 _PAIRS_IN_CHUNK = 5
 _CHUNK = len(_PAIRS) ** _PAIRS_IN_CHUNK
-#: Chunks of the longest text of a curve proper; what is longer is divided in halves first, which takes a third of the time.
+#: Chunks of the longest text of a curve proper; longer ones are divided in halves first, which takes a third of the time.
 _UNDIVIDED = 15
 #: Digits are read in chunks of the same size, for the same reason.
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
@@ -212,7 +212,7 @@ def decode(text: str, *families: Family) -> tuple[Kind, bytes]:
 
     Args:
         text: Anything; only exact base58check is accepted, without spaces around it.
-        families: What is acceptable here, at least one.
+        families: The acceptable ones, at least one.
 
     Returns:
         The kind, and a payload of that kind's size.

@@ -88,7 +88,7 @@ class _Answers(ABC):
             error = refusal
             status, body = error.http_status, failure(str(error))
         except Exception:
-            logger.exception("a request failed by a bug")
+            logger.exception("a request failed because of a bug")
             status, body = 500, failure("internal error")
         seconds = time.perf_counter() - started
         if scope["method"] == "POST":
@@ -179,7 +179,7 @@ class Proofs(_Answers):
 def _refuse_web_page(scope: Scope) -> None:
     """Pass when a request is not known to come from a page in a browser.
 
-    Any page may send requests to the machine of whoever looks at it, with nothing asked. Browsers then say so.
+    Any page may send requests to its reader's machine without asking. Browsers then say so.
 
     Raises:
         PolicyDenied: It comes from one.

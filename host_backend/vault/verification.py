@@ -66,7 +66,7 @@ class Verification:
             raise self._wrong(client, key, error) from error
 
     async def aclose(self) -> None:
-        """Wait for what is being verified: a wrong signature that is out shall be known."""
+        """Wait for signatures being verified: a wrong one that is out must become known."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -77,7 +77,7 @@ class Verification:
             raise self._wrong(client, key, error) from error
 
     async def _check_later(self, client: SigningClient, key: VaultKey, verify: Callable[[], None]) -> None:
-        # What is wrong was counted and logged, and has ended the connection.
+        # A wrong one was counted and logged, and has ended the connection.
         with suppress(EnclaveRefused):
             await self.check(client, key, verify)
 

@@ -467,8 +467,8 @@ def test_the_whole_way_with_keys_and_marks_in_firestore(
             site = configured(enclave, TZ1.pkh)
             for kind in ("tz1", "tz2", "tz3", "tz4"):
                 site.command("generate", "--vault", VAULT, "--type", kind)
-            listed = site.command("list", "--json").splitlines()
-            pkhs = [json.loads(line)["pkh"] for line in listed]
+            listed = json.loads(site.command("list", "--json"))
+            pkhs = [key["public_key_hash"] for key in listed["keys"]]
             assert {pkh[:3] for pkh in pkhs} == {"tz1", "tz2", "tz3", "tz4"}
             blobs = [double.names()[f"encrypted_keys/{pkh}"].fields["value"].bytes_value for pkh in pkhs]
             assert all(is_ours(blob) != (way == "tee-signer's") for blob in blobs)

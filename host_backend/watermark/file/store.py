@@ -8,7 +8,7 @@
   before the same bytes were written again and synced.
 - A right whose mark was damaged, or that gets no slot, is refused alone.
 - A second without a batch, and at every stop, the file is sealed: from then on the last batch cannot be lost unseen.
-- What is in the file: `layout`; how it is written: `slots`; who may have it: `held`.
+- The content of the file: `layout`; how it is written: `slots`; who may have it: `held`.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ from host_backend.watermark.rule import (
 _MAX_BATCH = 1000
 #: Seconds without a request after which the file is sealed, and looked at for what others did to it.
 _QUIET_S = 1.0
-#: Tries to write again, after which the advice is to make the store anew.
+#: Tries to write again, after which the advice is to rebuild the store.
 _MANY_TRIES = 10
 
-#: What is around every write to the disk, in the store's thread. One write stores all marks that waited together.
+#: A context around every write to the disk, in the store's thread. One write stores all marks that waited together.
 Writing = Callable[[], AbstractContextManager[None]]
 Outcome = Verdict | HostError
 
@@ -68,7 +68,7 @@ class FileWatermarkStore:
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
         self.problem: str | None = None
         self.refused: Mapping[MarkKey, str] = {}
-        # Ahead of the marks while a batch is written; made anew whenever a write has failed. Only the thread touches it.
+        # Ahead of the marks while a batch is written; remade whenever a write has failed. Only the thread touches it.
         self._chains = MarkedChains()
         self._failed = False
 
@@ -89,7 +89,7 @@ class FileWatermarkStore:
             max_level_jump: Levels, at least 0, by which one request may pass the stored mark.
             in_memory_allowed: Whether the store may be on a file system in memory.
             blocks: Another way to open the file: the seam at which tests make a disk fail.
-            writing: What is around every write, for whoever measures them.
+            writing: A context around every write, to measure it.
 
         Raises:
             ConfigError: No store, not ours, not whole, or another process has it; the text says which.
@@ -123,7 +123,7 @@ class FileWatermarkStore:
         await asyncio.shield(self._ended)
 
     def _on_ended(self, error: HostError | None) -> None:
-        """In the event loop: let nobody wait for a thread that has ended."""
+        """In the event loop: let no caller wait for a thread that has ended."""
         self._closing = True
         while not self._requests.empty():
             if (request := self._requests.get()) is not None:
@@ -182,7 +182,7 @@ class FileWatermarkStore:
             store.require_untouched()
             store.slots.seal()
         except (HostError, OSError) as error:
-            # Nobody has asked; it is tried again, and health tells of it.
+            # No request has asked; it is tried again, and health reports it.
             self._note_problem(store, error)
             return
         except Exception:
@@ -190,7 +190,7 @@ class FileWatermarkStore:
             return
         self.problem = None
         with suppress(OSError):
-            # For later; whoever needs it then is told.
+            # For later; a caller that needs it then gets the error.
             store.slots.grow_ahead()
 
     def _answer(self, store: HeldStore, batch: Sequence[_Request]) -> Sequence[Outcome]:
@@ -245,7 +245,7 @@ class FileWatermarkStore:
     def _write(
         self, store: HeldStore, batch: Sequence[_Request], outcomes: Sequence[Outcome], advanced: dict[MarkKey, Mark]
     ) -> Sequence[Outcome]:
-        """Store what advanced. Rights for which there is no slot get none of it, and disturb nobody else."""
+        """Store what advanced. Rights for which there is no slot get none of it, and disturb no others."""
         try:
             if not advanced.keys() <= store.slots.marks.keys():
                 store.slots.give(list(advanced))
@@ -280,7 +280,7 @@ class FileWatermarkStore:
             return "look at the disk"
         return (
             f"what was written last could not be written again in {store.slots.commits.tries} tries: look at the disk; if it is "
-            f"lost, stop the host, and make the marks anew elsewhere with {REBUILD}"
+            f"lost, stop the host, and rebuild the marks elsewhere with {REBUILD}"
         )
 
 
