@@ -20,7 +20,7 @@ import trio
 
 from enclave_signer.config import Limits
 from enclave_signer.protocol.errors import BadFrame, BadMessage
-from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder, encode_frame
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder
 from enclave_signer.serving.fairness import Pace
 from enclave_signer.serving.stream import Stream
 from enclave_signer.serving.turn import Turn
@@ -120,12 +120,16 @@ class Connection:
         await self._pace.turn()
         self._in_turn = True
         turn = Turn(self._session, self._workers, self._pace, self)
-        await turn.take(frame)
+        if not turn.sign(frame):
+            await turn.take(frame)
         for _ in range(self._limits.max_in_flight - 1):
             if not self._frames.pending or self._pace.over or (frame := self._following_frame()) is None:
                 break
-            await turn.take(frame)
-        await self._write(b"".join(map(encode_frame, await turn.answers())))
+            if not turn.sign(frame):
+                await turn.take(frame)
+        if turn.unfinished:
+            await turn.finish()
+        await self._write(turn.answers())
         if self._frames.pending:
             # What has come already must not go ahead of the other connections.
             await trio.lowlevel.checkpoint()
