@@ -21,7 +21,7 @@ _INTERNAL_ERROR = encode_frame(codec.encode_error(WireError("internal error: the
 
 
 class Turn:
-    """One turn of one connection.
+    """The turn of one connection, again and again.
 
     Args:
         session: What the calls are for.
@@ -92,16 +92,18 @@ class Turn:
         if self._openings:
             await self._finish_openings()
         if self._computations:
-            jobs = [computation.run for _, computation in self._computations]
+            computations, self._computations = self._computations, []
+            jobs = [computation.run for _, computation in computations]
             outcomes = await self._workers.run(self._owner, jobs)
             self._pace.begin()
-            for (index, _), outcome in zip(self._computations, outcomes, strict=True):
+            for (index, _), outcome in zip(computations, outcomes, strict=True):
                 await self._pace.give_way()
                 self._answers[index] = _encode(outcome)
 
     def answers(self) -> bytes:
-        """Return the frames that answer the calls, in order."""
-        return b"".join(self._answers)
+        """Return the frames that answer the calls, in order, and begin anew."""
+        answers, self._answers = self._answers, []
+        return b"".join(answers)
 
     def _settle(self, index: int, outcome: Result | Computation) -> None:
         if isinstance(outcome, Computation):
