@@ -115,7 +115,8 @@ requirements: ## resolve the dependencies anew; needs uv
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml -o requirements.txt
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra enclave-gcp --extra host-gcp --group dev pyproject.toml -o requirements-dev.txt
+		--extra enclave-gcp --extra host-gcp --extra host-gcs --extra enclave-vault --extra enclave-kbs \
+		--extra keyprovider --group dev pyproject.toml -o requirements-dev.txt
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--extra host-gcp pyproject.toml -o requirements-host-gcp.txt
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 from enclave_signer import __version__, log
 from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
-from enclave_signer.image import GCP_KMS, LOCAL, Image, LocalKey
+from enclave_signer.image import Image
 from enclave_signer.log_writer import open_closed_streams
+from enclave_signer.sealing.gcp_config import GCP_KMS
+from enclave_signer.sealing.local_config import LOCAL, LocalKey
 from enclave_signer.tezos import masked
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from pathlib import Path
 from enclave_signer import __version__
 from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, parse_listen, parse_port
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import Image, LocalKey, read_image
+from enclave_signer.image import Image, read_image
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
+from enclave_signer.sealing.local_config import LocalKey
 
 SEALERS = ("local",)
 LOG_LEVELS = ("error", "warning", "info", "debug")

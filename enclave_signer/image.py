@@ -8,19 +8,18 @@
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from enclave_signer.errors import ConfigError
-from enclave_signer.protocol.blob import LEGACY
-from enclave_signer.sealing import gcp_names
-from enclave_signer.sealing.allow_list import AllowList
+from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig, read_gcp_kms
+from enclave_signer.sealing.local_config import LOCAL, LocalKey, read_local
+from enclave_signer.sealing.reseal_rules import ResealRule, SealerConfig, read_rules
 from enclave_signer.toml_table import TomlTable
 
 #: An image has a few keys and identities to name.
 MAX_IMAGE_BYTES = 65536
-GCP_KMS = "gcp_kms"
-LOCAL = "local"
 SEALERS = (GCP_KMS, LOCAL)
 CONFIDENTIAL_SPACE = "confidential_space"
 ATTESTERS = (CONFIDENTIAL_SPACE,)
@@ -30,59 +29,6 @@ MAX_AUDIENCE_BYTES = 512
 _KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
 #: How audiences begin that Google exchanges tokens for: such a token is this image's identity, and not for others.
 _EXCHANGED = ("https://sts.google", "https://iam.googleapis.com/", "//iam.googleapis.com/")
-#: The audience of the token in the launcher's file, which needs no other.
-_STS_AUDIENCE = "https://sts.googleapis.com"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GcpKmsConfig:
-    """How keys are sealed by Cloud KMS.
-
-    Attributes:
-        allow_list: Keys and identity providers.
-        read_legacy: Whether blobs without a header, as tee-signer wrote them, are opened.
-        write_legacy: Whether new blobs are such.
-        token_audience: Whom tokens for the exchange are made out to, by the launcher's socket; None: Google's STS, as
-            those in the launcher's file.
-    """
-
-    allow_list: AllowList
-    read_legacy: bool = True
-    write_legacy: bool = False
-    token_audience: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ResealRule:
-    """Permission to seal again, under the key `target`, keys that are sealed as `source`.
-
-    Attributes:
-        source: A key, a prefix of keys that ends at a `/`, or `LEGACY`.
-        target: A key that may seal.
-    """
-
-    source: str
-    target: str
-
-    def allows(self, source: str, target: str) -> bool:
-        """Whether this is such a source, and the target."""
-        begins = self.source.endswith("/") and source.startswith(self.source)
-        return target == self.target and (source == self.source or begins)
-
-
-@dataclass(frozen=True, slots=True)
-class LocalKey:
-    """The key file of the local sealer.
-
-    Attributes:
-        path: The file.
-        make: Whether a new key is made when the file is not there.
-        group_may_read: Whether its group may read it, as where an orchestrator mounts a secret for one.
-    """
-
-    path: Path
-    make: bool = False
-    group_may_read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +108,15 @@ def parse_image(text: str, file: str) -> Image:
     for name in sealers:
         if name not in SEALERS:
             raise top.refused("sealers", f"{name!r} is not known, known are {', '.join(SEALERS)}")
-    gcp_kms = _gcp_kms(top.table(GCP_KMS)) if GCP_KMS in sealers else None
+    gcp_kms = read_gcp_kms(top.table(GCP_KMS)) if GCP_KMS in sealers else None
+    local_key = _local(top, development=development) if LOCAL in sealers else None
     image = Image(
         development=development,
         sealers=sealers,
         listeners=_listeners(top),
         gcp_kms=gcp_kms,
-        local_key=_local(top, development=development) if LOCAL in sealers else None,
-        reseal=_reseal(top, gcp_kms),
+        local_key=local_key,
+        reseal=_reseal(top, {GCP_KMS: gcp_kms, LOCAL: local_key}),
         tls_clients=_tls_clients(top.table("tls")) if top.has("tls") else None,
         insecure_plain_tcp=top.flag("insecure_plain_tcp", default=False),
         attestation=_attestation(top.table("attestation"), gcp_kms) if top.has("attestation") else None,
@@ -212,59 +159,15 @@ def _attestation(table: TomlTable, gcp_kms: GcpKmsConfig | None) -> AttestationC
     return AttestationConfig(provider, audience, kind)
 
 
-def _gcp_kms(table: TomlTable) -> GcpKmsConfig:
-    providers = table.texts("identity_providers", required=True)
-    for name in providers:
-        if not gcp_names.is_identity_provider(name):
-            raise table.refused("identity_providers", f"{name!r} must have the form {gcp_names.PROVIDER_FORM}")
-    seal_keys = table.texts("seal_keys", required=True)
-    for name in seal_keys:
-        if not gcp_names.is_key(name):
-            raise table.refused("seal_keys", f"{name!r} must have the form {gcp_names.KEY_FORM}")
-    open_keys = table.texts("open_keys")
-    for name in open_keys:
-        if not gcp_names.is_key(name) and not gcp_names.is_key_prefix(name):
-            form = f"{gcp_names.KEY_FORM}, or begin so and end at a /"
-            raise table.refused("open_keys", f"{name!r} must have the form {form}")
-    read_legacy = table.flag("read_legacy", default=True)
-    write_legacy = table.flag("write_legacy", default=False)
-    if write_legacy and not read_legacy:
-        raise table.refused("write_legacy", "what is written must open again: read_legacy is false")
-    audience = table.text("token_audience") if table.has("token_audience") else None
-    if audience == _STS_AUDIENCE:
-        raise table.refused("token_audience", "is that of the launcher's file: leave it out")
-    table.end()
-    allow_list = AllowList(identity_providers=providers, seal_keys=seal_keys, open_keys=open_keys)
-    return GcpKmsConfig(
-        allow_list=allow_list, read_legacy=read_legacy, write_legacy=write_legacy, token_audience=audience
-    )
-
-
 def _local(top: TomlTable, *, development: bool) -> LocalKey:
     if not development:
         raise top.refused("sealers", "local seals by a file on the machine: only where development is true")
-    table = top.table(LOCAL)
-    key = LocalKey(
-        Path(table.text("sealing_key")),
-        make=table.flag("make_sealing_key", default=False),
-        group_may_read=table.flag("group_may_read", default=False),
-    )
-    table.end()
-    return key
+    return read_local(top.table(LOCAL))
 
 
-def _reseal(top: TomlTable, gcp_kms: GcpKmsConfig | None) -> tuple[ResealRule, ...]:
-    targets = gcp_kms.allow_list.seal_keys if gcp_kms is not None else ()
-    rules = []
-    for table in top.tables("reseal"):
-        rule = ResealRule(table.text("from"), table.text("to"))
-        table.end()
-        if rule.target not in targets:
-            raise table.refused("to", f"{rule.target!r} is none of {GCP_KMS}.seal_keys")
-        known = rule.source == LEGACY or rule.source.startswith(f"{LOCAL}:")
-        if not known and not gcp_names.is_key(rule.source) and not gcp_names.is_key_prefix(rule.source):
-            raise table.refused("from", f"{rule.source!r} must be {LEGACY}, a key, or a prefix that ends at a /")
-        rules.append(rule)
-    if rules and gcp_kms is not None and gcp_kms.write_legacy:
+def _reseal(top: TomlTable, configs: Mapping[str, SealerConfig | None]) -> tuple[ResealRule, ...]:
+    rules = read_rules(top, {name: config for name, config in configs.items() if config is not None})
+    gcp_kms = configs[GCP_KMS]
+    if isinstance(gcp_kms, GcpKmsConfig) and gcp_kms.write_legacy and any(rule.sealer == GCP_KMS for rule in rules):
         raise top.refused("reseal", f"makes no legacy blobs: {GCP_KMS}.write_legacy is true")
-    return tuple(rules)
+    return rules

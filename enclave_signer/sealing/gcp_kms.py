@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from enclave_signer.errors import BlobCorrupt, SealingRefused
-from enclave_signer.image import GCP_KMS, GcpKmsConfig
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader, is_ours, parse_blob
 from enclave_signer.protocol.errors import BadBlob, BadMessage
@@ -21,6 +20,7 @@ from enclave_signer.sealing import gcp_names
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.gcp_answers import NotAuthenticated
 from enclave_signer.sealing.gcp_client import GcpPlaces, KmsClient
+from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig
 from enclave_signer.sealing.gcp_identity import Access, Identity
 from enclave_signer.sealing.gcp_launcher import Launcher
 

@@ -14,12 +14,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
-from enclave_signer.image import LocalKey
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.errors import BadBlob, BadMessage
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, UnsealedKey
+from enclave_signer.sealing.local_config import LocalKey
 
 #: AES-256.
 KEY_BYTES = 32

@@ -1,4 +1,4 @@
-"""What may be sealed anew, from where to where: the image's own list, asked before any provider.
+"""What may be sealed again, from where to where: the image's own list, asked before any provider.
 
 Whoever reaches the enclave may ask. Without the list they could have a key moved to where it is easier to get at.
 """
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from enclave_signer.errors import BlobCorrupt, SealingRefused
-from enclave_signer.image import GCP_KMS, ResealRule
 from enclave_signer.protocol.blob import sealed_under
 from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
 from enclave_signer.protocol.messages import Credentials
 from enclave_signer.sealing.base import Sealer
 from enclave_signer.sealing.providers import Providers
+from enclave_signer.sealing.reseal_rules import ResealRule
 
 #: Characters of a stranger's name in a refusal.
 _SHOWN_CHARS = 200
@@ -32,16 +32,17 @@ class ResealingByImage:
 
     async def open_target(self, blob: bytes, target: str, credentials: Credentials) -> Sealer:
         """Return the sealer that seals what is in a blob under the key `target`; see `Resealing`."""
-        self._check(_source(blob), target)
-        # Every target is a key of Cloud KMS: `image` takes no other.
-        return await self._providers.open_sealer_named(GCP_KMS, replace(credentials, encryption_key_path=target))
+        sealer = self._sealer(_source(blob), target)
+        return await self._providers.open_sealer_named(sealer, replace(credentials, encryption_key_path=target))
 
-    def _check(self, source: str, target: str) -> None:
+    def _sealer(self, source: str, target: str) -> str:
         if self._rules is None:
-            raise SealingRefused("this enclave seals by a file on its machine: it seals nothing anew")
-        if not any(rule.allows(source, target) for rule in self._rules):
+            raise SealingRefused("this enclave seals by a file on its machine: it seals nothing again")
+        sealer = next((rule.sealer for rule in self._rules if rule.allows(source, target)), None)
+        if sealer is None:
             shown = f"from {source[:_SHOWN_CHARS]!r} to {target[:_SHOWN_CHARS]!r}"
             raise SealingRefused(f"this image does not allow to reseal {shown}: its list `reseal` has no such entry")
+        return sealer
 
 
 def _source(blob: bytes) -> str:

@@ -15,10 +15,10 @@ from enclave_signer.attestation.attesting import Attesting
 from enclave_signer.attestation.base import Attester, NoAttester
 from enclave_signer.config import Limits
 from enclave_signer.guard import Guard
-from enclave_signer.image import ResealRule
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 from enclave_signer.sealing.providers import Providers
+from enclave_signer.sealing.reseal_rules import ResealRule
 from enclave_signer.sealing.resealing import ResealingByImage
 from enclave_signer.serving.admission import Places
 from enclave_signer.serving.connection import Connection

@@ -14,12 +14,13 @@ import trio
 
 from enclave_signer.curves import SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingError, SealingRefused
-from enclave_signer.image import LocalKey, parse_image
+from enclave_signer.image import parse_image
 from enclave_signer.protocol.blob import MAGIC, BlobHeader, is_ours, parse_blob
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey, open_key, seal_key
 from enclave_signer.sealing.gcp_kms import GcpKms
 from enclave_signer.sealing.local import KEY_BYTES, LocalSealer, read_key_file
+from enclave_signer.sealing.local_config import LocalKey
 from tests.conformance import at_google
 from tests.doubles.google.cloud import IMAGE, running_google_cloud
 from tests.doubles.passthrough_enclave import PassthroughSealer

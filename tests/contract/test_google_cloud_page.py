@@ -10,10 +10,11 @@ import pytest
 
 from enclave_signer.errors import SealingRefused, SealingUnavailable
 from enclave_signer.http_request import HttpAnswer
-from enclave_signer.image import GcpKmsConfig, parse_image
+from enclave_signer.image import parse_image
 from enclave_signer.protocol.blob import LEGACY
 from enclave_signer.protocol.messages import Credentials
 from enclave_signer.sealing import gcp_answers, gcp_names, gcp_sts
+from enclave_signer.sealing.gcp_config import GcpKmsConfig
 from enclave_signer.sealing.gcp_kms import LEGACY_NOT_READ
 from enclave_signer.sealing.gcp_launcher import Launcher
 from host_backend.addresses import Address

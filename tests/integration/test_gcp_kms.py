@@ -13,13 +13,14 @@ from grpc import StatusCode as Code
 
 from enclave_signer.curves import SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, SealingError, SealingRefused, SealingUnavailable
-from enclave_signer.image import GcpKmsConfig, parse_image
+from enclave_signer.image import parse_image
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.messages import MAX_BLOB_BYTES, Credentials, KeyType, PrivateKey
 from enclave_signer.sealing.base import Sealer, open_key, seal_key
 from enclave_signer.sealing.crc32c import crc32c
 from enclave_signer.sealing.gcp_client import KEY_THREADS, RETRY_AFTER_S, THREADS
+from enclave_signer.sealing.gcp_config import GcpKmsConfig
 from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
 from tests.doubles.google.blobs import sealed as sealed_by
 from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud

@@ -200,7 +200,7 @@ def test_an_enclave_without_image_is_no_target(world: World) -> None:
     with running_local_enclave(world.folder / "sealing.key") as enclave:
         outcome = world.reseal(enclave)
     assert outcome.code == 1
-    assert "this enclave seals by a file on its machine: it seals nothing anew" in outcome.stderr
+    assert "this enclave seals by a file on its machine: it seals nothing again" in outcome.stderr
     assert (world.file.read_bytes(), world.copies()) == (before, [])
 
 

@@ -8,8 +8,8 @@ import pytest
 from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, is_loopback
 from enclave_signer.config import DEFAULT_LIMITS, parse_config
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import LocalKey
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
+from enclave_signer.sealing.local_config import LocalKey
 
 KEY = ["--sealing-key", "key"]
 

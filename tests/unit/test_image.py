@@ -6,17 +6,12 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import (
-    MAX_IMAGE_BYTES,
-    AttestationConfig,
-    GcpKmsConfig,
-    LocalKey,
-    ResealRule,
-    parse_image,
-    read_image,
-)
+from enclave_signer.image import MAX_IMAGE_BYTES, AttestationConfig, parse_image, read_image
 from enclave_signer.protocol.blob import LEGACY
 from enclave_signer.sealing.allow_list import AllowList
+from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig
+from enclave_signer.sealing.local_config import LocalKey
+from enclave_signer.sealing.reseal_rules import ResealRule
 
 PROVIDER = "projects/691249393555/locations/global/workloadIdentityPools/signer-pool/providers/cs"
 RING = "projects/tz-keys/locations/europe-west4/keyRings/signer"
@@ -58,7 +53,7 @@ def test_all_that_can_be_said() -> None:
     assert image.development
     assert image.listeners == ("0.0.0.0:2000",)
     assert image.local_key == LocalKey(Path("/keys/sealing.key"), make=True)
-    assert image.reseal == tuple(ResealRule(source, KEY) for source in (LEGACY, "projects/old/", "local:0123"))
+    assert image.reseal == tuple(ResealRule(source, KEY, GCP_KMS) for source in (LEGACY, "projects/old/", "local:0123"))
     assert image.gcp_kms is not None
     assert not image.gcp_kms.write_legacy
     assert image.gcp_kms.token_audience == "https://sts.example"
@@ -93,15 +88,24 @@ def test_all_that_can_be_said() -> None:
         (f"{SMALLEST}open_keys = ['{KEY}/']", r"gcp_kms\.open_keys: .* end at a /"),
         (f"{SMALLEST}open_keys = ['{RING}']", r"gcp_kms\.open_keys: .* end at a /"),
         (LOCAL.replace("true", "false"), "sealers: local seals by a file on the machine"),
-        (f"{SMALLEST}[[reseal]]\nfrom = 'legacy'\nto = 'local:0123'", r"reseal\[0\]\.to: 'local:0123' is none of"),
-        (f"{SMALLEST}[[reseal]]\nfrom = 'legacy'\nto = 'legacy'", r"reseal\[0\]\.to: 'legacy' is none of"),
+        (
+            f"{SMALLEST}[[reseal]]\nfrom = 'legacy'\nto = 'local:0123'",
+            r"reseal\[0\]\.to: 'local:0123' is not in gcp_kms",
+        ),
+        (
+            f"{SMALLEST}[[reseal]]\nfrom = 'legacy'\nto = 'legacy'",
+            r"reseal\[0\]\.to: 'legacy' is not in gcp_kms",
+        ),
         (f"{SMALLEST}[[reseal]]\nfrom = 'anything'\nto = '{KEY}'", r"reseal\[0\]\.from: 'anything' must be legacy"),
         (
             f"{SMALLEST}write_legacy = true\n[[reseal]]\nfrom = 'legacy'\nto = '{KEY}'",
             r"image\.toml: reseal: makes no legacy blobs: gcp_kms\.write_legacy is true",
         ),
         (f"{SMALLEST}[[reseal]]\nto = '{KEY}'", r"reseal\[0\]\.from: is missing"),
-        (f"{LOCAL}[[reseal]]\nfrom = 'legacy'\nto = '{KEY}'", r"reseal\[0\]\.to: .* is none of"),
+        (
+            f"{LOCAL}[[reseal]]\nfrom = 'legacy'\nto = '{KEY}'",
+            r"reseal\[0\]\.to: .* is not in any list of keys that seal",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_by_its_path(text: str, match: str) -> None:

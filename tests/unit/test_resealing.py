@@ -7,12 +7,13 @@ import trio
 
 from enclave_signer.curves import curve
 from enclave_signer.errors import BlobCorrupt, SealingError, SealingRefused
-from enclave_signer.image import GCP_KMS, ResealRule
 from enclave_signer.protocol.blob import FORMAT_VERSION, LEGACY, MAGIC, BlobHeader
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, UnsealedKey, reseal_key
+from enclave_signer.sealing.gcp_config import GCP_KMS
 from enclave_signer.sealing.local import LocalSealer
 from enclave_signer.sealing.providers import Providers
+from enclave_signer.sealing.reseal_rules import ResealRule
 from enclave_signer.sealing.resealing import ResealingByImage
 
 RING = "projects/p/locations/l/keyRings/r/"
@@ -84,14 +85,16 @@ def ours(kek: str) -> bytes:
 )
 def test_what_is_listed_is_sealed_under_the_target(blob: bytes, source: str) -> None:
     kms = Kms()
-    assert resealed(kms, blob, NEW, [ResealRule("local:0", NEW), ResealRule(source, NEW)]) == ours(NEW)
+    assert resealed(kms, blob, NEW, [ResealRule("local:0", NEW, GCP_KMS), ResealRule(source, NEW, GCP_KMS)]) == ours(
+        NEW
+    )
     assert kms.asked == ["unseal", "seal", "unseal"]
 
 
 def test_from_the_local_sealer_even_where_that_seals_new_keys() -> None:
     local = LocalSealer(bytes(32))
     blob = trio.run(local.seal, PRIVATE, PUBLIC)
-    rules = [ResealRule("local:", NEW), ResealRule(str(local)[12:-1], NEW)]
+    rules = [ResealRule("local:", NEW, GCP_KMS), ResealRule(str(local)[12:-1], NEW, GCP_KMS)]
     assert resealed(Kms(), blob, NEW, rules, first=[local]) == ours(NEW)
 
 
@@ -111,7 +114,7 @@ def test_from_the_local_sealer_even_where_that_seals_new_keys() -> None:
 def test_what_is_not_listed_is_refused_by_name(source: str, target: str, first: Sequence[LocalSealer]) -> None:
     kms = Kms()
     with pytest.raises(SealingRefused, match=f"^this image does not allow to reseal from '{OLD}' to '{NEW}': "):
-        resealed(kms, ours(OLD), NEW, [ResealRule(source, target)], first=first)
+        resealed(kms, ours(OLD), NEW, [ResealRule(source, target, GCP_KMS)], first=first)
     assert kms.asked == []
 
 
@@ -119,14 +122,14 @@ def test_what_is_not_listed_is_refused_by_name(source: str, target: str, first: 
 def test_no_other_sealer_is_a_target(target: str) -> None:
     kms = Kms()
     with pytest.raises(SealingRefused, match="does not allow to reseal") as raised:
-        resealed(kms, ours(OLD), target, [ResealRule(OLD, NEW)])
+        resealed(kms, ours(OLD), target, [ResealRule(OLD, NEW, GCP_KMS)])
     assert len(str(raised.value)) < 600
     assert kms.asked == []
 
 
 @pytest.mark.parametrize(
     ("rules", "text"),
-    [(None, "seals by a file on its machine: it seals nothing anew"), ((), "does not allow to reseal from 'legacy'")],
+    [(None, "seals by a file on its machine: it seals nothing again"), ((), "does not allow to reseal from 'legacy'")],
 )
 def test_without_a_list_nothing_is(rules: Sequence[ResealRule] | None, text: str) -> None:
     kms = Kms()
@@ -142,7 +145,7 @@ def test_without_a_list_nothing_is(rules: Sequence[ResealRule] | None, text: str
 def test_a_header_that_cannot_be_read_names_no_source(blob: bytes, error: type[SealingError]) -> None:
     kms = Kms()
     with pytest.raises(error, match=r"blob (corrupt|of format)"):
-        resealed(kms, blob, NEW, [ResealRule(OLD, NEW), ResealRule(LEGACY, NEW)])
+        resealed(kms, blob, NEW, [ResealRule(OLD, NEW, GCP_KMS), ResealRule(LEGACY, NEW, GCP_KMS)])
     assert kms.asked == []
 
 
@@ -150,5 +153,5 @@ def test_a_key_that_is_not_the_one_its_header_names_is_not_sealed() -> None:
     kms = Kms()
     other = BlobHeader(GCP_KMS, OLD, PUBLIC).encode() + bytes(32)
     with pytest.raises(BlobCorrupt, match="it holds another key than its header names"):
-        resealed(kms, other, NEW, [ResealRule(OLD, NEW)])
+        resealed(kms, other, NEW, [ResealRule(OLD, NEW, GCP_KMS)])
     assert kms.asked == ["unseal"]

@@ -8,9 +8,9 @@ from pathlib import Path
 from google.cloud.kms_v1 import EncryptRequest
 
 from enclave_signer.curves import curve
-from enclave_signer.image import GCP_KMS
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader
+from enclave_signer.sealing.gcp_config import GCP_KMS
 from enclave_signer.tezos import parse_secret_key
 from tests.doubles.google.kms import KmsDouble
 from tests.doubles.known_keys import KnownKey
