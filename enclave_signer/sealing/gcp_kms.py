@@ -33,7 +33,9 @@ LEGACY_NOT_READ = "blob without a header, as tee-signer seals: this image reads 
 class GcpTimes:
     """Seconds for each step, and for all that one call of a session may need of them."""
 
+    #: For the launcher's socket, which takes about a second.
     launcher_s: float = 5.0
+    #: For an answer of STS.
     exchange_s: float = 10.0
     #: Until STS is asked again after it refused.
     refused_s: float = 30.0
