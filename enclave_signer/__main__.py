@@ -7,6 +7,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import ctypes
+import gc
 import logging
 import os
 import resource
@@ -18,9 +19,7 @@ from typing import TYPE_CHECKING
 from enclave_signer import __version__, log
 from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
-from enclave_signer.image import Image
 from enclave_signer.log_writer import open_closed_streams
-from enclave_signer.sealing.gcp_config import GCP_KMS
 from enclave_signer.sealing.local_config import LOCAL, LocalKey
 from enclave_signer.tezos import masked
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from enclave_signer.attestation.base import Attester
+    from enclave_signer.image import Image
     from enclave_signer.launcher import LauncherSocket
     from enclave_signer.sealing.base import SealerProvider
     from enclave_signer.serving.listeners import Listener
@@ -121,7 +121,8 @@ def _open_local(file: "LocalKey | None") -> "SealerProvider":
     return LocalSealer(key)
 
 
-def _open_gcp_kms(image: Image) -> "SealerProvider":
+def _open_gcp_kms(image: "Image") -> "SealerProvider":
+    from enclave_signer.sealing.gcp_config import GCP_KMS
     from enclave_signer.sealing.gcp_environment import check_environment
 
     check_environment(os.environ)
@@ -195,6 +196,8 @@ def run(
         ConfigError: The address cannot be had, or a sealer cannot be opened.
         EnclaveSignerError: A curve does not give the known answers: nothing may be signed with it.
     """
+    # What is imported is here to stay: to look through it for garbage again and again takes part of a start.
+    gc.disable()
     import trio  # `--help` need not wait for it
 
     from enclave_signer import curves
@@ -204,6 +207,8 @@ def run(
     if config.slow_bls:
         curves.install_slow_bls()
     curves.self_test()
+    gc.freeze()
+    gc.enable()
     with open_listener(config) as listener:
         providers = Providers(open_sealers())
         _warn_of(config)
