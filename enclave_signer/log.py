@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -44,6 +44,39 @@ _added: ContextVar[Mapping[str, object]] = ContextVar("added")
 def fields(**values: object) -> dict[str, object]:
     """Return the `extra` argument of a log call that adds these fields."""
     return {_FIELDS: values}
+
+
+class Later(Mapping[str, object]):
+    """Fields that are made when the line is, by the thread that writes the log where there is one.
+
+    Args:
+        make: Returns them; of what it looks at, nothing may change any more, or hold more than the line says.
+    """
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], Mapping[str, object]]) -> None:
+        self._make = make
+        self._made: Mapping[str, object] | None = None
+
+    def _values(self) -> Mapping[str, object]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __getitem__(self, name: str) -> object:
+        return self._values()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values())
+
+    def __len__(self) -> int:
+        return len(self._values())
+
+
+def fields_later(make: Callable[[], Mapping[str, object]]) -> dict[str, object]:
+    """Return the `extra` argument of a log call that adds fields which are made later; see `Later`."""
+    return {_FIELDS: Later(make)}
 
 
 def adds(**values: object) -> None:
@@ -125,7 +158,7 @@ def _settle(record: logging.LogRecord) -> None:
     if type(record.msg) is not str or not all(type(value) in _FIXED for value in record.args or ()):
         record.msg, record.args = record.getMessage(), None
     extra = getattr(record, _FIELDS, None)
-    if extra and not all(type(value) in _FIXED for value in extra.values()):
+    if type(extra) is not Later and extra and not all(type(value) in _FIXED for value in extra.values()):
         setattr(record, _FIELDS, {name: _clean(value) for name, value in extra.items()})
 
 
