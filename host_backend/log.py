@@ -51,18 +51,24 @@ class Later(Mapping[str, object]):
 
     Args:
         make: Returns them; of what it looks at, nothing may change any more, or hold more than the line says.
+        added: Others, which those that are made take the place of.
     """
 
-    __slots__ = ("_made", "_make")
+    __slots__ = ("_added", "_made", "_make")
 
-    def __init__(self, make: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(self, make: Callable[[], Mapping[str, object]], added: Mapping[str, object] | None = None) -> None:
         self._make = make
+        self._added = added or {}
         self._made: Mapping[str, object] | None = None
 
     def _values(self) -> Mapping[str, object]:
         if self._made is None:
-            self._made = self._make()
+            self._made = {**self._added, **self._make()}
         return self._made
+
+    def with_added(self, added: Mapping[str, object]) -> "Later":
+        """Return these and others."""
+        return Later(self._make, {**added, **self._added})
 
     def __getitem__(self, name: str) -> object:
         return self._values()[name]
@@ -185,7 +191,8 @@ class _ThreadHandler(logging.Handler):
 
 def _with_added(record: logging.LogRecord) -> bool:
     if added := _added.get(None):
-        setattr(record, _FIELDS, {**added, **getattr(record, _FIELDS, {})})
+        extra = getattr(record, _FIELDS, {})
+        setattr(record, _FIELDS, extra.with_added(added) if type(extra) is Later else {**added, **extra})
     return True
 
 
