@@ -139,6 +139,10 @@ class Unanswered(EnclaveUnavailable):
     """
 
 
+class Late(Unanswered):
+    """The enclave did not answer in time to the call that was first in line, and the host ended the connection."""
+
+
 class NoLongerTrusted(Unanswered):
     """The host ended the connection, because the enclave was refused; look at the enclave, or at the policy."""
 

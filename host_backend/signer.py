@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 MARK_S = 5.0
 #: Large messages that may wait until they are parsed, up to 25 ms each: the last one of an address waits less than 2 s.
 MAX_LARGE_MESSAGES = 256
+#: Of one address.
 MAX_LARGE_MESSAGES_OF_ADDRESS = 64
 
 

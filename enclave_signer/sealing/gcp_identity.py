@@ -65,7 +65,7 @@ class Identity:
         launcher: Where this image's own tokens come from.
         open_stream: To Google's STS.
         limit_s: Seconds for the answer of STS.
-        refused_s: Seconds until it is asked again after a refusal.
+        refused_s: Seconds until it is asked again after a refusal, or for another token that may not be taken either.
     """
 
     def __init__(
@@ -81,6 +81,8 @@ class Identity:
         #: Until when STS is not asked: the last attempt had no answer and a token is still good, or it was refused.
         self._retry_at = 0.0
         self._refused: SealingError | None = None
+        #: Until when a token that Google does not take is kept: it was exchanged in place of another that was not taken.
+        self._kept_until = 0.0
 
     async def access(self) -> Access:
         """Return a token that is good for the next call.
@@ -105,9 +107,11 @@ class Identity:
                 raise type(renewal.error)(*renewal.error.args) from renewal.error
 
     def forget(self, access: Access) -> None:
-        """Do not give this token again: Google does not take it."""
-        if self._held is access:
+        """Do not give this token again: Google does not take it; unless that was said a moment ago of another one."""
+        now = trio.current_time()
+        if self._held is access and now >= self._kept_until:
             self._held = None
+            self._kept_until = now + self._refused_s
 
     async def _renew(self, held: Access | None) -> _Renewal:
         renewal = self._renewal = _Renewal()

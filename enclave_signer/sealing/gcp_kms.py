@@ -33,7 +33,9 @@ LEGACY_NOT_READ = "blob without a header, as tee-signer seals: this image reads 
 class GcpTimes:
     """Seconds for each step, and for all that one call of a session may need of them."""
 
+    #: For the launcher's socket, which takes about a second.
     launcher_s: float = 5.0
+    #: For an answer of STS.
     exchange_s: float = 10.0
     #: Until STS is asked again after it refused.
     refused_s: float = 30.0
@@ -131,13 +133,16 @@ class _GcpKmsSealer:
             raise BlobCorrupt("blob corrupt: it holds no private key") from None
 
     async def _asked(self, ask: Callable[[Access], Awaitable[T]]) -> T:
-        """Ask with an access token; once more with a new one if Google does not take it."""
+        """Ask with an access token; once more with another one if Google does not take it, and there is one."""
         access = await self._identity.access()
         try:
             return await ask(access)
         except NotAuthenticated:
             self._identity.forget(access)
-            return await ask(await self._identity.access())
+            another = await self._identity.access()
+            if another is access:
+                raise
+        return await ask(another)
 
 
 def _check_form(key: str) -> None:

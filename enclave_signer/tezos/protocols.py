@@ -78,8 +78,13 @@ PROTOCOLS = (_TALLINN, _USHUAIA, _ALPHA)
 #: How much larger a DAL bitset may be than any protocol of the table has it. As many slots as their index can count, 256,
 #: at 16 lags would need five times today's bytes.
 DAL_BITSET_ROOM = 8
+#: The room for later protocols included.
 MAX_DAL_BITSET_BYTES = DAL_BITSET_ROOM * max(protocol.dal_bitset_bytes for protocol in PROTOCOLS)
+#: Octez' limit of proposals per delegate.
 MAX_PROPOSALS = max(protocol.proposals for protocol in PROTOCOLS)
+#: Octez' limit of a message to a smart rollup.
 MAX_RAW_DATA_BYTES = max(protocol.raw_data_bytes for protocol in PROTOCOLS)
+#: Octez' limit of an entry point's name.
 MAX_ENTRY_POINT_BYTES = max(protocol.entry_point_bytes for protocol in PROTOCOLS)
+#: Where Octez' type checker gives up; a message of 32 KiB could nest 16 000 deep.
 MAX_MICHELINE_DEPTH = max(protocol.micheline_depth for protocol in PROTOCOLS)

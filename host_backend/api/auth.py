@@ -24,6 +24,7 @@ from host_backend.turns import Turns
 #: Requests that may wait until keys are tried. With 100 keys each takes 10 ms, and the last one of an address waits some
 #: 3 s; with 100 of BLS, 130 ms and half a minute.
 MAX_WAITING = 1024
+#: Of one address.
 MAX_WAITING_OF_ADDRESS = 256
 #: Keys of an address that are tried at once, 0.1 ms each: of the bakers and wallets of one machine.
 RECENT_KEYS = 3

@@ -54,6 +54,7 @@ MAX_BODY_BYTES = 2 * MAX_MESSAGE_BYTES + 1024
 SMALL_BODY_BYTES = 2 * SMALL_MESSAGE_BYTES + 2
 #: Large bodies that may wait until they are read, 0.3 ms each; they and their messages have some 100 KiB.
 MAX_LARGE_BODIES = 256
+#: Of one address: half of them.
 MAX_LARGE_BODIES_OF_ADDRESS = 128
 #: Octez sends two: `authentication` and `version`.
 MAX_QUERY_FIELDS = 20

@@ -120,10 +120,19 @@ def import_keys(  # Longer than most: an argument for each option.
 @click.option("--again", is_flag=True, help="Also what is under that key already: under its newest version.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; no enclave is asked.")
 @click.option("--undo", is_flag=True, help="Put back the blobs that were kept last.")
+@click.option("--redo", is_flag=True, help="Put back what the last --undo replaced.")
 @takes_json
 @takes_options
 def reseal(
-    options: Options, vault: str | None, target: str | None, *, again: bool, dry_run: bool, undo: bool, as_json: bool
+    options: Options,
+    vault: str | None,
+    target: str | None,
+    *,
+    again: bool,
+    dry_run: bool,
+    undo: bool,
+    redo: bool,
+    as_json: bool,
 ) -> None:
     """Have the enclave seal stored keys anew, under another key.
 
@@ -134,12 +143,14 @@ def reseal(
 
     from host_backend.cli.resealing import reseal_keys, targets, undo_resealing
 
-    if undo and (again or target is not None):
-        raise click.UsageError("--undo puts back what was kept: --to and --again mean nothing there.")
+    if undo and redo:
+        raise click.UsageError("--undo and --redo undo each other: give one of them.")
+    if (undo or redo) and (again or target is not None):
+        raise click.UsageError("--undo and --redo put back what was kept: --to and --again mean nothing there.")
     config = options.load()
     vaults = [*config.vaults.values()] if vault is None else [_vault(config, vault, "reseal")]
-    if undo:
-        asyncio.run(undo_resealing(vaults, dry_run=dry_run, as_json=as_json))
+    if undo or redo:
+        asyncio.run(undo_resealing(vaults, redo=redo, dry_run=dry_run, as_json=as_json))
     else:
         asyncio.run(reseal_keys(targets(vaults, target), again=again, dry_run=dry_run, as_json=as_json))
 

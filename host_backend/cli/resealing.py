@@ -10,6 +10,7 @@ import click
 from host_backend.cli.progress import progress
 from host_backend.config import VaultConfig
 from host_backend.errors import ConfigError, EnclaveRefused
+from host_backend.keystore.base import Before
 from host_backend.log import fields
 from host_backend.stores import open_configured_resealing
 from host_backend.vault.resealing import Move, Moved, Resealing
@@ -44,12 +45,12 @@ async def reseal_keys(vaults: Sequence[tuple[VaultConfig, str]], *, again: bool,
         async with open_configured_resealing(config) as resealing:
             moves, there = await resealing.moves_to(target, again=again)
             report.already(there, target)
-            refused += await _run(resealing, moves, report)
+            refused += await _run(resealing, moves, Before.RESEAL, report)
     _require_none(refused, "resealed")
 
 
-async def undo_resealing(vaults: Sequence[VaultConfig], *, dry_run: bool, as_json: bool) -> None:
-    """Put the blobs back that were kept last, where they open, and report.
+async def undo_resealing(vaults: Sequence[VaultConfig], *, redo: bool, dry_run: bool, as_json: bool) -> None:
+    """Put the blobs back that were kept last before keys were sealed anew, or before that was undone, and report.
 
     Raises:
         HostError: Some could not be; the report says what was done.
@@ -58,11 +59,12 @@ async def undo_resealing(vaults: Sequence[VaultConfig], *, dry_run: bool, as_jso
     for config in vaults:
         report = _Report(config.name, "put back", dry_run=dry_run, as_json=as_json)
         async with open_configured_resealing(config) as resealing:
-            refused += await _run(resealing, await resealing.moves_back(), report)
+            moves = await resealing.moves_back(Before.UNDO if redo else Before.RESEAL)
+            refused += await _run(resealing, moves, Before.RESEAL if redo else Before.UNDO, report)
     _require_none(refused, "put back")
 
 
-async def _run(resealing: Resealing, moves: Sequence[Move], report: "_Report") -> int:
+async def _run(resealing: Resealing, moves: Sequence[Move], before: Before, report: "_Report") -> int:
     """Do what is to be done, unless it is only to be shown; return how many the enclave or others were against."""
     refused = 0
     try:
@@ -71,13 +73,13 @@ async def _run(resealing: Resealing, moves: Sequence[Move], report: "_Report") -
                 report.tell(Moved(move, None))
             return 0
         with progress(report.verb, len(moves)) as advance:
-            async for moved in resealing.run(moves):
+            async for moved in resealing.run(moves, before):
                 report.tell(moved)
                 refused += moved.obstacle is not None
                 advance()
         return refused
     finally:
-        report.end(await resealing.where_kept())
+        report.end(await resealing.where_kept(before))
 
 
 def _require_none(refused: int, verb: str) -> None:

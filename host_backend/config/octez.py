@@ -10,6 +10,7 @@ from host_backend.yaml_document import Value
 DEFAULT_PORT = 7732
 #: Seconds that a client may be silent after an answer; octez-client opens a connection for each operation.
 DEFAULT_IDLE_S = 60.0
+#: The most that may be configured for it.
 MAX_IDLE_S = 3600.0
 
 

@@ -34,6 +34,7 @@ MAX_AUTHORIZED_KEYS = 100
 MAX_TRUSTED_PROXIES = 100
 #: Seconds for the policy hook's answer: a block's round is longer, and its signature must still come.
 DEFAULT_HOOK_TIMEOUT_S = 2.0
+#: No block waits longer for its signature.
 MAX_HOOK_TIMEOUT_S = 30.0
 #: What a request line and a Host header are made of. Source: RFC 3986.
 _URL_CHARACTERS = re.compile(r"[!-~]+")

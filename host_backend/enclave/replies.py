@@ -22,6 +22,7 @@ from host_backend.errors import (
     EnclaveRefused,
     Garbled,
     HostError,
+    Late,
     SealerUnavailable,
     Unanswered,
     WatermarkRejected,
@@ -135,12 +136,12 @@ class ReplyLine:
         self._calls.popleft()
         call.waiter.answered(result)
 
-    def expire(self, now: float) -> Unanswered | None:
+    def expire(self, now: float) -> Late | None:
         """End the line when the call at its head is late; return the reason if so."""
         deadline = self.next_deadline
         if deadline is None or now < deadline:
             return None
-        late = Unanswered("the enclave did not answer in time")
+        late = Late("the enclave did not answer in time")
         self.end(late)
         return late
 

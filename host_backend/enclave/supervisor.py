@@ -37,8 +37,9 @@ class LinkLimits:
     ready_s: float = 2.0
     #: For a signature in all: waiting, asking, asking once more.
     signature_s: float = 5.0
-    #: Of the pause after the first failed attempt, and after many.
+    #: Of the pause after the first failed attempt; doubles, with jitter.
     first_pause_s: float = 0.1
+    #: Of the pause after many.
     longest_pause_s: float = 5.0
     #: Of the pause while a request waits.
     wanted_s: float = 0.2

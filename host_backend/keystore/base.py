@@ -3,11 +3,12 @@
 - A store keeps what it is given and nothing else: it opens no blob and checks no key against its hash.
 - Keys are only ever added, or replaced on purpose, and then the old entry is kept aside. What is stored stays as it is,
   and comes back in the order in which it was added.
-- Before keys are sealed anew, all of them are kept aside at once, under the time of that.
+- Before keys are sealed anew, or what was before is put back, all of them are kept aside at once, under the time of that.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 #: Largest sealed key: the largest ciphertext that Cloud KMS takes back, and half a frame of the enclave's wire.
@@ -25,9 +26,16 @@ class StoredKey:
     blob: bytes = field(repr=False)
 
 
+class Before(StrEnum):
+    """Before what all keys were kept aside: the copies of each are a series of their own."""
+
+    RESEAL = "reseal"
+    UNDO = "undo"
+
+
 @dataclass(frozen=True, slots=True)
 class KeptKeys:
-    """Keys as they were before they were sealed anew.
+    """Keys as they were before they were sealed anew, or before that was undone.
 
     Attributes:
         where: The place, for people.
@@ -101,11 +109,12 @@ class KeyStore(Protocol):
         """
         ...
 
-    async def keep(self, utc: str) -> None:
+    async def keep(self, utc: str, before: Before) -> None:
         """Keep all keys aside, durably, as they are stored now; nothing removes them but people.
 
         Args:
             utc: The time, as 20260131T235959Z, by which they are kept.
+            before: What will change them.
 
         Raises:
             ConfigError: What is stored is not well formed.
@@ -113,11 +122,11 @@ class KeyStore(Protocol):
         """
         ...
 
-    async def kept(self) -> KeptKeys | None:
-        """Return what was kept aside last by `keep`; None if nothing was, or people have removed it.
+    async def kept(self, before: Before) -> KeptKeys | None:
+        """Return what `keep` kept aside last before such a change; None if nothing was, or people have removed it.
 
         Raises:
-            ConfigError: What was kept is not well formed.
+            ConfigError: What was kept is not well formed, or more than is ever read.
             StoreUnavailable: The store did not answer.
         """
         ...

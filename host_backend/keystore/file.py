@@ -5,7 +5,8 @@
   are kept when the file is rewritten: nothing that someone stored is lost.
 - What is not well formed is refused whole, naming the entry: a file half understood would be rewritten by halves.
 - Entries that are replaced go to `<file>.replaced`, a key file, too, before the new one takes their place.
-- Before keys are sealed again, the whole file is copied to `<file>.before-reseal-<UTC>`.
+- Before keys are sealed again, the whole file is copied to `<file>.before-reseal-<UTC>`; before that is undone, to
+  `<file>.before-undo-<UTC>`.
 - Adding locks `<file>.lock`, reads again, and replaces the file durably. Signatory takes no lock: never let it add
   keys to the same file at the same time.
 - Symbolic links are followed first: all of these lie where the keys are, by any path.
@@ -26,7 +27,7 @@ from typing import TypeVar, cast
 from host_backend import strict_json
 from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, real_path, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable, reason_of
-from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeptKeys, StoredKey
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeptKeys, StoredKey
 
 #: Largest key file: over ten thousand keys of usual size, read in a fraction of a second.
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -36,8 +37,6 @@ LOCK_WAIT_S = 10.0
 #: Between two looks at the file: one is one call of the system.
 LOOK_S = 1.0
 
-#: What the names of copies have behind that of the key file, before the time.
-_KEPT = ".before-reseal-"
 _UTC = re.compile(r"\d{8}T\d{6}Z")
 
 T = TypeVar("T")
@@ -79,13 +78,15 @@ class FileKeyStore:
         """Store a key in place of others of its hash; see `KeyStore.replace`."""
         await asyncio.to_thread(self._locked, lambda path: self._replace(path, key, expected), _named([key]))
 
-    async def keep(self, utc: str) -> None:
+    async def keep(self, utc: str, before: Before) -> None:
         """Copy the file; see `KeyStore.keep`."""
-        await asyncio.to_thread(self._locked, lambda path: self._keep(path, utc), "a copy of all keys is")
+        await asyncio.to_thread(
+            self._locked, lambda path: self._keep(path, _copy(path, before, utc)), "a copy of all keys is"
+        )
 
-    async def kept(self) -> KeptKeys | None:
+    async def kept(self, before: Before) -> KeptKeys | None:
         """Read the newest copy; see `KeyStore.kept`."""
-        newest = await asyncio.to_thread(self._newest_copy)
+        newest = await asyncio.to_thread(self._newest_copy, before)
         return None if newest is None else KeptKeys(str(newest), await FileKeyStore(newest).load())
 
     async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
@@ -114,11 +115,11 @@ class FileKeyStore:
         except OSError as error:
             raise StoreUnavailable(f"key file {self._path} cannot be read: {reason_of(error)}") from error
 
-    def _newest_copy(self) -> Path | None:
+    def _newest_copy(self, before: Before) -> Path | None:
         try:
             path = real_path(self._path)
             beside = path.parent.iterdir() if path.parent.is_dir() else ()
-            copies = (each for each in beside if each.name.startswith(path.name + _KEPT))
+            copies = (each for each in beside if each.name.startswith(_copy(path, before).name))
             return max((each for each in copies if _UTC.fullmatch(each.name.rpartition("-")[2])), default=None)
         except OSError as error:
             raise StoreUnavailable(f"the folder of key file {self._path} cannot be read: {reason_of(error)}") from error
@@ -158,10 +159,9 @@ class FileKeyStore:
         kept = [entry for index, entry in enumerate(entries) if index not in places]
         self._write(path, [*kept[:place], self._entry(place, key), *kept[place:]], key.pkh)
 
-    def _keep(self, path: Path, utc: str) -> None:
+    def _keep(self, path: Path, copy: Path) -> None:
         entries = self._read(path)
         self._parse(entries)
-        copy = path.with_name(path.name + _KEPT + utc)
         if copy.exists():
             raise StoreUnavailable(f"{copy} is there already: try again")
         self._write(copy, entries, "all keys")
@@ -241,6 +241,10 @@ def _obstacle(error: OSError | LockHeld) -> str:
     if error.errno == errno.EBUSY:
         return "it is mounted as a single file, which cannot be replaced: mount its folder"
     return reason_of(error)
+
+
+def _copy(path: Path, before: Before, utc: str = "") -> Path:
+    return path.with_name(f"{path.name}.before-{before}-{utc}")
 
 
 def _named(keys: Sequence[StoredKey]) -> str:

@@ -14,6 +14,7 @@ Source: Signatory `pkg/vault/confidentialspace`, storage `gcp`.
 
 import asyncio
 import secrets
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
@@ -23,7 +24,7 @@ from typing import TypeVar
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.google.documents import Document, Write
 from host_backend.google.firestore import MAX_COMMIT_BYTES, Conflict, Contended, Firestore, OutcomeUnknown
-from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeptKeys, StoredKey
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeptKeys, StoredKey
 
 #: Seconds between two looks at the number of documents: what one costs is billed.
 LOOK_S = 5.0
@@ -39,8 +40,8 @@ TRIES = 8
 _MORE_BYTES = 4096
 #: Longest pause before a change is tried again, in seconds; the first one is a 32nd of it.
 _PAUSE_S = 2.0
-#: What is added to the name of the collection for copies of all keys.
-_ASIDE = "_before_reseal"
+#: Documents of all copies together that are looked at for the newest one: some tens of copies of ten thousand keys.
+MAX_KEPT = 300_000
 #: What is read of a document: others may keep there what they like.
 _FIELDS = ("pkh", "value")
 #: Keys that are written together.
@@ -148,11 +149,11 @@ class FirestoreKeyStore:
         yield Write(aside, _fields(StoredKey(key.pkh, blob)))
         yield Write(path, _fields(key), version=document.version)
 
-    async def keep(self, utc: str) -> None:
-        """Copy all documents to `<collection>_before_reseal`; see `KeyStore.keep`."""
+    async def keep(self, utc: str, before: Before) -> None:
+        """Copy all documents to `<collection>_before_reseal` or `_before_undo`; see `KeyStore.keep`."""
         keys = await self.load()
         # Two runs of the same second have copies of their own, and one of them is the first to be whole.
-        aside, run = f"{self._place.collection}{_ASIDE}", secrets.token_hex(8)
+        aside, run = self._aside(before), secrets.token_hex(8)
         for start in range(0, len(keys), _BATCH):
             batch = enumerate(keys[start : start + _BATCH], start)
             copies = [Write(f"{aside}/{run}-{key.pkh}", {**_fields(key), "run": run, "place": at}) for at, key in batch]
@@ -167,23 +168,41 @@ class FirestoreKeyStore:
         if found is None:
             await self._database.commit([Write(path, {"whole": run}, absent=True)])
 
-    async def kept(self) -> KeptKeys | None:
+    async def kept(self, before: Before) -> KeptKeys | None:
         """Read the newest copy that is whole; see `KeyStore.kept`."""
-        aside = f"{self._place.collection}{_ASIDE}"
-        copies: dict[object, list[tuple[int, StoredKey]]] = {}
+        aside = self._aside(before)
+        names: defaultdict[object, list[str]] = defaultdict(list)
         whole: list[tuple[str, str, object]] = []
-        async for document in self._database.list(aside):
-            place = document.fields.get("place")
-            if isinstance(place, int):
-                copies.setdefault(document.fields.get("run"), []).append((place, self._key_of(document)))
-            elif "whole" in document.fields:
+        seen = 0
+        # Without the blobs: copies that are not the newest one may have any number of them.
+        async for document in self._database.list(aside, ("whole",)):
+            seen += 1
+            if seen > MAX_KEPT:
+                raise ConfigError(f"{aside} of {self._place} has more than {MAX_KEPT} documents: remove old copies")
+            if "whole" in document.fields:
                 whole.append((document.created, document.id, document.fields["whole"]))
+            else:
+                names[document.id.partition("-")[0]].append(document.path)
         if not whole:
             return None
         # By the service's time: their names are by the clocks of several hosts.
         _, newest, run = max(whole, key=itemgetter(0))
-        keys = sorted(copies.get(run, []), key=itemgetter(0))
-        return KeptKeys(f"{aside}, {newest}", tuple(key for _, key in keys))
+        return KeptKeys(f"{aside}, {newest}", await self._copied(names[run]))
+
+    async def _copied(self, paths: Sequence[str]) -> tuple[StoredKey, ...]:
+        copied: list[tuple[int, StoredKey]] = []
+        size = 0
+        for start in range(0, len(paths), _BATCH):
+            for document in (await self._database.get(paths[start : start + _BATCH])).values():
+                if document is not None and isinstance(place := document.fields.get("place"), int):
+                    copied.append((place, key := self._key_of(document)))
+                    size += len(key.blob)
+            if size > MAX_LOADED_BYTES:
+                raise ConfigError(f"a copy of {self._place} has more than {MAX_LOADED_BYTES} bytes of blobs")
+        return tuple(key for _, key in sorted(copied, key=itemgetter(0)))
+
+    def _aside(self, before: Before) -> str:
+        return f"{self._place.collection}_before_{before}"
 
     async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
         """Store other blobs; see `KeyStore.exchange`."""

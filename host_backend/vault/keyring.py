@@ -4,6 +4,7 @@
 - A blob that does not open, or opens as another key, takes its own key out of service, never the vault. Whether and
   when it is tried again: `keys`.
 - What comes out of a blob is compared with the hash: `opening`.
+- What is sealed under a key that gives no answer holds up no other: `silent_keks`.
 - What appears in the store while the vault is open, added by whomever, is tried out on the second connection. What opens
   there waits for the next connection for signatures, on which all keys are opened before it is in service.
 - A connection that opens less than the one in service holds does not take its place. What is not known to open is not
@@ -19,12 +20,13 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
 from host_backend.enclave.client import EnclaveClient, SigningClient
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, Late
 from host_backend.keystore.base import KeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import DEFAULT_PAUSES, KeyEvent, Keys, Pauses, VaultKey
 from host_backend.vault.opening import GetConnection, Opened, Opener, Unopened
 from host_backend.vault.reading import StoreReader, with_pauses
+from host_backend.vault.silent_keks import SilentKeks
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Keyring:
         #: What is known of every stored key.
         self.keys = Keys(pauses, jitter)
         self._opener = Opener(self.keys.opened, separate)
+        self._silent = SilentKeks()
         #: Why the store could not be read last; None when it could.
         self.store_problem: str | None = None
         #: Which keys were stored once and are no more; None when all still are.
@@ -128,17 +131,35 @@ class Keyring:
         Args:
             client: The new connection.
             serving: The connection in service, which it shall replace; None when there is none. Then every blob is
-                opened; else only those that are open on it, or are known to open.
+                opened but those that would have the others wait; else only those that are open on it, or are known to
+                open.
 
         Raises:
             EnclaveRefused, EnclaveUnavailable: The connection ended, its answers do not belong to its calls, or it does
                 not hold what the one in service holds. Nothing has changed then.
         """
         stored = {pkh: self.keys.blobs(pkh) for pkh in self.keys if serving is None or self._stays(pkh, serving)}
+        silent = self._silent.left_out(stored) if serving is None else {}
+        outcomes = await self._opened(client, {pkh: stored[pkh] for pkh in stored if pkh not in silent}, serving)
+        _check_not_all_doubtful(outcomes)
+        _check_holds_as_much(outcomes, serving, client)
+        for pkh, kek in silent.items():
+            outcomes[pkh] = Unopened(f"no answer in time for what is sealed under {kek}", KeyEvent.UNANSWERED)
+        async for pkh, blobs in with_pauses(stored.items()):
+            outcome = outcomes[pkh]
+            if self.keys.blobs(pkh) == blobs:
+                self._note(pkh, outcome)
+            if isinstance(outcome, Opened):
+                self._announce(outcome.key)
+        return self.keys.whole
+
+    async def _opened(
+        self, client: EnclaveClient, stored: Mapping[str, tuple[bytes, ...]], serving: SigningClient | None
+    ) -> dict[str, Opened | Unopened]:
+        """Return what became of each key that was asked for on a new connection."""
+        outcomes: dict[str, Opened | Unopened] = {}
         if serving is None:
             self.restored_count = 0
-
-        outcomes: dict[str, Opened | Unopened] = {}
 
         async def open_one(pkh: str) -> None:
             outcomes[pkh] = await self._opener.open(client, pkh, stored[pkh])
@@ -149,18 +170,16 @@ class Keyring:
                 self.restored_count += 1
                 self._on_restored(self.restored_count, len(stored))
 
-        await _side_by_side(open_one, stored)
+        try:
+            await _side_by_side(open_one, stored)
+        except Late:
+            first = next((pkh for pkh in stored if pkh not in outcomes), None)
+            if serving is None and first is not None:
+                self._silent.note_silent(stored[first][0])
+            raise
         if (end := client.broken) is not None:
             raise end
-        _check_not_all_doubtful(outcomes)
-        _check_holds_as_much(outcomes, serving, client)
-        async for pkh, blobs in with_pauses(stored.items()):
-            outcome = outcomes[pkh]
-            if self.keys.blobs(pkh) == blobs:
-                self._note(pkh, outcome)
-            if isinstance(outcome, Opened):
-                self._announce(outcome.key)
-        return self.keys.whole
+        return outcomes
 
     def _stays(self, pkh: str, serving: SigningClient) -> bool:
         """Whether a key shall be open on the next connection: one without an answer would keep all new ones out."""
@@ -230,6 +249,7 @@ class Keyring:
         keys, told = self.keys, self.keys.trouble(pkh)
         if isinstance(outcome, Opened):
             keys.note_opened(outcome.key, outcome.blob)
+            self._silent.note_opened(outcome.blob)
             if told is not None:
                 logger.info("key opens again", extra=fields(pkh=pkh, vault=self._vault))
             return

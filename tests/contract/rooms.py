@@ -1,6 +1,6 @@
 """The table of rooms in `docs/architecture.md`, and what the code's modules import.
 
-`python -m tests.contract.rooms` writes the last column of the table anew.
+`python -m tests.contract.rooms` writes its last two columns: the first lines of the modules, and their imports.
 """
 
 import ast
@@ -34,7 +34,8 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-IMPORTS = {name: set(imports(tree)) for name, tree in modules()}
+MODULES = dict(modules())
+IMPORTS = {name: set(imports(tree)) for name, tree in MODULES.items()}
 
 
 def within(module: str, rooms: tuple[str, ...]) -> bool:
@@ -44,11 +45,12 @@ def within(module: str, rooms: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Some rooms that are told of together; `imports` is the last column."""
+    """Some rooms that share a line of the table; `does` and `imports` are its last columns."""
 
     line: str
     rooms: tuple[str, ...]
     ring: str
+    does: str
     imports: str
 
 
@@ -61,9 +63,9 @@ def table() -> list[Row]:
             package = title[1]
         elif line.startswith("## ") and line != "## Rooms":
             break
-        elif (cells := re.match(r"\| (`.*?`) \| (\w+) \| .*? \| ([^|]*?) \|$", line)) and package:
+        elif (cells := re.match(r"\| (`.*?`) \| (\w+) \| (.*?) \| ([^|]*?) \|$", line)) and package:
             rooms = tuple(f"{package}.{room}" for room in re.findall(r"`([\w.]+)`", cells[1]))
-            rows.append(Row(line, rooms, cells[2], cells[3]))
+            rows.append(Row(line, rooms, cells[2], cells[3], cells[4]))
     return rows
 
 
@@ -83,6 +85,12 @@ def module_of(imported: str) -> str | None:
     return imported if imported and imported not in PACKAGES else None
 
 
+def does_of(row: Row) -> str:
+    """Return what the third column of a row must be: the first lines of its modules."""
+    texts = (ast.get_docstring(MODULES[room]) or "" for room in row.rooms)
+    return " ".join(text.partition("\n\n")[0].replace("\n", " ") for text in texts)
+
+
 def imports_of(row: Row) -> str:
     """Return what the last column of a row must be."""
     if row.ring == "root":
@@ -99,11 +107,11 @@ def imports_of(row: Row) -> str:
 
 
 def main() -> None:
-    """Write the last column anew."""
+    """Write the last two columns."""
     text = DOCUMENT.read_text()
     for row in TABLE:
-        cells = row.line.split(" | ")
-        text = text.replace(row.line, " | ".join([*cells[:-1], f"{imports_of(row)} |"]))
+        kept = row.line.split(" | ")[:2]
+        text = text.replace(row.line, " | ".join([*kept, does_of(row), f"{imports_of(row)} |"]))
     DOCUMENT.write_text(text)
 
 

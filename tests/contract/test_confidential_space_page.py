@@ -41,16 +41,15 @@ def test_every_variable_is_set_before_it_is_used() -> None:
         known.update(re.findall(r"^([A-Z_]+)=", line))
 
 
-def test_the_machine_is_that_of_the_page_about_google_cloud() -> None:
-    (machine,) = (words for words in commands() if words[1:5] == ["compute", "instances", "create", "enclave"])
-    text = "".join(blocks(google.PAGE, "bash")) + "".join(blocks(PAGE, "bash"))
+def test_a_debug_machine_is_as_one_in_production_but_for_its_log() -> None:
+    (debug,) = (words for words in commands() if words[1:5] == ["compute", "instances", "create", "enclave-debug"])
     (other,) = (
         words
         for words in google.split("".join(blocks(google.PAGE, "bash")))
         if words[1:5] == ["compute", "instances", "create", "enclave"]
     )
-    assert machine == other
-    assert "roles/cloudkms.cryptoKeyEncrypterDecrypter" in text
+    differ = {"--image-family", "--metadata", "--private-network-ip", "enclave", "enclave-debug"}
+    assert {word.partition("=")[0] for word in {*debug} ^ {*other}} == differ
 
 
 def test_texts_are_those_of_the_launcher() -> None:

@@ -40,7 +40,7 @@ def test_no_number_is_missing() -> None:
 
 def test_every_defect_names_a_test() -> None:
     for defect in defects():
-        assert len(defect) == 4, defect
+        assert len(defect) == 3, defect
         cell = defect[-1]
         assert _NAMED.search(cell), f"no test: {defect[1]}"
         # Nothing in the cell but tests.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.contract.rooms import IMPORTS, PACKAGES, ROOMS, TABLE, Row, imports_of, module_of, room_of, within
+from tests.contract.rooms import IMPORTS, PACKAGES, ROOMS, TABLE, Row, does_of, imports_of, module_of, room_of, within
 
 
 def test_every_module_has_a_room_and_every_room_is_there() -> None:
@@ -16,8 +16,14 @@ def test_every_module_has_a_room_and_every_room_is_there() -> None:
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.rooms[0])
 def test_a_room_imports_what_the_table_says(row: Row) -> None:
-    """`make fix` writes the column anew: then see whether the room shall need what is new in it."""
+    """`make fix` writes the column: then see whether the room should need what is new in it."""
     assert row.imports == imports_of(row)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.rooms[0])
+def test_a_room_does_what_its_modules_say_in_their_first_lines(row: Row) -> None:
+    """`make fix` writes the column."""
+    assert row.does == does_of(row)
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:

@@ -30,6 +30,7 @@ from tests.doubles.terminal import on_terminal
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
 ENCLAVE = f"enclave of vault {VAULT}"
+IMPATIENT = "tests.doubles.impatient_host"
 KEY_FILE = f"key file of vault {VAULT}"
 
 
@@ -40,14 +41,14 @@ def config(tmp_path: Path, local: Enclave) -> Path:
     return config
 
 
-def examined(config: Path, code: int) -> list[tuple[str, str, str]]:
+def examined(config: Path, code: int, module: str = "host_backend") -> list[tuple[str, str, str]]:
     """Run the doctor; return check, state and text of each line, which must be told alike in both forms."""
-    outcome = run_command("doctor", "-c", config, "--json")
+    outcome = run_command("doctor", "-c", config, "--json", module=module)
     assert outcome.code == code, outcome.stderr
     found = [json.loads(line) for line in outcome.stdout.splitlines()]
     assert all(list(check) == ["check", "state", "text"] for check in found)
     checks = [(check["check"], check["state"], check["text"]) for check in found]
-    plain = run_command("doctor", "-c", config)
+    plain = run_command("doctor", "-c", config, module=module)
     assert plain.code == code
     heads = [f"{state}: {name}: " for name, state, _ in checks]
     *lines, summary = plain.stdout.splitlines()
@@ -292,9 +293,9 @@ def test_an_enclave_that_stands_still_is_a_finding_and_list_shows_what_is_stored
     with running_local_enclave(tmp_path / "other.key") as enclave:
         config.write_text(re.sub(r"port: \d+\}", f"port: {enclave.port}}}", config.read_text()))
         enclave.process.send_signal(signal.SIGSTOP)
-        (text,) = texts(examined(config, 1), ENCLAVE, "failed")
+        (text,) = texts(examined(config, 1, IMPATIENT), ENCLAVE, "failed")
         assert "did not answer in time: start enclave-signer" in text
-        outcome = run_command("list", "-c", config)
+        outcome = run_command("list", "-c", config, module=IMPATIENT)
         enclave.process.send_signal(signal.SIGCONT)
     assert outcome.code == 1
     assert outcome.error.endswith("did not answer in time: start enclave-signer")

@@ -14,7 +14,8 @@ from tests.doubles.google.firestore import running_firestore
 from tests.doubles.google.site import IN_FIRESTORE, MODULE, Site
 from tests.doubles.host_process import FILE_WATERMARKS, VAULT, Host
 from tests.doubles.known_keys import FOUR, attestation, block
-from tests.doubles.processes import ROOT, Enclave
+from tests.doubles.processes import PATIENCE_S, ROOT, Enclave
+from tests.doubles.starting import run
 
 ALICE, BOB, *_ = FOUR
 
@@ -146,14 +147,8 @@ def test_a_migration_that_is_killed_is_finished_by_the_next(site: Site) -> None:
 
 def _migrated(site: Site) -> None:
     """Migrate once more, if there is something left to do."""
-    done = subprocess.run(
-        [sys.executable, "-m", MODULE, "watermark", "migrate", "-c", str(site.config)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "FIRESTORE_DOUBLE": site.double.address},
-    )
+    command = [sys.executable, "-m", MODULE, "watermark", "migrate", "-c", str(site.config)]
+    done = run(command, env={**os.environ, "FIRESTORE_DOUBLE": site.double.address}, timeout=PATIENCE_S)
     assert "Traceback" not in done.stderr
     nothing = "there are no marks of another driver here" in done.stderr or "where the marks are" in done.stderr
     assert nothing or done.returncode == 0, done.stderr

@@ -153,6 +153,12 @@ def test_a_token_that_google_does_not_take_is_exchanged_anew(place: Place, clock
         # Whoever comes late with the first one takes nothing away.
         identity.forget(first)
         assert await identity.access() is second
+        # Nor is the second one exchanged again at once: it may be the service that takes none.
+        identity.forget(second)
+        assert await identity.access() is second
+        clock.jump(REFUSED_S)
+        identity.forget(second)
+        assert await identity.access() is not second
 
     play(scenario, clock)
 

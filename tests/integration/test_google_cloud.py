@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from enclave_signer.protocol.blob import is_ours
 from enclave_signer.protocol.messages import KeyType
 from enclave_signer.sealing.gcp_kms import GcpTimes
 from enclave_signer.tezos import public_key_hash
+from tests.doubles.google.blobs import sealed, write_key_file
 from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud
 from tests.doubles.google.firestore import running_firestore
 from tests.doubles.google.http_service import Answered
@@ -274,6 +276,34 @@ def test_a_loaded_key_signs_on_whatever_befalls_the_cloud(tmp_path: Path, cloud:
                 during = p99_ms()
                 assert "unavailable: Cloud KMS gave no answer in time" in str(other.receive())
             print(f"\np99 of a signature: {before:.1f} ms before, {during:.1f} ms while Cloud KMS hangs")
+
+
+def test_a_key_of_kms_that_hangs_holds_up_no_other(tmp_path: Path, cloud: GoogleCloud, image: Image) -> None:
+    """Its blob comes first, and answers come in order; without an end to the hanging no attempt would ever be long enough."""
+    old, over = f"{KEY}-old", threading.Event()
+    cloud.kms.keys[old] = Key()
+    image.path.write_text(IMAGE + f'open_keys = ["{old}"]\n')
+
+    def hang(_: object) -> None:
+        over.wait(4 * PATIENCE_S)
+
+    cloud.kms.break_with(Fault(spoil=hang, key=old))
+    try:
+        with image.running(GcpTimes(call_s=3600, limit_s=3600)) as enclave:
+            config = write_config(tmp_path, enclave.port, {TZ1.pkh: BAKER, TZ2.pkh: BAKER})
+            blobs = [(TZ1, sealed(cloud.kms, TZ1, old)), (TZ2, sealed(cloud.kms, TZ2, KEY))]
+            write_key_file(key_file(config), blobs)
+            run_command("watermark", "init", "-c", config)
+            with running_host(config) as host:
+                host.wait_for("the link to the enclave is degraded")
+                assert (sign(host, TZ2.pkh), sign(host)) == (200, 503)
+                assert f"{TZ1.pkh}: no answer in time for what is sealed under {old}" in str(host.health())
+                over.set()
+                host.wait_for("key opens again")
+                while sign(host) != 200:
+                    host.wait_for("key opens again")
+    finally:
+        over.set()
 
 
 def test_nothing_secret_is_logged(tmp_path: Path, cloud: GoogleCloud, image: Image) -> None:

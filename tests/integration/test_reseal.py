@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -29,7 +28,8 @@ from tests.doubles.host_process import (
     write_config,
 )
 from tests.doubles.known_keys import FOUR, KnownKey, transaction
-from tests.doubles.processes import PATIENCE_S, ROOT, Enclave, running_gcp_enclave, running_local_enclave
+from tests.doubles.processes import PATIENCE_S, Enclave, running_gcp_enclave, running_local_enclave
+from tests.doubles.starting import run
 from tests.doubles.wire import WireClient
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
@@ -302,6 +302,13 @@ def test_undo_puts_back_what_was_kept(world: World) -> None:
     (copy,) = world.copies()
     assert copy.read_bytes() == before
     assert read_key_file(world.file) == [*read_key_file(copy), made]
+    (undone,) = world.file.parent.glob(f"{world.file.name}.before-undo-*")
+    assert said[-1].startswith(f"{VAULT}: the old blobs are in {undone}: ")
+    assert world.reseal(None, "--undo", "--redo").code == 2
+    with world.enclave() as enclave:
+        lines(world.reseal(enclave, "--redo"))
+    assert read_key_file(world.file) == read_key_file(undone)
+    assert (world.keks(), world.copies()) == ([NEW, NEW, NEW, KEY], [copy])
 
 
 def test_undo_leaves_what_does_not_open_any_more(world: World) -> None:
@@ -340,7 +347,7 @@ class TestKilled:
     def killed(self, world: World, enclave: Enclave, folder: Path, target: Path, *arguments: str) -> int:
         config = write_config(world.folder, enclave.port, key=KEY)
         command = [sys.executable, "-m", "tests.doubles.killed_resealing", str(config), str(folder), str(target)]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+        done = run([*command, *arguments], timeout=PATIENCE_S * 5)
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from enclave_signer.tezos import Right
 from host_backend.watermark.rule import Mark, MarkKey, in_range
 
+#: The unit in which disks and page caches write: each copy of a mark has one of its own.
 BLOCK_BYTES = 4096
 HEADERS = COPIES = 2
 #: Slots whose first copies lie together; makes 1 MiB, more than a disk writes or loses at once.
