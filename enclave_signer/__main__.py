@@ -196,7 +196,7 @@ def run(
         ConfigError: The address cannot be had, or a sealer cannot be opened.
         EnclaveSignerError: A curve does not give the known answers: nothing may be signed with it.
     """
-    # What is imported is here to stay: to look through it for garbage again and again takes part of a start.
+    # Imported objects live as long as the process: searching them for garbage would only make the start longer.
     gc.disable()
     import trio  # `--help` need not wait for it
 

@@ -288,7 +288,7 @@ def run_serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_key
     with imported_to_stay():
         import uvloop  # noqa: PLC0415 -- other commands do not need it
 
-        # What is served needs them later.
+        # The HTTP servers need them later.
         from host_backend.api import listeners, signing, utility  # noqa: F401, PLC0415 -- other commands need no HTTP
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,7 +1,7 @@
 """Whether several BLS signatures are all right, in two thirds of the time that one after the other takes.
 
-- Each signature is multiplied by a weight of its own, 128 bits from the system's generator, and so is its key. Signatures
-  of which any is wrong pass by chance only, once in 2**128 times, whatever whoever made them knows of the others.
+- Each signature is multiplied by a weight of its own, 128 bits from the system's generator, and so is its key. If one
+  is wrong, the batch passes only by chance, once in 2**128 times, whatever its maker knows of the other signatures.
 - Every signature is a point of the prime-order group and not infinity, or none of them passes; keys are so once parsed.
 - What does not pass together says nothing of any one: verify each by itself.
 
@@ -27,10 +27,10 @@ _TAGS = {suite: ffi.new("uint8_t[]", suite.tag) for suite in (AUGMENTATION, POSS
 
 
 def all_verify(checks: Sequence[SignatureCheck]) -> bool:
-    """Return whether all signatures are their keys'; False also where that cannot be told together.
+    """Return whether all signatures are their keys'; False also when they cannot be verified together.
 
     Args:
-        checks: At least one. Told together are keys of libblst under one suite.
+        checks: At least one. Only keys of libblst under one suite can be verified together.
     """
     try:
         suites = {suite_of(check.version) for check in checks}

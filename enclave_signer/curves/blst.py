@@ -141,7 +141,7 @@ class Library(Protocol):
         front_size: int,
         /,
     ) -> int:
-        """Add a signature, its weight little-endian; checks first what it shall of the points' groups."""
+        """Add a signature, its weight little-endian; checks the points' groups first, as the flags say."""
         ...
 
     def blst_pairing_commit(self, context: CData, /) -> None:

@@ -38,7 +38,7 @@ class FrameDecoder:
     def __init__(self, limit_bytes: int = MAX_FRAME_BYTES) -> None:
         #: What came last where all before it was taken, as it came; else all that is held.
         self._buffer: bytes | bytearray = b""
-        #: Where what is not taken yet begins.
+        #: Where the bytes begin that were not taken yet.
         self._start = 0
         self._limit_bytes = limit_bytes
         #: Bytes still to come of a frame that is read away.

@@ -1,8 +1,8 @@
-"""`Sign`, the call that is made all the time, read at fixed offsets, and its answer, written behind a ready beginning.
+"""`Sign`, the most frequent call, read at fixed offsets, and its answer, written after a prefix made beforehand.
 
 - What `read_sign` reads means what `codec.decode_request` says it means: a test compares them. It reads what our host and
   Signatory write: the fields in this order, a message of 24 bytes or more.
-- Everything else is left to the strict decoder, which also says what is wrong with it.
+- Everything else is left to the strict decoder, which also names the fault.
 """
 
 from collections.abc import Mapping

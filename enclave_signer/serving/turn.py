@@ -101,7 +101,7 @@ class Turn:
                 self._answers[index] = _encode(outcome)
 
     def answers(self) -> bytes:
-        """Return the frames that answer the calls, in order, and begin anew."""
+        """Return the frames that answer the calls, in order, and start an empty turn."""
         answers, self._answers = self._answers, []
         return b"".join(answers)
 

@@ -1,6 +1,6 @@
-"""Slow signatures are verified in threads: what comes while all of them are at work waits, and is verified together.
+"""Slow signatures are verified in threads: those that arrive while all threads are busy wait and are verified together.
 
-One that is alone is verified at once, by itself: nobody waits for others to come.
+One that is alone is verified at once, by itself: no signature waits for others to arrive.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _Waiting = tuple[SignatureCheck, "asyncio.Future[None]"]
 
 
 class Batches:
-    """What is verified in threads for one vault. All methods belong to one event loop."""
+    """The signatures of one vault that threads verify. All methods belong to one event loop."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Waiting] = deque()

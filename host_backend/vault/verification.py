@@ -91,7 +91,7 @@ class Verification:
             raise self._wrong(client, key, error) from error
 
     async def _check_later(self, client: SigningClient, key: VaultKey, check: SignatureCheck) -> None:
-        # What is wrong was counted and logged, and has ended the connection.
+        # A wrong signature was counted and logged, and has ended the connection.
         with suppress(EnclaveRefused):
             await self._check_slow(client, key, check)
 
