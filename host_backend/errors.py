@@ -27,6 +27,15 @@ class ConfigError(HostError):
     exit_code = 2
 
 
+class StateConflict(ConfigError):
+    """The present state does not allow this: in use, taken, missing, damaged; the text names it and the fix.
+
+    The configuration may be right, so the exit code is not that of a configuration to correct.
+    """
+
+    exit_code = 1
+
+
 class MalformedRequest(HostError):
     """The request is not well formed; fix it."""
 
@@ -42,7 +51,7 @@ class TooLarge(MalformedRequest):
 
 
 class ClientLeft(MalformedRequest):
-    """The client left while its request waited; nobody is told, and nothing was signed."""
+    """The client left while its request waited; it gets no answer, and nothing was signed."""
 
 
 class NotAuthenticated(HostError):

@@ -1,4 +1,4 @@
-"""The two calls of Cloud KMS that are used here, by Google's messages over Google's channel; nothing looks for settings.
+"""The two calls of Cloud KMS that are used here: Google's messages over Google's channel, with explicit settings.
 
 - They are begun and then waited for, without a thread for each: one takes some 0.25 ms of processor time, most of its time
   the service has it. Many may be under way. One key has a share of them: a key that is slow, as one in another region or
@@ -56,7 +56,7 @@ CHANNEL_OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcpPlaces:
-    """Where the services are. Never configured: whoever chose them would get the image's tokens and keys.
+    """Where the services are. Never configured: other services would get the image's tokens and keys.
 
     Attributes:
         open_kms: Makes the channel to Cloud KMS.
@@ -108,7 +108,7 @@ class KmsClient:
         self._channel.close()
 
     async def encrypt(self, access: Access, key: str, plaintext: bytes, header: bytes) -> bytes:
-        """Return a ciphertext; `header` is what is authenticated beside it, empty for nothing.
+        """Return a ciphertext; `header` is the additional authenticated data, empty for none.
 
         Raises:
             SealingError: The service refuses, gave no whole answer, or does not open it.
@@ -204,7 +204,7 @@ class _Method(Generic[Asked, Answered]):
 
 
 class _TimeLeft:
-    """What is left of a time that begins at the first question."""
+    """The rest of a time limit that begins at the first call."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s

@@ -2,10 +2,10 @@
 
 - One exchange at a time, however many calls wait for it; all of them share what came of it.
 - A token is renewed when half of its time, or all but five minutes, is over, by the next call that needs it. If STS is
-  away then, the old one serves while it is good. A refusal is told again for a while before STS is asked again: hosts
+  away then, the old one serves while it is good. A refusal is repeated for a while before STS is asked again: hosts
   try every few seconds, and only a person can change it.
-- How long a token is good is counted by a clock that nobody sets. A token of the launcher that STS does not take is
-  replaced by a fresh one, once.
+- The age of a token is counted by a clock that cannot be set. A launcher token that STS does not take is replaced by a
+  fresh one, once.
 """
 
 import logging
@@ -28,7 +28,7 @@ RENEW_BEFORE_S = 300.0
 UNUSED_BEFORE_S = 30.0
 #: Seconds until the next attempt to renew a token that is still good.
 RETRY_S = 30.0
-#: Google's STS allows about as much; a machine whose clock is off by more is told so.
+#: Google's STS allows about as much; a machine with a larger error gets a message about its clock.
 CLOCK_OFF_S = 60.0
 
 
@@ -159,7 +159,9 @@ class Identity:
             token = await self._launcher.new_token()
         except SealingUnavailable as error:
             if refused.clock is not None and old.expires_at <= refused.clock:
-                raise SealingUnavailable(f"the launcher's token has expired, and there is no other: {error}") from error
+                raise SealingUnavailable(
+                    f"the launcher's token has expired, and there is no newer one: {error}"
+                ) from error
             raise refused from error
         return token, await self._exchange(token)
 

@@ -4,7 +4,7 @@
   behind a slow import is not late because of it.
 - A call stays in line until its answer came, whether or not its caller still waits: that is what keeps the line right.
 - Any doubt ends the line for good: every call in it is `Unanswered`, and so is every later one. No other error means
-  that: whatever else a caller is told was read as the answer to its own call.
+  that: any other result was read as the answer to the caller's own call.
 """
 
 from collections import deque
@@ -36,7 +36,7 @@ _TOO_LONG = "invalid type: bytes"
 
 
 class Waiter(Protocol):
-    """Whoever waits for an answer; told at most once, and free not to listen any more."""
+    """A caller that waits for an answer; gets it at most once, and is free to leave."""
 
     def answered(self, result: Result) -> None:
         """Take the answer."""
@@ -87,7 +87,7 @@ class ReplyLine:
 
         Args:
             request: The call.
-            waiter: Who is told of its answer.
+            waiter: Gets its answer.
             limit_s: Seconds for the answer, once the call is at the head.
             now: Seconds on any clock that only goes forward; the same one for every method.
 
@@ -126,7 +126,7 @@ class ReplyLine:
 
     def _answer(self, frame: bytes) -> None:
         if not self._calls:
-            raise ProtocolError("an answer came that no call asked for")
+            raise ProtocolError("an answer came without a call")
         call = self._calls[0]
         try:
             result = codec.decode_reply(call.request, frame)
@@ -164,7 +164,7 @@ def _refusal(error: WireError, request: Request) -> HostError:  # noqa: PLR0911 
     """
     match family_of(error.message):
         case Family.GUARD_REFUSED:
-            # Nobody may ask for that level again.
+            # That level may never be asked for again.
             return WatermarkRejected(f"watermark validation failed in the enclave: {error}")
         case Family.UNAVAILABLE:
             return SealerUnavailable(f"the enclave's sealer: {error}")

@@ -30,7 +30,7 @@ class StoreApart:
 
     @property
     def damaged(self) -> Mapping[str, str]:
-        """What is no key in either store; see `KeyStore.damaged`."""
+        """Entries that are not keys in either store; see `KeyStore.damaged`."""
         shared, own = (store.damaged for store in self._stores)
         return {**shared, **own}
 

@@ -1,9 +1,9 @@
 """The port behind which sealed keys are kept.
 
 - A store keeps what it is given and nothing else: it opens no blob and checks no key against its hash.
-- Keys are only ever added, or replaced on purpose, and then the old entry is kept aside. What is stored stays as it is,
+- Keys are only ever added, or replaced on purpose, and then the old entry is kept aside. Stored entries stay as they are,
   and comes back in the order in which it was added.
-- Before keys are sealed anew, or what was before is put back, all of them are kept aside at once, under the time of that.
+- Before keys are resealed, or what was before is put back, all of them are kept aside at once, under the time of that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Before(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeptKeys:
-    """Keys as they were before they were sealed anew, or before that was undone.
+    """Keys as they were before a reseal, or before it was undone.
 
     Attributes:
         where: The place, for people.
@@ -66,7 +66,7 @@ class KeyStore(Protocol):
             All entries; a store written by others may name one hash several times.
 
         Raises:
-            ConfigError: What is stored is not well formed as a whole; the text names the place.
+            ConfigError: The stored data is not well formed as a whole; the text names the place.
             StoreUnavailable: The store did not answer.
         """
         ...
@@ -92,7 +92,7 @@ class KeyStore(Protocol):
             changed.
 
         Raises:
-            ConfigError: What is stored is not well formed, or there is no room by the store's own limits.
+            ConfigError: The stored data is not well formed, or there is no room by the store's own limits.
             StoreUnavailable: Not known to be stored; look at the storage, then try again.
         """
         ...
@@ -117,7 +117,7 @@ class KeyStore(Protocol):
             before: What will change them.
 
         Raises:
-            ConfigError: What is stored is not well formed.
+            ConfigError: The stored data is not well formed.
             StoreUnavailable: Not known to be kept; or something is kept by that time already.
         """
         ...
@@ -143,11 +143,11 @@ class KeyStore(Protocol):
             Those that were exchanged. All others were changed meanwhile, and are left as they are.
 
         Raises:
-            ConfigError: What is stored is not well formed, or there is no room by the store's own limits.
+            ConfigError: The stored data is not well formed, or there is no room by the store's own limits.
             StoreUnavailable: Not known which were exchanged; load again.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of everything; nobody asks any more."""
+        """Release everything; no call comes after this."""
         ...

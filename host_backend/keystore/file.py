@@ -3,7 +3,7 @@
 - A JSON array, indented by 4 spaces, without final newline, mode 0600; an absent or empty file means no keys.
 - Each entry has `public_key_hash` and `encrypted_private_key` (base64). Other members, repeated hashes and the order
   are kept when the file is rewritten: nothing that someone stored is lost.
-- What is not well formed is refused whole, naming the entry: a file half understood would be rewritten by halves.
+- A file that is not well formed is refused whole, naming the entry: a file half understood would be rewritten by halves.
 - Entries that are replaced go to `<file>.replaced`, a key file, too, before the new one takes their place.
 - Before keys are sealed again, the whole file is copied to `<file>.before-reseal-<UTC>`; before that is undone, to
   `<file>.before-undo-<UTC>`.
@@ -26,7 +26,7 @@ from typing import TypeVar, cast
 
 from host_backend import strict_json
 from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, real_path, write_durably
-from host_backend.errors import ConfigError, StoreUnavailable, reason_of
+from host_backend.errors import StateConflict, StoreUnavailable, reason_of
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeptKeys, StoredKey
 
 #: Largest key file: over ten thousand keys of usual size, read in a fraction of a second.
@@ -150,7 +150,7 @@ class FileKeyStore:
         stored = self._parse(entries)
         places = [index for index, each in enumerate(stored) if each.pkh == key.pkh]
         if [stored[index].blob for index in places] != [*expected]:
-            raise StoreUnavailable(f"what is stored of {key.pkh} in {self._path} was changed meanwhile: try again")
+            raise StoreUnavailable(f"the stored entry of {key.pkh} in {self._path} was changed meanwhile: try again")
         old = [entries[index] for index in places]
         if old:
             replaced = path.with_name(path.name + ".replaced")
@@ -189,7 +189,7 @@ class FileKeyStore:
     def _write(self, path: Path, entries: list[object], pkh: str) -> None:
         data = json.dumps(entries, indent=4).encode()
         if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(f"key file {path} would exceed {MAX_FILE_BYTES} bytes with {pkh}: use a second vault")
+            raise StateConflict(f"key file {path} would exceed {MAX_FILE_BYTES} bytes with {pkh}: use a second vault")
         write_durably(path, data)
 
     def _read(self, path: Path) -> list[object]:
@@ -205,15 +205,15 @@ class FileKeyStore:
         except FileNotFoundError:
             return []
         if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(f"key file {path} has more than {MAX_FILE_BYTES} bytes: is it a key file?")
+            raise StateConflict(f"key file {path} has more than {MAX_FILE_BYTES} bytes: is it a key file?")
         if not data.strip():
             return []
         try:
             entries = strict_json.loads(data.decode())
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"key file {path} is not JSON: {error}") from error
+            raise StateConflict(f"key file {path} is not JSON: {error}") from error
         if not isinstance(entries, list):
-            raise ConfigError(f"key file {path} is not a JSON array of keys")
+            raise StateConflict(f"key file {path} is not a JSON array of keys")
         return entries
 
     def _parse(self, entries: list[object]) -> tuple[StoredKey, ...]:
@@ -222,16 +222,16 @@ class FileKeyStore:
     def _stored_key(self, index: int, entry: object) -> StoredKey:
         where = f"key file {self._path}, entry {index} (counted from 0)"
         if not isinstance(entry, dict):
-            raise ConfigError(f"{where}: not an object")
+            raise StateConflict(f"{where}: not an object")
         pkh = _text(where, entry, "public_key_hash")
         if not 0 < len(pkh) <= MAX_PKH_CHARS:
-            raise ConfigError(f"{where}: public_key_hash must have 1 to {MAX_PKH_CHARS} characters")
+            raise StateConflict(f"{where}: public_key_hash must have 1 to {MAX_PKH_CHARS} characters")
         try:
             blob = base64.b64decode(_text(where, entry, "encrypted_private_key"), validate=True)
         except (binascii.Error, ValueError) as error:
-            raise ConfigError(f"{where}: encrypted_private_key is not base64") from error
+            raise StateConflict(f"{where}: encrypted_private_key is not base64") from error
         if not 0 < len(blob) <= MAX_BLOB_BYTES:
-            raise ConfigError(f"{where}: encrypted_private_key must have 1 to {MAX_BLOB_BYTES} bytes")
+            raise StateConflict(f"{where}: encrypted_private_key must have 1 to {MAX_BLOB_BYTES} bytes")
         return StoredKey(pkh, blob)
 
 
@@ -254,5 +254,5 @@ def _named(keys: Sequence[StoredKey]) -> str:
 def _text(where: str, entry: _Entry, member: str) -> str:
     value = entry.get(member)
     if not isinstance(value, str):
-        raise ConfigError(f"{where}: {member} must be a text")
+        raise StateConflict(f"{where}: {member} must be a text")
     return value

@@ -1,13 +1,13 @@
-"""The keys of one vault: what is stored, what is open where, and what is out of service.
+"""The keys of one vault: stored, open on which connection, or out of service.
 
 - Every public key that the enclave gives is checked against the stored hash.
 - A blob that does not open, or opens as another key, takes its own key out of service, never the vault. Whether and
   when it is tried again: `keys`.
 - What comes out of a blob is compared with the hash: `opening`.
-- What is sealed under a key that gives no answer holds up no other: `silent_keks`.
+- A key-encryption key that gives no answer delays only the keys sealed under it: `silent_keks`.
 - What appears in the store while the vault is open, added by whomever, is tried out on the second connection. What opens
   there waits for the next connection for signatures, on which all keys are opened before it is in service.
-- A connection that opens less than the one in service holds does not take its place. What is not known to open is not
+- A connection that opens less than the one in service holds does not take its place. A key that is not known to open is not
   asked of it.
 - A key whose release has ended stays open on the connection in service, and is not used until it was released again on
   the second one. What is not released keeps no new connection out of service.
@@ -45,11 +45,11 @@ class Keyring:
         vault: Its name, for the log.
         store: Where the blobs are kept.
         second: Gives the connection for calls that may leave the enclave.
-        separate: Gives a connection that nobody else uses.
-        on_key: Told of every key when it comes into service for the first time.
+        separate: Gives a connection that no other task uses.
+        on_key: Called with every key when it comes into service for the first time.
         pauses: Before a key that did not open is tried again.
         jitter: Returns a number from 0 to 1, another one each time.
-        on_restored: Told, after each key of a restoring, how many it has dealt with, and of how many.
+        on_restored: Called after each key of a restore with the number done, and the total.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Keyring:
         self._trying_problem: str | None = None
         #: Seconds between two looks at the store.
         self.look_s = store.look_s
-        #: What is known of every stored key.
+        #: The state of every stored key.
         self.keys = Keys(pauses, jitter)
         self._opener = Opener(self.keys.opened, separate)
         self._silent = SilentKeks()
@@ -87,7 +87,7 @@ class Keyring:
 
     @property
     def damaged(self) -> Mapping[str, str]:
-        """What is stored and is no key, by its name, and what to do about it."""
+        """Stored entries that are not keys, by name, each with its fix."""
         return self._reader.damaged
 
     async def load(self) -> None:
@@ -117,7 +117,7 @@ class Keyring:
         self._reader.read_anew()
 
     async def look_again(self) -> None:
-        """Read the store if it has changed; trouble is noted and told, and what was read before stays good."""
+        """Read the store if it has changed; trouble is noted and reported, and the earlier state stays good."""
         try:
             await self.load()
         except HostError as error:
@@ -132,7 +132,7 @@ class Keyring:
 
         Args:
             client: The new connection.
-            serving: The connection in service, which it shall replace; None when there is none. Then every blob is
+            serving: The connection in service, which it will replace; None when there is none. Then every blob is
                 opened but those that would have the others wait; else only those that are open on it, or are known to
                 open.
 
@@ -146,7 +146,7 @@ class Keyring:
         _check_not_all_doubtful(outcomes)
         _check_holds_as_much(outcomes, serving, client)
         for pkh, kek in silent.items():
-            outcomes[pkh] = Unopened(f"no answer in time for what is sealed under {kek}", KeyEvent.UNANSWERED)
+            outcomes[pkh] = Unopened(f"no answer in time for keys sealed under {kek}", KeyEvent.UNANSWERED)
         async for pkh, blobs in with_pauses(stored.items()):
             outcome = outcomes[pkh]
             if self.keys.blobs(pkh) == blobs:
@@ -185,7 +185,7 @@ class Keyring:
         return outcomes
 
     def _stays(self, pkh: str, serving: SigningClient) -> bool:
-        """Whether a key shall be open on the next connection: one without an answer would keep all new ones out."""
+        """Whether a key must be open on the next connection: one without an answer would keep all new ones out."""
         return (serving.holds(pkh) and pkh not in self.keys.lapsed) or self.keys.opens(pkh)
 
     def _announce(self, key: VaultKey) -> None:
@@ -194,11 +194,11 @@ class Keyring:
             self._on_key(key)
 
     async def try_due(self, serving: SigningClient, on_tried: Callable[[], None]) -> None:
-        """Try out what is due and not open in service; trouble is told, and what it left out is tried again.
+        """Try out the keys that are due and not open in service; trouble is reported, and keys that it left out are tried again.
 
         Args:
             serving: The connection for signatures.
-            on_tried: Told after each key: one shall not wait until the others are dealt with.
+            on_tried: Called after each key: one must not wait for the others.
         """
 
         async def try_one(pkh: str) -> None:

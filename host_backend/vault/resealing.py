@@ -1,8 +1,8 @@
-"""Sealing stored keys anew, under another key-encryption key, and putting back what was stored before.
+"""Resealing stored keys under another key-encryption key, and restoring the replaced blobs.
 
-- What is sealed under the target is left as it is: the header of a blob tells. So the next run finishes one that was
+- A blob sealed under the target is left as it is: its header says so. So the next run finishes one that was
   interrupted.
-- All keys are kept aside before the first entry changes. What is put in its place was seen to open, in the enclave, as
+- All keys are kept aside before the first entry changes. Its replacement was seen to open, in the enclave, as
   the key that the entry names.
 - An entry that somebody changes meanwhile stays as they have it.
 """
@@ -26,18 +26,18 @@ from host_backend.errors import EnclaveRefused
 from host_backend.keystore.base import Before, KeyStore, StoredKey
 from host_backend.vault.provisioning import BATCH, GetConnection
 
-#: What is said of a blob whose header cannot be read.
+#: The error for a blob whose header cannot be read.
 UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A stored key that shall be sealed otherwise.
+    """A stored key to reseal.
 
     Attributes:
         stored: As it is stored now.
         source: What it is sealed under, by its header.
-        target: What it shall be sealed under.
+        target: The key to seal it under.
         blob: What to put in its place; None where the enclave has to make it.
     """
 
@@ -56,11 +56,11 @@ class Moved:
 
 
 class Resealing:
-    """Seals the keys of one store anew.
+    """Reseals the keys of one store.
 
     Args:
         store: Where the blobs are kept.
-        connection: Gives a connection to the enclave on which nobody signs.
+        connection: Gives a connection to the enclave that does not sign.
     """
 
     def __init__(self, store: KeyStore, connection: GetConnection) -> None:
@@ -68,11 +68,11 @@ class Resealing:
         self._connection = connection
 
     async def moves_to(self, target: str, *, again: bool = False) -> tuple[list[Move], int]:
-        """Return what is to be done for all keys to be sealed under `target`, and how many are; asks no enclave.
+        """Return the moves that bring all keys under `target`, and how many are there already; asks no enclave.
 
         Args:
             target: The name of a key-encryption key.
-            again: Seal those anew that are under it already: it may have a newer version.
+            again: Also reseal those under it already: it may have a newer version.
 
         Raises:
             ConfigError, StoreUnavailable: The store cannot be read.
@@ -82,7 +82,7 @@ class Resealing:
         return moves, len(stored) - len(moves)
 
     async def moves_back(self, before: Before) -> list[Move]:
-        """Return what is to be done for all keys to be as they were kept last; asks no enclave.
+        """Return the moves that restore all keys as they were kept last; asks no enclave.
 
         Args:
             before: Before what.
@@ -108,10 +108,10 @@ class Resealing:
         return None if kept is None else kept.where
 
     async def run(self, moves: Sequence[Move], before: Before) -> AsyncIterator[Moved]:
-        """Do it, in order, and yield what became of each, once that is durable.
+        """Make the moves in order, and yield each outcome once it is durable.
 
         Args:
-            moves: What is to be done.
+            moves: In order.
             before: The series of copies that all keys are kept in first.
 
         Raises:
@@ -181,7 +181,7 @@ def _name(blob: bytes) -> str:
 async def open_resealing(
     store: KeyStore, enclave: Endpoint, *, limits: LinkLimits = DEFAULT_LIMITS
 ) -> AsyncIterator[Resealing]:
-    """Give what seals the keys of a store anew; the enclave is connected to when it is first asked."""
+    """Give the resealing of a store's keys; it connects to the enclave when it first asks."""
     side = SideConnection(enclave, limits)
     try:
         yield Resealing(store, side.use)

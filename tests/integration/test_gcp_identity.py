@@ -319,7 +319,7 @@ class TestTokenFile:
         place.launcher.write(token(life_s=-600))
         error = failure(place.identity())
         assert type(error) is SealingUnavailable
-        assert "the launcher's token has expired, and there is no other" in str(error)
+        assert "the launcher's token has expired, and there is no newer one" in str(error)
 
     def test_a_new_line_at_the_end_does_no_harm(self, place: Place) -> None:
         place.launcher.write(token() + "\n")

@@ -169,7 +169,7 @@ class TestBlobs:
 
     def test_a_prefix_allows_keys_only(self, cloud: GoogleCloud) -> None:
         version = f"{OLD_KEY}/cryptoKeyVersions/1"
-        with pytest.raises(SealingRefused, match=f"'{version}' is no key of Cloud KMS"):
+        with pytest.raises(SealingRefused, match=f"'{version}' is not a key of Cloud KMS"):
             opened(cloud, b"", f'open_keys = ["{OLD_RING}"]\n', Credentials(None, version))
 
 

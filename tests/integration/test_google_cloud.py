@@ -297,7 +297,7 @@ def test_a_key_of_kms_that_hangs_holds_up_no_other(tmp_path: Path, cloud: Google
             with running_host(config) as host:
                 host.wait_for("the link to the enclave is degraded")
                 assert (sign(host, TZ2.pkh), sign(host)) == (200, 503)
-                assert f"{TZ1.pkh}: no answer in time for what is sealed under {old}" in str(host.health())
+                assert f"{TZ1.pkh}: no answer in time for keys sealed under {old}" in str(host.health())
                 over.set()
                 host.wait_for("key opens again")
                 while sign(host) != 200:
@@ -467,8 +467,8 @@ def test_the_whole_way_with_keys_and_marks_in_firestore(
             site = configured(enclave, TZ1.pkh)
             for kind in ("tz1", "tz2", "tz3", "tz4"):
                 site.command("generate", "--vault", VAULT, "--type", kind)
-            listed = site.command("list", "--json").splitlines()
-            pkhs = [json.loads(line)["pkh"] for line in listed]
+            listed = json.loads(site.command("list", "--json"))
+            pkhs = [key["public_key_hash"] for key in listed["keys"]]
             assert {pkh[:3] for pkh in pkhs} == {"tz1", "tz2", "tz3", "tz4"}
             blobs = [double.names()[f"encrypted_keys/{pkh}"].fields["value"].bytes_value for pkh in pkhs]
             assert all(is_ours(blob) != (way == "tee-signer's") for blob in blobs)

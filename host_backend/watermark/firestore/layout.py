@@ -1,4 +1,4 @@
-"""Which documents of Firestore hold marks, and what is in them.
+"""Which documents of Firestore hold marks, and their fields.
 
 - `<collection>/<chain>/<kind>/<key hash>` is Signatory's: `request` (the kind), `lvl`, `round` and `digest`. The last is
   left alone. Ours is `message_digest`, 32 bytes: Signatory writes documents whole, so it never outlives its message.
@@ -102,7 +102,7 @@ class Layout:
         return [f"{self.kind(key.chain_id, kind)}/{key.pkh}" for kind in kinds]
 
     def writes(self, key: MarkKey, mark: Mark) -> Iterator[Write]:
-        """Yield what is written for a mark."""
+        """Yield the writes for a mark."""
         for kind, path in zip(KINDS[key.right], self.present(key), strict=True):
             yield Write(
                 path,
@@ -110,7 +110,7 @@ class Layout:
             )
 
     def chain_writes(self, path: str, noted: tuple[str, ...], chains: Iterable[str]) -> Iterator[Write]:
-        """Yield what is written to note chains with marks in a document.
+        """Yield the writes that note chains with marks in a document.
 
         Args:
             path: The document.
@@ -154,7 +154,7 @@ def parse_mark(document: Document) -> Mark:
         DamagedMark: It has none.
     """
     level, round_, digest = (document.fields.get(name) for name in ("lvl", "round", "message_digest"))
-    # Go leaves nothing out: what is not there was not written by Signatory.
+    # Go leaves nothing out: a document with a missing field was not written by Signatory.
     if type(level) is not int or type(round_) is not int:
         raise DamagedMark(f"{document.path}: lvl and round must be whole numbers")
     known = isinstance(digest, bytes) and len(digest) == _DIGEST_BYTES
@@ -165,7 +165,7 @@ def parse_mark(document: Document) -> Mark:
 
 
 def change_fields(key: MarkKey, old: Mark | None, new: Mark) -> dict[str, Field]:
-    """Return what is noted of a mark that an operator moved."""
+    """Return the note of a mark that an operator moved."""
     return {
         "chain_id": key.chain_id,
         "pkh": key.pkh,
