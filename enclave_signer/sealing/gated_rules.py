@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from enclave_signer.sealing.reseal_rules import SealerConfig
 from enclave_signer.toml_table import TomlTable
 
-#: The one policy there is: the key's service decides, each time, after it has seen who asks.
+#: The only policy: the key's service decides, each time, after it has seen which image asks.
 ATTESTED = "attested"
 #: Seconds of `fresh_s`: below, the service is asked more often than it can be away; above a day, a key that was taken
 #: back signs for too long.
 MIN_FRESH_S, MAX_FRESH_S = 10.0, 86400.0
-#: Seconds of `retry_s`: whoever asks again and again reaches the service no more often.
+#: Seconds of `retry_s`: clients that retry without end reach the service no more often.
 MIN_RETRY_S, MAX_RETRY_S = 5.0, 30.0
 DEFAULT_RETRY_S = 10.0
 
@@ -27,7 +27,7 @@ class GatedRule:
         key: A key-encryption key, or a prefix of keys that ends at a `/`.
         sealer: The name of the sealer that has it.
         fresh_s: Seconds for which a release lasts; then the key's service is asked again.
-        retry_s: Seconds for which a failure to get a release is remembered, and nobody asks.
+        retry_s: Seconds for which a failure to get a release is remembered, and the service is not asked.
     """
 
     key: str

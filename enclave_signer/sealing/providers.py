@@ -259,7 +259,7 @@ async def in_time(provider: SealerProvider, ask: Callable[[], Awaitable[T]]) -> 
 async def _released(
     provider: SealerProvider, credentials: Credentials, sealer: Sealer | None, blob: bytes
 ) -> tuple[Sealer, UnsealedKey]:
-    """Return the sealer of a gated key, opened anew where none is given, and the key in a blob; in the time of one answer.
+    """Return the sealer of a gated key, a new one where none is given, and the key in a blob; in the time of one answer.
 
     Raises:
         SealingError: As the provider or its sealer says.

@@ -1,15 +1,15 @@
 """Releases of gated keys: keys whose service must have released them, to this image, not too long ago.
 
-- An unsealing is an object of the process: it belongs to no connection. All who want the same blob share one attempt and
-  its one deadline, and whoever leaves takes nothing away from the others; who comes a moment later gets what it gave.
+- An unsealing is an object of the process: it belongs to no connection. All callers with the same blob share one attempt and
+  its one deadline; a caller that leaves does not end it, and one that comes a moment later gets its result.
 - A release belongs to a key-encryption key and the credentials that it is asked for with: one blob is asked about first,
   and what the service says of the key holds for all blobs under it.
-- A failure is remembered for `retry_s`: meanwhile everyone gets it at once, and the service is not asked.
+- A failure is remembered for `retry_s`: meanwhile all callers get it at once, and the service is not asked.
 - A release lasts `fresh_s`, from when it was asked for. A use in its last third has it asked for again, without waiting.
   Where that is not answered, or not with yes, it lasts until its end; a denial ends it at once.
 - A use after its end is refused, and has it asked for again. What is opened is used again as soon as it is released.
-- Callers are told two things of a key: `NotReleased`, also where its service is away, and `ReleaseDenied`, also where
-  what opened once is refused now. Any other error is about their blob.
+- Two errors are about a key: `NotReleased`, also where its service is away, and `ReleaseDenied`, also where a blob that
+  opened before is refused now. Any other error is about the caller's blob.
 """
 
 import logging
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 #: Releases that are remembered. A prefix may cover any number of names, and strangers may make some up.
 MAX_RELEASES = 256
-#: Seconds for which what was opened is given to those who come later: until then it has a place among the open keys.
+#: Seconds for which an opened key is shared with later callers: by then it has its place among the open keys.
 SHARED_S = 1.0
 #: The part of `fresh_s` after which a use has the key released again: the service may be away for the rest of it.
 _RENEWED_AFTER = 2 / 3
@@ -50,7 +50,7 @@ def now() -> float:
 
 @dataclass(slots=True)
 class _Attempt:
-    """The opening of one blob, for everyone who wants it."""
+    """The opening of one blob, for all callers that want it."""
 
     done: trio.Event = field(default_factory=trio.Event)
     unsealed: UnsealedKey | None = None
@@ -146,7 +146,7 @@ class Release:
                 _, attempt.unsealed = await self._ask(known, blob)
             else:
                 attempt.unsealed = await self._renew(blob, began)
-        except Exception as error:  # noqa: BLE001 -- told to whoever waits, who knows refusals from bugs
+        except Exception as error:  # noqa: BLE001 -- raised to the callers, who know refusals from bugs
             attempt.error = self._failed(error, blob)
         finally:
             attempt.done.set()
@@ -169,7 +169,7 @@ class Release:
         return unsealed
 
     def _failed(self, error: Exception, blob: bytes) -> Exception:
-        """Remember what an error means for the key, if anything; return what those who wait are told."""
+        """Remember what an error means for the key, if anything; return the error for the callers that wait."""
         failure = _about_key(error, opened_before=blob == self._good)
         if failure is None:
             return error
@@ -178,7 +178,7 @@ class Release:
         self._failure, self._failed_until = failure, now() + self._rule.retry_s
         if isinstance(failure, ReleaseDenied):
             self._sealer = None
-            # What was opened before is given to nobody else.
+            # Keys that were opened before are shared no longer.
             self._attempts = {blob: each for blob, each in self._attempts.items() if not each.done.is_set()}
             self._renew_at = self._ends_at = -math.inf
         return failure

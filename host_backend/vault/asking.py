@@ -1,7 +1,7 @@
 """Asking for signatures and proofs of keys that are open in service, and what happens where a key's release has ended.
 
-- Such a key is opened again on the second connection, once for all who want it; then it is asked for once more.
-- Meanwhile it is not asked for: whoever comes is told why.
+- Such a key is opened again on the second connection, once for all requests that want it; then it is asked for once more.
+- Meanwhile it is not asked for: new requests fail, with the reason.
 """
 
 import asyncio

@@ -101,7 +101,7 @@ class Pauses:
     #: After no answer; doubles up to `longest_unanswered_s`: a sealer that is back must soon be noticed.
     unanswered_s: float = 0.1
     longest_unanswered_s: float = 3.0
-    #: Where a key is not released yet: the enclave itself remembers that for longer, and asks nobody.
+    #: Where a key is not released yet: the enclave itself remembers that for longer, and does not ask.
     unreleased_s: float = 3.0
     #: After a refusal; doubles up to `longest_refused_s`: somebody has to grant something first.
     refused_s: float = 30.0

@@ -89,7 +89,7 @@ class Watch:
         await asyncio.wait([self._reading], timeout=self._link.limits.ready_s)
 
     async def release(self, pkh: str) -> None:
-        """Have a key whose release has ended released again, once for all who want it; wait for that up to a limit."""
+        """Have a key whose release has ended released again, once for all requests that want it; wait for that up to a limit."""
         task = self._releasing.get(pkh)
         if task is None:
             task = asyncio.create_task(self._release(pkh), context=contextvars.Context())

@@ -131,7 +131,7 @@ def test_a_failure_is_shared_and_remembered(
     broker.set(mode)
     for _ in range(2):
         assert {text(reply) for reply in imported_by_many(enclave, blob)} == {told}
-    # A storm of other calls, of a client that gives up at nothing.
+    # A storm of other calls, of a client that never gives up.
     with WireClient(enclave.address) as client:
         for _ in range(CALLERS):
             assert text(client.call({"PublicKeyFrom": blob})) == told
@@ -166,7 +166,7 @@ def test_what_is_open_signs_as_long_as_it_is_released(enclave: Enclave, broker: 
         assert "Ok" in client.call({"Import": blob})
         broker.go_on(FRESH_S - 1)
         broker.set("down")
-        # The broker is asked again, and nobody waits for it, nor for its failure.
+        # The broker is asked again, and no call waits for it, nor for its failure.
         assert "Ok" in sign(client, 0)
         broker.go_on(1)
         assert text(sign(client, 0)).startswith("not released yet: ")
@@ -178,7 +178,7 @@ def test_what_is_open_signs_as_long_as_it_is_released(enclave: Enclave, broker: 
         assert text(sign(client, 0)) == "release denied: the broker's policy does not allow this image"
         broker.set("released")
         broker.go_on(RETRY_S)
-        # Whoever imports it has it released for all who hold it.
+        # An import has it released for all connections that hold it.
         with WireClient(enclave.address) as other:
             assert "Ok" in other.call({"Import": blob})
         assert "Ok" in sign(client, 0)

@@ -99,7 +99,7 @@ class Scene:
         return None
 
     async def crowd(self, *blobs: bytes) -> list[UnsealedKey | EnclaveSignerError]:
-        """Return what many callers get who come at once, one for each blob."""
+        """Return what many callers get that come at once, one for each blob."""
         outcomes: list[UnsealedKey | EnclaveSignerError] = []
 
         async def call(which: bytes) -> None:
@@ -163,7 +163,7 @@ def test_what_fails_fails_for_all_at_once_and_is_remembered(
     play(scenario)
 
 
-def test_who_hangs_keeps_nobody_longer_than_one_answer_may_take() -> None:
+def test_a_service_that_hangs_keeps_callers_no_longer_than_one_answer_may_take() -> None:
     async def scenario(scene: Scene) -> None:
         scene.broker.takes_s = math.inf
         began = trio.current_time()
@@ -188,7 +188,7 @@ def test_a_storm_reaches_the_service_once_in_each_time_of_failure() -> None:
     play(scenario)
 
 
-def test_who_leaves_takes_nothing_away_from_the_others() -> None:
+def test_a_caller_that_leaves_takes_nothing_away_from_the_others() -> None:
     async def scenario(scene: Scene) -> None:
         with trio.move_on_after(scene.broker.takes_s / 2):
             await scene.unseal(blob())
@@ -198,7 +198,7 @@ def test_who_leaves_takes_nothing_away_from_the_others() -> None:
     play(scenario)
 
 
-def test_junk_is_remembered_for_nobody() -> None:
+def test_junk_is_not_remembered() -> None:
     async def scenario(scene: Scene) -> None:
         outcomes = await scene.crowd(blob() + b"junk", blob(1), blob(2))
         assert sorted(type(each).__name__ for each in outcomes) == ["BlobCorrupt", "UnsealedKey", "UnsealedKey"]
@@ -231,7 +231,7 @@ def test_of_many_blobs_late_in_a_release_one_renews_it() -> None:
     play(scenario)
 
 
-def test_who_is_away_at_a_renewal_stops_nothing_before_the_end() -> None:
+def test_a_service_that_is_away_at_a_renewal_stops_nothing_before_the_end() -> None:
     async def scenario(scene: Scene) -> None:
         await scene.unseal(blob())
         scene.broker.answer = DOWN
