@@ -7,7 +7,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from enclave_signer.curves import InvalidPrivateKey, SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, SealingRefused
@@ -111,6 +111,26 @@ class SealerProvider(SealerSource, Protocol):
 
     async def aclose(self) -> None:
         """Release everything; no call comes after this."""
+        ...
+
+
+@runtime_checkable
+class KeepingProvider(Protocol):
+    """A provider that keeps what its service gave it: a gated key must be asked for again all the same."""
+
+    async def release(self, key: str, credentials: Credentials) -> Sealer:
+        """Return a sealer for a key that its service has released just now; what was kept of it does not count.
+
+        Args:
+            key: The key-encryption key, as blobs name it.
+            credentials: Of the sessions that want it.
+
+        Raises:
+            ReleaseDenied: The service does not release it to this image.
+            SealingRefused: The configuration does not allow it.
+            NotReleased: It will be released when somebody has allowed it.
+            SealingUnavailable: No answer, retry later.
+        """
         ...
 
 

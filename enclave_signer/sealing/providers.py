@@ -19,11 +19,11 @@ from typing import TypeVar
 
 import trio
 
-from enclave_signer.errors import BlobCorrupt, SealingRefused, SealingUnavailable
+from enclave_signer.errors import BlobCorrupt, ReleaseDenied, SealingRefused, SealingUnavailable
 from enclave_signer.protocol.blob import is_ours, parse_blob, sealed_under
 from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
-from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey
+from enclave_signer.sealing.base import KeepingProvider, Sealer, SealerProvider, UnsealedKey
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.releases import MAX_RELEASES, Release
 
@@ -130,7 +130,7 @@ class Providers:
         place = key, credentials
         if place not in self._releases:
             self._forget_oldest_release()
-            ask = partial(_released, self._named_by(blob), credentials)
+            ask = partial(_released, self._named_by(blob), key, credentials)
             self._releases[place] = Release(key, rule, ask, self._start)
         return self._releases[place]
 
@@ -140,12 +140,11 @@ class Providers:
 
     def _forget_oldest_release(self) -> None:
         if len(self._releases) >= MAX_RELEASES:
-            idle = (place for place, each in self._releases.items() if each.idle)
-            others = (place for place, each in self._releases.items() if not each.busy)
-            oldest = next(idle, None) or next(others, None)
-            if oldest is not None:
-                # Keys that are open keep theirs.
-                del self._releases[oldest]
+            # The oldest of those that matter least; what is open keeps its own.
+            free = [place for place, each in self._releases.items() if not each.busy]
+            least = min(free, key=lambda place: self._releases[place].matters, default=None)
+            if least is not None:
+                del self._releases[least]
 
     def _named_by(self, blob: bytes) -> SealerProvider:
         if not is_ours(blob) and self._for_legacy is not None:
@@ -257,7 +256,7 @@ async def in_time(provider: SealerProvider, ask: Callable[[], Awaitable[T]]) -> 
 
 
 async def _released(
-    provider: SealerProvider, credentials: Credentials, sealer: Sealer | None, blob: bytes
+    provider: SealerProvider, key: str, credentials: Credentials, sealer: Sealer | None, blob: bytes
 ) -> tuple[Sealer, UnsealedKey]:
     """Return the sealer of a gated key, a new one where none is given, and the key in a blob; in the time of one answer.
 
@@ -266,7 +265,17 @@ async def _released(
     """
 
     async def ask() -> tuple[Sealer, UnsealedKey]:
-        opened = sealer or await provider.open_sealer(credentials)
+        opened = sealer or await _just_released(provider, key, credentials)
         return opened, await opened.unseal(blob)
 
     return await in_time(provider, ask)
+
+
+async def _just_released(provider: SealerProvider, key: str, credentials: Credentials) -> Sealer:
+    try:
+        if isinstance(provider, KeepingProvider):
+            return await provider.release(key, credentials)
+        return await provider.open_sealer(credentials)
+    except SealingRefused as error:
+        # No blob was shown yet: this is about the key.
+        raise ReleaseDenied(str(error)) from None

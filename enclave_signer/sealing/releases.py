@@ -93,9 +93,9 @@ class Release:
         return self._asking is not None
 
     @property
-    def idle(self) -> bool:
-        """Whether there is nothing to remember of it."""
-        return not self.busy and now() >= max(self._ends_at, self._failed_until)
+    def matters(self) -> int:
+        """2 while it is fresh, 1 while a failure is remembered, 0 when there is nothing to remember of it."""
+        return 2 if self.fresh else int(now() < self._failed_until)
 
     @property
     def _asking(self) -> _Attempt | None:

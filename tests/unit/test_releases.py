@@ -39,7 +39,9 @@ class Broker:
     limit_s: float | None = LIMIT_S
 
     def __init__(self) -> None:
+        #: To a question for the key; and to one for a blob.
         self.answer: Exception | None = None
+        self.answer_to_blob: Exception | None = None
         self.takes_s = 1.0
         self.rounds = 0
         self.opened: list[bytes] = []
@@ -58,12 +60,29 @@ class Broker:
     async def unseal(self, blob: bytes) -> UnsealedKey:
         await trio.lowlevel.checkpoint()
         self.opened.append(blob)
+        if self.answer_to_blob is not None:
+            raise self.answer_to_blob
         if blob.endswith(b"junk"):
             raise BlobCorrupt("blob corrupt: junk")
         return UnsealedKey(PrivateKey(KeyType.ED25519, bytes(32)), None)
 
     async def aclose(self) -> None:
         """Let go of nothing."""
+
+
+class Keeper(Broker):
+    """Keeps what it got once, unless it is asked for a release."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released: list[str] = []
+
+    async def open_sealer(self, credentials: Credentials) -> Sealer:
+        return self
+
+    async def release(self, key: str, credentials: Credentials) -> Sealer:
+        self.released.append(key)
+        return await super().open_sealer(credentials)
 
 
 def blob(number: int = 0, key: str = KEY) -> bytes:
@@ -114,9 +133,10 @@ class Scene:
         return outcomes
 
 
-def play(scenario: Callable[[Scene], Awaitable[None]]) -> None:
+def play(scenario: Callable[[Scene], Awaitable[None]], broker: Broker | None = None) -> None:
+    broker = broker or Broker()
+
     async def main() -> None:
-        broker = Broker()
         providers = Providers([broker], [GatedRule(KEY, broker.name, FRESH_S, RETRY_S)])
         async with providers.running():
             await scenario(Scene(providers, broker))
@@ -264,18 +284,19 @@ def test_what_was_not_used_for_long_is_refused_once_and_asked_for_again() -> Non
     play(scenario)
 
 
+@pytest.mark.parametrize("about", ["answer", "answer_to_blob"])
 @pytest.mark.parametrize("refusal", [DENIED, SealingRefused("no right")])
-def test_a_denial_ends_a_release_at_once_until_it_is_released_again(refusal: EnclaveSignerError) -> None:
+def test_a_denial_ends_a_release_at_once_until_it_is_released_again(about: str, refusal: EnclaveSignerError) -> None:
     async def scenario(scene: Scene) -> None:
         await scene.unseal(blob())
         await trio.sleep(FRESH_S * 0.7)
-        scene.broker.answer = refusal
+        setattr(scene.broker, about, refusal)
         assert scene.use() is None
         await trio.sleep(scene.broker.takes_s + 0.1)
         error = scene.use()
         assert (type(error), str(error)) == (ReleaseDenied, str(refusal))
         assert not scene.release.fresh
-        scene.broker.answer = None
+        setattr(scene.broker, about, None)
         await trio.sleep(RETRY_S)
         # Still no, until the service has said yes.
         assert type(scene.use()) is ReleaseDenied
@@ -313,5 +334,34 @@ def test_initialize_does_not_wait_for_a_service_that_may_not_release() -> None:
         scene.broker.answer = HELD
         await scene.providers.open_sealer(CREDENTIALS)
         assert scene.broker.rounds == 0
+
+    play(scenario)
+
+
+def test_what_a_provider_keeps_is_no_release() -> None:
+    keeper = Keeper()
+
+    async def scenario(scene: Scene) -> None:
+        await scene.unseal(blob())
+        keeper.answer = DENIED
+        await trio.sleep(FRESH_S)
+        scene.use()
+        assert type(await scene.fails()) is ReleaseDenied
+        assert keeper.released == [KEY, KEY]
+
+    play(scenario, keeper)
+
+
+def test_a_refusal_is_about_the_key_only_where_no_blob_was_shown() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.broker.answer_to_blob = SealingRefused("not this one")
+        assert type(await scene.fails(blob(1))) is SealingRefused
+        scene.broker.answer_to_blob = None
+        await scene.unseal(blob(2))
+        scene.broker.answer = SealingRefused("no key")
+        await trio.sleep(FRESH_S)
+        assert type(await scene.fails(blob(3))) is ReleaseDenied
+        assert type(await scene.fails(blob(2))) is ReleaseDenied
+        assert scene.broker.rounds == 3
 
     play(scenario)
