@@ -1,9 +1,9 @@
 """Sealing under keys that a key broker (Confidential Containers' KBS) releases to machines that prove themselves.
 
 - The broker keeps a key-encryption key and gives it out; it seals nothing itself. So the key is fetched once, the sealing
-  key that comes of it stays in memory, and from then on nobody is asked: a broker that is down stops no one.
+  key derived from it stays in memory, and the broker is not asked again: one that is down stops no signing.
 - All keys of the image are fetched at once, when the first session begins. Each has its own outcome: an old one that is
-  gone keeps no other back. What the broker refuses is told again for a while before it is asked again.
+  gone keeps no other back. A refusal is repeated for a while before the broker is asked again.
 """
 
 import logging

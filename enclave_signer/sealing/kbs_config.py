@@ -107,7 +107,7 @@ def _broker(table: TomlTable, *, development: bool) -> tuple[str, Path | None]:
     if insecure and not development:
         raise table.refused("insecure_http", "is only allowed where development is true")
     if url.startswith("http:") and not insecure:
-        raise table.refused("url", "must begin with https://: whoever is on the way could answer with a key of theirs")
+        raise table.refused("url", "must begin with https://: without TLS others could answer in place of the broker")
     if url.startswith("https:") == (ca_file is None):
         raise table.refused("ca_file", "is missing" if ca_file is None else "means nothing for a url without TLS")
     return url.rstrip("/"), ca_file

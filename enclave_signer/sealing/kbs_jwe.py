@@ -53,7 +53,7 @@ class TeeKey:
         return {"alg": ALGORITHM, "crv": _CURVE, "kty": "EC", "x": x, "y": y}
 
     def decrypt(self, jwe: Mapping[str, object]) -> bytes:
-        """Return what is encrypted to this key.
+        """Return the plaintext of JWE that is encrypted to this key.
 
         Raises:
             BadJwe: It is not JWE of the one kind that was asked for, or is encrypted to another key.

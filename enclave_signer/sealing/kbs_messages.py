@@ -1,4 +1,4 @@
-"""Messages of the key broker protocol (RCAR) 0.4.0: what is sent, what evidence is bound to, and what answers mean.
+"""Messages of the key broker protocol (RCAR) 0.4.0: requests, the binding of evidence, and the meaning of answers.
 
 - *Unavailable*: nothing that speaks the protocol answered. Only this is worth another attempt.
 - *Refused*: a person has to do something first; the text says what, and to whom.
@@ -44,7 +44,8 @@ class HandshakeLost(SealingRefused):
 
 def auth_body(tee: str) -> bytes:
     """Return the body of `auth`."""
-    return _json({"version": VERSION, "tee": tee, "extra-params": {"supported-hash-algorithms": [_DIGEST]}})
+    asked = {"version": VERSION, "tee": tee, "extra-params": {"supported-hash-algorithms": [_DIGEST]}}
+    return json.dumps(asked).encode()
 
 
 def attest_body(nonce: str, jwk: Mapping[str, str], evidence: object) -> bytes:
@@ -54,14 +55,19 @@ def attest_body(nonce: str, jwk: Mapping[str, str], evidence: object) -> bytes:
         nonce: Of the broker.
         jwk: The key of this handshake.
         evidence: Of the machine, as JSON.
+
+    Raises:
+        SealingRefused: The evidence is too deeply nested to be sent.
     """
-    return _json(
-        {
-            "init-data": None,
-            "runtime-data": {"nonce": nonce, "tee-pubkey": jwk},
-            "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},
-        }
-    )
+    body = {
+        "init-data": None,
+        "runtime-data": {"nonce": nonce, "tee-pubkey": jwk},
+        "tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""},
+    }
+    try:
+        return json.dumps(body).encode()
+    except RecursionError:
+        raise SealingRefused("the attestation agent's answer is no evidence") from None
 
 
 def report_data(nonce: str, jwk: Mapping[str, str]) -> bytes:
@@ -70,8 +76,8 @@ def report_data(nonce: str, jwk: Mapping[str, str]) -> bytes:
 
 
 def digest(value: object) -> bytes:
-    """Return the SHA-384 of a value's canonical JSON (RFC 8785; for objects of texts and small integers)."""
-    return hashlib.new(_DIGEST, _json(value)).digest()
+    """Return the SHA-384 of a value's canonical JSON (RFC 8785; for objects of ASCII texts and small integers)."""
+    return hashlib.new(_DIGEST, json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).digest()
 
 
 def sample_evidence(report: bytes) -> Mapping[str, object]:
@@ -86,7 +92,7 @@ def read_nonce(body: bytes) -> str:
         SealingRefused: There is none.
     """
     nonce = read_object(Step.AUTH, body).get("nonce")
-    if not isinstance(nonce, str) or not 0 < len(nonce) <= _MAX_NONCE_CHARS:
+    if not isinstance(nonce, str) or not nonce.isascii() or not 0 < len(nonce) <= _MAX_NONCE_CHARS:
         raise _no_protocol(Step.AUTH)
     return nonce
 
@@ -156,7 +162,7 @@ def failure(step: Step, status: int, body: bytes, resource: str = "") -> Sealing
         text = f"answered {step} with HTTP status {status}, and not as the protocol does"
         if status >= 500 or status in {408, 429}:
             return SealingUnavailable(f"the key broker, or a proxy before it, {text}")
-        return SealingRefused(f"what is at kbs.url {text}: name the address of the key broker")
+        return SealingRefused(f"the server at kbs.url {text}: name the address of the key broker")
     if name == "AttestationError":
         return _not_attested(step, detail)
     kind, text = _MEANINGS.get(name, (SealingRefused, "the key broker fails at {step}: its log says why"))
@@ -164,7 +170,7 @@ def failure(step: Step, status: int, body: bytes, resource: str = "") -> Sealing
 
 
 _RESOURCE_REFUSED = (
-    "the key broker's resource policy keeps {resource} from this machine: it must allow what is affirming"
+    "the key broker's resource policy keeps {resource} from this machine: it must allow affirming evidence"
 )
 _MEANINGS: Mapping[str, tuple[type[SealingError], str]] = {
     "PolicyDeny": (SealingRefused, _RESOURCE_REFUSED),
@@ -205,12 +211,8 @@ def _error(body: bytes) -> tuple[str, str]:
         return "", ""
     if not isinstance(kind, str) or not kind.startswith(_ERRORS):
         return "", ""
-    return kind.removeprefix(_ERRORS)[:64], str(detail)
+    return kind.removeprefix(_ERRORS)[:64], detail if isinstance(detail, str) else ""
 
 
 def _no_protocol(step: Step) -> SealingRefused:
     return SealingRefused(f"the answer to {step} is not one of a key broker: kbs.url must name one")
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

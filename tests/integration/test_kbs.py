@@ -20,6 +20,7 @@ from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey
 from enclave_signer.sealing.base import Sealer, open_key, seal_key
 from enclave_signer.sealing.kbs import LIMIT_S, REFUSED_S, Kbs, open_kbs
+from enclave_signer.sealing.kbs_client import agent_evidence
 from enclave_signer.sealing.kbs_http import MAX_ANSWER_BYTES
 from enclave_signer.sealing.kbs_jwe import TeeKey
 from enclave_signer.sealing.kbs_messages import attest_body, auth_body, report_data, sample_evidence
@@ -218,12 +219,13 @@ NO_SESSION = "does not accept this machine's evidence, or its session"
         (sends_again, SealingRefused, "session was attested already", 2),
         (old_version, SealingRefused, "speaks version 0.1.1 of the protocol, this image 0.4.0: use Trustee 0.14", 1),
         (setting(policy=default_policy), SealingRefused, f"resource policy keeps {RESOURCE} from this machine", 1),
-        (setting(affirming=False), SealingRefused, "it must allow what is affirming", 1),
+        (setting(affirming=False), SealingRefused, "it must allow affirming evidence", 1),
         (setting(trusts_tokens=False), SealingRefused, "its signer is not trusted there", 2),
         (setting(resources={}), SealingRefused, f"gives no resource {RESOURCE}: most often there is none", 1),
         (setting(resources={RESOURCE: KEK.hex().encode()}), SealingRefused, "has 64 bytes, a key has 32", 1),
         (answering("auth", 200, b"<html>"), SealingRefused, "answer to auth is not one of a key broker", 1),
         (answering("auth", 200, b'{"nonce": "n"}'), SealingRefused, "answer to auth is not one of a key broker", 1),
+        (setting(nonce="\ud800"), SealingRefused, "answer to auth is not one of a key broker", 1),
         (answering("auth", 302, b"", Location="http://evil"), SealingRefused, "answered auth with HTTP status 302", 1),
         (answering("attest", 200, b'{"token": "a.b.c"}'), SealingRefused, "answer to attest is not one", 1),
         (answering("resource", 200, b"[1]"), SealingRefused, "answer to resource is not one", 1),
@@ -417,17 +419,22 @@ class TestAgent:
                 r"HTTP status 500 \(no TSM \(token\)\)",
             ),
             (Answered(200, b"evidence"), SealingRefused, "answer is no evidence"),
+            (Answered(200, b'{"a":' * 5000 + b"1" + b"}" * 5000), SealingRefused, "answer is no evidence"),
+            (Answered(200, b'{"quote": "\\ud800"}'), SealingRefused, "compare kbs.tee"),
             (Answered(200, b'{"attestation_report": {"report_data": "00"}}'), SealingRefused, "compare kbs.tee"),
             (Answered(200, bytes(MAX_ANSWER_BYTES + 1)), SealingRefused, "more than 262144 bytes"),
             (Answered(raw=b"HTTP/1.1 200 .\r\nContent-Length: 9\r\n\r\n{"), SealingUnavailable, "the connection broke"),
-            (None, SealingUnavailable, "the attestation agent at .* gave no answer within"),
         ],
     )
-    def test_what_it_may_answer(
-        self, broker: Broker, answer: Answered | None, kind: type[SealingError], text: str
-    ) -> None:
+    def test_what_it_may_answer(self, broker: Broker, answer: Answered, kind: type[SealingError], text: str) -> None:
         with http_service(lambda _: answer) as (host, port), pytest.raises(kind, match=text):
-            with_sealer(broker.provider(tee="snp", agent=f"http://{host}:{port}", answer_s=0.5), seal)
+            with_sealer(broker.provider(tee="snp", agent=f"http://{host}:{port}"), seal)
+
+    def test_its_silence_has_a_limit(self) -> None:
+        with http_service(lambda _: None) as (host, port):
+            ask = agent_evidence(f"http://{host}:{port}", 0.2)
+            with pytest.raises(SealingUnavailable, match=r"the attestation agent at .* gave no answer within 0\.2 s"):
+                trio.run(ask, bytes(48))
 
     def test_one_that_is_not_there_is_unavailable(self, broker: Broker) -> None:
         with http_service(self.agent) as (host, port):

@@ -1,5 +1,7 @@
 """Daemon and host with a key broker: restarts, a broker that is away, and keys that move to it and on."""
 
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -7,7 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from enclave_signer.__main__ import _open_named
 from enclave_signer.curves import curve
+from enclave_signer.errors import ConfigError
+from enclave_signer.image import parse_image
 from enclave_signer.protocol.blob import sealed_under
 from enclave_signer.sealing.local import KEY_BYTES, LocalSealer
 from enclave_signer.tezos import parse_secret_key
@@ -29,7 +34,7 @@ from tests.doubles.host_process import (
 from tests.doubles.kbs import KbsDouble, default_policy, server_tls
 from tests.doubles.kbs_image import KEK, OLD_KEK, OLD_RESOURCE, RESOURCE, kbs_image, kbs_table, name_of
 from tests.doubles.known_keys import FOUR, KnownKey, transaction
-from tests.doubles.processes import Enclave, running_enclave, running_gcp_enclave
+from tests.doubles.processes import ROOT, Enclave, running_enclave, running_gcp_enclave
 from tests.doubles.wire import WireClient
 
 BOTH = {RESOURCE: KEK, OLD_RESOURCE: OLD_KEK}
@@ -105,7 +110,7 @@ def test_what_the_broker_refuses_the_host_is_told(broker: Broker) -> None:
         with WireClient(enclave.address, initialize=False) as client:
             (error,) = client.call({"Initialize": {}}).values()
         assert isinstance(error, dict)
-        text = f"the key broker's resource policy keeps {RESOURCE} from this machine: it must allow what is affirming"
+        text = f"the key broker's resource policy keeps {RESOURCE} from this machine: it must allow affirming evidence"
         assert text in error["message"]
         assert "unavailable" not in error["message"]
 
@@ -123,6 +128,19 @@ def test_an_image_whose_keys_anyone_can_get_proves_nothing(broker: Broker, tmp_p
         policy.write_text(f"audience: a\nimage_digests: ['sha256:{'4b' * 32}']\nprojects: [p]\n")
         outcome = run_command("attest", "-c", broker.config(enclave), "--vault", VAULT, "--policy", policy)
         assert "the evidence was refused" in refused(outcome, 1)
+
+
+def test_without_its_library_it_says_what_to_install(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As an import fails: the library was imported long ago by other tests.
+    monkeypatch.setitem(sys.modules, "enclave_signer.sealing.kbs", None)
+    image = parse_image(kbs_image("https://kbs.example", broker.authority.file), "image.toml")
+    with pytest.raises(ConfigError, match=r"kbs: .*: pip install 'enclave-signer\[enclave-kbs\]'"):
+        _open_named("kbs", image)
+
+
+def test_without_the_sealer_its_library_is_not_imported() -> None:
+    code = "import sys, enclave_signer.__main__, enclave_signer.image; assert not {'httpx', 'anyio'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 class TestReseal:
@@ -168,7 +186,7 @@ class TestReseal:
             for target in others:
                 outcome = reseal(target)
                 assert outcome.code == 1
-                assert f"does not allow to reseal from '{source}' to '{target}'" in outcome.stderr
+                assert f"does not allow resealing from '{source}' to '{target}'" in outcome.stderr
             if allowed is not None:
                 outcome = reseal(allowed)
                 assert outcome.code == 0, outcome.stderr
