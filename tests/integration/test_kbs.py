@@ -3,7 +3,7 @@
 import json
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey
 from enclave_signer.sealing.base import Sealer, open_key, seal_key
 from enclave_signer.sealing.kbs import LIMIT_S, REFUSED_S, Kbs, open_kbs
 from enclave_signer.sealing.kbs_client import agent_evidence
-from enclave_signer.sealing.kbs_http import MAX_ANSWER_BYTES
+from enclave_signer.sealing.kbs_http import MAX_ANSWER_BYTES, Http
 from enclave_signer.sealing.kbs_jwe import TeeKey
 from enclave_signer.sealing.kbs_messages import attest_body, auth_body, report_data, sample_evidence
 from tests.doubles.certificates import Authority
@@ -442,6 +442,34 @@ class TestAgent:
         error = refusal_of(broker.provider(tee="snp", agent=f"http://{host}:{port}"))
         assert isinstance(error, SealingUnavailable)
         assert "the attestation agent at" in str(error)
+
+
+class Endless(httpx.AsyncByteStream):
+    """An answer that does not end."""
+
+    sent = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.sent += 65536
+            yield bytes(65536)
+
+
+def test_an_answer_without_end_is_not_read_on() -> None:
+    endless = Endless()
+
+    class Transport(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, stream=endless, request=request)
+
+    async def main() -> None:
+        async with Transport() as connection:
+            await Http("the key broker", "https://kbs.example", None, 2.0).ask(connection, "GET", "/")
+
+    with pytest.raises(SealingRefused, match="answered with more than 262144 bytes"):
+        trio.run(main)
+    assert endless.sent <= MAX_ANSWER_BYTES + 2 * 65536
 
 
 def test_nothing_secret_is_said(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
