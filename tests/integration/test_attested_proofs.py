@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ class Link:
         self.vault: Vault
 
     def endpoint(self, port: int | None = None, *, max_age_s: float = 24 * HOUR_S) -> Endpoint:
-        judge = TokenJudge(self.world.policy, pinned_root(self.world.root), self.clock)
+        judge = TokenJudge(self.world.policy, partial(pinned_root, self.world.root), self.clock)
         proving = Proving(judge.verify, max_age_s, clock=self.clock, jitter=lambda: 0.5)
         tls = TlsClient(self.world.client.certificate, self.world.client.key)
         return Endpoint(Address("127.0.0.1", port or self.enclave.port), tls=tls, proving=proving)
