@@ -10,12 +10,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.framing import FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Attest, KeyType, PrivateKey, Request
 from enclave_signer.tezos import parse_secret_key
 from host_backend.addresses import Address
+from host_backend.api.reports import attestation_endpoint
 from host_backend.attestation.judging import TokenJudge, pinned_root
 from host_backend.enclave.client import open_client
 from host_backend.enclave.connection import connect
@@ -28,6 +31,7 @@ from host_backend.keystore.base import StoredKey
 from host_backend.readings import host_readings
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.memory import MemoryWatermarkStore
+from tests.doubles.asgi import ask
 from tests.doubles.asyncio_server import AsyncioServer
 from tests.doubles.attested_world import OLDER, AttestedWorld, attested_world, calls, wait_for_calls
 from tests.doubles.client_certificates import client_files
@@ -38,7 +42,9 @@ from tests.doubles.processes import PATIENCE_S, Enclave
 TZ1 = FOUR[0]
 HOUR_S = 3600.0
 #: Nothing is looked at but when a test says so.
-LIMITS = LinkLimits(check_s=600, first_pause_s=0.0, renewal_s=0.0, ready_s=600, signature_s=600, refused_s=0.0)
+LIMITS = LinkLimits(
+    sign_s=60, patience_s=60, check_s=600, first_pause_s=0.0, renewal_s=0.0, ready_s=600, signature_s=600, refused_s=0.0
+)
 
 
 async def eventually(is_so: Callable[[], bool]) -> None:
@@ -187,6 +193,31 @@ def test_a_renewal_delays_no_signature(world: AttestedWorld) -> None:
             f"\nsignatures while proofs are renewed: p50 {times[len(times) // 2] * 1e3:.2f} ms, "
             f"p99 {times[len(times) * 99 // 100] * 1e3:.2f} ms of {len(times)}"
         )
+        assert link.vault.link.reconnects == 0
+
+    play(world, scenario)
+
+
+def test_strangers_who_ask_for_tokens_do_not_delay_the_proof_of_the_link(world: AttestedWorld) -> None:
+    async def scenario(link: Link) -> None:
+        app = Starlette(
+            routes=[Route("/attestation", attestation_endpoint({link.vault.name: link.vault.report}), methods=["GET"])]
+        )
+        for round_ in range(3):
+            before = link.vault.link.generation
+            link.clock.ahead_s += 0.7 * HOUR_S
+            async with asyncio.TaskGroup() as strangers:
+                asked = [
+                    strangers.create_task(
+                        ask(app, "GET", "/attestation", query=b"nonce=stranger-%d-%04d" % (round_, number))
+                    )
+                    for number in range(100)
+                ]
+                await link.renewal()
+                assert (link.vault.link.generation, link.vault.degraded) == (before + 1, [])
+            statuses = [task.result().status for task in asked]
+            assert set(statuses) <= {200, 429}
+            assert statuses.count(200) <= 1
         assert link.vault.link.reconnects == 0
 
     play(world, scenario)
