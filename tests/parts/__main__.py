@@ -90,6 +90,7 @@ PARTS = (
     Part("alerts", _programs("promtool", "prometheus")),
     Part("systemd", _programs("systemd-analyze", "strace")),
     Part("go", _programs("go")),
+    Part("commands", _programs("gcloud", "skopeo")),
 )
 
 
