@@ -80,6 +80,7 @@ PARTS = (
     Part("metrics", _programs("promtool")),
     Part("firestore", _programs("node", "npm")),
     Part("image", _image()),
+    Part("image_versions", _image("mmdebstrap", "unshare", "chroot")),
     Part("image_runs", _image("unshare", "setpriv"), "unshare"),
     Part("image_runs", _image("bwrap"), "bwrap"),
     Part("image_runs", _image("runc"), "runc"),
