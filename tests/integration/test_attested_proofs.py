@@ -33,8 +33,9 @@ from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask
 from tests.doubles.asyncio_server import AsyncioServer
-from tests.doubles.attested_world import OLDER, AttestedWorld, attested_world, calls, wait_for_calls
+from tests.doubles.attested_world import OLDER, POLICY, AttestedWorld, attested_world, calls, wait_for_calls
 from tests.doubles.client_certificates import client_files
+from tests.doubles.google.tokens import DIGEST
 from tests.doubles.known_keys import FOUR
 from tests.doubles.memory_keys import MemoryKeys
 from tests.doubles.processes import PATIENCE_S, Enclave
@@ -66,7 +67,12 @@ class Link:
         judge = TokenJudge(self.world.policy, partial(pinned_root, self.world.root), self.clock)
         proving = Proving(judge.verify, max_age_s, clock=self.clock, jitter=lambda: 0.5)
         tls = TlsClient(self.world.client.certificate, self.world.client.key)
-        return Endpoint(Address("127.0.0.1", port or self.enclave.port), tls=tls, proving=proving)
+        return Endpoint(
+            Address("127.0.0.1", port or self.enclave.port),
+            tls=tls,
+            proving=proving,
+            rereads=(tls.reread, judge.reread),
+        )
 
     async def sign(self) -> None:
         await self.vault.sign(TZ1.pkh, b"message")
@@ -126,6 +132,43 @@ def test_further_connections_to_a_proven_process_need_no_token(world: AttestedWo
         assert len(world.asked) == 1
 
     play(world, scenario)
+
+
+def test_another_policy_has_every_connection_proven_by_another_token(world: AttestedWorld) -> None:
+    async def scenario(link: Link) -> None:
+        async with link.vault.link.second():
+            pass
+        await link.vault.link.reread()
+        assert (link.vault.link.generation, len(world.asked)) == (1, 1)
+        world.policy.write_text(POLICY + "hwmodel: [GCP_AMD_SEV]\n")
+        await link.vault.link.reread()
+        await eventually(lambda: link.vault.link.generation == 2)
+        assert len(world.asked) == 2
+        async with link.vault.link.second() as client:
+            assert not client.doubted
+        assert len(world.asked) == 2
+        # The second connection of before is ended, and the new one proven by the token that there is.
+        wait_for_calls(link.enclave, "Attest", "Initialize", "Import", "Attest", "Initialize")
+
+    play(world, scenario)
+
+
+def test_after_the_end_of_a_token_another_policy_waits_for_the_next(world: AttestedWorld) -> None:
+    async def scenario(link: Link) -> None:
+        await link.sign()
+        world.away = True
+        link.clock.ahead_s = 0.7 * HOUR_S
+        await link.renewal()
+        link.clock.ahead_s = 2 * HOUR_S
+        world.policy.write_text(POLICY.replace(DIGEST, OLDER))
+        await link.vault.link.reread()
+        await link.sign()
+        world.away = False
+        link.vault.link.renewal.ask()
+        await eventually(lambda: link.vault.problem is not None)
+        assert "image_digest" in str(link.vault.problem)
+
+    play(world, scenario, replace(LIMITS, refused_s=600, reopen_s=0.1))
 
 
 def test_without_tokens_a_proven_connection_goes_on_for_its_time_and_not_longer(world: AttestedWorld) -> None:
