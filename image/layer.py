@@ -1,6 +1,6 @@
 """Writes the one layer of the measured image: builders differ in how they write an archive, and in how they compress it.
 
-It is compressed by the Python of the base: of the same base comes the same layer, whoever builds.
+It is compressed by the Python of the base: the same base gives the same layer, with any builder.
 
 usage: python3 image/layer.py --application FOLDER --interpreter FOLDER --out FILE
 """

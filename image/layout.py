@@ -37,7 +37,7 @@ def read_layout(layout: Path) -> Built:
 
 
 def with_layer(layout: Path, layer: Path) -> None:
-    """Write an image anew with this layer alone, and of its configuration only what was said: the same by every builder.
+    """Replace the layers of an image by this one, and keep of its configuration only what the Dockerfile says.
 
     Args:
         layout: The folder of the image.

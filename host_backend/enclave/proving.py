@@ -134,7 +134,7 @@ class Proving:
     async def judge_again(self) -> bool:
         """Return whether the last token still proves something, as the policy may be another one.
 
-        If not, `on_refused` is told. If so, all connections are still to be proven by another token.
+        If not, `on_refused` is called. If so, all connections are still to be proven by another token.
         """
         self._policy.doubted = True
         self._policy = PolicyInForce()
