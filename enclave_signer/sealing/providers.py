@@ -140,7 +140,7 @@ class Providers:
 
     def _forget_oldest_release(self) -> None:
         if len(self._releases) >= MAX_RELEASES:
-            # The oldest of those that matter least; what is open keeps its own.
+            # The oldest of those that matter least; open keys keep theirs.
             free = [place for place, each in self._releases.items() if not each.busy]
             least = min(free, key=lambda place: self._releases[place].matters, default=None)
             if least is not None:

@@ -7,7 +7,7 @@
 - A failure is remembered for `retry_s`: meanwhile all callers get it at once, and the service is not asked.
 - A release lasts `fresh_s`, from when it was asked for. A use in its last third has it asked for again, without waiting.
   Where that is not answered, or not with yes, it lasts until its end; a denial ends it at once.
-- A use after its end is refused, and has it asked for again. What is opened is used again as soon as it is released.
+- A use after its end is refused, and has it asked for again. Opened keys are used again as soon as they are released.
 - Two errors are about a key: `NotReleased`, also where its service is away, and `ReleaseDenied`, also where a blob that
   opened before is refused now. Any other error is about the caller's blob.
 """
