@@ -84,8 +84,8 @@ class BucketKeyStore:
         self._blobs = {version: blob for version, blob in self._blobs.items() if version in present}
         read: list[tuple[Entry, StoredKey]] = []
         for entry, blob in zip(entries, await _each(entries, self._blob_or_problem), strict=True):
-            if isinstance(blob, StateConflict):
-                damaged[entry.pkh] = str(blob)
+            if isinstance(blob, str):
+                damaged[entry.pkh] = blob
             else:
                 read.append((entry, StoredKey(entry.pkh, blob)))
         self._damaged = dict(list(damaged.items())[:MAX_NAMED])
@@ -278,11 +278,11 @@ class BucketKeyStore:
             self._decisions[change] = objects.decision_in(found)
         return self._decisions[change]
 
-    async def _blob_or_problem(self, entry: Entry) -> bytes | StateConflict:
+    async def _blob_or_problem(self, entry: Entry) -> bytes | str:
         try:
             return await self._blob(entry)
-        except StateConflict as problem:
-            return problem
+        except StateConflict as error:
+            return str(error)
 
     async def _blob(self, entry: Entry) -> bytes:
         if (problem := objects.problem_of(entry.found)) is not None:

@@ -18,7 +18,8 @@ from tests.doubles.google.storage import BUCKET
 
 def client_at(address: str) -> Client:
     """Makes calls to a server on loopback, in clear and without credentials."""
-    return Client(project=None, credentials=AnonymousCredentials(), client_options={"api_endpoint": address})
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    return Client(project=None, credentials=credentials, client_options={"api_endpoint": address})
 
 
 def place(prefix: str = "enclave-host/", bucket: str = BUCKET) -> BucketPlace:
