@@ -14,12 +14,12 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from host_backend.config.storage import BucketPlace
 from host_backend.errors import StateConflict, StoreUnavailable
+from host_backend.google.objects import StoredObject
 from host_backend.google.outcomes import Conflict, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -42,27 +42,6 @@ T = TypeVar("T")
 
 class Altered(StoreUnavailable):
     """What was read is not what the service says is stored; read it again."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """An object as it was found.
-
-    Attributes:
-        name: Below the place's prefix.
-        generation: Another one after every change; never 0.
-        size: In bytes.
-        crc32c: Of its content, in base64.
-        created: When this generation was made, by the service's clock, as a text that sorts.
-        metadata: Texts that its writer gave it.
-    """
-
-    name: str
-    generation: int
-    size: int
-    crc32c: str
-    created: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class Bucket:

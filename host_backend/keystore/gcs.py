@@ -3,7 +3,7 @@
 - An object is made only where there is none, and replaced only while it is at the generation that was read: of all who
   try, one does it. A replaced blob is kept below `replaced/` first.
 - Keys that are added together count from the moment when one more object says so, which is made once: a host that is killed
-  before leaves objects that are no keys, and whoever adds one of these keys later has the rest abandoned.
+  before leaves objects that are no keys, and adding one of these keys later abandons the rest.
 - What is read must have the checksum that the service names. An object that is no key is left out, and named; all others
   are read. An object that has not changed is not read again.
 - After an answer that does not say whether something was done, it is read back before anything is said or tried again.
@@ -21,11 +21,13 @@ from hashlib import blake2b
 from typing import TypeVar
 
 from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
+from host_backend.google.objects import StoredObject
 from host_backend.google.outcomes import Conflict, OutcomeUnknown
-from host_backend.google.storage import Altered, Bucket, StoredObject
+from host_backend.google.storage import Altered, Bucket
 from host_backend.keystore import gcs_objects as objects
 from host_backend.keystore.base import MAX_PKH_CHARS, Before, KeptKeys, StoredKey
-from host_backend.keystore.gcs_objects import Decision, Entry
+from host_backend.keystore.gcs_decisions import Decisions, each
+from host_backend.keystore.gcs_objects import Entry
 
 #: Seconds between two looks: each is a list, which is billed.
 LOOK_S = 10.0
@@ -43,11 +45,8 @@ READS = 3
 UNFINISHED_S = 3600.0
 #: Longest pause before a change is tried again, in seconds; the first one is at most a 32nd of it.
 _PAUSE_S = 4.0
-#: Objects that are asked for together, so that a service that is away is noticed after some.
-_BATCH = 64
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 class BucketKeyStore:
@@ -64,7 +63,7 @@ class BucketKeyStore:
         self._damaged: Mapping[str, str] = {}
         #: By name and generation, which never mean another blob.
         self._blobs: dict[tuple[str, int], bytes] = {}
-        self._decisions: dict[str, Decision] = {}
+        self._decisions = Decisions(bucket)
         self.look_s = look_s
 
     @property
@@ -83,7 +82,7 @@ class BucketKeyStore:
         present = {(entry.found.name, entry.found.generation) for entry in entries}
         self._blobs = {version: blob for version, blob in self._blobs.items() if version in present}
         read: list[tuple[Entry, StoredKey]] = []
-        for entry, blob in zip(entries, await _each(entries, self._blob_or_problem), strict=True):
+        for entry, blob in zip(entries, await each(entries, self._blob_or_problem), strict=True):
             if isinstance(blob, str):
                 damaged[entry.pkh] = blob
             else:
@@ -97,10 +96,10 @@ class BucketKeyStore:
         damaged: dict[str, str] = {}
         listed = [each for each in await self._bucket.list(objects.KEYS) if each.name != objects.KEYS]
         waited_for = {change for each in listed if (change := objects.undecided_by_itself(each))}
-        await _each(sorted(waited_for - self._decisions.keys()), self._decision)
+        decisions = await self._decisions.find(sorted(waited_for))
         for found in listed:
             change = objects.undecided_by_itself(found)
-            decision = self._decisions.get(change) if change else None
+            decision = decisions[change] if change else None
             problem = objects.problem_of(found)
             if change and decision is None:
                 problem = _unfinished(found)
@@ -124,7 +123,7 @@ class BucketKeyStore:
         return await self._settled(partial(self._add, keys, changes)) if keys else frozenset()
 
     async def _add(self, keys: Sequence[StoredKey], changes: set[str]) -> frozenset[str]:
-        there = dict(zip(keys, await _each(keys, lambda key: self._look_for(key.pkh)), strict=True))
+        there = dict(zip(keys, await each(keys, lambda key: self._look_for(key.pkh)), strict=True))
         mine = {key.pkh for key, (_, entry) in there.items() if entry and objects.change_of(entry.found) in changes}
         new = [(key, found) for key, (found, entry) in there.items() if entry is None]
         change = secrets.token_hex(8)
@@ -147,8 +146,8 @@ class BucketKeyStore:
             await self._bucket.write(name, key.blob, {**metadata, objects.PLACE: str(place)}, generation)
 
         try:
-            await _each(list(enumerate(new)), write)
-            if not (await self._decide(change, stored=True)).stored:
+            await each(list(enumerate(new)), write)
+            if not (await self._decisions.decide(change, stored=True)).stored:
                 raise Conflict(f"{self._place}: others are adding the same keys")
         except StoreUnavailable:
             with suppress(StoreUnavailable):
@@ -157,7 +156,7 @@ class BucketKeyStore:
 
     async def _withdraw(self, change: str, pkhs: Sequence[str]) -> None:
         """Delete what was to be stored together, unless it is stored after all."""
-        if (await self._decide(change, stored=False)).stored:
+        if (await self._decisions.decide(change, stored=False)).stored:
             return
 
         async def delete(pkh: str) -> None:
@@ -165,7 +164,7 @@ class BucketKeyStore:
             if found is not None and objects.change_of(found) == change:
                 await self._bucket.delete(found)
 
-        await _each(pkhs, delete)
+        await each(pkhs, delete)
 
     async def replace(self, key: StoredKey, expected: Sequence[bytes]) -> None:
         """Store a key in place of the other of its hash; see `KeyStore.replace`."""
@@ -230,7 +229,7 @@ class BucketKeyStore:
             return await self._settled(partial(self._exchange, key, blobs[key], change))
 
         keys = [*blobs]
-        done = await _each(keys, exchange)
+        done = await each(keys, exchange)
         return frozenset(key for key, was_done in zip(keys, done, strict=True) if was_done)
 
     async def _exchange(self, key: StoredKey, blob: bytes, change: str) -> bool:
@@ -254,29 +253,10 @@ class BucketKeyStore:
         if found is None:
             return None, None
         change = objects.undecided_by_itself(found)
-        decision = None if change is None else await self._decide(change, stored=False)
+        decision = None if change is None else await self._decisions.decide(change, stored=False)
         if decision is not None and not decision.stored:
             return found, None
         return found, objects.entry_of(found, decision)
-
-    async def _decide(self, change: str, *, stored: bool) -> Decision:
-        """Decide whether keys are stored together, unless that was decided; return what was."""
-        if (decision := await self._decision(change)) is not None:
-            return decision
-        metadata = {objects.DECISION: "stored" if stored else "abandoned"}
-        with suppress(Conflict):
-            await self._bucket.write(f"{objects.TOGETHER}{change}", b"", metadata)
-        if (decision := await self._decision(change)) is None:
-            raise Conflict(f"{self._place}{objects.TOGETHER}{change} was deleted meanwhile")
-        return decision
-
-    async def _decision(self, change: str) -> Decision | None:
-        if change not in self._decisions:
-            found = await self._bucket.find(f"{objects.TOGETHER}{change}")
-            if found is None:
-                return None
-            self._decisions[change] = objects.decision_in(found)
-        return self._decisions[change]
 
     async def _blob_or_problem(self, entry: Entry) -> bytes | str:
         try:
@@ -315,18 +295,6 @@ class BucketKeyStore:
             # Of several who are in each other's way, each waits for another time.
             await asyncio.sleep(min(_PAUSE_S, _PAUSE_S / 32 * 2**number) * random.uniform(0.5, 1))  # noqa: S311
         raise StoreUnavailable(f"{problem}; {TRIES} attempts: look at it, then try again")
-
-
-async def _each(items: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
-    """Do something with all of them, some at a time; the first error ends it after those that have begun."""
-    done: list[R] = []
-    for start in range(0, len(items), _BATCH):
-        results = await asyncio.gather(*map(work, items[start : start + _BATCH]), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            done.append(result)
-    return done
 
 
 def _unfinished(found: StoredObject) -> str | None:

@@ -16,7 +16,7 @@ from hashlib import blake2b
 
 from host_backend import strict_json
 from host_backend.errors import StateConflict
-from host_backend.google.storage import StoredObject
+from host_backend.google.objects import StoredObject
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, StoredKey
 
 KEYS, TOGETHER, REPLACED = "keys/", "together/", "replaced/"

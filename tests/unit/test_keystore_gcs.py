@@ -215,7 +215,7 @@ def test_a_silent_service_is_unavailable(double: StorageDouble, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("fault", [Fault.DENIED, Fault.UNAUTHENTICATED])
-def test_who_may_not_is_told_which_role_to_grant_and_is_not_tried_again(double: StorageDouble, fault: Fault) -> None:
+def test_a_refusal_names_the_role_and_is_not_tried_again(double: StorageDouble, fault: Fault) -> None:
     double.faults = lambda _call, _name: fault
 
     async def scenario(store: BucketKeyStore) -> None:
