@@ -31,10 +31,10 @@ from host_backend.keystore.gcs_objects import Entry
 
 #: Seconds between two looks: each is a list, which is billed.
 LOOK_S = 10.0
-#: Bytes of all blobs together, which one copy of them holds, too: ten thousand keys of usual size, several times over.
-MAX_LOADED_BYTES = 16 * 1024 * 1024
-#: Bytes of a copy: the largest, written in base64 with its words.
-MAX_COPY_BYTES = 32 * 1024 * 1024
+#: Bytes of all blobs together, so that one copy can hold them: over ten thousand keys of usual size.
+MAX_LOADED_BYTES = 4 * 1024 * 1024
+#: Bytes of a copy: the library uploads more than that in several calls.
+MAX_COPY_BYTES = 8 * 1024 * 1024
 #: Objects that are no keys, of which it is said why.
 MAX_NAMED = 100
 #: Tries of one change, each with a read before: others who write the same keys can spoil some.
@@ -194,6 +194,8 @@ class BucketKeyStore:
     async def keep(self, utc: str, before: Before) -> None:
         """Copy all keys to one object; see `KeyStore.keep`."""
         data = objects.encode_copy(await self.load())
+        if len(data) > MAX_COPY_BYTES:
+            raise StateConflict(f"{self._place}: a copy of all keys has more than {MAX_COPY_BYTES} bytes")
         await self._settled(partial(self._keep, f"{objects.copies_below(before)}{utc}", data, secrets.token_hex(8)))
 
     async def _keep(self, name: str, data: bytes, change: str) -> None:

@@ -121,7 +121,7 @@ def encode_copy(keys: Iterable[StoredKey]) -> bytes:
     entries = [
         {"public_key_hash": key.pkh, "encrypted_private_key": base64.b64encode(key.blob).decode()} for key in keys
     ]
-    return json.dumps(entries, indent=4).encode()
+    return json.dumps(entries).encode()
 
 
 def decode_copy(where: str, data: bytes) -> tuple[StoredKey, ...]:

@@ -112,6 +112,21 @@ def at_google_s(folder: Path) -> Iterator[OpenKeyStore]:
     yield opened
 
 
+@contextmanager
+def in_googles_bucket(folder: Path) -> Iterator[OpenKeyStore]:
+    place = at_google.new_prefix()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[KeyStore]:
+        store = BucketKeyStore(await at_google.open_storage(place))
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
+    yield opened
+
+
 #: An empty storage of each kind, in a folder or elsewhere.
 STORES: dict[str, Callable[[Path], AbstractContextManager[OpenKeyStore]]] = {
     "file": in_file,
@@ -121,6 +136,8 @@ STORES: dict[str, Callable[[Path], AbstractContextManager[OpenKeyStore]]] = {
 }
 if at_google.firestore_is_configured():
     STORES[at_google.FIRESTORE_AT_GOOGLE] = at_google_s
+if at_google.storage_is_configured():
+    STORES[at_google.STORAGE_AT_GOOGLE] = in_googles_bucket
 
 
 class Driven:
@@ -253,6 +270,17 @@ def test_concurrent_adding_loses_nothing(open_store: OpenStore) -> None:
     assert sum(map(len, stores[0].run(add_all()))) == len(keys)
     assert set(load(open_store())) == set(keys)
     assert len(load(open_store())) == len(keys)
+
+
+def test_of_sixteen_who_add_one_key_one_does(open_store: OpenStore) -> None:
+    stores = [open_store() for _ in range(16)]
+    keys = [StoredKey(FIRST.pkh, b"blob %d" % number) for number in range(16)]
+
+    async def add_all() -> list[frozenset[str]]:
+        return await asyncio.gather(*(each.store.add([key]) for each, key in zip(stores, keys, strict=True)))
+
+    (winner,) = (key for key, new in zip(keys, stores[0].run(add_all()), strict=True) if new)
+    assert load(open_store()) == (winner,)
 
 
 def test_sizes_at_the_limits_are_kept(open_store: OpenStore) -> None:

@@ -150,6 +150,10 @@ def test_limits_of_count_and_size(double: StorageDouble, monkeypatch: pytest.Mon
         double.put(f"{KEYS}tz{number}", b"12345")
 
     async def scenario(store: BucketKeyStore) -> None:
+        monkeypatch.setattr(gcs, "MAX_COPY_BYTES", 100)
+        with pytest.raises(ConfigError, match="a copy of all keys has more than 100 bytes"):
+            await store.keep("20260101T000000Z", Before.RESEAL)
+        double.calls.clear()
         monkeypatch.setattr(gcs, "MAX_LOADED_BYTES", 14)
         with pytest.raises(ConfigError, match="has more than 14 bytes of blobs: use a second vault"):
             await store.load()
@@ -302,20 +306,6 @@ def test_a_key_that_changes_while_it_is_read_is_read_as_it_is_then(double: Stora
         assert await store.load() == (NEW,)
 
     use(double, scenario)
-
-
-def test_of_sixteen_who_add_one_key_one_does(double: StorageDouble) -> None:
-    keys = [StoredKey(FIRST.pkh, b"blob %d" % number) for number in range(16)]
-
-    async def run() -> None:
-        stores = [BucketKeyStore(bucket_at(double.address)) for _ in keys]
-        added = await asyncio.gather(*(store.add([key]) for store, key in zip(stores, keys, strict=True)))
-        (winner,) = (key for key, new in zip(keys, added, strict=True) if new)
-        assert await stores[0].load() == (winner,)
-        for store in stores:
-            await store.aclose()
-
-    asyncio.run(run())
 
 
 def test_of_two_who_add_the_same_keys_together_each_key_is_stored_by_one(double: StorageDouble) -> None:
