@@ -280,6 +280,7 @@ class BucketKeyStore:
                 return await self._bucket.read(found)
             except Altered as error:
                 now, problem = await self._bucket.find(found.name), error
+            # Emulators give another generation than the one that was asked for.
             if now is None or now.generation != found.generation:
                 raise Conflict(f"{self._place}{found.name} was changed meanwhile")
         raise StateConflict(f"{problem}: restore an earlier version, or a backup") from problem
