@@ -127,7 +127,7 @@ requirements: ## resolve the dependencies anew; needs uv
 		--extra enclave-gcp --extra host-gcp --extra host-gcs --extra enclave-vault --extra enclave-kbs \
 		--extra keyprovider --group dev pyproject.toml -o requirements-dev.txt
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra host-gcp pyproject.toml -o requirements-host-gcp.txt
+		--extra host-gcp --extra host-gcs pyproject.toml -o requirements-host-gcp.txt
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--group enclave -o requirements-enclave.txt
 	printf 'hatchling\neditables\n' | uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \

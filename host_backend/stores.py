@@ -1,6 +1,6 @@
 """The composition root of stores: which key store, which watermark store, which vault a configuration means.
 
-Concrete stores are named only here. Those in Firestore are imported when they are configured: 15 ms of a start.
+Concrete stores are named only here. Those in Google's cloud are imported when they are configured: 15 ms of a start.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from host_backend.config import Config, VaultConfig
 from host_backend.config.storage import (
     FirestorePlace,
     KeysApart,
+    KeysInBucket,
     KeysInFile,
     KeysInFirestore,
     KeyStorage,
@@ -136,6 +137,11 @@ async def _key_store(storage: KeyStorage) -> KeyStore:
             from host_backend.keystore.firestore import FirestoreKeyStore  # noqa: PLC0415 -- see above
 
             return FirestoreKeyStore(await connect(place))
+        case KeysInBucket(objects):
+            from host_backend.google.buckets import open_bucket  # noqa: PLC0415 -- see above
+            from host_backend.keystore.gcs import BucketKeyStore  # noqa: PLC0415 -- see above
+
+            return BucketKeyStore(await open_bucket(objects))
         case KeysApart(shared, own):
             return StoreApart(await _key_store(shared), await _key_store(own))
 

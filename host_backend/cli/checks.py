@@ -15,7 +15,7 @@ from host_backend.cli.findings import FAILED, OK, WARNING, Check, counted
 from host_backend.cli.front_checks import examine_front
 from host_backend.cli.progress import ENCLAVE_LIMITS, progress, waiting
 from host_backend.config import Config, UnixAddress, VaultConfig, load_config
-from host_backend.config.storage import KeysApart, KeysInFile, KeysInFirestore, MarksInFirestore
+from host_backend.config.storage import KeysApart, KeysInBucket, KeysInFile, KeysInFirestore, MarksInFirestore
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
 from host_backend.stores import marks_admin, open_configured_vault, process_on, stored_keys
@@ -124,8 +124,8 @@ async def _stored_keys(vault: VaultConfig) -> tuple[int, list[Check]]:
             checks = [_permissions(name, path, f"{path}: {counted(len(hashes), 'key')}")]
         case KeysInFile(path):
             checks = [Check(name, OK, f"{path} is not there yet: {counted(len(hashes), 'key')} beside it")]
-        case KeysInFirestore(place):
-            checks = [Check(name, OK, f"{place}: {counted(len(hashes), 'key')}")]
+        case KeysInFirestore() | KeysInBucket():
+            checks = [Check(name, OK, f"{shared.place}: {counted(len(hashes), 'key')}")]
     match vault.keys:
         case KeysApart(_, KeysInFile(path)) if path.exists():
             checks.append(_permissions(name, path, f"{path}: those that Signatory does not know"))

@@ -16,7 +16,7 @@ FIELDS = ("project", "database", "collection", "table", "application_credentials
 DEFAULT_DATABASE = "(default)"
 
 #: What Google allows, and nothing that would lead elsewhere in a path.
-_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,99}")
+PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,99}")
 _DATABASE = re.compile(r"\(default\)|[a-z0-9-]{1,63}")
 _COLLECTION = re.compile(r"(?!__)[A-Za-z0-9_-]{1,256}")
 
@@ -40,23 +40,33 @@ def parse_place(value: Value, fields: Mapping[str, Value], collection: str, warn
         names[1].fail("is another word for `collection`, which is there: remove one of them")
     if names and "collection" not in fields:
         warnings.append(f"{names[0].path}: Signatory does not read it and uses {collection}: write `collection`")
-    data, file = fields.get("application_credentials_data"), fields.get("application_credentials")
+    file, data = parse_credentials(fields)
     return FirestorePlace(
-        project=_matching(fields["project"], _PROJECT, "the id of a project"),
+        project=matching(fields["project"], PROJECT, "the id of a project"),
         database=_database(fields.get("database")),
-        collection=_matching(names[0], _COLLECTION, "the name of a collection at the top") if names else collection,
-        credentials_file=None if file is None or file.is_empty else Path(expanded(file)),
-        credentials_data=None if data is None or data.is_empty else data.lines(),
+        collection=matching(names[0], _COLLECTION, "the name of a collection at the top") if names else collection,
+        credentials_file=file,
+        credentials_data=data,
+    )
+
+
+def parse_credentials(fields: Mapping[str, Value]) -> tuple[Path | None, str | None]:
+    """Return the file with credentials and the credentials themselves, each None where it is not given."""
+    file, data = fields.get("application_credentials"), fields.get("application_credentials_data")
+    return (
+        None if file is None or file.is_empty else Path(expanded(file)),
+        None if data is None or data.is_empty else data.lines(),
     )
 
 
 def _database(value: Value | None) -> str:
     if value is None or value.is_empty:
         return DEFAULT_DATABASE
-    return _matching(value, _DATABASE, "the id of a database")
+    return matching(value, _DATABASE, "the id of a database")
 
 
-def _matching(value: Value, pattern: re.Pattern[str], what: str) -> str:
+def matching(value: Value, pattern: re.Pattern[str], what: str) -> str:
+    """Return a field's text, which must match a pattern, or fail with what it must be."""
     text = value.text()
     if not pattern.fullmatch(text):
         value.fail(f"must be {what}")

@@ -78,6 +78,43 @@ class KeysInFirestore:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketPlace:
+    """The objects of a bucket of Cloud Storage below a prefix, and what they are asked for with.
+
+    Attributes:
+        bucket: The bucket's name.
+        prefix: What all names begin with; it ends with a slash.
+        project: The id of the project that pays for the calls, where the bucket has its callers pay.
+        credentials_file: A file with credentials.
+        credentials_data: See `FirestorePlace`.
+    """
+
+    bucket: str
+    prefix: str
+    project: str | None = None
+    credentials_file: Path | None = None
+    credentials_data: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"gs://{self.bucket}/{self.prefix}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeysInBucket:
+    """Sealed keys in Cloud Storage, where Signatory does not read: keys of all kinds can be in one place."""
+
+    place: BucketPlace
+
+    def describe(self) -> str:
+        """Return in words where the keys are."""
+        return f"sealed keys in {self.place}"
+
+    def dangers(self) -> Iterator[str]:
+        """Yield what could cost money; see `KeysInFile.dangers`."""
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True)
 class KeysApart:
     """Sealed keys of two kinds: those that Signatory knows where it reads them, all others beside them.
 
@@ -157,5 +194,5 @@ class MarksInFirestore:
 
 
 #: Where the keys of a vault can be kept, and where marks can.
-KeyStorage = KeysInFile | KeysInFirestore | KeysApart
+KeyStorage = KeysInFile | KeysInFirestore | KeysInBucket | KeysApart
 MarkStorage = MarksInFile | MarksInMemory | MarksInFirestore

@@ -13,10 +13,12 @@ from typing import Literal
 from enclave_signer.protocol.messages import Credentials
 from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_host, parse_port, parse_unix
+from host_backend.config.bucket import FIELDS as BUCKET_FIELDS
+from host_backend.config.bucket import parse_bucket
 from host_backend.config.channel import AttestationConfig, TlsFiles, parse_attestation, parse_enclave_tls
 from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
 from host_backend.config.firestore import parse_place
-from host_backend.config.storage import KeysApart, KeysInFile, KeysInFirestore, KeyStorage
+from host_backend.config.storage import KeysApart, KeysInBucket, KeysInFile, KeysInFirestore, KeyStorage
 from host_backend.errors import reason_of
 from host_backend.problems import Problems
 from host_backend.yaml_document import Value, given
@@ -55,7 +57,7 @@ _NOT_OURS = (
 #: Sections of the file that can stand too far to the right, below this one.
 _SECTIONS = ("tezos", "watermark", "server", "policy_hook", "metrics")
 _DRIVERS = {DRIVER: "", **dict.fromkeys(_SIGNATORYS, _NOT_OURS)}
-_STORAGE_DRIVERS = {"file": "", "gcp": "", "firestore": ""}
+_STORAGE_DRIVERS = {"file": "", "gcp": "", "firestore": "", "gcs": ""}
 #: What stands in for a field that is absent or empty.
 _ENVIRONMENT = {
     "host": "CONFIDENTIAL_SPACE_HOST",
@@ -118,8 +120,10 @@ def _places(vault: Value, keys: KeyStorage) -> list[tuple[str, str]]:
     match keys:
         case KeysInFile(path):
             return [(f"the key file {path}", str(_followed(vault, path)))]
-        case KeysInFirestore(there):
-            return [(str(there), str(there))]
+        case KeysInFirestore(place):
+            return [(str(place), str(place))]
+        case KeysInBucket(objects):
+            return [(str(objects), str(objects))]
         case KeysApart(shared, own):
             return [*_places(vault, shared), *_places(vault, own)]
 
@@ -164,7 +168,7 @@ def _vault(name: str, value: Value, base_dir: Path, warnings: list[str], *, apar
         tls=tls,
         attestation=parse_attestation(settings.get("attestation"), tls),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
-        keys=KeysApart(shared, shared.beside()) if apart else shared,
+        keys=KeysApart(shared, shared.beside()) if apart and not isinstance(shared, KeysInBucket) else shared,
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],
     )
 
@@ -198,13 +202,15 @@ def _text(place: Value, value: Value | None, field: str) -> str | None:
     return words[0] if words else None
 
 
-def _storage(value: Value | None, base_dir: Path, warnings: list[str]) -> KeysInFile | KeysInFirestore:
+def _storage(value: Value | None, base_dir: Path, warnings: list[str]) -> KeysInFile | KeysInFirestore | KeysInBucket:
     fields = value.record(("driver", "config")) if value else {}
     named = given(fields, "driver")
     driver = "file" if named is None else named.choice(_STORAGE_DRIVERS)
     config = fields.get("config")
-    if value is not None and driver != "file":
-        place = (config or value).secretive()
-        settings = place.record(FIRESTORE_FIELDS) if config else {}
-        return KeysInFirestore(parse_place(place, settings, KEY_COLLECTION, warnings))
-    return KeysInFile(base_dir / KEY_FILE if config is None or config.is_null else Path(expanded(config)))
+    if value is None or driver == "file":
+        return KeysInFile(base_dir / KEY_FILE if config is None or config.is_null else Path(expanded(config)))
+    place = (config or value).secretive()
+    if driver == "gcs":
+        return KeysInBucket(parse_bucket(place, place.record(BUCKET_FIELDS) if config else {}))
+    settings = place.record(FIRESTORE_FIELDS) if config else {}
+    return KeysInFirestore(parse_place(place, settings, KEY_COLLECTION, warnings))

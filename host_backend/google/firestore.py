@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from host_backend.config.storage import FirestorePlace
 from host_backend.errors import StoreUnavailable
 from host_backend.google.documents import Document, Field, Write
+from host_backend.google.outcomes import Conflict, Contended, OutcomeUnknown
 
 if TYPE_CHECKING:
     from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcAsyncIOTransport as Transport
@@ -31,18 +32,6 @@ MAX_PAGES = 10_000
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
 #: Bytes written together; the service takes 10 MiB.
 MAX_COMMIT_BYTES = 8 * 1024 * 1024
-
-
-class Contended(StoreUnavailable):
-    """Others were writing the same documents: nothing was done; it may be tried again at once."""
-
-
-class Conflict(StoreUnavailable):
-    """A document was not as the condition has it: nothing was done; read it again."""
-
-
-class OutcomeUnknown(StoreUnavailable):
-    """No answer, or none that says whether it was done; read it back."""
 
 
 class Firestore:

@@ -23,7 +23,8 @@ from typing import TypeVar
 
 from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
 from host_backend.google.documents import Document, Write
-from host_backend.google.firestore import MAX_COMMIT_BYTES, Conflict, Contended, Firestore, OutcomeUnknown
+from host_backend.google.firestore import MAX_COMMIT_BYTES, Firestore
+from host_backend.google.outcomes import Conflict, Contended, OutcomeUnknown
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeptKeys, StoredKey
 
 #: Seconds between two looks at the number of documents: what one costs is billed.

@@ -7,6 +7,8 @@ The environment says which; what it does not name is not run, is printed, and ma
 - `FIRESTORE_PROJECT`, and `FIRESTORE_CREDENTIALS`, a file, of somebody with roles/datastore.user there;
   `FIRESTORE_DATABASE` if it is not `(default)`. `FIRESTORE_ADDRESS`, as above, takes the place of Google's, without
   credentials. Every case has collections of its own, which stay.
+- `STORAGE_BUCKET`, and `STORAGE_CREDENTIALS`, a file, of somebody with roles/storage.objectUser there. `STORAGE_ADDRESS`,
+  `http://host:port`, takes the place of Google's, without credentials. Every case has a prefix of its own, which stays.
 """
 
 import json
@@ -22,9 +24,12 @@ from pathlib import Path
 from enclave_signer.image import parse_image
 from enclave_signer.sealing.gcp_client import google
 from enclave_signer.sealing.gcp_kms import GcpKms
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.storage import BucketPlace, FirestorePlace
+from host_backend.google.buckets import open_bucket
 from host_backend.google.connecting import connect
 from host_backend.google.firestore import Firestore
+from host_backend.google.storage import Bucket
+from tests.doubles.google.buckets import client_at
 from tests.doubles.google.clients import transport_to
 from tests.doubles.google.cloud import IMAGE
 from tests.doubles.google.http_service import Answered
@@ -37,8 +42,10 @@ VARIABLES = ("CLOUD_KMS_KEY", "CLOUD_KMS_ACCESS_TOKEN")
 #: What the case is called in the suite of sealers, and in those of stores.
 AT_GOOGLE = "gcp_kms at Google"
 FIRESTORE_AT_GOOGLE = "firestore at Google"
+STORAGE_AT_GOOGLE = "gcs at Google"
 SUITE = Path(__file__).with_name("test_sealer.py")
-STORES = [str(Path(__file__).with_name(name)) for name in ("test_keystore.py", "test_watermark_store.py")]
+KEY_STORES = str(Path(__file__).with_name("test_keystore.py"))
+STORES = [KEY_STORES, str(Path(__file__).with_name("test_watermark_store.py"))]
 
 
 def is_configured() -> bool:
@@ -82,6 +89,23 @@ async def open_firestore(place: FirestorePlace) -> Firestore:
     return Firestore(place, transport_to(address)) if address else await connect(place)
 
 
+def storage_is_configured() -> bool:
+    reached = os.environ.get("STORAGE_CREDENTIALS") or os.environ.get("STORAGE_ADDRESS")
+    return bool(os.environ.get("STORAGE_BUCKET") and reached)
+
+
+def new_prefix() -> BucketPlace:
+    """A prefix that nobody has used."""
+    prefix = f"conformance-{secrets.token_hex(8)}/"
+    file = Path(os.environ.get("STORAGE_CREDENTIALS", ""))
+    return BucketPlace(os.environ["STORAGE_BUCKET"], prefix, credentials_file=file)
+
+
+async def open_storage(place: BucketPlace) -> Bucket:
+    address = os.environ.get("STORAGE_ADDRESS")
+    return Bucket(place, client_at(address)) if address else await open_bucket(place)
+
+
 def main() -> int:
     suites: list[str] = []
     if is_configured():
@@ -92,11 +116,15 @@ def main() -> int:
         suites += STORES
     else:
         print("not run: keys and marks in Firestore, as FIRESTORE_PROJECT, or how to reach it, is not set")
+    if storage_is_configured():
+        suites.append(KEY_STORES)
+    else:
+        print("not run: keys in Cloud Storage, as STORAGE_BUCKET, or how to reach it, is not set")
     if not suites:
         return 1
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *suites, "-k", "at and Google"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *dict.fromkeys(suites), "-k", "at and Google"]
     code = subprocess.run(command, check=False).returncode
-    return code or int(not (is_configured() and firestore_is_configured()))
+    return code or int(not (is_configured() and firestore_is_configured() and storage_is_configured()))
 
 
 if __name__ == "__main__":

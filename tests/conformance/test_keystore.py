@@ -1,14 +1,17 @@
 """What every `KeyStore` does. A new store joins by one more entry in `STORES`."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     AsyncExitStack,
+    ExitStack,
     asynccontextmanager,
     contextmanager,
 )
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,9 +21,12 @@ from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.keystore.firestore import FirestoreKeyStore
+from host_backend.keystore.gcs import BucketKeyStore
 from tests.conformance import at_google
+from tests.doubles.google.buckets import bucket_at, running_emulator
 from tests.doubles.google.clients import connected
 from tests.doubles.google.firestore import running_firestore
+from tests.doubles.google.storage import running_storage
 
 T = TypeVar("T")
 
@@ -53,6 +59,45 @@ def in_firestore(folder: Path) -> Iterator[OpenKeyStore]:
 
 
 @contextmanager
+def in_bucket(folder: Path) -> Iterator[OpenKeyStore]:
+    with running_storage() as double:
+        yield opening_bucket(double.address, "enclave-host/")
+
+
+@contextmanager
+def in_emulated_bucket(folder: Path) -> Iterator[OpenKeyStore]:
+    """Each storage is a prefix of its own in one emulator, which runs to the end of the tests."""
+    yield opening_bucket(emulator(), f"{secrets.token_hex(8)}/")
+
+
+def opening_bucket(address: str, prefix: str) -> OpenKeyStore:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[KeyStore]:
+        store = BucketKeyStore(bucket_at(address, prefix))
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
+    return opened
+
+
+_RUNNING = ExitStack()
+
+
+@cache
+def emulator() -> str:
+    return _RUNNING.enter_context(running_emulator())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ended_emulator() -> Iterator[None]:
+    yield
+    _RUNNING.close()
+    emulator.cache_clear()
+
+
+@contextmanager
 def at_google_s(folder: Path) -> Iterator[OpenKeyStore]:
     place = at_google.new_place()
 
@@ -67,13 +112,32 @@ def at_google_s(folder: Path) -> Iterator[OpenKeyStore]:
     yield opened
 
 
+@contextmanager
+def in_googles_bucket(folder: Path) -> Iterator[OpenKeyStore]:
+    place = at_google.new_prefix()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[KeyStore]:
+        store = BucketKeyStore(await at_google.open_storage(place))
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
+    yield opened
+
+
 #: An empty storage of each kind, in a folder or elsewhere.
 STORES: dict[str, Callable[[Path], AbstractContextManager[OpenKeyStore]]] = {
     "file": in_file,
     "firestore": in_firestore,
+    "gcs": in_bucket,
+    "gcs in the emulator": in_emulated_bucket,
 }
 if at_google.firestore_is_configured():
     STORES[at_google.FIRESTORE_AT_GOOGLE] = at_google_s
+if at_google.storage_is_configured():
+    STORES[at_google.STORAGE_AT_GOOGLE] = in_googles_bucket
 
 
 class Driven:
@@ -206,6 +270,17 @@ def test_concurrent_adding_loses_nothing(open_store: OpenStore) -> None:
     assert sum(map(len, stores[0].run(add_all()))) == len(keys)
     assert set(load(open_store())) == set(keys)
     assert len(load(open_store())) == len(keys)
+
+
+def test_of_sixteen_who_add_one_key_one_does(open_store: OpenStore) -> None:
+    stores = [open_store() for _ in range(16)]
+    keys = [StoredKey(FIRST.pkh, b"blob %d" % number) for number in range(16)]
+
+    async def add_all() -> list[frozenset[str]]:
+        return await asyncio.gather(*(each.store.add([key]) for each, key in zip(stores, keys, strict=True)))
+
+    (winner,) = (key for key, new in zip(keys, stores[0].run(add_all()), strict=True) if new)
+    assert load(open_store()) == (winner,)
 
 
 def test_sizes_at_the_limits_are_kept(open_store: OpenStore) -> None:

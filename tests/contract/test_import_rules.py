@@ -18,6 +18,7 @@ PROVIDERS = {
     "enclave_signer.sealing.gcp_client": {"enclave_signer.__main__", "enclave_signer.sealing.gcp_kms"},
     "host_backend.keystore.file": {"host_backend.stores", "host_backend.library"},
     "host_backend.keystore.firestore": {"host_backend.stores"},
+    "host_backend.keystore.gcs": {"host_backend.stores"},
     # Whoever keeps marks elsewhere looks whether the folder has a file store, and takes its lock.
     "host_backend.watermark.file": {
         "host_backend.stores",

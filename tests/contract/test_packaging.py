@@ -76,7 +76,8 @@ def test_an_image_has_the_versions_that_were_tested() -> None:
 def test_a_host_in_google_cloud_has_the_versions_that_were_tested_and_no_sealer() -> None:
     tested, installed = pinned("requirements-dev.txt"), pinned("requirements-host-gcp.txt")
     assert installed == {name: tested[name] for name in installed}
-    assert names(PROJECT["project"]["optional-dependencies"]["host-gcp"]) <= set(installed)
+    for extra in ("host-gcp", "host-gcs"):
+        assert names(PROJECT["project"]["optional-dependencies"][extra]) <= set(installed)
     assert pinned("requirements.txt").keys() <= installed.keys()
     assert "google-cloud-kms" not in installed
 

@@ -27,6 +27,7 @@ from tests.doubles.google.http_service import Answered
 from tests.doubles.google.kms import ENCRYPT, KEY, Fault, Key
 from tests.doubles.google.launcher import OTHER_DIGEST, token
 from tests.doubles.google.site import IN_FIRESTORE, Site
+from tests.doubles.google.storage import BUCKET, running_storage
 from tests.doubles.google.sts import PROVIDER
 from tests.doubles.google.tokens import DIGEST
 from tests.doubles.host_process import (
@@ -427,7 +428,7 @@ def test_another_image_is_told_what_to_grant(tmp_path: Path, cloud: GoogleCloud,
 
 def test_the_suites_of_ports_run_at_an_address(cloud: GoogleCloud) -> None:
     command = [sys.executable, "-m", "tests.conformance.at_google"]
-    others = ("CLOUD_KMS_", "FIRESTORE_", "PYTEST_")
+    others = ("CLOUD_KMS_", "FIRESTORE_", "STORAGE_", "PYTEST_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     without = subprocess.run(command, capture_output=True, text=True, check=False, env=clean)
     assert without.returncode == 1
@@ -438,11 +439,13 @@ def test_the_suites_of_ports_run_at_an_address(cloud: GoogleCloud) -> None:
     assert part.returncode == 1
     assert "not run: keys and marks in Firestore" in part.stdout
     cloud.kms.calls.clear()
-    with running_firestore() as firestore:
+    with running_firestore() as firestore, running_storage() as storage:
         given |= {"FIRESTORE_PROJECT": "p", "FIRESTORE_ADDRESS": firestore.address}
+        given |= {"STORAGE_BUCKET": BUCKET, "STORAGE_ADDRESS": storage.address}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean | given)
     assert done.returncode == 0, done.stdout
     assert firestore.calls["Commit"] > 100
+    assert storage.calls["write"] > 60
     assert cloud.kms.calls.count("Encrypt") == 8
 
 

@@ -22,7 +22,7 @@ from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrp
 
 from host_backend.errors import StoreUnavailable
 from host_backend.google.documents import Write
-from host_backend.google.firestore import Conflict
+from host_backend.google.outcomes import Conflict
 from host_backend.keystore import firestore
 from host_backend.keystore.base import StoredKey
 from host_backend.keystore.firestore import FirestoreKeyStore

@@ -175,7 +175,7 @@ def test_unknown_fields_are_named_with_the_nearest_known(tmp_path: Path, text: s
         ),
         (
             vault("{host: h, storage: {driver: x}}"),
-            "4: vaults.v.config.storage.driver: unknown value 'x', known are file, gcp, firestore",
+            "4: vaults.v.config.storage.driver: unknown value 'x', known are file, gcp, firestore, gcs",
         ),
         (
             "vaults: {v: {driver: nitro}}",

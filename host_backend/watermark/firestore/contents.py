@@ -7,7 +7,8 @@ from itertools import islice
 
 from host_backend.errors import StoreUnavailable
 from host_backend.google.documents import Document, Field, Write
-from host_backend.google.firestore import Firestore, OutcomeUnknown
+from host_backend.google.firestore import Firestore
+from host_backend.google.outcomes import OutcomeUnknown
 from host_backend.watermark.base import StoredMarks
 from host_backend.watermark.firestore.layout import (
     LAYOUT,

@@ -17,7 +17,8 @@ from typing import TypeVar
 
 from host_backend.errors import StoreUnavailable
 from host_backend.google.documents import Document, Write
-from host_backend.google.firestore import Contended, Firestore, OutcomeUnknown
+from host_backend.google.firestore import Firestore
+from host_backend.google.outcomes import Contended, OutcomeUnknown
 
 #: Seconds until it is given up: less than a signature waits for its mark.
 WITHIN_S = 4.5
