@@ -1,0 +1,199 @@
+"""The command `enclave-keyprovider`: serves gRPC, answers one request on standard input, or stores a key."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from enclave_signer import __version__, log
+from enclave_signer.__main__ import EXIT_CONFIG, EXIT_FAILED, forbid_inspection, open_providers
+from enclave_signer.addresses import UnixAddress
+from enclave_signer.config import LOG_LEVELS, Config
+from enclave_signer.errors import ConfigError, EnclaveSignerError
+from enclave_signer.image import read_image
+from enclave_signer.keyprovider.answering import Answering
+from enclave_signer.keyprovider.config import KeyproviderConfig, read_config
+from enclave_signer.keyprovider.errors import KeyproviderError
+from enclave_signer.keyprovider.kek_source import SealedFile
+from enclave_signer.keyprovider.keks import Kek, Keks
+from enclave_signer.keyprovider.packets import KEK_BYTES
+from enclave_signer.keyprovider.strict_json import MAX_MESSAGE_BYTES
+from enclave_signer.log_writer import open_closed_streams
+from enclave_signer.sealing.base import Sealer, SealerProvider
+from enclave_signer.sealing.providers import Providers
+
+logger = logging.getLogger("enclave_signer.keyprovider")
+
+_PROGRAM = "enclave-keyprovider"
+_EXAMPLES = """examples:
+  enclave-keyprovider store-kek kbs:///default/key/k1 -c keyprovider.toml
+  enclave-keyprovider serve -c keyprovider.toml"""
+
+
+def main() -> None:
+    """Run the command, or end with one line that says why it cannot."""
+    open_closed_streams()
+    flags = _parser().parse_args()
+    try:
+        forbid_inspection()
+        log.configure(log.LEVELS[flags.log], as_json=flags.json_log, in_thread=flags.run is serve)
+        config = read_config(flags.config)
+        trio.run(flags.run, config, _sealers_of(config), flags)
+    except ConfigError as error:
+        sys.exit(_said(error, EXIT_CONFIG))
+    except EnclaveSignerError as error:
+        sys.exit(_said(error, EXIT_FAILED))
+    finally:
+        log.flush()
+
+
+def _said(error: EnclaveSignerError, code: int) -> int:
+    log.flush()
+    status = f"{error.status.name.lower()}: " if isinstance(error, KeyproviderError) else ""
+    sys.stderr.write(f"{_PROGRAM}: {status}{error}\n")
+    return code
+
+
+def _sealers_of(config: KeyproviderConfig) -> Sequence[SealerProvider]:
+    """Return the sealers of the image that the configuration names."""
+    image = read_image(config.image)
+    address = UnixAddress(Path(os.devnull))  # the daemon's, which does not run here
+    return open_providers(Config(listen=address, sealer="", local_key=None, log_level="", image=image))
+
+
+@asynccontextmanager
+async def _files(config: KeyproviderConfig, sealers: Sequence[SealerProvider]) -> AsyncIterator[dict[str, SealedFile]]:
+    """Give the file of every key."""
+    providers = Providers(sealers)
+
+    async def open_sealer() -> Sealer:
+        return await providers.open_sealer(config.credentials)
+
+    refused: EnclaveSignerError | None = None
+    async with providers.running():
+        try:
+            yield {kek.key_id: SealedFile(kek.key_id, kek.path, open_sealer) for kek in config.keks}
+        except EnclaveSignerError as error:
+            # Raised below: the tasks of the providers would put it into a group.
+            refused = error
+    if refused is not None:
+        raise refused
+
+
+def _answering(config: KeyproviderConfig, files: dict[str, SealedFile]) -> Answering:
+    keks = {kek.key_id: Kek(kek.key_id, files[kek.key_id], kek.wrap) for kek in config.keks}
+    return Answering(Keks(keks), config.provider)
+
+
+async def serve(config: KeyproviderConfig, sealers: Sequence[SealerProvider], flags: argparse.Namespace) -> None:
+    """Serve gRPC until SIGINT or SIGTERM."""
+    del flags
+    from enclave_signer.keyprovider.server import Server  # h2 is an extra
+    from enclave_signer.serving.listeners import TcpListener, listen
+
+    if not config.listeners:
+        raise ConfigError("listeners: name a Unix socket, or 127.0.0.1:50011, to serve at")
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(listen(address)) for address in config.listeners]
+        for listener in listeners:
+            logger.info("listening on %s", listener.address)
+            if isinstance(listener, TcpListener):
+                logger.warning("every user of this machine can have layers decrypted at a port: prefer a Unix socket")
+        async with _files(config, sealers) as files:
+            for kek in config.keks:
+                if kek.make and not kek.path.exists():
+                    await _store(files[kek.key_id], kek.key_id, os.urandom(KEK_BYTES))
+            await _until_signal(Server(listeners, _answering(config, files)).serve, keys=len(config.keks))
+    logger.info("stopped")
+
+
+async def _until_signal(run: Callable[[], Awaitable[None]], *, keys: int) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            logger.info("%s is ready", _PROGRAM, extra=log.fields(version=__version__, keys=keys))
+            number = await anext(signals)
+            logger.info("stopping: %s", signal.Signals(number).name)
+            nursery.cancel_scope.cancel()
+
+
+async def answer(config: KeyproviderConfig, sealers: Sequence[SealerProvider], flags: argparse.Namespace) -> None:
+    """Answer the request on standard input."""
+    del flags
+    request = sys.stdin.buffer.read(MAX_MESSAGE_BYTES + 1)
+    async with _files(config, sealers) as files:
+        answered = await _answering(config, files).answer(request)
+    sys.stdout.buffer.write(answered)
+    sys.stdout.buffer.flush()
+
+
+async def store_kek(config: KeyproviderConfig, sealers: Sequence[SealerProvider], flags: argparse.Namespace) -> None:
+    """Store a new key, or one that is given."""
+    if flags.id not in {kek.key_id for kek in config.keks}:
+        raise ConfigError(f"the key {flags.id!r} is not listed under keks in {flags.config}")
+    kek = os.urandom(KEK_BYTES) if flags.given is None else _given(flags.given)
+    async with _files(config, sealers) as files:
+        await _store(files[flags.id], flags.id, kek)
+
+
+async def _store(file: SealedFile, key_id: str, kek: bytes) -> None:
+    try:
+        await file.store(kek)
+    except FileExistsError:
+        raise ConfigError(f"the key {key_id!r} is stored already: what it encrypted would be lost with it") from None
+    except OSError as error:
+        raise EnclaveSignerError(f"the key {key_id!r} was not stored: {error.strerror}") from error
+    logger.info("key stored", extra=log.fields(key_id=key_id))
+
+
+def _given(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            kek = file.read(KEK_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    if len(kek) != KEK_BYTES:
+        raise ConfigError(f"{path} must have {KEK_BYTES} bytes: the key itself, not base64, no line end")
+    return kek
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="Wrap and unwrap the keys of encrypted container images, for skopeo and others (ocicrypt).",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}", help="show the version")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add(commands, "serve", serve, "serve gRPC at the configured addresses until a signal", "info")
+    _add(commands, "answer", answer, "answer the request on standard input (ocicrypt's `cmd`)", "error")
+    storing = _add(commands, "store-kek", store_kek, "store a new key in the file that is configured for it", "info")
+    storing.add_argument("id", metavar="ID", help="id of the key, as in the configuration")
+    storing.add_argument("--from", dest="given", metavar="FILE", type=Path, help="take its 32 bytes from a file")
+    return parser
+
+
+def _add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    run: Callable[..., object],
+    help_text: str,
+    level: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
+    parser.set_defaults(run=run)
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, required=True, help="configuration, TOML")
+    parser.add_argument("--log", choices=LOG_LEVELS, default=level, help="minimum log level (default: %(default)s)")
+    parser.add_argument("--json-log", action="store_true", help="log as JSON, one object per line")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
