@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -31,15 +32,17 @@ from enclave_signer.sealing.providers import Providers
 logger = logging.getLogger("enclave_signer.keyprovider")
 
 _PROGRAM = "enclave-keyprovider"
+#: Keeps the lines of the examples, and as many options as fit on one line with their help.
+_HELP = partial(argparse.RawDescriptionHelpFormatter, max_help_position=26)
 _EXAMPLES = """examples:
-  enclave-keyprovider store-kek kbs:///default/key/k1 -c keyprovider.toml
-  enclave-keyprovider serve -c keyprovider.toml"""
+  enclave-keyprovider store-kek kbs:///default/key/k1 --config keyprovider.toml
+  enclave-keyprovider serve --config keyprovider.toml"""
 
 
 def main() -> None:
     """Run the command, or end with one line that says why it cannot."""
     open_closed_streams()
-    flags = _parser().parse_args()
+    flags = parser().parse_args()
     try:
         forbid_inspection()
         log.configure(log.LEVELS[flags.log], as_json=flags.json_log, in_thread=flags.run is serve)
@@ -163,21 +166,22 @@ def _given(path: Path) -> bytes:
     return kek
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Wrap and unwrap the keys of encrypted container images, for skopeo and others (ocicrypt).",
+        description="Wrap and unwrap keys of encrypted container images (ocicrypt).",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HELP,
     )
-    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}", help="show the version")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    top.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}", help="show the version")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add(commands, "serve", serve, "serve gRPC at the configured addresses until a signal", "info")
     _add(commands, "answer", answer, "answer the request on standard input (ocicrypt's `cmd`)", "error")
     storing = _add(commands, "store-kek", store_kek, "store a new key in the file that is configured for it", "info")
     storing.add_argument("id", metavar="ID", help="id of the key, as in the configuration")
     storing.add_argument("--from", dest="given", metavar="FILE", type=Path, help="take its 32 bytes from a file")
-    return parser
+    return top
 
 
 def _add(
@@ -187,12 +191,13 @@ def _add(
     help_text: str,
     level: str,
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
-    parser.set_defaults(run=run)
-    parser.add_argument("-c", "--config", metavar="FILE", type=Path, required=True, help="configuration, TOML")
-    parser.add_argument("--log", choices=LOG_LEVELS, default=level, help="minimum log level (default: %(default)s)")
-    parser.add_argument("--json-log", action="store_true", help="log as JSON, one object per line")
-    return parser
+    description = f"{help_text[0].upper()}{help_text[1:]}."
+    added = commands.add_parser(name, help=help_text, description=description, formatter_class=_HELP)
+    added.set_defaults(run=run)
+    added.add_argument("--config", metavar="FILE", type=Path, required=True, help="configuration, TOML")
+    added.add_argument("--log", choices=LOG_LEVELS, default=level, help="minimum log level (default: %(default)s)")
+    added.add_argument("--json-log", action="store_true", help="log as JSON, one object per line")
+    return added
 
 
 if __name__ == "__main__":

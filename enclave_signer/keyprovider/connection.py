@@ -15,7 +15,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, RequestReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 from enclave_signer.keyprovider.errors import KeyproviderError, Status, TooLarge, Unimplemented
 from enclave_signer.keyprovider.grpc_messages import (
@@ -37,13 +37,19 @@ logger = logging.getLogger(__name__)
 MAX_CALLS = 4
 #: Bytes that one connection may send in all: some dozen of the longest calls, thousands of the usual ones.
 MAX_CONNECTION_BYTES = 16 * MAX_BODY_BYTES
-#: Bytes of the headers of a call: those of gRPC's libraries are some hundred.
-MAX_HEADER_BYTES = 16384
+#: Calls of one connection in all: those that are begun and given up cost time as well.
+MAX_CALLS_IN_ALL = 64
 #: Seconds for a whole connection: a key may take half of it to be opened.
 CONNECTION_S = 60.0
 #: Seconds for a client to take the last bytes.
 GOODBYE_S = 1.0
-_READ_BYTES = 65536
+#: Bytes taken at once: what is in them is parsed without a pause for others.
+_READ_BYTES = 16384
+
+_SETTINGS = {
+    SettingCodes.MAX_CONCURRENT_STREAMS: MAX_CALLS,
+    SettingCodes.MAX_HEADER_LIST_SIZE: H2Connection.DEFAULT_MAX_HEADER_LIST_SIZE,
+}
 
 #: Returns the answer to a request, given what it must ask for.
 Answer = Callable[[bytes, str], Awaitable[bytes]]
@@ -72,12 +78,14 @@ class GrpcConnection:
         self._answer = answer
         self._refusals = refusals
         self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        # From the start, not only once the client has acknowledged it.
+        self._h2.local_settings = Settings(client=False, initial_values=_SETTINGS)
         self._calls: dict[int, _Call] = {}
+        self._begun = 0
 
     async def serve(self) -> None:
         """Serve it to its end."""
         try:
-            self._begin()
             with suppress(OSError, ProtocolError), trio.move_on_after(CONNECTION_S):
                 await self._exchange()
             with suppress(OSError, ProtocolError), trio.move_on_after(GOODBYE_S):
@@ -86,14 +94,9 @@ class GrpcConnection:
         finally:
             self._stream.close()
 
-    def _begin(self) -> None:
-        self._h2.initiate_connection()
-        self._h2.update_settings(
-            {SettingCodes.MAX_CONCURRENT_STREAMS: MAX_CALLS, SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES}
-        )
-
     async def _exchange(self) -> None:
         received = 0
+        self._h2.initiate_connection()
         await self._flush()
         while received <= MAX_CONNECTION_BYTES:
             data = self._stream.receive(_READ_BYTES)
@@ -123,6 +126,9 @@ class GrpcConnection:
                 self._calls.pop(event.stream_id or 0, None)
 
     def _begin_call(self, event: RequestReceived) -> None:
+        self._begun += 1
+        if self._begun > MAX_CALLS_IN_ALL:
+            raise ProtocolError("too many calls")
         stream_id = event.stream_id or 0
         headers = {bytes(name): bytes(value) for name, value in event.headers or ()}
         if not is_grpc(headers):

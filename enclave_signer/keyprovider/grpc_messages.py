@@ -57,19 +57,15 @@ def read_body(body: bytes) -> bytes:
 
 
 def _read_field(message: bytes) -> bytes:
-    if message[:1] != bytes([_TAG]):
-        raise BadRequest("the message must have one field, number 1, of bytes")
-    length, shift, place = 0, 0, 1
-    for place in range(1, 1 + _MAX_VARINT_BYTES):
-        byte = message[place] if place < len(message) else 0x80
-        length |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
-    data = message[place + 1 :]
-    if len(data) != length:
-        raise BadRequest("the message must have one field, number 1, of bytes")
-    return data
+    tag, lengths = message[:1], message[1 : 1 + _MAX_VARINT_BYTES]
+    # The last byte of a varint is the first one below 0x80.
+    last = next((place for place, byte in enumerate(lengths) if byte < 0x80), None)
+    if tag == bytes([_TAG]) and last is not None:
+        length = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(lengths[: last + 1]))
+        data = message[2 + last :]
+        if len(data) == length:
+            return data
+    raise BadRequest("the message must have one field, number 1, of bytes")
 
 
 def write_body(data: bytes) -> bytes:

@@ -15,7 +15,7 @@ from enclave_signer.sparse_log import SparseLog
 
 logger = logging.getLogger(__name__)
 
-#: Connections of one address at once, each a few MB at worst: those of a port leave those of a socket alone.
+#: Connections of one listener at once, each 4 MB at worst: those of a port take none from a socket.
 MAX_CONNECTIONS = 16
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE_S = 0.1

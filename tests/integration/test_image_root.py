@@ -148,8 +148,10 @@ def test_an_image_for_development_has_the_local_sealer_and_the_keyprovider_if_as
         f'image = "{tmp_path / "root" / IMAGE_TOML}"\n[[keks]]\nid = "k"\nfile = "{tmp_path / "k.kek"}"\n'
     )
     program = [sys.executable, *image_root.ISOLATED, str(tmp_path / "root" / KEYPROVIDER_PROGRAM)]
-    subprocess.run([*program, "store-kek", "k", "-c", config], check=True, capture_output=True, env={})
-    refused = subprocess.run([*program, "serve", "-c", config], check=False, capture_output=True, text=True, env={})
+    subprocess.run([*program, "store-kek", "k", "--config", config], check=True, capture_output=True, env={})
+    refused = subprocess.run(
+        [*program, "serve", "--config", config], check=False, capture_output=True, text=True, env={}
+    )
     assert (refused.returncode, "listeners: name" in refused.stderr) == (2, True)
 
 

@@ -4,8 +4,6 @@ import base64
 import json
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,52 +13,19 @@ import pytest
 from enclave_signer.keyprovider.grpc_messages import MAX_BODY_BYTES
 from enclave_signer.keyprovider.server import MAX_CONNECTIONS
 from tests.doubles.grpc_client import Place, body_of, call, connected, replay
-from tests.doubles.processes import PATIENCE_S, ROOT, Program, running
-from tests.doubles.starting import run, start
+from tests.doubles.keyprovider import Keyprovider
+from tests.doubles.processes import ROOT, Program, running
 
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests" / "vectors" / "keyprovider-exchanges.json").read_text())
 KEY, OLD, MISSING, DAMAGED = VECTORS["key_id"], "kbs:///default/key/old", "kbs:///default/key/none", "damaged"
 SECRET = b'{"symkey":"a layer\'s key, in no log"}'
-MODULE = "enclave_signer.keyprovider"
-
-
-class Keyprovider:
-    """The program with a folder of its own: its configuration, its sealing key, its keys."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.socket = folder / "run" / "keyprovider.sock"
-        self.port: tuple[str, int] = ("127.0.0.1", 0)
-        image = folder / "image.toml"
-        image.write_text(
-            f'development = true\nsealers = ["local"]\n[local]\nsealing_key = "{folder}/sealing.key"\nmake_sealing_key = true\n'
-        )
-        keks = [(KEY, "true"), (OLD, "false"), (MISSING, "false"), (DAMAGED, "false")]
-        tables = "".join(
-            f'[[keks]]\nid = "{key_id}"\nfile = "{folder}/{place}.kek"\nwrap = {wrap}\n'
-            for place, (key_id, wrap) in enumerate(keks)
-        )
-        self.config = folder / "keyprovider.toml"
-        self.config.write_text(f'image = "{image}"\nlisteners = ["unix:{self.socket}", "127.0.0.1:0"]\n{tables}')
-        (folder / "raw").write_bytes(bytes.fromhex(VECTORS["kek_hex"]))
-
-    def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", MODULE, *words, "-c", str(self.config)]
-
-    def store(self, key_id: str, *more: str) -> "subprocess.CompletedProcess[str]":
-        return run(self.command("store-kek", key_id, *more), timeout=PATIENCE_S)
-
-    def answer(self, request: bytes) -> tuple[int, bytes, str]:
-        """Return exit code, standard output and standard error of the command."""
-        pipe = subprocess.PIPE
-        with start(self.command("answer"), stdin=pipe, stdout=pipe, stderr=pipe) as process:
-            out, error = process.communicate(request, timeout=PATIENCE_S)
-        return process.returncode, out, error.decode()
+KEKS = {KEY: True, OLD: False, MISSING: False, DAMAGED: False}
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Keyprovider:
-    keyprovider = Keyprovider(tmp_path_factory.mktemp("keyprovider"))
+    keyprovider = Keyprovider(tmp_path_factory.mktemp("keyprovider"), KEKS)
+    (keyprovider.folder / "raw").write_bytes(bytes.fromhex(VECTORS["kek_hex"]))
     for key_id in (KEY, OLD):
         done = keyprovider.store(key_id, "--from", str(keyprovider.folder / "raw"))
         assert done.returncode == 0, done.stderr
@@ -238,9 +203,9 @@ def test_the_command_says_why_it_refuses(stored: Keyprovider) -> None:
 
 
 def test_a_key_is_made_at_the_start_where_that_is_configured(tmp_path: Path) -> None:
-    keyprovider = Keyprovider(tmp_path)
+    keyprovider = Keyprovider(tmp_path, KEKS)
     keyprovider.config.write_text(keyprovider.config.read_text().replace("wrap = true", "wrap = true\nmake = true"))
-    packets = []
+    packets: list[bytes] = []
     for _ in range(2):
         with running(keyprovider.command("serve")) as program:
             program.wait_for("enclave-keyprovider is ready")

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
@@ -72,6 +73,14 @@ def _buildkit() -> str | None:
     return None if old or plugin.returncode == 0 else "docker's buildx"
 
 
+def _skopeo() -> str | None:
+    """Return what is missing to fetch two versions of skopeo, and to run them."""
+    if os.geteuid() != 0:
+        return "root, to unpack another Debian"
+    library = next((name for name in ("gpgme", "devmapper") if find_library(name) is None), None)
+    return _programs("mmdebstrap")() or (library and f"lib{library}")
+
+
 PARTS = (
     Part("mounts", _mounts),
     Part("users", _users),
@@ -90,6 +99,7 @@ PARTS = (
     Part("alerts", _programs("promtool", "prometheus")),
     Part("systemd", _programs("systemd-analyze", "strace")),
     Part("go", _programs("go")),
+    Part("skopeo", _skopeo),
 )
 
 
