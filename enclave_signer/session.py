@@ -142,7 +142,7 @@ class Session:
             raise Uninitialized(Family.UNINITIALIZED)
         match request:
             case Sign(handle, message, version):
-                return self._sign(self._keychain.key(handle), message, version)
+                return self.sign(handle, message, version)
             case GetPublicKey(handle):
                 return self._keychain.key(handle).public_key
             case ProvePossession(handle):
@@ -155,6 +155,16 @@ class Session:
                 return _opening(lambda _: self._attest(request), _as_it_is)
             case _:
                 return self._open(request)
+
+    def sign(self, handle: int, message: bytes, version: SigningVersion) -> Signature | Computation:
+        """Do what `begin` does with `Sign`, the call that is made all the time.
+
+        Raises:
+            EnclaveSignerError: The call is refused; the session goes on.
+        """
+        if self._sealer is None:
+            raise Uninitialized(Family.UNINITIALIZED)
+        return self._sign(self._keychain.key(handle), message, version)
 
     def waits_for_openings(self, request: Request) -> bool:
         """Whether a call must not begin before the openings ahead of it are finished.

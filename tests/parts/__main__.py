@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from ctypes.util import find_library
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 
@@ -81,6 +82,11 @@ def _skopeo() -> str | None:
     return _programs("mmdebstrap")() or (library and f"lib{library}")
 
 
+def _venv() -> str | None:
+    """PyTezos needs an environment of its own: it wants other versions than ours."""
+    return None if find_spec("ensurepip") else "ensurepip, to make an environment"
+
+
 PARTS = (
     Part("mounts", _mounts),
     Part("users", _users),
@@ -99,6 +105,9 @@ PARTS = (
     Part("alerts", _programs("promtool", "prometheus")),
     Part("systemd", _programs("systemd-analyze", "strace")),
     Part("go", _programs("go")),
+    Part("taquito", _programs("node", "npm")),
+    Part("octez_js", _programs("node", "npm")),
+    Part("pytezos", _venv),
     Part("skopeo", _skopeo),
 )
 
