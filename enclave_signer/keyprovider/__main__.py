@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,16 +17,18 @@ from enclave_signer.__main__ import EXIT_CONFIG, EXIT_FAILED, forbid_inspection,
 from enclave_signer.addresses import UnixAddress
 from enclave_signer.config import LOG_LEVELS, Config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
-from enclave_signer.image import read_image
+from enclave_signer.image import Image, read_image
 from enclave_signer.keyprovider.answering import Answering
+from enclave_signer.keyprovider.broker_resource import BrokerResource, Fetch
 from enclave_signer.keyprovider.config import KeyproviderConfig, read_config
 from enclave_signer.keyprovider.errors import KeyproviderError
-from enclave_signer.keyprovider.kek_source import SealedFile
+from enclave_signer.keyprovider.kek_source import KekSource, SealedFile
 from enclave_signer.keyprovider.keks import Kek, Keks
 from enclave_signer.keyprovider.packets import KEK_BYTES
 from enclave_signer.keyprovider.strict_json import MAX_MESSAGE_BYTES
 from enclave_signer.log_writer import open_closed_streams
-from enclave_signer.sealing.base import Sealer, SealerProvider
+from enclave_signer.sealing.base import Sealer
+from enclave_signer.sealing.kbs_kek import checked
 from enclave_signer.sealing.providers import Providers
 
 logger = logging.getLogger("enclave_signer.keyprovider")
@@ -47,7 +49,7 @@ def main() -> None:
         forbid_inspection()
         log.configure(log.LEVELS[flags.log], as_json=flags.json_log, in_thread=flags.run is serve)
         config = read_config(flags.config)
-        trio.run(flags.run, config, _sealers_of(config), flags)
+        trio.run(flags.run, Keys(config, read_image(config.image)), flags)
     except ConfigError as error:
         sys.exit(_said(error, EXIT_CONFIG))
     except EnclaveSignerError as error:
@@ -63,43 +65,96 @@ def _said(error: EnclaveSignerError, code: int) -> int:
     return code
 
 
-def _sealers_of(config: KeyproviderConfig) -> Sequence[SealerProvider]:
-    """Return the sealers of the image that the configuration names."""
-    image = read_image(config.image)
-    address = UnixAddress(Path(os.devnull))  # the daemon's, which does not run here
-    return open_providers(Config(listen=address, sealer="", local_key=None, log_level="", image=image))
+class Keys:
+    """The keys of a configuration, which the sealers of an image open.
 
+    Args:
+        config: Of the keyprovider.
+        image: That it names.
 
-@asynccontextmanager
-async def _files(config: KeyproviderConfig, sealers: Sequence[SealerProvider]) -> AsyncIterator[dict[str, SealedFile]]:
-    """Give the file of every key."""
-    providers = Providers(sealers)
+    Raises:
+        ConfigError: A sealer or the key broker cannot be used as configured.
+    """
 
-    async def open_sealer() -> Sealer:
-        return await providers.open_sealer(config.credentials)
+    def __init__(self, config: KeyproviderConfig, image: Image) -> None:
+        self.config = config
+        address = UnixAddress(Path(os.devnull))  # the daemon's, which does not run here
+        daemon = Config(listen=address, sealer="", local_key=None, log_level="", image=image)
+        self._providers = Providers(open_providers(daemon))
+        #: Those in files, by id.
+        self.files = {
+            kek.key_id: SealedFile(kek.key_id, kek.path, self._open_sealer)
+            for kek in config.keks
+            if kek.path is not None
+        }
+        resources = {kek.key_id: kek.resource for kek in config.keks if kek.resource is not None}
+        fetch = _open_broker(image) if resources else None
+        self._sources: dict[str, KekSource] = {**self.files}
+        if fetch is not None:
+            self._sources |= {key_id: BrokerResource(key_id, key, fetch) for key_id, key in resources.items()}
 
-    refused: EnclaveSignerError | None = None
-    async with providers.running():
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Let keys be opened meanwhile."""
+        refused: EnclaveSignerError | None = None
+        async with self._providers.running():
+            try:
+                yield
+            except EnclaveSignerError as error:
+                # Raised below: the tasks of the providers would put it into a group.
+                refused = error
+        if refused is not None:
+            raise refused
+
+    @property
+    def answering(self) -> Answering:
+        """What answers requests."""
+        keks = {kek.key_id: Kek(kek.key_id, self._sources[kek.key_id], kek.wrap) for kek in self.config.keks}
+        return Answering(Keks(keks), self.config.provider)
+
+    async def store(self, key_id: str, kek: bytes) -> None:
+        """Store a key in its file.
+
+        Raises:
+            ConfigError: There is such a file, or none is configured.
+            EnclaveSignerError: It was not stored.
+        """
+        if key_id not in self.files:
+            raise ConfigError(f"the key {key_id!r} has no file under keks")
         try:
-            yield {kek.key_id: SealedFile(kek.key_id, kek.path, open_sealer) for kek in config.keks}
-        except EnclaveSignerError as error:
-            # Raised below: the tasks of the providers would put it into a group.
-            refused = error
-    if refused is not None:
-        raise refused
+            await self.files[key_id].store(kek)
+        except FileExistsError:
+            raise ConfigError(
+                f"the key {key_id!r} is stored already: what it encrypted would be lost with it"
+            ) from None
+        except OSError as error:
+            raise EnclaveSignerError(f"the key {key_id!r} was not stored: {error.strerror}") from error
+        logger.info("key stored", extra=log.fields(key_id=key_id))
+
+    async def _open_sealer(self) -> Sealer:
+        return await self._providers.open_sealer(self.config.credentials)
 
 
-def _answering(config: KeyproviderConfig, files: dict[str, SealedFile]) -> Answering:
-    keks = {kek.key_id: Kek(kek.key_id, files[kek.key_id], kek.wrap) for kek in config.keks}
-    return Answering(Keks(keks), config.provider)
+def _open_broker(image: Image) -> Fetch:
+    if image.kbs is None:
+        raise ConfigError("commitment: the image has no key broker: name kbs among its sealers")
+    try:
+        from enclave_signer.sealing.kbs import open_client  # httpx is an extra
+    except ImportError as error:
+        raise ConfigError(f"kbs: {error}: pip install 'enclave-signer[enclave-kbs]'") from error
+    return open_client(image.kbs, use=checked).fetch
 
 
-async def serve(config: KeyproviderConfig, sealers: Sequence[SealerProvider], flags: argparse.Namespace) -> None:
+async def serve(keys: Keys, flags: argparse.Namespace) -> None:
     """Serve gRPC until SIGINT or SIGTERM."""
     del flags
-    from enclave_signer.keyprovider.server import Server  # h2 is an extra
+    try:
+        from enclave_signer.keyprovider.server import Server  # h2 is an extra
+    except ImportError as error:
+        raise ConfigError(f"gRPC: {error}: pip install 'enclave-signer[keyprovider]'") from error
     from enclave_signer.serving.listeners import TcpListener, listen
 
+    config = keys.config
     if not config.listeners:
         raise ConfigError("listeners: name a Unix socket, or 127.0.0.1:50011, to serve at")
     with ExitStack() as stack:
@@ -108,11 +163,11 @@ async def serve(config: KeyproviderConfig, sealers: Sequence[SealerProvider], fl
             logger.info("listening on %s", listener.address)
             if isinstance(listener, TcpListener):
                 logger.warning("every user of this machine can have layers decrypted at a port: prefer a Unix socket")
-        async with _files(config, sealers) as files:
+        async with keys.running():
             for kek in config.keks:
-                if kek.make and not kek.path.exists():
-                    await _store(files[kek.key_id], kek.key_id, os.urandom(KEK_BYTES))
-            await _until_signal(Server(listeners, _answering(config, files)).serve, keys=len(config.keks))
+                if kek.make and kek.path is not None and not kek.path.exists():
+                    await keys.store(kek.key_id, os.urandom(KEK_BYTES))
+            await _until_signal(Server(listeners, keys.answering).serve, keys=len(config.keks))
     logger.info("stopped")
 
 
@@ -126,33 +181,21 @@ async def _until_signal(run: Callable[[], Awaitable[None]], *, keys: int) -> Non
             nursery.cancel_scope.cancel()
 
 
-async def answer(config: KeyproviderConfig, sealers: Sequence[SealerProvider], flags: argparse.Namespace) -> None:
+async def answer(keys: Keys, flags: argparse.Namespace) -> None:
     """Answer the request on standard input."""
     del flags
     request = sys.stdin.buffer.read(MAX_MESSAGE_BYTES + 1)
-    async with _files(config, sealers) as files:
-        answered = await _answering(config, files).answer(request)
+    async with keys.running():
+        answered = await keys.answering.answer(request)
     sys.stdout.buffer.write(answered)
     sys.stdout.buffer.flush()
 
 
-async def store_kek(config: KeyproviderConfig, sealers: Sequence[SealerProvider], flags: argparse.Namespace) -> None:
+async def store_kek(keys: Keys, flags: argparse.Namespace) -> None:
     """Store a new key, or one that is given."""
-    if flags.id not in {kek.key_id for kek in config.keks}:
-        raise ConfigError(f"the key {flags.id!r} is not listed under keks in {flags.config}")
     kek = os.urandom(KEK_BYTES) if flags.given is None else _given(flags.given)
-    async with _files(config, sealers) as files:
-        await _store(files[flags.id], flags.id, kek)
-
-
-async def _store(file: SealedFile, key_id: str, kek: bytes) -> None:
-    try:
-        await file.store(kek)
-    except FileExistsError:
-        raise ConfigError(f"the key {key_id!r} is stored already: what it encrypted would be lost with it") from None
-    except OSError as error:
-        raise EnclaveSignerError(f"the key {key_id!r} was not stored: {error.strerror}") from error
-    logger.info("key stored", extra=log.fields(key_id=key_id))
+    async with keys.running():
+        await keys.store(flags.id, kek)
 
 
 def _given(path: Path) -> bytes:

@@ -8,6 +8,7 @@ from enclave_signer.addresses import Address, UnixAddress, parse_listen
 from enclave_signer.errors import ConfigError
 from enclave_signer.keyprovider.packets import MAX_KEY_ID_CHARS
 from enclave_signer.protocol.messages import Credentials
+from enclave_signer.sealing.kbs_config import KbsKey, key_of_uri
 from enclave_signer.toml_table import TomlTable
 
 #: A configuration names a few keys.
@@ -22,13 +23,15 @@ class KekConfig:
 
     Attributes:
         key_id: As packets and parameters name it.
-        path: The sealed file.
+        path: The sealed file; None: the key is not in one.
+        resource: The resource of the image's key broker; None: the key is none.
         wrap: Whether layers may be wrapped under it.
         make: Whether a new key is made at the start when there is no file.
     """
 
     key_id: str
-    path: Path
+    path: Path | None
+    resource: KbsKey | None
     wrap: bool
     make: bool
 
@@ -110,7 +113,10 @@ def _keks(top: TomlTable) -> tuple[KekConfig, ...]:
     keks = tuple(_kek(table) for table in top.tables("keks"))
     if not keks:
         raise top.refused("keks", "must name at least one key")
-    for what, values in (("id", [kek.key_id for kek in keks]), ("file", [kek.path for kek in keks])):
+    for what, values in (
+        ("id", [kek.key_id for kek in keks]),
+        ("file", [kek.path for kek in keks if kek.path is not None]),
+    ):
         if len({*values}) != len(values):
             raise top.refused("keks", f"two have one {what}")
     return keks
@@ -120,11 +126,16 @@ def _kek(table: TomlTable) -> KekConfig:
     key_id = table.text("id")
     if len(key_id) > MAX_KEY_ID_CHARS:
         raise table.refused("id", f"must have at most {MAX_KEY_ID_CHARS} characters")
-    kek = KekConfig(
-        key_id,
-        Path(table.text("file")),
-        wrap=table.flag("wrap", default=False),
-        make=table.flag("make", default=False),
-    )
+    path = Path(table.text("file")) if table.has("file") else None
+    resource = key_of_uri(key_id, table.text("commitment")) if table.has("commitment") else None
+    if (path is None) == (resource is None):
+        raise table.refused(
+            "id",
+            "needs file, or commitment for a resource of the image's key broker: that has 64 digits of 0-9 and a-f, and the id "
+            "the form kbs:///REPOSITORY/TYPE/TAG",
+        )
+    wrap, make = table.flag("wrap", default=False), table.flag("make", default=False)
+    if make and path is None:
+        raise table.refused("make", "the key broker makes its keys")
     table.end()
-    return kek
+    return KekConfig(key_id, path, resource, wrap, make)

@@ -1,7 +1,4 @@
-"""The port behind which a key-encryption key (KEK) is kept, and the one source that there is: a sealed file.
-
-A key broker's resource (`kbs:///…`) is another source: it returns the 32 bytes that the broker releases.
-"""
+"""The port behind which a key-encryption key (KEK) is kept, and the first source: a sealed file."""
 
 import os
 from collections.abc import Awaitable, Callable

@@ -9,7 +9,7 @@ from enclave_signer.keyprovider.errors import BadRequest, KekDamaged, KekUnavail
 from enclave_signer.keyprovider.kek_source import KekSource
 from enclave_signer.keyprovider.packets import KEK_BYTES
 
-#: Seconds for a key to be opened: more than any sealer takes, less than a client of gRPC waits.
+#: Seconds for a key to be opened: more than any sealer takes, which take 25 s at most.
 OPENING_S = 30.0
 #: Characters of a client's word in a refusal.
 _SHOWN_CHARS = 200

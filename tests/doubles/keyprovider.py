@@ -31,6 +31,7 @@ class Keyprovider:
             f'[[keks]]\nid = "{key_id}"\nfile = "{folder}/{place}.kek"\nwrap = {str(wrap).lower()}\n'
             for place, (key_id, wrap) in enumerate(keks.items())
         )
+        self.image = image
         self.config = folder / "keyprovider.toml"
         self.config.write_text(f'image = "{image}"\nlisteners = ["unix:{self.socket}", "127.0.0.1:0"]\n{tables}')
 

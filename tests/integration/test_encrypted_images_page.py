@@ -48,6 +48,6 @@ def test_its_files_fit_together() -> None:
 
 def test_every_field_has_its_row() -> None:
     named = {name for cells in rows(PAGE) for name in cells[0].replace("`", "").split()}
-    assert {"image", "listeners", "provider", "keks", "keks.id", "keks.file", "keks.wrap"} <= named
+    assert {"image", "listeners", "provider", "keks", "keks.id", "keks.file", "keks.commitment", "keks.wrap"} <= named
     for name in ("wip_provider_path", "encryption_key_path", "make = true"):
         assert f"`{name}`" in PAGE.read_text()

@@ -12,7 +12,11 @@ import pytest
 
 from enclave_signer.keyprovider.grpc_messages import MAX_BODY_BYTES
 from enclave_signer.keyprovider.server import MAX_CONNECTIONS
-from tests.doubles.grpc_client import Place, body_of, call, connected, replay
+from enclave_signer.sealing.kbs_kek import commitment
+from tests.doubles.certificates import Authority
+from tests.doubles.grpc_client import Answer, Place, body_of, call, connected, replay
+from tests.doubles.kbs import KbsDouble, server_tls
+from tests.doubles.kbs_image import KEK, OLD_KEK, RESOURCE, kbs_image
 from tests.doubles.keyprovider import Keyprovider
 from tests.doubles.processes import ROOT, Program, running
 
@@ -214,3 +218,39 @@ def test_a_key_is_made_at_the_start_where_that_is_configured(tmp_path: Path) -> 
             opened = call(keyprovider.socket, "UnWrapKey", body_of(unwrap_request(packets[0])))
             assert secret_of(opened.message) == SECRET
             program.stop()
+
+
+def test_a_key_that_the_image_s_key_broker_releases(tmp_path: Path) -> None:
+    keyprovider, authority, double = Keyprovider(tmp_path, KEKS), Authority(tmp_path, "kbs-authority"), KbsDouble()
+    double.resources = {"default/key/k1": KEK, RESOURCE: KEK, "default/key/other": OLD_KEK}
+    tls = server_tls(authority)
+    with double.serving(tls) as port:
+        keyprovider.image.write_text(kbs_image(double.url, authority.file))
+    commitments = {KEY: KEK, "kbs:///default/key/gone": KEK, "kbs:///default/key/other": KEK}
+    keyprovider.config.write_text(
+        f'image = "{keyprovider.image}"\nlisteners = ["unix:{keyprovider.socket}"]\n'
+        + "".join(f'[[keks]]\nid = "{key}"\ncommitment = "{commitment(kek)}"\n' for key, kek in commitments.items())
+    )
+
+    def answer(key_id: str) -> Answer:
+        return call(keyprovider.socket, "UnWrapKey", body_of(unwrap_request(altered(kid=key_id))))
+
+    with running(keyprovider.command("serve")) as program:
+        program.wait_for("enclave-keyprovider is ready")
+        assert answer(KEY).status == 14
+        with double.serving(tls, port):
+            assert secret_of(answer(KEY).message).hex() == VECTORS["coco"]["optsdata_hex"]
+            for key_id, text in (
+                ("kbs:///default/key/gone", "default/key/gone"),
+                ("kbs:///default/key/other", "commits"),
+            ):
+                refused = answer(key_id)
+                assert (refused.status, text in refused.text) == (7, True), refused.text
+                asked = len(double.asked)
+                assert answer(key_id).status == 7
+                assert len(double.asked) == asked
+        # It is remembered: a broker that is away stops nothing.
+        assert answer(KEY).status == 0
+        program.stop()
+    stored = keyprovider.store(KEY)
+    assert (stored.returncode, "has no file under keks" in stored.stderr) == (2, True)

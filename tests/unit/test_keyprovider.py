@@ -43,6 +43,7 @@ from enclave_signer.keyprovider.strict_json import MAX_MESSAGE_BYTES
 from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.protocol.messages import PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, UnsealedKey
+from enclave_signer.sealing.kbs_config import KbsKey
 from enclave_signer.sealing.local import LocalSealer
 from enclave_signer.serving.peers import Peer
 from enclave_signer.serving.stream import PlainStream
@@ -171,7 +172,11 @@ def test_a_configuration_lists_its_keys() -> None:
     [
         ("unix:/run/kp.sock", "0.0.0.0:50011", "can be reached by other machines"),
         ("unix:/run/kp.sock", "50011", "must be unix:PATH or 127.0.0.1:PORT"),
-        ('file = "k1.kek"', "", "file: is missing"),
+        ('file = "k1.kek"', "", "id: needs file, or commitment"),
+        ('file = "k1.kek"', 'commitment = "00"', "id: needs file, or commitment"),
+        ('file = "k1.kek"', f'file = "k1.kek"\ncommitment = "{"00" * 32}"', "id: needs file, or commitment"),
+        ('file = "k1.kek"', f'commitment = "{"00" * 32}"\nmake = true', "make: the key broker makes its keys"),
+        (f'id = "{KEY}"\nfile = "k1.kek"', f'id = "k1"\ncommitment = "{"00" * 32}"', "the form kbs:///"),
         ('file = "k1.kek"', 'file = "k1.kek"\nother = 1', "other: is not known here"),
         ("[[keks]]", '[[keks]]\nid = "x"\nfile = "k1.kek"\n[[keks]]', "two have one file"),
         ("[[keks]]", f'[[keks]]\nid = "{KEY}"\nfile = "x"\n[[keks]]', "two have one id"),
@@ -183,6 +188,11 @@ def test_a_configuration_lists_its_keys() -> None:
 def test_a_wrong_configuration_is_named(old: str, new: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         parse_config(CONFIG.replace(old, new), "kp.toml")
+
+
+def test_a_key_may_be_a_resource_of_a_key_broker() -> None:
+    (kek,) = parse_config(CONFIG.replace('file = "k1.kek"', f'commitment = "{"0a" * 32}"'), "kp.toml").keks
+    assert (kek.path, kek.resource) == (None, KbsKey("default/key/k1", "0a" * 32))
 
 
 def opener(sealer: Sealer) -> Callable[[], Awaitable[Sealer]]:
