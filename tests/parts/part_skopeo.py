@@ -211,6 +211,17 @@ def test_without_the_provider_nothing_is_written(world: World, version: str) -> 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_symptoms_are_those_of_the_page(world: World, version: str) -> None:
+    page = (DOCS / "encrypted-images.md").read_text()
+    world.point_to({"grpc": f"unix://{world.keyprovider.socket}"})
+    down = world.encrypt(version, "e1").stderr
+    other = world.copy(version, "plain", "e2", "--encryption-key", "provider:other:x").stderr
+    for text, stderr in (("no such file", down), ("no wrapped keys produced by encryption", other)):
+        assert f"`{text}`" in page
+        assert text in stderr
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_without_a_decryption_key_the_copy_stays_encrypted(world: World, version: str) -> None:
     with serving(world):
         assert world.encrypt(version, "encrypted").returncode == 0
