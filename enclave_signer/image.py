@@ -4,6 +4,7 @@
   environment, chosen by the operator of the machine, override nothing in it.
 - The first sealer seals; each opens what its header names.
 - Keys go from one sealer or key to another (`reseal`) only where that is listed, and never to `local` or legacy blobs.
+- Keys that are listed as `gated` sign only while their service has released them.
 """
 
 import re
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclave_signer.errors import ConfigError
+from enclave_signer.sealing.gated_rules import GatedRule, read_gated
 from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig, read_gcp_kms
 from enclave_signer.sealing.kbs_config import KBS, SAMPLE, KbsConfig, read_kbs
 from enclave_signer.sealing.local_config import LOCAL, LocalKey, read_local
@@ -59,6 +61,7 @@ class Image:
         kbs: Where that is one of the sealers.
         local_key: The file of the local sealer's key, where that is one of them.
         reseal: Which keys may be sealed again.
+        gated: Which keys are released only to the attested.
         tls_clients: Keys that clients of a port may show, as SHA-256 in hexadecimal; None where there is no TLS.
         insecure_plain_tcp: Whether a port that other machines reach may be without TLS.
         attestation: Vouches for it; None: nothing does.
@@ -71,6 +74,7 @@ class Image:
     kbs: KbsConfig | None
     local_key: LocalKey | None
     reseal: tuple[ResealRule, ...]
+    gated: tuple[GatedRule, ...]
     tls_clients: tuple[str, ...] | None
     insecure_plain_tcp: bool
     attestation: AttestationConfig | None
@@ -114,6 +118,7 @@ def parse_image(text: str, file: str) -> Image:
     gcp_kms = read_gcp_kms(top.table(GCP_KMS)) if GCP_KMS in sealers else None
     kbs = read_kbs(top.table(KBS), development=development) if KBS in sealers else None
     local_key = _local(top, development=development) if LOCAL in sealers else None
+    configs = {GCP_KMS: gcp_kms, KBS: kbs, LOCAL: local_key}
     image = Image(
         development=development,
         sealers=sealers,
@@ -121,7 +126,8 @@ def parse_image(text: str, file: str) -> Image:
         gcp_kms=gcp_kms,
         kbs=kbs,
         local_key=local_key,
-        reseal=_reseal(top, {GCP_KMS: gcp_kms, KBS: kbs, LOCAL: local_key}),
+        reseal=_reseal(top, configs),
+        gated=_gated(top, configs),
         tls_clients=_tls_clients(top.table("tls")) if top.has("tls") else None,
         insecure_plain_tcp=top.flag("insecure_plain_tcp", default=False),
         attestation=_attestation(top.table("attestation"), gcp_kms) if top.has("attestation") else None,
@@ -179,4 +185,13 @@ def _reseal(top: TomlTable, configs: Mapping[str, SealerConfig | None]) -> tuple
     gcp_kms = configs[GCP_KMS]
     if isinstance(gcp_kms, GcpKmsConfig) and gcp_kms.write_legacy and any(rule.sealer == GCP_KMS for rule in rules):
         raise top.refused("reseal", f"makes no legacy blobs: {GCP_KMS}.write_legacy is true")
+    return rules
+
+
+def _gated(top: TomlTable, configs: Mapping[str, SealerConfig | None]) -> tuple[GatedRule, ...]:
+    rules = read_gated(top, {name: config for name, config in configs.items() if config is not None})
+    gcp_kms = configs[GCP_KMS]
+    if isinstance(gcp_kms, GcpKmsConfig) and gcp_kms.read_legacy and any(rule.sealer == GCP_KMS for rule in rules):
+        # They name no key, and open under the one that `Initialize` names.
+        raise top.refused("gated", f"does not hold for legacy blobs: set {GCP_KMS}.read_legacy to false")
     return rules

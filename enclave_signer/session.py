@@ -5,7 +5,8 @@
 - Handles are numbered in the order of the calls that made them, however these calls overlap.
 - Nothing is signed that the guard does not allow; it is asked in the order of the calls, before a signature is begun.
 - A blob that is open already, in this session or in another of the same credentials, is not shown to the sealer again:
-  but for `PublicKeyFrom`, by which a host sees that a blob still opens.
+  but for `PublicKeyFrom`, by which a host sees that a blob still opens, and for a gated key whose release has ended.
+- A gated key is used only while its release is fresh; a call that uses it never waits for the next one.
 - This room touches no socket and starts no task: it turns a call into an answer, or into work for the connection.
 """
 
@@ -46,7 +47,17 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
     SignWith,
 )
-from enclave_signer.sealing.base import GiveWay, Resealing, Sealer, SealerSource, open_key, reseal_key, seal_key
+from enclave_signer.sealing.base import (
+    GiveWay,
+    Release,
+    ReleaseOf,
+    Resealing,
+    Sealer,
+    SealerSource,
+    open_key,
+    reseal_key,
+    seal_key,
+)
 
 T = TypeVar("T")
 
@@ -112,6 +123,7 @@ class Session:
         resealing: What may be resealed.
         prover: Proves what runs here; None where nothing does.
         bond: The connection.
+        release_of: Tells which keys are gated, and by what.
     """
 
     def __init__(
@@ -122,6 +134,7 @@ class Session:
         resealing: Resealing,
         prover: Prover | None = None,
         bond: Bond = WITHIN_THIS_MACHINE,
+        release_of: ReleaseOf = lambda _blob, _credentials: None,
     ) -> None:
         self._sealers = sealers
         self._sealer: Sealer | None = None
@@ -131,6 +144,7 @@ class Session:
         self._guard = guard
         self._prover = prover
         self._bond = bond
+        self._release_of = release_of
 
     def begin(self, request: Request) -> Outcome:  # noqa: PLR0911 -- one for each call
         """Return the result of a call, or the work that leads to it.
@@ -144,7 +158,7 @@ class Session:
             case Sign(handle, message, version):
                 return self.sign(handle, message, version)
             case GetPublicKey(handle):
-                return self._keychain.key(handle).public_key
+                return self._keychain.public_key(handle)
             case ProvePossession(handle):
                 return self._prove_possession(self._keychain.key(handle))
             case ProvePossessionOf(handle, public_key):
@@ -252,18 +266,27 @@ class Session:
 
     async def _opened(self, sealer: Sealer, blob: bytes, give_way: GiveWay) -> SigningKey:
         found = self._keychain.find(blob)
-        return await open_key(sealer, blob, give_way) if found is None else found
+        if found is not None and ((release := self._release(blob)) is None or release.fresh):
+            return found
+        return await open_key(sealer, blob, give_way)
 
     async def _resealed(self, sealer: Sealer, blob: bytes, target: str, give_way: GiveWay) -> tuple[bytes, SigningKey]:
         to = await self._resealing.open_target(blob, target, self._credentials)
         return await reseal_key(sealer, blob, to, give_way)
 
     def _keep(self, blob: bytes, key: SigningKey) -> ImportedKey:
-        return ImportedKey(key.public_key, self._keychain.add(blob, key))
+        return ImportedKey(key.public_key, self._add(blob, key))
 
     def _keep_sealed(self, sealed: tuple[bytes, SigningKey]) -> SealedKey:
         blob, key = sealed
-        return SealedKey(blob, key.public_key, self._keychain.add(blob, key))
+        return SealedKey(blob, key.public_key, self._add(blob, key))
+
+    def _add(self, blob: bytes, key: SigningKey) -> int:
+        release = self._release(blob)
+        return self._keychain.add(blob, key, release.check if release is not None else None)
+
+    def _release(self, blob: bytes) -> Release | None:
+        return self._release_of(blob, self._credentials)
 
 
 def _opening(work: Callable[[GiveWay], Awaitable[T]], finish: Callable[[T], Result | Computation]) -> Opening:

@@ -77,6 +77,11 @@ class Keys:
     """
 
     def __init__(self, config: KeyproviderConfig, image: Image) -> None:
+        if image.gated:
+            raise ConfigError(
+                f"{config.image}: gated: such keys are released again and again, and this program keeps what it opened: "
+                "name a configuration without it"
+            )
         self.config = config
         address = UnixAddress(Path(os.devnull))  # the daemon's, which does not run here
         daemon = Config(listen=address, sealer="", local_key=None, log_level="", image=image)

@@ -16,7 +16,7 @@ from enclave_signer.sealing.kbs_kek import commitment
 from tests.doubles.certificates import Authority
 from tests.doubles.grpc_client import Answer, Place, body_of, call, connected, replay
 from tests.doubles.kbs import KbsDouble, server_tls
-from tests.doubles.kbs_image import KEK, OLD_KEK, RESOURCE, kbs_image
+from tests.doubles.kbs_image import KEK, OLD_KEK, RESOURCE, kbs_image, name_of
 from tests.doubles.keyprovider import Keyprovider
 from tests.doubles.processes import ROOT, Program, running
 
@@ -195,6 +195,15 @@ def test_a_stored_key_is_never_replaced(stored: Keyprovider) -> None:
     (stored.folder / "base64").write_text(encoded(bytes(32)))
     refused = stored.store(MISSING, "--from", str(stored.folder / "base64"))
     assert (refused.returncode, "not base64" in refused.stderr) == (2, True)
+
+
+def test_an_image_with_gated_keys_is_refused(tmp_path: Path) -> None:
+    keyprovider = Keyprovider(tmp_path, KEKS)
+    authority = Authority(tmp_path, "kbs-authority")
+    gated = f'[[gated]]\nkey = "{name_of()}"\nrelease = "attested"\nfresh_s = 600\n'
+    keyprovider.image.write_text(kbs_image("https://127.0.0.1:1", authority.file) + gated)
+    refused = keyprovider.store(KEY)
+    assert (refused.returncode, "name a configuration without it" in refused.stderr) == (2, True), refused.stderr
 
 
 def test_the_command_says_why_it_refuses(stored: Keyprovider) -> None:
