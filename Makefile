@@ -102,7 +102,7 @@ parts: ## tests that need more than Python and pip: a table of what ran; ARGUMEN
 
 image-root: ## the application root of the image alone; IMAGE_TOML=FILE says what the image is, OUT=FOLDER where to make it
 	@scripts/environment $(VENV) requirements.txt
-	@$(BIN)/python -m image.root $(if $(IMAGE_TOML),--image-toml "$(IMAGE_TOML)") --out "$(or $(OUT),build/root)"
+	@$(BIN)/python -m image.root $(if $(IMAGE_TOML),--image-toml "$(IMAGE_TOML)") --out "$(or $(OUT),build/root)" $(ARGUMENTS)
 
 image: ## the measured image, with buildah, and its digest; IMAGE_TOML=FILE says what it is; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements.txt
@@ -130,6 +130,8 @@ requirements: ## resolve the dependencies anew; needs uv
 		--extra host-gcp --extra host-gcs pyproject.toml -o requirements-host-gcp.txt
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--group enclave -o requirements-enclave.txt
+	printf 'h2>=4.3,<5\n' | uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header - -o requirements-keyprovider.txt
 	printf 'hatchling\neditables\n' | uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header - -o requirements-build.txt
 

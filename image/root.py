@@ -3,7 +3,7 @@
 - Libraries come as wheels whose hashes stand in `requirements-enclave.txt`. Which wheel is taken depends on the version of
   Python and on the processor, never on the machine that builds.
 - The result depends on these files alone: names are sorted, times and owners are zero, there is no bytecode.
-- A production root has no local sealer, no slow BLS, no test.
+- A production root has no local sealer, no slow BLS, no test; and no keyprovider unless it is asked for.
 
 usage: python3 image/root.py --image-toml FILE --out FOLDER
 """
@@ -26,11 +26,15 @@ ENCLAVE, HOST = TOP / "requirements-enclave.txt", TOP / "requirements.txt"
 #: Within the root. The folder of the program is run by its name: Python then finds modules there and nowhere else.
 PROGRAM = Path("usr/lib/enclave-signer")
 HOST_PROGRAM = Path("usr/lib/enclave-host")
+KEYPROVIDER_PROGRAM = Path("usr/lib/enclave-keyprovider")
 IMAGE_TOML = Path("etc/enclave-signer/image.toml")
 #: What the sample has where your own names belong.
 PLACEHOLDER = "replace-me"
 #: Of the daemon, and in no image: they only make files that exist already.
 NEVER = ("curves/build_blst.py",)
+#: A role of its own, in images that ask for it alone, and its library.
+KEYPROVIDER = "keyprovider/"
+KEYPROVIDER_LIBRARY = TOP / "requirements-keyprovider.txt"
 #: Of the daemon, and in images for development alone.
 DEVELOPMENT_ONLY = ("sealing/local.py", "curves/bls_py_ecc.py")
 #: What an installed library has beside its code, and nothing reads here.
@@ -53,6 +57,11 @@ DESCRIPTION = ("METADATA", "entry_points.txt", "licenses", "LICENSE", "COPYING",
 #: The C libraries that wheels may count on, newest first: the final image has Debian 12's, 2.36.
 GLIBC_MINORS = range(36, 16, -1)
 MAIN = '"""Runs the daemon from this folder."""\n\nfrom enclave_signer.__main__ import main\n\nmain()\n'
+KEYPROVIDER_MAIN = (
+    '"""Runs the keyprovider, which lies in the folder of the daemon."""\n\nimport sys\nfrom pathlib import Path\n\n'
+    'sys.path[0] = str(Path(__file__).parents[1] / "enclave-signer")\n\n'
+    "from enclave_signer.keyprovider.__main__ import main\n\nmain()\n"
+)
 
 
 class CannotMake(Exception):
@@ -74,7 +83,14 @@ def fetch_wheels(wheels: Path, python: str, machine: str, requirements: Path = E
 
 
 def make_root(
-    out: Path, image_toml: Path, wheels: Path, *, python: str = "", machine: str = "", development: bool = False
+    out: Path,
+    image_toml: Path,
+    wheels: Path,
+    *,
+    python: str = "",
+    machine: str = "",
+    development: bool = False,
+    keyprovider: bool = False,
 ) -> None:
     """Make the root in a folder that is not there yet, or is empty.
 
@@ -85,6 +101,7 @@ def make_root(
         python: The version of Python in the image, as 3.11; default: of this interpreter.
         machine: The image's processor, as `uname -m` calls it; default: this one.
         development: Whether the local sealer comes in; then `image_toml` must say `development = true`, else it must not.
+        keyprovider: Whether the keyprovider comes in, a program of its own.
 
     Raises:
         CannotMake: The configuration is not one for such an image, or pip failed.
@@ -96,8 +113,12 @@ def make_root(
     program = out / PROGRAM
     _install(program, wheels, python, machine, ENCLAVE)
     left_out = NEVER if development else NEVER + DEVELOPMENT_ONLY
-    _copy_package("enclave_signer", program, left_out)
+    _copy_package("enclave_signer", program, left_out if keyprovider else (*left_out, KEYPROVIDER))
     (program / "__main__.py").write_text(MAIN)
+    if keyprovider:
+        _install(program, wheels, python, machine, KEYPROVIDER_LIBRARY)
+        (out / KEYPROVIDER_PROGRAM).mkdir()
+        (out / KEYPROVIDER_PROGRAM / "__main__.py").write_text(KEYPROVIDER_MAIN)
     (out / IMAGE_TOML).parent.mkdir(parents=True)
     shutil.copyfile(image_toml, out / IMAGE_TOML)
     _check_by_the_daemon(program, out / IMAGE_TOML)
@@ -123,7 +144,7 @@ def _this() -> tuple[str, str]:
 
 def _install(program: Path, wheels: Path, python: str, machine: str, requirements: Path) -> None:
     folder = fetch_wheels(wheels, python, machine, requirements)
-    program.mkdir(parents=True)
+    program.mkdir(parents=True, exist_ok=True)
     where = ("--no-index", "--find-links", str(folder), "--target", str(program))
     _pip("install", "--no-compile", *where, *_target(python, machine, requirements))
     _remove_unused(program)
@@ -143,7 +164,7 @@ def _copy_package(name: str, program: Path, left_out: Sequence[str] = ()) -> Non
     source = TOP / name
     for path in sorted(source.rglob("*.py")):
         within = path.relative_to(source)
-        if str(within) not in left_out:
+        if not str(within).startswith(tuple(left_out)):
             target = program / name / within
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
@@ -207,6 +228,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--python", metavar="3.11", default="", help="the image's Python (default: this one)")
     parser.add_argument("--machine", metavar="x86_64", default="", help="the image's processor (default: this one)")
     parser.add_argument("--development", action="store_true", help="with the local sealer: not for keys of value")
+    parser.add_argument("--keyprovider", action="store_true", help="with the keyprovider, a program of its own")
     given = parser.parse_args(arguments)
     out, kept = given.out, given.wheels
     try:
@@ -214,7 +236,8 @@ def main(arguments: Sequence[str]) -> int:
             make_host_root(out, kept)
         else:
             target = {"python": given.python, "machine": given.machine}
-            make_root(out, given.image_toml, kept, development=given.development, **target)
+            roles = {"development": given.development, "keyprovider": given.keyprovider}
+            make_root(out, given.image_toml, kept, **roles, **target)
     except CannotMake as error:
         sys.stderr.write(f"image root: {error}\n")
         return 1

@@ -22,9 +22,10 @@ from enclave_signer.protocol.errors import BadBlob
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing import aes_gcm
 from enclave_signer.sealing.base import Sealer, UnsealedKey
-from enclave_signer.sealing.kbs_client import AGENT_URL, Fetched, KbsClient, agent_evidence, sample_evidence
+from enclave_signer.sealing.kbs_client import AGENT_URL, Fetched, KbsClient, Use, agent_evidence, sample_evidence
 from enclave_signer.sealing.kbs_config import KBS, SAMPLE, KbsConfig, KbsKey
 from enclave_signer.sealing.kbs_http import Http, trusting
+from enclave_signer.sealing.kbs_kek import sealing_key
 
 logger = logging.getLogger(__name__)
 
@@ -188,12 +189,20 @@ class _KbsSealer:
 
 
 def open_kbs(config: KbsConfig, agent_url: str = AGENT_URL, answer_s: float = ANSWER_S) -> Kbs:
-    """Return the provider that an image describes.
+    """Return the provider that an image describes; see `open_client`."""
+    return Kbs(config, open_client(config, agent_url, answer_s).fetch)
+
+
+def open_client(
+    config: KbsConfig, agent_url: str = AGENT_URL, answer_s: float = ANSWER_S, use: Use = sealing_key
+) -> KbsClient:
+    """Return what asks the broker that an image describes.
 
     Args:
         config: Of the image.
         agent_url: Where the attestation agent is.
         answer_s: Seconds for one answer.
+        use: What to make of a key that was released.
 
     Raises:
         ConfigError: The authorities of the broker cannot be read.
@@ -204,5 +213,4 @@ def open_kbs(config: KbsConfig, agent_url: str = AGENT_URL, answer_s: float = AN
         logger.warning("the key broker is asked without TLS: not for keys of value")
     tls = trusting(config.ca_file) if config.ca_file is not None else None
     evidence = sample_evidence if config.tee == SAMPLE else agent_evidence(agent_url, answer_s)
-    client = KbsClient(Http("the key broker", config.url, tls, answer_s), config.tee, evidence)
-    return Kbs(config, client.fetch)
+    return KbsClient(Http("the key broker", config.url, tls, answer_s), config.tee, evidence, use)

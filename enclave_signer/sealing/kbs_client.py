@@ -22,7 +22,9 @@ from enclave_signer.sealing.kbs_messages import HandshakeLost, Step
 AGENT_URL = "http://127.0.0.1:8006"
 #: Returns evidence of this machine that is bound to 48 bytes.
 GetEvidence = Callable[[bytes], Awaitable[object]]
-#: What came of asking for each key: the sealing key, or why there is none.
+#: Returns the bytes to use, given what was asked for and what was released; raises `SealingRefused` if it is another key.
+Use = Callable[[KbsKey, bytes], bytes]
+#: What came of asking for each key: the bytes to use, or why there are none.
 Fetched = Mapping[KbsKey, bytes | SealingRefused]
 
 
@@ -33,12 +35,14 @@ class KbsClient:
         http: To the broker.
         tee: The kind of machine.
         evidence: Of this machine.
+        use: What to make of a key that was released.
     """
 
-    def __init__(self, http: Http, tee: str, evidence: GetEvidence) -> None:
+    def __init__(self, http: Http, tee: str, evidence: GetEvidence, use: Use = sealing_key) -> None:
         self._http = http
         self._tee = tee
         self._evidence = evidence
+        self._use = use
 
     async def fetch(self, keys: Sequence[KbsKey]) -> Fetched:
         """Return what comes of each key, by one handshake, or by a second one when the broker gives the first up.
@@ -79,7 +83,7 @@ class KbsClient:
             if reply.status != 200:
                 raise messages.failure(Step.RESOURCE, reply.status, reply.body, key.resource)
             jwe = messages.read_object(Step.RESOURCE, reply.body)
-            return sealing_key(key, tee_key.decrypt(jwe))
+            return self._use(key, tee_key.decrypt(jwe))
         except BadJwe as error:
             return SealingRefused(f"the key broker's answer for {key.resource} does not open: {error}")
         except HandshakeLost:

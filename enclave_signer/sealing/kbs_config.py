@@ -18,6 +18,8 @@ MAX_KEYS = 8
 MAX_RESOURCE_CHARS = 200
 #: Hexadecimal digits of the commitment in a key's name: enough to tell keys of one path apart.
 ID_DIGITS = 16
+#: How a resource of the broker that is configured is named elsewhere. Source: Trustee, resource URIs.
+_URI = "kbs:///"
 _SEGMENT = r"[A-Za-z0-9_-][A-Za-z0-9_.-]*"
 _RESOURCE = re.compile(rf"{_SEGMENT}/{_SEGMENT}/{_SEGMENT}")
 _NAME = re.compile(rf"kbs:{_RESOURCE.pattern}#[0-9a-f]{{{ID_DIGITS}}}")
@@ -73,6 +75,18 @@ class KbsConfig:
         return next((key for key in self.keys if key.name == name), None)
 
 
+def key_of_uri(uri: str, commitment: str) -> KbsKey | None:
+    """Return the key of a resource named `kbs:///REPOSITORY/TYPE/TAG`, with its commitment; None if either is none."""
+    resource = uri.removeprefix(_URI)
+    if not uri.startswith(_URI) or not _is_resource(resource) or not _COMMITMENT.fullmatch(commitment):
+        return None
+    return KbsKey(resource, commitment)
+
+
+def _is_resource(text: str) -> bool:
+    return _RESOURCE.fullmatch(text) is not None and len(text) <= MAX_RESOURCE_CHARS
+
+
 def read_kbs(table: TomlTable, *, development: bool) -> KbsConfig:
     """Return what the table says.
 
@@ -125,7 +139,7 @@ def _is_base(url: str) -> bool:
 
 def _key(table: TomlTable) -> KbsKey:
     resource, commitment = table.text("resource"), table.text("commitment")
-    if not _RESOURCE.fullmatch(resource) or len(resource) > MAX_RESOURCE_CHARS:
+    if not _is_resource(resource):
         raise table.refused("resource", f"{resource!r} must have the form REPOSITORY/TYPE/TAG")
     if not _COMMITMENT.fullmatch(commitment):
         raise table.refused("commitment", f"{commitment!r} must have 64 digits of 0-9 and a-f")

@@ -34,6 +34,19 @@ def sealing_key(key: KbsKey, kek: bytes) -> bytes:
     Raises:
         SealingRefused: It is another one; the text says what to do.
     """
+    return HKDF(SHA256(), KEK_BYTES, salt=None, info=_SEALING_INFO).derive(checked(key, kek))
+
+
+def checked(key: KbsKey, kek: bytes) -> bytes:
+    """Return a KEK, 32 bytes, that is the one that was asked for.
+
+    Args:
+        key: What was asked for.
+        kek: What was released.
+
+    Raises:
+        SealingRefused: It is another one; the text says what to do.
+    """
     if len(kek) != KEK_BYTES:
         raise SealingRefused(
             f"the resource {key.resource} of the key broker has {len(kek)} bytes, a key has {KEK_BYTES}: "
@@ -44,4 +57,4 @@ def sealing_key(key: KbsKey, kek: bytes) -> bytes:
             f"the resource {key.resource} of the key broker is not the key that this image commits to: it was "
             "replaced, or somebody else answers: restore it, or correct the commitment in the image"
         )
-    return HKDF(SHA256(), KEK_BYTES, salt=None, info=_SEALING_INFO).derive(kek)
+    return kek

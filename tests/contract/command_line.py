@@ -108,7 +108,11 @@ A command that fails half-way prints what was done before it, with `error` and `
 def help_of(command: str) -> str:
     """Return what a command, for example `enclave-host watermark init`, says to `--help`."""
     program, *names = command.split()
-    module = {"enclave-signer": "enclave_signer", "enclave-host": "host_backend"}[program]
+    module = {
+        "enclave-signer": "enclave_signer",
+        "enclave-keyprovider": "enclave_signer.keyprovider",
+        "enclave-host": "host_backend",
+    }[program]
     words = [sys.executable, "-m", module, *names, "--help"]
     done = run(words, env={**os.environ, "COLUMNS": str(COLUMNS)}, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
@@ -116,8 +120,9 @@ def help_of(command: str) -> str:
 
 
 def commands() -> list[str]:
-    """Return every command of both programs."""
-    return ["enclave-signer", *_walk("enclave-host", cli)]
+    """Return every command of all programs."""
+    keyprovider = [f"enclave-keyprovider{name}" for name in ("", " serve", " answer", " store-kek")]
+    return ["enclave-signer", *keyprovider, *_walk("enclave-host", cli)]
 
 
 def _walk(name: str, command: click.Command) -> Iterator[str]:

@@ -15,6 +15,7 @@ import pytest
 
 from enclave_signer import __version__
 from enclave_signer.config import parse_config
+from enclave_signer.keyprovider.__main__ import parser
 from host_backend import config, errors
 from host_backend.cli.commands import cli
 from host_backend.config import policies, vaults, watermark
@@ -27,7 +28,7 @@ ARCHITECTURE = DOCS / "architecture.md"
 COMPATIBILITY = DOCS / "signatory-compatibility.md"
 DECISIONS = DOCS / "adr"
 #: What a document's commands may call besides our own programs.
-TOOLS = {"curl", "echo"}
+TOOLS = {"curl", "echo", "export", "skopeo"}
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -105,6 +106,8 @@ def test_commands_in_documents_exist_and_take_their_options() -> None:
                 cli.main(arguments, prog_name="enclave-host", standalone_mode=False)
             case ".venv/bin/enclave-signer":
                 parse_config(arguments, {})
+            case ".venv/bin/enclave-keyprovider":
+                parser().parse_args(arguments)
             case ".venv/bin/python":
                 assert find_spec(arguments[arguments.index("-m") + 1]) is not None
             case ".venv/bin/pytest":

@@ -51,12 +51,27 @@ def test_the_daemon_imports_what_an_image_installs() -> None:
     libraries = {
         other.partition(".")[0]
         for name, imported in IMPORTS.items()
-        if within(name, ("enclave_signer",))
+        if within(name, ("enclave_signer",)) and not within(name, ("enclave_signer.keyprovider",))
         for other in imported
     }
     libraries -= {*sys.stdlib_module_names, *NEVER_IN_AN_IMAGE, "enclave_signer"}
     installed = {INSTALLED_AS.get(library, library) for library in libraries} | NEVER_IMPORTED
     assert installed == names(PROJECT["dependency-groups"]["enclave"])
+
+
+def test_the_keyprovider_has_one_library_more() -> None:
+    libraries = {
+        other.partition(".")[0]
+        for name, imported in IMPORTS.items()
+        if within(name, ("enclave_signer.keyprovider",))
+        for other in imported
+    }
+    extra = names(PROJECT["project"]["optional-dependencies"]["keyprovider"])
+    assert libraries - {*sys.stdlib_module_names, "enclave_signer"} == extra | {"cryptography", "trio"}
+    tested, installed = pinned("requirements-dev.txt"), pinned("requirements-keyprovider.txt")
+    assert extra <= installed.keys()
+    assert installed == {name: tested[name] for name in installed}
+    assert not installed.keys() & pinned("requirements-enclave.txt").keys()
 
 
 def test_an_image_has_nothing_of_the_host() -> None:

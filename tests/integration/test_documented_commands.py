@@ -29,13 +29,13 @@ FILES = {
     "password": SIGNATORY["encrypted_secret_keys"][0]["password"] + "\n",
     "client.key": KEYS["auth"].secret + "\n",
 }
-OUR_PROGRAMS = ".venv/bin/enclave-"
+OUR_PROGRAMS = re.compile(r"\.venv/bin/enclave-(host|signer)")
 
 
 def commands(document: Path) -> list[str]:
     """Return the lines of a document that call our programs, or one that runs."""
     lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
-    return [line for line in lines if OUR_PROGRAMS in line or line.startswith("curl ")]
+    return [line for line in lines if OUR_PROGRAMS.search(line) or line.startswith("curl ")]
 
 
 WITH_COMMANDS = [document for document in documents() if commands(document)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from image.root import DEVELOPMENT_ONLY, IMAGE_TOML, PROGRAM, TOP
+from image.root import DEVELOPMENT_ONLY, IMAGE_TOML, KEYPROVIDER_PROGRAM, PROGRAM, TOP
 from image.tree import digest, size_bytes
 from tests.contract.markdown import DOCS, blocks
 from tests.contract.test_packaging import of_the_host, pinned
@@ -77,7 +77,9 @@ def test_a_root_has_the_daemon_and_its_libraries_and_nothing_of_the_host(root: P
     assert not installed & of_the_host()
     ours = {str(path.relative_to(TOP / "enclave_signer")) for path in (TOP / "enclave_signer").rglob("*.py")}
     there = {name.removeprefix("enclave_signer/") for name in files(root) if name.startswith("enclave_signer/")}
-    assert ours - there == {*DEVELOPMENT_ONLY, "curves/build_blst.py"}
+    of_the_keyprovider = {name for name in ours if name.startswith("keyprovider/")}
+    assert len(of_the_keyprovider) > 10
+    assert ours - there == {*DEVELOPMENT_ONLY, "curves/build_blst.py", *of_the_keyprovider}
     assert there <= ours
 
 
@@ -146,9 +148,10 @@ def test_a_configuration_of_another_image_is_refused(
     assert (made.returncode, said in made.stderr, "Traceback" in made.stderr) == (1, True, False), made.stderr
 
 
-def test_an_image_for_development_has_the_local_sealer(tmp_path: Path) -> None:
+def test_an_image_for_development_has_the_local_sealer_and_the_keyprovider_if_asked(tmp_path: Path) -> None:
     text = image_root.DEVELOPMENT.format(tmp_path / "sealing.key")
-    made = image_root.make(tmp_path / "root", image_root.image_toml(tmp_path, text), "--development")
+    flags = ("--development", "--keyprovider")
+    made = image_root.make(tmp_path / "root", image_root.image_toml(tmp_path, text), *flags)
     assert made.returncode == 0, made.stderr
     command = image_root.daemon(
         tmp_path / "root", "--image", str(tmp_path / "root" / IMAGE_TOML), "--listen", "127.0.0.1:0"
@@ -156,6 +159,16 @@ def test_an_image_for_development_has_the_local_sealer(tmp_path: Path) -> None:
     with kept(Enclave(command)) as enclave, WireClient(enclave.address) as client:
         assert "Ok" in client.call({"Generate": "Bls"})
         assert core_limits(enclave) == ["0", "0"]
+    config = tmp_path / "keyprovider.toml"
+    config.write_text(
+        f'image = "{tmp_path / "root" / IMAGE_TOML}"\n[[keks]]\nid = "k"\nfile = "{tmp_path / "k.kek"}"\n'
+    )
+    program = [sys.executable, *image_root.ISOLATED, str(tmp_path / "root" / KEYPROVIDER_PROGRAM)]
+    subprocess.run([*program, "store-kek", "k", "--config", config], check=True, capture_output=True, env={})
+    refused = subprocess.run(
+        [*program, "serve", "--config", config], check=False, capture_output=True, text=True, env={}
+    )
+    assert (refused.returncode, "listeners: name" in refused.stderr) == (2, True)
 
 
 def test_the_documented_command_makes_it(root: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from ctypes.util import find_library
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,6 +74,14 @@ def _buildkit() -> str | None:
     return None if old or plugin.returncode == 0 else "docker's buildx"
 
 
+def _skopeo() -> str | None:
+    """Return what is missing to fetch two versions of skopeo, and to run them."""
+    if os.geteuid() != 0:
+        return "root, to unpack another Debian"
+    library = next((name for name in ("gpgme", "devmapper") if find_library(name) is None), None)
+    return _programs("mmdebstrap")() or (library and f"lib{library}")
+
+
 def _venv() -> str | None:
     """PyTezos needs an environment of its own: it wants other versions than ours."""
     return None if find_spec("ensurepip") else "ensurepip, to make an environment"
@@ -101,6 +110,7 @@ PARTS = (
     Part("taquito", _programs("node", "npm")),
     Part("octez_js", _programs("node", "npm")),
     Part("pytezos", _venv),
+    Part("skopeo", _skopeo),
 )
 
 

@@ -1,0 +1,73 @@
+"""The server: takes clients of gRPC on every address that is configured, until it is cancelled."""
+
+import errno
+import logging
+from collections.abc import Sequence
+
+import trio
+
+from enclave_signer import log
+from enclave_signer.keyprovider.answering import Answering
+from enclave_signer.keyprovider.connection import GrpcConnection
+from enclave_signer.serving.listeners import Listener
+from enclave_signer.serving.stream import Stream
+from enclave_signer.sparse_log import SparseLog
+
+logger = logging.getLogger(__name__)
+
+#: Connections of one listener at once, each 4 MB at worst: those of a port take none from a socket.
+MAX_CONNECTIONS = 16
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_EXHAUSTED_PAUSE_S = 0.1
+
+
+class Server:
+    """Serves clients.
+
+    Args:
+        listeners: Where they come in; the caller closes them.
+        answering: Answers their requests.
+    """
+
+    def __init__(self, listeners: Sequence[Listener], answering: Answering) -> None:
+        self._listeners = listeners
+        self._answering = answering
+        self._refusals = SparseLog()
+        self._full = SparseLog()
+
+    async def serve(self) -> None:
+        """Serve for ever."""
+        async with trio.open_nursery() as nursery:
+            for listener in self._listeners:
+                nursery.start_soon(self._accept, listener)
+
+    async def _accept(self, listener: Listener) -> None:
+        places = trio.CapacityLimiter(MAX_CONNECTIONS)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await listener.wait()
+                try:
+                    stream = listener.accept()
+                except OSError as error:
+                    if error.errno in _EXHAUSTED:
+                        self._full.warn(f"cannot accept connections: {error.strerror}")
+                        await trio.sleep(_EXHAUSTED_PAUSE_S)
+                    continue
+                if stream is None:
+                    continue
+                try:
+                    places.acquire_on_behalf_of_nowait(stream)
+                except trio.WouldBlock:
+                    self._full.warn("connections refused, there are too many", limit=MAX_CONNECTIONS)
+                    stream.close()
+                else:
+                    nursery.start_soon(self._serve, stream, places)
+
+    async def _serve(self, stream: Stream, places: trio.CapacityLimiter) -> None:
+        log.adds(source=stream.peer.source)
+        try:
+            await GrpcConnection(stream, self._answering.answer, self._refusals).serve()
+        except Exception:
+            logger.exception("bug: a connection ended")
+        finally:
+            places.release_on_behalf_of(stream)
