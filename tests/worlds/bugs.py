@@ -1,0 +1,110 @@
+"""Bugs that are planted in the product, one at a time: what the worlds find of them is what their silence is worth.
+
+Each is a change of one function's source. A bug whose line is not there any more is an error: plant it anew.
+"""
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from operator import attrgetter
+from typing import Any
+from unittest.mock import patch
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A bug.
+
+    Attributes:
+        name: What is wrong with it.
+        module: Where it is planted.
+        function: In which function or method of it.
+        right: What stands there, once.
+        wrong: What stands there instead.
+        kind: In which kind of world it shows soonest.
+    """
+
+    name: str
+    module: str
+    function: str
+    right: str
+    wrong: str
+    kind: str
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """Have it in the product meanwhile."""
+        module = import_module(self.module)
+        function = inspect.unwrap(attrgetter(self.function)(module))
+        source = textwrap.dedent(inspect.getsource(function))
+        assert source.count(self.right) == 1, f"{self.name}: not there as it was planted"
+        names: dict[str, Any] = {}
+        vars(module).setdefault("_OUTLIVING", {})
+        exec(source.replace(self.right, self.wrong), vars(module), names)  # noqa: S102 -- it is our own source
+        holder, _, name = self.function.rpartition(".")
+        places = [attrgetter(holder)(module)] if holder else list(_users(function, name))
+        with _patched(places, name, names[name]):
+            yield
+
+
+def _users(function: object, name: str) -> Iterator[object]:
+    """Yield every module that knows a function by its name."""
+    for module in list(sys.modules.values()):
+        if getattr(module, "__dict__", {}).get(name) is function:
+            yield module
+
+
+@contextmanager
+def _patched(places: list[object], name: str, value: object) -> Iterator[None]:
+    if not places:
+        yield
+        return
+    with patch.object(places[0], name, value), _patched(places[1:], name, value):
+        yield
+
+
+_FILE = "host_backend.watermark.file."
+_MARKS = "enclave_signer.tezos.marks"
+_ENCLAVE, _DISK, _STORES, _CLOUD = "forgetful enclave", "forgetful disk", "two stores", "Firestore"
+
+BUGS = (
+    Bug("a sync is left out", f"{_FILE}commits", "Commits.write_synced", "self.file.fdatasync()", "pass", _ENCLAVE),
+    Bug(
+        "the mark is stored after the signature",
+        "host_backend.signer",
+        "Signer._sign",
+        "    if isinstance(request, ConsensusMessage):\n"
+        "        _check_bakes(pkh, key.public_key.key_type)\n"
+        "        await self._mark(pkh, request, message)\n"
+        '        record.end("watermark")\n'
+        "    signature = await vault.sign_with(key, message, version)\n",
+        "    signature = await vault.sign_with(key, message, version)\n"
+        "    if isinstance(request, ConsensusMessage):\n"
+        "        await self._mark(pkh, request, message)\n",
+        _CLOUD,
+    ),
+    Bug("the guard allows everything", "enclave_signer.guard", "Guard._advance", "chains = self", "return\n    chains = self", _STORES),
+    Bug("a repeat is known by its level", _MARKS, "judge_mark", "asked.digest == stored.digest and asked.digest is not None", "asked.level == stored.level", _ENCLAVE),
+    Bug("the round does not count", _MARKS, "is_above", "mark.round > other.round", "mark.round >= 0", _ENCLAVE),
+    Bug("levels are compared as 32 bits without a sign", _MARKS, "is_above", "mark.level > other.level or", "0 < (mark.level - other.level) % 2**32 or", _ENCLAVE),
+    Bug("a damaged copy is replaced by the older mark", f"{_FILE}slots", "SlotFile.begin", "known, refused=True", "known", _ENCLAVE),
+    Bug("what a batch says of those before it does not count", f"{_FILE}opening", "_require_nothing_fell_back", "if not any(", "if False and not any(", _ENCLAVE),
+    Bug("nothing seals the store at a stop", f"{_FILE}slots", "SlotFile.seal", "if not self._sealed:", "if False:", _ENCLAVE),
+    Bug("the older of two copies counts", f"{_FILE}opening", "_read_slot", "newest = max(", "newest = min(", _ENCLAVE),
+    Bug("a batch does not know what it has allowed", f"{_FILE}batches", "Batches._judge", "advanced.get(key) or ", "", _ENCLAVE),
+    Bug("an error of the disk is taken for success", f"{_FILE}batches", "Batches.answer", "return self._fail(batch, error)\n    except Exception", "return outcomes\n    except Exception", _ENCLAVE),
+    Bug("what is read is believed to be durable", f"{_FILE}slots", "SlotFile.begin", "if last:", "if False:", _ENCLAVE),
+    Bug("handles outlive their connection", "host_backend.enclave.client", "SigningClient.__init__", "self._handles: dict[str, int] = {}", "self._handles = _OUTLIVING", _ENCLAVE),
+    Bug("answers go to the newest call", "host_backend.enclave.replies", "ReplyLine._answer", "call = self._calls[0]", "call = self._calls[-1]", _ENCLAVE),
+    Bug("a new key is asked for again", "host_backend.enclave.client", "EnclaveClient.generate", "return await self._ask(GenerateAndImport(key_type), SealedKey)", "try:\n        return await self._ask(GenerateAndImport(key_type), SealedKey)\n    except Exception:\n        return await self._ask(GenerateAndImport(key_type), SealedKey)", _ENCLAVE),
+    Bug("one chain stands for all", "host_backend.signer", "Signer._mark", "MarkKey(request.chain_id, ", 'MarkKey("NetXdQprcVkpaWU", ', _ENCLAVE),
+    Bug("an opened key is not compared with its hash", "host_backend.vault.keys", "opened_key", "if actual != pkh:", "if False:", _ENCLAVE),
+    Bug("a signature is not verified", "host_backend.vault.verification", "Verification._check_now", "verify()", "pass", _ENCLAVE),
+    Bug("a transaction writes whatever others wrote", "host_backend.watermark.firestore.transactions", "Transactions._once", "commit(writes, attempt.transaction)", "commit(writes)", _CLOUD),
+    Bug("an answer that was lost is taken for success", "host_backend.watermark.firestore.transactions", "Transactions._once", "await self._database.commit(writes, attempt.transaction)", "try:\n                await self._database.commit(writes, attempt.transaction)\n            except OutcomeUnknown:\n                pass", _CLOUD),
+    Bug("one attestation document is read", "host_backend.watermark.firestore.layout", "Layout.present", "for kind in KINDS[key.right]]", "for kind in KINDS[key.right]][:1]", _CLOUD),
+)

@@ -1,0 +1,156 @@
+"""A place where a host runs: its disk, and whichever process of the host is there at the time."""
+
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from host_backend.keystore.base import StoredKey
+from host_backend.watermark.file import making
+from host_backend.watermark.file.layout import HEADERS, MAX_SLOTS, block, file_bytes, header_offset
+from host_backend.watermark.file.rebuilding import salvaged_marks
+from host_backend.watermark.rebuilt import Rebuilt
+from host_backend.watermark.rule import Mark, MarkKey
+from tests.doubles.memory_keys import MemoryKeys
+from tests.worlds.clock import Process
+from tests.worlds.disk import BLOCK, Disk, OpenFile
+from tests.worlds.host import Folder, Host, open_store
+from tests.worlds.messages import Key
+
+_Snapshot = tuple[dict[int, bytes], int, dict[MarkKey, Mark]]
+
+
+class Site:
+    """One place.
+
+    Attributes:
+        number: From 0.
+        enclave: The name of the enclave that its host asks.
+        host: The host that is in service; None while there is none.
+        problem: Why the last start was refused; None when it was not.
+        damaged: Blocks that were damaged, each counted once.
+        forgot: Whether anything that was synced may be older than it was.
+    """
+
+    def __init__(self, number: int, chance: Random, process: Process, keys: Sequence[StoredKey]) -> None:
+        self.number = number
+        self.enclave = "enclave"
+        self.process = process
+        self.host: Host | None = None
+        self.disk = Disk(chance)
+        self.keys = MemoryKeys(*keys)
+        self.new_keys: list[Key] = []
+        self._good_keys: list[StoredKey] | None = None
+        self.folder = Folder()
+        self.problem: str | None = None
+        self.damaged = 0
+        self.forgot = False
+        self.loses_power = False
+        self.starting = False
+        self._chance = chance
+        self._snapshots: list[_Snapshot] = []
+
+    # Faults
+
+    def take_snapshot(self) -> None:
+        """Keep the folder as it is now."""
+        self._snapshots.append((*self.disk.snapshot(), self.folder.read()))
+
+    def clone_from(self, other: "Site") -> None:
+        """Be a copy of another place."""
+        self.disk.put(*other.disk.snapshot())
+        self.folder.marks = other.folder.read()
+
+    def roll_back(self) -> None:
+        """Have the folder as it was at some time before."""
+        if self._snapshots:
+            blocks, size, marks = self._chance.choice(self._snapshots)
+            self.disk.put(blocks, size)
+            self.folder.marks = dict(marks)
+            self.forgot = True
+
+    def lose_power(self) -> None:
+        """Lose what is in memory alone, or parts of it."""
+        self.damaged += self.disk.lose_power()
+
+    def _some_block(self) -> int:
+        return self._chance.randrange(self.disk.size // BLOCK)
+
+    def rot(self) -> None:
+        """Flip a bit of a block."""
+        self.disk.rot(self._some_block())
+        self.damaged += 1
+
+    def make_unreadable(self) -> None:
+        """Let a block not be read for some time."""
+        self.disk.unreadable.add(self._some_block())
+        self.damaged += 1
+
+    def lose_write(self) -> None:
+        """Let one of the next writes not reach the disk, though all seems well."""
+
+        def lose(number: int, block_: bytes) -> None:
+            self.forgot = True
+
+        self.disk.armed = [self.disk.keep] * self._chance.randrange(3) + [lose]
+
+    def misdirect_write(self) -> None:
+        """Let one of the next writes go elsewhere, though all seems well."""
+
+        def misdirect(number: int, block_: bytes) -> None:
+            self.forgot = True
+            self.disk.keep(self._some_block(), block_)
+
+        self.disk.armed = [self.disk.keep] * self._chance.randrange(3) + [misdirect]
+
+    def exchange_keys(self) -> None:
+        """Have two sealed keys under each other's name, or one that was never sealed."""
+        self._good_keys = self._good_keys or list(self.keys.stored)
+        first, *others = self.keys.stored
+        if others:
+            self.keys.stored[:2] = [StoredKey(first.pkh, others[0].blob), StoredKey(others[0].pkh, first.blob)]
+        else:
+            self.keys.stored[0] = StoredKey(first.pkh, b"never sealed")
+
+    def put_back(self) -> None:
+        """Have some blocks of slots as they were before; not all that were written since, which no store could notice."""
+        blocks = self._chance.choice(self._snapshots)[0] if self._snapshots else {}
+        headers = {offset // BLOCK for offset in map(header_offset, range(HEADERS))}
+        changed = [n for n, data in blocks.items() if n not in headers and data != self.disk.read(n)]
+        for number in self._chance.sample(changed, self._chance.randrange(len(changed) + 1)):
+            self.disk.durable[number] = blocks[number]
+            self.damaged += 2
+
+    def heal(self) -> None:
+        """Let nothing more go wrong."""
+        disk = self.disk
+        disk.armed.clear()
+        disk.unreadable.clear()
+        disk.fail_syncs = disk.fail_writes = 0
+        disk.make_room()
+        disk.kill_in = None
+        self.loses_power = False
+
+    # What an operator does
+
+    def mend_keys(self) -> bool:
+        """Put sealed keys back where they were; return whether any were elsewhere."""
+        good, self._good_keys = self._good_keys, None
+        if good is not None:
+            self.keys.stored[: len(good)] = good
+        return good is not None
+
+    def make(self, marks: dict[MarkKey, Mark]) -> None:
+        """Make a store, as `write_store` does."""
+        blocks = {offset // BLOCK: block(data) for data, offset in making._blocks(self._chance.randbytes(16), marks)}
+        self.disk.put(blocks, file_bytes(len(marks)))
+
+    def rebuild(self, pkhs: list[str], chains: Sequence[str], above_level: int) -> None:
+        """Make the store anew of what can still be read, as `watermark rebuild` does."""
+        found = salvaged_marks(OpenFile(self.disk, Process.idle()))
+        self.make(Rebuilt(pkhs, chains, above_level).raised(found, MAX_SLOTS))
+        self.folder.marks.clear()
+
+    def raise_refused(self, above_levels: Mapping[str, int]) -> None:
+        """Raise every right that is refused, as `watermark raise` does."""
+        held = open_store(self.disk, self.folder, Process.idle())
+        held.write({key: Mark(above_levels[key.chain_id], 0, None) for key in held.slots.refused})
+        held.slots.seal()
