@@ -43,7 +43,6 @@ class Bug:
         source = textwrap.dedent(inspect.getsource(function))
         assert source.count(self.right) == 1, f"{self.name}: not there as it was planted"
         names: dict[str, Any] = {}
-        vars(module).setdefault("_OUTLIVING", {})
         exec(source.replace(self.right, self.wrong), vars(module), names)  # noqa: S102 -- it is our own source
         holder, _, name = self.function.rpartition(".")
         places = [attrgetter(holder)(module)] if holder else list(_users(function, name))
@@ -96,9 +95,9 @@ BUGS = (
     Bug("nothing seals the store at a stop", f"{_FILE}slots", "SlotFile.seal", "if not self._sealed:", "if False:", _ENCLAVE),
     Bug("the older of two copies counts", f"{_FILE}opening", "_read_slot", "newest = max(", "newest = min(", _ENCLAVE),
     Bug("a batch does not know what it has allowed", f"{_FILE}batches", "Batches._judge", "advanced.get(key) or ", "", _ENCLAVE),
-    Bug("an error of the disk is taken for success", f"{_FILE}batches", "Batches.answer", "return self._fail(batch, error)\n    except Exception", "return outcomes\n    except Exception", _ENCLAVE),
+    Bug("an error of the disk is taken for success", f"{_FILE}batches", "Batches.answer", "return self._fail(batch, error)\n    except Exception", "return locals().get('outcomes') or self._fail(batch, error)\n    except Exception", _ENCLAVE),
     Bug("what is read is believed to be durable", f"{_FILE}slots", "SlotFile.begin", "if last:", "if False:", _ENCLAVE),
-    Bug("handles outlive their connection", "host_backend.enclave.client", "SigningClient.__init__", "self._handles: dict[str, int] = {}", "self._handles = _OUTLIVING", _ENCLAVE),
+    Bug("handles outlive their connection", "host_backend.enclave.in_service", "InService.put", "self._client = client", "before = getattr(self, 'before', {})\n    self.before = client._handles = {**before, **client._handles}\n    self._client = client", _ENCLAVE),
     Bug("answers go to the newest call", "host_backend.enclave.replies", "ReplyLine._answer", "call = self._calls[0]", "call = self._calls[-1]", _ENCLAVE),
     Bug("a new key is asked for again", "host_backend.enclave.client", "EnclaveClient.generate", "return await self._ask(GenerateAndImport(key_type), SealedKey)", "try:\n        return await self._ask(GenerateAndImport(key_type), SealedKey)\n    except Exception:\n        return await self._ask(GenerateAndImport(key_type), SealedKey)", _ENCLAVE),
     Bug("one chain stands for all", "host_backend.signer", "Signer._mark", "MarkKey(request.chain_id, ", 'MarkKey("NetXdQprcVkpaWU", ', _ENCLAVE),

@@ -40,6 +40,7 @@ class Disk:
         durable: Blocks by number; zeros are left out.
         memory: Blocks written since the last sync.
         lost: Blocks whose sync failed: they are read, and never reach the disk unless they are written again.
+        replaced: What the blocks were before that the last sync made durable.
         armed: What goes wrong with the next calls, the first one first.
         unreadable: Blocks that are not read at the moment.
         full: Whether it can grow no more.
@@ -54,6 +55,7 @@ class Disk:
         self.lost: dict[int, bytes] = {}
         self.size = 0
         self.writes = 0
+        self.replaced: dict[int, bytes] = {}
         self.armed: list[Callable[[int, bytes], None]] = []
         self.unreadable: set[int] = set()
         self.full = False
@@ -162,6 +164,7 @@ class OpenFile:
             disk.lost.update(disk.memory)
             disk.memory.clear()
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+        disk.replaced = {number: disk.durable.get(number, _ZEROS) for number in disk.memory}
         disk.durable.update(disk.memory)
         disk.memory.clear()
 

@@ -30,6 +30,7 @@ class Kms:
 
     Attributes:
         faults: What happens to the next questions, the first one first.
+        lose_seals: How many answers to the next wishes to seal are lost.
         made: How many keys were sealed for enclaves.
     """
 
@@ -39,6 +40,7 @@ class Kms:
         self._chance = chance
         self._sealed: dict[bytes, PrivateKey] = {}
         self.faults: list[str] = []
+        self.lose_seals = 0
         self.made = 0
 
     async def open_sealer(self, credentials: Credentials) -> Sealer:
@@ -46,8 +48,14 @@ class Kms:
         return self
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
+        if self.lose_seals:
+            self.lose_seals -= 1
+            self.faults.insert(0, "lost answer")
+        return await self._answer(lambda: self._made(private_key))
+
+    def _made(self, private_key: PrivateKey) -> bytes:
         self.made += 1
-        return await self._answer(lambda: self.sealed(private_key))
+        return self.sealed(private_key)
 
     def sealed(self, private_key: PrivateKey) -> bytes:
         """Return a new blob."""

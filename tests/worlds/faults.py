@@ -29,12 +29,17 @@ def _chunk(kind: str) -> Fault:
 
 def _sealer(kind: str) -> Fault:
     def spoil(world: "World", site: "Site") -> None:
-        world.kms.faults = [kind] * world.chance.randrange(1, 4)
+        world.kms.faults = [""] * world.chance.randrange(3) + [kind] * world.chance.randrange(1, 4)
         # It is asked when there is a connection to be made, by an enclave that remembers no key.
         world.enclave_of(site).forget_keys()
         world.network.cut_all(world.enclave_of(site).process)
 
     return spoil
+
+
+def _new_key_lost(world: "World", site: "Site") -> None:
+    world.kms.lose_seals = 1
+    world.generate(site)
 
 
 def _cut(world: "World", site: "Site") -> None:
@@ -80,6 +85,8 @@ def _lose_power_in_call(world: "World", site: "Site") -> None:
 
 def _write_fails(world: "World", site: "Site") -> None:
     site.disk.fail_writes = world.chance.randrange(1, 4)
+    if world.chance.random() < 0.5:
+        world.later(0.1 * world.chance.random(), _lose_power, world, site)
 
 
 def _sync_fails(world: "World", site: "Site") -> None:
@@ -91,8 +98,20 @@ def _full(world: "World", site: "Site") -> None:
     world.later(1.5, site.disk.make_room)
 
 
+def _sync_fails_then_all(world: "World", site: "Site") -> None:
+    site.disk.fail_syncs = 100
+
+    def work_again() -> None:
+        site.disk.fail_syncs = 0
+
+    world.later(0.2 + 0.5 * world.chance.random(), world.kill, site, work_again)
+    world.later(1.5 + world.chance.random(), _lose_power, world, site)
+
+
 def _rot(world: "World", site: "Site") -> None:
     site.rot()
+    if world.chance.random() < 0.7:
+        world.later(0.1, world.kill, site)
 
 
 def _unreadable(world: "World", site: "Site") -> None:
@@ -115,6 +134,7 @@ def _roll_back(world: "World", site: "Site") -> None:
 
 
 def _put_back(world: "World", site: "Site") -> None:
+    site.remember_last_batch()
     world.stop(site, and_then=site.put_back)
     if world.chance.random() < 0.5:
         world.restart_enclave(site)
@@ -143,6 +163,7 @@ def _cloud(kind: str) -> Fault:
 _NETWORK: dict[str, Fault] = {
     **{f"chunk {kind}": _chunk(kind) for kind in CHUNK_FAULTS},
     **{f"sealer's answer {kind}": _sealer(kind) for kind in SEALER_FAULTS},
+    "new key's answer lost": _new_key_lost,
     "connections cut": _cut,
     "host paused": _pause_host,
     "enclave paused": _pause_enclave,
@@ -159,6 +180,7 @@ _ENCLAVE_RESTARTS: dict[str, Fault] = {"enclave killed": _kill_enclave, "enclave
 _DISK: dict[str, Fault] = {
     "write fails": _write_fails,
     "sync fails": _sync_fails,
+    "sync fails, kill, power lost": _sync_fails_then_all,
     "disk full": _full,
     "block rotten": _rot,
     "block unreadable": _unreadable,

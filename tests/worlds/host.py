@@ -36,6 +36,12 @@ LIMITS = LinkLimits(reopen_s=3.0, refused_s=3.0)
 _POLICY = KeyPolicy(frozenset({"block", "preattestation", "attestation", "attestation_with_dal"}))
 
 
+class Keys(MemoryKeys):
+    """The sealed keys of a place, looked at as often as those in a file."""
+
+    look_s = 2.0
+
+
 class Folder:
     """Signatory's folder beside a store: its marks, which an orderly stop hands back."""
 
@@ -207,7 +213,7 @@ class Host:
     """
 
     def __init__(
-        self, process: Process, store: WatermarkStore, keys: MemoryKeys, enclave: str, chance: Random
+        self, process: Process, store: WatermarkStore, keys: Keys, enclave: str, chance: Random
     ) -> None:
         self.process = process
         self.store = store

@@ -5,14 +5,21 @@ from random import Random
 
 from host_backend.keystore.base import StoredKey
 from host_backend.watermark.file import making
-from host_backend.watermark.file.layout import HEADERS, MAX_SLOTS, block, file_bytes, header_offset
+from host_backend.watermark.file.layout import (
+    HEADERS,
+    MAX_SLOTS,
+    block,
+    file_bytes,
+    header_offset,
+    parse_header,
+    slot_offsets,
+)
 from host_backend.watermark.file.rebuilding import salvaged_marks
 from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey
-from tests.doubles.memory_keys import MemoryKeys
 from tests.worlds.clock import Process
 from tests.worlds.disk import BLOCK, Disk, OpenFile
-from tests.worlds.host import Folder, Host, open_store
+from tests.worlds.host import Folder, Host, Keys, open_store
 from tests.worlds.messages import Key
 
 _Snapshot = tuple[dict[int, bytes], int, dict[MarkKey, Mark]]
@@ -36,7 +43,7 @@ class Site:
         self.process = process
         self.host: Host | None = None
         self.disk = Disk(chance)
-        self.keys = MemoryKeys(*keys)
+        self.keys = Keys(*keys)
         self.new_keys: list[Key] = []
         self._good_keys: list[StoredKey] | None = None
         self.folder = Folder()
@@ -47,6 +54,7 @@ class Site:
         self.starting = False
         self._chance = chance
         self._snapshots: list[_Snapshot] = []
+        self._last_batch: dict[int, bytes] = {}
 
     # Faults
 
@@ -72,6 +80,12 @@ class Site:
         self.damaged += self.disk.lose_power()
 
     def _some_block(self) -> int:
+        """Return one of those written last, of those in use, or of all."""
+        chosen = self._chance.random()
+        if chosen < 0.4 and self.disk.replaced:
+            return self._chance.choice(sorted(self.disk.replaced))
+        if chosen < 0.9:
+            return self._chance.choice(sorted(self.disk.durable))
         return self._chance.randrange(self.disk.size // BLOCK)
 
     def rot(self) -> None:
@@ -111,13 +125,29 @@ class Site:
             self.keys.stored[0] = StoredKey(first.pkh, b"never sealed")
 
     def put_back(self) -> None:
-        """Have some blocks of slots as they were before; not all that were written since, which no store could notice."""
-        blocks = self._chance.choice(self._snapshots)[0] if self._snapshots else {}
-        headers = {offset // BLOCK for offset in map(header_offset, range(HEADERS))}
-        changed = [n for n, data in blocks.items() if n not in headers and data != self.disk.read(n)]
-        for number in self._chance.sample(changed, self._chance.randrange(len(changed) + 1)):
-            self.disk.durable[number] = blocks[number]
-            self.damaged += 2
+        """Have some slots as they were before; not all that were written since, which no store could notice."""
+        if not self._snapshots or self._chance.random() < 0.3:
+            # What was written last before the stop sealed it.
+            older = self._last_batch
+        else:
+            blocks = self._chance.choice(self._snapshots)[0]
+            slots = [[offset // BLOCK for offset in slot_offsets(number)] for number in range(self._slots())]
+            changed = [each for each in slots if any(blocks.get(n, b"") != self.disk.read(n) for n in each)]
+            chosen = self._chance.sample(changed, self._chance.randrange(len(changed) + 1))
+            older = {n: blocks[n] for each in chosen for n in each if n in blocks}
+        for number, data in older.items():
+            self.disk.durable[number] = data
+        # Whether they are noticed, or were the same again, or nobody's: it may cost rights, and the start.
+        self.damaged += 2 * len(older)
+
+    def _slots(self) -> int:
+        headers = [parse_header(self.disk.read(header_offset(copy) // BLOCK), copy) for copy in range(HEADERS)]
+        return max((header.slots for header in headers if header is not None), default=0)
+
+    def remember_last_batch(self) -> None:
+        """Keep what the marks were that were written last; call before the host stops."""
+        headers = {header_offset(copy) // BLOCK for copy in range(HEADERS)}
+        self._last_batch = {n: data for n, data in self.disk.replaced.items() if n not in headers}
 
     def heal(self) -> None:
         """Let nothing more go wrong."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -84,6 +84,8 @@ class World:
         stored = [StoredKey(key.pkh, self.kms.sealed(key.private_key)) for key in self.keys if key.private_key]
         self._process = Process(self.scheduler, "world")
         self._dead: list[Process] = []
+        #: What was asked for last.
+        self._recent: deque[tuple[Key, Meaning]] = deque(maxlen=4)
         self._calm = False
         self._keys_asked = 0
         first = self.chance.choice([10, 1000, 2**31 - 400])
@@ -179,9 +181,45 @@ class World:
 
     def _attack(self, site: Site) -> None:
         """Ask for other messages where some were signed: if anything was forgotten, it shows now."""
-        for key, chain, right in self.chance.sample(self._rights, 2):
+        for key, meaning in self._recent:
+            for payload in self.chance.choice([(4,), (0, 4)]):
+                self.later(0.1 + 1.5 * self.chance.random(), self.ask, site, key, meaning, payload)
+
+    def _open_store(self, site: Site, process: Process) -> WatermarkStore:
+        if self.kind.cloud:
+            return FirestoreWatermarkStore(cast("Firestore", CloudClient(self.cloud, process)), STORE_ID)
+        held = open_store(site.disk, site.folder, process)
+        return FileStore(process, held, self.chance, partial(self.kill, site))
+
+    def kill(self, site: Site, and_then: Callable[[], None] | None = None) -> None:
+        """Kill a host; it is started again soon."""
+        process = site.process
+        if process.dead or process is self._process:
+            return
+        self.say("host %d is killed", site.number)
+        process.kill()
+        self._dead.append(process)
+        site.host = None
+        site.starting = False
+        self.network.cut_all(process)
+        if site.loses_power:
+            site.loses_power = False
+            site.lose_power()
+        if and_then is not None:
+            and_then()
+        self._start_again(site)
+
+    def _start_again(self, site: Site) -> None:
+        self.outcome.restarts += 1
+        self.later(0.01 if self._calm else 0.05 + self.chance.random(), self.start, site)
+        self._attack(site)
+
+    def _attack(self, site: Site) -> None:
+        """Ask for other messages where some were signed: if anything was forgotten, it shows now."""
+        for key, chain, right in self.chance.sample(self._rights, 3):
             meaning = Meaning(key.public_bytes, chain, right, *self._places[key, chain, right])
-            self.later(0.1 + 1.5 * self.chance.random(), self.ask, site, key, meaning, 4)
+            for payload in self.chance.choice([(4,), (0, 4)]):
+                self.later(0.1 + 1.5 * self.chance.random(), self.ask, site, key, meaning, payload)
 
     def stop(self, site: Site, and_then: Callable[[], None] | None = None) -> None:
         """Stop a host in order; it is started again soon."""
@@ -284,6 +322,7 @@ class World:
             place[0], place[1] = place[0] + chance.choice([1, 1, 1, 2, 7]), 0
         self._heads[chain] = max(self._heads[chain], place[0])
         meaning = Meaning(key.public_bytes, chain, right, *place)
+        self._recent.append((key, meaning))
         self._ask_soon(key, meaning, 0)
         count = 1
         for chosen, other, payload in (
@@ -360,6 +399,7 @@ class World:
         self._calm = True
         self.network.calm()
         self.kms.faults.clear()
+        self.kms.lose_seals = 0
         self.cloud.faults.clear()
         for site in self.sites:
             site.heal()
