@@ -1,40 +1,78 @@
-import sys, time, logging, gc
-from collections import Counter
-from tests.worlds.world import World
-from tests.worlds.geometry import small_files
+"""Worlds at the command line: `make worlds`, and `make world SEED=…`, which tells what happens in one of them."""
 
-def bugs():
-    from tests.worlds.bugs import BUGS
-    logging.disable(logging.CRITICAL); gc.disable()
-    total=time.process_time()
-    with small_files():
-        for bug in BUGS:
-            if len(sys.argv)>2 and sys.argv[2] not in bug.name: continue
-            t=time.process_time()
-            with bug.planted():
-                for n in range(400):
-                    o=World(n, kind=bug.kind).run()
-                    if o.wrong: break
-            gc.collect()
-            print(f'{bug.name:55} {n+1:4} {time.process_time()-t:5.2f}s', str(o.wrong[:1])[:110], flush=True)
-    print(time.process_time()-total)
-def main():
-    if sys.argv[1]=='bugs': return bugs()
-    logging.disable(logging.CRITICAL)
-    first, count = int(sys.argv[1]), int(sys.argv[2])
-    verbose = len(sys.argv) > 3
-    if verbose: logging.disable(logging.NOTSET)
-    gc.disable()
-    started = time.process_time()
-    faults=Counter(); reqs=sigs=ref=rest=turns=0; bad=0
-    with small_files():
-        for seed in range(first, first+count):
-            outcome = World(seed, print if verbose else None).run()
-            faults += outcome.faults; reqs+=outcome.requests; sigs+=outcome.signatures; ref+=outcome.refusals; rest+=outcome.restarts; turns+=outcome.turns
-            if outcome.wrong:
-                bad+=1
-                if bad<12: print("make world SEED=%d" % seed, outcome.kind, dict(outcome.faults), outcome.wrong[:3])
-            if seed%50==0: gc.collect()
-    took=time.process_time()-started
-    print(f"{took/count*1e3:.2f} ms/world", reqs/count, sigs/count, ref/count, rest/count, turns/count, "bad", bad); print(faults)
-main()
+import argparse
+import sys
+import time
+
+from tests.worlds.bugs import BUGS
+from tests.worlds.running import Totals, quickly, run_on_all, search
+from tests.worlds.world import World
+
+#: Worlds in which a planted bug must be found.
+_MOST = 5000
+
+
+def main() -> int:
+    """Run what the command line asks for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.worlds")
+    parser.add_argument("--seed", type=int, help="run this world alone, and tell what happens")
+    parser.add_argument("--worlds", type=int, default=300_000, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--without-bugs", action="store_true", help="leave the planted bugs out")
+    options = parser.parse_args()
+    if options.seed is not None:
+        return _one(options.seed)
+    failed = _many(range(options.first, options.first + options.worlds), options.processes)
+    return int(failed or (not options.without_bugs and _bugs()))
+
+
+def _one(seed: int) -> int:
+    with quickly():
+        world = World(seed, print)
+        print(f"a world of the kind: {world.kind.name}")
+        outcome = world.run()
+    for wrong in outcome.wrong:
+        print(f"WRONG: {wrong}")
+    print(f"{outcome.requests} requests, {outcome.signatures} signatures, {outcome.turns} turns, {len(outcome.wrong)} wrong")
+    return int(bool(outcome.wrong))
+
+
+def _many(seeds: range, processes: int) -> bool:
+    started = told = time.monotonic()
+
+    def tell(totals: Totals) -> None:
+        nonlocal told
+        if time.monotonic() - told >= 30:
+            told = time.monotonic()
+            print(f"{totals.counts['worlds']} worlds, {len(totals.failures)} wrong", flush=True)
+
+    totals = run_on_all(seeds, processes, tell)
+    took_s = time.monotonic() - started
+    counts = totals.counts
+    print(f"{counts['worlds']} worlds in {took_s:.0f} s on {processes} processes: {counts['worlds'] / took_s:.0f} a second")
+    print(f"{1e3 * totals.processor_s / counts['worlds']:.2f} ms of one core a world")
+    print(f"{counts['requests']} requests, {counts['signatures']} signatures, {counts['refusals']} refusals")
+    print(f"each at least {totals.fewest[0]} requests, {totals.fewest[1]} faults, {totals.fewest[2]} restarts")
+    for title, table in (("kinds", totals.kinds), ("faults", totals.faults)):
+        print(f"{title}: {', '.join(f'{name} {number}' for name, number in table.most_common())}")
+    for seed, wrong in totals.failures:
+        print(f"make world SEED={seed}  # {wrong}")
+    print(f"{len(totals.failures)} worlds in which something is wrong")
+    return bool(totals.failures)
+
+
+def _bugs() -> bool:
+    missed = 0
+    for bug in BUGS:
+        with quickly():
+            found = search(bug, 0, _MOST)
+        missed += found is None
+        where = f"not found in {_MOST} worlds" if found is None else f"found after {found.seed + 1:4} worlds: {found.wrong[0]}"
+        print(f"{bug.name:55} {where}"[:200], flush=True)
+    print(f"{len(BUGS)} planted bugs, {missed} missed")
+    return missed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,6 +6,7 @@ Blocks are durable, or in memory alone: written since the last good sync, or sin
 
 import errno
 import os
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -40,11 +41,12 @@ class Disk:
         durable: Blocks by number; zeros are left out.
         memory: Blocks written since the last sync.
         lost: Blocks whose sync failed: they are read, and never reach the disk unless they are written again.
-        replaced: What the blocks were before that the last sync made durable.
+        replaced: What the blocks were before that the last syncs made durable.
         armed: What goes wrong with the next calls, the first one first.
         unreadable: Blocks that are not read at the moment.
         full: Whether it can grow no more.
         fail_writes, fail_syncs: How many of the next calls fail.
+        kill_after_failure: Whether the program is killed in the call after the next one that fails.
         kill_in: After how many calls the program is killed; None when it is not.
     """
 
@@ -55,12 +57,13 @@ class Disk:
         self.lost: dict[int, bytes] = {}
         self.size = 0
         self.writes = 0
-        self.replaced: dict[int, bytes] = {}
+        self.replaced: deque[dict[int, bytes]] = deque(maxlen=6)
         self.armed: list[Callable[[int, bytes], None]] = []
         self.unreadable: set[int] = set()
         self.full = False
         self.fail_syncs = 0
         self.fail_writes = 0
+        self.kill_after_failure = False
         self.kill_in: int | None = None
 
     # What the world does
@@ -140,6 +143,8 @@ class OpenFile:
         disk.writes += 1
         if disk.fail_writes:
             disk.fail_writes -= 1
+            if disk.kill_after_failure:
+                disk.kill_after_failure, disk.kill_in = False, 0
             self._keep(data[: len(data) // 2 // BLOCK * BLOCK], offset)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._keep(data, offset)
@@ -164,7 +169,8 @@ class OpenFile:
             disk.lost.update(disk.memory)
             disk.memory.clear()
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        disk.replaced = {number: disk.durable.get(number, _ZEROS) for number in disk.memory}
+        if disk.memory:
+            disk.replaced.append({number: disk.durable.get(number, _ZEROS) for number in disk.memory})
         disk.durable.update(disk.memory)
         disk.memory.clear()
 

@@ -4,7 +4,7 @@
 the enclave's guard, as long as the enclave lives. So no world has both: a disk that forgets and an enclave that does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tests.worlds.cloud import CLOUD_FAULTS
@@ -29,7 +29,7 @@ def _chunk(kind: str) -> Fault:
 
 def _sealer(kind: str) -> Fault:
     def spoil(world: "World", site: "Site") -> None:
-        world.kms.faults = [""] * world.chance.randrange(3) + [kind] * world.chance.randrange(1, 4)
+        world.kms.faults = [""] * world.chance.randrange(3) + [kind] * world.chance.choice([1, 1, 2, 3])
         # It is asked when there is a connection to be made, by an enclave that remembers no key.
         world.enclave_of(site).forget_keys()
         world.network.cut_all(world.enclave_of(site).process)
@@ -86,7 +86,7 @@ def _lose_power_in_call(world: "World", site: "Site") -> None:
 def _write_fails(world: "World", site: "Site") -> None:
     site.disk.fail_writes = world.chance.randrange(1, 4)
     if world.chance.random() < 0.5:
-        world.later(0.1 * world.chance.random(), _lose_power, world, site)
+        site.disk.kill_after_failure = site.loses_power = True
 
 
 def _sync_fails(world: "World", site: "Site") -> None:
@@ -134,7 +134,6 @@ def _roll_back(world: "World", site: "Site") -> None:
 
 
 def _put_back(world: "World", site: "Site") -> None:
-    site.remember_last_batch()
     world.stop(site, and_then=site.put_back)
     if world.chance.random() < 0.5:
         world.restart_enclave(site)
@@ -155,13 +154,13 @@ def _clone(world: "World", site: "Site") -> None:
 
 def _cloud(kind: str) -> Fault:
     def spoil(world: "World", site: "Site") -> None:
-        world.cloud.faults = [""] * world.chance.randrange(4) + [kind] * world.chance.randrange(1, 3)
+        world.cloud.faults = [kind if world.chance.random() < 0.6 else "" for _ in range(5)]
 
     return spoil
 
 
-_NETWORK: dict[str, Fault] = {
-    **{f"chunk {kind}": _chunk(kind) for kind in CHUNK_FAULTS},
+_CHUNKS: dict[str, Fault] = {f"chunk {kind}": _chunk(kind) for kind in CHUNK_FAULTS}
+_CONNECTIONS: dict[str, Fault] = {
     **{f"sealer's answer {kind}": _sealer(kind) for kind in SEALER_FAULTS},
     "new key's answer lost": _new_key_lost,
     "connections cut": _cut,
@@ -193,25 +192,48 @@ _FORGETFUL: dict[str, Fault] = {
 
 
 class Kind:
-    """A kind of world: what it is made of, which halves are restarted in it, and what else happens."""
+    """A kind of world.
+
+    Args:
+        name: How it is called.
+        restarts: What starts either half again.
+        faults: What else happens; what stands in several tables, or in one that is given twice, happens more often.
+        sites: How many hosts there are.
+        cloud: Whether they share a store in Firestore, and each has an enclave of its own.
+    """
 
     def __init__(
-        self, name: str, restarts: dict[str, Fault], faults: dict[str, Fault], *, sites: int = 1, cloud: bool = False
+        self,
+        name: str,
+        restarts: Mapping[str, Fault],
+        *faults: Mapping[str, Fault],
+        sites: int = 1,
+        cloud: bool = False,
     ) -> None:
         self.name = name
         self.restarts = list(restarts.items())
-        self.faults = list(faults.items())
+        self.faults = [item for table in faults for item in table.items()]
         self.sites = sites
         self.cloud = cloud
 
 
-FORGETFUL_ENCLAVE = Kind("forgetful enclave", {**_FILE_RESTARTS, **_ENCLAVE_RESTARTS, "all power lost": _all_power}, {**_NETWORK, **_DISK, "blocks put back": _put_back})
-FORGETFUL_DISK = Kind("forgetful disk", _FILE_RESTARTS, {**_NETWORK, **_DISK, **_FORGETFUL, **_FORGETFUL})
-TWO_STORES = Kind("two stores", {**_FILE_RESTARTS, "host cloned": _clone}, {**_NETWORK, **_FORGETFUL}, sites=2)
+_PUT_BACK: dict[str, Fault] = {"blocks put back": _put_back}
+FORGETFUL_ENCLAVE = Kind(
+    "forgetful enclave",
+    {**_FILE_RESTARTS, **_ENCLAVE_RESTARTS, "all power lost": _all_power},
+    *(_CHUNKS, _CONNECTIONS, _DISK, _DISK, _PUT_BACK, _PUT_BACK, _PUT_BACK),
+)
+FORGETFUL_DISK = Kind("forgetful disk", _FILE_RESTARTS, _CHUNKS, _CONNECTIONS, _DISK, _FORGETFUL, _FORGETFUL)
+TWO_STORES = Kind(
+    "two stores", {**_FILE_RESTARTS, "host cloned": _clone}, _CHUNKS, _CONNECTIONS, _FORGETFUL, sites=2
+)
+_CLOUD: dict[str, Fault] = {f"Firestore's answer {kind}": _cloud(kind) for kind in CLOUD_FAULTS}
 FIRESTORE = Kind(
     "Firestore",
     {**_HOST_RESTARTS, **_ENCLAVE_RESTARTS},
-    {**_NETWORK, **{f"Firestore's answer {kind}": _cloud(kind) for kind in CLOUD_FAULTS}},
+    *(_CONNECTIONS, _CLOUD, _CLOUD, _CLOUD),
     sites=2,
     cloud=True,
 )
+#: By how often a world is of each kind.
+KINDS = (*[FORGETFUL_ENCLAVE] * 6, *[FORGETFUL_DISK] * 3, TWO_STORES, FIRESTORE)

@@ -54,7 +54,6 @@ class Site:
         self.starting = False
         self._chance = chance
         self._snapshots: list[_Snapshot] = []
-        self._last_batch: dict[int, bytes] = {}
 
     # Faults
 
@@ -83,7 +82,7 @@ class Site:
         """Return one of those written last, of those in use, or of all."""
         chosen = self._chance.random()
         if chosen < 0.4 and self.disk.replaced:
-            return self._chance.choice(sorted(self.disk.replaced))
+            return self._chance.choice(sorted(self.disk.replaced[-1]))
         if chosen < 0.9:
             return self._chance.choice(sorted(self.disk.durable))
         return self._chance.randrange(self.disk.size // BLOCK)
@@ -126,9 +125,9 @@ class Site:
 
     def put_back(self) -> None:
         """Have some slots as they were before; not all that were written since, which no store could notice."""
-        if not self._snapshots or self._chance.random() < 0.3:
+        if not self._snapshots or self._chance.random() < 0.5:
             # What was written last before the stop sealed it.
-            older = self._last_batch
+            older = self._last_batch()
         else:
             blocks = self._chance.choice(self._snapshots)[0]
             slots = [[offset // BLOCK for offset in slot_offsets(number)] for number in range(self._slots())]
@@ -137,6 +136,9 @@ class Site:
             older = {n: blocks[n] for each in chosen for n in each if n in blocks}
         for number, data in older.items():
             self.disk.durable[number] = data
+        if self._chance.random() < 0.7:
+            # Signatory's files are gone as well.
+            self.folder.marks.clear()
         # Whether they are noticed, or were the same again, or nobody's: it may cost rights, and the start.
         self.damaged += 2 * len(older)
 
@@ -144,10 +146,14 @@ class Site:
         headers = [parse_header(self.disk.read(header_offset(copy) // BLOCK), copy) for copy in range(HEADERS)]
         return max((header.slots for header in headers if header is not None), default=0)
 
-    def remember_last_batch(self) -> None:
-        """Keep what the marks were that were written last; call before the host stops."""
+    def _last_batch(self) -> dict[int, bytes]:
+        """Return what the marks were before that were written last."""
         headers = {header_offset(copy) // BLOCK for copy in range(HEADERS)}
-        self._last_batch = {n: data for n, data in self.disk.replaced.items() if n not in headers}
+        batches = [
+            {n: data for n, data in each.items() if n not in headers and data != self.disk.read(n)}
+            for each in self.disk.replaced
+        ]
+        return next(filter(None, reversed(batches)), {})
 
     def heal(self) -> None:
         """Let nothing more go wrong."""
@@ -157,6 +163,7 @@ class Site:
         disk.fail_syncs = disk.fail_writes = 0
         disk.make_room()
         disk.kill_in = None
+        disk.kill_after_failure = False
         self.loses_power = False
 
     # What an operator does

@@ -19,12 +19,13 @@ from host_backend.google.firestore import Firestore
 from host_backend.watermark.base import WatermarkStore
 from host_backend.watermark.firestore.store import FirestoreWatermarkStore
 
+from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP
 from tests.worlds.cloud import STORE_ID, Cloud, CloudClient
 from tests.worlds.clock import Process, Scheduler
 from tests.worlds.curves import HashCurve
 from tests.worlds.disk import Killed
 from tests.worlds.enclave import Enclave, Kms
-from tests.worlds.faults import FIRESTORE, FORGETFUL_DISK, FORGETFUL_ENCLAVE, TWO_STORES, Kind
+from tests.worlds.faults import KINDS, TWO_STORES, Kind
 from tests.worlds.host import FileStore, Host, Witnessed, open_store
 from tests.worlds.judge import Judge, Meaning
 from tests.worlds.messages import CHAIN_IDS, CHAINS, KEYS, RIGHTS, Key, message_of
@@ -35,8 +36,6 @@ from tests.worlds.site import Site
 REQUESTS = 50
 #: Seconds after the last fault in which every right must sign.
 PATIENCE_S = 60.0
-#: Of worlds, by how often each kind is made.
-KINDS = (FORGETFUL_ENCLAVE,) * 3 + (FORGETFUL_DISK,) * 2 + (TWO_STORES, FIRESTORE)
 
 
 @dataclass(slots=True)
@@ -80,13 +79,14 @@ class World:
         self.outcome = Outcome(seed, self.kind.name, self.judge.wrong)
         self.network = Network(self.chance)
         self.kms = Kms(self.chance)
-        self.keys = KEYS[: self.chance.randrange(1, 3)]
+        self.keys = KEYS[: self.chance.choice([1, 1, 2])]
         stored = [StoredKey(key.pkh, self.kms.sealed(key.private_key)) for key in self.keys if key.private_key]
         self._process = Process(self.scheduler, "world")
         self._dead: list[Process] = []
         #: What was asked for last.
         self._recent: deque[tuple[Key, Meaning]] = deque(maxlen=4)
         self._calm = False
+        self._asked = 0
         self._keys_asked = 0
         first = self.chance.choice([10, 1000, 2**31 - 400])
         chains = CHAINS if self.chance.random() < 0.25 else CHAINS[:1]
@@ -183,6 +183,7 @@ class World:
         """Ask for other messages where some were signed: if anything was forgotten, it shows now."""
         for key, meaning in self._recent:
             for payload in self.chance.choice([(4,), (0, 4)]):
+                self._asked += 1
                 self.later(0.1 + 1.5 * self.chance.random(), self.ask, site, key, meaning, payload)
 
     def _open_store(self, site: Site, process: Process) -> WatermarkStore:
@@ -219,6 +220,7 @@ class World:
         for key, chain, right in self.chance.sample(self._rights, 3):
             meaning = Meaning(key.public_bytes, chain, right, *self._places[key, chain, right])
             for payload in self.chance.choice([(4,), (0, 4)]):
+                self._asked += 1
                 self.later(0.1 + 1.5 * self.chance.random(), self.ask, site, key, meaning, payload)
 
     def stop(self, site: Site, and_then: Callable[[], None] | None = None) -> None:
@@ -311,8 +313,8 @@ class World:
 
         host.process.create_task(host.generate(told))
 
-    def _slot(self) -> int:
-        """Let a baker ask for one right, perhaps twice, perhaps for two messages; return how many requests that makes."""
+    def _slot(self) -> None:
+        """Let a baker ask for one right, perhaps twice, perhaps for two messages."""
         chance = self.chance
         key, chain, right = chance.choice(self._rights)
         place = self._places[key, chain, right]
@@ -324,7 +326,6 @@ class World:
         meaning = Meaning(key.public_bytes, chain, right, *place)
         self._recent.append((key, meaning))
         self._ask_soon(key, meaning, 0)
-        count = 1
         for chosen, other, payload in (
             (0.4, meaning, 0),
             (0.6, meaning, 1),
@@ -333,11 +334,10 @@ class World:
         ):
             if chance.random() < chosen:
                 self._ask_soon(key, other, payload)
-                count += 1
-        return count
 
     def _ask_soon(self, key: Key, meaning: Meaning, payload: int) -> None:
         chance = self.chance
+        self._asked += 1
         delay = chance.choice([0.0, 0.0, 0.001, 0.02, 1.2]) * chance.random()
         self.later(delay, self.ask, chance.choice(self.sites), key, meaning, payload)
 
@@ -350,8 +350,6 @@ class World:
         with patch.dict(product_curves._loaded, {KeyType.ED25519: curve}):
             self.scheduler.run(0.2)
             self._trouble()
-            if not self.outcome.restarts:
-                self.kill(self.chance.choice(self.sites))
             self._find_peace()
             self._judge_life()
             for enclave in self.network.enclaves.values():
@@ -360,31 +358,43 @@ class World:
                 process.kill()
                 process.bury()
                 self.judge.wrong.extend(process.bugs)
+        self._take_apart()
         self.outcome.signatures = self.judge.signatures
         self.outcome.turns = self.scheduler.turns
         return self.outcome
 
+    def _take_apart(self) -> None:
+        """Leave nothing to the garbage collector, which would take as long as a part of the next world."""
+        self.scheduler.clear()
+        self._process.held.clear()
+        self.network.wires.clear()
+        self.network.enclaves.clear()
+        for site in self.sites:
+            site.host = None
+        self.sites.clear()
+        self._dead.clear()
+
     def _trouble(self) -> None:
-        chance = self.chance
-        asked, end = 0, 0.2
-        while asked < REQUESTS:
+        chance, end = self.chance, 0.2
+        # Every right is asked for once more at the end.
+        wanted = REQUESTS - len(self._rights) * len(self.sites)
+        while self._asked < wanted:
             self.scheduler.run(end)
-            asked += self._slot()
-            if not asked:
-                continue
+            self._slot()
             end += 1.5 if chance.random() < 0.07 else 0.15 * chance.random()
             if chance.random() < 0.15:
                 for site in self.sites:
                     site.take_snapshot()
-            self._maybe_fault(asked)
+            self._maybe_fault()
             if chance.random() < 0.01:
                 self.generate(chance.choice(self.sites))
         self.scheduler.run(end)
+        if not self.outcome.restarts:
+            self.kill(chance.choice(self.sites))
 
-    def _maybe_fault(self, asked: int) -> None:
-        chance = self.chance
-        due = 1 + (asked > 15) + (asked > 30)
-        happened = sum(self.outcome.faults.values())
+    def _maybe_fault(self) -> None:
+        chance, happened = self.chance, self.outcome.faults.total()
+        due = 1 + (self._asked > 12) + (self._asked > 26)
         if happened >= due and chance.random() > 0.08:
             return
         faults = self.kind.restarts if happened == 1 or chance.random() < 0.15 else self.kind.faults
@@ -425,7 +435,11 @@ class World:
         if not site.forgot and site.damaged < 2:
             self.judge.wrong.append(f"a store does not start that nothing has damaged so: {site.problem}")
         # One level for all chains: the second one has to go on from there.
+        apart = max(self._heads.values()) - min(self._heads.values()) > DEFAULT_MAX_LEVEL_JUMP
         self._heads = dict.fromkeys(CHAINS, max(self._heads.values()))
+        if apart:
+            # As its refusal advises: every mark is above all that it has signed.
+            self.restart_enclave(site)
         site.rebuild([key.pkh for key in self.keys], CHAIN_IDS, self._heads[CHAINS[0]])
         self.say("host %d: the store is made anew", site.number)
         self.start(site)
@@ -433,8 +447,17 @@ class World:
     def _raise(self, site: Site) -> None:
         if not site.forgot and not site.damaged:
             self.judge.wrong.append("a right is refused that nothing has damaged")
-        self.say("host %d: refused rights are raised", site.number)
-        self.kill(site, and_then=partial(site.raise_refused, dict(zip(CHAIN_IDS, self._heads.values(), strict=True))))
+
+        def mend() -> None:
+            try:
+                site.raise_refused(dict(zip(CHAIN_IDS, self._heads.values(), strict=True)))
+            except Damage as damage:
+                # What nobody had read while the host ran.
+                site.problem = str(damage)
+                self._rebuild(site)
+            self.say("host %d: refused rights are raised", site.number)
+
+        self.kill(site, and_then=mend)
 
     def _judge_life(self) -> None:
         """See that every right signs again, at every place."""
