@@ -34,7 +34,9 @@ def _one(seed: int) -> int:
         outcome = world.run()
     for wrong in outcome.wrong:
         print(f"WRONG: {wrong}")
-    print(f"{outcome.requests} requests, {outcome.signatures} signatures, {outcome.turns} turns, {len(outcome.wrong)} wrong")
+    print(
+        f"{outcome.requests} requests, {outcome.signatures} signatures, {outcome.turns} turns, {len(outcome.wrong)} wrong"
+    )
     return int(bool(outcome.wrong))
 
 
@@ -50,7 +52,9 @@ def _many(seeds: range, processes: int) -> bool:
     totals = run_on_all(seeds, processes, tell)
     took_s = time.monotonic() - started
     counts = totals.counts
-    print(f"{counts['worlds']} worlds in {took_s:.0f} s on {processes} processes: {counts['worlds'] / took_s:.0f} a second")
+    print(
+        f"{counts['worlds']} worlds in {took_s:.0f} s on {processes} processes: {counts['worlds'] / took_s:.0f} a second"
+    )
     print(f"{1e3 * totals.processor_s / counts['worlds']:.2f} ms of one core a world")
     print(f"{counts['requests']} requests, {counts['signatures']} signatures, {counts['refusals']} refusals")
     print(f"each at least {totals.fewest[0]} requests, {totals.fewest[1]} faults, {totals.fewest[2]} restarts")
@@ -68,7 +72,11 @@ def _bugs() -> bool:
         with quickly():
             found = search(bug, 0, _MOST)
         missed += found is None
-        where = f"not found in {_MOST} worlds" if found is None else f"found after {found.seed + 1:4} worlds: {found.wrong[0]}"
+        where = (
+            f"not found in {_MOST} worlds"
+            if found is None
+            else f"found after {found.seed + 1:4} worlds: {found.wrong[0]}"
+        )
         print(f"{bug.name:55} {where}"[:200], flush=True)
     print(f"{len(BUGS)} planted bugs, {missed} missed")
     return missed > 0

@@ -5,17 +5,18 @@ the same seed is the same world. Asyncio's own tasks and futures run on it; thre
 """
 
 import asyncio
-from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 Connect = Callable[["Process", asyncio.BaseProtocol, str], Coroutine[Any, Any, asyncio.Transport]]
 
+#: What asyncio's own code finds its event loop by.
+_set_running: Callable[["Process | None"], None] = asyncio._set_running_loop  # type: ignore[attr-defined]
 #: How often the tasks of a dead program are ended: some begin others on their way out.
 _LAST_ROUNDS = 3
 
@@ -71,13 +72,13 @@ class Scheduler:
                 continue
             if process is not running:
                 running = process
-                events._set_running_loop(process)
+                _set_running(process)
             self.turns += 1
             try:
                 context.run(callback, *args)
             except Exception as error:  # noqa: BLE001 -- the judge hears of it
                 process.bugs.append(f"{process.name}: {error!r}")
-        events._set_running_loop(None)
+        _set_running(None)
         self.now = until
 
     def clear(self) -> None:
@@ -86,8 +87,8 @@ class Scheduler:
         self.timers.clear()
 
 
-class Process(asyncio.AbstractEventLoop):
-    """One program of a world: its event loop.
+class Process:
+    """One program of a world: as much of an event loop as the product asks of one.
 
     Attributes:
         runs: Whether it does anything: it is neither dead nor paused.
@@ -132,7 +133,7 @@ class Process(asyncio.AbstractEventLoop):
     def bury(self) -> None:
         """Unwind the tasks of a dead program, so that none is left to the garbage collector; call outside of `run`."""
         turns, self._ready = deque(self.held), deque[_Turn]()
-        events._set_running_loop(self)
+        _set_running(self)
         for _ in range(_LAST_ROUNDS):
             for task in self._tasks:
                 task.cancel()
@@ -142,7 +143,7 @@ class Process(asyncio.AbstractEventLoop):
                 _, callback, args, context, _ = turns.popleft()
                 if callback is not None:
                     context.run(callback, *args)
-        events._set_running_loop(None)
+        _set_running(None)
         for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._tasks.clear()
@@ -162,34 +163,32 @@ class Process(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> _Turn:
         turn = _Turn((self, callback, args, context or copy_context(), 0.0))
         self._ready.append(turn)
-        return cast("asyncio.Handle", turn)
+        return turn
 
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
+    ) -> _Turn:
         turn = _Turn((self, callback, args, context or copy_context(), when))
         if not self.dead:
             scheduler = self._scheduler
             heappush(scheduler.timers, (max(when, scheduler.now), next(scheduler.numbers), turn))
-        return cast("asyncio.TimerHandle", turn)
+        return turn
 
     def call_later(
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
+    ) -> _Turn:
         return self.call_at(self._scheduler.now + delay, callback, *args, context=context)
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self)  # type: ignore[arg-type]
 
     def create_task(
         self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
     ) -> asyncio.Task[T]:
-        task = asyncio.Task(coro, loop=self, name=name or "task", context=context)
+        task = asyncio.Task(coro, loop=self, name=name or "task", context=context)  # type: ignore[arg-type]
         self._tasks.append(task)
         return task
 

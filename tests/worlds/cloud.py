@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from host_backend.config.storage import FirestorePlace
-from host_backend.google.documents import Document, Write
+from host_backend.google.documents import Document, Field, Write
 from host_backend.google.firestore import CALL_S, Conflict, Contended, OutcomeUnknown
 from tests.worlds.clock import Process
 
@@ -35,7 +35,7 @@ class Cloud:
         self._numbers = count(1)
         self._documents: dict[str, Document] = {}
         self._reads: dict[bytes, dict[str, tuple[int, int]]] = {}
-        store = {"id": STORE_ID, "layout": 1, "place": PLACE.name, "made_by": "init", "chains": ()}
+        store: dict[str, Field] = {"id": STORE_ID, "layout": 1, "place": PLACE.name, "made_by": "init", "chains": ()}
         self._write(Write(f"{PLACE.collection}/enclave-host", store))
 
     def begin(self) -> bytes:
@@ -58,7 +58,10 @@ class Cloud:
         if any(self._version(path) != version for path, version in reads.items()):
             raise Contended("changed meanwhile")
         for write in writes:
-            if (write.absent and write.path in self._documents) or write.version not in (None, self._version(write.path)):
+            if (write.absent and write.path in self._documents) or write.version not in (
+                None,
+                self._version(write.path),
+            ):
                 raise Conflict("not as the write has it")
         for write in writes:
             self._write(write)

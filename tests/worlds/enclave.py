@@ -51,7 +51,7 @@ class Kms:
         if self.lose_seals:
             self.lose_seals -= 1
             self.faults.insert(0, "lost answer")
-        return await self._answer(lambda: self._made(private_key))
+        return bytes(await self._answer(lambda: self._made(private_key)))
 
     def _made(self, private_key: PrivateKey) -> bytes:
         self.made += 1
@@ -101,10 +101,10 @@ _NO_WORKERS = cast("Workers", None)
 class Enclave:
     """One process of the enclave's program: it forgets everything when it ends."""
 
-    def __init__(self, scheduler: Scheduler, name: str, kms: Kms, guarded: bool = True) -> None:
+    def __init__(self, scheduler: Scheduler, name: str, kms: Kms) -> None:
         self.process = Process(scheduler, name)
         self.kms = kms
-        self.guard = Guard(1000, lambda _: None) if guarded else None
+        self.guard = Guard(1000, lambda _: None)
         self.open_keys = OpenKeys(100, 100, 300.0, self.process.time)
 
     def forget_keys(self) -> None:

@@ -39,7 +39,7 @@ def _sealer(kind: str) -> Fault:
 
 def _new_key_lost(world: "World", site: "Site") -> None:
     world.kms.lose_seals = 1
-    world.generate(site)
+    world.bakers.generate(site)
 
 
 def _cut(world: "World", site: "Site") -> None:
@@ -224,9 +224,7 @@ FORGETFUL_ENCLAVE = Kind(
     *(_CHUNKS, _CONNECTIONS, _DISK, _DISK, _PUT_BACK, _PUT_BACK, _PUT_BACK),
 )
 FORGETFUL_DISK = Kind("forgetful disk", _FILE_RESTARTS, _CHUNKS, _CONNECTIONS, _DISK, _FORGETFUL, _FORGETFUL)
-TWO_STORES = Kind(
-    "two stores", {**_FILE_RESTARTS, "host cloned": _clone}, _CHUNKS, _CONNECTIONS, _FORGETFUL, sites=2
-)
+TWO_STORES = Kind("two stores", {**_FILE_RESTARTS, "host cloned": _clone}, _CHUNKS, _CONNECTIONS, _FORGETFUL, sites=2)
 _CLOUD: dict[str, Fault] = {f"Firestore's answer {kind}": _cloud(kind) for kind in CLOUD_FAULTS}
 FIRESTORE = Kind(
     "Firestore",

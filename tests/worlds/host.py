@@ -212,14 +212,10 @@ class Host:
         chance: Where its jitter comes from.
     """
 
-    def __init__(
-        self, process: Process, store: WatermarkStore, keys: Keys, enclave: str, chance: Random
-    ) -> None:
+    def __init__(self, process: Process, store: WatermarkStore, keys: Keys, enclave: str, chance: Random) -> None:
         self.process = process
         self.store = store
-        self.vault = Vault(
-            "vault", keys, Endpoint(Address(enclave, 2000)), jitter=chance.random, limits=LIMITS
-        )
+        self.vault = Vault("vault", keys, Endpoint(Address(enclave, 2000)), jitter=chance.random, limits=LIMITS)
         self.signer = Signer({key.pkh: _POLICY for key in keys.stored}, [self.vault], store)
 
     async def start(self) -> None:

@@ -30,9 +30,9 @@ class Network:
 
     def __init__(self, chance: Random) -> None:
         self._chance = chance
-        self.enclaves: dict[str, "Enclave"] = {}
+        self.enclaves: dict[str, Enclave] = {}
         self.faults: list[str] = []
-        self.wires: dict["Wire", None] = {}
+        self.wires: dict[Wire, None] = {}
 
     def delay(self) -> float:
         """Return how long something takes on its way."""
@@ -64,9 +64,7 @@ class Network:
 class Wire(asyncio.Transport):
     """The host's end of one connection, and what lies between both ends."""
 
-    def __init__(
-        self, network: Network, chance: Random, host: Process, protocol: Any, enclave: "Enclave"
-    ) -> None:
+    def __init__(self, network: Network, chance: Random, host: Process, protocol: Any, enclave: "Enclave") -> None:
         super().__init__()
         self._network = network
         self._chance = chance

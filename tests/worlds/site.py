@@ -1,6 +1,6 @@
 """A place where a host runs: its disk, and whichever process of the host is there at the time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from host_backend.keystore.base import StoredKey
@@ -37,10 +37,10 @@ class Site:
         forgot: Whether anything that was synced may be older than it was.
     """
 
-    def __init__(self, number: int, chance: Random, process: Process, keys: Sequence[StoredKey]) -> None:
+    def __init__(self, number: int, chance: Random, keys: Sequence[StoredKey]) -> None:
         self.number = number
         self.enclave = "enclave"
-        self.process = process
+        self.process: Process | None = None
         self.host: Host | None = None
         self.disk = Disk(chance)
         self.keys = Keys(*keys)
@@ -51,7 +51,6 @@ class Site:
         self.damaged = 0
         self.forgot = False
         self.loses_power = False
-        self.starting = False
         self._chance = chance
         self._snapshots: list[_Snapshot] = []
 
@@ -65,6 +64,7 @@ class Site:
         """Be a copy of another place."""
         self.disk.put(*other.disk.snapshot())
         self.folder.marks = other.folder.read()
+        self.damaged, self.forgot = other.damaged, other.forgot
 
     def roll_back(self) -> None:
         """Have the folder as it was at some time before."""
@@ -180,7 +180,7 @@ class Site:
         blocks = {offset // BLOCK: block(data) for data, offset in making._blocks(self._chance.randbytes(16), marks)}
         self.disk.put(blocks, file_bytes(len(marks)))
 
-    def rebuild(self, pkhs: list[str], chains: Sequence[str], above_level: int) -> None:
+    def rebuild(self, pkhs: Iterable[str], chains: Sequence[str], above_level: int) -> None:
         """Make the store anew of what can still be read, as `watermark rebuild` does."""
         found = salvaged_marks(OpenFile(self.disk, Process.idle()))
         self.make(Rebuilt(pkhs, chains, above_level).raised(found, MAX_SLOTS))
