@@ -14,6 +14,8 @@ from operator import attrgetter
 from typing import Any
 from unittest.mock import patch
 
+from tests.worlds.faults import FIRESTORE, FORGETFUL_ENCLAVE, TWO_STORES, Kind
+
 
 @dataclass(frozen=True, slots=True)
 class Bug:
@@ -33,7 +35,7 @@ class Bug:
     function: str
     right: str
     wrong: str
-    kind: str
+    kind: Kind = FORGETFUL_ENCLAVE
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -67,162 +69,132 @@ def _patched(places: list[object], name: str, value: object) -> Iterator[None]:
 
 
 _FILE = "host_backend.watermark.file."
+_CLOUD = "host_backend.watermark.firestore."
 _MARKS = "enclave_signer.tezos.marks"
-_ENCLAVE, _DISK, _STORES, _CLOUD = "forgetful enclave", "forgetful disk", "two stores", "Firestore"
 
 BUGS = (
-    Bug("a sync is left out", f"{_FILE}commits", "Commits.write_synced", "self.file.fdatasync()", "pass", _ENCLAVE),
+    Bug("a sync is left out", f"{_FILE}commits", "Commits.write_synced", "self.file.fdatasync()", "pass"),
     Bug(
         "the mark is stored after the signature",
-        "host_backend.signer",
-        "Signer._sign",
-        "    if isinstance(request, ConsensusMessage):\n"
-        "        _check_bakes(pkh, key.public_key.key_type)\n"
-        "        await self._mark(pkh, request, message)\n"
-        '        record.end("watermark")\n'
-        "    signature = await vault.sign_with(key, message, version)\n",
-        "    signature = await vault.sign_with(key, message, version)\n"
-        "    if isinstance(request, ConsensusMessage):\n"
-        "        await self._mark(pkh, request, message)\n",
-        _CLOUD,
+        *("host_backend.signer", "Signer._sign"),
+        """\
+    if isinstance(request, ConsensusMessage):
+        _check_bakes(pkh, key.public_key.key_type)
+        await self._mark(pkh, request, message)
+        record.end("watermark")
+    signature = await vault.sign_with(key, message, version)
+""",
+        """\
+    signature = await vault.sign_with(key, message, version)
+    if isinstance(request, ConsensusMessage):
+        await self._mark(pkh, request, message)
+""",
+        FIRESTORE,
     ),
     Bug(
         "the guard allows everything",
-        "enclave_signer.guard",
-        "Guard._advance",
-        "chains = self",
-        "return\n    chains = self",
-        _STORES,
+        *("enclave_signer.guard", "Guard._advance"),
+        *("chains = self._marks.get(public_key)", "return"),
+        TWO_STORES,
     ),
     Bug(
         "a repeat is known by its level",
-        _MARKS,
-        "judge_mark",
-        "asked.digest == stored.digest and asked.digest is not None",
-        "asked.level == stored.level",
-        _ENCLAVE,
+        *(_MARKS, "judge_mark"),
+        *("asked.digest == stored.digest and asked.digest is not None", "asked.level == stored.level"),
     ),
-    Bug("the round does not count", _MARKS, "is_above", "mark.round > other.round", "mark.round >= 0", _ENCLAVE),
+    Bug("the round does not count", _MARKS, "is_above", "mark.round > other.round", "mark.round >= 0"),
     Bug(
         "levels are compared as 32 bits without a sign",
-        _MARKS,
-        "is_above",
-        "mark.level > other.level or",
-        "0 < (mark.level - other.level) % 2**32 or",
-        _ENCLAVE,
+        *(_MARKS, "is_above"),
+        *("mark.level > other.level or", "0 < (mark.level - other.level) % 2**32 or"),
     ),
     Bug(
         "a damaged copy is replaced by the older mark",
-        f"{_FILE}slots",
-        "SlotFile.begin",
-        "known, refused=True",
-        "known",
-        _ENCLAVE,
+        *(f"{_FILE}slots", "SlotFile.begin"),
+        *("known, refused=True", "known"),
     ),
     Bug(
         "what a batch says of those before it does not count",
-        f"{_FILE}opening",
-        "_require_nothing_fell_back",
-        "if not any(",
-        "if False and not any(",
-        _ENCLAVE,
+        *(f"{_FILE}opening", "_require_nothing_fell_back"),
+        *("if not any(", "if False and not any("),
     ),
-    Bug(
-        "nothing seals the store at a stop",
-        f"{_FILE}slots",
-        "SlotFile.seal",
-        "if not self._sealed:",
-        "if False:",
-        _ENCLAVE,
-    ),
-    Bug("the older of two copies counts", f"{_FILE}opening", "_read_slot", "newest = max(", "newest = min(", _ENCLAVE),
+    Bug("nothing seals the store", f"{_FILE}slots", "SlotFile.seal", "if not self._sealed:", "if False:"),
+    Bug("the older of two copies counts", f"{_FILE}opening", "_read_slot", "newest = max(", "newest = min("),
     Bug(
         "a batch does not know what it has allowed",
-        f"{_FILE}batches",
-        "Batches._judge",
-        "advanced.get(key) or ",
-        "",
-        _ENCLAVE,
+        *(f"{_FILE}batches", "Batches._judge"),
+        *("advanced.get(key) or ", ""),
     ),
     Bug(
         "an error of the disk is taken for success",
-        f"{_FILE}batches",
-        "Batches.answer",
-        "return self._fail(batch, error)\n    except Exception",
-        "return locals().get('outcomes') or self._fail(batch, error)\n    except Exception",
-        _ENCLAVE,
+        *(f"{_FILE}batches", "Batches.answer"),
+        """\
+        return self._fail(batch, error)
+    except Exception""",
+        """\
+        return locals().get("outcomes") or self._fail(batch, error)
+    except Exception""",
     ),
-    Bug("what is read is believed to be durable", f"{_FILE}slots", "SlotFile.begin", "if last:", "if False:", _ENCLAVE),
+    Bug("what is read is believed to be durable", f"{_FILE}slots", "SlotFile.begin", "if last:", "if False:"),
     Bug(
         "handles outlive their connection",
-        "host_backend.enclave.in_service",
-        "InService.put",
+        *("host_backend.enclave.in_service", "InService.put"),
         "self._client = client",
-        "before = getattr(self, 'before', {})\n    self.before = client._handles = {**before, **client._handles}\n    self._client = client",
-        _ENCLAVE,
+        """\
+self.handles = client._handles = {**getattr(self, "handles", {}), **client._handles}
+    self._client = client""",
     ),
     Bug(
         "answers go to the newest call",
-        "host_backend.enclave.replies",
-        "ReplyLine._answer",
-        "call = self._calls[0]",
-        "call = self._calls[-1]",
-        _ENCLAVE,
+        *("host_backend.enclave.replies", "ReplyLine._answer"),
+        *("call = self._calls[0]", "call = self._calls[-1]"),
     ),
     Bug(
         "a new key is asked for again",
-        "host_backend.enclave.client",
-        "EnclaveClient.generate",
+        *("host_backend.enclave.client", "EnclaveClient.generate"),
         "return await self._ask(GenerateAndImport(key_type), SealedKey)",
-        "try:\n        return await self._ask(GenerateAndImport(key_type), SealedKey)\n    except Exception:\n        return await self._ask(GenerateAndImport(key_type), SealedKey)",
-        _ENCLAVE,
+        """\
+try:
+        return await self._ask(GenerateAndImport(key_type), SealedKey)
+    except Exception:
+        return await self._ask(GenerateAndImport(key_type), SealedKey)""",
     ),
     Bug(
         "one chain stands for all",
-        "host_backend.signer",
-        "Signer._mark",
-        "MarkKey(request.chain_id, ",
-        'MarkKey("NetXdQprcVkpaWU", ',
-        _ENCLAVE,
+        *("host_backend.signer", "Signer._mark"),
+        *("MarkKey(request.chain_id, ", 'MarkKey("NetXdQprcVkpaWU", '),
     ),
     Bug(
         "an opened key is not compared with its hash",
-        "host_backend.vault.keys",
-        "opened_key",
-        "if actual != pkh:",
-        "if False:",
-        _ENCLAVE,
+        *("host_backend.vault.keys", "opened_key"),
+        *("if actual != pkh:", "if False:"),
     ),
     Bug(
         "a signature is not verified",
-        "host_backend.vault.verification",
-        "Verification._check_now",
-        "verify()",
-        "pass",
-        _ENCLAVE,
+        *("host_backend.vault.verification", "Verification._check_now"),
+        *("verify()", "pass"),
     ),
     Bug(
         "a transaction writes whatever others wrote",
-        "host_backend.watermark.firestore.transactions",
-        "Transactions._once",
-        "commit(writes, attempt.transaction)",
-        "commit(writes)",
-        _CLOUD,
+        *(f"{_CLOUD}transactions", "Transactions._once"),
+        *("commit(writes, attempt.transaction)", "commit(writes)"),
+        FIRESTORE,
     ),
     Bug(
         "an answer that was lost is taken for success",
-        "host_backend.watermark.firestore.transactions",
-        "Transactions._once",
+        *(f"{_CLOUD}transactions", "Transactions._once"),
         "await self._database.commit(writes, attempt.transaction)",
-        "try:\n                await self._database.commit(writes, attempt.transaction)\n            except OutcomeUnknown:\n                pass",
-        _CLOUD,
+        """\
+try:
+                await self._database.commit(writes, attempt.transaction)
+            except OutcomeUnknown:
+                pass""",
+        FIRESTORE,
     ),
     Bug(
         "one attestation document is read",
-        "host_backend.watermark.firestore.layout",
-        "Layout.present",
-        "for kind in KINDS[key.right]]",
-        "for kind in KINDS[key.right]][:1]",
-        _CLOUD,
+        *(f"{_CLOUD}layout", "Layout.present"),
+        *("for kind in KINDS[key.right]]", "for kind in KINDS[key.right]][:1]"),
+        FIRESTORE,
     ),
 )

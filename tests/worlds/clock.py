@@ -16,7 +16,7 @@ T = TypeVar("T")
 Connect = Callable[["Process", asyncio.BaseProtocol, str], Coroutine[Any, Any, asyncio.Transport]]
 
 #: What asyncio's own code finds its event loop by.
-_set_running: Callable[["Process | None"], None] = asyncio._set_running_loop  # type: ignore[attr-defined]
+_set_running: Callable[["Process | None"], None] = asyncio._set_running_loop  # type: ignore[assignment]
 #: How often the tasks of a dead program are ended: some begin others on their way out.
 _LAST_ROUNDS = 3
 

@@ -120,24 +120,19 @@ class CloudClient:
 
     def _serve(self, work: Callable[[], Any], answer: "asyncio.Future[Any]") -> None:
         fault = self._cloud.faults.pop(0) if self._cloud.faults else ""
-        outcome: Any = None
-        delay = self._delay()
-        try:
-            match fault:
-                case "aborted":
-                    raise Contended("others")
-                case "lost":
-                    raise OutcomeUnknown("no answer")
-            outcome = work()
-        except (Contended, Conflict, OutcomeUnknown) as error:
-            outcome = error
-        match fault:
-            case "answer lost":
-                outcome, delay = OutcomeUnknown("no answer"), CALL_S
-            case "lost":
-                delay = CALL_S
-            case "late":
-                delay = CALL_S * 0.9
+        delay = {"late": 0.9 * CALL_S, "lost": CALL_S, "answer lost": CALL_S}.get(fault, self._delay())
+        outcome: Any
+        if fault == "aborted":
+            outcome = Contended("others")
+        elif fault == "lost":
+            outcome = OutcomeUnknown("no answer")
+        else:
+            try:
+                outcome = work()
+            except (Contended, Conflict, OutcomeUnknown) as error:
+                outcome = error
+            if fault == "answer lost":
+                outcome = OutcomeUnknown("no answer")
         self._process.call_later(delay, _settle, answer, outcome)
 
 

@@ -215,6 +215,8 @@ class Kind:
         self.faults = [item for table in faults for item in table.items()]
         self.sites = sites
         self.cloud = cloud
+        #: Whether what one store allows says nothing about another.
+        self.stores_apart = sites > 1 and not cloud
 
 
 _PUT_BACK: dict[str, Fault] = {"blocks put back": _put_back}
@@ -233,5 +235,7 @@ FIRESTORE = Kind(
     sites=2,
     cloud=True,
 )
+#: Never made but to show that it is outside: a store and an enclave that both forget.
+OUTSIDE = Kind("outside the fault model", {"enclave killed": _kill_enclave}, {"store rolled back": _roll_back})
 #: By how often a world is of each kind.
 KINDS = (*[FORGETFUL_ENCLAVE] * 6, *[FORGETFUL_DISK] * 3, TWO_STORES, FIRESTORE)

@@ -88,8 +88,11 @@ def run(seeds: Iterable[int]) -> Totals:
 
 
 def run_on_all(seeds: range, processes: int, tell: Callable[[Totals], None]) -> Totals:
-    """Run many worlds on some cores; `tell` is called now and then."""
+    """Run many worlds on some cores; `tell` is called now and then where there are several."""
     totals = Totals()
+    if processes == 1:
+        with quickly():
+            return run(seeds)
     portions = [seeds[start : start + _PORTION] for start in range(0, len(seeds), _PORTION)]
     with multiprocessing.get_context("fork").Pool(processes, _begin) as pool:
         for some in pool.imap_unordered(run, portions):

@@ -24,7 +24,7 @@ from tests.worlds.cloud import STORE_ID, Cloud, CloudClient
 from tests.worlds.curves import HashCurve
 from tests.worlds.disk import Killed
 from tests.worlds.enclave import Enclave, Kms
-from tests.worlds.faults import KINDS, TWO_STORES
+from tests.worlds.faults import KINDS, Kind
 from tests.worlds.host import FileStore, Host, Witnessed, open_store
 from tests.worlds.judge import Judge
 from tests.worlds.messages import CHAIN_IDS, CHAINS, KEYS
@@ -68,14 +68,15 @@ class World:
     Args:
         seed: What it is made of: the same seed, the same world.
         tell: Told what happens, for people.
-        kind: The only kind of world that it may be.
+        kind: Of which kind it is; None: of any.
     """
 
-    def __init__(self, seed: int, tell: Callable[[str], None] | None = None, kind: str | None = None) -> None:
+    def __init__(self, seed: int, tell: Callable[[str], None] | None = None, kind: Kind | None = None) -> None:
         self.chance = Random(seed)
         self._tell = tell
         self.scheduler = Scheduler()
-        self.kind = self.chance.choice([each for each in KINDS if kind in (None, each.name)])
+        chosen = self.chance.choice(KINDS)
+        self.kind = kind or chosen
         self.judge = Judge()
         self.outcome = Outcome(seed, self.kind.name, self.judge.wrong)
         self.network = Network(self.chance)
@@ -131,7 +132,7 @@ class World:
                 self.later(1.0, self.start, site)
             return
         site.problem = None
-        if not site.forgot and self.kind is not TWO_STORES:
+        if not site.forgot and not self.kind.stores_apart:
             store = Witnessed(store, self.judge)
         site.host = Host(process, store, site.keys, site.enclave, self.chance)
         process.create_task(site.host.start())
