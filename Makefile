@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check fix parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-watchers bench-capacity endurance endurance-firestore faults soak worlds world requirements clean
+.PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults soak worlds world requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -35,6 +35,10 @@ fix: ## repair format and what the linter can; write the tables of rooms and lim
 	$(BIN)/python -m tests.contract.rooms
 	$(BIN)/python -m tests.contract.limits
 
+conformance: ## play the verdicts of conformance/ to a signer; URL=http://HOST:PORT KEY=tz1…, a throw-away key; ARGUMENTS=--help
+	@scripts/environment $(VENV) requirements.txt
+	@$(BIN)/python conformance/run.py $(URL) $(if $(KEY),--key $(KEY)) $(ARGUMENTS)
+
 bench: ## rates and latencies of the enclave, start and memory of both programs; OLD names another checkout to compare with
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.enclave $(if $(OLD),--old $(OLD))
@@ -56,6 +60,10 @@ bench-marks: ## commits of the watermark store, then signatures over HTTP; OLD n
 bench-octez: ## signatures over Octez' sockets, beside HTTP; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.octez $(ARGUMENTS)
+
+bench-restore: ## how long keys take to come back by way of Cloud KMS, and what that costs; ARGUMENTS=--help
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.restore $(ARGUMENTS)
 
 bench-watchers: ## what metrics, health, known keys and SIGHUP cost a baker with 10 000 keys; some three minutes
 	@scripts/environment $(VENV) requirements-dev.txt

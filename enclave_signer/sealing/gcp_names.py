@@ -10,7 +10,7 @@ _KEY = re.compile(
 _PROVIDER = re.compile(
     r"projects/[0-9]{1,20}/locations/global/workloadIdentityPools/[a-z0-9-]{1,63}/providers/[a-z0-9-]{1,63}"
 )
-#: How names of keys may go on behind a `/`; whoever may name all projects may name anything.
+#: How names of keys may go on behind a `/`; a prefix of all projects would allow any key.
 _RESTS = tuple("locations/l/keyRings/r/cryptoKeys/k".split("/", cut)[-1] for cut in range(6))
 KEY_FORM = "projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY"
 PROVIDER_FORM = "projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER"

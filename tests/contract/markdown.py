@@ -14,7 +14,8 @@ _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 def documents() -> list[Path]:
     """Return every Markdown file of the project."""
-    return sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "tests").rglob("*.md")])
+    folders = (DOCS, ROOT / "conformance", ROOT / "tests")
+    return sorted([*ROOT.glob("*.md"), *(path for folder in folders for path in folder.rglob("*.md"))])
 
 
 def blocks(path: Path, language: str) -> list[str]:

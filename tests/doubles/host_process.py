@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.doubles.known_keys import KnownKey
-from tests.doubles.processes import PATIENCE_S, ROOT, Program
+from tests.doubles.processes import PATIENCE_S, Program
+from tests.doubles.starting import is_forked, start
 
 VAULT = "enclave"
 #: Prefixes of a command: without privileges; and, with a number of bytes, with files that grow no further.
@@ -82,7 +83,10 @@ def stored_hashes(config: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command did; `cmdline` and `environ` are what others could see of it while it ran."""
+    """What a command did.
+
+    `cmdline` and `environ` are what others could see of it while it ran, if it had an interpreter of its own.
+    """
 
     code: int
     stdout: str
@@ -97,19 +101,28 @@ class Outcome:
         return line.removeprefix("Error: ")
 
 
-def run_command(*arguments: str | Path, given: str | bytes = b"", prefix: Sequence[str] = ()) -> Outcome:
-    """Run `enclave-host` with arguments and standard input until it ends; `prefix` is a command that runs it."""
-    command = [*prefix, sys.executable, "-m", "host_backend", *map(str, arguments)]
+def _seen_from_outside(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
+    proc = Path(f"/proc/{process.pid}")
+    # Empty until the kernel has set the new program up.
+    while not (cmdline := (proc / "cmdline").read_bytes()):
+        assert process.poll() is None
+    return cmdline, (proc / "environ").read_bytes()
+
+
+def run_command(
+    *arguments: str | Path, given: str | bytes = b"", prefix: Sequence[str] = (), module: str = "host_backend"
+) -> Outcome:
+    """Run `enclave-host` with arguments and standard input until it ends.
+
+    `prefix` is a command that runs it; `module`, what is run.
+    """
+    command = [*prefix, sys.executable, "-m", module, *map(str, arguments)]
     pipe = subprocess.PIPE
     # Without a terminal of its own, wherever the tests run.
-    running = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT, start_new_session=True)
+    running = start(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
     with running as process:
         try:
-            proc = Path(f"/proc/{process.pid}")
-            # Empty until the kernel has set the new program up.
-            while not (cmdline := (proc / "cmdline").read_bytes()):
-                assert process.poll() is None
-            environ = (proc / "environ").read_bytes()
+            cmdline, environ = (b"", b"") if is_forked(process) else _seen_from_outside(process)
             stdout, stderr = process.communicate(given.encode() if isinstance(given, str) else given, PATIENCE_S)
         except BaseException:
             # Such as a host that should have been refused, and runs.
@@ -119,9 +132,9 @@ def run_command(*arguments: str | Path, given: str | bytes = b"", prefix: Sequen
 
 
 def refused(outcome: Outcome, code: int) -> str:
-    """Return the text of a refusal, which must be one line with this exit code beside lines of the log."""
+    """Return the text of a refusal: one line on standard error, beside lines of the log, and JSON if that was asked for."""
     assert outcome.code == code, outcome.stderr
-    assert outcome.stdout == ""
+    assert outcome.stdout == "" or json.loads(outcome.stdout)["exit"] == code
     assert "Traceback" not in outcome.stderr
     others = [line for line in outcome.stderr.splitlines() if not line.startswith("Error: ")]
     assert all(_LOG_LINE.match(line) for line in others), outcome.stderr
@@ -177,9 +190,16 @@ def ask(port: int, method: str, path: str, body: str | bytes | None = None) -> A
 class Host(Program):
     """A running `enclave-host serve`; `prefix` is a command that runs it, such as a tracer, `module` what is run."""
 
-    def __init__(self, config: Path, *arguments: str, prefix: Sequence[str] = (), module: str = "host_backend") -> None:
+    def __init__(
+        self,
+        config: Path,
+        *arguments: str,
+        prefix: Sequence[str] = (),
+        module: str = "host_backend",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.config = config
-        super().__init__([*prefix, sys.executable, "-m", module, "serve", "-c", str(config), *arguments])
+        super().__init__([*prefix, sys.executable, "-m", module, "serve", "-c", str(config), *arguments], environment)
 
     #: The port that clients come to; 0 where they come to a Unix socket.
     port = 0

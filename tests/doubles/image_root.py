@@ -1,5 +1,6 @@
 """The application root of an image, made as the image is, and run from where it was made."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,9 @@ def make(out: Path, toml: Path, *more: str, source: Path = ROOT) -> subprocess.C
     """Make a root as `make image-root` does."""
     command = [sys.executable, str(source / "image" / "root.py"), "--image-toml", str(toml), "--out", str(out)]
     command += ["--wheels", str(WHEELS), *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S * 5, check=False)
+    # The coverage of pip, which does most of it, is not wanted.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S * 5, env=clean, check=False)
 
 
 def copied_source(folder: Path) -> Path:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -59,6 +60,12 @@ DEEDS: dict[str, Callable[[Path], None]] = {
 }
 
 
+def untraced() -> None:
+    """Measure no coverage from now on: a process that is killed could not write it."""
+    sys.settrace(None)
+    threading.settrace(None)
+
+
 def _die_at(call: int) -> None:
     seen = 0
 
@@ -79,6 +86,7 @@ def _in_a_copy(deed: Callable[[Path], None], folder: Path, copy: Path, call: int
     if not child:
         code = 1
         try:
+            untraced()
             _die_at(call)
             deed(copy)
             code = 0

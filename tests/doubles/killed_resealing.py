@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 from host_backend.cli.commands import cli
-from tests.doubles.killed_at_every_call import CALLS
+from tests.doubles.killed_at_every_call import CALLS, untraced
 
 #: So that a few keys are several batches.
 BATCH = 2
@@ -42,6 +42,7 @@ def _run(arguments: list[str], call: int | None) -> bool:
     if not child:
         code = 1
         try:
+            untraced()
             # What it prints is not the test's.
             os.dup2(2, 1)
             patch("host_backend.vault.resealing.BATCH", BATCH).start()

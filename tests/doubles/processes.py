@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from tests.doubles import starting
+
 #: Seconds for a program to say that it is ready, and to end: far more than either takes.
 PATIENCE_S = 60.0
 
-ROOT = Path(__file__).parents[2]
+ROOT = starting.ROOT
 
 SomeEnclave = TypeVar("SomeEnclave", bound="Enclave")
 
@@ -24,14 +26,13 @@ class Program:
     """A running process whose standard error is kept."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
+        self.process = starting.start(
             command,
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
-            env={**os.environ, **(environment or {})},
         )
         self._lines: list[str] = []
         self._news = threading.Condition()

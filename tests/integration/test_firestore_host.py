@@ -14,7 +14,8 @@ from tests.doubles.google.firestore import running_firestore
 from tests.doubles.google.site import IN_FIRESTORE, MODULE, Site
 from tests.doubles.host_process import FILE_WATERMARKS, VAULT, Host
 from tests.doubles.known_keys import FOUR, attestation, block
-from tests.doubles.processes import ROOT, Enclave
+from tests.doubles.processes import PATIENCE_S, ROOT, Enclave
+from tests.doubles.starting import run
 
 ALICE, BOB, *_ = FOUR
 
@@ -42,7 +43,7 @@ def test_keys_and_marks_outlive_the_host_and_are_shared_with_another(site: Site,
     other = Site(site.double, tmp_path / "other", site.enclave)
     other.configure()
     other.base.mkdir()
-    said = other.command("serve", code=2)
+    said = other.command("serve", code=1)
     store_id = said.partition("--accept-store ")[2].partition("`")[0]
     with site.running() as host, other.running("--accept-store", store_id) as second:
         assert second.sign(ALICE.pkh, attestation(10)).signature == first
@@ -117,7 +118,7 @@ def test_marks_move_between_the_drivers_and_back(site: Site) -> None:
     assert site.marks() == [("attestation", 20)]
     site.command("watermark", "raise", "NetXdQprcVkpaWU", ALICE.pkh, "attestation", "30")
     site.configure()
-    assert "were moved away" in site.command("serve", code=2)
+    assert "were moved away" in site.command("serve", code=1)
 
     # Back to the file.
     site.configure(FILE_WATERMARKS)
@@ -146,14 +147,8 @@ def test_a_migration_that_is_killed_is_finished_by_the_next(site: Site) -> None:
 
 def _migrated(site: Site) -> None:
     """Migrate once more, if there is something left to do."""
-    done = subprocess.run(
-        [sys.executable, "-m", MODULE, "watermark", "migrate", "-c", str(site.config)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "FIRESTORE_DOUBLE": site.double.address},
-    )
+    command = [sys.executable, "-m", MODULE, "watermark", "migrate", "-c", str(site.config)]
+    done = run(command, env={**os.environ, "FIRESTORE_DOUBLE": site.double.address}, timeout=PATIENCE_S)
     assert "Traceback" not in done.stderr
     nothing = "there are no marks of another driver here" in done.stderr or "where the marks are" in done.stderr
     assert nothing or done.returncode == 0, done.stderr

@@ -13,7 +13,8 @@ from host_backend.watermark.rule import Mark, Verdict
 from tests.doubles.google.clients import connected, marks_in, signatory_marks
 from tests.doubles.google.firestore import FirestoreDouble, running_firestore
 from tests.doubles.google.watermark_child import KEY, mark
-from tests.doubles.processes import PATIENCE_S, ROOT
+from tests.doubles.processes import PATIENCE_S
+from tests.doubles.starting import start
 from tests.endurance.firestore_race import run
 
 RIGHTS = 64
@@ -33,9 +34,7 @@ def test_two_hosts_never_allow_two_messages_for_one_right(tmp_path: Path, pessim
 def killed_after(double: FirestoreDouble, calls: int, folder: Path, run: int, level: int) -> list[int]:
     """Run a host until so many calls were done, and kill it before it has the last answer; return what it was told."""
     command = [sys.executable, "-m", "tests.doubles.google.watermark_child", double.address]
-    with subprocess.Popen(
-        [*command, str(folder), str(run), str(level)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as host:
+    with start([*command, str(folder), str(run), str(level)], stdout=subprocess.PIPE, text=True) as host:
         left = calls
 
         def on_done(_method: str) -> None:

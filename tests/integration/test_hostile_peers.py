@@ -9,11 +9,19 @@ from contextlib import ExitStack
 import pytest
 
 from tests.doubles.processes import Enclave, running_enclave
+from tests.doubles.starting import interpreters_of_their_own
 from tests.doubles.wire import WireClient
 
 #: The memory that a flood may cost, for buffers that the allocator keeps.
 MARGIN_BYTES = 24 * 1024 * 1024
 MAX_CONNECTIONS = 200
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _interpreters() -> Iterator[None]:
+    """Memory is compared: that of a forked program is shared with the one it comes from."""
+    with interpreters_of_their_own():
+        yield
 
 
 @pytest.fixture

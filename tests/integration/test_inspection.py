@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.processes import ROOT, Enclave
+from tests.doubles.starting import interpreters_of_their_own
 
 UNPRIVILEGED = (sys.executable, "-m", "tests.doubles.unprivileged", sys.executable)
 #: Prints 0 bytes or more of a file, or why it may not.
@@ -21,6 +22,13 @@ try:
 except PermissionError:
     print("forbidden")
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _interpreters() -> Iterator[None]:
+    """What the kernel lets others read of a process hangs on how it was started."""
+    with interpreters_of_their_own():
+        yield
 
 
 @contextmanager

@@ -29,7 +29,8 @@ def config(tmp_path: Path, local: Enclave) -> Path:
 
 
 def allow_core_dumps() -> None:
-    """Undo what this machine may forbid."""
+    """Undo what this machine may forbid, and what a shell makes of programs in the background."""
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (most, most))
 

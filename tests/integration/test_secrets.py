@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tests.doubles.known_keys import FOUR, KEYS, KnownKey, attestation, transact
 from tests.doubles.processes import running_local_enclave
 from tests.doubles.quickstart_process import running_quickstart
 from tests.doubles.secret_search import Secret, descendants, files_under, forms, search, seen_from_outside
+from tests.doubles.starting import interpreters_of_their_own
 from tests.doubles.wire import WireClient
 
 SECRET_KINDS = {
@@ -62,6 +64,13 @@ class Traces:
     places: dict[str, bytes]
     secrets: list[Secret]
     config: Path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _interpreters() -> Iterator[None]:
+    """Others see the command line and the environment of each program."""
+    with interpreters_of_their_own():
+        yield
 
 
 @pytest.fixture(scope="module")

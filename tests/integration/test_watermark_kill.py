@@ -10,6 +10,7 @@ import pytest
 
 from host_backend.errors import WatermarkRejected
 from host_backend.watermark.rule import Mark, Verdict
+from tests.doubles.starting import start
 from tests.doubles.watermark_child import key, mark
 from tests.doubles.watermarks import created, digest, opened, read_marks
 
@@ -22,7 +23,7 @@ LONGEST_RUN_MARKS = 400
 def run_and_kill(base: Path, run: int, first_level: int, marks: int) -> dict[int, tuple[int, int]]:
     """Let a child advance, kill it after it has said so many marks, and return the last said per key."""
     command = [sys.executable, "-m", "tests.doubles.watermark_child", *map(str, (base, run, KEYS, first_level))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as child:
+    with start(command, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         said = [child.stdout.readline() for _ in range(marks)]
         child.kill()

@@ -8,7 +8,6 @@ import asyncio
 import os
 import random
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -23,10 +22,11 @@ from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from host_backend.watermark.signatory.layouts import FOLDER, IN_USE_NAME, read_signatory_marks, write_signatory_marks
 from tests.doubles.killed_at_every_call import CHAIN, DEEDS, KEYS
 from tests.doubles.old_host import NAME, OldHost, OldRefusal, connect, make_old_store, old_folder
+from tests.doubles.processes import PATIENCE_S
+from tests.doubles.starting import run
 from tests.doubles.watermarks import advance, created, digest, gather, marks_of, opened, read_marks
 
 SHM = Path("/dev/shm")
-ROOT = Path(__file__).parents[2]
 SIGNED = {key: Mark(100 + number, 0, digest(key)) for number, key in enumerate(KEYS)}
 
 
@@ -43,7 +43,7 @@ def killed(deed: str, folder: Path, room: Path) -> list[Path]:
     target = room / "killed"
     target.mkdir()
     command = [sys.executable, "-m", "tests.doubles.killed_at_every_call", deed, str(folder), str(target)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run(command, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 20
     return [target / str(number) for number in range(1, int(done.stdout) + 1)]

@@ -171,8 +171,8 @@ try:
     ),
     Bug(
         "a signature is not verified",
-        *("host_backend.vault.verification", "Verification._check_now"),
-        *("verify()", "pass"),
+        *("host_backend.vault.verification", "Verification.pass_signature"),
+        *("check.verify()", "pass"),
     ),
     Bug(
         "a transaction writes whatever others wrote",

@@ -9,7 +9,7 @@ from enclave_signer.errors import BlobCorrupt, SealingRefused, SealingUnavailabl
 from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.protocol.errors import BadFrame
-from enclave_signer.protocol.framing import FrameDecoder, encode_frame
+from enclave_signer.protocol.framing import FrameDecoder
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Resealing, Sealer, UnsealedKey
 from enclave_signer.serving.fairness import Pace
@@ -125,6 +125,7 @@ class Served:
         self._session = session
         self._wire = wire
         self._frames = FrameDecoder()
+        self._turn = Turn(session, _NO_WORKERS, _PACE, self)
         self._busy = False
         self._open = True
 
@@ -133,26 +134,32 @@ class Served:
         if self._open:
             self._frames.feed(data)
             if not self._busy:
-                self._busy = True
-                self._process.create_task(self._serve())
+                self._go_on()
 
     def connection_lost(self) -> None:
         """Take note that the host is gone."""
-        if self._open:
-            self._open = False
-            if not self._busy:
-                self._session.close()
+        self._open = False
+        if not self._busy:
+            self._session.close()
 
-    async def _serve(self) -> None:
+    def _go_on(self) -> None:
+        """Answer the calls that are there, one after the other; one that waits is a task."""
         try:
             while self._open and (frame := self._frames.next_frame()) is not None:
-                turn = Turn(self._session, _NO_WORKERS, _PACE, self)
-                await turn.take(frame)
-                self._wire.answer(b"".join(map(encode_frame, await turn.answers())))
+                if not self._turn.sign(frame):
+                    self._busy = True
+                    self._process.create_task(self._take(frame))
+                    return
+                self._wire.answer(self._turn.answers())
         except BadFrame:
             self._open = False
             self._wire.cut()
-        finally:
-            self._busy = False
-            if not self._open:
-                self._session.close()
+        if not self._open:
+            self._session.close()
+
+    async def _take(self, frame: bytes) -> None:
+        await self._turn.take(frame)
+        await self._turn.finish()
+        self._busy = False
+        self._wire.answer(self._turn.answers())
+        self._go_on()

@@ -18,13 +18,13 @@ from host_backend.watermark.file.place import REBUILD
 from host_backend.watermark.file.slots import NoSlot
 from host_backend.watermark.rule import Mark, MarkedChains, MarkKey, Verdict, judge, refusal_text
 
-#: Tries to write again, after which the advice is to make the store anew.
+#: Tries to write again, after which the advice is to rebuild the store.
 _MANY_TRIES = 10
 
-#: What is around every write to the disk. One write stores all marks that waited together.
+#: A context around every write to the disk. One write stores all marks that waited together.
 Writing = Callable[[], AbstractContextManager[None]]
 Outcome: TypeAlias = Verdict | HostError
-#: Whose mark, the mark that is asked for, and whatever the caller knows its request by.
+#: Whose mark, the mark that is asked for, and what the caller knows its request by.
 Asked: TypeAlias = tuple[MarkKey, Mark, object]
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Batches:
     Args:
         store: The open store.
         max_level_jump: Levels, at least 0, by which one request may pass the stored mark.
-        writing: What is around every write, for whoever measures them.
+        writing: A context around every write, to measure it.
 
     Attributes:
         problem: Why the last batch could not be judged; None when it could.
@@ -47,18 +47,18 @@ class Batches:
         self._slots = store.slots
         self._max_level_jump = max_level_jump
         self._writing = writing
-        # Ahead of the marks while a batch is written; made anew whenever a write has failed.
+        # Ahead of the marks while a batch is written; remade whenever a write has failed.
         self._chains = MarkedChains(self._slots.keys)
         self._failed = False
         self.problem: str | None = None
 
     def use_quiet_time(self) -> None:
-        """Look at what others did to the file, seal it, and make room for new rights; to be called when nobody waits."""
+        """Look at what others did to the file, seal it, and make room for new rights; to be called when no request waits."""
         try:
             self._store.require_untouched()
             self._slots.seal()
         except (HostError, OSError) as error:
-            # Nobody has asked; it is tried again, and health tells of it.
+            # No request has asked; it is tried again, and health reports it.
             self._note_problem(error)
             return
         except Exception:
@@ -66,7 +66,7 @@ class Batches:
             return
         self.problem = None
         with suppress(OSError):
-            # For later; whoever needs it then is told.
+            # For later; a caller that needs it then gets the error.
             self._slots.grow_ahead()
 
     def answer(self, batch: Sequence[Asked]) -> Sequence[Outcome]:
@@ -122,7 +122,7 @@ class Batches:
     def _write(
         self, batch: Sequence[Asked], outcomes: Sequence[Outcome], advanced: dict[MarkKey, Mark]
     ) -> Sequence[Outcome]:
-        """Store what advanced. Rights for which there is no slot get none of it, and disturb nobody else."""
+        """Store what advanced. Rights for which there is no slot get none of it, and disturb no others."""
         try:
             if not advanced.keys() <= self._slots.marks.keys():
                 self._slots.give(list(advanced))
@@ -157,5 +157,5 @@ class Batches:
             return "look at the disk"
         return (
             f"what was written last could not be written again in {self._slots.commits.tries} tries: look at the disk; if it is "
-            f"lost, stop the host, and make the marks anew elsewhere with {REBUILD}"
+            f"lost, stop the host, and rebuild the marks elsewhere with {REBUILD}"
         )

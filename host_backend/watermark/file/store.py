@@ -4,7 +4,7 @@
 - That thread takes everything that waits as one batch: a repeat of a mark that is being written waits for it, and many
   requests share one sync. How a batch is judged and written: `batches`.
 - A second without a batch, and at every stop, the file is sealed: from then on the last batch cannot be lost unseen.
-- What is in the file: `layout`; how it is written: `slots`; who may have it: `held`.
+- The content of the file: `layout`; how it is written: `slots`; who may have it: `held`.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from host_backend.watermark.rule import (
     refusal_text,
 )
 
-#: Requests judged together: more than keys times rights of any baker.
+#: Requests handed over together, and after which no more are taken into a batch: more than keys times rights of any baker.
 _MAX_BATCH = 1000
 #: Seconds without a request after which the file is sealed, and looked at for what others did to it.
 _QUIET_S = 1.0
@@ -52,8 +52,10 @@ class FileWatermarkStore:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
+        #: What was asked in this pass of the event loop: to wake the thread for each would cost more than the asking.
+        self._asked: list[_Request] = []
         # None ends the thread; nothing is put after it.
-        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._requests: SimpleQueue[list[_Request] | None] = SimpleQueue()
         self._batches: Batches | None = None
         self._failure: str | None = None
         self.refused: Mapping[MarkKey, str] = {}
@@ -75,7 +77,7 @@ class FileWatermarkStore:
             max_level_jump: Levels, at least 0, by which one request may pass the stored mark.
             in_memory_allowed: Whether the store may be on a file system in memory.
             blocks: Another way to open the file: the seam at which tests make a disk fail.
-            writing: What is around every write, for whoever measures them.
+            writing: A context around every write, to measure it.
 
         Raises:
             ConfigError: No store, not ours, not whole, or another process has it; the text says which.
@@ -103,22 +105,32 @@ class FileWatermarkStore:
         if self._closing:
             raise StoreUnavailable(f"watermark store {self._path} is closed")
         answer: asyncio.Future[Verdict] = self._loop.create_future()
-        self._requests.put((key, asked, answer))
+        if not self._asked:
+            self._loop.call_soon(self._hand_over)
+        self._asked.append((key, asked, answer))
         return await answer
+
+    def _hand_over(self) -> None:
+        # In portions of one batch.
+        asked, self._asked = self._asked, []
+        for start in range(0, len(asked), _MAX_BATCH):
+            self._requests.put(asked[start : start + _MAX_BATCH])
 
     async def aclose(self) -> None:
         """Answer those who wait, hand the marks back, let others have the file; see `WatermarkStore.aclose`."""
         if not self._closing:
             self._closing = True
+            self._hand_over()
             self._requests.put(None)
         await asyncio.shield(self._ended)
 
     def _on_ended(self, error: HostError | None) -> None:
-        """In the event loop: let nobody wait for a thread that has ended."""
+        """In the event loop: let no caller wait for a thread that has ended."""
         self._closing = True
+        self._hand_over()
         while not self._requests.empty():
-            if (request := self._requests.get()) is not None:
-                _deliver([request], [StoreUnavailable(f"watermark store {self._path} is closed")])
+            left = self._requests.get() or []
+            _deliver(left, [StoreUnavailable(f"watermark store {self._path} is closed") for _ in left])
         if self._opened.done():
             if error is None:
                 self._ended.set_result(None)
@@ -156,16 +168,17 @@ class FileWatermarkStore:
     def _serve(self, batches: Batches) -> None:
         while True:
             try:
-                taken = [self._requests.get(timeout=_QUIET_S)]
+                portion = self._requests.get(timeout=_QUIET_S)
             except Empty:
                 batches.use_quiet_time()
                 continue
-            waiting = min(self._requests.qsize(), _MAX_BATCH - 1)
-            taken.extend(self._requests.get() for _ in range(waiting))
-            batch = [request for request in taken if request is not None]
+            batch = portion or []
+            while portion is not None and len(batch) < _MAX_BATCH and not self._requests.empty():
+                portion = self._requests.get()
+                batch.extend(portion or ())
             if batch:
                 self._loop.call_soon_threadsafe(_deliver, batch, batches.answer(batch))
-            if taken[-1] is None:
+            if portion is None:
                 return
 
 

@@ -14,7 +14,8 @@ from tests.doubles.enclave_proxy import EnclaveProxy
 from tests.doubles.google.firestore import FirestoreDouble
 from tests.doubles.host_process import BAKER, BASE_NAME, VAULT, Host
 from tests.doubles.known_keys import FOUR
-from tests.doubles.processes import PATIENCE_S, ROOT, Enclave
+from tests.doubles.processes import PATIENCE_S, Enclave
+from tests.doubles.starting import run, start
 
 MODULE = "tests.doubles.google.host"
 ALICE, BOB, *_ = FOUR
@@ -57,15 +58,8 @@ class Site:
 
     def command(self, *words: str, code: int = 0) -> str:
         """Run a command; return what it printed, or, if it must fail, what it said."""
-        done = subprocess.run(
-            [sys.executable, "-m", MODULE, *words, "-c", str(self.config)],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            cwd=ROOT,
-            env={**os.environ, "FIRESTORE_DOUBLE": self.double.address},
-        )
+        command = [sys.executable, "-m", MODULE, *words, "-c", str(self.config)]
+        done = run(command, env={**os.environ, "FIRESTORE_DOUBLE": self.double.address}, timeout=PATIENCE_S)
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stdout + done.stderr
 
@@ -74,7 +68,7 @@ class Site:
         command = [sys.executable, "-m", MODULE, *words, "-c", str(self.config)]
         environment = {**os.environ, "FIRESTORE_DOUBLE": self.double.address}
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=ROOT, env=environment) as running:
+        with start(command, stdout=pipe, stderr=pipe, env=environment) as running:
             seen = count(1)
 
             def on_done(_method: str) -> None:
@@ -88,12 +82,13 @@ class Site:
 
     def marks(self) -> list[tuple[str, int]]:
         """The right and level of every mark that is shown."""
-        return [(each["right"], each["level"]) for each in json.loads(self.command("watermark", "show", "--json"))]
+        return [
+            (each["right"], each["level"]) for each in json.loads(self.command("watermark", "show", "--json"))["marks"]
+        ]
 
     @contextmanager
     def running(self, *arguments: str) -> Iterator[Host]:
-        prefix = ("/usr/bin/env", f"FIRESTORE_DOUBLE={self.double.address}")
-        host = Host(self.config, *arguments, prefix=prefix, module=MODULE)
+        host = Host(self.config, *arguments, module=MODULE, environment={"FIRESTORE_DOUBLE": self.double.address})
         try:
             host.ready()
             yield host
