@@ -7,7 +7,7 @@ the same seed is the same world. Asyncio's own tasks and futures run on it; thre
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import Context, copy_context
+from contextvars import Context
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any, TypeVar
@@ -106,6 +106,7 @@ class Process:
         self._scheduler = scheduler
         self._ready = scheduler.ready
         self._connect = connect
+        self._context = Context()
         self._tasks: list[asyncio.Task[Any]] = []
 
     @classmethod
@@ -164,14 +165,14 @@ class Process:
         return False
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> _Turn:
-        turn = _Turn((self, callback, args, context or copy_context(), 0.0))
+        turn = _Turn((self, callback, args, context or self._context, 0.0))
         self._ready.append(turn)
         return turn
 
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Turn:
-        turn = _Turn((self, callback, args, context or copy_context(), when))
+        turn = _Turn((self, callback, args, context or self._context, when))
         if not self.dead:
             scheduler = self._scheduler
             heappush(scheduler.timers, (max(when, scheduler.now), next(scheduler.numbers), turn))

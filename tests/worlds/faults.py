@@ -148,6 +148,13 @@ def _keys_exchanged(world: "World", site: "Site") -> None:
     world.kill(site, and_then=site.exchange_keys)
 
 
+def _keys_away(world: "World", site: "Site") -> None:
+    site.keys.failing = True
+    world.later(1.5, site.bring_keys_back)
+    if world.chance.random() < 0.5:
+        world.kill(site)
+
+
 def _clone(world: "World", site: "Site") -> None:
     world.clone(site)
 
@@ -167,6 +174,7 @@ _CONNECTIONS: dict[str, Fault] = {
     "host paused": _pause_host,
     "enclave paused": _pause_enclave,
     "sealed keys exchanged": _keys_exchanged,
+    "key store away": _keys_away,
 }
 _HOST_RESTARTS: dict[str, Fault] = {"host killed": _kill_host, "host stopped": _stop_host}
 _FILE_RESTARTS: dict[str, Fault] = {

@@ -123,6 +123,10 @@ class Site:
         else:
             self.keys.stored[0] = StoredKey(first.pkh, b"never sealed")
 
+    def bring_keys_back(self) -> None:
+        """Let the sealed keys be read again."""
+        self.keys.failing = False
+
     def put_back(self) -> None:
         """Have some slots as they were before; not all that were written since, which no store could notice."""
         if not self._snapshots or self._chance.random() < 0.5:
@@ -164,6 +168,7 @@ class Site:
         disk.make_room()
         disk.kill_in = None
         disk.kill_after_failure = False
+        self.bring_keys_back()
         self.loses_power = False
 
     # What an operator does
@@ -189,5 +194,5 @@ class Site:
     def raise_refused(self, above_levels: Mapping[str, int]) -> None:
         """Raise every right that is refused, as `watermark raise` does."""
         held = open_store(self.disk, self.folder, Process.idle())
-        held.write({key: Mark(above_levels[key.chain_id], 0, None) for key in held.slots.refused})
+        held.write({key: Mark(above_levels[key.chain_id] + 1, 0, None) for key in held.slots.refused})
         held.slots.seal()

@@ -135,8 +135,16 @@ class World:
         if not site.forgot and not self.kind.stores_apart:
             store = Witnessed(store, self.judge)
         site.host = Host(process, store, site.keys, site.enclave, self.chance)
-        process.create_task(site.host.start())
+        process.create_task(self._serve(site, site.host))
         self.say("host %d starts", site.number)
+
+    async def _serve(self, site: Site, host: Host) -> None:
+        try:
+            await host.start()
+        except HostError as error:
+            # Its program ends, and is started again.
+            self.say("host %d does not start: %s", site.number, error)
+            self.kill(site)
 
     def _open_store(self, site: Site, process: Process) -> WatermarkStore:
         if self.kind.cloud:
