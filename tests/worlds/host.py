@@ -244,3 +244,9 @@ class Host:
         """End in order."""
         await self.vault.aclose()
         await self.store.aclose()
+
+    def take_apart(self) -> None:
+        """Forget all parts, which know each other; call when the program is buried."""
+        vault = self.vault
+        for part in (vault.link, vault._watch, vault._ring, vault, self.signer):
+            vars(part).clear()

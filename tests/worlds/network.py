@@ -74,18 +74,18 @@ class Wire(asyncio.Transport):
         self.silent = False
         self._open = True
         self._last = [0.0, 0.0]
-        self._served = enclave.accept(self)
+        self._served: Any = enclave.accept(self)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return _SOCKET if name == "socket" else default
 
     def write(self, data: Any) -> None:
-        if not self.host.dead:
+        if self._open and not self.host.dead:
             self._carry(data, 0, self.enclave.process, self._served.data_received)
 
     def answer(self, data: bytes) -> None:
         """Carry what the enclave sends."""
-        if not self.enclave.process.dead:
+        if self._open and not self.enclave.process.dead:
             self._carry(data, 1, self.host, self._told)
 
     def _told(self, data: bytes) -> None:
@@ -93,7 +93,7 @@ class Wire(asyncio.Transport):
             self._protocol.data_received(data)
 
     def _carry(self, data: bytes, direction: int, to: Process, take: Callable[[bytes], None]) -> None:
-        if not self._open or self.silent:
+        if self.silent:
             return
         network = self._network
         late = 0.0
@@ -139,6 +139,7 @@ class Wire(asyncio.Transport):
         self._network.wires.pop(self, None)
         self.enclave.process.call_later(self._network.delay(), self._served.connection_lost)
         self.host.call_later(self._network.delay(), self._protocol.connection_lost, None)
+        self._protocol = self._served = None
 
     def close(self) -> None:
         self.abort()

@@ -83,6 +83,7 @@ class World:
         self.kms = Kms(self.chance)
         self._process = Process(self.scheduler, "world")
         self._dead: list[Process] = []
+        self._hosts: list[Host] = []
         self._calm = False
         keys = KEYS[: self.chance.choice([1, 1, 2])]
         self.bakers = Bakers(self, keys)
@@ -135,6 +136,7 @@ class World:
         if not site.forgot and not self.kind.stores_apart:
             store = Witnessed(store, self.judge)
         site.host = Host(process, store, site.keys, site.enclave, self.chance)
+        self._hosts.append(site.host)
         process.create_task(self._serve(site, site.host))
         self.say("host %d starts", site.number)
 
@@ -333,8 +335,13 @@ class World:
             process.bury()
             self.judge.wrong.extend(process.bugs)
         self.judge.wrong.extend(self._process.bugs)
+        for wire in [*self.network.wires]:
+            wire.cut()
         self.scheduler.clear()
-        self.network.wires.clear()
         self.network.enclaves.clear()
-        for site in self.sites:
-            site.host = None
+        for host in self._hosts:
+            host.take_apart()
+        for part in (*self.sites, self.bakers):
+            vars(part).clear()
+        for known in (self._hosts, self._dead, self.sites):
+            known.clear()
