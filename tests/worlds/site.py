@@ -45,7 +45,7 @@ class Site:
         self.disk = Disk(chance)
         self.keys = Keys(*keys)
         self.new_keys: list[Key] = []
-        self._good_keys: list[StoredKey] | None = None
+        self._good_keys: dict[str, StoredKey] = {}
         self.folder = Folder()
         self.problem: str | None = None
         self.damaged = 0
@@ -116,7 +116,8 @@ class Site:
 
     def exchange_keys(self) -> None:
         """Have two sealed keys under each other's name, or one that was never sealed."""
-        self._good_keys = self._good_keys or list(self.keys.stored)
+        for key in self.keys.stored[:2]:
+            self._good_keys.setdefault(key.pkh, key)
         first, *others = self.keys.stored
         if others:
             self.keys.stored[:2] = [StoredKey(first.pkh, others[0].blob), StoredKey(others[0].pkh, first.blob)]
@@ -175,10 +176,9 @@ class Site:
 
     def mend_keys(self) -> bool:
         """Put sealed keys back where they were; return whether any were elsewhere."""
-        good, self._good_keys = self._good_keys, None
-        if good is not None:
-            self.keys.stored[: len(good)] = good
-        return good is not None
+        good, self._good_keys = self._good_keys, {}
+        self.keys.stored = [good.get(key.pkh, key) for key in self.keys.stored]
+        return bool(good)
 
     def make(self, marks: dict[MarkKey, Mark]) -> None:
         """Make a store, as `write_store` does."""
