@@ -41,8 +41,17 @@ def _one(seed: int) -> int:
 def _many(seeds: range, processes: int) -> bool:
     started = told = time.monotonic()
 
+    shown = 0
+
+    def show(totals: Totals) -> None:
+        nonlocal shown
+        for seed, wrong in totals.failures[shown:]:
+            print(f"make world SEED={seed}  # {wrong}", flush=True)
+        shown = len(totals.failures)
+
     def tell(totals: Totals) -> None:
         nonlocal told
+        show(totals)
         if time.monotonic() - told >= 30:
             told = time.monotonic()
             print(f"{totals.counts['worlds']} worlds, {len(totals.failures)} wrong", flush=True)
@@ -58,8 +67,7 @@ def _many(seeds: range, processes: int) -> bool:
     print(f"each at least {totals.fewest[0]} requests, {totals.fewest[1]} faults, {totals.fewest[2]} restarts")
     for title, table in (("kinds", totals.kinds), ("faults", totals.faults)):
         print(f"{title}: {', '.join(f'{name} {number}' for name, number in table.most_common())}")
-    for seed, wrong in totals.failures:
-        print(f"make world SEED={seed}  # {wrong}")
+    show(totals)
     print(f"{len(totals.failures)} worlds in which something is wrong")
     return bool(totals.failures)
 

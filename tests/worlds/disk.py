@@ -83,13 +83,13 @@ class Disk:
         torn = False
         for number, new in (self.lost | self.memory).items():
             old = self.durable.get(number, _ZEROS)
-            match self._chance.randrange(4):
+            match self._chance.randrange(5):
                 case 0:
                     self.durable[number] = new
-                case 1 if old != new:
-                    cut = _SECTOR * self._chance.randrange(1, 8)
+                case 1 | 2 as where:
+                    # Between sectors, which leaves a record whole; or anywhere in it.
+                    cut = _SECTOR * self._chance.randrange(1, 8) if where == 1 else self._chance.randrange(1, 200)
                     mixed = new[:cut] + old[cut:]
-                    # A record fits into one sector: a block that is torn behind it is the new one.
                     torn = torn or mixed not in (old, new)
                     self.durable[number] = mixed
         self.memory.clear()

@@ -98,7 +98,6 @@ def run_on_all(seeds: range, processes: int, tell: Callable[[Totals], None]) -> 
         for some in pool.imap_unordered(run, portions):
             totals.add(some)
             tell(totals)
-    totals.failures.sort()
     return totals
 
 

@@ -34,6 +34,7 @@ class Site:
         host: The host that is in service; None while there is none.
         problem: Why the last start was refused; None when it was not.
         damaged: Blocks that were damaged, each counted once.
+        torn: Whether power was lost in the middle of a block.
         forgot: Whether anything that was synced may be older than it was.
     """
 
@@ -49,6 +50,7 @@ class Site:
         self.folder = Folder()
         self.problem: str | None = None
         self.damaged = 0
+        self.torn = False
         self.forgot = False
         self.loses_power = False
         self._chance = chance
@@ -64,7 +66,7 @@ class Site:
         """Be a copy of another place."""
         self.disk.put(*other.disk.snapshot())
         self.folder.marks = other.folder.read()
-        self.damaged, self.forgot = other.damaged, other.forgot
+        self.damaged, self.torn, self.forgot = other.damaged, other.torn, other.forgot
 
     def roll_back(self) -> None:
         """Have the folder as it was at some time before."""
@@ -76,7 +78,7 @@ class Site:
 
     def lose_power(self) -> None:
         """Lose what is in memory alone, or parts of it."""
-        self.damaged += self.disk.lose_power()
+        self.torn = self.disk.lose_power() or self.torn
 
     def _some_block(self) -> int:
         """Return one of those written last, of those in use, or of all."""

@@ -298,7 +298,7 @@ class World:
                 self._raise(site)
 
     def _rebuild(self, site: Site) -> None:
-        if not site.forgot and site.damaged < 2:
+        if not site.forgot and site.damaged + site.torn < 2:
             self.judge.wrong.append(f"a store does not start that nothing has damaged so: {site.problem}")
         heads = self.bakers.heads
         apart = max(heads.values()) - min(heads.values()) > DEFAULT_MAX_LEVEL_JUMP
@@ -312,7 +312,7 @@ class World:
         self.start(site)
 
     def _raise(self, site: Site) -> None:
-        if not site.forgot and not site.damaged:
+        if not site.forgot and not site.damaged and not site.torn:
             self.judge.wrong.append("a right is refused that nothing has damaged")
 
         def mend() -> None:
