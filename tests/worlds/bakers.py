@@ -1,4 +1,4 @@
-"""Those who ask for signatures: bakers, the same bakers twice, and whoever tries to have two messages signed."""
+"""Those who ask for signatures: bakers, the same bakers twice, and those who try to have two messages signed."""
 
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 60.0
 #: The level at which the first chain begins: also one whose last levels are the last there are.
 _FIRST_LEVELS = (10, 1000, 2**31 - 400)
-#: Told what is answered.
+#: Called with the answer.
 Told = Callable[[bytes | HostError], None]
 
 
@@ -128,7 +128,7 @@ class Bakers:
         if not world.outcome.faults["chunk duplicated"]:
             world.judge.keys_made(world.kms.made, self.keys_asked)
         for number, site in enumerate(world.sites, start=1):
-            # What nobody protects on its way may be stored as it arrived.
+            # Without TLS a blob may be stored as it arrived.
             new_keys = [] if world.outcome.faults["chunk garbled"] else site.new_keys
             rights = (*self.rights, *((key, CHAINS[0], "attestation") for key in new_keys))
             level = {chain: head + 3 * number for chain, head in self.heads.items()}

@@ -1,6 +1,6 @@
 """Bugs that are planted in the product, one at a time: what the worlds find of them is what their silence is worth.
 
-Each is a change of one function's source. A bug whose line is not there any more is an error: plant it anew.
+Each is a change of one function's source. A bug whose line is not there any more is an error: plant it again.
 """
 
 import inspect

@@ -94,7 +94,7 @@ class Process:
         runs: Whether it does anything: it is neither dead nor paused.
         dead: Whether it was killed: nothing of it happens any more, and nothing that it does has an effect.
         held: What it will do when it is resumed, or would have done when it was killed.
-        bugs: Exceptions that reached nobody.
+        bugs: Exceptions that no caller got.
     """
 
     def __init__(self, scheduler: Scheduler, name: str, connect: Connect | None = None) -> None:

@@ -1,6 +1,6 @@
 """Firestore as the product's transactions need it: documents, versions, and answers that come late or never.
 
-Nobody waits here for a lock: a commit is aborted when what its transaction has read was changed, as the service does where
+There are no locks to wait for: a commit is aborted when what its transaction has read was changed, as the service does where
 it is optimistic. A call that was sent is done though its host is killed meanwhile.
 """
 

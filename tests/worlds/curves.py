@@ -7,7 +7,7 @@ from random import Random
 from enclave_signer.curves import InvalidSignature
 from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature, SigningVersion
 
-#: Told the public key and the message of every signature, when it is made.
+#: Called with the public key and the message of every signature, when it is made.
 Witness = Callable[[bytes, bytes], None]
 
 

@@ -49,7 +49,7 @@ class Judge:
         self.signatures += 1
         meaning = self._meanings.get((public_key, message))
         if meaning is None:
-            self.wrong.append(f"a key signed what nobody asked it for: {message.hex()[:16]}")
+            self.wrong.append(f"a key signed what it was not asked for: {message.hex()[:16]}")
         elif self._signed.setdefault(meaning, message) != message:
             self.wrong.append(f"two messages were signed for one right: {_text(meaning)}")
 

@@ -146,7 +146,7 @@ class Site:
         if self._chance.random() < 0.7:
             # Signatory's files are gone as well.
             self.folder.marks.clear()
-        # Whether they are noticed, or were the same again, or nobody's: it may cost rights, and the start.
+        # Noticed or not, the same again or not: it may cost rights, and the start.
         self.damaged += 2 * len(older)
 
     def _slots(self) -> int:
@@ -188,7 +188,7 @@ class Site:
         self.disk.put(blocks, file_bytes(len(marks)))
 
     def rebuild(self, pkhs: Iterable[str], chains: Sequence[str], above_level: int) -> None:
-        """Make the store anew of what can still be read, as `watermark rebuild` does."""
+        """Rebuild the store of what can still be read, as `watermark rebuild` does."""
         found = salvaged_marks(OpenFile(self.disk, Process.idle()))
         self.make(Rebuilt(pkhs, chains, above_level).raised(found, MAX_SLOTS))
         self.folder.marks.clear()

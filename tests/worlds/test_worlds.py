@@ -102,7 +102,7 @@ class TestJudge:
         judge.made(b"key", b"other")
         assert judge.wrong == ["two messages were signed for one right: block of 6b6579 at level 5 round 0"]
 
-    def test_what_nobody_asked_for_is_wrong(self) -> None:
+    def test_what_was_not_asked_for_is_wrong(self) -> None:
         judge = self.judge()
         judge.made(b"other key", b"one")
         judge.keys_made(2, 1)

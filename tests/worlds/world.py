@@ -67,7 +67,7 @@ class World:
 
     Args:
         seed: What it is made of: the same seed, the same world.
-        tell: Told what happens, for people.
+        tell: Called with what happens, as text.
         kind: Of which kind it is; None: of any.
     """
 
@@ -308,7 +308,7 @@ class World:
             # As its refusal advises: every mark is above all that it has signed.
             self.restart_enclave(site)
         site.rebuild({key.pkh for key, _, _ in self.bakers.rights}, CHAIN_IDS, heads[CHAINS[0]])
-        self.say("host %d: the store is made anew", site.number)
+        self.say("host %d: the store is rebuilt", site.number)
         self.start(site)
 
     def _raise(self, site: Site) -> None:
@@ -319,7 +319,7 @@ class World:
             try:
                 site.raise_refused(dict(zip(CHAIN_IDS, self.bakers.heads.values(), strict=True)))
             except Damage as damage:
-                # What nobody had read while the host ran.
+                # In blocks that were not read while the host ran.
                 site.problem = str(damage)
                 self._rebuild(site)
             self.say("host %d: refused rights are raised", site.number)
