@@ -103,7 +103,15 @@ def open_providers(config: Config) -> "list[SealerProvider]":
         return [_open_local(config.local_key)]
     if image.development:
         logger.warning("this image is for development: not for keys of value")
-    return [_open_local(image.local_key) if name == LOCAL else _open_gcp_kms(image) for name in image.sealers]
+    return [_open_named(name, image) for name in image.sealers]
+
+
+def _open_named(name: str, image: "Image") -> "SealerProvider":
+    from enclave_signer.sealing.kbs_config import KBS
+
+    if name == LOCAL:
+        return _open_local(image.local_key)
+    return _open_kbs(image) if name == KBS else _open_gcp_kms(image)
 
 
 def _open_local(file: "LocalKey | None") -> "SealerProvider":
@@ -134,6 +142,18 @@ def _open_gcp_kms(image: "Image") -> "SealerProvider":
     if image.gcp_kms is None:
         raise ConfigError(f"{GCP_KMS} is not configured")
     return GcpKms(image.gcp_kms, google())
+
+
+def _open_kbs(image: "Image") -> "SealerProvider":
+    from enclave_signer.sealing.kbs_config import KBS
+
+    try:
+        from enclave_signer.sealing.kbs import open_kbs  # httpx is an extra
+    except ImportError as error:
+        raise ConfigError(f"{KBS}: {error}: pip install 'enclave-signer[enclave-kbs]'") from error
+    if image.kbs is None:
+        raise ConfigError(f"{KBS} is not configured")
+    return open_kbs(image.kbs)
 
 
 def open_attester(image: "Image | None", launcher: "LauncherSocket | None" = None) -> "Attester | None":
