@@ -30,6 +30,8 @@ def quick() -> Iterator[None]:
         yield
 
 
+# Some 20 s of one core; more where others have it, too.
+@pytest.mark.timeout(900)
 def test_many_worlds_are_safe_and_every_planted_bug_is_found() -> None:
     # Not measured for coverage: it would take five times as long.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
