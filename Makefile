@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
+.PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults soak worlds world requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -95,6 +95,14 @@ faults: ## 10 000 signatures through a link on which everything goes wrong; then
 	$(BIN)/python -m tests.endurance.faulty_link 10000
 	$(BIN)/python -m tests.endurance.link_times
 	$(BIN)/python -m tests.endurance.sealer_faults
+
+worlds: ## 300 000 simulated worlds and the planted bugs, some 15 minutes; ARGUMENTS=--help
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m tests.worlds $(ARGUMENTS)
+
+world: ## one simulated world again, and what happens in it: SEED=NUMBER
+	@scripts/environment $(VENV) requirements-dev.txt
+	@$(BIN)/python -m tests.worlds --seed $(SEED)
 
 parts: ## tests that need more than Python and pip: a table of what ran; ARGUMENTS=--all fails when a part is missing
 	@scripts/environment $(VENV) requirements-dev.txt

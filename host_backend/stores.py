@@ -37,8 +37,9 @@ from host_backend.vault.trial import find_unopened
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.base import MarksAdmin, WatermarkStore
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
+from host_backend.watermark.file.batches import Writing
 from host_backend.watermark.file.place import process_of, store_path
-from host_backend.watermark.file.store import FileWatermarkStore, Writing
+from host_backend.watermark.file.store import FileWatermarkStore
 from host_backend.watermark.memory import MemoryMarks, MemoryWatermarkStore, kept_in_memory
 from host_backend.watermark.rule import Mark, MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder

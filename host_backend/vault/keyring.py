@@ -285,13 +285,15 @@ async def _side_by_side(work: Callable[[str], Awaitable[None]], pkhs: Collection
         for pkh in left:
             await work(pkh)
 
+    # Not a task for each key: making ten thousand at once would hold signatures up.
+    workers = [asyncio.create_task(worker()) for _ in range(min(RESTORE_IN_FLIGHT, len(pkhs)))]
     try:
-        async with asyncio.TaskGroup() as group:
-            # Not a task for each key: making ten thousand at once would hold signatures up.
-            for _ in range(min(RESTORE_IN_FLIGHT, len(pkhs))):
-                group.create_task(worker())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+        # Not a task group: there a failure hides that this task is cancelled at the same moment, and a stop never ends.
+        await asyncio.gather(*workers)
+    finally:
+        for each in workers:
+            each.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
 
 def _check_not_all_doubtful(outcomes: dict[str, Opened | Unopened]) -> None:

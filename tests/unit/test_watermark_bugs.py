@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from host_backend.errors import StoreUnavailable
-from host_backend.watermark.file import store as store_module
+from host_backend.watermark.file import batches as batches_module
 from host_backend.watermark.file.blocks import Blocks
 from host_backend.watermark.file.held import HeldStore
 from host_backend.watermark.file.place import process_of
@@ -26,7 +26,7 @@ def test_bug_in_the_middle_is_answered_and_the_store_lives_on(
 
     async def scenario(store: FileWatermarkStore) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(store_module, "judge", fail)
+            patch.setattr(batches_module, "judge", fail)
             with pytest.raises(StoreUnavailable, match="a bug"):
                 await store.advance(KEY, A)
         assert "ZeroDivisionError: a bug" in caplog.text

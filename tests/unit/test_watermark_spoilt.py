@@ -11,7 +11,7 @@ import pytest
 
 from host_backend.errors import ConfigError, HostError, StoreUnavailable, WatermarkRejected
 from host_backend.watermark.file import store as store_module
-from host_backend.watermark.file.held import HeldStore
+from host_backend.watermark.file.batches import Batches
 from host_backend.watermark.file.layout import BLOCK_BYTES, header_offset, slot_offset
 from host_backend.watermark.file.place import store_path
 from host_backend.watermark.file.store import FileWatermarkStore
@@ -189,10 +189,10 @@ def test_what_nobody_asked_about_is_noticed_at_the_stop(marked: Path, spoil: Cal
 
 def test_what_nobody_asked_about_is_noticed_when_it_is_quiet(marked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = threading.Event()
-    note_problem = FileWatermarkStore._note_problem
+    note_problem = Batches._note_problem
 
-    def noting(store: FileWatermarkStore, held: HeldStore, error: Exception) -> StoreUnavailable:
-        noted = note_problem(store, held, error)
+    def noting(batches: Batches, error: Exception) -> StoreUnavailable:
+        noted = note_problem(batches, error)
         told.set()
         return noted
 
@@ -202,7 +202,7 @@ def test_what_nobody_asked_about_is_noticed_when_it_is_quiet(marked: Path, monke
         assert BY_OTHERS in str(store.problem)
         assert read_signatory_marks(marked) == {KEY: EARLIER, OTHER: A}
 
-    monkeypatch.setattr(FileWatermarkStore, "_note_problem", noting)
+    monkeypatch.setattr(Batches, "_note_problem", noting)
     monkeypatch.setattr(store_module, "_QUIET_S", 0.01)
     use_to_a_bad_end(marked, scenario)
 

@@ -1,12 +1,8 @@
 """The `WatermarkStore` of a host that has a disk: one file in its folder.
 
 - One process has the file, from `open` to `aclose`; within it one thread does.
-- That thread takes everything that waits as one batch, judges it in order against the stored marks and the batch so
-  far, and writes what advanced. Only then does anyone in the batch get an answer: a repeat of a mark that is being
-  written has waited for it, and many requests share one sync.
-- After any error of a write its outcome is unknown: the whole batch gets `StoreUnavailable`, and nothing is judged
-  before the same bytes were written again and synced.
-- A right whose mark was damaged, or that gets no slot, is refused alone.
+- That thread takes everything that waits as one batch: a repeat of a mark that is being written waits for it, and many
+  requests share one sync. How a batch is judged and written: `batches`.
 - A second without a batch, and at every stop, the file is sealed: from then on the last batch cannot be lost unseen.
 - The content of the file: `layout`; how it is written: `slots`; who may have it: `held`.
 """
@@ -14,24 +10,22 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Self, TypeAlias
 
-from host_backend.errors import HostError, StoreUnavailable, WatermarkRejected, reason_of
+from host_backend.errors import HostError, StoreUnavailable
+from host_backend.watermark.file.batches import Batches, Outcome, Writing
 from host_backend.watermark.file.blocks import PosixBlocks
-from host_backend.watermark.file.held import HeldStore, OpenBlocks, held_store, no_slot_text
-from host_backend.watermark.file.place import REBUILD, store_path
-from host_backend.watermark.file.slots import NoSlot
+from host_backend.watermark.file.held import HeldStore, OpenBlocks, held_store
+from host_backend.watermark.file.place import store_path
 from host_backend.watermark.rule import (
     DEFAULT_MAX_LEVEL_JUMP,
     Mark,
-    MarkedChains,
     MarkKey,
     Verdict,
-    judge,
     refusal_text,
 )
 
@@ -39,12 +33,6 @@ from host_backend.watermark.rule import (
 _MAX_BATCH = 1000
 #: Seconds without a request after which the file is sealed, and looked at for what others did to it.
 _QUIET_S = 1.0
-#: Tries to write again, after which the advice is to rebuild the store.
-_MANY_TRIES = 10
-
-#: A context around every write to the disk, in the store's thread. One write stores all marks that waited together.
-Writing = Callable[[], AbstractContextManager[None]]
-Outcome = Verdict | HostError
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +56,9 @@ class FileWatermarkStore:
         self._asked: list[_Request] = []
         # None ends the thread; nothing is put after it.
         self._requests: SimpleQueue[list[_Request] | None] = SimpleQueue()
-        self.problem: str | None = None
+        self._batches: Batches | None = None
+        self._failure: str | None = None
         self.refused: Mapping[MarkKey, str] = {}
-        # Ahead of the marks while a batch is written; remade whenever a write has failed. Only the thread touches it.
-        self._chains = MarkedChains()
-        self._failed = False
 
     @classmethod
     async def open(
@@ -108,6 +94,11 @@ class FileWatermarkStore:
                 await store.aclose()
             raise
         return store
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last request could not be judged; see `WatermarkStore.problem`."""
+        return self._failure or (None if self._batches is None else self._batches.problem)
 
     async def advance(self, key: MarkKey, asked: Mark) -> Verdict:
         """Ask whether a message may be signed; see `WatermarkStore.advance`. Waits as long as the disk does."""
@@ -155,17 +146,17 @@ class FileWatermarkStore:
         failure: HostError | None = None
         try:
             with held as store:
-                self._chains = MarkedChains(store.slots.keys)
+                self._batches = Batches(store, self._max_level_jump, self._writing)
                 self._tell_refused(store)
                 self._loop.call_soon_threadsafe(self._opened.set_result, None)
-                self._serve(store)
+                self._serve(self._batches)
                 store.close_in_order()
         except HostError as error:
             failure = error
         except Exception:
             logger.exception("watermark store %s: a bug has ended its thread", self._path)
             failure = StoreUnavailable(f"watermark store {self._path}: its thread failed, see the log")
-            self.problem = str(failure)
+            self._failure = str(failure)
         finally:
             self._loop.call_soon_threadsafe(self._on_ended, failure)
 
@@ -174,127 +165,21 @@ class FileWatermarkStore:
         for text in self.refused.values():
             logger.error("%s", text)
 
-    def _serve(self, store: HeldStore) -> None:
+    def _serve(self, batches: Batches) -> None:
         while True:
             try:
                 portion = self._requests.get(timeout=_QUIET_S)
             except Empty:
-                self._use_quiet_time(store)
+                batches.use_quiet_time()
                 continue
             batch = portion or []
             while portion is not None and len(batch) < _MAX_BATCH and not self._requests.empty():
                 portion = self._requests.get()
                 batch.extend(portion or ())
             if batch:
-                self._loop.call_soon_threadsafe(_deliver, batch, self._answer(store, batch))
+                self._loop.call_soon_threadsafe(_deliver, batch, batches.answer(batch))
             if portion is None:
                 return
-
-    def _use_quiet_time(self, store: HeldStore) -> None:
-        try:
-            store.require_untouched()
-            store.slots.seal()
-        except (HostError, OSError) as error:
-            # No request has asked; it is tried again, and health reports it.
-            self._note_problem(store, error)
-            return
-        except Exception:
-            logger.exception("watermark store %s: a bug in a quiet time", self._path)
-            return
-        self.problem = None
-        with suppress(OSError):
-            # For later; a caller that needs it then gets the error.
-            store.slots.grow_ahead()
-
-    def _answer(self, store: HeldStore, batch: Sequence[_Request]) -> Sequence[Outcome]:
-        try:
-            store.require_untouched()
-            if self._failed or store.slots.commits.in_doubt:
-                self._recover(store)
-            outcomes, advanced = self._judge(store, batch)
-            if advanced:
-                with self._writing():
-                    outcomes = self._write(store, batch, outcomes, advanced)
-        except (HostError, OSError) as error:
-            return self._fail(store, batch, error)
-        except Exception as error:
-            # Callers get an answer, and the thread lives on.
-            logger.exception("watermark store %s: a bug; %d requests are not signed", self._path, len(batch))
-            return self._fail(store, batch, error)
-        self.problem = None
-        return outcomes
-
-    def _fail(self, store: HeldStore, batch: Sequence[_Request], error: Exception) -> Sequence[Outcome]:
-        self._failed = True
-        unavailable = self._note_problem(store, error)
-        return [unavailable for _ in batch]
-
-    def _recover(self, store: HeldStore) -> None:
-        store.slots.commits.settle()
-        self._chains = MarkedChains(store.slots.keys)
-        self._failed = False
-
-    def _judge(self, store: HeldStore, batch: Sequence[_Request]) -> tuple[Sequence[Outcome], dict[MarkKey, Mark]]:
-        outcomes: list[Outcome] = []
-        advanced: dict[MarkKey, Mark] = {}
-        slots, refused = store.slots, store.slots.refused
-        for key, asked, _ in batch:
-            if refused and key in refused:
-                outcomes.append(StoreUnavailable(refusal_text(key, refused[key])))
-                continue
-            stored = advanced.get(key) or slots.marks.get(key)
-            try:
-                verdict = judge(key, stored, asked, self._max_level_jump, self._chains)
-            except WatermarkRejected as refusal:
-                outcomes.append(refusal)
-                continue
-            if verdict is Verdict.ADVANCE:
-                advanced[key] = asked
-                if stored is None:
-                    self._chains.add(key)
-            outcomes.append(verdict)
-        return outcomes, advanced
-
-    def _write(
-        self, store: HeldStore, batch: Sequence[_Request], outcomes: Sequence[Outcome], advanced: dict[MarkKey, Mark]
-    ) -> Sequence[Outcome]:
-        """Store what advanced. Rights for which there is no slot get none of it, and disturb no others."""
-        try:
-            if not advanced.keys() <= store.slots.marks.keys():
-                store.slots.give(list(advanced))
-        except NoSlot as error:
-            unavailable = StoreUnavailable(no_slot_text(self._path, error))
-            kept = {key: mark for key, mark in advanced.items() if store.slots.has_slot(key)}
-            without = advanced.keys() - kept.keys()
-            outcomes = [
-                unavailable if key in without and isinstance(outcome, Verdict) else outcome
-                for (key, _, _), outcome in zip(batch, outcomes, strict=True)
-            ]
-            advanced = kept
-            self._chains = MarkedChains(store.slots.keys)
-        if advanced:
-            store.slots.write(advanced)
-        return outcomes
-
-    def _note_problem(self, store: HeldStore, error: Exception) -> StoreUnavailable:
-        if isinstance(error, StoreUnavailable):
-            unavailable = error
-        else:
-            what = reason_of(error) if isinstance(error, OSError) else str(error)
-            unavailable = StoreUnavailable(f"watermark store {self._path}: {what}; {self._advice(store)}")
-            unavailable.__cause__ = error
-        if self.problem is None:
-            logger.error("nothing that needs a mark is signed: %s", unavailable)
-        self.problem = str(unavailable)
-        return unavailable
-
-    def _advice(self, store: HeldStore) -> str:
-        if store.slots.commits.tries < _MANY_TRIES:
-            return "look at the disk"
-        return (
-            f"what was written last could not be written again in {store.slots.commits.tries} tries: look at the disk; if it is "
-            f"lost, stop the host, and rebuild the marks elsewhere with {REBUILD}"
-        )
 
 
 def _deliver(batch: Sequence[_Request], outcomes: Sequence[Outcome]) -> None:
