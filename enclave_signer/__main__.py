@@ -20,6 +20,7 @@ from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
 from enclave_signer.image import Image
 from enclave_signer.log_writer import open_closed_streams
+from enclave_signer.rights_config import UnixSocketConfig
 from enclave_signer.sealing.gcp_config import GCP_KMS
 from enclave_signer.sealing.local_config import LOCAL, LocalKey
 from enclave_signer.tezos import masked
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from enclave_signer.attestation.base import Attester
     from enclave_signer.launcher import LauncherSocket
+    from enclave_signer.rights import Rules
     from enclave_signer.sealing.base import SealerProvider
     from enclave_signer.serving.listeners import Listener
     from enclave_signer.serving.peers import Peer
@@ -160,8 +162,10 @@ def open_listener(config: Config) -> "Listener":
     from enclave_signer.serving.listeners import listen
     from enclave_signer.sparse_log import SparseLog
 
+    rules = _rules(config)
     if config.tls_clients is None:
-        return listen(config.listen)
+        access = None if rules is None else (config.image and config.image.unix_socket) or UnixSocketConfig()
+        return listen(config.listen, access=access, rules=rules)
     from enclave_signer.serving.tls import TlsServer
 
     refusals = SparseLog()
@@ -169,7 +173,25 @@ def open_listener(config: Config) -> "Listener":
     def on_refused(peer: "Peer", why: str) -> None:
         refusals.warn("clients without TLS, or with a key that is not listed, refused", source=peer.source, why=why)
 
-    return listen(config.listen, TlsServer(config.tls_clients, on_refused))
+    return listen(config.listen, TlsServer(config.tls_clients, on_refused, rules))
+
+
+def _rules(config: Config) -> "Rules | None":
+    """Return what the image's clients may do; None: everything.
+
+    Raises:
+        ConfigError: This system cannot say what the rules ask for.
+    """
+    if config.image is None or config.image.rights is None:
+        return None
+    from enclave_signer.rights import Rules
+    from enclave_signer.serving.local_clients import require_cgroups
+    from enclave_signer.sparse_log import SparseLog
+
+    rules = Rules(config.image.rights, SparseLog().tell)
+    if rules.ask_for_cgroups:
+        require_cgroups()
+    return rules
 
 
 def start_logging(config: Config, flags: "Sequence[str]") -> None:

@@ -10,6 +10,7 @@ from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, parse_l
 from enclave_signer.errors import ConfigError
 from enclave_signer.image import Image, read_image
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
+from enclave_signer.rights_config import check_rights
 from enclave_signer.sealing.local_config import LocalKey
 
 SEALERS = ("local",)
@@ -100,6 +101,8 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     listen = _listen(image.listeners[0] if image is not None and image.listeners else flags.listen, environment)
     tls_clients = image.tls_clients if image is not None else None
     _check_tls(listen, environment, tls=tls_clients is not None, insecure=_insecure(image, flags))
+    if image is not None:
+        check_rights(image.rights, image.unix_socket, listen, tls=tls_clients is not None)
     return Config(
         listen=listen,
         tls_clients=tls_clients,

@@ -70,7 +70,11 @@ class Server:
         self._round = Round()
         self._accepting = trio.CancelScope()
         self._open_keys = OpenKeys(
-            limits.max_open_keys, limits.open_keys_per_address, limits.retain_s, trio.current_time
+            limits.max_open_keys,
+            limits.open_keys_per_address,
+            limits.retain_s,
+            trio.current_time,
+            by_hash=listener.by_rules,
         )
         self._prover = Attesting(attester or NoAttester(), trio.current_time)
         self._key_left = trio.Event()
