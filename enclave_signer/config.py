@@ -56,6 +56,10 @@ class Limits:
         """Connections of one address: half of all, and what a host and its commands need in any case."""
         return min(self.max_connections, max(self.max_connections // 2, MIN_CONNECTIONS))
 
+    def connections_of_share(self, shares: int | None) -> int:
+        """Return how many connections one of so many shares has; None: one of the addresses."""
+        return self.connections_per_address if shares is None else max(1, self.max_connections // shares)
+
     @property
     def open_keys_per_address(self) -> int:
         """Keys that all connections of one address may keep open: half of all, and those of one in any case."""

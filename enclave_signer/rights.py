@@ -99,10 +99,12 @@ class Rights:
     """What one client may do.
 
     Attributes:
+        rule: The first rule that names it: its clients share places.
         keys_of_call: For each call it may make, with which keys; None: with every key.
         on_refused: Called with the text of each refusal.
     """
 
+    rule: int
     keys_of_call: dict[str, frozenset[str] | None]
     on_refused: Callable[[str], None]
     #: Found to be allowed: no more than the keys that the rules list, for each call.
@@ -157,6 +159,10 @@ class Rules:
         self._rules = rules
         self._on_refused = on_refused
 
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._rules)
+
     @property
     def ask_for_cgroups(self) -> bool:
         """Whether a rule has a condition on control groups."""
@@ -164,11 +170,12 @@ class Rules:
 
     def rights_of(self, client: Client) -> Rights | None:
         """Return what a client may do; None if no rule names it."""
+        named = [n for n, rule in enumerate(self._rules) if all(each.holds(client) for each in rule.conditions)]
+        if not named:
+            return None
         allowed: dict[str, frozenset[str] | None] = {}
-        for rule in self._rules:
-            if not all(condition.holds(client) for condition in rule.conditions):
-                continue
+        for rule in (self._rules[n] for n in named):
             for call in rule.calls:
                 before = allowed.get(call, frozenset())
                 allowed[call] = None if before is None or rule.keys is None else before | rule.keys
-        return Rights(allowed, self._on_refused) if allowed else None
+        return Rights(named[0], allowed, self._on_refused)

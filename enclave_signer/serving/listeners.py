@@ -42,6 +42,8 @@ class Listener(ABC):
 
     #: Whether rules say what its clients may do.
     by_rules = False
+    #: Among how many the places are divided; None: among addresses, however many there are.
+    shares: int | None = None
 
     def __init__(self, listening: socket.socket) -> None:
         self._listening = listening
@@ -176,19 +178,22 @@ class RuledUnixListener(UnixListener):
     def __init__(self, listening: socket.socket, address: UnixAddress, uid: int, lock: int, rules: Rules) -> None:
         super().__init__(listening, address, uid, lock)
         self._rules = rules
+        self.shares = len(rules)
         self._writers = SparseLog()
 
     def _stream(self, connected: socket.socket, address: tuple[str, int]) -> Stream | None:
         del address
         try:
-            peer, client, credentials = local_client(connected, with_cgroup=self._rules.ask_for_cgroups)
+            source, client, credentials = local_client(connected, with_cgroup=self._rules.ask_for_cgroups)
         except UnknownClient as unknown:
             self._refusals.warn("connections refused", source=unknown.source, why=str(unknown))
             return None
         rights = self._rules.rights_of(client)
         if rights is None:
-            self._refusals.warn("connections refused", source=peer.source, why="no rule of the image names this client")
+            self._refusals.warn("connections refused", source=source, why="no rule of the image names this client")
             return None
+        # The clients of one rule cannot take the places of the others.
+        peer = Peer(source, f"rule {rights.rule}")
         return WatchedStream(connected, peer, rights, credentials, self._refuse_writer)
 
     def _refuse_writer(self, peer: Peer, why: str) -> None:

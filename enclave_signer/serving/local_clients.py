@@ -65,8 +65,8 @@ def require_cgroups() -> None:
         raise ConfigError("rights: cgroup: needs control groups of version 2, and this process has none")
 
 
-def local_client(connected: socket.socket, *, with_cgroup: bool) -> tuple[Peer, Client, bytes]:
-    """Return who has connected, and the credentials that each of its messages must come with.
+def local_client(connected: socket.socket, *, with_cgroup: bool) -> tuple[str, Client, bytes]:
+    """Return how the log calls who has connected, who it is, and the credentials that each of its messages must come with.
 
     Args:
         connected: The socket.
@@ -84,9 +84,7 @@ def local_client(connected: socket.socket, *, with_cgroup: bool) -> tuple[Peer, 
     if uid == _unmapped("overflowuid") or gid == _unmapped("overflowgid"):
         raise UnknownClient(source, "its user or group is not mapped into the user namespace of this program")
     cgroup = _cgroup_while_it_lives(connected, pid) if with_cgroup else None
-    # Users have places and keys apart: one of them does not take those of all.
-    peer = Peer(source, f"unix:uid={uid}")
-    return peer, Client(uid=uid, gid=gid, groups=_groups(connected), cgroup=cgroup), credentials
+    return source, Client(uid=uid, gid=gid, groups=_groups(connected), cgroup=cgroup), credentials
 
 
 def _unmapped(name: str) -> int:

@@ -66,7 +66,8 @@ class Server:
         self._providers = providers
         self._resealing = ResealingByImage(providers, reseal)
         self._limits = limits
-        self._places = Places(limits.max_connections, limits.connections_per_address, self._displaced)
+        share = limits.connections_of_share(listener.shares)
+        self._places = Places(limits.max_connections, share, self._displaced)
         self._round = Round()
         self._accepting = trio.CancelScope()
         self._open_keys = OpenKeys(
@@ -155,7 +156,7 @@ class Server:
 
     @property
     def _limits_of_places(self) -> dict[str, object]:
-        return {"limit": self._limits.max_connections, "per_address": self._limits.connections_per_address}
+        return {"limit": self._limits.max_connections, "per_address": self._places.share}
 
     async def _serve_client(self, connection: Connection, source: str) -> None:
         log.adds(source=source)

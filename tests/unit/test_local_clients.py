@@ -21,7 +21,7 @@ from enclave_signer.rights_config import UnixSocketConfig
 from enclave_signer.serving import listeners, local_clients
 from enclave_signer.serving.listeners import Listener, listen
 from enclave_signer.serving.local_clients import UnknownClient, local_client, require_cgroups
-from enclave_signer.serving.peers import CREDENTIALS, Peer
+from enclave_signer.serving.peers import CREDENTIALS
 from tests.doubles.daemon_in_trio import INITIALIZE, World, call, frame, receive, run
 from tests.doubles.known_keys import FOUR
 from tests.doubles.local_world import rule
@@ -130,10 +130,10 @@ def accepted(path: Path, look: Callable[[socket.socket, "subprocess.Popen[bytes]
 
 def test_who_has_connected(tmp_path: Path) -> None:
     def look(connected: socket.socket, program: "subprocess.Popen[bytes]") -> None:
-        peer, client, _ = local_client(connected, with_cgroup=False)
+        source, client, _ = local_client(connected, with_cgroup=False)
         uid, gid = os.geteuid(), os.getegid()
         assert client == Client(uid=uid, gid=gid, groups=frozenset(os.getgroups()))
-        assert peer == Peer(f"unix:uid={uid},gid={gid},pid={program.pid}", f"unix:uid={uid}")
+        assert source == f"unix:uid={uid},gid={gid},pid={program.pid}"
         own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
         assert local_client(connected, with_cgroup=True)[1].cgroup == own.removeprefix("0::")
         program.communicate()
@@ -220,19 +220,22 @@ def test_who_sends_descriptors_is_turned_away(address: UnixAddress, caplog: pyte
     assert warnings(caplog) == [("connections ended", "the client sends file descriptors")]
 
 
-def test_users_have_places_apart(address: UnixAddress, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without that, one user could take the places of all local clients."""
-    uids = iter([1] * 4 + [2])
+def test_the_clients_of_each_rule_have_places_apart(address: UnixAddress, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without that, two of three users could take the places of all local clients."""
+    uids = iter([1] * 3 + [2] * 3 + [3])
 
-    def as_others(connected: socket.socket, *, with_cgroup: bool) -> tuple[Peer, Client, bytes]:
+    def as_others(connected: socket.socket, *, with_cgroup: bool) -> tuple[str, Client, bytes]:
         uid = next(uids)
         _, _, credentials = local_client(connected, with_cgroup=with_cgroup)
-        return Peer(f"unix:uid={uid}", f"unix:uid={uid}"), Client(uid=uid), credentials
+        return f"unix:uid={uid}", Client(uid=uid), credentials
 
     async def main(world: World) -> None:
         imports = INITIALIZE + frame({"Import": FOUR[0].clear_blob})
-        for _ in range(4):
+        for place in range(6):
             stream = await world.connect_unix(address.path)
+            if place % 3 == 2:
+                assert await stream.receive_some(1) == b""
+                continue
             await stream.send_all(imports)
             assert await receive(stream) == {"Ok": None}
             assert "Ok" in str(await receive(stream))
@@ -240,5 +243,5 @@ def test_users_have_places_apart(address: UnixAddress, monkeypatch: pytest.Monke
         assert await call(other, {"Initialize": {}}) == {"Ok": None}
 
     monkeypatch.setattr(listeners, "local_client", as_others)
-    rights = rule(["uid:1"], ["*"], ["*"]), rule(["uid:2"], ["*"], ["*"])
-    run(main, limits=Limits(max_connections=8), open_listener=partial(opened, address, *rights))
+    rights = [rule([f"uid:{uid}"], ["*"], ["*"]) for uid in (1, 2, 3)]
+    run(main, limits=Limits(max_connections=6), open_listener=partial(opened, address, *rights))
