@@ -7,6 +7,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import ctypes
+import gc
 import logging
 import os
 import resource
@@ -18,10 +19,7 @@ from typing import TYPE_CHECKING
 from enclave_signer import __version__, log
 from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
-from enclave_signer.image import Image
 from enclave_signer.log_writer import open_closed_streams
-from enclave_signer.rights_config import UnixSocketConfig
-from enclave_signer.sealing.gcp_config import GCP_KMS
 from enclave_signer.sealing.local_config import LOCAL, LocalKey
 from enclave_signer.tezos import masked
 
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from enclave_signer.attestation.base import Attester
+    from enclave_signer.image import Image
     from enclave_signer.launcher import LauncherSocket
     from enclave_signer.rights import Rules
     from enclave_signer.sealing.base import SealerProvider
@@ -105,7 +104,15 @@ def open_providers(config: Config) -> "list[SealerProvider]":
         return [_open_local(config.local_key)]
     if image.development:
         logger.warning("this image is for development: not for keys of value")
-    return [_open_local(image.local_key) if name == LOCAL else _open_gcp_kms(image) for name in image.sealers]
+    return [_open_named(name, image) for name in image.sealers]
+
+
+def _open_named(name: str, image: "Image") -> "SealerProvider":
+    from enclave_signer.sealing.kbs_config import KBS
+
+    if name == LOCAL:
+        return _open_local(image.local_key)
+    return _open_kbs(image) if name == KBS else _open_gcp_kms(image)
 
 
 def _open_local(file: "LocalKey | None") -> "SealerProvider":
@@ -123,7 +130,8 @@ def _open_local(file: "LocalKey | None") -> "SealerProvider":
     return LocalSealer(key)
 
 
-def _open_gcp_kms(image: Image) -> "SealerProvider":
+def _open_gcp_kms(image: "Image") -> "SealerProvider":
+    from enclave_signer.sealing.gcp_config import GCP_KMS
     from enclave_signer.sealing.gcp_environment import check_environment
 
     check_environment(os.environ)
@@ -135,6 +143,18 @@ def _open_gcp_kms(image: Image) -> "SealerProvider":
     if image.gcp_kms is None:
         raise ConfigError(f"{GCP_KMS} is not configured")
     return GcpKms(image.gcp_kms, google())
+
+
+def _open_kbs(image: "Image") -> "SealerProvider":
+    from enclave_signer.sealing.kbs_config import KBS
+
+    try:
+        from enclave_signer.sealing.kbs import open_kbs  # httpx is an extra
+    except ImportError as error:
+        raise ConfigError(f"{KBS}: {error}: pip install 'enclave-signer[enclave-kbs]'") from error
+    if image.kbs is None:
+        raise ConfigError(f"{KBS} is not configured")
+    return open_kbs(image.kbs)
 
 
 def open_attester(image: "Image | None", launcher: "LauncherSocket | None" = None) -> "Attester | None":
@@ -164,8 +184,7 @@ def open_listener(config: Config) -> "Listener":
 
     rules = _rules(config)
     if config.tls_clients is None:
-        access = None if rules is None else (config.image and config.image.unix_socket) or UnixSocketConfig()
-        return listen(config.listen, access=access, rules=rules)
+        return listen(config.listen, access=None if config.image is None else config.image.unix_socket, rules=rules)
     from enclave_signer.serving.tls import TlsServer
 
     refusals = SparseLog()
@@ -217,6 +236,8 @@ def run(
         ConfigError: The address cannot be had, or a sealer cannot be opened.
         EnclaveSignerError: A curve does not give the known answers: nothing may be signed with it.
     """
+    # Imported objects live as long as the process: searching them for garbage would only make the start longer.
+    gc.disable()
     import trio  # `--help` need not wait for it
 
     from enclave_signer import curves
@@ -226,6 +247,8 @@ def run(
     if config.slow_bls:
         curves.install_slow_bls()
     curves.self_test()
+    gc.freeze()
+    gc.enable()
     with open_listener(config) as listener:
         providers = Providers(open_sealers())
         _warn_of(config)

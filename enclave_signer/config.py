@@ -4,14 +4,16 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enclave_signer import __version__
 from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, parse_listen, parse_port
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import Image, read_image
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
-from enclave_signer.rights_config import check_rights
 from enclave_signer.sealing.local_config import LocalKey
+
+if TYPE_CHECKING:
+    from enclave_signer.image import Image
 
 SEALERS = ("local",)
 LOG_LEVELS = ("error", "warning", "info", "debug")
@@ -86,7 +88,7 @@ class Config:
     #: Keys that clients of a port may show, where it speaks TLS.
     tls_clients: tuple[str, ...] | None = None
     #: What the image says of itself; its sealers are used then, and `sealer` and `local_key` are not.
-    image: Image | None = None
+    image: "Image | None" = None
 
 
 def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -97,7 +99,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
         SystemExit: For `--help`, `--version` and unknown flags, as argparse does.
     """
     flags = _parser().parse_args(arguments)
-    image = None if flags.image is None else read_image(flags.image)
+    image = None if flags.image is None else _image(flags.image)
     if image is not None:
         _nothing_overrides(image, flags, environment)
     elif flags.sealing_key is None:
@@ -106,6 +108,8 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     tls_clients = image.tls_clients if image is not None else None
     _check_tls(listen, environment, tls=tls_clients is not None, insecure=_insecure(image, flags))
     if image is not None:
+        from enclave_signer.rights_config import check_rights  # noqa: PLC0415 -- as `read_image`
+
         check_rights(image.rights, image.unix_socket, listen, tls=tls_clients is not None)
     return Config(
         listen=listen,
@@ -121,13 +125,19 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     )
 
 
+def _image(path: Path) -> "Image":
+    from enclave_signer.image import read_image  # noqa: PLC0415 -- a daemon that has none starts earlier
+
+    return read_image(path)
+
+
 def _local_key(flags: argparse.Namespace) -> LocalKey | None:
     if flags.sealing_key is None:
         return None
     return LocalKey(flags.sealing_key, make=flags.make_sealing_key, group_may_read=flags.group_may_read)
 
 
-def _insecure(image: Image | None, flags: argparse.Namespace) -> bool:
+def _insecure(image: "Image | None", flags: argparse.Namespace) -> bool:
     return bool(flags.insecure_plain_tcp) if image is None else image.insecure_plain_tcp
 
 
@@ -151,7 +161,7 @@ def _check_tls(listen: Address | UnixAddress, environment: Mapping[str, str], *,
         )
 
 
-def _nothing_overrides(image: Image, flags: argparse.Namespace, environment: Mapping[str, str]) -> None:
+def _nothing_overrides(image: "Image", flags: argparse.Namespace, environment: Mapping[str, str]) -> None:
     given = {
         "--sealer": flags.sealer,
         "--sealing-key": flags.sealing_key,

@@ -110,7 +110,7 @@ def _keys(table: TomlTable, calls: frozenset[str]) -> frozenset[str] | None:
     return frozenset(keys)
 
 
-def read_unix_socket(top: TomlTable) -> UnixSocketConfig | None:
+def read_unix_socket(top: TomlTable, rules: tuple[Rule, ...] | None) -> UnixSocketConfig | None:
     """Return who can reach the Unix socket; None where nothing is said about it.
 
     Raises:
@@ -118,6 +118,8 @@ def read_unix_socket(top: TomlTable) -> UnixSocketConfig | None:
     """
     if not top.has(UNIX_SOCKET):
         return None
+    if rules is None:
+        raise top.refused(UNIX_SOCKET, "only where [[rights]] say who may do what; without, it is for one user alone")
     table = top.table(UNIX_SOCKET)
     default = UnixSocketConfig()
     found = UnixSocketConfig(

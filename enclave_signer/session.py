@@ -149,13 +149,13 @@ class Session:
         Raises:
             EnclaveSignerError: The call is refused; the session goes on.
         """
+        if isinstance(request, Sign):
+            return self.sign(request.handle, request.message, request.version)
         if self._sealer is None and not self.holds_keys and not call_of(request).before_initialize:
             raise Uninitialized(Family.UNINITIALIZED)
         if (rights := self._bond.rights) is not None:
             self._check_rights(rights, request)
         match request:
-            case Sign(handle, message, version):
-                return self._sign(self._keychain.key(handle), message, version)
             case GetPublicKey(handle):
                 return self._keychain.key(handle).public_key
             case ProvePossession(handle):
@@ -170,6 +170,18 @@ class Session:
                 return _opening(lambda _: self._attest(request), _as_it_is)
             case _:
                 return self._open(request)
+
+    def sign(self, handle: int, message: bytes, version: SigningVersion) -> Signature | Computation:
+        """Do what `begin` does with `Sign`, the call that is made all the time.
+
+        Raises:
+            EnclaveSignerError: The call is refused; the session goes on.
+        """
+        if self._sealer is None and not self.holds_keys:
+            raise Uninitialized(Family.UNINITIALIZED)
+        if (rights := self._bond.rights) is not None and rights.narrowed("Sign"):
+            rights.check("Sign", self._keychain.key(handle).public_key)
+        return self._sign(self._keychain.key(handle), message, version)
 
     def waits_for_openings(self, request: Request) -> bool:
         """Whether a call must not begin before the openings ahead of it are finished.
@@ -260,7 +272,7 @@ class Session:
     def _key_of(self, request: Request) -> PublicKey | None:
         """Return with which key a call is made; None where that is not known before it has been made."""
         match request:
-            case Sign() | GetPublicKey() | ProvePossession() | ProvePossessionOf():
+            case GetPublicKey() | ProvePossession() | ProvePossessionOf():
                 return self._keychain.key(request.handle).public_key
             case Import() | SignWith() | GetPublicKeyFrom() | Reseal() if is_ours(request.blob):
                 try:

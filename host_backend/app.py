@@ -13,6 +13,7 @@ from enclave_signer.curves import CurveError, self_test
 from host_backend.config import Address, Config, UnixAddress
 from host_backend.descriptors import UTILITY_PLACES, signing_places
 from host_backend.errors import StateConflict
+from host_backend.imports import imported_to_stay
 from host_backend.log import fields
 from host_backend.metrics import Metrics
 from host_backend.metrics_page import metrics_page
@@ -284,7 +285,11 @@ def run_serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_key
     Raises:
         HostError: As `serve` does.
     """
-    import uvloop  # noqa: PLC0415 -- other commands do not need it
+    with imported_to_stay():
+        import uvloop  # noqa: PLC0415 -- other commands do not need it
+
+        # The HTTP servers need them later.
+        from host_backend.api import listeners, signing, utility  # noqa: F401, PLC0415 -- other commands need no HTTP
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(config, read, list_keys=list_keys))

@@ -17,7 +17,7 @@ from ruamel.yaml.tokens import Token
 from host_backend.errors import ConfigError
 from host_backend.problems import PlacedError, Problems
 from host_backend.suggestion import suggestion
-from host_backend.yaml_reader import BoundedComposer, TabScanner
+from host_backend.yaml_reader import BoundedComposer, OneFileParser, TabScanner
 
 #: A configuration of thousands of keys stays far below.
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -243,6 +243,7 @@ def load_document(file: Path) -> Value:
     try:
         reader = YAML(typ="safe", pure=True)
         reader.Scanner = TabScanner
+        reader.Parser = OneFileParser
         reader.Composer = BoundedComposer
         node = reader.compose(data)
     except YAMLError as error:

@@ -8,7 +8,7 @@
 """
 
 import secrets
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from enclave_signer.errors import EnclaveSignerError
 from enclave_signer.protocol.messages import (
@@ -105,6 +105,19 @@ class VerifyingKey(Protocol):
             ProofNotSupported: The key is not a BLS key; it needs no proof.
         """
         ...
+
+
+class SignatureCheck(NamedTuple):
+    """A signature that has to be verified."""
+
+    key: VerifyingKey
+    signature: Signature
+    message: bytes
+    version: SigningVersion
+
+    def verify(self) -> None:
+        """Return when it is right; see `VerifyingKey.verify`."""
+        self.key.verify(self.signature, self.message, self.version)
 
 
 class Curve(Protocol):

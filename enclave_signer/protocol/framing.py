@@ -16,6 +16,7 @@ MAX_FRAME_BYTES = 128 * 1024
 MAX_READ_AWAY_BYTES = 16 * 1024 * 1024
 
 _LENGTH = struct.Struct(">I")
+_LENGTH_BYTES = _LENGTH.size
 
 
 def encode_frame(body: bytes) -> bytes:
@@ -35,7 +36,9 @@ class FrameDecoder:
     __slots__ = ("_away", "_buffer", "_limit_bytes", "_start", "_too_long")
 
     def __init__(self, limit_bytes: int = MAX_FRAME_BYTES) -> None:
-        self._buffer = bytearray()
+        #: What came last where all before it was taken, as it came; else all that is held.
+        self._buffer: bytes | bytearray = b""
+        #: Where the bytes begin that were not taken yet.
         self._start = 0
         self._limit_bytes = limit_bytes
         #: Bytes still to come of a frame that is read away.
@@ -54,10 +57,16 @@ class FrameDecoder:
             size = len(data)
             data = data[self._away :]
             self._away -= size - len(data)
-        if self._start:
+        if self._start == len(self._buffer):
+            self._buffer = data
+        elif isinstance(self._buffer, bytearray):
             del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+            self._buffer += data
+        else:
+            # From here on what comes is added in place: a frame may come byte by byte.
+            self._buffer = bytearray(self._buffer[self._start :])
+            self._buffer += data
+        self._start = 0
 
     def next_frame(self) -> bytes | None:
         """Return the body of the next frame, or None until more bytes come.
@@ -69,16 +78,16 @@ class FrameDecoder:
         if self._too_long:
             self._tell_when_away()
             return None
-        body = self._start + _LENGTH.size
-        if len(self._buffer) < body:
+        buffer, body = self._buffer, self._start + _LENGTH_BYTES
+        if len(buffer) < body:
             return None
-        (length,) = _LENGTH.unpack_from(self._buffer, self._start)
+        (length,) = _LENGTH.unpack_from(buffer, self._start)
         if length > self._limit_bytes:
             raise BadFrame(f"a frame of {length} bytes was announced, the limit is {self._limit_bytes}")
         end = body + length
-        if len(self._buffer) < end:
+        if len(buffer) < end:
             return None
-        frame = bytes(self._buffer[body:end])
+        frame = bytes(buffer[body:end])
         self._start = end
         return frame
 
@@ -91,8 +100,8 @@ class FrameDecoder:
         (length,) = _LENGTH.unpack_from(self._buffer, self._start)
         if length > MAX_READ_AWAY_BYTES:
             raise BadFrame(f"a frame of {length} bytes was announced, at most {MAX_READ_AWAY_BYTES} are read away")
-        came = bytes(self._buffer[self._start + _LENGTH.size :])
-        self._buffer.clear()
+        came = bytes(self._buffer[self._start + _LENGTH_BYTES :])
+        self._buffer = b""
         self._start = 0
         self._away = self._too_long = length
         self.feed(came)

@@ -65,16 +65,20 @@ class Turns(trio.abc.Instrument):
         del timeout
         self._begun = 0
 
-    async def take(self, standing: Standing) -> None:
-        """Return when a client may go on: at once where few are busy."""
+    def take(self, standing: Standing) -> bool:
+        """Take the turn of a client, if it may go on at once, as it may where few are busy; else it has to `wait`."""
         standing.number = number = max(standing.number + 1, self._reached - AHEAD_TURNS)
-        if self._begun < TURNS_PER_LOOK and not self._waiting:
-            self._begun += 1
-            self._reached = max(self._reached, number)
-            return
+        if self._begun >= TURNS_PER_LOOK or self._waiting:
+            return False
+        self._begun += 1
+        self._reached = max(self._reached, number)
+        return True
+
+    async def wait(self, standing: Standing) -> None:
+        """Return when it is the turn of a client that could not take it at once."""
         place, turn = next(self._places), trio.Event()
         self._waiting[place] = turn
-        heapq.heappush(self._numbers, (number, place))
+        heapq.heappush(self._numbers, (standing.number, place))
         self._wanted.set()
         try:
             await turn.wait()
@@ -201,7 +205,8 @@ class Pace:
 
     async def turn(self) -> None:
         """Wait for a turn, and begin it."""
-        await self.round.turns.take(self._standing)
+        if not self.round.turns.take(self._standing):
+            await self.round.turns.wait(self._standing)
         self.begin()
 
     async def give_way(self) -> None:

@@ -212,7 +212,7 @@ def listen(
     Args:
         address: A port, or a Unix socket, which knows no TLS.
         tls: The enclave's end, where clients of a port speak TLS.
-        access: Who can reach a Unix socket, where rules say what they may do; None: this user alone.
+        access: Who can reach a Unix socket for which there are rules; None: this user alone.
         rules: What clients of a Unix socket may do; None: everything.
 
     Raises:
@@ -248,9 +248,10 @@ def _listen_tcp(address: Address, tls: "TlsServer | None") -> TcpListener:
 
 def _listen_unix(address: UnixAddress, access: UnixSocketConfig | None, rules: Rules | None) -> UnixListener:
     uid = os.geteuid()
-    if access is None:
+    if rules is None:
         unix_folder.make_private(address, uid)
     else:
+        access = access or UnixSocketConfig()
         unix_folder.make_shared(address, uid, access)
     lock = unix_folder.lock(address)
     try:

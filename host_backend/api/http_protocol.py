@@ -3,9 +3,7 @@
 `http_framing` says where requests begin and end, and the parser has to agree: wherever it stops for a reason of its own,
 what follows is no request, and the connection ends.
 
-uvicorn with httptools bounds neither the size of a request's head nor the time a request takes, nor how many requests
-wait on one connection, nor how long a client may take to read its answers: each of these filled the memory. Here
-
+uvicorn with httptools bounds none of these, and each filled the memory:
 - a request must be complete within a time limit, counted from its first byte; the first one, from its connection;
 - a head beyond its limit is answered 431; a request beyond its own, or one too many that waits, ends the connection;
 - answers must be read within a time limit;
@@ -27,6 +25,7 @@ from host_backend.api.http_framing import MAX_HEAD_BYTES, HeadTooLarge, NotHttp,
 from host_backend.api.left_requests import LeftRequests, refuse
 from host_backend.api.peer import Peer, source_of, subject_of
 from host_backend.api.places import Place
+from host_backend.api.whole_answers import takes_whole
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -225,6 +224,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
         self._running = cycle
+        takes_whole(cycle)
         if self.peer.is_proxy:
             log.adds(source=source_of(cycle.scope["client"]), proxy=self.peer.source)
         if self.left_requests and self.left_requests.too_many(client_address(cast("Scope", cycle.scope))):

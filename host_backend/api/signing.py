@@ -32,6 +32,7 @@ from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, json_list
 from host_backend.api.route_table import Access, operations
+from host_backend.api.whole_answers import send_whole
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, TooLarge
 from host_backend.metrics import Metrics
@@ -94,10 +95,7 @@ class _Answers(ABC):
         if scope["method"] == "POST":
             self._metrics.handled(pkh, status, seconds)
         log_access(scope, status, seconds, error)
-        length = str(len(body)).encode()
-        headers = [(b"content-type", JSON), (b"content-length", length)]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send_whole(scope, send, status, JSON, body)
 
     @abstractmethod
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:

@@ -70,9 +70,12 @@ def cli(options: Options) -> None:
 @takes_options
 def serve(options: Options, *, no_list: bool, accept_store: str | None) -> None:
     """Sign for clients over HTTP until stopped."""
-    from host_backend.app import run_serve
-    from host_backend.config.reading import read_config
-    from host_backend.stores import accept_watermark_store
+    from host_backend.imports import imported_to_stay
+
+    with imported_to_stay():
+        from host_backend.app import run_serve
+        from host_backend.config.reading import read_config
+        from host_backend.stores import accept_watermark_store
 
     read_again = partial(read_config, options.config_file, options.base_dir)
     config = options.load_to_serve()

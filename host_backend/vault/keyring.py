@@ -4,7 +4,7 @@
 - A blob that does not open, or opens as another key, takes its own key out of service, never the vault. Whether and
   when it is tried again: `keys`.
 - What comes out of a blob is compared with the hash: `opening`.
-- What is sealed under a key that gives no answer holds up no other: `silent_keks`.
+- A key-encryption key that gives no answer delays only the keys sealed under it: `silent_keks`.
 - What appears in the store while the vault is open, added by whomever, is tried out on the second connection. What opens
   there waits for the next connection for signatures, on which all keys are opened before it is in service.
 - A connection that opens less than the one in service holds does not take its place. A key that is not known to open is not
@@ -144,7 +144,7 @@ class Keyring:
         _check_not_all_doubtful(outcomes)
         _check_holds_as_much(outcomes, serving, client)
         for pkh, kek in silent.items():
-            outcomes[pkh] = Unopened(f"no answer in time for what is sealed under {kek}", KeyEvent.UNANSWERED)
+            outcomes[pkh] = Unopened(f"no answer in time for keys sealed under {kek}", KeyEvent.UNANSWERED)
         async for pkh, blobs in with_pauses(stored.items()):
             outcome = outcomes[pkh]
             if self.keys.blobs(pkh) == blobs:

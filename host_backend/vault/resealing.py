@@ -108,10 +108,10 @@ class Resealing:
         return None if kept is None else kept.where
 
     async def run(self, moves: Sequence[Move], before: Before) -> AsyncIterator[Moved]:
-        """Do it, in order, and yield what became of each, once that is durable.
+        """Make the moves in order, and yield each outcome once it is durable.
 
         Args:
-            moves: What is to be done.
+            moves: In order.
             before: The series of copies that all keys are kept in first.
 
         Raises:

@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from enclave_signer.curves import SignatureCheck
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
     KeyType,
@@ -256,11 +257,8 @@ class Vault:
         if len(message) > MAX_MESSAGE_BYTES:
             raise MalformedRequest(f"message of {len(message)} bytes, the limit is {MAX_MESSAGE_BYTES}")
         client, signature = await self._ask(lambda client: client.sign(key.pkh, message, version))
-
-        def verify() -> None:
-            key.verifying_key.verify(signature, message, version)
-
-        await self.verification.pass_signature(client, key, verify)
+        check = SignatureCheck(key.verifying_key, signature, message, version)
+        await self.verification.pass_signature(client, key, check)
         return signature
 
     async def report(self, nonce: bytes) -> Shown:

@@ -297,7 +297,7 @@ def test_a_key_of_kms_that_hangs_holds_up_no_other(tmp_path: Path, cloud: Google
             with running_host(config) as host:
                 host.wait_for("the link to the enclave is degraded")
                 assert (sign(host, TZ2.pkh), sign(host)) == (200, 503)
-                assert f"{TZ1.pkh}: no answer in time for what is sealed under {old}" in str(host.health())
+                assert f"{TZ1.pkh}: no answer in time for keys sealed under {old}" in str(host.health())
                 over.set()
                 host.wait_for("key opens again")
                 while sign(host) != 200:

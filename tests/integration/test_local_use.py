@@ -13,6 +13,7 @@ from enclave_signer.curves import curve
 from enclave_signer.protocol.errors import Family
 from enclave_signer.protocol.messages import SigningVersion
 from enclave_signer.tezos import parse_signature
+from tests.doubles.host_process import BAKER, import_keys, running_host, write_config
 from tests.doubles.known_keys import FOUR, KEYS, KnownKey, attestation
 from tests.doubles.local_world import LocalEnclave, holding, rule, running_local, write_image
 from tests.doubles.processes import PATIENCE_S, ROOT, kept
@@ -160,6 +161,19 @@ def test_nothing_is_given_to_another_user_s_enclave(enclave: LocalEnclave) -> No
     other = os.geteuid() + 1
     with pytest.raises(Disconnected, match=rf"a process of the user {os.geteuid()} listens at .*, not of {other}"):
         LocalClient(enclave.path, uid=other)
+
+
+def test_a_host_and_an_application_at_one_enclave(tmp_path: Path) -> None:
+    path, alice = tmp_path / "run" / "enclave.sock", KEYS["alice"]
+    config = write_config(tmp_path, path, {alice.pkh: BAKER})
+    with running_local(path, rule([ME], ["*"], ["*"])):
+        import_keys(config, alice)
+        with running_host(config) as host, LocalClient(path) as client:
+            assert host.sign(alice.pkh, attestation(1)).signature
+            key = client.use_key(alice.pkh)
+            assert key.sign(b"\x05").startswith(host.sign(alice.pkh, attestation(2)).signature[:4])
+            with pytest.raises(Refused, match=r"^guard refused: "):
+                key.sign(attestation(1))
 
 
 def test_where_there_is_no_enclave(tmp_path: Path) -> None:

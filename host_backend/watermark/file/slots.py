@@ -27,6 +27,7 @@ from host_backend.watermark.file.layout import (
     Record,
     file_bytes,
     header_offset,
+    pack_before,
     pack_header,
     pack_record,
 )
@@ -211,7 +212,11 @@ class SlotFile:
             Record(slot.record.slot, slot.record.key, mark, refused, slot.record.sequence + 1, batch, before)
             for slot, mark in zip(over, marks, strict=True)
         ]
-        writes = [self._copy(slot, record) for slot, record in zip(over, records, strict=True)]
+        packed_before = pack_before(before)
+        writes = [
+            (pack_record(slot.identity, record, packed_before), slot.offsets[record.sequence % COPIES])
+            for slot, record in zip(over, records, strict=True)
+        ]
         self.commits.commit(writes, partial(self._take, batch, over, records))
 
     def _take(self, batch: int, over: Sequence[Slot], records: Sequence[Record]) -> None:

@@ -35,7 +35,7 @@ from host_backend.watermark.rule import (
     refusal_text,
 )
 
-#: Requests judged together: more than keys times rights of any baker.
+#: Requests handed over together, and after which no more are taken into a batch: more than keys times rights of any baker.
 _MAX_BATCH = 1000
 #: Seconds without a request after which the file is sealed, and looked at for what others did to it.
 _QUIET_S = 1.0
@@ -64,8 +64,10 @@ class FileWatermarkStore:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
+        #: What was asked in this pass of the event loop: to wake the thread for each would cost more than the asking.
+        self._asked: list[_Request] = []
         # None ends the thread; nothing is put after it.
-        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._requests: SimpleQueue[list[_Request] | None] = SimpleQueue()
         self.problem: str | None = None
         self.refused: Mapping[MarkKey, str] = {}
         # Ahead of the marks while a batch is written; remade whenever a write has failed. Only the thread touches it.
@@ -112,22 +114,32 @@ class FileWatermarkStore:
         if self._closing:
             raise StoreUnavailable(f"watermark store {self._path} is closed")
         answer: asyncio.Future[Verdict] = self._loop.create_future()
-        self._requests.put((key, asked, answer))
+        if not self._asked:
+            self._loop.call_soon(self._hand_over)
+        self._asked.append((key, asked, answer))
         return await answer
+
+    def _hand_over(self) -> None:
+        # In portions of one batch.
+        asked, self._asked = self._asked, []
+        for start in range(0, len(asked), _MAX_BATCH):
+            self._requests.put(asked[start : start + _MAX_BATCH])
 
     async def aclose(self) -> None:
         """Answer those who wait, hand the marks back, let others have the file; see `WatermarkStore.aclose`."""
         if not self._closing:
             self._closing = True
+            self._hand_over()
             self._requests.put(None)
         await asyncio.shield(self._ended)
 
     def _on_ended(self, error: HostError | None) -> None:
         """In the event loop: let no caller wait for a thread that has ended."""
         self._closing = True
+        self._hand_over()
         while not self._requests.empty():
-            if (request := self._requests.get()) is not None:
-                _deliver([request], [StoreUnavailable(f"watermark store {self._path} is closed")])
+            left = self._requests.get() or []
+            _deliver(left, [StoreUnavailable(f"watermark store {self._path} is closed") for _ in left])
         if self._opened.done():
             if error is None:
                 self._ended.set_result(None)
@@ -165,16 +177,17 @@ class FileWatermarkStore:
     def _serve(self, store: HeldStore) -> None:
         while True:
             try:
-                taken = [self._requests.get(timeout=_QUIET_S)]
+                portion = self._requests.get(timeout=_QUIET_S)
             except Empty:
                 self._use_quiet_time(store)
                 continue
-            waiting = min(self._requests.qsize(), _MAX_BATCH - 1)
-            taken.extend(self._requests.get() for _ in range(waiting))
-            batch = [request for request in taken if request is not None]
+            batch = portion or []
+            while portion is not None and len(batch) < _MAX_BATCH and not self._requests.empty():
+                portion = self._requests.get()
+                batch.extend(portion or ())
             if batch:
                 self._loop.call_soon_threadsafe(_deliver, batch, self._answer(store, batch))
-            if taken[-1] is None:
+            if portion is None:
                 return
 
     def _use_quiet_time(self, store: HeldStore) -> None:
