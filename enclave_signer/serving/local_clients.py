@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from enclave_signer.errors import ConfigError
@@ -87,6 +88,7 @@ def local_client(connected: socket.socket, *, with_cgroup: bool) -> tuple[str, C
     return source, Client(uid=uid, gid=gid, groups=_groups(connected), cgroup=cgroup), credentials
 
 
+@cache
 def _unmapped(name: str) -> int:
     try:
         return int(Path("/proc/sys/kernel", name).read_text())
