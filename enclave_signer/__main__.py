@@ -250,9 +250,10 @@ def run(
     gc.freeze()
     gc.enable()
     with open_listener(config) as listener:
-        providers = Providers(open_sealers())
+        image = config.image
+        providers = Providers(open_sealers(), image.gated if image is not None else ())
         _warn_of(config)
-        rules = config.image.reseal if config.image is not None else None
+        rules = image.reseal if image is not None else None
         server = Server(listener, providers, config.limits, guard=config.guard, reseal=rules, attester=attester)
         trio.run(_serve, server, f"listening on {listener.address}", providers.names)
 

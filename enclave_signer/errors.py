@@ -79,6 +79,12 @@ class NotReleased(SealingError):
     family = Family.NOT_RELEASED
 
 
+class ReleaseDenied(SealingError):
+    """The sealer will not open this key for this image; retrying will not help until a policy is changed."""
+
+    family = Family.RELEASE_DENIED
+
+
 class BlobCorrupt(SealingError):
     """The blob is not what was sealed: truncated, altered, re-labelled; restore it from a backup."""
 

@@ -4,6 +4,7 @@
   environment, chosen by the operator of the machine, override nothing in it.
 - The first sealer seals; each opens what its header names.
 - Keys go from one sealer or key to another (`reseal`) only where that is listed, and never to `local` or legacy blobs.
+- Keys that are listed as `gated` sign only while their service has released them.
 """
 
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from enclave_signer.errors import ConfigError
 from enclave_signer.rights import Rule
 from enclave_signer.rights_config import UnixSocketConfig, read_rights, read_unix_socket
+from enclave_signer.sealing.gated_rules import GatedRule, read_gated
 from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig, read_gcp_kms
 from enclave_signer.sealing.kbs_config import KBS, SAMPLE, KbsConfig, read_kbs
 from enclave_signer.sealing.local_config import LOCAL, LocalKey, read_local
@@ -61,6 +63,7 @@ class Image:
         kbs: Where that is one of the sealers.
         local_key: The file of the local sealer's key, where that is one of them.
         reseal: Which keys may be sealed again.
+        gated: Which keys are released only to the attested.
         tls_clients: Keys that clients of a port may show, as SHA-256 in hexadecimal; None where there is no TLS.
         insecure_plain_tcp: Whether a port that other machines reach may be without TLS.
         attestation: Vouches for it; None: nothing does.
@@ -75,6 +78,7 @@ class Image:
     kbs: KbsConfig | None
     local_key: LocalKey | None
     reseal: tuple[ResealRule, ...]
+    gated: tuple[GatedRule, ...]
     tls_clients: tuple[str, ...] | None
     insecure_plain_tcp: bool
     attestation: AttestationConfig | None
@@ -120,6 +124,7 @@ def parse_image(text: str, file: str) -> Image:
     gcp_kms = read_gcp_kms(top.table(GCP_KMS)) if GCP_KMS in sealers else None
     kbs = read_kbs(top.table(KBS), development=development) if KBS in sealers else None
     local_key = _local(top, development=development) if LOCAL in sealers else None
+    configs = {GCP_KMS: gcp_kms, KBS: kbs, LOCAL: local_key}
     image = Image(
         development=development,
         sealers=sealers,
@@ -127,21 +132,31 @@ def parse_image(text: str, file: str) -> Image:
         gcp_kms=gcp_kms,
         kbs=kbs,
         local_key=local_key,
-        reseal=_reseal(top, {GCP_KMS: gcp_kms, KBS: kbs, LOCAL: local_key}),
+        reseal=_reseal(top, configs),
+        gated=_gated(top, configs),
         tls_clients=_tls_clients(top.table("tls")) if top.has("tls") else None,
         insecure_plain_tcp=top.flag("insecure_plain_tcp", default=False),
         attestation=_attestation(top.table("attestation"), gcp_kms) if top.has("attestation") else None,
         rights=(rights := read_rights(top)),
         unix_socket=read_unix_socket(top, rights),
     )
+    _check_together(top, image)
+    top.end()
+    return image
+
+
+def _check_together(top: TomlTable, image: Image) -> None:
+    """Return when no two things that are said exclude each other.
+
+    Raises:
+        ConfigError: They do.
+    """
     if image.insecure_plain_tcp and image.tls_clients is not None:
         raise top.refused("insecure_plain_tcp", "there is TLS: leave one of the two out")
-    if image.attestation is not None and kbs is not None and kbs.tee == SAMPLE:
+    if image.attestation is not None and image.kbs is not None and image.kbs.tee == SAMPLE:
         raise top.refused(
             "attestation", f"{KBS}.tee is {SAMPLE}: a key that anyone can get is not attested: leave one out"
         )
-    top.end()
-    return image
 
 
 def _listeners(top: TomlTable) -> tuple[str, ...]:
@@ -187,4 +202,13 @@ def _reseal(top: TomlTable, configs: Mapping[str, SealerConfig | None]) -> tuple
     gcp_kms = configs[GCP_KMS]
     if isinstance(gcp_kms, GcpKmsConfig) and gcp_kms.write_legacy and any(rule.sealer == GCP_KMS for rule in rules):
         raise top.refused("reseal", f"makes no legacy blobs: {GCP_KMS}.write_legacy is true")
+    return rules
+
+
+def _gated(top: TomlTable, configs: Mapping[str, SealerConfig | None]) -> tuple[GatedRule, ...]:
+    rules = read_gated(top, {name: config for name, config in configs.items() if config is not None})
+    gcp_kms = configs[GCP_KMS]
+    if isinstance(gcp_kms, GcpKmsConfig) and gcp_kms.read_legacy and any(rule.sealer == GCP_KMS for rule in rules):
+        # They name no key, and open under the one that `Initialize` names.
+        raise top.refused("gated", f"does not hold for legacy blobs: set {GCP_KMS}.read_legacy to false")
     return rules

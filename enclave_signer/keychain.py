@@ -20,15 +20,19 @@ from enclave_signer.protocol import codec
 from enclave_signer.protocol.messages import Credentials, Initialize, PublicKey
 from enclave_signer.tezos import public_key_hash
 
+#: Raises `SealingError` while a key may not be used.
+Check = Callable[[], None]
+
 
 class OpenKey:
-    """An opened key, how many handles there are to it, and for which address it counts."""
+    """An opened key, what says whether it may be used, how many handles there are to it, and for which address it counts."""
 
-    __slots__ = ("address", "handles", "key", "place")
+    __slots__ = ("address", "check", "handles", "key", "place")
 
-    def __init__(self, place: bytes, key: SigningKey, address: str) -> None:
+    def __init__(self, place: bytes, key: SigningKey, address: str, check: Check | None) -> None:
         self.place = place
         self.key = key
+        self.check = check
         self.address = address
         self.handles = 0
 
@@ -85,7 +89,7 @@ class OpenKeys:
         place = next(iter(places))
         return place, self._opened[place].key
 
-    def take(self, place: bytes, key: SigningKey, address: str) -> OpenKey:
+    def take(self, place: bytes, key: SigningKey, address: str, check: Check | None = None) -> OpenKey:
         """Count one more handle; return its key: the one open at that place, else the one given.
 
         Raises:
@@ -94,7 +98,7 @@ class OpenKeys:
         opened = self._opened.get(place)
         if opened is None:
             self._make_room(address)
-            opened = self._opened[place] = OpenKey(place, key, address)
+            opened = self._opened[place] = OpenKey(place, key, address, check)
             self._shares.setdefault(address, _Share()).keys += 1
             if self._places is not None:
                 self._places.setdefault(public_key_hash(key.public_key), {})[place] = None
@@ -187,13 +191,18 @@ class Keychain:
         """Return the key of a blob if it is open, or remembered, for these credentials."""
         return self._open_keys.find(self._place(blob))
 
-    def add(self, blob: bytes, key: SigningKey) -> int:
+    def add(self, blob: bytes, key: SigningKey, check: Check | None = None) -> int:
         """Keep the opened key of a blob and return its handle.
+
+        Args:
+            blob: What it was sealed as.
+            key: What may be used.
+            check: Asked before each use; None: it may always be used.
 
         Raises:
             KeyFault: The session, its address, or all of them, hold as many keys as they may.
         """
-        return self._take(self._place(blob), key)
+        return self._take(self._place(blob), key, check)
 
     def use(self, pkh: str) -> tuple[SigningKey, int]:
         """Return the key of a hash that is open already, for whichever credentials, and its handle.
@@ -206,12 +215,13 @@ class Keychain:
         if found is None:
             raise KeyNotOpen(f"unavailable: {pkh!r} is not open in this enclave: ask again when its host is connected")
         place, key = found
+        # Whether it may be used is asked of what opened it.
         return key, self._take(place, key)
 
-    def _take(self, place: bytes, key: SigningKey) -> int:
+    def _take(self, place: bytes, key: SigningKey, check: Check | None = None) -> int:
         if len(self._keys) >= self._limit:
             raise KeyFault(f"this connection holds {self._limit} keys, the most it may: use another connection")
-        self._keys.append(self._open_keys.take(place, key, self._address))
+        self._keys.append(self._open_keys.take(place, key, self._address, check))
         return len(self._keys) - 1
 
     def public_keys_of_all(self) -> Iterator[PublicKey]:
@@ -221,15 +231,30 @@ class Keychain:
     def _place(self, blob: bytes) -> bytes:
         return blake2b(blob, key=self._scope).digest()
 
-    def key(self, handle: int) -> SigningKey:
-        """Return the key of a handle.
+    def public_key(self, handle: int) -> PublicKey:
+        """Return the public key of a handle, whether or not the key may be used.
 
         Raises:
             UnknownHandle: No such handle on this connection.
         """
+        return self._opened(handle).key.public_key
+
+    def key(self, handle: int) -> SigningKey:
+        """Return the key of a handle, to be used now.
+
+        Raises:
+            UnknownHandle: No such handle on this connection.
+            SealingError: It may not be used at the moment.
+        """
+        opened = self._opened(handle)
+        if opened.check is not None:
+            opened.check()
+        return opened.key
+
+    def _opened(self, handle: int) -> OpenKey:
         if not 0 <= handle < len(self._keys):
             raise UnknownHandle(f"invalid handle: {handle} is not open on this connection")
-        return self._keys[handle].key
+        return self._keys[handle]
 
     def close(self, most: int | None = None) -> bool:
         """Drop every key, or that many of them; return whether some are left. Do not use it any more."""

@@ -9,8 +9,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from enclave_signer.errors import NotAllowed
-from enclave_signer.protocol.messages import PublicKey
+from enclave_signer.errors import BlobCorrupt, NotAllowed
+from enclave_signer.protocol.blob import is_ours, parse_blob
+from enclave_signer.protocol.calls import call_of
+from enclave_signer.protocol.errors import BadBlob
+from enclave_signer.protocol.messages import (
+    GetPublicKey,
+    GetPublicKeyFrom,
+    Import,
+    ProvePossession,
+    ProvePossessionOf,
+    PublicKey,
+    Request,
+    Reseal,
+    Sign,
+    SignWith,
+    UseKey,
+)
 from enclave_signer.tezos import public_key_hash
 
 #: In a rule: every call, or every key.
@@ -110,6 +125,25 @@ class Rights:
     #: Found to be allowed: no more than the keys that the rules list, for each call.
     _found: set[tuple[str, PublicKey]] = field(default_factory=set)
 
+    def check_call(self, request: Request, key_of: Callable[[int], PublicKey]) -> None:
+        """Return when a call may be made.
+
+        Args:
+            request: The call.
+            key_of: Returns the key of a handle.
+
+        Raises:
+            NotAllowed: It may not.
+            EnclaveSignerError: There is no such handle, or no such blob.
+        """
+        name = call_of(request).name
+        if not self.narrowed(name):
+            return
+        if isinstance(request, UseKey):
+            self.check_hash(name, request.pkh)
+        else:
+            self.check(name, _key_of(request, key_of))
+
     def narrowed(self, call: str) -> bool:
         """Tell whether a call may be made with some keys only.
 
@@ -145,6 +179,21 @@ class Rights:
         text = f"not allowed: {why}"
         self.on_refused(text)
         return NotAllowed(text)
+
+
+def _key_of(request: Request, key_of: Callable[[int], PublicKey]) -> PublicKey | None:
+    """Return with which key a call is made; None where that is not known before it has been made."""
+    match request:
+        case Sign() | GetPublicKey() | ProvePossession() | ProvePossessionOf():
+            return key_of(request.handle)
+        case Import() | SignWith() | GetPublicKeyFrom() | Reseal() if is_ours(request.blob):
+            try:
+                # No blob opens that holds another key than its header says.
+                return parse_blob(request.blob)[0].public_key
+            except BadBlob as error:
+                raise BlobCorrupt(str(error)) from None
+        case _:
+            return None
 
 
 class Rules:

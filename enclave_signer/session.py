@@ -7,7 +7,8 @@
 - Handles are numbered in the order of the calls that made them, however these calls overlap.
 - Nothing is signed that the guard does not allow; it is asked in the order of the calls, before a signature is begun.
 - A blob that is open already, in this session or in another of the same credentials, is not shown to the sealer again:
-  but for `PublicKeyFrom`, by which a host sees that a blob still opens.
+  but for `PublicKeyFrom`, by which a host sees that a blob still opens, and for a gated key whose release has ended.
+- A gated key is used only while its release is fresh; a call that uses it never waits for the next one.
 - This room touches no socket and starts no task: it turns a call into an answer, or into work for the connection.
 """
 
@@ -17,13 +18,12 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from enclave_signer.curves import SigningKey, curve
-from enclave_signer.errors import AlreadyInitialized, BlobCorrupt, KeyFault, NotAllowed, NotAttested, Uninitialized
+from enclave_signer.errors import AlreadyInitialized, KeyFault, NotAllowed, NotAttested, Uninitialized
 from enclave_signer.guard import Guard, check_without_guard
 from enclave_signer.keychain import Keychain
 from enclave_signer.protocol.binding import Channel
-from enclave_signer.protocol.blob import is_ours, parse_blob
 from enclave_signer.protocol.calls import call_of
-from enclave_signer.protocol.errors import BadBlob, Family
+from enclave_signer.protocol.errors import Family
 from enclave_signer.protocol.messages import (
     Attest,
     Attestation,
@@ -51,7 +51,17 @@ from enclave_signer.protocol.messages import (
     UseKey,
 )
 from enclave_signer.rights import Rights
-from enclave_signer.sealing.base import GiveWay, Resealing, Sealer, SealerSource, open_key, reseal_key, seal_key
+from enclave_signer.sealing.base import (
+    GiveWay,
+    Release,
+    ReleaseOf,
+    Resealing,
+    Sealer,
+    SealerSource,
+    open_key,
+    reseal_key,
+    seal_key,
+)
 
 T = TypeVar("T")
 
@@ -123,6 +133,7 @@ class Session:
         resealing: What may be resealed.
         prover: Proves what runs here; None where nothing does.
         bond: The connection.
+        release_of: Tells which keys are gated, and by what.
     """
 
     def __init__(
@@ -133,6 +144,7 @@ class Session:
         resealing: Resealing,
         prover: Prover | None = None,
         bond: Bond = WITHIN_THIS_MACHINE,
+        release_of: ReleaseOf = lambda _blob, _credentials: None,
     ) -> None:
         self._sealers = sealers
         self._sealer: Sealer | None = None
@@ -142,6 +154,7 @@ class Session:
         self._guard = guard
         self._prover = prover
         self._bond = bond
+        self._release_of = release_of
 
     def begin(self, request: Request) -> Outcome:  # noqa: PLR0911 -- one for each call
         """Return the result of a call, or the work that leads to it.
@@ -154,10 +167,10 @@ class Session:
         if self._sealer is None and not self.holds_keys and not call_of(request).before_initialize:
             raise Uninitialized(Family.UNINITIALIZED)
         if (rights := self._bond.rights) is not None:
-            self._check_rights(rights, request)
+            rights.check_call(request, self._keychain.public_key)
         match request:
             case GetPublicKey(handle):
-                return self._keychain.key(handle).public_key
+                return self._keychain.public_key(handle)
             case ProvePossession(handle):
                 return self._prove_possession(self._keychain.key(handle))
             case ProvePossessionOf(handle, public_key):
@@ -180,7 +193,7 @@ class Session:
         if self._sealer is None and not self.holds_keys:
             raise Uninitialized(Family.UNINITIALIZED)
         if (rights := self._bond.rights) is not None and rights.narrowed("Sign"):
-            rights.check("Sign", self._keychain.key(handle).public_key)
+            rights.check("Sign", self._keychain.public_key(handle))
         return self._sign(self._keychain.key(handle), message, version)
 
     def waits_for_openings(self, request: Request) -> bool:
@@ -261,28 +274,6 @@ class Session:
             case Reseal(blob, target):
                 return _opening(partial(self._resealed, sealer, blob, target), _sealed)
 
-    def _check_rights(self, rights: Rights, request: Request) -> None:
-        name = call_of(request).name
-        if rights.narrowed(name):
-            if isinstance(request, UseKey):
-                rights.check_hash(name, request.pkh)
-            else:
-                rights.check(name, self._key_of(request))
-
-    def _key_of(self, request: Request) -> PublicKey | None:
-        """Return with which key a call is made; None where that is not known before it has been made."""
-        match request:
-            case GetPublicKey() | ProvePossession() | ProvePossessionOf():
-                return self._keychain.key(request.handle).public_key
-            case Import() | SignWith() | GetPublicKeyFrom() | Reseal() if is_ours(request.blob):
-                try:
-                    # No blob opens that holds another key than its header says.
-                    return parse_blob(request.blob)[0].public_key
-                except BadBlob as error:
-                    raise BlobCorrupt(str(error)) from None
-            case _:
-                return None
-
     def _use(self, pkh: str) -> ImportedKey:
         if self._bond.rights is None:
             raise NotAllowed("not allowed: only a rule of the image lets a client use a key that another one opened")
@@ -298,18 +289,27 @@ class Session:
 
     async def _opened(self, sealer: Sealer, blob: bytes, give_way: GiveWay) -> SigningKey:
         found = self._keychain.find(blob)
-        return await open_key(sealer, blob, give_way) if found is None else found
+        if found is not None and ((release := self._release(blob)) is None or release.fresh):
+            return found
+        return await open_key(sealer, blob, give_way)
 
     async def _resealed(self, sealer: Sealer, blob: bytes, target: str, give_way: GiveWay) -> tuple[bytes, SigningKey]:
         to = await self._resealing.open_target(blob, target, self._credentials)
         return await reseal_key(sealer, blob, to, give_way)
 
     def _keep(self, blob: bytes, key: SigningKey) -> ImportedKey:
-        return ImportedKey(key.public_key, self._keychain.add(blob, key))
+        return ImportedKey(key.public_key, self._add(blob, key))
 
     def _keep_sealed(self, sealed: tuple[bytes, SigningKey]) -> SealedKey:
         blob, key = sealed
-        return SealedKey(blob, key.public_key, self._keychain.add(blob, key))
+        return SealedKey(blob, key.public_key, self._add(blob, key))
+
+    def _add(self, blob: bytes, key: SigningKey) -> int:
+        release = self._release(blob)
+        return self._keychain.add(blob, key, release.check if release is not None else None)
+
+    def _release(self, blob: bytes) -> Release | None:
+        return self._release_of(blob, self._credentials)
 
 
 def _opening(work: Callable[[GiveWay], Awaitable[T]], finish: Callable[[T], Result | Computation]) -> Opening:

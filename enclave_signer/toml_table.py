@@ -39,6 +39,19 @@ class TomlTable:
             raise self.refused(name, "must be true or false")
         return value
 
+    def seconds(self, name: str, least: float, most: float, default: float | None = None) -> float:
+        """Return a number of seconds from `least` to `most`; the default when it is missing.
+
+        Raises:
+            ConfigError: It is missing and has no default, or something else.
+        """
+        value = self._left.pop(name, default)
+        if value is None:
+            raise self.refused(name, "is missing")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise self.refused(name, f"must be a number of seconds from {least:g} to {most:g}")
+        return float(value)
+
     def text(self, name: str) -> str:
         """Return a text that is not empty.
 

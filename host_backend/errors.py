@@ -17,6 +17,8 @@ class HostError(Exception):
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
     log_level: ClassVar[int] = logging.ERROR
+    #: Seconds after which a client may ask again, where that is worth telling: `Retry-After`.
+    retry_after_s: ClassVar[int | None] = None
 
 
 class ConfigError(HostError):
@@ -110,6 +112,10 @@ class BlobCorrupt(EnclaveRefused):
     """The enclave answered that a sealed key is not what was sealed; restore it from a backup, or import the key again."""
 
 
+class ReleaseDenied(EnclaveRefused):
+    """The enclave answered that its key's service will not release the key to it; look at that service's policy."""
+
+
 class AttestationRefused(EnclaveRefused):
     """The enclave's evidence does not show what it must; stop: it may be another enclave, or none.
 
@@ -133,7 +139,14 @@ class KeysUnavailable(EnclaveUnavailable):
 
 
 class SealerUnavailable(EnclaveUnavailable):
-    """The enclave answered, and what seals its keys did not, or not with this key yet; retry later."""
+    """The enclave answered, and what seals its keys did not; retry later."""
+
+
+class NotReleased(SealerUnavailable):
+    """The enclave answered, and what seals its keys has not released this one yet; retry later."""
+
+    # The shortest time for which an enclave remembers that a key was not released.
+    retry_after_s = 5
 
 
 class AttestationUnavailable(EnclaveUnavailable):

@@ -18,6 +18,8 @@ class Family(StrEnum):
     CORRUPT = "blob corrupt"
     #: What seals the keys will give this one when somebody has allowed it; asking later may help.
     NOT_RELEASED = "not released yet"
+    #: What seals the keys has decided not to give this one to this enclave. Final.
+    RELEASE_DENIED = "release denied"
     #: Nothing can be proven here: this is no confidential machine, or this connection cannot be bound. Final.
     NOT_ATTESTED = "not attested"
     #: No token at the moment; asking later may help.

@@ -7,7 +7,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from enclave_signer.curves import InvalidPrivateKey, SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, SealingRefused
@@ -49,9 +49,31 @@ class Sealer(Protocol):
             BlobCorrupt: Not what was sealed.
             SealingRefused: Sealed under a key that this sealer may not use.
             NotReleased: It will be opened when somebody has allowed it.
+            ReleaseDenied: It will not be opened for this image.
             SealingUnavailable: No answer, retry later.
         """
         ...
+
+
+class Release(Protocol):
+    """The release of a gated key: whether what it sealed may be used at the moment."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the key's service has released it not too long ago."""
+        ...
+
+    def check(self) -> None:
+        """Do nothing while it is fresh. Never waits: the service is asked again in time, by a task of the process.
+
+        Raises:
+            SealingError: It is not, and why not.
+        """
+        ...
+
+
+#: Returns the release that a blob needs in sessions of these credentials; None where it needs none.
+ReleaseOf = Callable[[bytes, Credentials], Release | None]
 
 
 class SealerSource(Protocol):
@@ -89,6 +111,26 @@ class SealerProvider(SealerSource, Protocol):
 
     async def aclose(self) -> None:
         """Release everything; no call comes after this."""
+        ...
+
+
+@runtime_checkable
+class KeepingProvider(Protocol):
+    """A provider that keeps what its service gave it: a gated key must be asked for again all the same."""
+
+    async def release(self, key: str, credentials: Credentials) -> Sealer:
+        """Return a sealer for a key that its service has released just now; what was kept of it does not count.
+
+        Args:
+            key: The key-encryption key, as blobs name it.
+            credentials: Of the sessions that want it.
+
+        Raises:
+            ReleaseDenied: The service does not release it to this image.
+            SealingRefused: The configuration does not allow it.
+            NotReleased: It will be released when somebody has allowed it.
+            SealingUnavailable: No answer, retry later.
+        """
         ...
 
 

@@ -4,6 +4,7 @@
   key derived from it stays in memory, and the broker is not asked again: one that is down stops no signing.
 - All keys of the image are fetched at once, when the first session begins. Each has its own outcome: an old one that is
   gone keeps no other back. A refusal is repeated for a while before the broker is asked again.
+- A gated key is fetched again for each of its releases; one that the broker does not release is kept no longer.
 """
 
 import logging
@@ -83,6 +84,21 @@ class Kbs:
         await self.cipher(self._config.keys[0])
         return _KbsSealer(self, self._config, asked)
 
+    async def release(self, key: str, credentials: Credentials) -> Sealer:
+        """Return a sealer for a key that the broker has released just now; see `KeepingProvider`."""
+        known = self._config.key_named(key)
+        if known is None:
+            raise SealingRefused(f"this image does not list the key {key[:200]!r}; {self._listed()}")
+        try:
+            fetched = await self._fetch([known])
+        except SealingRefused:
+            self._ciphers.pop(known, None)
+            raise
+        self._keep(fetched)
+        if known in self._refused:
+            raise SealingRefused(*self._refused[known].args)
+        return _KbsSealer(self, self._config, credentials.encryption_key_path)
+
     async def aclose(self) -> None:
         """Nothing is held open."""
 
@@ -128,6 +144,7 @@ class Kbs:
         for key, outcome in fetched.items():
             if isinstance(outcome, SealingRefused):
                 self._refused[key] = outcome
+                self._ciphers.pop(key, None)
                 logger.warning("no key from the key broker", extra=log.fields(key=key.name, reason=outcome))
             else:
                 self._ciphers[key] = AESGCM(outcome)

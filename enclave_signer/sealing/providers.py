@@ -7,20 +7,25 @@
 - When a provider gives no answer, the sealer that it gave for the same credentials last time goes on serving: keys that
   are remembered need no sealer, and all others get `unavailable`. A refusal stays a refusal.
 - A provider has its own time limit; what takes longer is unavailable.
+- A blob under a gated key is opened by the key's release. A provider that has gated keys is not asked at `Initialize`: it
+  may not be released, and other providers' blobs open without it.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import trio
 
-from enclave_signer.errors import BlobCorrupt, SealingRefused, SealingUnavailable
-from enclave_signer.protocol.blob import is_ours, parse_blob
+from enclave_signer.errors import BlobCorrupt, ReleaseDenied, SealingRefused, SealingUnavailable
+from enclave_signer.protocol.blob import is_ours, parse_blob, sealed_under
 from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
-from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey
+from enclave_signer.sealing.base import KeepingProvider, Sealer, SealerProvider, UnsealedKey
+from enclave_signer.sealing.gated_rules import GatedRule
+from enclave_signer.sealing.releases import MAX_RELEASES, Release
 
 T = TypeVar("T")
 
@@ -43,12 +48,13 @@ class Providers:
 
     Args:
         providers: With different names; sessions seal with the first.
+        gated: The image's list of keys that are released only to the attested.
 
     Raises:
         ValueError: None, or two of one name.
     """
 
-    def __init__(self, providers: Sequence[SealerProvider]) -> None:
+    def __init__(self, providers: Sequence[SealerProvider], gated: Sequence[GatedRule] = ()) -> None:
         self._by_name = {provider.name: provider for provider in providers}
         if not providers or len(self._by_name) != len(providers):
             raise ValueError("sealers must have different names, and there must be one")
@@ -56,6 +62,9 @@ class Providers:
         self.default = providers[0]
         self._for_legacy = next((each for each in providers if each.takes_legacy), None)
         self._openings: dict[tuple[str, Credentials], _Opening] = {}
+        self._gated = gated
+        #: By key-encryption key and credentials.
+        self._releases: dict[tuple[str, Credentials], Release] = {}
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -89,7 +98,9 @@ class Providers:
         return await self._session_sealer(self._by_name[name], credentials)
 
     async def _session_sealer(self, provider: SealerProvider, credentials: Credentials) -> Sealer:
-        return _SessionSealer(self, provider, credentials, await self._sealer(provider, credentials))
+        gated = any(rule.sealer == provider.name for rule in self._gated)
+        sealer = None if gated else await self.sealer(provider, credentials)
+        return _SessionSealer(self, provider, credentials, sealer)
 
     async def opener(self, blob: bytes, credentials: Credentials) -> tuple[SealerProvider, Sealer]:
         """Return what opens a blob.
@@ -99,7 +110,41 @@ class Providers:
             SealingError: Nothing here does, or its sealer cannot be had.
         """
         provider = self._named_by(blob)
-        return provider, await self._sealer(provider, credentials)
+        return provider, await self.sealer(provider, credentials)
+
+    def release(self, blob: bytes, credentials: Credentials) -> Release | None:
+        """Return the release that a blob needs; None where it needs none.
+
+        Raises:
+            SealingRefused: Nothing here opens it.
+        """
+        if not self._gated:
+            return None
+        try:
+            key = sealed_under(blob)
+        except (BadBlob, UnknownBlobFormat):
+            return None
+        rule = next((rule for rule in self._gated if rule.covers(key)), None)
+        if rule is None:
+            return None
+        place = key, credentials
+        if place not in self._releases:
+            self._forget_oldest_release()
+            ask = partial(_released, self._named_by(blob), key, credentials)
+            self._releases[place] = Release(key, rule, ask, self._start)
+        return self._releases[place]
+
+    def _start(self, task: Callable[[], Awaitable[None]]) -> None:
+        assert self._nursery is not None  # noqa: S101 -- sessions live within `running`
+        self._nursery.start_soon(task)
+
+    def _forget_oldest_release(self) -> None:
+        if len(self._releases) >= MAX_RELEASES:
+            # The oldest of those that matter least; open keys keep theirs.
+            free = [place for place, each in self._releases.items() if not each.busy]
+            least = min(free, key=lambda place: self._releases[place].matters, default=None)
+            if least is not None:
+                del self._releases[least]
 
     def _named_by(self, blob: bytes) -> SealerProvider:
         if not is_ours(blob) and self._for_legacy is not None:
@@ -114,7 +159,12 @@ class Providers:
             raise SealingRefused(f"blob sealed by {name[:40]!r}, this enclave has {self.names}")
         return self._by_name[name]
 
-    async def _sealer(self, provider: SealerProvider, credentials: Credentials) -> Sealer:
+    async def sealer(self, provider: SealerProvider, credentials: Credentials) -> Sealer:
+        """Return a provider's sealer for these credentials, which sessions share.
+
+        Raises:
+            SealingError: It cannot be had.
+        """
         place = provider.name, credentials
         known = self._openings.get(place)
         if known is not None and known.sealer is not None and trio.current_time() < known.until:
@@ -170,20 +220,24 @@ class _SessionSealer:
     """Seals with one provider's sealer; opens whatever any of them sealed."""
 
     def __init__(
-        self, providers: Providers, provider: SealerProvider, credentials: Credentials, sealer: Sealer
+        self, providers: Providers, provider: SealerProvider, credentials: Credentials, sealer: Sealer | None
     ) -> None:
         self._providers = providers
         self._provider = provider
         self._credentials = credentials
+        #: None where it is asked for only when something is sealed.
         self._sealer = sealer
-        self.shared_s = sealer.shared_s
+        self.shared_s = sealer.shared_s if sealer is not None else 0.0
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         """Return a blob; see `Sealer`."""
-        return await in_time(self._provider, lambda: self._sealer.seal(private_key, public_key))
+        sealer = self._sealer or await self._providers.sealer(self._provider, self._credentials)
+        return await in_time(self._provider, lambda: sealer.seal(private_key, public_key))
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`."""
+        if (release := self._providers.release(blob, self._credentials)) is not None:
+            return await release.unseal(blob)
         provider, sealer = await self._providers.opener(blob, self._credentials)
         return await in_time(provider, lambda: sealer.unseal(blob))
 
@@ -199,3 +253,29 @@ async def in_time(provider: SealerProvider, ask: Callable[[], Awaitable[T]]) -> 
     with trio.move_on_after(provider.limit_s):
         return await ask()
     raise SealingUnavailable(f"the {provider.name} sealer did not answer within {provider.limit_s:g} s")
+
+
+async def _released(
+    provider: SealerProvider, key: str, credentials: Credentials, sealer: Sealer | None, blob: bytes
+) -> tuple[Sealer, UnsealedKey]:
+    """Return the sealer of a gated key, a new one where none is given, and the key in a blob; in the time of one answer.
+
+    Raises:
+        SealingError: As the provider or its sealer says.
+    """
+
+    async def ask() -> tuple[Sealer, UnsealedKey]:
+        opened = sealer or await _just_released(provider, key, credentials)
+        return opened, await opened.unseal(blob)
+
+    return await in_time(provider, ask)
+
+
+async def _just_released(provider: SealerProvider, key: str, credentials: Credentials) -> Sealer:
+    try:
+        if isinstance(provider, KeepingProvider):
+            return await provider.release(key, credentials)
+        return await provider.open_sealer(credentials)
+    except SealingRefused as error:
+        # No blob was shown yet: this is about the key.
+        raise ReleaseDenied(str(error)) from None

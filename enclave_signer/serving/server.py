@@ -138,7 +138,8 @@ class Server:
     def _admit(self, stream: Stream, nursery: trio.Nursery, workers: Workers) -> None:
         source, network = stream.peer.source, stream.peer.network
         keychain = Keychain(self._limits.max_handles, self._open_keys, network)
-        session = Session(self._providers, keychain, self.guard, self._resealing, self._prover, stream)
+        shared = (self.guard, self._resealing, self._prover)
+        session = Session(self._providers, keychain, *shared, stream, self._providers.release)
         connection = Connection(stream, session, workers, Pace(self._round), self._limits, self._told_of_long_frame)
         if self._places.enter(connection, network):
             self._round.share(len(self._places))

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from enclave_signer.tezos import masked
+from host_backend.errors import HostError
 
 JSON = b"application/json; charset=utf-8"
 
@@ -33,6 +34,13 @@ def failure(text: str) -> bytes:
     """Return the body of a refusal, in Signatory's form."""
     body = [{"id": "failure", "kind": "temporary", "msg": masked(text)}]
     return json_line(body)
+
+
+def retry_after(error: HostError | None) -> list[tuple[bytes, bytes]]:
+    """Return the header that says when to ask again, where that is known."""
+    if error is None or error.retry_after_s is None:
+        return []
+    return [(b"retry-after", b"%d" % error.retry_after_s)]
 
 
 async def _not_found(request: Request, _: Exception) -> Response:

@@ -31,10 +31,19 @@ def health(
     body = b'{"ready":false' if problems else b'{"ready":true'
     if problems:
         body += b',"reasons":' + (yield from json_list(problems))
+    unreleased = yield from json_list(_unreleased(vaults))
+    if unreleased != b"[]":
+        body += b',"not_released":' + unreleased
     degraded = yield from json_list(_degraded(vaults, watermark, idle, out))
     if degraded != b"[]":
         body += b',"degraded":' + degraded
     return not problems, body + b"}\n"
+
+
+def _unreleased(vaults: Sequence[Vault]) -> Iterator[str]:
+    for vault in vaults:
+        for pkh, reason in vault.unreleased.items():
+            yield f"{pkh}: {reason}"
 
 
 def _degraded(

@@ -27,7 +27,7 @@ from enclave_signer.tezos import (
     parse_public_key,
 )
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
-from host_backend.api.application import JSON, Json, answering_bugs, application, failure
+from host_backend.api.application import JSON, Json, answering_bugs, application, failure, retry_after
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, json_list
@@ -95,7 +95,7 @@ class _Answers(ABC):
         if scope["method"] == "POST":
             self._metrics.handled(pkh, status, seconds)
         log_access(scope, status, seconds, error)
-        await send_whole(scope, send, status, JSON, body)
+        await send_whole(scope, send, status, JSON, body, retry_after(error))
 
     @abstractmethod
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:

@@ -4,6 +4,7 @@ ASGI has an answer begin and end by two events, and uvicorn writes at each. So t
 scope, which takes an answer as a whole. Without it the two events are sent.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import Scope, Send
@@ -12,6 +13,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+#: Headers as ASGI has them: name and value.
+Headers = Sequence[tuple[bytes, bytes]]
 #: Its name among the extensions of a scope.
 EXTENSION = "enclave_host.whole_answer"
 
@@ -52,7 +55,9 @@ def takes_whole(cycle: "RequestResponseCycle") -> None:
     scope["extensions"] = {EXTENSION: WholeAnswer(cycle)}
 
 
-async def send_whole(scope: Scope, send: Send, status: int, content_type: bytes, body: bytes) -> None:
+async def send_whole(
+    scope: Scope, send: Send, status: int, content_type: bytes, body: bytes, further: Headers = ()
+) -> None:
     """Answer a request, other than a HEAD.
 
     Args:
@@ -61,11 +66,12 @@ async def send_whole(scope: Scope, send: Send, status: int, content_type: bytes,
         status: Of HTTP.
         content_type: Of the body.
         body: All of it.
+        further: Further headers, which few answers have.
     """
     whole: WholeAnswer | None = scope.get("extensions", {}).get(EXTENSION)
-    if whole is not None:
+    if whole is not None and not further:
         await whole.send(status, content_type, body)
         return
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *further]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

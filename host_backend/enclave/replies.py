@@ -23,6 +23,8 @@ from host_backend.errors import (
     Garbled,
     HostError,
     Late,
+    NotReleased,
+    ReleaseDenied,
     SealerUnavailable,
     Unanswered,
     WatermarkRejected,
@@ -154,7 +156,7 @@ class ReplyLine:
             self._calls.popleft().waiter.failed(reason)
 
 
-def _refusal(error: WireError, request: Request) -> HostError:
+def _refusal(error: WireError, request: Request) -> HostError:  # noqa: PLR0911 -- one for each family
     """Return the enclave's no, by its family.
 
     Raises:
@@ -164,8 +166,12 @@ def _refusal(error: WireError, request: Request) -> HostError:
         case Family.GUARD_REFUSED:
             # That level may never be asked for again.
             return WatermarkRejected(f"watermark validation failed in the enclave: {error}")
-        case Family.UNAVAILABLE | Family.NOT_RELEASED:
+        case Family.UNAVAILABLE:
             return SealerUnavailable(f"the enclave's sealer: {error}")
+        case Family.NOT_RELEASED:
+            return NotReleased(f"the enclave's sealer: {error}")
+        case Family.RELEASE_DENIED:
+            return ReleaseDenied(f"the enclave refused: {error}")
         case Family.ATTESTATION_UNAVAILABLE:
             return AttestationUnavailable(str(error))
         case Family.NOT_ATTESTED:

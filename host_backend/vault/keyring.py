@@ -9,6 +9,8 @@
   there waits for the next connection for signatures, on which all keys are opened before it is in service.
 - A connection that opens less than the one in service holds does not take its place. A key that is not known to open is not
   asked of it.
+- A key whose release has ended stays open on the connection in service, and is not used until it was released again on
+  the second one. What is not released keeps no new connection out of service.
 - A key whose entry was replaced by something that does not open is out of service from the next start of the host on:
   until then it is opened, where all keys are, by what was stored before.
 """
@@ -20,11 +22,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
 from host_backend.enclave.client import EnclaveClient, SigningClient
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, Late
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, Late, NotReleased, ReleaseDenied
 from host_backend.keystore.base import KeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import DEFAULT_PAUSES, KeyEvent, Keys, Pauses, VaultKey
-from host_backend.vault.opening import GetConnection, Opened, Opener, Unopened
+from host_backend.vault.opening import GetConnection, Opened, Opener, Unopened, unopened_by
 from host_backend.vault.reading import StoreReader, with_pauses
 from host_backend.vault.silent_keks import SilentKeks
 
@@ -151,6 +153,7 @@ class Keyring:
                 self._note(pkh, outcome)
             if isinstance(outcome, Opened):
                 self._announce(outcome.key)
+        self.keys.lapsed = {pkh for pkh in self.keys.lapsed if client.holds(pkh)}
         return self.keys.whole
 
     async def _opened(
@@ -183,7 +186,7 @@ class Keyring:
 
     def _stays(self, pkh: str, serving: SigningClient) -> bool:
         """Whether a key must be open on the next connection: one without an answer would keep all new ones out."""
-        return serving.holds(pkh) or self.keys.opens(pkh)
+        return (serving.holds(pkh) and pkh not in self.keys.lapsed) or self.keys.opens(pkh)
 
     def _announce(self, key: VaultKey) -> None:
         if key.pkh not in self._announced:
@@ -222,7 +225,13 @@ class Keyring:
 
     def _is_open(self, pkh: str, serving: SigningClient) -> bool:
         """Whether a key is open in service, as it is stored now."""
-        return serving.holds(pkh) and self.keys.good(pkh) in self.keys.blobs(pkh)
+        return serving.holds(pkh) and pkh not in self.keys.lapsed and self.keys.good(pkh) in self.keys.blobs(pkh)
+
+    def note_lapsed(self, pkh: str, error: NotReleased | ReleaseDenied) -> None:
+        """The enclave did not use a key that is open in service: its release has ended."""
+        if pkh not in self.keys.lapsed:
+            self.keys.lapsed.add(pkh)
+            self._note(pkh, unopened_by(error))
 
     async def try_out(self, pkh: str) -> None:
         """Open a stored key on the second connection, where no signature waits behind it, and note whether it opens.
@@ -255,14 +264,17 @@ class Keyring:
             return
         if outcome.event is KeyEvent.UNANSWERED:
             keys.note_unanswered(pkh, outcome.reason, self._now())
+        elif outcome.event is KeyEvent.NOT_RELEASED:
+            keys.note_unreleased(pkh, outcome.reason, self._now())
         elif outcome.event is KeyEvent.CORRUPT:
             keys.note_corrupt(pkh, outcome.reason)
             # Its entry may have been mended: not every store tells so by itself.
             self.read_anew()
         else:
-            keys.note_refused(pkh, outcome.reason, self._now())
+            keys.note_refused(pkh, outcome.reason, self._now(), outcome.event)
         if told != outcome.reason:
-            logger.error("key out of service: %s", outcome.reason, extra=fields(pkh=pkh, vault=self._vault))
+            level = logging.ERROR if outcome.released else logging.WARNING
+            logger.log(level, "key out of service: %s", outcome.reason, extra=fields(pkh=pkh, vault=self._vault))
 
 
 async def _side_by_side(work: Callable[[str], Awaitable[None]], pkhs: Collection[str]) -> None:
@@ -292,5 +304,7 @@ def _check_holds_as_much(
     outcomes: dict[str, Opened | Unopened], serving: SigningClient | None, client: SigningClient
 ) -> None:
     for pkh, outcome in outcomes.items():
-        if isinstance(outcome, Unopened) and serving is not None and serving.holds(pkh) and not client.holds(pkh):
+        if isinstance(outcome, Opened) or not outcome.released:
+            continue
+        if serving is not None and serving.holds(pkh) and not client.holds(pkh):
             raise EnclaveRefused(f"{pkh} signs, and does not open on a new connection: {outcome.reason}")

@@ -2,12 +2,15 @@
 
     stored ──try──▶ trying ──opened──▶ open
        ▲              ├──unanswered──▶ waiting      tried again soon, one key first: the sealer is away
-    changed,          ├──refused─────▶ quarantined  tried again seldom, ever more so
+       │              ├──not released▶ unreleased   tried again soon: somebody has to allow it
+    changed,          ├──refused,    ▶ quarantined  tried again seldom, ever more so
+       │              │  denied
     retried           └──corrupt─────▶ quarantined  not tried again until it is changed
 
 - A connection that ends while a key is tried leaves it as it was.
 - What opens all keys on a new connection tells of the same events, whatever state a key is in.
 - A key that has opened once is known for good: its public key can be shown while it is out of service.
+- A key that is not released yet is no fault: all is as it should be without it.
 """
 
 import math
@@ -53,6 +56,7 @@ class KeyState(StrEnum):
     TRYING = "trying"
     OPEN = "open"
     WAITING = "waiting"
+    UNRELEASED = "unreleased"
     QUARANTINED = "quarantined"
 
 
@@ -64,7 +68,9 @@ class KeyEvent(StrEnum):
     TRY = "try"
     OPENED = "opened"
     UNANSWERED = "unanswered"
+    NOT_RELEASED = "not released"
     REFUSED = "refused"
+    DENIED = "denied"
     CORRUPT = "corrupt"
 
 
@@ -73,7 +79,9 @@ _FROM_ANYWHERE = {
     KeyEvent.CHANGED: KeyState.STORED,
     KeyEvent.OPENED: KeyState.OPEN,
     KeyEvent.UNANSWERED: KeyState.WAITING,
+    KeyEvent.NOT_RELEASED: KeyState.UNRELEASED,
     KeyEvent.REFUSED: KeyState.QUARANTINED,
+    KeyEvent.DENIED: KeyState.QUARANTINED,
     KeyEvent.CORRUPT: KeyState.QUARANTINED,
 }
 #: A pair that is not here changes nothing: a connection may tell what became of a key that was tried elsewhere.
@@ -81,6 +89,7 @@ TABLE: Mapping[tuple[KeyState, KeyEvent], KeyState] = {
     **{(state, event): to for event, to in _FROM_ANYWHERE.items() for state in KeyState},
     **{(state, KeyEvent.TRY): KeyState.TRYING for state in KeyState if state is not KeyState.OPEN},
     (KeyState.WAITING, KeyEvent.RETRIED): KeyState.STORED,
+    (KeyState.UNRELEASED, KeyEvent.RETRIED): KeyState.STORED,
     (KeyState.QUARANTINED, KeyEvent.RETRIED): KeyState.STORED,
 }
 
@@ -92,6 +101,8 @@ class Pauses:
     #: After no answer; doubles up to `longest_unanswered_s`: a sealer that is back must soon be noticed.
     unanswered_s: float = 0.1
     longest_unanswered_s: float = 3.0
+    #: Where a key is not released yet: the enclave itself remembers that for longer, and does not ask.
+    unreleased_s: float = 3.0
     #: After a refusal; doubles up to `longest_refused_s`: somebody has to grant something first.
     refused_s: float = 30.0
     longest_refused_s: float = 1800.0
@@ -120,7 +131,9 @@ class Keys:
     Attributes:
         opened: Keys that were opened at least once, in the order in which that happened.
         waiting: Hashes of keys that got no answer, and why; the next one to be tried first.
+        unreleased: Hashes of keys that are not released yet, and why.
         quarantined: Hashes of keys that were refused or are damaged, and why.
+        lapsed: Those that are open on the connection in service, and may not be used until they are released again.
 
     Args:
         pauses: Before a key is tried again.
@@ -137,7 +150,9 @@ class Keys:
         self._silent_until = -math.inf
         self.opened: dict[str, VaultKey] = {}
         self.waiting: dict[str, str] = {}
+        self.unreleased: dict[str, str] = {}
         self.quarantined: dict[str, str] = {}
+        self.lapsed: set[str] = set()
 
     def __len__(self) -> int:
         """Return how many keys are stored."""
@@ -166,7 +181,7 @@ class Keys:
 
     def out_of_service(self, pkh: str) -> str | None:
         """Return why a key is out of service, also while it is tried again; None when it is not known to be."""
-        return self.waiting.get(pkh) or self.quarantined.get(pkh)
+        return self.waiting.get(pkh) or self.unreleased.get(pkh) or self.quarantined.get(pkh)
 
     def good(self, pkh: str) -> bytes | None:
         """Return the sealed form of a stored key that opened last; None when none ever did."""
@@ -178,7 +193,7 @@ class Keys:
 
     @property
     def whole(self) -> bool:
-        """Whether no key is out of service."""
+        """Whether no key is out of service, but for those that are not released yet."""
         return not self.waiting and not self.quarantined
 
     # What happens
@@ -219,7 +234,7 @@ class Keys:
 
     def retry(self) -> None:
         """Somebody has mended something, perhaps: try whatever is out of service now."""
-        for pkh in (*self.waiting, *self.quarantined):
+        for pkh in (*self.waiting, *self.unreleased, *self.quarantined):
             self._lives[pkh].refusals = 0
             self._step(pkh, KeyEvent.RETRIED)
         self._answered()
@@ -232,6 +247,7 @@ class Keys:
         life.refusals, life.trouble, life.good = 0, None, blob
         self._step(key.pkh, KeyEvent.OPENED)
         self.opened[key.pkh] = key
+        self.lapsed.discard(key.pkh)
 
     def note_unanswered(self, pkh: str, reason: str, now: float) -> None:
         """What seals it gave no answer."""
@@ -245,12 +261,21 @@ class Keys:
         # Behind the others: this one may be the only one that gets none.
         self.waiting[pkh] = self._lives[pkh].trouble = reason
 
-    def note_refused(self, pkh: str, reason: str, now: float) -> None:
+    def note_unreleased(self, pkh: str, reason: str, now: float) -> None:
+        """It is not released yet, or not any more."""
+        life = self._lives[pkh]
+        if pkh in self.waiting:
+            self._answered()
+        life.try_again_at = now + self._pause(0, self._pauses.unreleased_s, self._pauses.unreleased_s)
+        self._step(pkh, KeyEvent.NOT_RELEASED)
+        self.unreleased[pkh] = life.trouble = reason
+
+    def note_refused(self, pkh: str, reason: str, now: float, event: KeyEvent = KeyEvent.REFUSED) -> None:
         """What seals it says no."""
         life = self._lives[pkh]
         life.try_again_at = now + self._pause(life.refusals, self._pauses.refused_s, self._pauses.longest_refused_s)
         life.refusals += 1
-        self._quarantine(pkh, KeyEvent.REFUSED, reason)
+        self._quarantine(pkh, event, reason)
 
     def note_corrupt(self, pkh: str, reason: str) -> None:
         """It is not what was sealed."""
@@ -276,7 +301,7 @@ class Keys:
             # Why it is out of service stays known until it is known better.
             self._fresh.pop(pkh, None)
             return
-        for table in (self._fresh, self.waiting, self.quarantined):
+        for table in (self._fresh, self.waiting, self.unreleased, self.quarantined):
             table.pop(pkh, None)
         if after is KeyState.STORED:
             self._fresh[pkh] = None
@@ -288,7 +313,8 @@ class Keys:
 
     def due(self, now: float) -> list[str]:
         """Return the keys to be tried now."""
-        due = [*self._fresh, *(pkh for pkh in self.quarantined if self._is_due(pkh, now))]
+        later = (*self.unreleased, *self.quarantined)
+        due = [*self._fresh, *(pkh for pkh in later if self._is_due(pkh, now))]
         if self.waiting and now >= self._silent_until:
             waiting = [pkh for pkh in self.waiting if self._lives[pkh].state is KeyState.WAITING]
             # After a silence one key is asked for first.
@@ -297,8 +323,9 @@ class Keys:
 
     def _is_due(self, pkh: str, now: float) -> bool:
         life = self._lives[pkh]
-        return life.state is KeyState.QUARANTINED and now >= life.try_again_at
+        return life.state in (KeyState.UNRELEASED, KeyState.QUARANTINED) and now >= life.try_again_at
 
     def next_due(self, now: float) -> float:
-        """Return when a waiting key is to be tried next, now at the earliest; infinity when none waits."""
-        return max(now, self._silent_until) if self.waiting else math.inf
+        """Return when a key that waits is to be tried next, now at the earliest; infinity when none does."""
+        waiting = [self._silent_until] if self.waiting else []
+        return max(now, min((*waiting, *(self._lives[pkh].try_again_at for pkh in self.unreleased)), default=math.inf))

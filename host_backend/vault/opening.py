@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 from enclave_signer.protocol.messages import ImportedKey, PublicKey
 from host_backend.enclave.client import EnclaveClient
-from host_backend.errors import BlobCorrupt, EnclaveRefused, EnclaveUnavailable, HostError, SealerUnavailable
+from host_backend.errors import (
+    BlobCorrupt,
+    EnclaveRefused,
+    EnclaveUnavailable,
+    HostError,
+    NotReleased,
+    ReleaseDenied,
+    SealerUnavailable,
+)
 from host_backend.vault.keys import KeyEvent, VaultKey, opened_key
 
 #: Gives another connection to the same enclave.
@@ -36,6 +44,11 @@ class Unopened:
     #: Whether it may be that the answer was another call's.
     doubtful: bool = False
 
+    @property
+    def released(self) -> bool:
+        """Whether it is not for want of a release that it does not open."""
+        return self.event not in (KeyEvent.NOT_RELEASED, KeyEvent.DENIED)
+
 
 class Opener:
     """Opens blobs.
@@ -57,7 +70,7 @@ class Opener:
             try:
                 imported = await client.import_blob(blob)
             except (EnclaveRefused, SealerUnavailable) as error:
-                unopened = _more_hopeful(unopened, Unopened(str(error), _event_of(error)))
+                unopened = _more_hopeful(unopened, unopened_by(error))
                 continue
             try:
                 key = self._checked(imported.public_key, pkh)
@@ -95,8 +108,17 @@ class Opener:
         return ""
 
 
+def unopened_by(error: EnclaveRefused | SealerUnavailable) -> Unopened:
+    """Return what the enclave's no means for a key."""
+    return Unopened(str(error), _event_of(error))
+
+
 def _event_of(error: EnclaveRefused | SealerUnavailable) -> KeyEvent:
     match error:
+        case NotReleased():
+            return KeyEvent.NOT_RELEASED
+        case ReleaseDenied():
+            return KeyEvent.DENIED
         case SealerUnavailable():
             return KeyEvent.UNANSWERED
         case BlobCorrupt():
@@ -106,7 +128,13 @@ def _event_of(error: EnclaveRefused | SealerUnavailable) -> KeyEvent:
 
 
 #: Of several blobs of one key, the one that may still open decides when it is tried again.
-_HOPE = {KeyEvent.UNANSWERED: 2, KeyEvent.REFUSED: 1, KeyEvent.CORRUPT: 0}
+_HOPE = {
+    KeyEvent.UNANSWERED: 4,
+    KeyEvent.NOT_RELEASED: 3,
+    KeyEvent.REFUSED: 2,
+    KeyEvent.DENIED: 1,
+    KeyEvent.CORRUPT: 0,
+}
 
 
 def _more_hopeful(one: Unopened | None, other: Unopened) -> Unopened:

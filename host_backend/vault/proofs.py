@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import PublicKey, Signature
 from host_backend.enclave.client import SigningClient
-from host_backend.errors import EnclaveRefused, MalformedRequest
+from host_backend.errors import EnclaveRefused, MalformedRequest, ReleaseDenied
 from host_backend.vault.keys import VaultKey
 from host_backend.vault.verification import Verification
 
@@ -38,7 +38,7 @@ async def verified_proof(ask: Ask, verification: Verification, key: VaultKey, ot
     try:
         client, proof = await ask(lambda client: client.prove_possession(key.pkh, other))
     except EnclaveRefused as error:
-        if other is None:
+        if other is None or isinstance(error, ReleaseDenied):
             raise
         raise EnclaveRefused(f"{error}; tee-signer proves no other key, enclave-signer does since 0.2") from error
     await verification.check(client, key, lambda: key.verifying_key.verify_possession(proof, other))

@@ -3,15 +3,16 @@
 - What the enclave says is checked: the public key of every blob against the stored hash, every signature and proof
   against the key, before anyone gets it; BLS signatures right after, if that was asked for.
 - The link comes back by itself, and so do the keys. A request waits for it up to a limit.
+- A key that is not released yet is named, and is no fault of the vault.
 
 The vault is usable as a library; `docs/library.md` has an example.
 """
 
-import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from enclave_signer.curves import SignatureCheck
 from enclave_signer.protocol.messages import (
@@ -31,6 +32,7 @@ from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest
 from host_backend.keystore.base import KeyStore
 from host_backend.leaving import waiting
+from host_backend.vault.asking import Asking, why_not_open
 from host_backend.vault.keyring import Keyring
 from host_backend.vault.keys import Pauses, VaultKey
 from host_backend.vault.proofs import check_proof, verified_proof
@@ -58,7 +60,6 @@ class Vault:
     ) -> None:
         self.name = name
         self.verification = Verification(name, verify_bls)
-        self._limits = limits
         self._enclave = enclave
         self.link = EnclaveLink(name, enclave, self._restore, self._key_waits, limits=limits, jitter=jitter)
         self._ring = Keyring(
@@ -68,6 +69,7 @@ class Vault:
             on_restored=on_restored,
         )
         self._watch = Watch(name, self._ring, self.link)
+        self._asking = Asking(self.link, self._ring, self._watch, limits.signature_s)
         #: Makes keys, and takes them in; what it has stored is brought into service.
         self.provisioning = Provisioning(name, store, self.link.second, self._watch.take_in)
 
@@ -85,7 +87,13 @@ class Vault:
     @property
     def out_of_service(self) -> dict[str, str]:
         """Hashes of all stored keys that cannot sign, and why; also where the sealer is away, or the entry is no key."""
-        return {**self._ring.keys.waiting, **self._ring.keys.quarantined, **self._ring.damaged}
+        keys = self._ring.keys
+        return {**keys.waiting, **keys.unreleased, **keys.quarantined, **self._ring.damaged}
+
+    @property
+    def unreleased(self) -> dict[str, str]:
+        """Hashes of stored keys that cannot sign until their service has released them to the enclave, and why."""
+        return dict(self._ring.keys.unreleased)
 
     @property
     def problem(self) -> str | None:
@@ -103,6 +111,7 @@ class Vault:
         reasons = [
             f"{pkh}: {reason}{'; it signs by what was stored before, until this host ends' if self.serves(pkh) else ''}"
             for pkh, reason in self.out_of_service.items()
+            if pkh not in self._ring.keys.unreleased
         ]
         problems = (self._ring.store_problem, self._ring.gone_problem, self.link.renewal.problem)
         return reasons + [f"{self.name}: {problem}" for problem in problems if problem is not None]
@@ -115,7 +124,7 @@ class Vault:
     def serves(self, pkh: str) -> bool:
         """Return whether a key can be asked for a signature at this moment."""
         client = self.link.client
-        return client is not None and client.holds(pkh)
+        return client is not None and client.holds(pkh) and pkh not in self._ring.keys.lapsed
 
     def opened(self, pkh: str) -> bool:
         """Return whether a key is in service; without a link to the enclave, whether it was and will be."""
@@ -147,8 +156,8 @@ class Vault:
             raise KeyNotFound(f"{pkh} is not in vault {self.name}")
         key = self._ring.keys.opened.get(pkh)
         if key is None:
-            why = self._ring.keys.waiting.get(pkh) or self.problem or "retry later"
-            raise EnclaveUnavailable(f"{pkh} is not open yet: {why}")
+            waits = why_not_open(self._ring.keys, pkh)
+            raise waits or EnclaveUnavailable(f"{pkh} is not open yet: {self.problem or 'retry later'}")
         return key
 
     async def opened_key(self, pkh: str) -> VaultKey:
@@ -173,11 +182,12 @@ class Vault:
             EnclaveUnavailable: The enclave cannot be reached.
         """
         with waiting():
-            if not (await self.link.ready()).holds(pkh):
-                await self.look_again()
+            await self.link.ready()
+            if not self.serves(pkh):
+                await self._watch.look(pkh)
         self.key(pkh)
-        if (reason := self._ring.keys.waiting.get(pkh)) is not None:
-            raise EnclaveUnavailable(f"{pkh} is not open: {reason}")
+        if (error := why_not_open(self._ring.keys, pkh)) is not None:
+            raise error
 
     async def ready_key(self, pkh: str, version: SigningVersion) -> VaultKey:
         """Return a key that can be asked for a signature now; wait for that up to a limit.
@@ -256,7 +266,7 @@ class Vault:
         """Return a verified signature of a key that is at hand; see `sign`."""
         if len(message) > MAX_MESSAGE_BYTES:
             raise MalformedRequest(f"message of {len(message)} bytes, the limit is {MAX_MESSAGE_BYTES}")
-        client, signature = await self._ask(lambda client: client.sign(key.pkh, message, version))
+        client, signature = await self._asking.ask(key.pkh, lambda client: client.sign(key.pkh, message, version))
         check = SignatureCheck(key.verifying_key, signature, message, version)
         await self.verification.pass_signature(client, key, check)
         return signature
@@ -279,15 +289,7 @@ class Vault:
         key = await self.opened_key(pkh)
         check_proof(key, other)
         await self.ready_key(pkh, SigningVersion.LATEST)
-        return await verified_proof(self._ask, self.verification, key, other)
-
-    async def _ask(self, ask: Callable[[SigningClient], Awaitable[Signature]]) -> tuple[SigningClient, Signature]:
-        limit_s = self._limits.signature_s
-        try:
-            async with asyncio.timeout(limit_s):
-                return await self.link.ask_idempotent(ask)
-        except TimeoutError:
-            raise EnclaveUnavailable(f"the enclave gave no signature within {limit_s:g} s") from None
+        return await verified_proof(partial(self._asking.ask, pkh), self.verification, key, other)
 
 
 def _no_such_version(key_type: KeyType, version: SigningVersion) -> MalformedRequest:

@@ -30,6 +30,7 @@ class Watch:
         self._running: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._releasing: dict[str, asyncio.Task[None]] = {}
         self._read_at = -link.limits.look_again_s
         self._looked_at = -link.limits.look_again_s
 
@@ -40,6 +41,7 @@ class Watch:
     async def aclose(self) -> None:
         """Look no more."""
         tasks = [task for task in (self._running, self._looking, self._reading) if task is not None]
+        tasks += self._releasing.values()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -57,8 +59,15 @@ class Watch:
         due_s = max(self._ring.keys.next_due(now) - now, self._link.limits.look_again_s)
         return min(self._ring.look_s, due_s)
 
-    async def look(self) -> None:
-        """See whether the store has new keys, and open them; many may ask at once, the store is asked seldom."""
+    async def look(self, pkh: str | None = None) -> None:
+        """See whether the store has new keys, and open them; many may ask at once, the store is asked seldom.
+
+        Args:
+            pkh: A key that is wanted: if it is being released again, that is waited for instead.
+        """
+        if pkh in self._releasing:
+            await self.release(pkh)
+            return
         loop = asyncio.get_running_loop()
         if self._looking is None or self._looking.done():
             if loop.time() - self._looked_at < self._link.limits.look_again_s:
@@ -78,6 +87,23 @@ class Watch:
             self._read_at = loop.time()
             self._reading = asyncio.create_task(self._ring.look_again(), context=contextvars.Context())
         await asyncio.wait([self._reading], timeout=self._link.limits.ready_s)
+
+    async def release(self, pkh: str) -> None:
+        """Have a key whose release has ended released again, once for all requests that want it; wait for that up to a limit."""
+        task = self._releasing.get(pkh)
+        if task is None:
+            task = asyncio.create_task(self._release(pkh), context=contextvars.Context())
+            self._releasing[pkh] = task
+        await asyncio.wait([task], timeout=self._link.limits.ready_s)
+
+    async def _release(self, pkh: str) -> None:
+        try:
+            await self._ring.try_out(pkh)
+        except HostError as error:
+            # It is tried again when it is due.
+            logger.warning("not released again yet: %s", error, extra=fields(pkh=pkh, vault=self._vault))
+        finally:
+            del self._releasing[pkh]
 
     async def _look(self) -> None:
         await self.read()

@@ -31,6 +31,13 @@ def test_every_field_has_its_row() -> None:
         )
 
 
+def test_the_example_of_gated_keys_is_read() -> None:
+    (example,) = blocks(PAGE, "toml")
+    (gated,) = blocks(DOCS / "released-keys.md", "toml")
+    (rule,) = parse_image(example.replace("read_legacy = true", "read_legacy = false") + gated, "image.toml").gated
+    assert (rule.sealer, rule.fresh_s) == ("gcp_kms", 300)
+
+
 def test_a_name_that_has_no_row_is_not_read() -> None:
     with pytest.raises(ConfigError, match="is not known here"):
         parse_image(blocks(PAGE, "toml")[0].replace("read_legacy", "legacy"), "image.toml")

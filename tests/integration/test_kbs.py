@@ -14,16 +14,26 @@ import trio
 import trio.testing
 
 from enclave_signer.curves import SigningKey, curve
-from enclave_signer.errors import BlobCorrupt, ConfigError, SealingError, SealingRefused, SealingUnavailable
+from enclave_signer.errors import (
+    BlobCorrupt,
+    ConfigError,
+    ReleaseDenied,
+    SealingError,
+    SealingRefused,
+    SealingUnavailable,
+)
 from enclave_signer.image import parse_image
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey
+from enclave_signer.sealing import releases
 from enclave_signer.sealing.base import Sealer, open_key, seal_key
+from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.kbs import LIMIT_S, REFUSED_S, Kbs, open_kbs
 from enclave_signer.sealing.kbs_client import agent_evidence
 from enclave_signer.sealing.kbs_http import MAX_ANSWER_BYTES, Http
 from enclave_signer.sealing.kbs_jwe import TeeKey
 from enclave_signer.sealing.kbs_messages import attest_body, auth_body, report_data, sample_evidence
+from enclave_signer.sealing.providers import Providers
 from tests.doubles.certificates import Authority
 from tests.doubles.google.http_service import Answered, Asked, http_service
 from tests.doubles.kbs import Answer, KbsDouble, allow_all, default_policy, running_kbs, server_tls
@@ -386,6 +396,43 @@ class TestAway:
             assert broker.double.asked == HANDSHAKE * 2
 
         trio.run(main)
+
+
+def test_a_gated_key_is_fetched_for_each_release(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is kept no longer once the broker says no."""
+    time = 0.0
+    monkeypatch.setattr(releases, "now", lambda: time)
+    provider = broker.provider()
+    blob = with_sealer(provider, seal)
+    broker.double.asked.clear()
+
+    async def main() -> None:
+        nonlocal time
+        providers = Providers([provider], [GatedRule(name_of(), "kbs", fresh_s=60, retry_s=10)])
+        async with providers.running():
+            sealer = await providers.open_sealer(Credentials())
+            # What was fetched before does not count.
+            await sealer.unseal(blob)
+            assert broker.double.asked == HANDSHAKE
+            release = providers.release(blob, Credentials())
+            assert release is not None
+            broker.double.policy = default_policy
+            time += 60
+            for _ in range(2):
+                with pytest.raises(ReleaseDenied):
+                    await sealer.unseal(blob)
+                with pytest.raises(ReleaseDenied):
+                    release.check()
+            assert broker.double.asked == HANDSHAKE * 2
+            with pytest.raises(SealingRefused):
+                await sealer.seal(PRIVATE, PUBLIC)
+            broker.double.policy = allow_all
+            time += 10
+            await sealer.unseal(blob)
+            release.check()
+            assert broker.double.asked == HANDSHAKE * 3
+
+    trio.run(main)
 
 
 class TestAgent:

@@ -177,6 +177,10 @@ class SomeVault(Vault):
         return self._out
 
     @property
+    def unreleased(self) -> dict[str, str]:
+        return {}
+
+    @property
     def problem(self) -> str | None:
         return self._problem
 

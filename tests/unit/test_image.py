@@ -9,6 +9,7 @@ from enclave_signer.errors import ConfigError
 from enclave_signer.image import MAX_IMAGE_BYTES, AttestationConfig, parse_image, read_image
 from enclave_signer.protocol.blob import LEGACY
 from enclave_signer.sealing.allow_list import AllowList
+from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig
 from enclave_signer.sealing.local_config import LocalKey
 from enclave_signer.sealing.reseal_rules import ResealRule
@@ -19,6 +20,9 @@ KEY = f"{RING}/cryptoKeys/seal"
 GCP = f'[gcp_kms]\nidentity_providers = ["{PROVIDER}"]\nseal_keys = ["{KEY}"]\n'
 SMALLEST = f'sealers = ["gcp_kms"]\n{GCP}'
 LOCAL = 'development = true\nsealers = ["local"]\n[local]\nsealing_key = "key"\n'
+
+GATED = f"{SMALLEST}read_legacy = false\n[[gated]]\n"
+ATTESTED = "release = 'attested'\n"
 
 
 def refused(text: str, match: str) -> None:
@@ -58,6 +62,17 @@ def test_all_that_can_be_said() -> None:
     assert not image.gcp_kms.write_legacy
     assert image.gcp_kms.token_audience == "https://sts.example"
     assert image.gcp_kms.allow_list.open_keys == (f"{RING}/", "projects/old/")
+
+
+def test_keys_that_are_released_only_to_the_attested() -> None:
+    text = f"{GATED}key = '{KEY}'\n{ATTESTED}fresh_s = 90.5\nretry_s = 5\n[[gated]]\nkey = '{RING}/'\n{ATTESTED}fresh_s = 300"
+    narrow, wide = parse_image(text, "image.toml").gated
+    assert (narrow, wide) == (GatedRule(KEY, GCP_KMS, 90.5, 5.0), GatedRule(f"{RING}/", GCP_KMS, 300.0, 10.0))
+    assert (narrow.covers(KEY), narrow.covers(f"{KEY}2"), wide.covers(f"{RING}/cryptoKeys/other")) == (
+        True,
+        False,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,6 +120,23 @@ def test_all_that_can_be_said() -> None:
             r"image\.toml: reseal: makes no legacy blobs: gcp_kms\.write_legacy is true",
         ),
         (f"{SMALLEST}[[reseal]]\nto = '{KEY}'", r"reseal\[0\]\.from: is missing"),
+        (f"{GATED}key = 'anything'", r"gated\[0\]\.key: 'anything' must be a key of one of the sealers"),
+        (f"{GATED}key = '{KEY}'", r"gated\[0\]\.release: is missing"),
+        (f"{GATED}key = '{KEY}'\nrelease = 'to all'", r"gated\[0\]\.release: 'to all' is not known, known is attested"),
+        (f"{GATED}key = '{KEY}'\n{ATTESTED}", r"gated\[0\]\.fresh_s: is missing"),
+        (f"{GATED}key = '{KEY}'\n{ATTESTED}fresh_s = true", r"gated\[0\]\.fresh_s: must be a number of seconds"),
+        (f"{GATED}key = '{KEY}'\n{ATTESTED}fresh_s = nan", r"gated\[0\]\.fresh_s: must be .* from 10 to 86400"),
+        (f"{GATED}key = '{KEY}'\n{ATTESTED}fresh_s = 9", r"gated\[0\]\.fresh_s: must be .* from 10 to 86400"),
+        (f"{GATED}key = '{KEY}'\n{ATTESTED}fresh_s = 60\nretry_s = 31", r"gated\[0\]\.retry_s: must be .* 5 to 30"),
+        (f"{GATED}key = '{KEY}'\n{ATTESTED}fresh_s = 60\nmore = 1", r"gated\[0\]\.more: is not known here"),
+        (
+            f"{GATED}key = '{RING}/'\n{ATTESTED}fresh_s = 60\n[[gated]]\nkey = '{KEY}'\n{ATTESTED}fresh_s = 60",
+            r"gated\[1\]\.key: .* is covered by an entry before it",
+        ),
+        (
+            f"{SMALLEST}[[gated]]\nkey = '{KEY}'\n{ATTESTED}fresh_s = 60",
+            r"gated: does not hold for legacy blobs: set gcp_kms\.read_legacy to false",
+        ),
         (
             f"{LOCAL}[[reseal]]\nfrom = 'legacy'\nto = '{KEY}'",
             r"reseal\[0\]\.to: .* is not in any list of keys that seal",

@@ -151,3 +151,33 @@ def test_the_first_without_an_answer_is_put_behind_the_others() -> None:
     keys.note_opened(BOB)
     keys.put_behind([BOB.pkh, CAROL.pkh])
     assert keys.due(0) == [ALICE.pkh, CAROL.pkh]
+
+
+def test_what_is_not_released_is_no_fault_and_is_tried_again_soon() -> None:
+    keys = keys_of(ALICE, BOB)
+    keys.note_unreleased(ALICE.pkh, "wait", 0)
+    keys.note_unanswered(BOB.pkh, "away", 0)
+    assert (keys.unreleased, keys.out_of_service(ALICE.pkh), keys.whole) == ({ALICE.pkh: "wait"}, "wait", False)
+    keys.note_opened(BOB)
+    assert (keys.whole, keys.next_due(0)) == (True, PAUSES.unreleased_s)
+    assert keys.due(PAUSES.unreleased_s - 0.1) == []
+    assert keys.due(PAUSES.unreleased_s) == [ALICE.pkh]
+    keys.note_refused(ALICE.pkh, "denied", 3, KeyEvent.DENIED)
+    assert (keys.unreleased, keys.quarantined, keys.state(ALICE.pkh)) == (
+        {},
+        {ALICE.pkh: "denied"},
+        KeyState.QUARANTINED,
+    )
+    keys.lapsed.add(ALICE.pkh)
+    keys.note_opened(ALICE)
+    assert (keys.lapsed, keys.whole, keys.next_due(0)) == (set(), True, math.inf)
+
+
+def test_what_is_not_released_does_not_end_the_silence_of_others() -> None:
+    keys = keys_of(ALICE, BOB)
+    keys.note_unanswered(BOB.pkh, "away", 0)
+    keys.begin(ALICE.pkh)
+    keys.note_unreleased(ALICE.pkh, "wait", 0)
+    assert keys.due(PAUSES.unanswered_s / 2) == []
+    keys.note_unreleased(BOB.pkh, "wait", 1)
+    assert keys.waiting == {}

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from enclave_signer.curves import SigningKey, curve
-from enclave_signer.errors import KeyFault
+from enclave_signer.errors import KeyFault, NotReleased
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.protocol.messages import Credentials, KeyType
 
@@ -234,3 +234,17 @@ def test_a_blob_twice_in_one_session_has_two_handles_and_one_key(open_keys: Open
     assert first.key(0) is first.key(1) is key
     first.close()
     assert open_keys.forget() == 1000 + RETAIN_S
+
+
+def test_a_key_is_used_only_while_its_release_allows_it(open_keys: OpenKeys) -> None:
+    def ended() -> None:
+        raise NotReleased("ended")
+
+    session, other = keychain(open_keys), keychain(open_keys)
+    key = new_key()
+    session.add(b"blob", key, ended)
+    other.add(b"blob", new_key())
+    for each in (session, other):
+        assert each.public_key(0) == key.public_key
+        with pytest.raises(NotReleased):
+            each.key(0)

@@ -25,6 +25,8 @@ from host_backend.errors import (
     EnclaveRefused,
     Garbled,
     HostError,
+    NotReleased,
+    ReleaseDenied,
     SealerUnavailable,
     Unanswered,
     WatermarkRejected,
@@ -269,7 +271,8 @@ def test_a_line_that_has_ended_keeps_nothing_of_later_callers() -> None:
     ("text", "error", "status"),
     [
         ("unavailable: no answer", SealerUnavailable, 503),
-        ("not released yet: ask", SealerUnavailable, 503),
+        ("not released yet: ask", NotReleased, 503),
+        ("release denied: ask", ReleaseDenied, 502),
         ("blob corrupt: cut short", BlobCorrupt, 502),
         ("refused: no", EnclaveRefused, 502),
         ("signer error", EnclaveRefused, 502),

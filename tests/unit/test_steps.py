@@ -222,6 +222,7 @@ def test_health_and_known_keys_of_many_keys_are_made_in_steps() -> None:
 
         problem = None
         out_of_service = {}  # noqa: RUF012 -- as the property that it stands for
+        unreleased = {}  # noqa: RUF012 -- as above
         degraded = []  # noqa: RUF012 -- as above
 
         def serves(self, pkh: str) -> bool:

@@ -1,0 +1,207 @@
+"""Releases of gated keys: keys whose service must have released them, to this image, not too long ago.
+
+- An unsealing is an object of the process: it belongs to no connection. All callers with the same blob share one attempt and
+  its one deadline; a caller that leaves does not end it, and one that comes a moment later gets its result.
+- A release belongs to a key-encryption key and the credentials that it is asked for with: one blob is asked about first,
+  and what the service says of the key holds for all blobs under it.
+- A failure is remembered for `retry_s`: meanwhile all callers get it at once, and the service is not asked.
+- A release lasts `fresh_s`, from when it was asked for. A use in its last third has it asked for again, without waiting.
+  Where that is not answered, or not with yes, it lasts until its end; a denial ends it at once.
+- A use after its end is refused, and has it asked for again. Opened keys are used again as soon as they are released.
+- Two errors are about a key: `NotReleased`, also where its service is away, and `ReleaseDenied`, also where a blob that
+  opened before is refused now. Any other error is about the caller's blob.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from enclave_signer import log
+from enclave_signer.errors import NotReleased, ReleaseDenied, SealingError, SealingRefused, SealingUnavailable
+from enclave_signer.sealing.base import Sealer, UnsealedKey
+from enclave_signer.sealing.gated_rules import GatedRule
+
+logger = logging.getLogger(__name__)
+
+#: Releases that are remembered. A prefix may cover any number of names, and strangers may make some up.
+MAX_RELEASES = 256
+#: Seconds for which an opened key is shared with later callers: by then it has its place among the open keys.
+SHARED_S = 1.0
+#: The part of `fresh_s` after which a use has the key released again: the service may be away for the rest of it.
+_RENEWED_AFTER = 2 / 3
+
+AnyError = TypeVar("AnyError", bound=Exception)
+
+#: Opens a sealer, or returns the one given, and has it open a blob, in time.
+Ask = Callable[[Sealer | None, bytes], Awaitable[tuple[Sealer, UnsealedKey]]]
+#: Starts a task that lives as long as the process serves.
+Start = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+def now() -> float:
+    """Return seconds that only go forward."""
+    return trio.current_time()
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """The opening of one blob, for all callers that want it."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    unsealed: UnsealedKey | None = None
+    error: Exception = field(default_factory=lambda: SealingUnavailable("the daemon stops"))
+
+    async def outcome(self) -> UnsealedKey:
+        await self.done.wait()
+        if self.unsealed is None:
+            raise _again(self.error)
+        return self.unsealed
+
+
+class Release:
+    """The release of one key-encryption key to one identity; see `enclave_signer.sealing.base.Release`.
+
+    Args:
+        key: Its name, for texts.
+        rule: The image's.
+        ask: Asks its service.
+        start: Starts attempts.
+    """
+
+    def __init__(self, key: str, rule: GatedRule, ask: Ask, start: Start) -> None:
+        self._key = key
+        self._rule = rule
+        self._ask = ask
+        self._start = start
+        self._attempts: dict[bytes, _Attempt] = {}
+        #: The sealer that was released last, and a blob that it opened.
+        self._sealer: Sealer | None = None
+        self._good: bytes | None = None
+        self._renewing = False
+        self._renew_at = self._ends_at = -math.inf
+        self._failure: SealingError | None = None
+        self._failed_until = -math.inf
+
+    @property
+    def busy(self) -> bool:
+        """Whether the service is being asked."""
+        return self._asking is not None
+
+    @property
+    def matters(self) -> int:
+        """2 while it is fresh, 1 while a failure is remembered, 0 when there is nothing to remember of it."""
+        return 2 if self.fresh else int(now() < self._failed_until)
+
+    @property
+    def _asking(self) -> _Attempt | None:
+        """The first attempt that is under way."""
+        return next((attempt for attempt in self._attempts.values() if not attempt.done.is_set()), None)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the key was released not too long ago."""
+        return now() < self._ends_at
+
+    def check(self) -> None:
+        """Do nothing while the key is released; see `enclave_signer.sealing.base.Release`."""
+        time = now()
+        if time < self._renew_at:
+            return
+        if self._good is not None and not self.busy and time >= self._failed_until:
+            self._begin(self._good)
+        if time >= self._ends_at:
+            if self._failure is not None:
+                raise _again(self._failure)
+            raise NotReleased(f"the last release of {self._key} has ended, and it is asked for again")
+
+    async def unseal(self, blob: bytes) -> UnsealedKey:
+        """Return the key in a blob; see `Sealer`. Raises at once what failed less than `retry_s` ago."""
+        while True:
+            attempt = self._attempts.get(blob)
+            if attempt is not None and (self.fresh or not attempt.done.is_set()):
+                return await attempt.outcome()
+            if self._failure is not None and now() < self._failed_until:
+                raise _again(self._failure)
+            asking = self._asking
+            if self.fresh or asking is None:
+                return await self._begin(blob).outcome()
+            # Another blob is asked about first: it may be that the key is not released at all.
+            await asking.done.wait()
+
+    def _begin(self, blob: bytes) -> _Attempt:
+        attempt = self._attempts[blob] = _Attempt()
+        self._start(partial(self._run, blob, attempt))
+        return attempt
+
+    async def _run(self, blob: bytes, attempt: _Attempt) -> None:
+        began = now()
+        known = self._sealer if began < self._renew_at or self._renewing else None
+        try:
+            if known is not None:
+                _, attempt.unsealed = await self._ask(known, blob)
+            else:
+                attempt.unsealed = await self._renew(blob, began)
+        except Exception as error:  # noqa: BLE001 -- raised to the callers, who know refusals from bugs
+            attempt.error = self._failed(error, blob)
+        finally:
+            attempt.done.set()
+            if attempt.unsealed is not None:
+                await trio.sleep(SHARED_S)
+            if self._attempts.get(blob) is attempt:
+                del self._attempts[blob]
+
+    async def _renew(self, blob: bytes, began: float) -> UnsealedKey:
+        self._renewing = True
+        try:
+            sealer, unsealed = await self._ask(None, blob)
+        finally:
+            self._renewing = False
+        if self._good is None or self._failure is not None:
+            logger.info("key released", extra=log.fields(key=self._key, fresh_s=self._rule.fresh_s))
+        self._sealer, self._good, self._failure = sealer, blob, None
+        self._renew_at = began + self._rule.fresh_s * _RENEWED_AFTER
+        self._ends_at = began + self._rule.fresh_s
+        return unsealed
+
+    def _failed(self, error: Exception, blob: bytes) -> Exception:
+        """Remember what an error means for the key, if anything; return the error for the callers that wait."""
+        failure = _about_key(error, opened_before=blob == self._good)
+        if failure is None:
+            return error
+        if str(failure) != str(self._failure):
+            logger.warning("key not released: %s", failure, extra=log.fields(key=self._key))
+        self._failure, self._failed_until = failure, now() + self._rule.retry_s
+        if isinstance(failure, ReleaseDenied):
+            self._sealer = None
+            # Keys that were opened before are shared no longer.
+            self._attempts = {blob: each for blob, each in self._attempts.items() if not each.done.is_set()}
+            self._renew_at = self._ends_at = -math.inf
+        return failure
+
+
+def _about_key(error: Exception, *, opened_before: bool) -> SealingError | None:
+    """Return what an error says of a key; None where it may be about the blob alone, which may be a stranger's."""
+    match error:
+        case NotReleased() | ReleaseDenied():
+            return error
+        case SealingUnavailable():
+            return NotReleased(str(error))
+        case SealingRefused() if opened_before:
+            return ReleaseDenied(str(error))
+        case _ if opened_before:
+            logger.error("a key could not be released again by a bug, or its blob changed", exc_info=error)
+            return NotReleased("its sealer failed: the daemon's log has it")
+        case _:
+            return None
+
+
+def _again(error: AnyError) -> AnyError:
+    """Return an error for one more caller: a raised error keeps its traceback."""
+    copy = type(error)(*error.args)
+    copy.__cause__ = error
+    return copy
