@@ -99,6 +99,8 @@ def test_a_key_is_made_opened_after_a_restart_and_signs_without_the_broker(broke
             assert client.call({"Initialize": {}}) == {"Ok": None}
         for _, blob in read_key_file(key_file(config)):
             assert [*client.call({"PublicKeyFrom": blob})] == ["Ok"]
+        # All that was said is in the log then.
+        enclave.stop()
     assert f'key fetched from the key broker" key="{NEW}"' in enclave.log
     assert "evidence that anyone can make: not for keys of value" in enclave.log
     assert "HTTP Request" not in enclave.log
