@@ -4,7 +4,11 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
+<<<<<<< HEAD
 .PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults soak worlds world requirements clean
+=======
+.PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
+>>>>>>> localuse
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -51,6 +55,10 @@ bench-channel: ## what TLS costs the enclave
 bench-floods: ## how long a baker waits for a signature while others flood the host; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.host_floods $(ARGUMENTS)
+
+bench-local: ## signatures at a Unix socket with rules for its clients, beside TCP; ARGUMENTS=--help
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.local_use $(ARGUMENTS)
 
 bench-marks: ## commits of the watermark store, then signatures over HTTP; OLD names another checkout to compare with
 	@scripts/environment $(VENV) requirements-dev.txt

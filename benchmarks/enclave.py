@@ -146,10 +146,15 @@ def measure(
 ) -> tuple[float, list[float]]:
     """Return signatures per second, and the latencies in seconds."""
     connections, depth = shape
+    return measure_clients(partial(Client, connect, curve, depth), connections, seconds)
+
+
+def measure_clients(open_client: Callable[[], Client], connections: int, seconds: float) -> tuple[float, list[float]]:
+    """Do the same with clients of another kind."""
     latencies: list[float] = []
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         for _ in range(connections):
-            client = Client(connect, curve, depth)
+            client = open_client()
             stack.callback(client.stream.close)
             selector.register(client.stream, selectors.EVENT_READ, client)
             client.fill()

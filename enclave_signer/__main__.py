@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from enclave_signer.attestation.base import Attester
     from enclave_signer.image import Image
     from enclave_signer.launcher import LauncherSocket
+    from enclave_signer.rights import Rules
     from enclave_signer.sealing.base import SealerProvider
     from enclave_signer.serving.listeners import Listener
     from enclave_signer.serving.peers import Peer
@@ -181,8 +182,9 @@ def open_listener(config: Config) -> "Listener":
     from enclave_signer.serving.listeners import listen
     from enclave_signer.sparse_log import SparseLog
 
+    rules = _rules(config)
     if config.tls_clients is None:
-        return listen(config.listen)
+        return listen(config.listen, access=None if config.image is None else config.image.unix_socket, rules=rules)
     from enclave_signer.serving.tls import TlsServer
 
     refusals = SparseLog()
@@ -190,7 +192,25 @@ def open_listener(config: Config) -> "Listener":
     def on_refused(peer: "Peer", why: str) -> None:
         refusals.warn("clients without TLS, or with a key that is not listed, refused", source=peer.source, why=why)
 
-    return listen(config.listen, TlsServer(config.tls_clients, on_refused))
+    return listen(config.listen, TlsServer(config.tls_clients, on_refused, rules))
+
+
+def _rules(config: Config) -> "Rules | None":
+    """Return what the image's clients may do; None: everything.
+
+    Raises:
+        ConfigError: This system cannot say what the rules ask for.
+    """
+    if config.image is None or config.image.rights is None:
+        return None
+    from enclave_signer.rights import Rules
+    from enclave_signer.serving.local_clients import require_cgroups
+    from enclave_signer.sparse_log import SparseLog
+
+    rules = Rules(config.image.rights, SparseLog().tell)
+    if rules.ask_for_cgroups:
+        require_cgroups()
+    return rules
 
 
 def start_logging(config: Config, flags: "Sequence[str]") -> None:

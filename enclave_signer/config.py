@@ -58,6 +58,10 @@ class Limits:
         """Connections of one address: half of all, and what a host and its commands need in any case."""
         return min(self.max_connections, max(self.max_connections // 2, MIN_CONNECTIONS))
 
+    def connections_of_share(self, shares: int | None) -> int:
+        """Return how many connections one of so many shares has; None: one of the addresses."""
+        return self.connections_per_address if shares is None else max(1, self.max_connections // shares)
+
     @property
     def open_keys_per_address(self) -> int:
         """Keys that all connections of one address may keep open: half of all, and those of one in any case."""
@@ -103,6 +107,10 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     listen = _listen(image.listeners[0] if image is not None and image.listeners else flags.listen, environment)
     tls_clients = image.tls_clients if image is not None else None
     _check_tls(listen, environment, tls=tls_clients is not None, insecure=_insecure(image, flags))
+    if image is not None:
+        from enclave_signer.rights_config import check_rights  # noqa: PLC0415 -- as `read_image`
+
+        check_rights(image.rights, image.unix_socket, listen, tls=tls_clients is not None)
     return Config(
         listen=listen,
         tls_clients=tls_clients,

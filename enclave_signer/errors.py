@@ -39,6 +39,10 @@ class AlreadyInitialized(EnclaveSignerError):
     family = Family.INITIALIZED
 
 
+class NotAllowed(EnclaveSignerError):
+    """The rules of the image do not let this client make this call with this key; change the image, or ask as another."""
+
+
 class KeyFault(EnclaveSignerError):
     """The key asked for cannot do this; fix the request."""
 
@@ -47,6 +51,12 @@ class UnknownHandle(KeyFault):
     """No key is open under this handle; open one on this connection."""
 
     family = Family.BAD_HANDLE
+
+
+class KeyNotOpen(EnclaveSignerError):
+    """No session has this key open; retry when the program that opens it is connected."""
+
+    family = Family.UNAVAILABLE
 
 
 class SealingError(EnclaveSignerError):

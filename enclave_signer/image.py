@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enclave_signer.errors import ConfigError
+from enclave_signer.rights import Rule
+from enclave_signer.rights_config import UnixSocketConfig, read_rights, read_unix_socket
 from enclave_signer.sealing.gated_rules import GatedRule, read_gated
 from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig, read_gcp_kms
 from enclave_signer.sealing.kbs_config import KBS, SAMPLE, KbsConfig, read_kbs
@@ -65,6 +67,8 @@ class Image:
         tls_clients: Keys that clients of a port may show, as SHA-256 in hexadecimal; None where there is no TLS.
         insecure_plain_tcp: Whether a port that other machines reach may be without TLS.
         attestation: Vouches for it; None: nothing does.
+        rights: Which client may make which calls with which keys; None: all clients, all calls, all keys.
+        unix_socket: Who can reach the Unix socket, where rules say what they may do there; None: as by default.
     """
 
     development: bool
@@ -78,6 +82,8 @@ class Image:
     tls_clients: tuple[str, ...] | None
     insecure_plain_tcp: bool
     attestation: AttestationConfig | None
+    rights: tuple[Rule, ...] | None
+    unix_socket: UnixSocketConfig | None
 
 
 def read_image(path: Path) -> Image:
@@ -131,15 +137,26 @@ def parse_image(text: str, file: str) -> Image:
         tls_clients=_tls_clients(top.table("tls")) if top.has("tls") else None,
         insecure_plain_tcp=top.flag("insecure_plain_tcp", default=False),
         attestation=_attestation(top.table("attestation"), gcp_kms) if top.has("attestation") else None,
+        rights=(rights := read_rights(top)),
+        unix_socket=read_unix_socket(top, rights),
     )
+    _check_together(top, image)
+    top.end()
+    return image
+
+
+def _check_together(top: TomlTable, image: Image) -> None:
+    """Return when no two things that are said exclude each other.
+
+    Raises:
+        ConfigError: They do.
+    """
     if image.insecure_plain_tcp and image.tls_clients is not None:
         raise top.refused("insecure_plain_tcp", "there is TLS: leave one of the two out")
-    if image.attestation is not None and kbs is not None and kbs.tee == SAMPLE:
+    if image.attestation is not None and image.kbs is not None and image.kbs.tee == SAMPLE:
         raise top.refused(
             "attestation", f"{KBS}.tee is {SAMPLE}: a key that anyone can get is not attested: leave one out"
         )
-    top.end()
-    return image
 
 
 def _listeners(top: TomlTable) -> tuple[str, ...]:

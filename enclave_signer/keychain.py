@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
 from enclave_signer.curves import SigningKey
-from enclave_signer.errors import KeyFault, UnknownHandle
+from enclave_signer.errors import KeyFault, KeyNotOpen, UnknownHandle
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.messages import Credentials, Initialize, PublicKey
+from enclave_signer.tezos import public_key_hash
 
 #: Raises `SealingError` while a key may not be used.
 Check = Callable[[], None]
@@ -54,11 +55,14 @@ class OpenKeys:
         share: The same, of one address.
         retain_s: Seconds for which a key is remembered after its last handle; 0 remembers none.
         clock: Seconds that only go forward.
+        by_hash: Whether keys are found by their public key hashes, too.
     """
 
-    __slots__ = ("_clock", "_leaving", "_limit", "_opened", "_retain_s", "_share", "_shares")
+    __slots__ = ("_clock", "_leaving", "_limit", "_opened", "_places", "_retain_s", "_share", "_shares")
 
-    def __init__(self, limit: int, share: int, retain_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, limit: int, share: int, retain_s: float, clock: Callable[[], float], *, by_hash: bool = False
+    ) -> None:
         self._limit = limit
         self._share = share
         self._retain_s = retain_s
@@ -67,12 +71,23 @@ class OpenKeys:
         self._shares: dict[str, _Share] = {}
         #: Until when the keys without a handle are remembered, the first to go first.
         self._leaving: dict[bytes, float] = {}
+        #: Where a key is open, once for each blob of it.
+        self._places: dict[str, dict[bytes, None]] | None = {} if by_hash else None
 
     def find(self, place: bytes) -> SigningKey | None:
         """Return the key of a place if it is open or remembered."""
         self.forget()
         opened = self._opened.get(place)
         return None if opened is None else opened.key
+
+    def find_by_hash(self, pkh: str) -> tuple[bytes, SigningKey] | None:
+        """Return where a key is open or remembered, and the key; None if it is not, or keys are not found so."""
+        self.forget()
+        places = None if self._places is None else self._places.get(pkh)
+        if not places:
+            return None
+        place = next(iter(places))
+        return place, self._opened[place].key
 
     def take(self, place: bytes, key: SigningKey, address: str, check: Check | None = None) -> OpenKey:
         """Count one more handle; return its key: the one open at that place, else the one given.
@@ -85,6 +100,8 @@ class OpenKeys:
             self._make_room(address)
             opened = self._opened[place] = OpenKey(place, key, address, check)
             self._shares.setdefault(address, _Share()).keys += 1
+            if self._places is not None:
+                self._places.setdefault(public_key_hash(key.public_key), {})[place] = None
         elif not opened.handles:
             del self._leaving[place]
             del self._shares[opened.address].leaving[place]
@@ -133,12 +150,21 @@ class OpenKeys:
 
     def _drop(self, place: bytes) -> None:
         del self._leaving[place]
-        address = self._opened.pop(place).address
+        opened = self._opened.pop(place)
+        if self._places is not None:
+            self._forget_place(self._places, public_key_hash(opened.key.public_key), place)
+        address = opened.address
         share = self._shares[address]
         del share.leaving[place]
         share.keys -= 1
         if not share.keys:
             del self._shares[address]
+
+    @staticmethod
+    def _forget_place(places: dict[str, dict[bytes, None]], pkh: str, place: bytes) -> None:
+        del places[pkh][place]
+        if not places[pkh]:
+            del places[pkh]
 
 
 class Keychain:
@@ -176,9 +202,26 @@ class Keychain:
         Raises:
             KeyFault: The session, its address, or all of them, hold as many keys as they may.
         """
+        return self._take(self._place(blob), key, check)
+
+    def use(self, pkh: str) -> tuple[SigningKey, int]:
+        """Return the key of a hash that is open already, for whichever credentials, and its handle.
+
+        Raises:
+            KeyNotOpen: It is not.
+            KeyFault: As above.
+        """
+        found = self._open_keys.find_by_hash(pkh)
+        if found is None:
+            raise KeyNotOpen(f"unavailable: {pkh!r} is not open in this enclave: ask again when its host is connected")
+        place, key = found
+        # Whether it may be used is asked of what opened it.
+        return key, self._take(place, key)
+
+    def _take(self, place: bytes, key: SigningKey, check: Check | None = None) -> int:
         if len(self._keys) >= self._limit:
             raise KeyFault(f"this connection holds {self._limit} keys, the most it may: use another connection")
-        self._keys.append(self._open_keys.take(self._place(blob), key, self._address, check))
+        self._keys.append(self._open_keys.take(place, key, self._address, check))
         return len(self._keys) - 1
 
     def public_keys_of_all(self) -> Iterator[PublicKey]:

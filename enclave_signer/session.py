@@ -2,6 +2,8 @@
 
 - A session is NEW until `Initialize` succeeds, then READY for good; any other call before that is "uninitialized",
   a second `Initialize` "already initialized".
+- Where the image has rules for its clients, each call is checked before anything is done for it. Only there may a client
+  use a key that another session has open (`UseKey`), before `Initialize`, which may have to ask a cloud.
 - Handles are numbered in the order of the calls that made them, however these calls overlap.
 - Nothing is signed that the guard does not allow; it is asked in the order of the calls, before a signature is begun.
 - A blob that is open already, in this session or in another of the same credentials, is not shown to the sealer again:
@@ -16,7 +18,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from enclave_signer.curves import SigningKey, curve
-from enclave_signer.errors import AlreadyInitialized, KeyFault, NotAttested, Uninitialized
+from enclave_signer.errors import AlreadyInitialized, KeyFault, NotAllowed, NotAttested, Uninitialized
 from enclave_signer.guard import Guard, check_without_guard
 from enclave_signer.keychain import Keychain
 from enclave_signer.protocol.binding import Channel
@@ -46,7 +48,9 @@ from enclave_signer.protocol.messages import (
     Signature,
     SigningVersion,
     SignWith,
+    UseKey,
 )
+from enclave_signer.rights import Rights
 from enclave_signer.sealing.base import (
     GiveWay,
     Release,
@@ -96,10 +100,16 @@ class Bond(Protocol):
         """What a proof can be bound to; None where there is nothing."""
         ...
 
+    @property
+    def rights(self) -> Rights | None:
+        """What its client may do; None: everything."""
+        ...
+
 
 class _WithinThisMachine:
     private = True
     channel = None
+    rights = None
 
 
 WITHIN_THIS_MACHINE = _WithinThisMachine()
@@ -152,11 +162,13 @@ class Session:
         Raises:
             EnclaveSignerError: The call is refused; the session goes on.
         """
-        if self._sealer is None and not call_of(request).before_initialize:
+        if isinstance(request, Sign):
+            return self.sign(request.handle, request.message, request.version)
+        if self._sealer is None and not self.holds_keys and not call_of(request).before_initialize:
             raise Uninitialized(Family.UNINITIALIZED)
+        if (rights := self._bond.rights) is not None:
+            rights.check_call(request, self._keychain.public_key)
         match request:
-            case Sign(handle, message, version):
-                return self.sign(handle, message, version)
             case GetPublicKey(handle):
                 return self._keychain.public_key(handle)
             case ProvePossession(handle):
@@ -165,6 +177,8 @@ class Session:
                 return self._prove_possession(self._keychain.key(handle), public_key)
             case Initialize(credentials):
                 return self._initialize(credentials)
+            case UseKey(pkh):
+                return self._use(pkh)
             case Attest():
                 return _opening(lambda _: self._attest(request), _as_it_is)
             case _:
@@ -176,8 +190,10 @@ class Session:
         Raises:
             EnclaveSignerError: The call is refused; the session goes on.
         """
-        if self._sealer is None:
+        if self._sealer is None and not self.holds_keys:
             raise Uninitialized(Family.UNINITIALIZED)
+        if (rights := self._bond.rights) is not None and rights.narrowed("Sign"):
+            rights.check("Sign", self._keychain.public_key(handle))
         return self._sign(self._keychain.key(handle), message, version)
 
     def waits_for_openings(self, request: Request) -> bool:
@@ -185,7 +201,7 @@ class Session:
 
         True for what reads the keychain or the state; the openings of a READY session overlap.
         """
-        return not self.ready or call_of(request).reads_session
+        return self._sealer is None or call_of(request).reads_session
 
     def close(self, most: int | None = None) -> bool:
         """Drop every key that was opened, or that many; return whether some are left. The session is over."""
@@ -198,8 +214,8 @@ class Session:
 
     @property
     def ready(self) -> bool:
-        """Whether `Initialize` succeeded."""
-        return self._sealer is not None
+        """Whether `Initialize` succeeded, or a key is open that another session opened."""
+        return self._sealer is not None or self.holds_keys
 
     def _initialize(self, credentials: Credentials) -> Opening:
         if self._sealer is not None:
@@ -238,7 +254,8 @@ class Session:
         request: Import | ImportUnencrypted | Generate | GenerateAndImport | SignWith | GetPublicKeyFrom | Reseal,
     ) -> Opening:
         sealer = self._sealer
-        assert sealer is not None  # noqa: S101 -- `begin` has seen to that
+        if sealer is None:
+            raise Uninitialized(Family.UNINITIALIZED)
         match request:
             case Import(blob):
                 return _opening(partial(self._opened, sealer, blob), partial(self._keep, blob))
@@ -256,6 +273,12 @@ class Session:
                 return _opening(partial(open_key, sealer, blob), _public_key)
             case Reseal(blob, target):
                 return _opening(partial(self._resealed, sealer, blob, target), _sealed)
+
+    def _use(self, pkh: str) -> ImportedKey:
+        if self._bond.rights is None:
+            raise NotAllowed("not allowed: only a rule of the image lets a client use a key that another one opened")
+        key, handle = self._keychain.use(pkh)
+        return ImportedKey(key.public_key, handle)
 
     def _require_private(self) -> None:
         if not self._bond.private:

@@ -26,6 +26,7 @@ from enclave_signer.protocol.messages import (
     Result,
     Sign,
     SignWith,
+    UseKey,
 )
 
 R = TypeVar("R", bound=Request)
@@ -186,6 +187,14 @@ _ATTEST_CALL: Call[Attest] = Call(
     asks_sealer=True,
     before_initialize=True,
 )
+_USE_KEY: Call[UseKey] = Call(
+    name="UseKey",
+    read=lambda item: UseKey(values.key_hash(item)),
+    write=lambda call: call.pkh,
+    result=values.imported_key,
+    reads_session=True,
+    before_initialize=True,
+)
 
 #: By name, in the order of the document.
 CALLS: dict[str, Call[Any]] = {
@@ -204,6 +213,7 @@ CALLS: dict[str, Call[Any]] = {
         _PROVE_POSSESSION_OF,
         _RESEAL_CALL,
         _ATTEST_CALL,
+        _USE_KEY,
     )
 }
 
@@ -237,3 +247,5 @@ def call_of(request: Request) -> Call[Any]:  # noqa: C901, PLR0911, PLR0912 -- o
             return _RESEAL_CALL
         case Attest():
             return _ATTEST_CALL
+        case UseKey():
+            return _USE_KEY

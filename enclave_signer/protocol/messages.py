@@ -166,6 +166,13 @@ class Attest:
     purpose: Purpose
 
 
+@dataclass(frozen=True, slots=True)
+class UseKey:
+    """Use a key that is open in the enclave already, by its public key hash. Answer: `ImportedKey`."""
+
+    pkh: str
+
+
 Request = (
     Initialize
     | Import
@@ -180,6 +187,7 @@ Request = (
     | ProvePossessionOf
     | Reseal
     | Attest
+    | UseKey
 )
 
 

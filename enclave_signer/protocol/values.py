@@ -29,6 +29,8 @@ from enclave_signer.protocol.messages import (
 
 #: Names of Google Cloud resources are far shorter.
 MAX_CREDENTIAL_CHARS = 1024
+#: `tz1…` to `tz5…` have 36.
+MAX_KEY_HASH_CHARS = 36
 #: Handles are small indices; CBOR can say any 64-bit integer and the answer to those is "invalid handle".
 _MAX_HANDLE = 2**64 - 1
 
@@ -76,6 +78,11 @@ def blob(item: Item, what: str = "encrypted_private_key") -> bytes:
 def key_name(item: Item) -> str:
     """Return the name of a key-encryption key."""
     return cbor.text(item, "encryption_key_path", MAX_CREDENTIAL_CHARS)
+
+
+def key_hash(item: Item) -> str:
+    """Return a public key hash; whether it is one is not looked at."""
+    return cbor.text(item, "the public key hash", MAX_KEY_HASH_CHARS)
 
 
 def nonce(item: Item) -> bytes:

@@ -36,7 +36,8 @@ class Places:
 
     def __init__(self, limit: int, share: int, on_displaced: Callable[[str], None]) -> None:
         self._limit = limit
-        self._share = share
+        #: Places of one address.
+        self.share = share
         self._on_displaced = on_displaced
         self._addresses: dict[Client, str] = {}
         self._counts: Counter[str] = Counter()
@@ -65,7 +66,7 @@ class Places:
 
     def _rivals(self, address: str) -> list[Client] | None:
         """Return those of whom one must go, None if there is a free place."""
-        if self._counts[address] >= self._share:
+        if self._counts[address] >= self.share:
             return [client for client, other in self._addresses.items() if other == address]
         if len(self._addresses) >= self._limit:
             return list(self._addresses)

@@ -7,28 +7,27 @@ One daemon has the folder, by a lock on it, until it ends: two that listened one
 """
 
 import errno
-import fcntl
 import os
 import socket
-import stat
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import trio
 
 from enclave_signer.addresses import Address, UnixAddress, is_loopback
 from enclave_signer.errors import AddressUnavailable, ConfigError
-from enclave_signer.serving.peers import tcp_peer, unix_peer
+from enclave_signer.rights import Rules
+from enclave_signer.rights_config import UnixSocketConfig
+from enclave_signer.serving import unix_folder
+from enclave_signer.serving.local_clients import UnknownClient, WatchedStream, local_client
+from enclave_signer.serving.peers import Peer, tcp_peer, unix_peer
 from enclave_signer.serving.stream import PlainStream, Stream
 from enclave_signer.sparse_log import SparseLog
 
 if TYPE_CHECKING:
     from enclave_signer.serving.tls import TlsServer
 
-#: Clients that the kernel keeps waiting while the loop is busy.
-BACKLOG = 512
 #: Seconds of silence after which the kernel asks whether the other side still lives.
 KEEP_ALIVE_IDLE_S = 60
 _ROOT_UID = 0
@@ -40,6 +39,11 @@ class Listener(ABC):
     Args:
         listening: The socket, non-blocking; the listener closes it.
     """
+
+    #: Whether rules say what its clients may do.
+    by_rules = False
+    #: Among how many the places are divided; None: among addresses, however many there are.
+    shares: int | None = None
 
     def __init__(self, listening: socket.socket) -> None:
         self._listening = listening
@@ -100,6 +104,7 @@ class TcpListener(Listener):
     def __init__(self, listening: socket.socket, tls: "TlsServer | None" = None) -> None:
         super().__init__(listening)
         self._tls = tls
+        self.by_rules = tls is not None and tls.rules is not None
         self._private = is_loopback(self.address.host)
 
     @property
@@ -135,7 +140,7 @@ class UnixListener(Listener):
         self._lock = lock
         self._address = address
         self._uid = uid
-        self._ours = _identity(address.path)
+        self._ours = unix_folder.identity(address.path)
         self._refusals = SparseLog()
 
     @property
@@ -155,7 +160,7 @@ class UnixListener(Listener):
         """Take no more clients, and remove the socket, unless another one has its place."""
         super().close()
         with suppress(OSError):
-            if _identity(self._address.path) == self._ours:
+            if unix_folder.identity(self._address.path) == self._ours:
                 self._address.path.unlink()
 
     def release(self) -> None:
@@ -165,12 +170,50 @@ class UnixListener(Listener):
             os.close(lock)
 
 
-def listen(address: Address | UnixAddress, tls: "TlsServer | None" = None) -> Listener:
+class RuledUnixListener(UnixListener):
+    """Clients of a Unix socket that may do what rules let them; takes what `UnixListener` does, and the rules."""
+
+    by_rules = True
+
+    def __init__(self, listening: socket.socket, address: UnixAddress, uid: int, lock: int, rules: Rules) -> None:
+        super().__init__(listening, address, uid, lock)
+        self._rules = rules
+        self.shares = len(rules)
+        self._writers = SparseLog()
+
+    def _stream(self, connected: socket.socket, address: tuple[str, int]) -> Stream | None:
+        del address
+        try:
+            source, client, credentials = local_client(connected, with_cgroup=self._rules.ask_for_cgroups)
+        except UnknownClient as unknown:
+            self._refusals.warn("connections refused", source=unknown.source, why=str(unknown))
+            return None
+        rights = self._rules.rights_of(client)
+        if rights is None:
+            self._refusals.warn("connections refused", source=source, why="no rule of the image names this client")
+            return None
+        # The clients of one rule cannot take the places of the others.
+        peer = Peer(source, f"rule {rights.rule}")
+        return WatchedStream(connected, peer, rights, credentials, self._refuse_writer)
+
+    def _refuse_writer(self, peer: Peer, why: str) -> None:
+        self._writers.warn("connections ended", source=peer.source, why=why)
+
+
+def listen(
+    address: Address | UnixAddress,
+    tls: "TlsServer | None" = None,
+    *,
+    access: UnixSocketConfig | None = None,
+    rules: Rules | None = None,
+) -> Listener:
     """Return a listening socket.
 
     Args:
         address: A port, or a Unix socket, which knows no TLS.
         tls: The enclave's end, where clients of a port speak TLS.
+        access: Who can reach a Unix socket for which there are rules; None: this user alone.
+        rules: What clients of a Unix socket may do; None: everything.
 
     Raises:
         AddressUnavailable: Another process listens there, or this machine does not have the address yet.
@@ -178,7 +221,7 @@ def listen(address: Address | UnixAddress, tls: "TlsServer | None" = None) -> Li
     """
     try:
         if isinstance(address, UnixAddress):
-            return _listen_unix(address)
+            return _listen_unix(address, access, rules)
         return _listen_tcp(address, tls)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
@@ -196,104 +239,27 @@ def _listen_tcp(address: Address, tls: "TlsServer | None") -> TcpListener:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.settimeout(0)
         listening.bind(resolved)
-        listening.listen(BACKLOG)
+        listening.listen(unix_folder.BACKLOG)
     except BaseException:
         listening.close()
         raise
     return TcpListener(listening, tls)
 
 
-def _listen_unix(address: UnixAddress) -> UnixListener:
+def _listen_unix(address: UnixAddress, access: UnixSocketConfig | None, rules: Rules | None) -> UnixListener:
     uid = os.geteuid()
-    _make_private(address, uid)
-    lock = _locked(address)
-    try:
-        _remove_stale(address)
-        return UnixListener(_bound(address), address, uid, lock)
-    except BaseException:
-        os.close(lock)
-        raise
-
-
-def _locked(address: UnixAddress) -> int:
-    """Return what keeps the folder for this process while it is open.
-
-    Raises:
-        ConfigError: Another process has it.
-    """
-    lock = os.open(address.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise AddressUnavailable(f"cannot listen on {address}: another process is listening in that folder") from None
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _bound(address: UnixAddress) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX)
-    # From the start no other user may connect, even if the folder changes.
-    mask = os.umask(0o177)
-    try:
-        listening.settimeout(0)
-        listening.bind(str(address.path))
-        listening.listen(BACKLOG)
-    except BaseException:
-        listening.close()
-        raise
-    finally:
-        os.umask(mask)
-    return listening
-
-
-def _make_private(address: UnixAddress, uid: int) -> None:
-    """Make the folder of a socket if it is not there, and check that it is private.
-
-    Raises:
-        ConfigError: It is another user's, or others can enter it.
-        OSError: It cannot be made.
-    """
-    folder = address.path.parent
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.stat()
-    if not stat.S_ISDIR(found.st_mode):
-        whose = "is not a folder"
-    elif found.st_uid != uid:
-        whose = f"belongs to the user {found.st_uid}, not to {uid}, the user of this program"
-    elif found.st_mode & 0o077:
-        whose = "can be entered by others"
+    if rules is None:
+        unix_folder.make_private(address, uid)
     else:
-        return
-    raise ConfigError(
-        f"cannot listen on {address}: the folder {folder} {whose}: name one that only this program uses, with mode 0700"
-    )
-
-
-def _remove_stale(address: UnixAddress) -> None:
-    """Remove the socket of a daemon that did not end in order: one without a listener, nothing else.
-
-    Raises:
-        ConfigError: Something else is there.
-    """
+        access = access or UnixSocketConfig()
+        unix_folder.make_shared(address, uid, access)
+    lock = unix_folder.lock(address)
     try:
-        mode = address.path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"cannot listen on {address}: the file there is not a socket: name another path")
-    with socket.socket(socket.AF_UNIX) as probe:
-        # A full line of waiting clients is an answer, too: somebody is listening.
-        probe.settimeout(0)
-        code = probe.connect_ex(str(address.path))
-    if code != errno.ECONNREFUSED:
-        raise AddressUnavailable(f"cannot listen on {address}: another process is listening there")
-    address.path.unlink(missing_ok=True)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.lstat()
-    return found.st_dev, found.st_ino
+        unix_folder.remove_stale(address)
+        listening = unix_folder.bound(address, access)
+        if rules is not None:
+            return RuledUnixListener(listening, address, uid, lock, rules)
+        return UnixListener(listening, address, uid, lock)
+    except BaseException:
+        os.close(lock)
+        raise

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enclave_signer.serving.admission import network_of
 
 #: `struct ucred`: process, user, group. Source: unix(7).
-_CREDENTIALS = struct.Struct("=iII")
+CREDENTIALS = struct.Struct("=iII")
 #: What counts as the one address of all clients of a Unix socket.
 _UNIX_NETWORK = "unix"
 
@@ -36,5 +36,5 @@ def unix_peer(stream: socket.socket) -> tuple[Peer, int]:
     Raises:
         OSError: The kernel does not say.
     """
-    pid, uid, _ = _CREDENTIALS.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    pid, uid, _ = CREDENTIALS.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
     return Peer(f"unix:uid={uid},pid={pid}", _UNIX_NETWORK), uid

@@ -66,11 +66,16 @@ class Server:
         self._providers = providers
         self._resealing = ResealingByImage(providers, reseal)
         self._limits = limits
-        self._places = Places(limits.max_connections, limits.connections_per_address, self._displaced)
+        share = limits.connections_of_share(listener.shares)
+        self._places = Places(limits.max_connections, share, self._displaced)
         self._round = Round()
         self._accepting = trio.CancelScope()
         self._open_keys = OpenKeys(
-            limits.max_open_keys, limits.open_keys_per_address, limits.retain_s, trio.current_time
+            limits.max_open_keys,
+            limits.open_keys_per_address,
+            limits.retain_s,
+            trio.current_time,
+            by_hash=listener.by_rules,
         )
         self._prover = Attesting(attester or NoAttester(), trio.current_time)
         self._key_left = trio.Event()
@@ -152,7 +157,7 @@ class Server:
 
     @property
     def _limits_of_places(self) -> dict[str, object]:
-        return {"limit": self._limits.max_connections, "per_address": self._limits.connections_per_address}
+        return {"limit": self._limits.max_connections, "per_address": self._places.share}
 
     async def _serve_client(self, connection: Connection, source: str) -> None:
         log.adds(source=source)

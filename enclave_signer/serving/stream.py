@@ -13,6 +13,7 @@ from typing import Protocol
 import trio
 
 from enclave_signer.protocol.binding import Channel
+from enclave_signer.rights import Rights
 from enclave_signer.serving.peers import Peer
 
 
@@ -32,6 +33,11 @@ class Stream(Protocol):
     @property
     def channel(self) -> Channel | None:
         """What a proof can be bound to; None where there is nothing, or before the end of a handshake."""
+        ...
+
+    @property
+    def rights(self) -> Rights | None:
+        """What the client may do; None: everything, where there are no rules, or before the end of a handshake."""
         ...
 
     @property
@@ -79,6 +85,7 @@ class PlainStream:
     __slots__ = ("_socket", "peer", "private")
 
     channel = None
+    rights: Rights | None = None
     greeting = False
 
     def __init__(self, connected: socket.socket, peer: Peer, *, private: bool = True) -> None:

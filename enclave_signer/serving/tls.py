@@ -27,6 +27,7 @@ from enclave_signer.protocol.binding import EXPORTER_BYTES, EXPORTER_LABEL, Chan
 from enclave_signer.protocol.codec import encode_error
 from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.framing import encode_frame
+from enclave_signer.rights import Client, Rights, Rules
 from enclave_signer.serving.peers import Peer
 
 #: What one record holds, and so one read. Source: RFC 8446, section 5.1.
@@ -50,10 +51,12 @@ class TlsServer:
     Args:
         clients: Which keys clients may show, as `key_digest` names them.
         on_refused: Called for each refused client.
+        rules: What each of them may do; None: everything.
     """
 
-    def __init__(self, clients: Collection[str], on_refused: OnRefused) -> None:
+    def __init__(self, clients: Collection[str], on_refused: OnRefused, rules: Rules | None = None) -> None:
         self._clients = frozenset(clients)
+        self.rules = rules
         self.on_refused = on_refused
         key = ec.generate_private_key(ec.SECP256R1())
         #: The key in the certificate, as the DER of its SubjectPublicKeyInfo.
@@ -98,7 +101,7 @@ class TlsStream:
         peer: Who is on the other side.
     """
 
-    __slots__ = ("_channel", "_server", "_socket", "_tls", "_waits_for_room", "greeting", "peer")
+    __slots__ = ("_channel", "_server", "_socket", "_tls", "_waits_for_room", "greeting", "peer", "rights")
 
     #: Only the two ends can read the stream.
     private = True
@@ -109,6 +112,7 @@ class TlsStream:
         self._tls = server.connection(connected)
         self._waits_for_room = False
         self._channel: Channel | None = None
+        self.rights: Rights | None = None
         #: Whether the handshake is still to be ended.
         self.greeting = True
         self.peer = peer
@@ -145,6 +149,12 @@ class TlsStream:
         exported = self._tls.export_keying_material(EXPORTER_LABEL, EXPORTER_BYTES, b"")
         self._channel = Channel(self._server.public_key, _spki(client), exported)
         self.greeting = False
+        if self._server.rules is not None:
+            digest = key_digest(_spki(client))
+            self.rights = self._server.rules.rights_of(Client(key=digest))
+            if self.rights is None:
+                self._server.on_refused(self.peer, f"no rule in `rights` of the image names its key {digest}")
+                raise OSError(errno.EACCES, "no rule names this client")
 
     def send(self, data: bytes | memoryview) -> int:
         """Send what there is room for; see `Stream`."""

@@ -25,6 +25,7 @@ from enclave_signer.protocol.messages import (
     Reseal,
     Sign,
     SignWith,
+    UseKey,
 )
 
 ONE_OF_EACH: list[Request] = [
@@ -41,6 +42,7 @@ ONE_OF_EACH: list[Request] = [
     ProvePossessionOf(1, PublicKey(KeyType.BLS, bytes(48))),
     Reseal(b"blob", "key"),
     Attest(bytes(32), Purpose.CHANNEL),
+    UseKey("tz1"),
 ]
 
 
@@ -64,4 +66,4 @@ def test_what_a_row_writes_it_reads(call: Request) -> None:
 def test_what_may_leave_the_enclave_has_the_time_of_its_sealer() -> None:
     """A call that is taken for a fast one would end the connection whenever its sealer is slow."""
     fast = {name for name, row in CALLS.items() if not row.asks_sealer}
-    assert fast == {"Sign", "PublicKey", "ProvePossession", "ProvePossessionOf"}
+    assert fast == {"Sign", "PublicKey", "ProvePossession", "ProvePossessionOf", "UseKey"}

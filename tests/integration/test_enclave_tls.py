@@ -23,6 +23,7 @@ from tests.doubles.client_certificates import ClientFiles, client_files
 from tests.doubles.daemon_in_trio import frame
 from tests.doubles.host_process import VAULT, refused, run_command, write_config
 from tests.doubles.known_keys import FOUR
+from tests.doubles.local_world import rule
 from tests.doubles.processes import Enclave, kept
 
 SIGN = frame({"Sign": {"handle": 0, "message": b"m", "version": 2}})
@@ -34,11 +35,11 @@ def files(tmp_path: Path) -> ClientFiles:
 
 
 @contextmanager
-def running_for(folder: Path, files: ClientFiles) -> Iterator[Enclave]:
+def running_for(folder: Path, *files: ClientFiles, rules: str = "") -> Iterator[Enclave]:
     image = folder / "image.toml"
     image.write_text(
         'development = true\nsealers = ["local"]\nlisteners = ["127.0.0.1:0"]\n'
-        f'[local]\nsealing_key = "{folder / "key"}"\n[tls]\nclients = {json.dumps([files.digest])}\n'
+        f'[local]\nsealing_key = "{folder / "key"}"\n[tls]\nclients = {json.dumps([each.digest for each in files])}\n{rules}'
     )
     command = [sys.executable, "-m", "tests.doubles.passthrough_image", "--image", str(image), "--log", "debug"]
     with kept(Enclave(command)) as enclave:
@@ -132,6 +133,26 @@ def test_a_listed_key_counts_whoever_signed_it_and_no_company_with_it(tmp_path: 
             signing(enclave, signed, stack)
         certificate.write_bytes(certificate.read_bytes() + authority.file.read_bytes())
         assert "ALERT" in said_to(enclave, context_of(signed))
+
+
+def test_rules_name_clients_by_their_keys(tmp_path: Path, files: ClientFiles) -> None:
+    shop, other = client_files(tmp_path, "shop"), client_files(tmp_path, "other")
+    tz1, tz2 = FOUR[:2]
+    rules = rule([f"client:{files.digest}"], ["*"], ["*"])
+    rules += rule([f"client:{shop.digest}"], ["UseKey", "PublicKey"], [tz1.pkh])
+    with running_for(tmp_path, files, shop, other, rules=rules) as enclave, ExitStack() as stack:
+        host = signing(enclave, files, stack)
+        assert "Ok" in str(host.ask({"Import": tz2.clear_blob}))
+        client = Client(stack, enclave, context_of(shop))
+        assert "Ok" in str(client.ask({"UseKey": tz1.pkh}))
+        assert client.ask({"PublicKey": 0}) == {"Ok": {"Ed25519": tz1.public_key_bytes}}
+        calls: list[object] = [{"UseKey": tz2.pkh}, {"Sign": {"handle": 0, "message": b""}}, {"Initialize": {}}]
+        for call in calls:
+            assert "not allowed: no rule lets this client make the call" in str(client.ask(call))
+        # Listed as a client, and in no rule.
+        with pytest.raises((AssertionError, ConnectionError)):
+            Client(stack, enclave, context_of(other)).ask({"UseKey": tz1.pkh})
+        enclave.wait_for(f"no rule in `rights` of the image names its key {other.digest}")
 
 
 def test_no_session_is_resumed(enclave: Enclave, files: ClientFiles) -> None:

@@ -47,6 +47,13 @@ def _users() -> str | None:
     return None if os.geteuid() == 0 else "root, to be other users"
 
 
+def _local_users() -> str | None:
+    if missing := _users() or _programs("unshare", "setpriv")():
+        return missing
+    mounted = any(line.split()[2] == "cgroup2" for line in Path("/proc/mounts").read_text().splitlines())
+    return None if mounted else "control groups of version 2"
+
+
 def _programs(*names: str) -> Callable[[], str | None]:
     return lambda: next((name for name in names if which(name) is None), None)
 
@@ -110,7 +117,12 @@ PARTS = (
     Part("taquito", _programs("node", "npm")),
     Part("octez_js", _programs("node", "npm")),
     Part("pytezos", _venv),
+<<<<<<< HEAD
     Part("skopeo", _skopeo),
+=======
+    Part("local_use", _local_users),
+    Part("node_client", _programs("node")),
+>>>>>>> localuse
 )
 
 

@@ -5,9 +5,10 @@ import math
 import pytest
 
 from enclave_signer.curves import SigningKey, curve
-from enclave_signer.errors import KeyFault, NotReleased
+from enclave_signer.errors import KeyFault, KeyNotOpen, NotReleased
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.protocol.messages import Credentials, KeyType
+from enclave_signer.tezos import public_key_hash
 
 ED25519 = curve(KeyType.ED25519)
 RETAIN_S = 300.0
@@ -248,3 +249,46 @@ def test_a_key_is_used_only_while_its_release_allows_it(open_keys: OpenKeys) -> 
         assert each.public_key(0) == key.public_key
         with pytest.raises(NotReleased):
             each.key(0)
+
+
+def test_an_open_key_is_found_by_its_hash_at_whichever_place(clock: Clock) -> None:
+    open_keys = OpenKeys(4, 4, RETAIN_S, clock, by_hash=True)
+    host, other_host, application = keychain(open_keys), keychain(open_keys, "other"), keychain(open_keys, "none")
+    key = new_key()
+    pkh = public_key_hash(key.public_key)
+    with pytest.raises(KeyNotOpen, match=f"'{pkh}' is not open"):
+        application.use(pkh)
+    host.add(b"blob", key)
+    other_host.add(b"blob of the same key", key)
+    host.close()
+    clock.now += RETAIN_S
+    # One of its places is forgotten, and the other is in use.
+    assert application.use(pkh) == (key, 0)
+    other_host.close()
+    clock.now += RETAIN_S
+    assert application.use(pkh) == (key, 1)
+    application.close()
+    clock.now += RETAIN_S
+    with pytest.raises(KeyNotOpen):
+        application.use(pkh)
+
+
+def test_a_key_found_by_its_hash_is_used_while_what_opened_it_allows(clock: Clock) -> None:
+    open_keys = OpenKeys(4, 4, RETAIN_S, clock, by_hash=True)
+    host, application = keychain(open_keys), keychain(open_keys, "none")
+
+    def not_released() -> None:
+        raise NotReleased("not released yet")
+
+    key = new_key()
+    host.add(b"blob", key, not_released)
+    _, handle = application.use(public_key_hash(key.public_key))
+    with pytest.raises(NotReleased):
+        application.key(handle)
+
+
+def test_keys_are_not_found_by_their_hashes_where_no_rules_allow_it(open_keys: OpenKeys) -> None:
+    key = new_key()
+    keychain(open_keys).add(b"blob", key)
+    with pytest.raises(KeyNotOpen):
+        keychain(open_keys).use(public_key_hash(key.public_key))

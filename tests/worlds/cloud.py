@@ -12,7 +12,8 @@ from typing import Any
 
 from host_backend.config.storage import FirestorePlace
 from host_backend.google.documents import Document, Field, Write
-from host_backend.google.firestore import CALL_S, Conflict, Contended, OutcomeUnknown
+from host_backend.google.firestore import CALL_S
+from host_backend.google.outcomes import Conflict, Contended, OutcomeUnknown
 from tests.worlds.clock import Process
 
 #: What may happen to a call.
