@@ -22,6 +22,7 @@ from enclave_signer.image import Image
 from enclave_signer.log_writer import open_closed_streams
 from enclave_signer.sealing.gcp_config import GCP_KMS
 from enclave_signer.sealing.local_config import LOCAL, LocalKey
+from enclave_signer.sealing.vault_config import VAULT_TRANSIT
 from enclave_signer.tezos import masked
 
 if TYPE_CHECKING:
@@ -103,7 +104,15 @@ def open_providers(config: Config) -> "list[SealerProvider]":
         return [_open_local(config.local_key)]
     if image.development:
         logger.warning("this image is for development: not for keys of value")
-    return [_open_local(image.local_key) if name == LOCAL else _open_gcp_kms(image) for name in image.sealers]
+    return [_open_named(name, image) for name in image.sealers]
+
+
+def _open_named(name: str, image: Image) -> "SealerProvider":
+    if name == LOCAL:
+        return _open_local(image.local_key)
+    if name == VAULT_TRANSIT:
+        return _open_vault_transit(image)
+    return _open_gcp_kms(image)
 
 
 def _open_local(file: "LocalKey | None") -> "SealerProvider":
@@ -133,6 +142,18 @@ def _open_gcp_kms(image: Image) -> "SealerProvider":
     if image.gcp_kms is None:
         raise ConfigError(f"{GCP_KMS} is not configured")
     return GcpKms(image.gcp_kms, google())
+
+
+def _open_vault_transit(image: Image) -> "SealerProvider":
+    try:
+        from enclave_signer.sealing.vault_transit import VaultTransit  # its HTTP library is an extra
+    except ImportError as error:
+        raise ConfigError(f"{VAULT_TRANSIT}: {error}: pip install 'enclave-signer[enclave-vault]'") from error
+    from enclave_signer.launcher import LAUNCHER_SOCKET, LauncherSocket
+
+    if image.vault_transit is None:
+        raise ConfigError(f"{VAULT_TRANSIT} is not configured")
+    return VaultTransit(image.vault_transit, LauncherSocket(LAUNCHER_SOCKET, LAUNCHER_S))
 
 
 def open_attester(image: "Image | None", launcher: "LauncherSocket | None" = None) -> "Attester | None":

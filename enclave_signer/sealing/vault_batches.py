@@ -1,0 +1,83 @@
+"""Items that wait at the same moment are asked for together: a start with hundreds of keys takes a few requests.
+
+One request of a kind is under way at a time; whatever comes meanwhile goes into the next one. Whoever is first in line
+asks for all; if it leaves, the next in line asks.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from enclave_signer.errors import SealingError
+from enclave_signer.sealing.vault_answers import BatchRefused
+
+#: Vault and OpenBao take 1000 strings in one request by default; an item has five.
+MAX_ITEMS = 200
+
+Item = Mapping[str, str]
+Outcome = str | SealingError
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """An item whose outcome is waited for."""
+
+    item: Item
+    outcome: Outcome | None = None
+
+
+class Batches:
+    """Items of one kind.
+
+    Args:
+        send: Asks for some of them, and returns what came of each.
+    """
+
+    def __init__(self, send: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome]]]) -> None:
+        self._send = send
+        self._line = trio.Lock()
+        self._waiting: list[_Waiting] = []
+
+    async def ask(self, item: Item) -> str:
+        """Return the result for one item.
+
+        Raises:
+            SealingError: Its own error, or that of the request that it was part of.
+        """
+        mine = _Waiting(item)
+        self._waiting.append(mine)
+        try:
+            async with self._line:
+                while mine.outcome is None:
+                    await self._ask_next()
+        finally:
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+        if isinstance(mine.outcome, SealingError):
+            # A new one for each: a raised error keeps its traceback.
+            raise type(mine.outcome)(*mine.outcome.args) from mine.outcome
+        return mine.outcome
+
+    async def _ask_next(self) -> None:
+        asked, self._waiting = self._waiting[:MAX_ITEMS], self._waiting[MAX_ITEMS:]
+        try:
+            outcomes = await self._outcomes([each.item for each in asked])
+        except BaseException:
+            # The one who asked is leaving: the others are still in line.
+            self._waiting[:0] = asked
+            raise
+        for each, outcome in zip(asked, outcomes, strict=True):
+            each.outcome = outcome
+
+    async def _outcomes(self, items: Sequence[Item]) -> Sequence[Outcome]:
+        try:
+            return await self._send(items)
+        except BatchRefused as error:
+            if len(items) == 1:
+                return [error.alone]
+            # One of them may be why, or their number.
+            half = len(items) // 2
+            return [*await self._outcomes(items[:half]), *await self._outcomes(items[half:])]
+        except SealingError as error:
+            return [error] * len(items)
