@@ -11,13 +11,13 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import trio
 
 from enclave_signer.errors import BlobCorrupt, SealingRefused, SealingUnavailable
-from enclave_signer.protocol.blob import is_ours, parse_blob
+from enclave_signer.protocol.blob import is_ours, parse_blob, sealed_under
 from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey
@@ -99,6 +99,9 @@ class Providers:
             SealingError: Nothing here does, or its sealer cannot be had.
         """
         provider = self._named_by(blob)
+        if provider is not self.default and is_ours(blob):
+            # The key that a session names is one of the first provider's.
+            credentials = replace(credentials, encryption_key_path=sealed_under(blob))
         return provider, await self._sealer(provider, credentials)
 
     def _named_by(self, blob: bytes) -> SealerProvider:

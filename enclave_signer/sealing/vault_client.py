@@ -95,8 +95,8 @@ class VaultClient:
                 break
             except httpx.HTTPError as error:
                 if pause is None:
-                    text = _without(request, str(error)) or type(error).__name__
-                    raise SealingUnavailable(f"the server {self._address} gave no answer: {text}") from None
+                    why = _without(request, _cause(error))
+                    raise SealingUnavailable(f"the server {self._address} gave no answer: {why}") from None
             await trio.sleep(pause)
         self._http.cookies.clear()
         try:
@@ -111,13 +111,18 @@ class VaultClient:
         url = f"{self._address}/v1/{request.path}"
         headers = {"X-Vault-Token": request.token} if request.token else {}
         method = "GET" if request.body is None else "POST"
-        body = bytearray()
-        async with self._http.stream(method, url, headers=headers, json=request.body) as answer:
-            async for part in answer.aiter_raw():
-                body += part
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise SealingUnavailable(f"the server's answer has more than {MAX_ANSWER_BYTES} bytes")
-            return answer.status_code, bytes(body)
+        status, body = 0, bytearray()
+        # The library's generators end in order only when what they wait for is cancelled.
+        with trio.CancelScope() as enough:
+            async with self._http.stream(method, url, headers=headers, json=request.body) as answer:
+                status = answer.status_code
+                async for part in answer.aiter_raw():
+                    body += part
+                    if len(body) > MAX_ANSWER_BYTES:
+                        enough.cancel()
+        if len(body) > MAX_ANSWER_BYTES:
+            raise SealingUnavailable(f"the server's answer has more than {MAX_ANSWER_BYTES} bytes")
+        return status, bytes(body)
 
 
 def _authority(config: VaultConfig) -> ssl.SSLContext:
@@ -130,6 +135,15 @@ def _authority(config: VaultConfig) -> ssl.SSLContext:
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"vault_transit.ca_file: {config.ca_file}: {error.strerror or error}") from None
     return context
+
+
+def _cause(error: BaseException | None) -> str:
+    """Return what is at the bottom of an error: the library's own often say nothing."""
+    text = type(error).__name__
+    while error is not None:
+        text = str(error) or text
+        error = error.__cause__ or error.__context__
+    return text
 
 
 def _errors(fields: Mapping[str, object]) -> str:

@@ -139,10 +139,12 @@ def read_secret(path: Path) -> str:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
+        try:
             # A pipe would be waited for.
-            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            data = file.read(MAX_TOKEN_CHARS + 1).strip() if regular else b""
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            data = os.read(descriptor, MAX_TOKEN_CHARS + 1).strip() if regular else b""
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise SealingUnavailable(f"{path}: {error.strerror}") from None
     if not data or len(data) > MAX_TOKEN_CHARS or not data.isascii():

@@ -22,8 +22,8 @@ INSTALLED_AS = {
 }
 #: Its library is taken out of the package and called without importing it.
 NEVER_IMPORTED = {"ckzg"}
-#: Of the extra `slow-bls`, which no image has.
-NEVER_IN_AN_IMAGE = {"py_ecc", "eth_typing"}
+#: Of the extras `slow-bls` and `enclave-vault`, which Google's image has not.
+NEVER_IN_AN_IMAGE = {"py_ecc", "eth_typing", "httpx"}
 
 
 def pinned(file: str) -> dict[str, str]:

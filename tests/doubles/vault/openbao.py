@@ -102,7 +102,7 @@ class OpenBao:
     def name(self, mount: str, key: str) -> str:
         return f"vault_transit:{self.server}/{mount}/{key}"
 
-    def make_key(self, key: str, mount: str = MOUNT, **options: object) -> str:
+    def make_key(self, key: str, mount: str = MOUNT, /, **options: object) -> str:
         """Make a key, and return its name in blobs."""
         self.call("POST", f"{mount}/keys/{key}", {"type": "aes256-gcm96", **options})
         return self.name(mount, key)
