@@ -21,6 +21,7 @@ from enclave_signer.sealing.vault_config import TransitKey
 
 #: Types whose ciphertext binds the blob's header, with keys of 256 bits.
 KEY_TYPES = ("aes256-gcm96", "chacha20-poly1305", "xchacha20-poly1305")
+_RIGHT_IS_MISSING = "1 error occurred"
 _CIPHERTEXT = re.compile(rb"vault:v([0-9]{1,9}):([A-Za-z0-9+/]+={0,2})")
 
 
@@ -32,7 +33,7 @@ class Method(StrEnum):
 
 
 class PermissionDenied(SealingRefused):
-    """The token is dead, or may not do this: the server says the same for both; another token may be taken."""
+    """The server does not take the token; another one may be taken."""
 
 
 class BatchRefused(SealingRefused):
@@ -96,7 +97,9 @@ def failure(answer: VaultAnswer, method: Method, key: TransitKey) -> SealingErro
 
 def _of_status(status: int, said: str, path: str, right: str, key: TransitKey) -> SealingError:
     if status == 403:
-        return PermissionDenied(f"the server denies {right} on {path}: correct the policy of this image's token {said}")
+        # Of a token that is alive it says so in a list of one; a new login would not help, and anyone could cause many.
+        kind = SealingRefused if _RIGHT_IS_MISSING in said else PermissionDenied
+        return kind(f"the server denies {right} on {path}: correct the policy of this image's token {said}")
     if status == 404:
         return SealingRefused(f"the server has nothing at {path}: enable transit there, or correct {key.name} {said}")
     return unavailable(status, said) or SealingRefused(f"the server refuses to use {key.name} {said}")

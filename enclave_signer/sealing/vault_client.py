@@ -10,7 +10,7 @@ Importing this module loads the library: 0.1 s.
 import json
 import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -27,8 +27,6 @@ MAX_ANSWER_BYTES = 262144
 MAX_CONNECTIONS = 16
 #: Seconds for which an idle connection is kept: what lies between may forget it.
 IDLE_S = 30.0
-#: Pauses before a request is made again that got no answer.
-RETRY_AFTER_S = (0.1, 0.4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +52,16 @@ class VaultClient:
     Args:
         config: Of the image.
         call_s: Seconds for all attempts of one request.
+        retry_after_s: Pauses before a request is made again that got no answer.
 
     Raises:
         ConfigError: The authority's file cannot be used.
     """
 
-    def __init__(self, config: VaultConfig, call_s: float) -> None:
+    def __init__(self, config: VaultConfig, call_s: float, retry_after_s: Sequence[float]) -> None:
         self._address = config.address
         self._call_s = call_s
+        self._retry_after_s = retry_after_s
         # They write addresses of requests, and headers of answers.
         for library in ("httpx", "httpcore"):
             logging.getLogger(library).setLevel(logging.WARNING)
@@ -89,7 +89,7 @@ class VaultClient:
         await self._http.aclose()
 
     async def _answered(self, request: VaultRequest) -> VaultAnswer:
-        for pause in (*RETRY_AFTER_S, None):
+        for pause in (*self._retry_after_s, None):
             try:
                 status, body = await self._once(request)
                 break
@@ -141,6 +141,8 @@ def _cause(error: BaseException | None) -> str:
     """Return what is at the bottom of an error: the library's own often say nothing."""
     text = type(error).__name__
     while error is not None:
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
         text = str(error) or text
         error = error.__cause__ or error.__context__
     return text

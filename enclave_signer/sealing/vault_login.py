@@ -29,6 +29,8 @@ from enclave_signer.sealing.vault_config import AppRoleLogin, JwtLogin, TokenFil
 
 #: Characters of a token of the server; batch tokens have some hundred.
 MAX_VAULT_TOKEN_CHARS = 8192
+#: Seconds for which a token is used at most, so that a role's new policies count soon.
+LONGEST_USED_S = 600.0
 #: The part of its time for which a token is used: a call must end before it does.
 USED_PART = 0.8
 
@@ -115,7 +117,7 @@ class Login:
             body = {"jwt": secret} | ({} if config.role is None else {"role": config.role})
         answer = await self._client.ask(VaultRequest(f"{config.path}/login", body, secrets=(secret,)))
         text, life_s = _read_login(answer, config.path)
-        return VaultToken(text, began + life_s * USED_PART)
+        return VaultToken(text, began + min(life_s * USED_PART, LONGEST_USED_S))
 
     async def _jwt(self, config: JwtLogin) -> str:
         if config.file is not None:

@@ -40,6 +40,8 @@ class VaultTimes:
 
     #: For all attempts of one request.
     call_s: float = 8.0
+    #: Pauses before a request is made again that got no answer.
+    retry_after_s: tuple[float, ...] = (0.1, 0.4)
     #: Until the server is asked for a login again after it refused one.
     refused_s: float = 30.0
     #: Until it is asked for a login again after it gave no answer: many sessions may want one.
@@ -69,7 +71,7 @@ class VaultTransit:
     def __init__(self, config: VaultConfig, launcher: LauncherSocket, times: VaultTimes = DEFAULT_TIMES) -> None:
         self.limit_s: float | None = times.limit_s
         self._config = config
-        self._client = VaultClient(config, times.call_s)
+        self._client = VaultClient(config, times.call_s, times.retry_after_s)
         self._login = Login(
             config.login, self._client, launcher, refused_s=times.refused_s, unavailable_s=times.unavailable_s
         )

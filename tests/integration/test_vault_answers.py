@@ -22,7 +22,7 @@ from enclave_signer.sealing.vault_transit import VaultTimes, VaultTransit
 from tests.doubles.certificates import Authority
 from tests.doubles.google.http_service import Answered, Asked, http_service
 from tests.doubles.vault.openbao import token_login
-from tests.doubles.vault.sealing import PUBLIC, opened, sealed, vault_config
+from tests.doubles.vault.sealing import AT_ONCE, PUBLIC, opened, sealed, vault_config
 
 KEY = "vault_transit:vault.example/transit/tezos"
 TOKEN = "hvs.CAESIGsecretTokenOfAServer"
@@ -66,7 +66,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 DECRYPTING: dict[str, tuple[Answered | None, str]] = {
-    "silence": (None, r"gave no answer within 0\.5 s"),
+    "silence": (None, r"gave no answer within 0\.3 s"),
     "too long": (Answered(200, b" " * (MAX_ANSWER_BYTES + 1)), "has more than 262144 bytes"),
     "no http": (Answered(raw=b"hello\r\n\r\n"), "gave no answer"),
     "cut short": (Answered(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), "gave no answer"),
@@ -95,7 +95,7 @@ def test_what_is_no_answer_is_unavailable(server: Server, name: str) -> None:
     answered, match = DECRYPTING[name]
     server.answer = lambda _: answered
     with pytest.raises(SealingUnavailable, match=match):
-        opened(server.image, BLOB)
+        opened(server.image, BLOB, AT_ONCE if answered is not None else VaultTimes(call_s=0.3))
 
 
 @pytest.mark.parametrize(
@@ -150,6 +150,48 @@ def test_a_request_that_broke_off_is_made_again(server: Server) -> None:
         opened(server.image, BLOB)
 
 
+@pytest.mark.parametrize(
+    ("text", "logins"), [("permission denied", 2), ("1 error occurred:\n\t* permission denied\n\n", 1)]
+)
+def test_a_new_login_is_made_for_a_dead_token_and_not_for_a_missing_right(
+    server: Server, text: str, logins: int
+) -> None:
+    """Otherwise anyone who reaches the enclave could have it log in over and over."""
+
+    def answered(asked: Asked) -> Answered:
+        if asked.path.endswith("/login"):
+            return as_json({"auth": {"client_token": TOKEN, "lease_duration": 60}})
+        return as_json({"errors": [text]}, 403)
+
+    server.answer = answered
+    login = f'method = "approle"\nrole_id = "r"\nsecret_id_file = "{server.folder / "token"}"'
+    image = server.image.replace(token_login(server.folder / "token"), login)
+    with pytest.raises(SealingRefused, match="denies update on transit/decrypt/tezos"):
+        opened(image, BLOB)
+    assert server.asked.count("/v1/auth/approle/login") == logins
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {},
+        {"client_token": TOKEN},
+        {"client_token": TOKEN, "lease_duration": -1},
+        {"client_token": TOKEN, "lease_duration": True},
+        {"client_token": "a b", "lease_duration": 1},
+        {"client_token": "é", "lease_duration": 1},
+        {"client_token": "x" * 9000, "lease_duration": 1},
+        {"client_token": 7, "lease_duration": 1},
+    ],
+)
+def test_a_login_without_a_token_is_unavailable(server: Server, auth: dict[str, object]) -> None:
+    server.answer = lambda _: as_json({"auth": auth})
+    login = f'method = "approle"\nrole_id = "r"\nsecret_id_file = "{server.folder / "token"}"'
+    with pytest.raises(SealingUnavailable) as raised:
+        opened(server.image.replace(token_login(server.folder / "token"), login), BLOB)
+    assert TOKEN not in str(raised.value)
+
+
 class TestTls:
     """The server must be certified by one authority."""
 
@@ -162,7 +204,7 @@ class TestTls:
         with http_service(server.answers, tls=context) as (_, port):
             server.listen_at("https", port, f'ca_file = "{other.file}"')
             with pytest.raises(SealingUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
-                opened(server.image, BLOB, VaultTimes())
+                opened(server.image, BLOB)
             assert server.asked == []
             server.listen_at("https", port, f'ca_file = "{authority.file}"')
             with pytest.raises(SealingRefused, match="denies update"):

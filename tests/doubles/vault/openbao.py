@@ -61,6 +61,7 @@ class OpenBao:
         if self._disk:
             shares = {"recovery_shares": 1, "recovery_threshold": 1}
             self.root_token = self.call("PUT", "sys/init", shares)["root_token"]
+            self._wait_until_active()
         self.call("POST", f"sys/mounts/{MOUNT}", {"type": "transit"})
         self.make_key(KEY_NAME)
         self.call("PUT", "sys/policies/acl/sealer", {"policy": POLICY})
@@ -80,13 +81,22 @@ class OpenBao:
         self._program = Program(["/bin/sh", "-c", command], {"HOME": str(self._folder)})
         self._program.wait_for("OpenBao server started!")
         if again:
-            self._program.wait_for(r"enabling active operation[\s\S]*post-unseal setup complete")
+            self._wait_until_active()
+
+    def _wait_until_active(self) -> None:
+        assert self._program is not None
+        self._program.wait_for(r"enabling active operation[\s\S]*post-unseal setup complete")
 
     def kill(self) -> None:
         assert self._program is not None
         self._program.stop(signal.SIGKILL)
         assert self._program.process.stderr is not None
         self._program.process.stderr.close()
+
+    def seal(self) -> None:
+        assert self._program is not None
+        self.call("PUT", "sys/seal")
+        self._program.wait_for("vault is sealed")
 
     def ask(self, method: str, path: str, body: object = None, token: str | None = None) -> httpx.Response:
         """Return the answer to a request of whoever runs the server."""

@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 PRIVATE = PrivateKey(KeyType.ED25519, bytes(range(32)))
 PUBLIC = curve(KeyType.ED25519).open(PRIVATE).public_key
-#: What hangs does so until the end; nothing else waits. What was refused is asked again at once.
-SHORT = VaultTimes(call_s=0.5, refused_s=0.0, unavailable_s=0.0, limit_s=5.0)
+#: Nothing is waited for but answers.
+AT_ONCE = VaultTimes(retry_after_s=(0.0, 0.0), refused_s=0.0, unavailable_s=0.0)
 
 
 def vault_config(image: str) -> VaultConfig:
@@ -34,7 +34,7 @@ def with_sealer(
     *,
     socket: Path = Path("/nowhere"),
     key: str | None = None,
-    times: VaultTimes = SHORT,
+    times: VaultTimes = AT_ONCE,
 ) -> T:
     """Return what becomes of a sealer."""
 
@@ -56,5 +56,5 @@ def sealed(image: str, key: str | None = None) -> bytes:
     return with_sealer(image, seal, key=key)
 
 
-def opened(image: str, blob: bytes, times: VaultTimes = SHORT) -> SigningKey:
+def opened(image: str, blob: bytes, times: VaultTimes = AT_ONCE) -> SigningKey:
     return with_sealer(image, lambda sealer: open_key(sealer, blob, trio.lowlevel.checkpoint), times=times)
