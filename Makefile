@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
+.PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -60,6 +60,10 @@ bench-marks: ## commits of the watermark store, then signatures over HTTP; OLD n
 bench-octez: ## signatures over Octez' sockets, beside HTTP; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.octez $(ARGUMENTS)
+
+bench-restore: ## how long keys take to come back by way of Cloud KMS, and what that costs; ARGUMENTS=--help
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.restore $(ARGUMENTS)
 
 bench-watchers: ## what metrics, health, known keys and SIGHUP cost a baker with 10 000 keys; some three minutes
 	@scripts/environment $(VENV) requirements-dev.txt

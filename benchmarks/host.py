@@ -41,7 +41,7 @@ class Client:
         self.answer = b""
 
     def connect(self) -> socket.socket:
-        """Come anew, as a host closes connections that say nothing for some seconds."""
+        """Connect again, as a host closes connections that are silent for some seconds."""
         self.stream = socket.create_connection(("127.0.0.1", self.port))
         self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self.stream

@@ -122,9 +122,9 @@ class Flood:
     request: Callable[[Served], bytes] | None = None
     connections: int | None = None
     utility: bool = False
-    #: Whether the host is told to read its configuration anew, again and again.
+    #: Whether the host is asked to reload its configuration again and again.
     signals: bool = False
-    #: Whether each connection asks once and then says nothing, and the baker comes anew for each of its requests.
+    #: Whether each connection asks once and then is silent, and the baker connects again for each of its requests.
     silent: bool = False
 
 

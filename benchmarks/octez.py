@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.host import CLIENTS, Client, Measured, port_of
 from benchmarks.machine import machine_line
-from benchmarks.turns import in_turn
+from benchmarks.turns import in_turn, sealing_key_in
 from tests.doubles.host_process import BAKER, VAULT, stored_hashes, write_config
 from tests.doubles.known_keys import attestation
 from tests.doubles.octez_socket import framed, signing_request
@@ -33,7 +33,7 @@ class OctezClient(Client):
         self.pkh = pkh
 
     def connect(self) -> socket.socket:
-        """Come anew."""
+        """Connect again."""
         if isinstance(self.address, Path):
             self.stream = socket.socket(socket.AF_UNIX)
             self.stream.connect(str(self.address))
@@ -65,7 +65,7 @@ class OctezClient(Client):
 def serving(folder: Path) -> Iterator[list[Measured]]:
     """Run both programs, with clients for each way and each key."""
     enclave = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0"]
-    with running([*enclave, "--sealing-key", str(folder / "sealing.key")]) as daemon:
+    with running([*enclave, "--sealing-key", str(sealing_key_in(folder))]) as daemon:
         port, path = port_of(daemon, "listening"), folder / "socket"
         config = write_config(folder, port, watermark="{driver: file}")
         host = [sys.executable, "-m", "host_backend"]

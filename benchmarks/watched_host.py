@@ -1,6 +1,6 @@
 """`enclave-host serve` that writes down, at SIGUSR2, how long its event loop was held since it was last asked.
 
-`python -m benchmarks.watched_host serve …` is started by `benchmarks.watchers`, and writes to the file that `TOLD` names;
+`python -m benchmarks.watched_host serve …` is started by `benchmarks.watchers`, and writes to the file in its environment;
 also how often the configuration was reloaded.
 """
 
@@ -54,14 +54,14 @@ class MeasuredSteps(Steps):
 
 
 class Longest:
-    """Seconds since they were last told."""
+    """Seconds since they were last reported."""
 
     step_s = 0.0
     held_s = 0.0
 
     @classmethod
     def tell(cls) -> None:
-        """Write them down, and begin anew."""
+        """Write them down, and start again."""
         write_down(f"{cls.step_s * 1e3:.2f} {cls.held_s * 1e3:.2f} {dropped_lines()}")
         cls.step_s = cls.held_s = 0.0
 

@@ -7,6 +7,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import ctypes
+import gc
 import logging
 import os
 import resource
@@ -18,9 +19,7 @@ from typing import TYPE_CHECKING
 from enclave_signer import __version__, log
 from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
-from enclave_signer.image import Image
 from enclave_signer.log_writer import open_closed_streams
-from enclave_signer.sealing.gcp_config import GCP_KMS
 from enclave_signer.sealing.local_config import LOCAL, LocalKey
 from enclave_signer.sealing.vault_config import VAULT_TRANSIT
 from enclave_signer.tezos import masked
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from enclave_signer.attestation.base import Attester
+    from enclave_signer.image import Image
     from enclave_signer.launcher import LauncherSocket
     from enclave_signer.sealing.base import SealerProvider
     from enclave_signer.serving.listeners import Listener
@@ -84,7 +84,7 @@ def forbid_inspection() -> None:
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0)):
-        raise ConfigError("the system does not let this process forbid others to read its memory: prctl failed")
+        raise ConfigError("the system does not let this process hide its memory from others: prctl failed")
 
 
 def _said(error: EnclaveSignerError, code: int) -> int:
@@ -107,7 +107,7 @@ def open_providers(config: Config) -> "list[SealerProvider]":
     return [_open_named(name, image) for name in image.sealers]
 
 
-def _open_named(name: str, image: Image) -> "SealerProvider":
+def _open_named(name: str, image: "Image") -> "SealerProvider":
     if name == LOCAL:
         return _open_local(image.local_key)
     if name == VAULT_TRANSIT:
@@ -130,7 +130,8 @@ def _open_local(file: "LocalKey | None") -> "SealerProvider":
     return LocalSealer(key)
 
 
-def _open_gcp_kms(image: Image) -> "SealerProvider":
+def _open_gcp_kms(image: "Image") -> "SealerProvider":
+    from enclave_signer.sealing.gcp_config import GCP_KMS
     from enclave_signer.sealing.gcp_environment import check_environment
 
     check_environment(os.environ)
@@ -144,7 +145,7 @@ def _open_gcp_kms(image: Image) -> "SealerProvider":
     return GcpKms(image.gcp_kms, google())
 
 
-def _open_vault_transit(image: Image) -> "SealerProvider":
+def _open_vault_transit(image: "Image") -> "SealerProvider":
     try:
         from enclave_signer.sealing.vault_transit import VaultTransit  # its HTTP library is an extra
     except ImportError as error:
@@ -210,12 +211,14 @@ def run(
     Args:
         config: Of the daemon.
         open_sealers: Returns the sealers. Called once the address is had: a daemon that cannot serve makes no key file.
-        attester: Who vouches for the machine and its image; None: nobody.
+        attester: Vouches for the machine and its image; None: nothing does.
 
     Raises:
         ConfigError: The address cannot be had, or a sealer cannot be opened.
         EnclaveSignerError: A curve does not give the known answers: nothing may be signed with it.
     """
+    # Imported objects live as long as the process: searching them for garbage would only make the start longer.
+    gc.disable()
     import trio  # `--help` need not wait for it
 
     from enclave_signer import curves
@@ -225,6 +228,8 @@ def run(
     if config.slow_bls:
         curves.install_slow_bls()
     curves.self_test()
+    gc.freeze()
+    gc.enable()
     with open_listener(config) as listener:
         providers = Providers(open_sealers())
         _warn_of(config)
@@ -248,7 +253,7 @@ async def _serve(server: "Server", listening: str, sealers: str) -> None:
 def _warn_of(config: Config) -> None:
     if not config.listen.is_loopback and config.tls_clients is None:
         logger.warning(
-            "listening beyond this machine: whoever reaches the port can have signed what the guard allows",
+            "listening beyond this machine: anyone who reaches the port can get signed what the guard allows",
             extra=log.fields(address=str(config.listen)),
         )
     if not config.guard:

@@ -79,7 +79,7 @@ def parse_port(text: str, where: str) -> int:
         ConfigError: It is none; the text names where it stands.
     """
     if not (text.isascii() and text.isdecimal()) or len(text) > 5 or int(text) > 65535:
-        raise ConfigError(f"{where}: {text[:40]!r} is no port, it must be a number from 0 to 65535")
+        raise ConfigError(f"{where}: {text[:40]!r} is not a port: it must be a number from 0 to 65535")
     return int(text)
 
 

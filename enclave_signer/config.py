@@ -4,18 +4,21 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enclave_signer import __version__
 from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, parse_listen, parse_port
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import Image, read_image
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 from enclave_signer.sealing.local_config import LocalKey
+
+if TYPE_CHECKING:
+    from enclave_signer.image import Image
 
 SEALERS = ("local",)
 LOG_LEVELS = ("error", "warning", "info", "debug")
 #: A host has two or three connections, `doctor` and every command some, and what just broke may still count.
-LEAST_CONNECTIONS = 8
+MIN_CONNECTIONS = 8
 #: The variable that has TLS libraries write down their keys.
 KEY_LOG = "SSLKEYLOGFILE"
 
@@ -53,7 +56,7 @@ class Limits:
     @property
     def connections_per_address(self) -> int:
         """Connections of one address: half of all, and what a host and its commands need in any case."""
-        return min(self.max_connections, max(self.max_connections // 2, LEAST_CONNECTIONS))
+        return min(self.max_connections, max(self.max_connections // 2, MIN_CONNECTIONS))
 
     @property
     def open_keys_per_address(self) -> int:
@@ -81,7 +84,7 @@ class Config:
     #: Keys that clients of a port may show, where it speaks TLS.
     tls_clients: tuple[str, ...] | None = None
     #: What the image says of itself; its sealers are used then, and `sealer` and `local_key` are not.
-    image: Image | None = None
+    image: "Image | None" = None
 
 
 def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -92,7 +95,7 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
         SystemExit: For `--help`, `--version` and unknown flags, as argparse does.
     """
     flags = _parser().parse_args(arguments)
-    image = None if flags.image is None else read_image(flags.image)
+    image = None if flags.image is None else _image(flags.image)
     if image is not None:
         _nothing_overrides(image, flags, environment)
     elif flags.sealing_key is None:
@@ -114,13 +117,19 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     )
 
 
+def _image(path: Path) -> "Image":
+    from enclave_signer.image import read_image  # noqa: PLC0415 -- a daemon that has none starts earlier
+
+    return read_image(path)
+
+
 def _local_key(flags: argparse.Namespace) -> LocalKey | None:
     if flags.sealing_key is None:
         return None
     return LocalKey(flags.sealing_key, make=flags.make_sealing_key, group_may_read=flags.group_may_read)
 
 
-def _insecure(image: Image | None, flags: argparse.Namespace) -> bool:
+def _insecure(image: "Image | None", flags: argparse.Namespace) -> bool:
     return bool(flags.insecure_plain_tcp) if image is None else image.insecure_plain_tcp
 
 
@@ -131,18 +140,20 @@ def _check_tls(listen: Address | UnixAddress, environment: Mapping[str, str], *,
         ConfigError: Otherwise.
     """
     if tls and isinstance(listen, UnixAddress):
-        raise ConfigError(f"{listen}: a Unix socket knows no TLS: leave `tls` out of the image, or listen on a port")
+        raise ConfigError(
+            f"{listen}: a Unix socket does not use TLS: leave `tls` out of the image, or listen on a port"
+        )
     if tls and (name := next((name for name in environment if name.upper() == KEY_LOG), None)) is not None:
-        raise ConfigError(f"{name} is set: it would write the keys of TLS down; remove it from the environment")
+        raise ConfigError(f"{name} is set: it would write down the keys of TLS; remove it from the environment")
     if not (tls or insecure or listen.is_loopback):
         raise ConfigError(
-            f"{listen} can be reached by other machines, and without TLS they read along, and have signed what they like: "
+            f"{listen} can be reached by other machines, and without TLS they can read along, and get signed what they like: "
             "name [tls] clients in --image FILE, or listen on 127.0.0.1; --insecure-plain-tcp (in an image: "
-            "insecure_plain_tcp = true) allows it for a network that is nobody else's"
+            "insecure_plain_tcp = true) allows it for a private network"
         )
 
 
-def _nothing_overrides(image: Image, flags: argparse.Namespace, environment: Mapping[str, str]) -> None:
+def _nothing_overrides(image: "Image", flags: argparse.Namespace, environment: Mapping[str, str]) -> None:
     given = {
         "--sealer": flags.sealer,
         "--sealing-key": flags.sealing_key,
@@ -159,11 +170,11 @@ def _nothing_overrides(image: Image, flags: argparse.Namespace, environment: Map
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A limit that can be set: its flag, its field in `Limits`, the least it may be, and what it is."""
+    """A limit that can be set: its flag, its field in `Limits`, its minimum, and its help."""
 
     flag: str
     field: str
-    least: int
+    minimum: int
     unit: str
     help: str
 
@@ -174,79 +185,103 @@ _LIMITS = (
         "max_connections",
         1,
         "N",
-        "clients at once, half of them of one address; more displace silent ones",
+        "clients at once, half of them from one address; new ones replace silent ones",
     ),
-    _Limit("--max-in-flight", "max_in_flight", 1, "N", "calls of one client under way at once"),
+    _Limit("--max-in-flight", "max_in_flight", 1, "N", "calls of one client in progress at once"),
     # Less than 4 KiB per read would make a host's pipeline a series of small turns.
     _Limit("--max-buffer", "buffer_bytes", MAX_FRAME_BYTES + 4096, "BYTES", "calls of one client waiting in memory"),
     _Limit("--max-keys", "max_handles", 1, "N", "keys that one client may keep open"),
-    _Limit("--max-open-keys", "max_open_keys", 1, "N", "keys open in all, half of them for one address"),
-    _Limit("--max-guarded", "max_guarded", 1, "N", "keys, per chain, that the guard can tell apart; more are refused"),
-    _Limit("--idle", "idle_s", 0, "SECONDS", "close a client that is silent for so long; 0 never does"),
-    _Limit("--retain", "retain_s", 0, "SECONDS", "remember opened keys for so long after their last client left"),
+    _Limit("--max-open-keys", "max_open_keys", 1, "N", "keys open in total, half of them for one address"),
+    _Limit("--max-guarded", "max_guarded", 1, "N", "pairs of key and chain that the guard holds; more are refused"),
+    _Limit("--idle", "idle_s", 0, "SECONDS", "close a client after so long a silence; 0 for never"),
+    _Limit("--retain", "retain_s", 0, "SECONDS", "keep opened keys for so long after their last client left"),
 )
 
 
 def _checked(limit: _Limit, value: int) -> int:
-    if value < limit.least:
-        raise ConfigError(f"{limit.flag} must be at least {limit.least}")
+    if value < limit.minimum:
+        raise ConfigError(f"{limit.flag} must be at least {limit.minimum}")
     return value
 
 
-_IMAGE_HELP = "what the image says of itself: its sealers, their keys, where it listens; no flag overrides it"
+_IMAGE_HELP = "configuration of the image: its sealers, their keys, its address; no flag overrides it"
+_EXAMPLES = """examples:
+  enclave-signer --sealing-key sealing.key --make-sealing-key
+  enclave-signer --image image.toml"""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="enclave-signer",
+        usage="%(prog)s [OPTIONS]",
         description="Hold Tezos keys and sign with them, for a host that speaks length-prefixed CBOR.",
+        epilog=_EXAMPLES,
+        formatter_class=_Help,
+        add_help=False,
     )
-    parser.add_argument(
-        "--listen",
-        metavar="ADDRESS",
-        help=f"where to listen: HOST:PORT, port 0 takes a free one, or unix:PATH, a socket in a folder of mode 0700 that "
-        f"is made when absent (default: 127.0.0.1, port $LISTEN_PORT or {DEFAULT_PORT})",
-    )
-    parser.add_argument(
-        "--insecure-plain-tcp",
-        action="store_true",
-        help="listen beyond this machine without TLS: whoever is on the way reads along, and has signed what the guard allows; "
-        "private keys in clear are refused then",
-    )
-    parser.add_argument("--image", metavar="FILE", type=Path, help=_IMAGE_HELP)
-    _add_sealing(parser)
-    parser.add_argument(
+    _add_listening(parser.add_argument_group("listening"))
+    _add_sealing(parser.add_argument_group("sealing"))
+    signing = parser.add_argument_group("signing")
+    signing.add_argument(
         "--no-guard", action="store_true", help="sign two consensus messages for one right when asked to"
     )
-    _add_limits(parser)
-    parser.add_argument(
+    signing.add_argument(
         "--slow-bls", action="store_true", help="sign BLS with py_ecc: not constant time, not for keys of value"
     )
-    parser.add_argument("--log", choices=LOG_LEVELS, default="info", help="minimum log level (default: %(default)s)")
-    parser.add_argument("--json-log", action="store_true", help="log as JSON, one object per line")
-    parser.add_argument("--version", action="version", version=f"enclave-signer {__version__}")
+    _add_limits(parser.add_argument_group("limits"))
+    log = parser.add_argument_group("logging")
+    log.add_argument("--log", choices=LOG_LEVELS, default="info", help="minimum log level (default: %(default)s)")
+    log.add_argument("--json-log", action="store_true", help="log as JSON, one object per line")
+    other = parser.add_argument_group("this program")
+    other.add_argument("-h", "--help", action="help", help="show this help and exit")
+    other.add_argument(
+        "--version", action="version", version=f"enclave-signer {__version__}", help="show the version and exit"
+    )
     return parser
 
 
-def _add_sealing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--sealer", choices=SEALERS, help=f"what seals private keys, without --image (default: {SEALERS[0]})"
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the examples, and puts a long option on a line of its own."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+
+
+def _add_listening(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        help=f"address to listen on: HOST:PORT, port 0 for a free one; or unix:PATH, a socket in a folder of mode 0700 that "
+        f"is made if missing (default: 127.0.0.1, port $LISTEN_PORT or {DEFAULT_PORT})",
     )
-    parser.add_argument("--sealing-key", metavar="FILE", type=Path, help="the key file of the local sealer")
-    parser.add_argument(
-        "--make-sealing-key", action="store_true", help="make that file, 0600, with a new key, if it is not there"
+    group.add_argument(
+        "--insecure-plain-tcp",
+        action="store_true",
+        help="listen beyond this machine without TLS: others on the network can read along, and get signed what the guard "
+        "allows; imports of private keys in clear are refused",
     )
-    parser.add_argument(
+
+
+def _add_sealing(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--image", metavar="FILE", type=Path, help=_IMAGE_HELP)
+    group.add_argument(
+        "--sealer", choices=SEALERS, help=f"sealer of private keys, without --image (default: {SEALERS[0]})"
+    )
+    group.add_argument("--sealing-key", metavar="FILE", type=Path, help="key file of the local sealer")
+    group.add_argument(
+        "--make-sealing-key", action="store_true", help="make that file, 0600, with a new key, if it is missing"
+    )
+    group.add_argument(
         "--group-may-read-sealing-key",
         dest="group_may_read",
         action="store_true",
-        help="take a key file that its group can read, as orchestrators mount secrets",
+        help="accept a key file that its group can read, as orchestrators mount secrets",
     )
 
 
-def _add_limits(parser: argparse.ArgumentParser) -> None:
+def _add_limits(group: argparse._ArgumentGroup) -> None:
     for limit in _LIMITS:
-        parser.add_argument(
+        group.add_argument(
             limit.flag,
             dest=limit.field,
             metavar=limit.unit,

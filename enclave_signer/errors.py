@@ -23,6 +23,10 @@ class ConfigError(EnclaveSignerError):
     """The daemon cannot start as asked; fix the flag, variable or file that the text names."""
 
 
+class AddressUnavailable(EnclaveSignerError):
+    """Another process listens on the address, or this machine does not have it; free it, or name another address."""
+
+
 class Uninitialized(EnclaveSignerError):
     """A call came before `Initialize`; call in order. The text is the family's."""
 

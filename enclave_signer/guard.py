@@ -1,4 +1,4 @@
-"""What this process has already signed: the last word against a double signature, whoever asks.
+"""What this process has already signed: the last word against a double signature, for all clients.
 
 - One guard per process, in memory, for all sessions and for `SignWith`: per public key, chain and right, the highest
   consensus message allowed, judged by the same law as the host's watermark (`enclave_signer.tezos.marks`).
@@ -54,7 +54,7 @@ class Guard:
 
     Args:
         limit: Pairs of a key and a chain, each with the marks of all its rights.
-        on_refusal: Told the text of every refusal.
+        on_refusal: Called with the text of every refusal.
     """
 
     __slots__ = ("_limit", "_marks", "_on_refusal", "_pairs", "refused")
@@ -81,7 +81,7 @@ class Guard:
             asked = parse_consensus(message)
         except MalformedMessage as error:
             raise self._refusal(
-                f"the message for {public_key_hash(public_key)} begins like a consensus message and is none: {error}"
+                f"the message for {public_key_hash(public_key)} begins like a consensus message and is not one: {error}"
             ) from None
         self._advance(public_key, asked, mark_of(asked, message))
 

@@ -13,7 +13,7 @@ from enclave_signer.errors import EnclaveSignerError
 #: Opens a stream to the service; raises `OSError` when that cannot be done.
 OpenStream = Callable[[], Awaitable[Stream]]
 
-#: Tokens have some KiB; whoever sends more is not the service.
+#: Tokens have some KiB; the service never sends more.
 MAX_BODY_BYTES = 65536
 _READ_BYTES = 16384
 
@@ -24,7 +24,7 @@ class NoHttpAnswer(EnclaveSignerError):
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What is asked; the body may be secret.
+    """An HTTP request; the body may be secret.
 
     Attributes:
         method: `GET` or `POST`.

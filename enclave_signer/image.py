@@ -60,7 +60,7 @@ class Image:
         reseal: Which keys may be sealed again.
         tls_clients: Keys that clients of a port may show, as SHA-256 in hexadecimal; None where there is no TLS.
         insecure_plain_tcp: Whether a port that other machines reach may be without TLS.
-        attestation: Who vouches for it; None: nobody.
+        attestation: Vouches for it; None: nothing does.
     """
 
     development: bool
@@ -142,7 +142,7 @@ def _tls_clients(table: TomlTable) -> tuple[str, ...]:
     clients = table.texts("clients", required=True)
     for digest in clients:
         if not _KEY_DIGEST.fullmatch(digest):
-            raise table.refused("clients", f"{digest!r} is no SHA-256 of a public key: 64 digits of 0-9 and a-f")
+            raise table.refused("clients", f"{digest!r} is not the SHA-256 of a public key, 64 digits of 0-9 and a-f")
     table.end()
     return clients
 
@@ -158,7 +158,7 @@ def _attestation(table: TomlTable, gcp_kms: GcpKmsConfig | None, vault: VaultCon
         raise table.refused("audience", "is one that Google takes for this image's identity: name one of your own")
     if vault is not None and audience == vault.audience:
         raise table.refused(
-            "audience", f"is that of {VAULT_TRANSIT}.login: whoever verifies a token could log in with it"
+            "audience", f"is that of {VAULT_TRANSIT}.login: those who verify a token could log in with it"
         )
     kind = table.text("token_type") if table.has("token_type") else TOKEN_KINDS[0]
     if kind not in TOKEN_KINDS:

@@ -6,8 +6,8 @@
   keys back although the sealer is away.
 - How many keys are open is limited over all sessions, as each takes some KiB, and strangers can make them. A key counts
   once, however many handles there are to it. Remembered keys count as well, and make room, the oldest first.
-- A key counts for the address of whoever opened it first. One address has a share of the keys; beyond it, only what is
-  remembered of its own makes room: a stranger cannot push out what another machine's host will ask for.
+- A key counts for the address that opened it first. One address has a share of the keys; beyond it, only its own
+  remembered keys make room: a stranger cannot push out the keys that another machine's host will ask for.
 """
 
 import math
@@ -71,7 +71,7 @@ class OpenKeys:
         return None if opened is None else opened.key
 
     def take(self, place: bytes, key: SigningKey, address: str) -> OpenKey:
-        """Count one more handle; return what it stands for: what is open at that place, else the key given.
+        """Count one more handle; return its key: the one open at that place, else the one given.
 
         Raises:
             KeyFault: As many keys are open as may be, in all or of this address.

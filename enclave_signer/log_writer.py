@@ -1,4 +1,4 @@
-"""A thread that writes the log, so that a reader that stops reading stops nobody.
+"""A thread that writes the log, so that a stopped reader does not stop the program.
 
 - The queue is bounded. What finds it full, or cannot be written, is dropped and counted; one line says how many when the
   log flows again.
@@ -106,12 +106,12 @@ class LogWriter:
             self._told = dropped
 
     def _written(self, data: bytes) -> bool:
-        """Write all of it; return False when nobody can ever read it."""
+        """Write all of it; return False if it can never be read."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
             except BlockingIOError:
-                # Whoever shares the stream has made it so.
+                # Another process that shares the stream has made it so.
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()

@@ -77,7 +77,7 @@ class Bond(Protocol):
 
     @property
     def private(self) -> bool:
-        """Whether no other machine can read what is sent there."""
+        """Whether no other machine can read the stream."""
         ...
 
     @property
@@ -109,7 +109,7 @@ class Session:
         sealers: What opens the sealer that the credentials of `Initialize` ask for.
         keychain: The session's own.
         guard: The one of the process; without one whatever comes is signed, by a key that bakes.
-        resealing: What may be sealed anew.
+        resealing: What may be resealed.
         prover: Proves what runs here; None where nothing does.
         bond: The connection.
     """
@@ -142,7 +142,7 @@ class Session:
             raise Uninitialized(Family.UNINITIALIZED)
         match request:
             case Sign(handle, message, version):
-                return self._sign(self._keychain.key(handle), message, version)
+                return self.sign(handle, message, version)
             case GetPublicKey(handle):
                 return self._keychain.key(handle).public_key
             case ProvePossession(handle):
@@ -155,6 +155,16 @@ class Session:
                 return _opening(lambda _: self._attest(request), _as_it_is)
             case _:
                 return self._open(request)
+
+    def sign(self, handle: int, message: bytes, version: SigningVersion) -> Signature | Computation:
+        """Do what `begin` does with `Sign`, the call that is made all the time.
+
+        Raises:
+            EnclaveSignerError: The call is refused; the session goes on.
+        """
+        if self._sealer is None:
+            raise Uninitialized(Family.UNINITIALIZED)
+        return self._sign(self._keychain.key(handle), message, version)
 
     def waits_for_openings(self, request: Request) -> bool:
         """Whether a call must not begin before the openings ahead of it are finished.
@@ -228,7 +238,7 @@ class Session:
             case SignWith(blob, message, version):
                 return _opening(partial(self._opened, sealer, blob), lambda key: self._sign(key, message, version))
             case GetPublicKeyFrom(blob):
-                # Never out of memory: what is open here may open nowhere any more.
+                # Never out of memory: a key open here may no longer open anywhere.
                 return _opening(partial(open_key, sealer, blob), _public_key)
             case Reseal(blob, target):
                 return _opening(partial(self._resealed, sealer, blob, target), _sealed)
@@ -236,8 +246,8 @@ class Session:
     def _require_private(self) -> None:
         if not self._bond.private:
             raise KeyFault(
-                "this enclave listens beyond its machine without TLS, and takes no private key in clear: whoever is on the way "
-                "has seen this one: do not use it"
+                "this enclave listens beyond its machine without TLS, and accepts no private key in clear: others on the network "
+                "may have seen this one: do not use it"
             )
 
     async def _opened(self, sealer: Sealer, blob: bytes, give_way: GiveWay) -> SigningKey:

@@ -25,7 +25,7 @@ class TomlTable:
         self._path = path
 
     def refused(self, name: str, text: str) -> ConfigError:
-        """Return the error that says what is wrong with a field."""
+        """Return the error for a field, with the reason."""
         return ConfigError(f"{self._file}: {self._dotted(name)}: {text}")
 
     def has(self, name: str) -> bool:
@@ -82,7 +82,7 @@ class TomlTable:
         """Do nothing if every field was taken.
 
         Raises:
-            ConfigError: One is left, which nobody knows.
+            ConfigError: An unknown one is left.
         """
         for name in self._left:
             raise self.refused(name[:MAX_TEXT_CHARS], "is not known here")

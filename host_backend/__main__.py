@@ -3,7 +3,7 @@
 import signal
 import sys
 
-# Before the other imports take their time: whoever asks a `serve` that is starting to read its file again shall not end it.
+# Before the other imports take their time: a SIGHUP must not end a `serve` that is still starting.
 # All other commands end with their terminal.
 if "serve" in sys.argv[1:]:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

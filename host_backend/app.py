@@ -12,7 +12,8 @@ from enclave_signer import __version__
 from enclave_signer.curves import CurveError, self_test
 from host_backend.config import Address, Config, UnixAddress
 from host_backend.descriptors import UTILITY_PLACES, signing_places
-from host_backend.errors import ConfigError
+from host_backend.errors import StateConflict
+from host_backend.imports import imported_to_stay
 from host_backend.log import fields
 from host_backend.metrics import Metrics
 from host_backend.metrics_page import metrics_page
@@ -59,7 +60,7 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
 
     Args:
         config: What to serve.
-        read: Reads the same configuration anew, and holds nobody up.
+        read: Reads the same configuration again, without holding up requests.
         list_keys: Whether keys that are ready are logged.
 
     Raises:
@@ -163,7 +164,7 @@ async def _run(servers: "Mapping[str, Server]", reloading: Coroutine[None, None,
 
 
 def freeze_objects() -> None:
-    """Have what is here now looked through once more for garbage, and never again.
+    """Look through the present objects once more for garbage, and never again.
 
     It is here to stay. To look through ten thousand keys takes some 60 ms, in which nothing is signed.
     """
@@ -230,12 +231,12 @@ def _check_curves() -> None:
     try:
         self_test()
     except CurveError as error:
-        raise ConfigError(f"signatures could not be verified: {error}") from error
+        raise StateConflict(f"signatures could not be verified: {error}") from error
 
 
 @asynccontextmanager
 async def _until_signal(stop: asyncio.Event) -> AsyncIterator[None]:
-    """Set `stop` at SIGINT and SIGTERM from now on, and abandon what is inside: an enclave may never answer."""
+    """Set `stop` at SIGINT and SIGTERM from now on, and abandon the work inside: an enclave may never answer."""
     loop = asyncio.get_running_loop()
     limit = asyncio.timeout(None)
 
@@ -243,7 +244,7 @@ async def _until_signal(stop: asyncio.Event) -> AsyncIterator[None]:
         # Signatory's words, without the line feed at their end.
         logger.info("Captured %s", (signal.strsignal(number) or number.name).lower())
         stop.set()
-        # An error once what is inside has ended.
+        # An error once the work inside has ended.
         with suppress(RuntimeError):
             limit.reschedule(loop.time())
 
@@ -259,7 +260,7 @@ async def _until_signal(stop: asyncio.Event) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _serving_vault(config: Config, name: str, *, list_keys: bool) -> AsyncIterator[Vault]:
-    """Open a vault whose enclave may be away: it is waited for for ever, while requests are told so."""
+    """Open a vault whose enclave may be away: it is waited for without end, and requests are answered 503."""
 
     def on_key(key: VaultKey) -> None:
         if list_keys:
@@ -284,7 +285,11 @@ def run_serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_key
     Raises:
         HostError: As `serve` does.
     """
-    import uvloop  # noqa: PLC0415 -- other commands do not need it
+    with imported_to_stay():
+        import uvloop  # noqa: PLC0415 -- other commands do not need it
+
+        # The HTTP servers need them later.
+        from host_backend.api import listeners, signing, utility  # noqa: F401, PLC0415 -- other commands need no HTTP
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(config, read, list_keys=list_keys))

@@ -14,8 +14,8 @@ def authentication_bytes(pkh: str, message: bytes = b"") -> bytes:
     """Return what a client signs to have a message signed.
 
     Args:
-        pkh: The key that shall sign, `tz1…` to `tz4…`.
-        message: What it shall sign; empty for a proof of possession, as Signatory expects it.
+        pkh: The key that will sign, `tz1…` to `tz4…`.
+        message: The bytes to sign; empty for a proof of possession, as Signatory expects it.
 
     Returns:
         The tagged bytes; the client's key signs them as it signs any message.

@@ -1,6 +1,6 @@
 """How many clients the limit of open files allows: what the enclaves and the stores need stays free.
 
-Whoever fills every place of both ports, while the policy hook hangs, does not keep the host from its enclaves and files.
+Clients that fill every place of both ports, while the policy hook hangs, do not keep the host from its enclaves and files.
 """
 
 import logging

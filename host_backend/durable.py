@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from host_backend.errors import ConfigError
+from host_backend.errors import StateConflict
 
 #: Seconds between two tries for a lock: short beside the milliseconds for which a file is held to be rewritten.
 _LOCK_RETRY_S = 0.02
@@ -22,7 +22,7 @@ _LOCK_RETRY_S = 0.02
 _SYNC_BYTES = 4096
 
 
-class LockHeld(ConfigError):
+class LockHeld(StateConflict):
     """Another process holds the lock; the text names the folder and the process."""
 
 
@@ -158,7 +158,7 @@ def locked_among_others(path: Path) -> Iterator[None]:
 def record_locked(path: Path, wait_s: float) -> Iterator[None]:
     """Hold a lock of the kind of `lockf`, as Octez takes it, on a file of its own; nothing is made or changed.
 
-    Where there is no such file, or it may not be written, whoever would hold the lock is not here: then there is none.
+    Where there is no such file, or it may not be written, the holder of the lock would not be here: then there is none.
 
     Args:
         path: The lock file.

@@ -25,6 +25,15 @@ class ConfigError(HostError):
     exit_code = 2
 
 
+class StateConflict(ConfigError):
+    """The present state does not allow this: in use, taken, missing, damaged; the text names it and the fix.
+
+    The configuration may be right, so the exit code is not that of a configuration to correct.
+    """
+
+    exit_code = 1
+
+
 class MalformedRequest(HostError):
     """The request is not well formed; fix it."""
 
@@ -40,7 +49,7 @@ class TooLarge(MalformedRequest):
 
 
 class ClientLeft(MalformedRequest):
-    """The client left while its request waited; nobody is told, and nothing was signed."""
+    """The client left while its request waited; it gets no answer, and nothing was signed."""
 
 
 class NotAuthenticated(HostError):
@@ -137,6 +146,10 @@ class Unanswered(EnclaveUnavailable):
     Nothing else may be asked for once more by the host itself: an answer that was read is final, whatever became of the
     connection afterwards.
     """
+
+
+class Late(Unanswered):
+    """The enclave did not answer in time to the call that was first in line, and the host ended the connection."""
 
 
 class NoLongerTrusted(Unanswered):

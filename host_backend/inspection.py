@@ -3,7 +3,7 @@
 import ctypes
 import resource
 
-from host_backend.errors import ConfigError
+from host_backend.errors import StateConflict
 
 #: `prctl(PR_SET_DUMPABLE, …)`. Source: Linux `prctl.h`.
 _PR_SET_DUMPABLE = 4
@@ -17,4 +17,4 @@ def forbid_inspection() -> None:
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0)):
-        raise ConfigError("the system does not let this process forbid others to read its memory: prctl failed")
+        raise StateConflict("the system does not let this process hide its memory from others: prctl failed")

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 IpAddress = IPv4Address | IPv6Address
 IpNetwork = IPv4Network | IPv6Network
 
-#: Bits of an IPv6 address that tell clients apart: whoever has one address has all that begin so.
+#: Bits of an IPv6 address that tell clients apart: a client with one address has all that begin so.
 _IPV6_CLIENT_BITS = 64
 
 
@@ -33,7 +33,7 @@ def network_of(address: str) -> str:
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach a host: an address, or `localhost` if all its addresses are such.
 
-    Other names are not looked up: whoever answers for them may change the answer.
+    Other names are not looked up: the answer for a name may change.
     """
     flags = 0 if host.lower().removesuffix(".") == "localhost" else socket.AI_NUMERICHOST
     try:

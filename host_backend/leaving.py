@@ -1,8 +1,8 @@
 """Requests whose client leaves before it has its answer.
 
-- What only waits ends at once: for a link, a turn, the policy hook, a look at a store. Nobody would hear of it.
+- A request that only waits ends at once: for a link, a turn, the policy hook, a look at a store. It has no reader.
 - Everything else is finished: a mark without its signature costs a right, and what a thread computes goes on anyway.
-  So it is the waiting that says so, with `waiting`; whoever forgets that only has a request last longer.
+  So code that waits says so, with `waiting`; without that a request only lasts longer.
 """
 
 import asyncio

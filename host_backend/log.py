@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -44,6 +44,45 @@ _added: ContextVar[Mapping[str, object]] = ContextVar("added")
 def fields(**values: object) -> dict[str, object]:
     """Return the `extra` argument of a log call that adds these fields."""
     return {_FIELDS: values}
+
+
+class Later(Mapping[str, object]):
+    """Fields that are made when the line is, by the thread that writes the log where there is one.
+
+    Args:
+        make: Returns them; of what it looks at, nothing may change any more, or hold more than the line says.
+        added: Others, which those that are made take the place of.
+    """
+
+    __slots__ = ("_added", "_made", "_make")
+
+    def __init__(self, make: Callable[[], Mapping[str, object]], added: Mapping[str, object] | None = None) -> None:
+        self._make = make
+        self._added = added or {}
+        self._made: Mapping[str, object] | None = None
+
+    def _values(self) -> Mapping[str, object]:
+        if self._made is None:
+            self._made = {**self._added, **self._make()}
+        return self._made
+
+    def with_added(self, added: Mapping[str, object]) -> "Later":
+        """Return these and others."""
+        return Later(self._make, {**added, **self._added})
+
+    def __getitem__(self, name: str) -> object:
+        return self._values()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values())
+
+    def __len__(self) -> int:
+        return len(self._values())
+
+
+def fields_later(make: Callable[[], Mapping[str, object]]) -> dict[str, object]:
+    """Return the `extra` argument of a log call that adds fields which are made later; see `Later`."""
+    return {_FIELDS: Later(make)}
 
 
 def adds(**values: object) -> None:
@@ -125,7 +164,7 @@ def _settle(record: logging.LogRecord) -> None:
     if type(record.msg) is not str or not all(type(value) in _FIXED for value in record.args or ()):
         record.msg, record.args = record.getMessage(), None
     extra = getattr(record, _FIELDS, None)
-    if extra and not all(type(value) in _FIXED for value in extra.values()):
+    if type(extra) is not Later and extra and not all(type(value) in _FIXED for value in extra.values()):
         setattr(record, _FIELDS, {name: _clean(value) for name, value in extra.items()})
 
 
@@ -152,7 +191,8 @@ class _ThreadHandler(logging.Handler):
 
 def _with_added(record: logging.LogRecord) -> bool:
     if added := _added.get(None):
-        setattr(record, _FIELDS, {**added, **getattr(record, _FIELDS, {})})
+        extra = getattr(record, _FIELDS, {})
+        setattr(record, _FIELDS, extra.with_added(added) if type(extra) is Later else {**added, **extra})
     return True
 
 
@@ -182,13 +222,13 @@ def configure(level: int, *, as_json: bool, stream: TextIO | None = None, in_thr
 
 
 def _collect_no_more_than_is_written() -> None:
-    # Threads, processes and lines of code stand in no line; the library has these switches for whoever needs speed.
+    # Threads, processes and lines of code stand in no line; the library has these switches for speed.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001 -- so says the HOWTO of the library
 
 
 def dropped_lines() -> int:
-    """Return how many log lines were dropped because nobody read them; 0 where no thread writes the log."""
+    """Return how many log lines were dropped because the reader had stopped; 0 where no thread writes the log."""
     return sum(
         handler.writer.dropped for handler in logging.getLogger().handlers if isinstance(handler, _ThreadHandler)
     )

@@ -1,4 +1,4 @@
-"""What is counted, under Signatory's names where they are sane.
+"""The metrics, under Signatory's names where they are sane.
 
 - Values of labels are bounded: keys that are configured, chains up to a limit, words of this program. Nothing that a
   client makes up becomes a label, neither does an address of the network.
@@ -27,9 +27,9 @@ STAGE_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
 WATERMARK_SECONDS: Final = tuple(0.001 * 2**power for power in range(10))
 #: Seconds of one write to the disk: Signatory's bounds.
 WRITE_SECONDS: Final = tuple(0.0001 * 2**power for power in range(14))
-#: Chains that are told apart; there is one mainnet, and a few test networks.
+#: Chains with counts of their own; there is one mainnet, and a few test networks.
 MAX_CHAINS = 16
-#: Rounds that are told apart; a block that needs more than a few is news already.
+#: Rounds with counts of their own; a block that needs more than a few is news already.
 MAX_ROUNDS = 20
 
 Labels = tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The page of `/metrics`: what was counted, and what is so now, in steps."""
+"""The page of `/metrics`: counters and present readings, in steps."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ def metrics_page(metrics: Metrics, readings: Sequence[Reading]) -> Work[tuple[by
 
     Args:
         metrics: What was counted.
-        readings: What is read now; they come last.
+        readings: Present values; they come last.
     """
     return page(_lines(metrics, readings))
 

@@ -33,7 +33,7 @@ class Caller:
 #: Of keys: whichever is asked for.
 ANY: Final = "any"
 
-#: A caller of which nothing is known, as on a server that authenticates nobody.
+#: An unknown caller, as on a server without authentication.
 ANYONE = Caller()
 
 

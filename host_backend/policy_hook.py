@@ -74,7 +74,7 @@ class PolicyHook:
         """Return when the hook allows a request.
 
         Raises:
-            PolicyDenied: It does not, or its answer is to another question, or signed by nobody known.
+            PolicyDenied: It does not, or its answer is to another question, or not signed by a known key.
             HookUnavailable: It did not answer in time, or not as it should.
         """
         nonce = base64.b64encode(secrets.token_bytes(NONCE_BYTES)).decode()
@@ -108,7 +108,7 @@ class PolicyHook:
             # No request has such a target, or what looks names up cannot encode this one.
             raise HookUnavailable(f"policy hook: its address cannot be used: {error}") from error
         except h11.ProtocolError as error:
-            raise HookUnavailable(f"policy hook: its answer is no HTTP: {error}") from error
+            raise HookUnavailable(f"policy hook: its answer is not HTTP: {error}") from error
 
 
 async def _exchange(url: SplitResult, tls: ssl.SSLContext | None, body: bytes) -> _Answer:
@@ -249,7 +249,7 @@ def _raw_members(text: str) -> dict[str, str]:
     """Return the members of a JSON object as they are written: a signature covers the bytes, not the value.
 
     Raises:
-        ValueError: It is no JSON object, or has a member twice.
+        ValueError: It is not a JSON object, or has a member twice.
     """
     decoder = json.JSONDecoder()
     members: dict[str, str] = {}

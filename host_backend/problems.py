@@ -40,7 +40,7 @@ class Problems:
 
     @contextmanager
     def catch(self) -> Iterator[None]:
-        """Note what is wrong inside, and go on behind it."""
+        """Note an error inside, and go on behind it."""
         try:
             yield
         except ConfigError as error:

@@ -88,11 +88,14 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
         ),
         _single(
             "watermark_rights_refused",
-            "Rights of which nothing is signed because their mark is damaged",
+            "Rights that are not signed because their mark is damaged",
             lambda: len(watermark.refused),
         ),
         _single(
-            "log_lines_dropped", "Log lines that were dropped because nobody read them", dropped_lines, counts=True
+            "log_lines_dropped",
+            "Log lines that were dropped because the reader had stopped",
+            dropped_lines,
+            counts=True,
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""What is known of one request: its log line, and what is counted of it.
+"""The record of one request: its log line, and its metrics.
 
 - One line a request, with Signatory's words and names of fields, the outcome, and milliseconds per stage.
 - A message stands in the log only if its key's policy says `log_payloads`, whether it is signed or refused.
@@ -7,12 +7,13 @@
 import logging
 import time
 from collections import Counter
+from functools import partial
 from typing import Literal
 
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import ConsensusMessage, encode_public_key
 from host_backend.errors import HostError
-from host_backend.log import fields
+from host_backend.log import fields, fields_later
 from host_backend.operations.messages import GenericMessage, Message, request_kind
 from host_backend.policy import Caller
 
@@ -49,7 +50,7 @@ class Record:
         self.started = self._since = time.perf_counter()
 
     def note(self, message: Message) -> None:
-        """Take note of what is to be signed."""
+        """Note the message to sign."""
         self.message = message
         self.kind = request_kind(message)
 
@@ -72,15 +73,21 @@ class Record:
     def log(self, done: str) -> None:
         """Write the line of a request that was granted."""
         if logger.isEnabledFor(logging.INFO):
-            logger.info("%s", done, extra=fields(**self._fields(), status=200))
+            logger.info("%s", done, extra=self._extra(200))
 
     def log_refusal(self, error: HostError) -> None:
         """Write the line of a request that was refused, or failed."""
         if logger.isEnabledFor(error.log_level):
-            logger.log(error.log_level, "%s", error, extra=fields(**self._fields(), status=error.http_status))
+            logger.log(error.log_level, "%s", error, extra=self._extra(error.http_status))
 
-    def _fields(self) -> dict[str, object]:
-        values: dict[str, object] = {"pkh": self.pkh}
+    def _extra(self, status: int) -> dict[str, object]:
+        # Bakers' lines are made by the thread of the log. What waits for it must be small: no payload, no traceback.
+        if self.error is None and self.raw is None and isinstance(self.message, ConsensusMessage):
+            return fields_later(partial(self._fields, status))
+        return fields(**self._fields(status))
+
+    def _fields(self, status: int) -> dict[str, object]:
+        values: dict[str, object] = {"pkh": self.pkh, "status": status}
         if self.vault_name:
             values["vault"] = VAULT_DRIVER
             values["vault_name"] = self.vault_name

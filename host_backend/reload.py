@@ -63,7 +63,7 @@ class PolicyReload:
             logger.error("the configuration was not reloaded, the old policies stay: %s", error)  # noqa: TRY400 -- no bug
         except Exception:
             # The one catch-all of this task: a bug here must not end a host that signs.
-            logger.exception("the configuration was not reloaded by a bug, the old policies stay")
+            logger.exception("the configuration was not reloaded because of a bug, the old policies stay")
 
     async def _take_over(self, config: Config) -> None:
         # Metrics per key stay as they were at the start.
@@ -78,7 +78,7 @@ class PolicyReload:
             if section.name not in _TAKEN_OVER and getattr(config, section.name) != getattr(
                 self._started_with, section.name
             ):
-                logger.warning("changes outside `tezos` take a restart", extra=fields(section=section.name))
+                logger.warning("changes outside `tezos` need a restart", extra=fields(section=section.name))
         await _log(await self._steps.do(_differences(old, config.policies)))
         logger.info("policies reloaded", extra=fields(keys=len(config.policies)))
 

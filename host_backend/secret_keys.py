@@ -80,7 +80,7 @@ def read_secret_key(data: bytes, ask_password: AskPassword) -> PrivateKey:
         MalformedRequest: There is no secret key, or more than one, or none of these curves; or the password is wrong.
     """
     if len(data) > MAX_SECRET_BYTES:
-        raise MalformedRequest(f"more than {MAX_SECRET_BYTES} bytes: this is no secret key")
+        raise MalformedRequest(f"more than {MAX_SECRET_BYTES} bytes: this is not a secret key")
     private_key = _read(data.removeprefix(_BYTE_ORDER_MARK), ask_password)
     open_secret_key(private_key)
     return private_key
@@ -111,7 +111,7 @@ def _read(data: bytes, ask_password: AskPassword) -> PrivateKey:
         if form := form_of_bytes(data):
             raise MalformedRequest(form)
         if not data.startswith(_DER_SEQUENCE):
-            raise MalformedRequest("neither base58 nor PEM nor DER: this is no secret key")
+            raise MalformedRequest("neither base58 nor PEM nor DER: this is not a secret key")
         return _from_version_2(data) or _converted(load_der_private_key, data, ask_password)
     try:
         return _read_text(text, ask_password)

@@ -43,7 +43,7 @@ class Hook(Protocol):
 
         Args:
             pkh: The key's hash.
-            message: What is to be signed; None for a proof of possession.
+            message: The bytes to sign; None for a proof of possession.
             caller: Who asks.
 
         Raises:
@@ -62,7 +62,7 @@ class Observer(Protocol):
 
 
 class Signer:
-    """Decides what is signed, and has it signed.
+    """Decides about requests to sign, and has them signed.
 
     Attributes:
         policies: By public-key hash; may be replaced as a whole between two requests.

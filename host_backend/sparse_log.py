@@ -17,7 +17,7 @@ class SparseLog:
     """Warnings of one kind: the first at once, then one per `SPARSE_LOG_S` that says how many there were.
 
     Args:
-        clock: Seconds since any moment; nobody sets it.
+        clock: Seconds since any moment; never set back.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -20,7 +20,7 @@ Work = Generator[object, None, T]
 STEP_S = 0.001
 #: Seconds in which nothing is done after a step. Marks are written by a thread, which needs the interpreter's lock: it would
 #: not get it for as long as the work takes from an event loop that is never idle. Source: CPython's `take_gil`, which begins
-#: to count anew whenever the lock was free for a moment.
+#: to start counting again whenever the lock was free for a moment.
 PAUSE_S = 0.001
 #: Seconds for which an answer is kept. Prometheus asks every few seconds, health checks about once a second.
 KEPT_S = 1.0
@@ -90,7 +90,7 @@ class Kept(Generic[T]):
             if self._kept is not None and self._clock() < self._kept[1]:
                 return self._kept[0]
             self._making = asyncio.create_task(self._made())
-        # Whoever leaves does not take it from the others.
+        # A caller that leaves does not take it from the others.
         return await asyncio.shield(self._making)
 
     async def _made(self) -> T:

@@ -1,4 +1,4 @@
-"""The composition root of what is stored: which key store, which watermark store, which vault a configuration means.
+"""The composition root of stores: which key store, which watermark store, which vault a configuration means.
 
 Concrete stores are named only here. Those in Firestore are imported when they are configured: 15 ms of a start.
 """
@@ -109,7 +109,7 @@ async def create_watermark_store_for_first_key(config: Config) -> None:
 
 
 async def stored_keys(config: VaultConfig) -> tuple[StoredKey, ...]:
-    """Return the sealed keys of a vault; what is stored there and is no key is logged. See `KeyStore.load`."""
+    """Return the sealed keys of a vault; entries that are not keys are logged. See `KeyStore.load`."""
     async with open_key_store(config.keys) as store:
         keys = await store.load()
     for reason in store.damaged.values():
@@ -164,7 +164,7 @@ async def adopt_watermarks(config: Config, marks: Mapping[MarkKey, Mark]) -> int
         HostError: Not done; the text says why.
     """
     if not config.watermark.storage.lasts:
-        raise ConfigError("watermark.driver is mem: marks are taken over by a store that lasts only")
+        raise ConfigError("watermark.driver is mem: only a store that lasts can take over marks")
     return await asyncio.to_thread(marks_admin(config).adopt, marks)
 
 

@@ -1,11 +1,11 @@
 """Whose turn it is where something takes long: one at a time, addresses in turn, small before large.
 
 - Most requests take no turn. One that does never has it before the loop has looked at everything else.
-- Addresses have one turn each before any has a second: whoever sends much waits behind its own.
-- Of one address the small go first, and whoever has waited gains on those who come later. A connection has one request
+- Addresses have one turn each before any has a second: a client that sends much waits behind its own.
+- Of one address the small go first, and waiting gains on those who come later. A connection has one request
   in the line at most, so connections take turns as well.
 - What computes in its turn does so in a thread, which soon lets the loop go on.
-- The line is bounded, in all and for each address. If one more comes, whoever would be the last is refused: of an
+- The line is bounded, in all and for each address. If one more comes, the one that would be last is refused: of an
   address that is over its share, else of the one that has most in the line.
 """
 
@@ -62,7 +62,7 @@ class Turns:
     """The requests that wait for something that takes long.
 
     Args:
-        what: What the requests are, for whoever is refused: `large requests`.
+        what: What the requests are, for the text of a refusal: `large requests`.
         share: How many may wait of one address.
         limit: How many may wait in all.
     """
@@ -88,11 +88,11 @@ class Turns:
 
         Args:
             address: The network address of who asks; empty for a client of a Unix socket.
-            size_bytes: What goes before what is larger, of one address.
+            size_bytes: Smaller ones of one address go first.
 
         Raises:
             TooManyWait: There is no room in the line; try again later.
-            ClientLeft: Whoever asks has left.
+            ClientLeft: The client has left.
         """
         network = network_of(address)
         if self._busy:

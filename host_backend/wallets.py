@@ -59,7 +59,7 @@ def _from_json(data: bytes) -> list[bytes]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        raise MalformedRequest("this begins like JSON and is none: nothing was read") from None
+        raise MalformedRequest("this begins like JSON and is not valid JSON: nothing was read") from None
     if isinstance(value, dict) and "kty" in value:
         raise MalformedRequest("this is a JSON Web Key (JWK), which is not read: give the key in PEM, or base58")
     entries = value if isinstance(value, list) else [value]
@@ -67,7 +67,7 @@ def _from_json(data: bytes) -> list[bytes]:
     texts = [key for key in keys if isinstance(key, str)]
     if not texts or len(texts) != len(entries):
         raise MalformedRequest(
-            "this is JSON, but no list of keys with `name` and `value`, as Octez' secret_keys and Signatory's secret.json are"
+            "this is JSON, but not a list of keys with `name` and `value`, as Octez' secret_keys and Signatory's secret.json are"
         )
     return [text.encode(errors="surrogatepass") for text in texts]
 
@@ -80,7 +80,7 @@ def form_of_text(text: str) -> str | None:
     if text.startswith(_QUOTES) and text.endswith(_QUOTES):
         return "this is a text in quotation marks: remove them"
     if _HEX.fullmatch(text):
-        return "this looks like a key in hex, which does not say of which curve it is: give it in base58"
+        return "this looks like a key in hex, which does not name its curve: give it in base58"
     if _WORDS.fullmatch(text) and text.count(" ") + 1 in _WORD_COUNTS:
         return "these look like the words of a mnemonic: `octez-client import keys from mnemonic` makes a key of them"
     return None
@@ -91,7 +91,7 @@ def form_of_bytes(data: bytes) -> str | None:
     if _PKCS12.match(data):
         return "this is a PKCS#12 file: take the key out of it with `openssl pkcs12 -nocerts`"
     if len(data) in _RAW_SIZES and not data.startswith(b"\x30"):
-        return "these may be the bytes of a key, which do not say of which curve it is: give it in base58"
+        return "these may be the bytes of a key, which do not name its curve: give it in base58"
     return None
 
 

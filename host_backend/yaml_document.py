@@ -3,7 +3,6 @@
 Source: YAML 1.2 through ruamel.yaml, which refuses duplicate keys and reads `no`, `on` and `1:30` as text.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from ruamel.yaml.tokens import Token
 
 from host_backend.errors import ConfigError
 from host_backend.problems import PlacedError, Problems
-from host_backend.yaml_reader import BoundedComposer, TabScanner
+from host_backend.suggestion import suggestion
+from host_backend.yaml_reader import BoundedComposer, OneFileParser, TabScanner
 
 #: A configuration of thousands of keys stays far below.
 MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -56,7 +56,7 @@ class Value:
         raise PlacedError(f"{self._file}:{line}: {self.path or 'the file'}: {problem}", line)
 
     def secretive(self) -> "Value":
-        """Return this value for a place of secrets: what is no known name in it, or below, may be one by a slip."""
+        """Return this value for a place of secrets: an unknown name in it, or below, may be a secret by a slip."""
         return Value(self._file, self.path, self._node, self._place, secretive=True)
 
     def without_name(self, entry: "Value") -> "Value":
@@ -142,8 +142,7 @@ class Value:
                 "this field of Signatory's configuration is not supported yet: remove it to start without it"
             )
         if name not in known:
-            near = difflib.get_close_matches(name, (*known, *not_yet), n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            hint = suggestion(name, (*known, *not_yet), f"known are {', '.join(known)}")
             self._told(entry).fail(f"unknown field, {hint}")
 
     def items(self) -> list["Value"]:
@@ -207,8 +206,9 @@ class Value:
         """Return one of the texts that are keys of `choices`; a value other than "" says why it cannot be used."""
         value = self.text()
         if value not in choices:
-            usable = ", ".join(name for name, problem in choices.items() if not problem)
-            self.fail(f"unknown value {value[:40]!r}, known are {usable}")
+            usable = [name for name, problem in choices.items() if not problem]
+            hint = suggestion(value[:40], usable, f"known are {', '.join(usable)}")
+            self.fail(f"unknown value {value[:40]!r}, {hint}")
         if problem := choices[value]:
             self.fail(problem)
         return value
@@ -239,10 +239,11 @@ def load_document(file: Path) -> Value:
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no configuration is")
+        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a configuration")
     try:
         reader = YAML(typ="safe", pure=True)
         reader.Scanner = TabScanner
+        reader.Parser = OneFileParser
         reader.Composer = BoundedComposer
         node = reader.compose(data)
     except YAMLError as error:
@@ -254,7 +255,7 @@ def load_document(file: Path) -> Value:
 
 def _where(error: YAMLError, data: bytes) -> str:
     if isinstance(error, ReaderError):
-        # What is no text has no mark: only the place among the bytes is known.
+        # Bytes that are not a text have no mark: only the place among the bytes is known.
         line = data.count(b"\n", 0, error.position) + 1
         return f":{line}"
     mark = getattr(error, "problem_mark", None)

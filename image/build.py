@@ -25,7 +25,7 @@ from image.root import HOST, TOP, CannotMake, check_image_toml, fetch_wheels
 
 #: Debian 12's, which is in the base, and the processor of confidential machines.
 PYTHON, MACHINE = "3.11", "x86_64"
-#: The measured image, and what is never called so.
+#: Names of the images: only the measured one is called `enclave-signer`.
 PRODUCTION, DEVELOPMENT, HOST_IMAGE = "enclave-signer", "enclave-signer-development", "enclave-host"
 TARGETS = {"production": PRODUCTION, "development": DEVELOPMENT, "host": HOST_IMAGE}
 #: The packages of the base: Python with pip, certificates, and what those need.

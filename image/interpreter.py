@@ -80,7 +80,7 @@ UNUSED = (
     "lib-dynload/ossaudiodev*",
     "lib-dynload/readline*",
 )
-#: What whoever runs the image mounts something at, or the daemon may write to.
+#: Places to mount something at, or that the daemon may write to.
 EMPTY_FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp")
 #: Names of machines are looked up in the file first, as everywhere.
 NSSWITCH = "hosts: files dns\n"
@@ -127,7 +127,7 @@ def shared_libraries(files: Iterable[Path]) -> dict[str, Path]:
 
 
 def _copy_shared_libraries(files: Iterable[Path], out: Path) -> None:
-    """Put each beside the C library, where the loader looks without being told."""
+    """Put each beside the C library, where the loader looks by itself."""
     found = shared_libraries(files)
     folder = found["libc.so.6"].parent
     for name, path in found.items():

@@ -29,7 +29,7 @@ HOST_PROGRAM = Path("usr/lib/enclave-host")
 IMAGE_TOML = Path("etc/enclave-signer/image.toml")
 #: What the sample has where your own names belong.
 PLACEHOLDER = "replace-me"
-#: Of the daemon, and in no image: they only make what is there already.
+#: Of the daemon, and in no image: they only make files that exist already.
 NEVER = ("curves/build_blst.py",)
 #: Of the daemon, and in images for development alone.
 DEVELOPMENT_ONLY = ("sealing/local.py", "curves/bls_py_ecc.py")
@@ -151,7 +151,7 @@ def _copy_package(name: str, program: Path, left_out: Sequence[str] = ()) -> Non
 
 
 def check_image_toml(path: Path, *, development: bool) -> None:
-    """Return when a configuration is one for such an image, as far as can be told without the daemon.
+    """Return when a configuration is one for such an image, as far as this can be checked without the daemon.
 
     Raises:
         CannotMake: It is the sample, for another kind of image, or cannot be read.

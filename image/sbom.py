@@ -1,4 +1,4 @@
-"""Lists what is in the image, in CycloneDX's form.
+"""Lists the contents of the image, in CycloneDX's form.
 
 Libraries stand there by name, version, licence and the hash of their description; what comes from the system, by the
 packages of Debian that its files are from. Nothing in it depends on when or
@@ -105,7 +105,7 @@ def _owner(path: Path) -> Iterator[tuple[str, str]]:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the list; return the exit code."""
-    parser = argparse.ArgumentParser(description="List what is in the image.")
+    parser = argparse.ArgumentParser(description="List the contents of the image.")
     parser.add_argument("--application", type=Path, metavar="FOLDER", required=True, help="its application root")
     parser.add_argument("--interpreter", type=Path, metavar="FOLDER", required=True, help="its interpreter")
     parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="where to write it")

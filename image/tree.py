@@ -1,7 +1,7 @@
 """A folder of files as a reproducible whole: what its files are, not when and by whom they were made.
 
 The hash of a tree is that of the archive which image builders make of it as a layer: names in order, owners and times zero.
-So it is the layer's `diff_id`, whoever builds.
+So the layer's `diff_id` is the same for every builder.
 """
 
 import hashlib

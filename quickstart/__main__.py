@@ -39,7 +39,7 @@ async def _run(folder: Path, *, in_memory_allowed: bool) -> int:
         except asyncio.CancelledError:
             say("\nStopping.")
             raise
-        say(f"A program ended by itself: see the logs in {signer.folder}.")
+        say(f"A program ended unexpectedly: see the logs in {signer.folder}.")
     return 1
 
 

@@ -59,7 +59,7 @@ def _hold(descriptor: int, folder: Path) -> None:
 
 
 def follow_folder(folder: Path, config_file: Path) -> None:
-    """Write the folder's path anew into its configuration if it was moved.
+    """Update the folder's path in its configuration if it was moved.
 
     Raises:
         StartFailed: It was not moved, but copied: two folders would sign with the same keys.

@@ -1,8 +1,8 @@
 """What this process proves: tokens about the key that it made at its start, and signatures of that key over connections.
 
-- Tokens are few (Google gives a project 5 a second), so each purpose has a budget of its own: whoever asks for reports
-  takes nothing from hosts that prove their connections.
-- A token that was made a moment ago is given again to whoever asks for the same; it is asked for once.
+- Tokens are few (Google gives a project 5 a second), so each purpose has a budget of its own: requests for
+  reports take nothing from hosts that prove their connections.
+- A recent token is reused for the same request.
 - Where there is no channel, none is proven.
 """
 
@@ -21,7 +21,7 @@ from enclave_signer.protocol.messages import Attest, Attestation, PublicKey, Pur
 INTERVAL_S = {Purpose.CHANNEL: 0.5, Purpose.REPORT: 1.0}
 #: A host proves two or three connections at once when it starts.
 BURST = {Purpose.CHANNEL: 8, Purpose.REPORT: 2}
-#: Seconds for which a token is given again to whoever asks for the same: for answers that were lost.
+#: Seconds for which a token is reused for the same request: for answers that were lost.
 KEPT_S = 60.0
 #: Tokens that are kept, some 8 KiB each.
 MAX_KEPT = 32

@@ -1,6 +1,6 @@
 """What every curve offers, what it refuses, and what the curves share.
 
-- A private key is 32 bytes, big-endian where it is a scalar; zero and what is not below the group order is refused.
+- A private key is 32 bytes, big-endian where it is a scalar; zero and values at or above the group order are refused.
 - A public key is compressed, canonical, on its curve and in its prime-order group; BLS' point at infinity is refused.
 - Sizes are checked before bytes reach C code.
 - No text, `repr` or exception holds a byte of a private key.
@@ -8,7 +8,7 @@
 """
 
 import secrets
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from enclave_signer.errors import EnclaveSignerError
 from enclave_signer.protocol.messages import (
@@ -107,6 +107,19 @@ class VerifyingKey(Protocol):
         ...
 
 
+class SignatureCheck(NamedTuple):
+    """A signature that has to be verified."""
+
+    key: VerifyingKey
+    signature: Signature
+    message: bytes
+    version: SigningVersion
+
+    def verify(self) -> None:
+        """Return when it is right; see `VerifyingKey.verify`."""
+        self.key.verify(self.signature, self.message, self.version)
+
+
 class Curve(Protocol):
     """A curve; stateless."""
 
@@ -171,7 +184,7 @@ def scalar_bytes(private_key: PrivateKey, key_type: KeyType, order: bytes) -> by
 
 
 def scalar_out_of_range(key_type: KeyType) -> InvalidPrivateKey:
-    """Return the error for zero, and for what is not below the group order."""
+    """Return the error for zero, and for values at or above the group order."""
     return InvalidPrivateKey(f"not a private key of {key_type}: it must be above zero and below the group order")
 
 

@@ -72,13 +72,13 @@ class BlsSigningKey:
 class BlsVerifyingKey:
     """A parsed BLS public key."""
 
-    __slots__ = ("_point", "public_key")
+    __slots__ = ("point", "public_key")
 
     public_key: PublicKey
 
     def __init__(self, public_key: PublicKey, point: CData) -> None:
         self.public_key = public_key
-        self._point = point
+        self.point = point
 
     def verify(self, signature: Signature, message: bytes, version: SigningVersion) -> None:
         """Return when the signature is this key's over this message.
@@ -110,7 +110,7 @@ class BlsVerifyingKey:
     def _core_verify(self, point: CData, message: bytes, suite: Suite) -> int:
         tag, front = suite.tag, self.public_key.data if suite.augmented else b""
         return _blst.blst_core_verify_pk_in_g1(
-            self._point, point, HASH_TO_CURVE, message, len(message), tag, len(tag), front, len(front)
+            self.point, point, HASH_TO_CURVE, message, len(message), tag, len(tag), front, len(front)
         )
 
 

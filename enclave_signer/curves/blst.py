@@ -118,14 +118,49 @@ class Library(Protocol):
         """Check that both points are in their groups, and the signature."""
         ...
 
+    def blst_pairing_sizeof(self) -> int:
+        """Bytes of a context."""
+        ...
+
+    def blst_pairing_init(self, context: CData, hash_or_encode: int, tag: CData, tag_size: int, /) -> None:
+        """Begin; the context keeps the pointer to the tag."""
+        ...
+
+    def blst_pairing_chk_n_mul_n_aggr_pk_in_g1(
+        self,
+        context: CData,
+        public_key: CData,
+        check_key: bool,  # noqa: FBT001 -- as in C
+        signature: CData,
+        check_signature: bool,  # noqa: FBT001 -- as in C
+        weight: bytes,
+        weight_bits: int,
+        message: bytes,
+        size: int,
+        front: bytes,
+        front_size: int,
+        /,
+    ) -> int:
+        """Add a signature, its weight little-endian; checks the points' groups first, as the flags say."""
+        ...
+
+    def blst_pairing_commit(self, context: CData, /) -> None:
+        """End adding."""
+        ...
+
+    def blst_pairing_finalverify(self, context: CData, aggregated: CData, /) -> bool:
+        """Whether all that was added is right; NULL: nothing was aggregated elsewhere."""
+        ...
+
 
 class Ffi(Protocol):
-    """What is used of cffi."""
+    """The part of cffi that is used."""
 
     error: type[Exception]
+    NULL: CData
 
-    def new(self, declaration: str, /) -> CData:
-        """Return new memory, all zero."""
+    def new(self, declaration: str, contents: bytes | int = ..., /) -> CData:
+        """Return new memory: all zero, or with these bytes; of an array, as many items."""
         ...
 
     def buffer(self, data: CData, /) -> Buffer:

@@ -9,9 +9,9 @@ from cryptography.exceptions import InvalidSignature as OpenSSLInvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from enclave_signer.curves.base import (
+    SCALAR_BYTES,
     Curve,
     InvalidPublicKey,
     check_public_key_size,
@@ -37,8 +37,7 @@ class P256SigningKey(DigestSigningKey):
 
     def __init__(self, scalar: bytes) -> None:
         self._key = ec.derive_private_key(int.from_bytes(scalar, "big"), _CURVE)
-        point = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
-        super().__init__(PublicKey(KeyType.P256, point))
+        super().__init__(PublicKey(KeyType.P256, _compressed(self._key.public_key().public_numbers())))
 
     def _sign(self, digest: bytes) -> bytes:
         return from_der(self._key.sign(digest, _ECDSA))
@@ -90,6 +89,11 @@ class P256:
         except ValueError:
             raise InvalidPublicKey("not a public key of NistP256: no compressed point of the curve") from None
         return P256VerifyingKey(PublicKey(KeyType.P256, data), key)
+
+
+def _compressed(point: ec.EllipticCurvePublicNumbers) -> bytes:
+    """Return a point as its x behind the sign of its y. Written here: `serialization` takes long to import."""
+    return bytes((0x02 | point.y & 1,)) + point.x.to_bytes(SCALAR_BYTES, "big")
 
 
 CURVE: Curve = P256()

@@ -1,4 +1,4 @@
-"""Our blob: a header that says what is sealed, by whom and under which key, then the ciphertext.
+"""Our blob: a header that names the sealed key, the sealer and its key, then the ciphertext.
 
     magic "TKSB" | format version 1 | header length, u16 big-endian | header | ciphertext
 

@@ -1,7 +1,7 @@
 """Frames: a four-byte big-endian length, then that many bytes.
 
-- A frame announced longer than the limit is refused before anything is read or reserved for it. Whoever holds the
-  stream may have it read away instead, up to a bound: then nothing of it is kept, and the frames behind it are good.
+- A frame announced longer than the limit is refused before anything is read or reserved for it. The holder of
+  the stream can skip it instead, up to a bound: then nothing of it is kept, and the frames behind it are good.
 - The decoder holds at most one incomplete frame plus what the last read brought.
 """
 
@@ -16,6 +16,7 @@ MAX_FRAME_BYTES = 128 * 1024
 MAX_READ_AWAY_BYTES = 16 * 1024 * 1024
 
 _LENGTH = struct.Struct(">I")
+_LENGTH_BYTES = _LENGTH.size
 
 
 def encode_frame(body: bytes) -> bytes:
@@ -35,12 +36,14 @@ class FrameDecoder:
     __slots__ = ("_away", "_buffer", "_limit_bytes", "_start", "_too_long")
 
     def __init__(self, limit_bytes: int = MAX_FRAME_BYTES) -> None:
-        self._buffer = bytearray()
+        #: What came last where all before it was taken, as it came; else all that is held.
+        self._buffer: bytes | bytearray = b""
+        #: Where the bytes begin that were not taken yet.
         self._start = 0
         self._limit_bytes = limit_bytes
         #: Bytes still to come of a frame that is read away.
         self._away = 0
-        #: Its length, until that was told.
+        #: Its length, until that was reported.
         self._too_long = 0
 
     @property
@@ -54,31 +57,37 @@ class FrameDecoder:
             size = len(data)
             data = data[self._away :]
             self._away -= size - len(data)
-        if self._start:
+        if self._start == len(self._buffer):
+            self._buffer = data
+        elif isinstance(self._buffer, bytearray):
             del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+            self._buffer += data
+        else:
+            # From here on what comes is added in place: a frame may come byte by byte.
+            self._buffer = bytearray(self._buffer[self._start :])
+            self._buffer += data
+        self._start = 0
 
     def next_frame(self) -> bytes | None:
         """Return the body of the next frame, or None until more bytes come.
 
         Raises:
             BadFrame: The announced length is over the limit; close the connection, or call `read_away`.
-            BadMessage: A frame was read away to its end, told once; the next call goes on behind it.
+            BadMessage: A frame was skipped; raised once, the next call goes on behind it.
         """
         if self._too_long:
             self._tell_when_away()
             return None
-        body = self._start + _LENGTH.size
-        if len(self._buffer) < body:
+        buffer, body = self._buffer, self._start + _LENGTH_BYTES
+        if len(buffer) < body:
             return None
-        (length,) = _LENGTH.unpack_from(self._buffer, self._start)
+        (length,) = _LENGTH.unpack_from(buffer, self._start)
         if length > self._limit_bytes:
             raise BadFrame(f"a frame of {length} bytes was announced, the limit is {self._limit_bytes}")
         end = body + length
-        if len(self._buffer) < end:
+        if len(buffer) < end:
             return None
-        frame = bytes(self._buffer[body:end])
+        frame = bytes(buffer[body:end])
         self._start = end
         return frame
 
@@ -91,8 +100,8 @@ class FrameDecoder:
         (length,) = _LENGTH.unpack_from(self._buffer, self._start)
         if length > MAX_READ_AWAY_BYTES:
             raise BadFrame(f"a frame of {length} bytes was announced, at most {MAX_READ_AWAY_BYTES} are read away")
-        came = bytes(self._buffer[self._start + _LENGTH.size :])
-        self._buffer.clear()
+        came = bytes(self._buffer[self._start + _LENGTH_BYTES :])
+        self._buffer = b""
         self._start = 0
         self._away = self._too_long = length
         self.feed(came)

@@ -1,7 +1,7 @@
 """The types of keys, and one row of facts about each: whatever differs from curve to curve and is no computation.
 
 - A type without a row cannot be defined, and a row without one of its facts neither: there are no defaults.
-- Nobody else asks which curve a key is of; who needs to know something asks the row.
+- No other code asks for the curve of a key; it asks the row for the fact it needs.
 - What a curve computes is in `enclave_signer.curves`, how its texts begin in `enclave_signer.tezos.base58`.
 """
 
@@ -25,7 +25,7 @@ class SigningVersion(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveFacts:
-    """What is known of the keys of a curve.
+    """Facts about the keys of a curve.
 
     Attributes:
         tag: The byte before its public keys and their hashes, wherever Tezos writes them in bytes.

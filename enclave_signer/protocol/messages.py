@@ -12,7 +12,7 @@ from enclave_signer.protocol.key_types import SigningVersion as SigningVersion  
 
 #: The largest message that is signed: a Tezos operation is at most 32 KiB. tee-signer stops at 4096 bytes.
 MAX_MESSAGE_BYTES = 32 * 1024
-#: What whoever asks for a proof makes up anew each time.
+#: A new random value from the client for each proof.
 NONCE_BYTES = 32
 #: An Ed25519 key, and its signature.
 ATTESTED_KEY_BYTES = 32
@@ -51,7 +51,7 @@ class PrivateKey:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Which of the identities and keys its configuration allows the enclave shall seal with; None: not given."""
+    """The identity and key to seal with, of those that the enclave's configuration allows; None: not given."""
 
     wip_provider_path: str | None = None
     encryption_key_path: str | None = None
@@ -141,7 +141,7 @@ class ProvePossessionOf:
 
 @dataclass(frozen=True, slots=True)
 class Reseal:
-    """Seal a sealed key anew, under the key-encryption key `target`. Answer: `SealedKey` without a handle."""
+    """Reseal a sealed key under the key-encryption key `target`. Answer: `SealedKey` without a handle."""
 
     blob: bytes = field(repr=False)
     target: str

@@ -1,6 +1,6 @@
 """Values of the wire: out of a decoded item, and into one that can be encoded.
 
-Every reader raises `BadMessage`, which says what is wrong and where, without values.
+Every reader raises `BadMessage`, which names the fault and its place, without values.
 """
 
 from enclave_signer.protocol import cbor
@@ -45,7 +45,7 @@ def credentials(item: Item) -> Credentials:
 
 
 def encode_credentials(given: Credentials) -> Item:
-    """Return a map of what is given."""
+    """Return a map of the given members."""
     values = {"wip_provider_path": given.wip_provider_path, "encryption_key_path": given.encryption_key_path}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -64,7 +64,7 @@ def handle(item: Item) -> int:
 
 
 def message(item: Item) -> bytes:
-    """Return what is to be signed."""
+    """Return the message to sign."""
     return cbor.byte_string(item, "message", MAX_MESSAGE_BYTES)
 
 
@@ -79,7 +79,7 @@ def key_name(item: Item) -> str:
 
 
 def nonce(item: Item) -> bytes:
-    """Return what whoever asks for a proof made up."""
+    """Return the client's nonce for a proof."""
     return cbor.sized_bytes(item, "nonce", NONCE_BYTES)
 
 

@@ -1,7 +1,7 @@
 """Which keys may seal and open here, and under which identities: a list of the image's own, asked before any provider.
 
-- *Sealing* is allowed under exact names only. Otherwise whoever reaches the enclave has it seal new keys under a key of
-  theirs, and opens them elsewhere.
+- *Sealing* is allowed under exact names only. Otherwise anyone who reaches the enclave could have new keys
+  sealed under a key of their own, and open them elsewhere.
 - *Opening* is allowed under those names, and under others or all that begin with a prefix that ends at a `/`.
 - A name that is not given is the only one that there is.
 """

@@ -1,6 +1,6 @@
 """The sealing port, and the two promises that every sealer's blobs keep.
 
-- *Sealed means it opens again*: a new blob is opened, and gives the same public key, before anyone is told of it.
+- *Sealed means it opens again*: a new blob is opened, and gives the same public key, before it is answered.
   A key that only an encrypt right protects would be lost, with its funds, at the next restart.
 - *A blob is what it says*: a key that was opened gives the public key that its blob names.
 """
@@ -88,19 +88,19 @@ class SealerProvider(SealerSource, Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of everything; nobody asks any more."""
+        """Release everything; no call comes after this."""
         ...
 
 
 class Resealing(Protocol):
-    """Says what may be sealed anew, and by what."""
+    """Decides which keys may be resealed, and by which sealer."""
 
     async def open_target(self, blob: bytes, target: str, credentials: Credentials) -> Sealer:
-        """Return the sealer that seals what is in a blob under the key `target`, for sessions of these credentials.
+        """Return the sealer that reseals a blob under the key `target`, for sessions of these credentials.
 
         Raises:
             BlobCorrupt: The blob's header cannot be read.
-            SealingRefused: The configuration does not allow it: nobody was asked.
+            SealingRefused: The configuration does not allow it: no sealer was asked.
             SealingUnavailable: No answer, retry later.
         """
         ...

@@ -17,7 +17,7 @@ from enclave_signer.sealing.crc32c import crc32c
 
 
 class Method(StrEnum):
-    """What is asked of Cloud KMS; the value is the end of the permission for it."""
+    """A method of Cloud KMS; the value is the end of its permission's name."""
 
     ENCRYPT = "Encrypt"
     DECRYPT = "Decrypt"

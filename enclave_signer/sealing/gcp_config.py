@@ -60,7 +60,7 @@ def read_gcp_kms(table: TomlTable) -> GcpKmsConfig:
     read_legacy = table.flag("read_legacy", default=True)
     write_legacy = table.flag("write_legacy", default=False)
     if write_legacy and not read_legacy:
-        raise table.refused("write_legacy", "what is written must open again: read_legacy is false")
+        raise table.refused("write_legacy", "a blob that is written must open again: read_legacy is false")
     audience = table.text("token_audience") if table.has("token_audience") else None
     if audience == _STS_AUDIENCE:
         raise table.refused("token_audience", "is that of the launcher's file: leave it out")

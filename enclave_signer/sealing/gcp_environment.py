@@ -1,7 +1,7 @@
-"""Variables of the environment that change what Google's libraries do, and that nobody may set beside this daemon.
+"""Environment variables that change what Google's libraries do, and that must not be set beside this daemon.
 
-Whoever starts the machine may choose some of the environment. These would have the libraries log keys in clear, lead
-them to other servers or through a proxy, have them trust other authorities, or look up what nobody asked for.
+The person who starts the machine can choose some of the environment. These variables would make the libraries log keys
+in clear, use other servers or a proxy, trust other authorities, or look up settings elsewhere.
 """
 
 from collections.abc import Mapping

@@ -2,10 +2,10 @@
 
 - One exchange at a time, however many calls wait for it; all of them share what came of it.
 - A token is renewed when half of its time, or all but five minutes, is over, by the next call that needs it. If STS is
-  away then, the old one serves while it is good. A refusal is told again for a while before STS is asked again: hosts
+  away then, the old one serves while it is good. A refusal is repeated for a while before STS is asked again: hosts
   try every few seconds, and only a person can change it.
-- How long a token is good is counted by a clock that nobody sets. A token of the launcher that STS does not take is
-  replaced by a fresh one, once.
+- The age of a token is counted by a clock that cannot be set. A launcher token that STS does not take is replaced by a
+  fresh one, once.
 """
 
 import logging
@@ -28,7 +28,7 @@ RENEW_BEFORE_S = 300.0
 UNUSED_BEFORE_S = 30.0
 #: Seconds until the next attempt to renew a token that is still good.
 RETRY_S = 30.0
-#: Google's STS allows about as much; a machine whose clock is off by more is told so.
+#: Google's STS allows about as much; a machine with a larger error gets a message about its clock.
 CLOCK_OFF_S = 60.0
 
 
@@ -65,7 +65,7 @@ class Identity:
         launcher: Where this image's own tokens come from.
         open_stream: To Google's STS.
         limit_s: Seconds for the answer of STS.
-        refused_s: Seconds until it is asked again after a refusal.
+        refused_s: Seconds until it is asked again after a refusal, or for another token that may not be taken either.
     """
 
     def __init__(
@@ -81,6 +81,8 @@ class Identity:
         #: Until when STS is not asked: the last attempt had no answer and a token is still good, or it was refused.
         self._retry_at = 0.0
         self._refused: SealingError | None = None
+        #: Until when a token that Google does not take is kept: it was exchanged in place of another that was not taken.
+        self._kept_until = 0.0
 
     async def access(self) -> Access:
         """Return a token that is good for the next call.
@@ -105,9 +107,11 @@ class Identity:
                 raise type(renewal.error)(*renewal.error.args) from renewal.error
 
     def forget(self, access: Access) -> None:
-        """Do not give this token again: Google does not take it."""
-        if self._held is access:
+        """Do not give this token again: Google does not take it; unless that was said a moment ago of another one."""
+        now = trio.current_time()
+        if self._held is access and now >= self._kept_until:
             self._held = None
+            self._kept_until = now + self._refused_s
 
     async def _renew(self, held: Access | None) -> _Renewal:
         renewal = self._renewal = _Renewal()
@@ -155,7 +159,9 @@ class Identity:
             token = await self._launcher.new_token()
         except SealingUnavailable as error:
             if refused.clock is not None and old.expires_at <= refused.clock:
-                raise SealingUnavailable(f"the launcher's token has expired, and there is no other: {error}") from error
+                raise SealingUnavailable(
+                    f"the launcher's token has expired, and there is no newer one: {error}"
+                ) from error
             raise refused from error
         return token, await self._exchange(token)
 

@@ -92,7 +92,7 @@ class GcpKms:
 class _GcpKmsSealer:
     """Seals under one key, opens under those that the image allows."""
 
-    #: The identity renews itself, and what is refused is refused at the next call.
+    #: The identity renews itself, and a refusal shows at the next call.
     shared_s = math.inf
 
     def __init__(self, config: GcpKmsConfig, kms: KmsClient, identity: Identity, key: str) -> None:
@@ -133,16 +133,19 @@ class _GcpKmsSealer:
             raise BlobCorrupt("blob corrupt: it holds no private key") from None
 
     async def _asked(self, ask: Callable[[Access], Awaitable[T]]) -> T:
-        """Ask with an access token; once more with a new one if Google does not take it."""
+        """Ask with an access token; once more with another one if Google does not take it, and there is one."""
         access = await self._identity.access()
         try:
             return await ask(access)
         except NotAuthenticated:
             self._identity.forget(access)
-            return await ask(await self._identity.access())
+            another = await self._identity.access()
+            if another is access:
+                raise
+        return await ask(another)
 
 
 def _check_form(key: str) -> None:
-    # A prefix allows all that begins so, also what is no key, such as one of its versions.
+    # A prefix allows every name that begins so, also names of key versions, which are not keys.
     if not gcp_names.is_key(key):
-        raise SealingRefused(f"{key[:200]!r} is no key of Cloud KMS, which has the form {gcp_names.KEY_FORM}")
+        raise SealingRefused(f"{key[:200]!r} is not a key of Cloud KMS, which has the form {gcp_names.KEY_FORM}")

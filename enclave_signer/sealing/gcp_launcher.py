@@ -2,8 +2,8 @@
 
 - The launcher keeps a token in a file, which it renews by renaming; the file is opened by its path each time. When it
   cannot renew it, an old one stays there: then its socket is asked.
-- Whether a token has expired is for whoever reads it to say: this machine's clock may be wrong.
-- Whoever has a token is this image for an hour: none is logged, shown or given to anyone but Google's STS.
+- The reader of a token decides whether it has expired: this machine's clock may be wrong.
+- A token lets its holder act as this image for an hour: none is logged, shown or given to anyone but Google's STS.
 
 Source: go-tpm-tools, `launcher/launcherfile` and `launcher/teeserver`.
 """
@@ -73,7 +73,7 @@ class Launcher:
         try:
             return await self.new_token()
         except SealingUnavailable:
-            # The clock may be ahead: whoever reads the token knows.
+            # The clock may be ahead: the reader of the token decides.
             return kept
 
     async def new_token(self) -> LauncherToken:

@@ -10,7 +10,7 @@ _KEY = re.compile(
 _PROVIDER = re.compile(
     r"projects/[0-9]{1,20}/locations/global/workloadIdentityPools/[a-z0-9-]{1,63}/providers/[a-z0-9-]{1,63}"
 )
-#: How names of keys may go on behind a `/`; whoever may name all projects may name anything.
+#: How names of keys may go on behind a `/`; a prefix of all projects would allow any key.
 _RESTS = tuple("locations/l/keyRings/r/cryptoKeys/k".split("/", cut)[-1] for cut in range(6))
 #: How audiences begin that Google exchanges tokens for: such a token is this image's identity, and not for others.
 _EXCHANGED = ("https://sts.google", "https://iam.googleapis.com/", "//iam.googleapis.com/")
@@ -34,7 +34,7 @@ def is_identity_provider(name: str) -> bool:
 
 
 def is_exchanged(audience: str) -> bool:
-    """Whether Google takes tokens that are made out so for the identity of whoever shows them."""
+    """Whether Google takes tokens that are made out so for this image's identity."""
     return audience.startswith(_EXCHANGED)
 
 

@@ -3,9 +3,9 @@
 - A session seals with the sealer that its `Initialize` asked for: that of the first provider. A blob is opened by the
   provider that its header names; one without a header, by the one that takes such blobs.
 - Sessions of the same credentials share a sealer. It is asked for once, however many sessions want it at a time, by a
-  task of its own: whoever leaves takes nothing away from the others. It is kept for as long as it says.
+  task of its own: a session that leaves takes nothing from the others. It is kept for as long as it says.
 - When a provider gives no answer, the sealer that it gave for the same credentials last time goes on serving: keys that
-  are remembered need no sealer, and all others are told that it is unavailable. A refusal stays a refusal.
+  are remembered need no sealer, and all others get `unavailable`. A refusal stays a refusal.
 - A provider has its own time limit; what takes longer is unavailable.
 """
 
@@ -121,7 +121,7 @@ class Providers:
         place = provider.name, credentials
         known = self._openings.get(place)
         if known is not None and known.sealer is not None and trio.current_time() < known.until:
-            # What is in use is not forgotten for credentials that somebody makes up.
+            # Invented credentials must not push out sealers that are in use.
             self._openings[place] = self._openings.pop(place)
             return known.sealer
         if known is None or known.done.is_set():
@@ -152,7 +152,7 @@ class Providers:
             opening.until = trio.current_time() + opening.sealer.shared_s
         except SealingUnavailable as error:
             opening.sealer, opening.error = last, None if last is not None else error
-        except Exception as error:  # noqa: BLE001 -- told to whoever waits, who knows refusals from bugs
+        except Exception as error:  # noqa: BLE001 -- raised in those who wait, which tell refusals from bugs
             opening.error = error
         finally:
             if opening.sealer is None and self._openings.get((provider.name, credentials)) is opening:

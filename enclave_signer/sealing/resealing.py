@@ -1,6 +1,6 @@
-"""What may be sealed again, from where to where: the image's own list, asked before any provider.
+"""Which keys may be resealed, from where to where: the image's own list, asked before any provider.
 
-Whoever reaches the enclave may ask. Without the list they could have a key moved to where it is easier to get at.
+Anyone who reaches the enclave can ask. Without the list they could move a key to a sealer that protects it less.
 """
 
 from collections.abc import Sequence
@@ -31,17 +31,17 @@ class ResealingByImage:
         self._rules = rules
 
     async def open_target(self, blob: bytes, target: str, credentials: Credentials) -> Sealer:
-        """Return the sealer that seals what is in a blob under the key `target`; see `Resealing`."""
+        """Return the sealer that reseals a blob under the key `target`; see `Resealing`."""
         sealer = self._sealer(_source(blob), target)
         return await self._providers.open_sealer_named(sealer, replace(credentials, encryption_key_path=target))
 
     def _sealer(self, source: str, target: str) -> str:
         if self._rules is None:
-            raise SealingRefused("this enclave seals by a file on its machine: it seals nothing again")
+            raise SealingRefused("this enclave seals by a file on its machine: it cannot reseal")
         sealer = next((rule.sealer for rule in self._rules if rule.allows(source, target)), None)
         if sealer is None:
             shown = f"from {source[:_SHOWN_CHARS]!r} to {target[:_SHOWN_CHARS]!r}"
-            raise SealingRefused(f"this image does not allow to reseal {shown}: its list `reseal` has no such entry")
+            raise SealingRefused(f"this image does not allow resealing {shown}: its list `reseal` has no such entry")
         return sealer
 
 

@@ -1,7 +1,7 @@
 """Items that wait at the same moment are asked for together: a start with hundreds of keys takes a few requests.
 
-One request of a kind is under way at a time; whatever comes meanwhile goes into the next one. Whoever is first in line
-asks for all; if it leaves, the next in line asks.
+One request of a kind is under way at a time; items that come meanwhile go into the next one. The first in line asks for
+all; if it leaves, the next in line asks.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -1,8 +1,8 @@
 """Who this image is to Vault or OpenBao: a token of the server, had by a login ahead of the call that needs it.
 
 - A token is never renewed: many may not renew themselves, and a login proves again what this image is.
-- One login at a time. What it failed for is told again for a while before the server is asked again.
-- What logs in (a secret, a signed token, a token) is read from its file, or made by the launcher, each time. It is never
+- One login at a time. Its failure is repeated for a while before the server is asked again.
+- The secret, signed token or token that logs in is read from its file, or made by the launcher, each time. It is never
   logged, shown, or given to anyone but the server.
 """
 

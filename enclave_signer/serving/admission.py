@@ -31,7 +31,7 @@ class Places:
     Args:
         limit: Places in all.
         share: Places of one address.
-        on_displaced: Told the address of the connection that had to go.
+        on_displaced: Called with the address of a connection that was closed for a new one.
     """
 
     def __init__(self, limit: int, share: int, on_displaced: Callable[[str], None]) -> None:
@@ -81,7 +81,7 @@ class Places:
 
 
 def network_of(host: str) -> str:
-    """Return what counts as one address: of IPv6 the first half, as whoever has one address there has all of them."""
+    """Return what counts as one address: of IPv6 the first half, as one client usually has all of these addresses."""
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
         return host

@@ -1,4 +1,4 @@
-"""One client's stream: read what is there, decode, run what waits side by side, answer all in order, write once.
+"""One client's stream: read, decode, run calls that wait side by side, answer all in order, write once.
 
 - A turn takes at most `max_in_flight` calls, and begins none after its part of the loop's time (`pace`); then the other
   connections have theirs (`turns`).
@@ -20,7 +20,7 @@ import trio
 
 from enclave_signer.config import Limits
 from enclave_signer.protocol.errors import BadFrame, BadMessage
-from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder, encode_frame
+from enclave_signer.protocol.framing import MAX_FRAME_BYTES, FrameDecoder
 from enclave_signer.serving.fairness import Pace
 from enclave_signer.serving.stream import Stream
 from enclave_signer.serving.turn import Turn
@@ -54,9 +54,10 @@ class Connection:
         self._session = session
         self._workers = workers
         self._pace = pace
+        self._turn = Turn(session, workers, pace, self)
         self._limits = limits
         self._on_long_frame = on_long_frame
-        # Nothing is read while a whole frame waits, so what is held is less than a frame and what one read brings.
+        # Nothing is read while a whole frame waits, so the buffer is smaller than a frame and one read.
         self._read_bytes = limits.buffer_bytes - MAX_FRAME_BYTES
         self._frames = FrameDecoder()
         self._scope = trio.CancelScope()
@@ -87,7 +88,7 @@ class Connection:
         except OSError as error:
             logger.debug("connection lost: %s", error.strerror)
         except Exception:
-            logger.exception("connection closed by a bug")
+            logger.exception("connection closed because of a bug")
         finally:
             self._stream.close()
             self._workers.leave(self)
@@ -105,32 +106,43 @@ class Connection:
             await self._pace.turn()
         # A newcomer's first call has often come with it.
         self._frames.feed(self._stream.receive(self._read_bytes) or b"")
-        while await self._take_turn() or (not self._stopping and await self._read()):
-            pass
+        while True:
+            frame = self._next_frame()
+            if frame is not None:
+                await self._take_turn(frame)
+            elif self._stopping or not await self._read():
+                break
         if self._stopping:
             await self._part()
 
-    async def _take_turn(self) -> bool:
-        """Answer calls that have come; return False if there is none."""
-        frame = self._next_frame()
-        if frame is None:
-            return False
+    async def _take_turn(self, frame: bytes | BadMessage) -> None:
+        """Answer calls that have come, beginning with that in a frame."""
         self._frame_began = None
         self._has_read = False
         await self._pace.turn()
         self._in_turn = True
-        turn = Turn(self._session, self._workers, self._pace, self)
-        await turn.take(frame)
-        for _ in range(self._limits.max_in_flight - 1):
-            if not self._frames.pending or self._pace.over or (frame := self._following_frame()) is None:
-                break
+        turn = self._turn
+        if not turn.sign(frame):
             await turn.take(frame)
-        await self._write(b"".join(map(encode_frame, await turn.answers())))
+        if self._frames.pending:
+            await self._take_following(turn)
+        if turn.unfinished:
+            await turn.finish()
+        answers = turn.answers()
+        sent = self._stream.send(answers)
+        if sent < len(answers):
+            await self._write(memoryview(answers)[sent:])
         if self._frames.pending:
             # What has come already must not go ahead of the other connections.
             await trio.lowlevel.checkpoint()
         self._in_turn = False
-        return True
+
+    async def _take_following(self, turn: Turn) -> None:
+        for _ in range(self._limits.max_in_flight - 1):
+            if not self._frames.pending or self._pace.over or (frame := self._following_frame()) is None:
+                break
+            if not turn.sign(frame):
+                await turn.take(frame)
 
     def _next_frame(self) -> bytes | BadMessage | None:
         """Return a frame, or what became of one that was too long; None when there is none yet."""
@@ -154,8 +166,14 @@ class Connection:
 
     async def _read(self) -> bool:
         """Wait for bytes and take them; return False at the end of the stream and at a stop."""
+        deadline = self._reading_deadline()
         self._waiting = True
-        in_time = await self._until_readable(self._reading_deadline())
+        if deadline == math.inf:
+            # A scope costs as much as a call, and most of the time there is no limit.
+            await self._stream.wait_readable()
+            in_time = True
+        else:
+            in_time = await self._until_readable(deadline)
         self._waiting = False
         if self._has_read or self._stream.greeting:
             # The rest of a large frame, or of one that is read away: to take it is work as well. So is a handshake.
@@ -181,10 +199,6 @@ class Connection:
 
     async def _until_readable(self, deadline: float) -> bool:
         """Wait for bytes; return whether that was in time. Of each time limit that is over this tells once."""
-        if deadline == math.inf:
-            # A scope costs as much as decoding a call, and most of the time there is no limit.
-            await self._stream.wait_readable()
-            return True
         if deadline == self._missed:
             raise _TooSlow
         with trio.CancelScope(deadline=deadline):
@@ -210,11 +224,7 @@ class Connection:
             return self._frame_began + self._limits.frame_s
         return math.inf
 
-    async def _write(self, data: bytes) -> None:
-        sent = self._stream.send(data)
-        if sent == len(data):
-            return
-        view = memoryview(data)[sent:]
+    async def _write(self, view: memoryview) -> None:
         with trio.move_on_after(self._limits.write_s):
             while view:
                 await self._stream.wait_writable()

@@ -1,16 +1,16 @@
-"""Nobody is served at the cost of the others: how long one connection may keep the event loop, and whose turn is next.
+"""Fair scheduling: how long one connection may keep the event loop, and whose turn is next.
 
-- All connections together get `ROUND_S`, each the same part of it. Whoever has used its part gives way, and goes on when
+- All connections together get `ROUND_S`, each the same part of it. A connection that has used its part waits until
   the others have had theirs.
 - The parts are of time, not of calls: a stranger picks the calls that take longest.
 - A step that has begun is finished. The long ones can only be the decoding of large frames: of these one is decoded
-  between two looks at the sockets, whoever sent it, and a small one before a large one.
-- Whoever has calls to be answered, or goes on with what takes long, waits for a turn. Between two looks at the sockets
+  between two looks at the sockets, from any client, and a small one before a large one.
+- A connection with calls to answer, or long work to continue, waits for a turn. Between two looks at the sockets
   some begin: however many clients are busy, the loop soon sees who else has come.
 - Turns are numbered per client, and the lowest number goes first: so the busy ones have one each before any has a second.
   A client that asks seldom, or is new, has a number up to `AHEAD_TURNS` below those of the busy ones: a host that
-  connects anew does not wait for hundreds that are busy, nor does a signature.
-- Some turns go to those who have waited longest, whatever their number: newcomers without end stop nobody.
+  reconnects does not wait for hundreds that are busy, nor does a signature.
+- Some turns go to those who have waited longest, whatever their number: endless newcomers cannot stop the others.
 """
 
 import heapq
@@ -47,7 +47,7 @@ class Standing:
 
 
 class Turns(trio.abc.Instrument):
-    """The clients that wait. An instrument of trio: it is told of every look at the sockets."""
+    """The clients that wait. An instrument of trio, called at every look at the sockets."""
 
     def __init__(self) -> None:
         self._begun = 0
@@ -61,20 +61,24 @@ class Turns(trio.abc.Instrument):
         self._wanted = trio.Event()
 
     def after_io_wait(self, timeout: float) -> None:
-        """Begin to count anew; called by trio."""
+        """Reset the count; called by trio."""
         del timeout
         self._begun = 0
 
-    async def take(self, standing: Standing) -> None:
-        """Return when a client may go on: at once where few are busy."""
+    def take(self, standing: Standing) -> bool:
+        """Take the turn of a client, if it may go on at once, as it may where few are busy; else it has to `wait`."""
         standing.number = number = max(standing.number + 1, self._reached - AHEAD_TURNS)
-        if self._begun < TURNS_PER_LOOK and not self._waiting:
-            self._begun += 1
-            self._reached = max(self._reached, number)
-            return
+        if self._begun >= TURNS_PER_LOOK or self._waiting:
+            return False
+        self._begun += 1
+        self._reached = max(self._reached, number)
+        return True
+
+    async def wait(self, standing: Standing) -> None:
+        """Return when it is the turn of a client that could not take it at once."""
         place, turn = next(self._places), trio.Event()
         self._waiting[place] = turn
-        heapq.heappush(self._numbers, (number, place))
+        heapq.heappush(self._numbers, (standing.number, place))
         self._wanted.set()
         try:
             await turn.wait()
@@ -182,14 +186,14 @@ class Pace:
 
     def __init__(self, round_: Round) -> None:
         self.round = round_
-        # It is asked for every call: `trio.current_time` looks the clock up anew.
+        # It is asked for every call: `trio.current_time` looks up the clock each time.
         self._now = trio.lowlevel.current_clock().current_time
         self._resting = trio.Lock()
         self._standing = Standing()
         self.begin()
 
     def begin(self) -> None:
-        """Start anew; call where the others have just had their time."""
+        """Start again; call it when the others have just had their time."""
         #: When that was last.
         self.began = self._now()
         self._until = self.began + self.round.part_s
@@ -201,7 +205,8 @@ class Pace:
 
     async def turn(self) -> None:
         """Wait for a turn, and begin it."""
-        await self.round.turns.take(self._standing)
+        if not self.round.turns.take(self._standing):
+            await self.round.turns.wait(self._standing)
         self.begin()
 
     async def give_way(self) -> None:

@@ -1,4 +1,4 @@
-"""Where clients come in: TCP, and a Unix socket in a folder that nobody else can enter.
+"""Where clients come in: TCP, and a Unix socket in a private folder.
 
 Who may connect to a Unix socket is decided three times: by the folder, by the socket's mode, and by the kernel's word
 for who has connected. A folder may be opened to others later; a client must be of the daemon's own user, or root.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from enclave_signer.addresses import Address, UnixAddress, is_loopback
-from enclave_signer.errors import ConfigError
+from enclave_signer.errors import AddressUnavailable, ConfigError
 from enclave_signer.serving.peers import tcp_peer, unix_peer
 from enclave_signer.serving.stream import PlainStream, Stream
 from enclave_signer.sparse_log import SparseLog
@@ -173,7 +173,8 @@ def listen(address: Address | UnixAddress, tls: "TlsServer | None" = None) -> Li
         tls: The enclave's end, where clients of a port speak TLS.
 
     Raises:
-        ConfigError: The address cannot be had.
+        AddressUnavailable: Another process listens there, or this machine does not have the address yet.
+        ConfigError: The address cannot be used.
     """
     try:
         if isinstance(address, UnixAddress):
@@ -181,7 +182,9 @@ def listen(address: Address | UnixAddress, tls: "TlsServer | None" = None) -> Li
         return _listen_tcp(address, tls)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not a host name"
-        raise ConfigError(f"cannot listen on {address}: {reason}") from error
+        unavailable = getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+        kind = AddressUnavailable if unavailable else ConfigError
+        raise kind(f"cannot listen on {address}: {reason}") from error
 
 
 def _listen_tcp(address: Address, tls: "TlsServer | None") -> TcpListener:
@@ -223,7 +226,7 @@ def _locked(address: UnixAddress) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise ConfigError(f"cannot listen on {address}: another process is listening in that folder") from None
+        raise AddressUnavailable(f"cannot listen on {address}: another process is listening in that folder") from None
     except BaseException:
         os.close(lock)
         raise
@@ -232,7 +235,7 @@ def _locked(address: UnixAddress) -> int:
 
 def _bound(address: UnixAddress) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX)
-    # From the first moment on nobody else may connect, whatever becomes of the folder.
+    # From the start no other user may connect, even if the folder changes.
     mask = os.umask(0o177)
     try:
         listening.settimeout(0)
@@ -247,7 +250,7 @@ def _bound(address: UnixAddress) -> socket.socket:
 
 
 def _make_private(address: UnixAddress, uid: int) -> None:
-    """Make the folder of a socket if it is not there, and see that it is nobody else's.
+    """Make the folder of a socket if it is not there, and check that it is private.
 
     Raises:
         ConfigError: It is another user's, or others can enter it.
@@ -258,20 +261,20 @@ def _make_private(address: UnixAddress, uid: int) -> None:
         folder.mkdir(mode=0o700)
     found = folder.stat()
     if not stat.S_ISDIR(found.st_mode):
-        whose = "is none"
+        whose = "is not a folder"
     elif found.st_uid != uid:
-        whose = f"belongs to the user {found.st_uid}, not to {uid}, as whom this program runs"
+        whose = f"belongs to the user {found.st_uid}, not to {uid}, the user of this program"
     elif found.st_mode & 0o077:
         whose = "can be entered by others"
     else:
         return
     raise ConfigError(
-        f"cannot listen on {address}: the folder {folder} {whose}: name one that is this program's alone, with mode 0700"
+        f"cannot listen on {address}: the folder {folder} {whose}: name one that only this program uses, with mode 0700"
     )
 
 
 def _remove_stale(address: UnixAddress) -> None:
-    """Remove what a daemon left behind that did not end in order: a socket that nobody listens on, nothing else.
+    """Remove the socket of a daemon that did not end in order: one without a listener, nothing else.
 
     Raises:
         ConfigError: Something else is there.
@@ -281,13 +284,13 @@ def _remove_stale(address: UnixAddress) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"cannot listen on {address}: a file is there that is no socket: name another path")
+        raise ConfigError(f"cannot listen on {address}: the file there is not a socket: name another path")
     with socket.socket(socket.AF_UNIX) as probe:
         # A full line of waiting clients is an answer, too: somebody is listening.
         probe.settimeout(0)
         code = probe.connect_ex(str(address.path))
     if code != errno.ECONNREFUSED:
-        raise ConfigError(f"cannot listen on {address}: another process is listening there")
+        raise AddressUnavailable(f"cannot listen on {address}: another process is listening there")
     address.path.unlink(missing_ok=True)
 
 

@@ -48,7 +48,7 @@ class Server:
         providers: What opens the sealers that sessions ask for.
         limits: What clients may take.
         guard: Whether to refuse two consensus messages for one right.
-        reseal: What the image allows to be sealed anew; None where no image does.
+        reseal: What the image allows to reseal; None: nothing.
         attester: Vouches for this machine and its image.
     """
 
@@ -83,7 +83,7 @@ class Server:
 
     async def serve(self) -> None:
         """Serve until `stop`, then answer what was read and return."""
-        # Around everything: whoever listens here next must not begin before the last call of this one was answered.
+        # Around everything: the next process to listen here must not begin before the last call of this one was answered.
         with self._listener:
             await self._serve()
         if self.guard is not None and self.guard.refused:

@@ -26,7 +26,7 @@ class Stream(Protocol):
 
     @property
     def private(self) -> bool:
-        """Whether no other machine can read what is sent here."""
+        """Whether no other machine can read this stream."""
         ...
 
     @property
@@ -73,7 +73,7 @@ class PlainStream:
     Args:
         connected: The socket, non-blocking; the stream closes it.
         peer: Who is on the other side.
-        private: Whether no other machine can read what is sent here.
+        private: Whether no other machine can read the stream.
     """
 
     __slots__ = ("_socket", "peer", "private")

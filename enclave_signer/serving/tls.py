@@ -4,7 +4,7 @@
   key is proven by attestation. Its dates are wide open: no clock here is to be trusted.
 - A client shows a certificate whose key is listed, and no other. Who signed it, and its dates, say nothing: the list is
   what counts.
-- No session is resumed: each connection shows both keys anew.
+- No session is resumed: each connection shows both keys.
 - Source for the exporter, which the standard library lacks: pyOpenSSL.
 """
 
@@ -31,7 +31,7 @@ RECORD_BYTES = 16384
 #: Of what a client that was refused has sent already, how much is read away, so that it still hears why.
 _READ_AWAY_BYTES = 65536
 
-#: Told who was refused, and why.
+#: Called with a refused client and the reason.
 OnRefused = Callable[[Peer, str], None]
 
 
@@ -40,7 +40,7 @@ class TlsServer:
 
     Args:
         clients: Which keys clients may show, as `key_digest` names them.
-        on_refused: Told of clients that are refused.
+        on_refused: Called for each refused client.
     """
 
     def __init__(self, clients: Collection[str], on_refused: OnRefused) -> None:
@@ -91,7 +91,7 @@ class TlsStream:
 
     __slots__ = ("_channel", "_server", "_socket", "_tls", "_waits_for_room", "greeting", "peer")
 
-    #: What is sent here is read by the two ends alone.
+    #: Only the two ends can read the stream.
     private = True
 
     def __init__(self, connected: socket.socket, server: TlsServer, peer: Peer) -> None:

@@ -7,7 +7,9 @@ import trio
 from enclave_signer.errors import EnclaveSignerError
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.errors import BadMessage, Family, WireError, with_family
-from enclave_signer.protocol.messages import Request, Result
+from enclave_signer.protocol.framing import encode_frame
+from enclave_signer.protocol.messages import Request, Result, Signature
+from enclave_signer.protocol.sign_call import read_sign, signature_frame
 from enclave_signer.serving.fairness import LARGE_FRAME_BYTES, Pace
 from enclave_signer.serving.workers import Workers
 from enclave_signer.session import Computation, Finish, Opening, Session
@@ -15,11 +17,11 @@ from enclave_signer.tezos import masked
 
 logger = logging.getLogger(__name__)
 
-_INTERNAL_ERROR = codec.encode_error(WireError("internal error: the daemon's log has it"))
+_INTERNAL_ERROR = encode_frame(codec.encode_error(WireError("internal error: the daemon's log has it")))
 
 
 class Turn:
-    """One turn of one connection.
+    """The turn of one connection, again and again.
 
     Args:
         session: What the calls are for.
@@ -36,6 +38,30 @@ class Turn:
         self._answers: list[bytes] = []
         self._openings: list[tuple[int, Opening]] = []
         self._computations: list[tuple[int, Computation]] = []
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether some calls are not answered yet."""
+        return bool(self._computations or self._openings)
+
+    def sign(self, frame: bytes | BadMessage) -> bool:
+        """Begin the call in a frame if it is a plain `Sign` and need not wait; return whether it was."""
+        if type(frame) is not bytes or self._openings or len(frame) > LARGE_FRAME_BYTES:
+            return False
+        asked = read_sign(frame)
+        if asked is None:
+            return False
+        try:
+            outcome = self._session.sign(*asked)
+        except Exception as error:  # noqa: BLE001 -- `_encode` tells refusals from bugs
+            self._answers.append(_encode(error))
+            return True
+        if type(outcome) is Signature:
+            self._answers.append(signature_frame(outcome))
+        else:
+            self._answers.append(_INTERNAL_ERROR)
+            self._settle(len(self._answers) - 1, outcome)
+        return True
 
     async def take(self, frame: bytes | BadMessage) -> None:
         """Begin the call in a frame, or refuse it."""
@@ -61,24 +87,29 @@ class Turn:
         async with self._pace.round.large.turn(len(frame)):
             return codec.decode_request(frame)
 
-    async def answers(self) -> list[bytes]:
-        """Return the answer of every call, in order, once all are there."""
+    async def finish(self) -> None:
+        """Return once every call is answered."""
         if self._openings:
             await self._finish_openings()
         if self._computations:
-            jobs = [computation.run for _, computation in self._computations]
+            computations, self._computations = self._computations, []
+            jobs = [computation.run for _, computation in computations]
             outcomes = await self._workers.run(self._owner, jobs)
             self._pace.begin()
-            for (index, _), outcome in zip(self._computations, outcomes, strict=True):
+            for (index, _), outcome in zip(computations, outcomes, strict=True):
                 await self._pace.give_way()
                 self._answers[index] = _encode(outcome)
-        return self._answers
+
+    def answers(self) -> bytes:
+        """Return the frames that answer the calls, in order, and start an empty turn."""
+        answers, self._answers = self._answers, []
+        return b"".join(answers)
 
     def _settle(self, index: int, outcome: Result | Computation) -> None:
         if isinstance(outcome, Computation):
             self._computations.append((index, outcome))
         else:
-            self._answers[index] = codec.encode_ok(outcome)
+            self._answers[index] = _encode(outcome)
 
     async def _finish_openings(self) -> None:
         openings, self._openings = self._openings, []
@@ -113,11 +144,13 @@ class Turn:
 
 
 def _encode(outcome: Result | Exception) -> bytes:
-    """Return the answer that an outcome is; a bug is logged here and told to the peer without its text."""
+    """Return the frame of the answer that an outcome is; a bug is logged here, and its text is kept from the peer."""
+    if type(outcome) is Signature:
+        return signature_frame(outcome)
     if not isinstance(outcome, Exception):
-        return codec.encode_ok(outcome)
+        return encode_frame(codec.encode_ok(outcome))
     if isinstance(outcome, BadMessage | EnclaveSignerError):
         family = Family.REFUSED if isinstance(outcome, BadMessage) else outcome.family
-        return codec.encode_error(WireError(with_family(family, masked(str(outcome)))))
-    logger.error("a call failed by a bug", exc_info=outcome)
+        return encode_frame(codec.encode_error(WireError(with_family(family, masked(str(outcome))))))
+    logger.error("a call failed because of a bug", exc_info=outcome)
     return _INTERNAL_ERROR

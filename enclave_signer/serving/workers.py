@@ -1,8 +1,8 @@
 """The workers: threads that share slow computations (BLS, about 0.35 ms each) with the event loop.
 
 - One queue for all connections, one job of each waiting batch in turn: a deep pipeline does not hold up the others.
-- The event loop works too, one job between two looks at the sockets; a batch uses every core, and nobody waits
-  for a thread to wake who need not: that takes as long as a signature.
+- The event loop works too, one job between two looks at the sockets; a batch uses every core, and no call waits
+  for a thread to wake without need: that takes as long as a signature.
 - A connection that is alone is served at once, in the event loop.
 """
 
@@ -64,7 +64,7 @@ class Workers:
         """Return the outcome of every job, in order; an exception that a job raised is its outcome.
 
         Args:
-            owner: Whoever asks; one that asks alone, job by job, is served at once.
+            owner: The connection that asks; one that is alone, job by job, is served at once.
             jobs: What to compute.
         """
         batch = _Batch(jobs)

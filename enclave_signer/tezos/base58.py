@@ -29,7 +29,7 @@ _ALPHABET = frozenset(_DIGITS)
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
 _PAIRS_IN_CHUNK = 5
 _CHUNK = len(_PAIRS) ** _PAIRS_IN_CHUNK
-#: Chunks of the longest text of a curve proper; what is longer is divided in halves first, which takes a third of the time.
+#: Chunks of the longest text of a curve proper; longer ones are divided in halves first, which takes a third of the time.
 _UNDIVIDED = 15
 #: Digits are read in chunks of the same size, for the same reason.
 _VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
@@ -188,23 +188,28 @@ def encode(kind: Kind, payload: bytes) -> str:
 def _base58(data: bytes) -> str:
     """Return the digits of bytes that do not begin with a zero, as those of no prefix do."""
     chunks = int(len(data) * _CHUNKS_OF_BYTE) + 1
-    return "".join(_pairs(int.from_bytes(data), chunks)).lstrip(_DIGITS[0])
+    return "".join(_texts(int.from_bytes(data), chunks)).lstrip(_DIGITS[0])
 
 
-def _pairs(number: int, chunks: int) -> list[str]:
-    """Return the digits of a number below `_CHUNK ** chunks`, in pairs, with zeros in front."""
+def _texts(number: int, chunks: int) -> list[str]:
+    """Return the digits of a number below `_CHUNK ** chunks`, a text for each chunk, with zeros in front."""
     if chunks > _UNDIVIDED:
         half = chunks // 2
         high, low = divmod(number, _CHUNK**half)
-        return _pairs(high, chunks - half) + _pairs(low, half)
-    pairs: list[str] = []
+        return _texts(high, chunks - half) + _texts(low, half)
+    pairs, count = _PAIRS, len(_PAIRS)
+    cube = count**3
+    texts: list[str] = []
     for _ in range(chunks):
         number, chunk = divmod(number, _CHUNK)
-        for _ in range(_PAIRS_IN_CHUNK):
-            chunk, pair = divmod(chunk, len(_PAIRS))
-            pairs.append(_PAIRS[pair])
-    pairs.reverse()
-    return pairs
+        # Written out, for the five pairs of a chunk: a loop takes half as long again.
+        high, low = divmod(chunk, cube)
+        middle, last = divmod(low, count)
+        texts.append(
+            f"{pairs[high // count]}{pairs[high % count]}{pairs[middle // count]}{pairs[middle % count]}{pairs[last]}"
+        )
+    texts.reverse()
+    return texts
 
 
 def decode(text: str, *families: Family) -> tuple[Kind, bytes]:
@@ -212,7 +217,7 @@ def decode(text: str, *families: Family) -> tuple[Kind, bytes]:
 
     Args:
         text: Anything; only exact base58check is accepted, without spaces around it.
-        families: What is acceptable here, at least one.
+        families: The acceptable ones, at least one.
 
     Returns:
         The kind, and a payload of that kind's size.

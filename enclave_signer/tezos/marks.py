@@ -30,7 +30,7 @@ DIGEST_BYTES = 32
 
 
 class Verdict(StrEnum):
-    """What is said to a request that may be signed."""
+    """The verdict on a request that may be signed."""
 
     ADVANCE = "advance"
     REPEAT = "repeat"

@@ -1,4 +1,4 @@
-"""Secret keys that stand where none should: masked in whatever is written or told."""
+"""Secret keys in texts where none should be: masked in everything that is written."""
 
 import re
 

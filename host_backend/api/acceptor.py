@@ -90,7 +90,7 @@ class Acceptor:
         except (BlockingIOError, ConnectionError):
             return  # it has left
         except OSError as error:
-            logger.error("no client can be taken: %s", error.strerror)  # noqa: TRY400 -- known, and said in words
+            logger.error("no client can be accepted: %s", error.strerror)  # noqa: TRY400 -- known, and said in words
             self._loop.remove_reader(self._listener)
             self._retry = self._loop.call_later(RETRY_S, self._resume)
             return

@@ -3,7 +3,7 @@
 - What a client signs is the key that is asked for and the whole message: a request that somebody heard can be sent
   again, and can only ask again for a signature that was given before. It names no time, and no signing version.
 - Keys that have signed for an address of late are tried at once, where that takes no longer than any other request.
-- All others are tried in a thread, for one request at a time, and addresses take turns: whoever sends wrong signatures
+- All others are tried in a thread, for one request at a time, and addresses take turns: a client with wrong signatures
   waits behind its own. They come in the order of the configuration; keys of another curve than the signature's are not
   tried.
 

@@ -3,7 +3,7 @@
 - Only `server.trusted_proxies` are believed. Each adds the address that it was asked from at the end: so the client is the
   last one, from the right, that is no such proxy itself. Whatever is left of it anybody may have made up.
 - If both headers are there, they must name the same client: most proxies write one, and pass the other on as it came.
-- What is malformed, or names no address, names nobody.
+- A malformed header, or one without an address, names no client.
 """
 
 import re
@@ -120,4 +120,4 @@ def _address(node: str) -> str:
             return str(parse_ip(form[1] or form[2] or form[3]))
     except ValueError:
         pass
-    raise Unclear("a proxy names something that is no address")
+    raise Unclear("a proxy names something that is not an address")

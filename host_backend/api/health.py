@@ -43,7 +43,7 @@ def _degraded(
     for vault in vaults:
         yield from vault.degraded
     for pkh, why in idle.items():
-        # Vaults name what is out of service there.
+        # Vaults name their own keys that are out of service.
         yield None if any(pkh in each for each in out) else f"{pkh}: {why}"
     yield from list(watermark.refused.values())
 
@@ -57,7 +57,7 @@ def why_idle(pkh: str, vaults: Sequence[Vault], out: Sequence[Mapping[str, str]]
         out: The keys that are out of service in each vault, and why; taken once for all keys.
 
     Returns:
-        The reason; None when a vault holds the key and cannot sign at all: that vault's problem is told then.
+        The reason; None when a vault holds the key and cannot sign at all: then that vault's problem is reported.
     """
     holding = [vault for vault, reasons in zip(vaults, out, strict=True) if pkh not in reasons and _holds(vault, pkh)]
     if any(vault.problem is not None for vault in holding):

@@ -69,7 +69,7 @@ class RequestFraming:
         self._known_framing = (False, 0, b"")
 
     def cut(self, data: bytes) -> Iterator[Piece]:
-        """Take what came, and yield what is complete of it: a head always as a whole.
+        """Take received bytes, and yield the complete parts: a head always as a whole.
 
         Raises:
             NotHttp: Leave the client.
@@ -114,7 +114,7 @@ class RequestFraming:
         return self._bytes[self._at : end]
 
     def _check_beginning(self) -> None:
-        """Refuse what cannot become a head, so that nobody waits for an answer until the time is over."""
+        """Refuse bytes that cannot become a head, so that the client has its answer before the time is over."""
         if len(self._bytes) - self._at > MAX_HEAD_BYTES:
             raise HeadTooLarge
         whole_line = self._bytes.find(_END_OF_LINE, self._at) >= 0
@@ -183,7 +183,7 @@ class RequestFraming:
 
 
 def _framing(head: bytes) -> tuple[bool, int, bytes]:
-    """Return whether the body comes in chunks, its length otherwise, and the head as the parser shall see it.
+    """Return whether the body comes in chunks, its length otherwise, and the head for the parser.
 
     Raises:
         NotHttp: The head is malformed, or does not say one thing.
@@ -209,9 +209,9 @@ def _framing(head: bytes) -> tuple[bool, int, bytes]:
     if chunked and length is not None:
         raise NotHttp("Content-Length and Transfer-Encoding exclude each other")
     if form[1] == b"CONNECT":
-        raise NotHttp("this is no proxy")
+        raise NotHttp("this is not a proxy")
     return chunked, length or 0, _OFFER.sub(b"", head)
 
 
 def _malformed(head: bytes) -> str:
-    return "headers are malformed" if _FIRST_LINE.match(head) else "this is no request of HTTP/1.1"
+    return "headers are malformed" if _FIRST_LINE.match(head) else "this is not a request in HTTP/1.1"

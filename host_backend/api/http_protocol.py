@@ -3,9 +3,7 @@
 `http_framing` says where requests begin and end, and the parser has to agree: wherever it stops for a reason of its own,
 what follows is no request, and the connection ends.
 
-uvicorn with httptools bounds neither the size of a request's head nor the time a request takes, nor how many requests
-wait on one connection, nor how long a client may take to read its answers: each of these filled the memory. Here
-
+uvicorn with httptools bounds none of these, and each filled the memory:
 - a request must be complete within a time limit, counted from its first byte; the first one, from its connection;
 - a head beyond its limit is answered 431; a request beyond its own, or one too many that waits, ends the connection;
 - answers must be read within a time limit;
@@ -27,6 +25,7 @@ from host_backend.api.http_framing import MAX_HEAD_BYTES, HeadTooLarge, NotHttp,
 from host_backend.api.left_requests import LeftRequests, refuse
 from host_backend.api.peer import Peer, source_of, subject_of
 from host_backend.api.places import Place
+from host_backend.api.whole_answers import takes_whole
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -40,7 +39,7 @@ MAX_REQUEST_BYTES = 1024 * 1024
 MAX_WAITING = 16
 #: Seconds for a request to come in whole: 64 KiB is nothing, even over a slow line.
 REQUEST_S = 10.0
-#: Seconds for a client to take what is written to it.
+#: Seconds for a client to take its answer.
 WRITE_S = 10.0
 
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -54,7 +53,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     #: Seconds for a request to come in whole.
     request_s: ClassVar[float] = REQUEST_S
-    #: Seconds for a client to take what is written to it.
+    #: Seconds for a client to take its answer.
     write_s: ClassVar[float] = WRITE_S
 
     #: Where the client comes from.
@@ -77,7 +76,7 @@ class HttpProtocol(HttpToolsProtocol):
     #: By the loop's clock; None while a request comes in or is answered.
     _idle_since: float | None = None
     _incomplete = True
-    #: Nothing more is read: the client was told, or tells itself, that this request is its last.
+    #: Nothing more is read: this request is the last one, by the client's word or ours.
     _over = False
     #: What the parser is expected to find next.
     _may_begin = False
@@ -109,7 +108,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_write_timer()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        # uvicorn does this for the one that came last only: the others would answer nobody.
+        # uvicorn does this only for the last one: the answers of the others would go nowhere.
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
@@ -123,7 +122,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     @property
     def answer_due(self) -> bool:
-        """Whether a whole request is being answered, and the client is not what is waited for."""
+        """Whether a whole request is being answered, without waiting for the client."""
         running = self._running
         return running is not None and self._is_due(running) and not self.flow.write_paused
 
@@ -165,7 +164,7 @@ class HttpProtocol(HttpToolsProtocol):
         except NotHttp as error:
             self.send_400_response(str(error))
         except (HttpParserError, HttpParserUpgrade):
-            self.send_400_response("this is no request of HTTP/1.1")
+            self.send_400_response("this is not a request in HTTP/1.1")
         self._incomplete = not (self._over or self._framing.between_requests)
         if self._received_bytes > MAX_REQUEST_BYTES and not self.transport.is_closing():
             self._end(f"a request is over {MAX_REQUEST_BYTES} bytes")
@@ -206,7 +205,7 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             client = self.proxies.client_of(self.headers)
         except Unclear as error:
-            logger.debug("a proxy does not say for whom it asks: %s", error)
+            logger.debug("a proxy does not name its client: %s", error)
         else:
             if client is not None:
                 self.scope["client"] = (client, 0)
@@ -225,6 +224,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
         self._running = cycle
+        takes_whole(cycle)
         if self.peer.is_proxy:
             log.adds(source=source_of(cycle.scope["client"]), proxy=self.peer.source)
         if self.left_requests and self.left_requests.too_many(client_address(cast("Scope", cycle.scope))):
@@ -254,7 +254,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._look_again_in(self.timeout_keep_alive)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, and leave."""
+        """Answer bytes that are not HTTP, and leave."""
         self._over = True
         if self.transport.is_closing():
             return
@@ -296,7 +296,7 @@ class HttpProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _give_up_running(self) -> bool:
-        """Take over the answer to a request with a malformed body, if whoever waits for the rest of it has not begun one."""
+        """Take over the answer to a request with a malformed body, if the reader of its body has not begun one."""
         if self._running is not self.cycle or self.cycle.response_started:
             return False
         self.cycle.disconnected = True

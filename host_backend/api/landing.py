@@ -52,7 +52,7 @@ class VaultShown(TypedDict):
 
 
 class AttestationShown(TypedDict):
-    """What is known of the enclave's image."""
+    """The known facts about the enclave's image."""
 
     checked: bool
     text: str

@@ -1,7 +1,7 @@
 """Requests that are finished though their clients have left: counted, for they have no places any more.
 
-A connection has one request under way at a time, so places bound all others. Whoever asks and leaves, and asks again, is
-bound by this; nobody else is.
+A connection has one request under way at a time, so places bound all others. This bounds only
+clients that ask, leave, and ask again.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ LEFT_REQUESTS = 512
 #: Of one address.
 LEFT_REQUESTS_OF_ADDRESS = 256
 
-TOO_MANY = "too many requests of this address go on, whose clients have left: retry later"
+TOO_MANY = "too many requests of this address go on after their clients left: retry later"
 _TEXT = TOO_MANY.encode() + b"\n"
 _HEADERS = [
     (b"content-type", b"text/plain; charset=utf-8"),
@@ -65,7 +65,7 @@ class LeftRequests:
         count = self._counts[network]
         if count < LEFT_REQUESTS_OF_ADDRESS and (not count or self._counts.total() < LEFT_REQUESTS):
             return False
-        self._refusals.warn("requests refused: too many go on whose clients have left", source=network)
+        self._refusals.warn("requests refused: too many go on after their clients left", source=network)
         return True
 
 

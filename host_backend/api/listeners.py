@@ -21,7 +21,7 @@ from host_backend.api.http_protocol import HttpProtocol
 from host_backend.api.left_requests import LeftRequests
 from host_backend.config import Address, TlsConfig, UnixAddress
 from host_backend.durable import LockHeld, locked_among_others
-from host_backend.errors import ConfigError, reason_of
+from host_backend.errors import ConfigError, StateConflict, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def _kept(address: UnixAddress) -> Iterator[None]:
         try:
             held.enter_context(locked_among_others(lock))
         except LockHeld as error:
-            raise ConfigError(f"cannot listen on {address}: another process is listening there") from error
+            raise StateConflict(f"cannot listen on {address}: another process is listening there") from error
         except OSError as error:
             raise ConfigError(f"cannot listen on {address}: {lock}: {reason_of(error)}") from error
         yield
@@ -89,7 +89,13 @@ def bind(address: Address) -> socket.socket:
         family = socket.AF_INET6 if dual else socket.AF_INET
         return socket.create_server(("", address.port), family=family, backlog=BACKLOG, dualstack_ipv6=dual)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {reason_of(error)}") from error
+        raise _unavailable(address, error) from error
+
+
+def _unavailable(address: Address | UnixAddress, error: OSError) -> ConfigError:
+    """Return what to raise for an address: another program has it or this machine does not (yet), or it cannot be used."""
+    kind = StateConflict if error.errno in {errno.EADDRINUSE, errno.EADDRNOTAVAIL} else ConfigError
+    return kind(f"cannot listen on {address}: {reason_of(error)}")
 
 
 def _bind_unix(address: UnixAddress) -> socket.socket:
@@ -102,7 +108,7 @@ def _bind_unix(address: UnixAddress) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigError(f"cannot listen on {address}: {reason_of(error)}") from error
+        raise _unavailable(address, error) from error
     finally:
         os.umask(mask)
     return listener
@@ -120,13 +126,13 @@ def _remove_stale(address: UnixAddress) -> None:
         # Not there, or binding will say why not.
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"cannot listen on {address}: a file is there that is no socket: name another path")
+        raise ConfigError(f"cannot listen on {address}: the file there is not a socket: name another path")
     with socket.socket(socket.AF_UNIX) as probe:
         # A full line of waiting clients is an answer, too: a process is listening.
         probe.settimeout(0)
         code = probe.connect_ex(str(address.path))
     if code != errno.ECONNREFUSED:
-        raise ConfigError(f"cannot listen on {address}: another process is listening there")
+        raise StateConflict(f"cannot listen on {address}: another process is listening there")
     with suppress(OSError):
         address.path.unlink()
 

@@ -31,7 +31,7 @@ HELD_PER_ADDRESS = 8
 HELD_ANSWERS = 64
 
 
-#: Whoever guesses faster has to connect anew for each guess.
+#: A faster guesser must open a new connection for each guess.
 _LATER = {"connection": "close", "retry-after": "1"}
 
 
@@ -72,7 +72,7 @@ class Login:
     async def _hold_back(self, network: str) -> None:
         if self._held[network] >= HELD_PER_ADDRESS or self._held.total() >= HELD_ANSWERS:
             raise TooManyLogins("too many failed logins: wait a second")
-        # Also for whoever leaves: it would not have to wait to learn that the password is wrong.
+        # Also if the client leaves: leaving must not be a faster way to learn that a password is wrong.
         self._held[network] += 1
         try:
             await asyncio.sleep(WRONG_PASSWORD_S)

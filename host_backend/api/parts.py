@@ -1,4 +1,4 @@
-"""Answers that may be megabytes: made in steps, sent in parts, so that nobody waits for all of them."""
+"""Answers that may be megabytes: made in steps, sent in parts, so that other requests go on meanwhile."""
 
 import asyncio
 import json

@@ -1,10 +1,10 @@
 """Who may be connected: the places, and who gives up his for a newcomer. Pure.
 
-- An address may have all places while nobody else wants one.
+- An address may have all places while no other wants one.
 - When all are taken, somebody goes: one of the newcomer's own address if that has its share; else one of the address that
   has more than its share, also while it is answered; else any.
-- Of these, first whoever has had no answer a second after it came, such as in a TLS handshake that does not end; then
-  whoever has been silent longest. One to whom an answer is due goes only where its address has more than its share.
+- Of these, first a client without an answer a second after it came, such as in a TLS handshake that does not end; then
+  the one that has been silent longest. A client to whom an answer is due goes only where its address has more than its share.
 - Shares do not bind those of a trusted proxy or a Unix socket, behind whose one address there are many clients.
 """
 
@@ -69,7 +69,7 @@ class Place(Generic[C]):
 
 
 class _Line(Generic[C]):
-    """Clients, whoever has been silent longest first."""
+    """Clients, the longest silent first."""
 
     __slots__ = ("beginning", "network", "served")
 
@@ -103,7 +103,7 @@ class Places(Generic[C]):
 
     Args:
         limit: Places in all.
-        on_displaced: Told who had to go.
+        on_displaced: Called with the client that had to go.
     """
 
     def __init__(self, limit: int, on_displaced: Callable[[C], None]) -> None:
@@ -141,7 +141,7 @@ class Places(Generic[C]):
             displaced.leave()
             displaced.client.displace()
             self._on_displaced(displaced.client)
-        # Anew, if it was the last of this address that left.
+        # A new one, if the last client of this address has left.
         self._networks[network] = line
         place = Place(client, self, (line, self._all), now)
         if network is not None and len(line) > self.share:

@@ -1,7 +1,7 @@
 """What each route takes and answers: one row per route, from which `openapi` makes its description.
 
 A row names the families of errors that a route can refuse with; their statuses are those of `errors`. What does not
-depend on the route stands here once: who may ask at all, bugs, and what is refused before any route is looked for.
+depend on the route stands here once: who may ask at all, bugs, and refusals before any route is looked for.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ class Access:
     signed: bool = False
 
 
-#: Whoever reaches the address may ask.
+#: Open to anyone who reaches the address.
 OPEN = Access()
 
 
@@ -95,9 +95,9 @@ FAMILIES = tuple(_REFUSALS)
 _BUG = Answer(HostError.http_status, JSON, "a bug, which the log tells of: report it")
 #: Given by the server before it looks for a route.
 _BEFORE_ROUTES = (
-    Answer(400, TEXT, "what came is no request of HTTP/1.1"),
+    Answer(400, TEXT, "not an HTTP/1.1 request"),
     Answer(431, None, "the head of the request is too large"),
-    Answer(503, TEXT, "too many requests of this address go on, whose clients have left: retry later"),
+    Answer(503, TEXT, "too many requests of this address go on after their clients left: retry later"),
 )
 #: Of paths and methods that are in no row.
 ELSEWHERE: Mapping[str, Answer] = {
@@ -225,7 +225,7 @@ _REPORT = (
     Answer(503, JSON, "the enclave proves nothing, or is away"),
 )
 _REPORT_TAKES = (
-    Parameter("nonce", "query", "10 to 74 letters, digits and _.-, made up by whoever asks"),
+    Parameter("nonce", "query", "10 to 74 letters, digits and _.-, chosen by the client"),
     Parameter("vault", "query", "The vault, where there are several", required=False),
 )
 
@@ -246,7 +246,7 @@ UTILITY: Sequence[Described] = (
     ("/healthz", "get", Operation("Whether keys can sign, and why not", others=(_NOT_READY,))),
     ("/health", "get", Operation("The same in one word", others=(_NOT_READY,))),
     ("/livez", "get", Operation("Whether this process lives")),
-    ("/metrics", "get", Operation("What is counted, for Prometheus", media=TEXT)),
+    ("/metrics", "get", Operation("The metrics, for Prometheus", media=TEXT)),
     ("/openapi.json", "get", Operation("This description")),
     ("/docs", "get", Operation("This description, for people", media=HTML)),
 )

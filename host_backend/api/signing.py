@@ -32,6 +32,7 @@ from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, json_list
 from host_backend.api.route_table import Access, operations
+from host_backend.api.whole_answers import send_whole
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, TooLarge
 from host_backend.metrics import Metrics
@@ -88,16 +89,13 @@ class _Answers(ABC):
             error = refusal
             status, body = error.http_status, failure(str(error))
         except Exception:
-            logger.exception("a request failed by a bug")
+            logger.exception("a request failed because of a bug")
             status, body = 500, failure("internal error")
         seconds = time.perf_counter() - started
         if scope["method"] == "POST":
             self._metrics.handled(pkh, status, seconds)
         log_access(scope, status, seconds, error)
-        length = str(len(body)).encode()
-        headers = [(b"content-type", JSON), (b"content-length", length)]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send_whole(scope, send, status, JSON, body)
 
     @abstractmethod
     async def _answer(self, pkh: str, scope: Scope, receive: Receive) -> bytes:
@@ -179,7 +177,7 @@ class Proofs(_Answers):
 def _refuse_web_page(scope: Scope) -> None:
     """Pass when a request is not known to come from a page in a browser.
 
-    Any page may send requests to the machine of whoever looks at it, with nothing asked. Browsers then say so.
+    Any page may send requests to its reader's machine without asking. Browsers then say so.
 
     Raises:
         PolicyDenied: It comes from one.

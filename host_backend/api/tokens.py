@@ -4,7 +4,7 @@
 - Passwords are compared as digests, in constant time; an unknown user costs what a wrong password costs.
 - The right password gives a token whatever others have tried; `login` holds back the answers to wrong ones.
 
-Source: Signatory's `pkg/middlewares/jwt.go`, with its texts; what is stricter stands in
+Source: Signatory's `pkg/middlewares/jwt.go`, with its texts; stricter rules stand in
 `docs/signatory-compatibility.md`.
 """
 
@@ -151,5 +151,5 @@ def _digest(text: str) -> bytes:
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    # Nothing is later than what is not a number: such a token would never expire.
+    # Nothing is later than NaN: such a token would never expire.
     return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and isfinite(value))

@@ -47,7 +47,7 @@ def utility_app(
         metrics_page: Begins to make what `/metrics` shows.
         steps: Does what takes long.
         signed: What each key signed last.
-        reports: How the enclave of each vault is asked for a token to be shown; None: nobody is shown any.
+        reports: Asks the enclave of each vault for a token to show; None: none is shown.
     """
 
     def made() -> Work[tuple[bool, bytes]]:

@@ -1,6 +1,6 @@
 """Every check of a token's claims, one after another; none ends because another failed.
 
-- What is missing, or of another type, matches nothing.
+- A claim that is missing, or of another type, matches nothing.
 - `not pinned` is what no policy, or no field of it, says anything about. It is never said of what makes a machine
   confidential, nor of times.
 
@@ -124,7 +124,9 @@ def _nonce(claims: Claims, nonce: str | None) -> Check:
     if nonce is None:
         return _not_pinned("eat_nonce", value)
     if not NONCE.fullmatch(nonce):
-        return Check("eat_nonce", State.REFUSED, "what is expected is no nonce: 10 to 74 printable characters are")
+        return Check(
+            "eat_nonce", State.REFUSED, "the expected nonce is not valid: it must have 10 to 74 printable characters"
+        )
     return _of("eat_nonce", value, f"{nonce} among them", matches=nonce in claims.texts("eat_nonce"))
 
 
@@ -191,7 +193,7 @@ def _container(claims: Claims, policy: Policy | None) -> Iterator[Check]:
 
 
 def _override(claims: Claims, claim: str, expected: object, *, empty: object) -> Check:
-    """Check that nothing, or what is expected, was set in place of what the image says; older tokens have null."""
+    """Check that no setting of the image was overridden, or only as expected; older tokens have null."""
     value = claims.at(claim)
     found = empty if value is None else value
     if expected is None and found != empty:

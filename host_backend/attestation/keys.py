@@ -107,7 +107,7 @@ class KeySource:
         try:
             header, _ = read_token(token)
         except NoToken:
-            # The verifier says what is wrong with it, whichever keys it is given.
+            # The verifier names the fault, whichever keys it is given.
             return self._keys or TrustedKeys({})
         kid = str(header.get("kid"))
         async with self._one_at_a_time:

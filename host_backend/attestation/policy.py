@@ -103,7 +103,7 @@ class Policy:
 
 
 def problem_of(name: str, value: object) -> str | None:
-    """Return what is wrong with a value of a field that has a form; None if nothing is."""
+    """Return the fault of a value in a field that has a form; None if it has none."""
     form = FORMS[name]
     if isinstance(value, str) and form.pattern.fullmatch(value):
         return None

@@ -62,7 +62,7 @@ def token_and_nonce(report: object, caller_nonce: str) -> tuple[str, str]:
         info, token = report["nonce_info"], str(report["raw_token"])  # type: ignore[index]
         parts = {name: bytes.fromhex(info[name]) for name in ("attested_key", "inventory", "enclave_key", "client_key")}
     except (KeyError, TypeError, ValueError):
-        raise ValueError("is no answer of GET /attestation with a token") from None
+        raise ValueError("is not an answer of GET /attestation with a token") from None
     channel = Channel(parts["enclave_key"], parts["client_key"], b"")
     nonce = report_nonce(caller_nonce)
     return token, token_nonce(Purpose.REPORT, nonce, channel, parts["attested_key"], parts["inventory"])
@@ -77,7 +77,7 @@ def report_of(shown: Shown, caller_nonce: str) -> Mapping[str, object]:
     try:
         _, claims = read_token(shown.token)
     except NoToken as error:
-        raise ValueError(f"the enclave's answer is no token: {error}") from None
+        raise ValueError(f"the enclave's answer is not a token: {error}") from None
     return {
         "status": "running_in_confidential_space",
         "version": __version__,

@@ -22,7 +22,7 @@ class NoToken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a token says, by dotted path; what is not there is None, and so is what lies below something else."""
+    """The claims of a token, by dotted path; a missing one is None, and so is one below a value that is not a map."""
 
     values: Mapping[str, object]
 
@@ -78,7 +78,7 @@ def _object(part: str, name: str) -> Mapping[str, object]:
     except (ValueError, RecursionError):
         raise NoToken(f"its {name} cannot be read as JSON") from None
     if not isinstance(value, dict):
-        raise NoToken(f"its {name} is no JSON object")
+        raise NoToken(f"its {name} is not a JSON object")
     return value
 
 

@@ -124,7 +124,7 @@ def check_signature(token: str, header: Mapping[str, object], trust: Trust, now:
     if header.get("typ") != "JWT":
         raise Untrusted(f"typ is {header.get('typ')!r}, expected JWT")
     if "crit" in header:
-        raise Untrusted("crit asks for what is not known here")
+        raise Untrusted("crit asks for an extension that is not known here")
     key = _trusted_key(header, trust) if isinstance(trust, TrustedKeys) else _leaf_key(header, trust, now)
     try:
         jwt.PyJWS().decode(token, key, algorithms=[ALGORITHM])
@@ -140,7 +140,7 @@ def _trusted_key(header: Mapping[str, object], trust: TrustedKeys) -> rsa.RSAPub
         return key
     if "x5c" in header:
         raise Untrusted("x5c is there: this token is of type PKI, and only tokens of type OIDC are trusted here")
-    raise Untrusted(f"kid {str(kid)[:80]!r} is none of the trusted keys")
+    raise Untrusted(f"kid {str(kid)[:80]!r} is not one of the trusted keys")
 
 
 def _leaf_key(header: Mapping[str, object], root: PinnedRoot, now: float) -> rsa.RSAPublicKey:
@@ -173,9 +173,9 @@ def _chain(value: object) -> list[x509.Certificate]:
     certificates = []
     for text in value:
         if not isinstance(text, str) or len(text) > MAX_CERTIFICATE_CHARS:
-            raise Untrusted("x5c holds something that is no certificate")
+            raise Untrusted("x5c holds something that is not a certificate")
         try:
             certificates.append(x509.load_der_x509_certificate(base64.b64decode(text, validate=True)))
         except _UNREADABLE:
-            raise Untrusted("x5c holds something that is no certificate") from None
+            raise Untrusted("x5c holds something that is not a certificate") from None
     return certificates

@@ -51,10 +51,10 @@ class Evidence:
         hwmodel: The hardware.
         swversion: Of the system's image, YYMMNN.
         image_digest: Of the manifest of the container's image; None where the policy goes by signing keys and Google
-            told none.
+            gives none.
         image_reference: As the operator of the machine wrote it; a tag in it proves nothing.
         signing_keys: SHA-256 in hex of the keys that signed the image.
-        project_id, zone, instance_name, instance_id: Where it runs; None where Google told nothing.
+        project_id, zone, instance_name, instance_id: Where it runs; None where Google gives none.
         service_accounts: Of the machine.
         claims: All of it, as Google signed it.
         checks: What was compared.

@@ -1,11 +1,13 @@
-"""`enclave-host attest` and its commands: what they take."""
+"""`enclave-host attest` and its commands: their options."""
 
-import sys
 from pathlib import Path
 
 import click
 
-from host_backend.cli.options import Options, takes_options
+from host_backend.cli.answer import Answer
+from host_backend.cli.command_help import Group
+from host_backend.cli.options import Options, takes_json, takes_options
+from host_backend.cli.parameters import VaultName
 
 _TOKEN = click.option(
     "--token",
@@ -16,31 +18,35 @@ _TOKEN = click.option(
 _ROOT = click.option(
     "--root",
     type=click.Path(path_type=Path),
-    help="PEM file of the root that chains in tokens must end at [default: Google's, by its hash].",
+    help="PEM file with the root certificate for tokens [default: Google's, by its hash].",
 )
 _JWKS = click.option(
     "--jwks",
     type=click.Path(path_type=Path),
-    help="File with the keys of tokens without a chain [default: fetched from Google].",
+    help="File with the keys for tokens without a certificate chain [default: fetched from Google].",
 )
 
 
-@click.group(invoke_without_command=True)
-@click.option("-v", "--vault", help="Vault whose enclave is asked, over a connection that it must prove.")
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    example="enclave-host attest --vault enclave --policy policy.yaml",
+)
+@click.option("-v", "--vault", type=VaultName(), metavar="NAME", help="Vault whose enclave to verify.")
 @_TOKEN
 @click.option(
-    "--report", type=click.Path(path_type=Path), help="File with an answer of GET /attestation; wants --nonce."
+    "--report", type=click.Path(path_type=Path), help="File with an answer of GET /attestation; needs --nonce."
 )
 @click.option(
     "--policy",
     "policy_file",
     type=click.Path(path_type=Path),
-    help="What the enclave must be [default: as the vault says].",
+    help="File with the policy [default: the vault's].",
 )
-@click.option("--nonce", help="What the token, or the report, was asked for with.")
+@click.option("--nonce", help="Nonce of the request for the token or report.")
 @_ROOT
 @_JWKS
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@takes_json
 @takes_options
 def attest(
     options: Options,
@@ -52,14 +58,14 @@ def attest(
     root: Path | None,
     jwks: Path | None,
     *,
-    as_json: bool,
+    answer: Answer,
 ) -> None:
-    """Verify what an enclave says it is: every claim is matched, not pinned or refused.
+    """Verify the attestation of an enclave, claim by claim.
 
-    The enclave of a vault is asked over a new connection, and must prove that this connection ends there. A token or
-    report in a file proves that such an enclave exists, not that anyone talks to it.
+    Each claim is matched, not pinned or refused. --vault opens a new connection to the enclave, which must prove that the
+    connection ends there. A token or report in a file proves that such an enclave exists, not that you are connected to it.
 
-    Exits with 0 only if there is a policy and nothing was refused, with 1 if something was, or there is no policy.
+    Exits with 0 only if there is a policy and nothing was refused.
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
@@ -76,30 +82,30 @@ def attest(
         options.start_logging()
         presented, of_vault = attesting.read_presented(token_file, report, nonce), attesting.Terms()
     terms = attesting.Terms(policy_file or of_vault.policy, root or of_vault.root, jwks)
-    if not attesting.judge(presented, terms, as_json=as_json):
-        sys.exit(1)
+    if not attesting.judge(presented, terms, answer):
+        click.get_current_context().exit(1)
 
 
-@attest.group()
+@attest.group(cls=Group)
 @takes_options
 def policy(options: Options) -> None:
-    """Look after policies."""
+    """Write policies."""
     del options
 
 
-@policy.command("init")
+@policy.command("init", example="enclave-host attest policy init --token token.jwt > policy.yaml")
 @_TOKEN
-@click.option("--audience", help="Whom tokens will be made out to [default: whom this one is made out to].")
+@click.option("--audience", help="Audience of future tokens [default: that of this token].")
 @_ROOT
 @_JWKS
 @takes_options
 def init_policy(
     options: Options, token_file: Path | None, audience: str | None, root: Path | None, jwks: Path | None
 ) -> None:
-    """Print a policy made of a token that you choose to trust.
+    """Print a policy that pins what a trusted token says.
 
-    It pins the image, the project, the zone, the accounts, the hardware, and what was overridden. Compare the digest
-    with that of the image that you reviewed before you use it.
+    It pins the image, project, zone, accounts, hardware and overridden settings. Before you use it, compare its digest with
+    that of the image you reviewed.
     """
     from host_backend.cli.attesting import Terms, make_policy, read_presented
 

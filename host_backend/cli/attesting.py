@@ -25,6 +25,7 @@ from host_backend.attestation.verifier import (
     verify,
     verify_unbound,
 )
+from host_backend.cli.answer import Answer
 from host_backend.config import VaultConfig
 from host_backend.enclave.connection import connect
 from host_backend.enclave.proving import Proving
@@ -149,7 +150,7 @@ def read_presented(token: Path | None, report: Path | None = None, nonce: str | 
     if token is not None:
         return Presented(_read(token).decode("latin-1").strip(), nonce)
     if report is None or nonce is None:
-        raise ConfigError("--report wants --nonce: what you asked with")
+        raise ConfigError("--report needs --nonce, the nonce of your request")
     try:
         return Presented(*token_and_nonce(json.loads(_read(report)), nonce))
     except ValueError as error:
@@ -172,7 +173,7 @@ def _read(file: Path) -> bytes:
     return data
 
 
-def judge(presented: Presented, terms: Terms, *, as_json: bool) -> bool:
+def judge(presented: Presented, terms: Terms, answer: Answer) -> bool:
     """Print what a token says and every check of it; return whether it fulfils the policy.
 
     Raises:
@@ -194,9 +195,8 @@ def judge(presented: Presented, terms: Terms, *, as_json: bool) -> bool:
         else:
             accepted = True
     outcome = "accepted" if accepted else "refused" if report.refusals else "no policy"
-    if as_json:
-        click.echo(json.dumps(_object(presented, report, outcome)))
-    else:
+    answer.put(**_object(presented, report, outcome))
+    if not answer.as_json:
         _print(presented, report, outcome)
     return accepted
 

@@ -1,19 +1,24 @@
-"""`enclave-host authenticate`: what a client's request needs when the signer asks who it is."""
+"""`enclave-host authenticate`: the signature that authenticates a client's request."""
 
-import json
 from pathlib import Path
 
 import click
 
+from host_backend.cli.answer import Answer
+from host_backend.cli.command_help import Command
 from host_backend.cli.options import Options, takes_json, takes_options, takes_password
+from host_backend.cli.parameters import KeyHash
 
 
-@click.command()
-@click.argument("pkh")
+@click.command(
+    cls=Command,
+    example="enclave-host authenticate tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb 03a11f5f17",
+)
+@click.argument("pkh", type=KeyHash())
 @click.argument("message", default="", metavar="[MESSAGE]")
 @click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File with the client's secret key.")
 @takes_password
-@click.option("--verify", metavar="SIGNATURE", help="Check a signature in place of making one.")
+@click.option("--verify", metavar="SIGNATURE", help="Check this signature instead of making one.")
 @click.option("--public-key", help="The client's public key, with --verify.")
 @takes_json
 @takes_options
@@ -27,12 +32,13 @@ def authenticate(
     verify: str | None,
     public_key: str | None,
     *,
-    as_json: bool,
+    answer: Answer,
 ) -> None:
-    """Sign a request with a client's secret key, as `authentication` of its query.
+    """Sign a request with a client's secret key.
 
-    PKH is the key that is to sign, and MESSAGE the bytes to sign, in hex; without one the request is for a proof of
-    possession. The secret key is asked for, and may be in every form that `import` takes; no configuration is read.
+    Prints the value of `authentication` for the query of the request. PKH is the key that will sign, MESSAGE the bytes to
+    sign, in hex; without MESSAGE the request is for a proof of possession. The command asks for the secret key, in any form
+    that `import` takes; it reads no configuration.
     """
     from host_backend.authentication import authentication_bytes
     from host_backend.inspection import forbid_inspection
@@ -43,13 +49,10 @@ def authenticate(
     signed = authentication_bytes(pkh) + _message(message)
     if verify is not None or public_key is not None:
         _verify(signed, verify, public_key)
-        outcome: dict[str, object] = {"valid": True}
+        answer.put(valid=True)
     else:
-        outcome = _sign(signed, source, password, password_file)
-    if as_json:
-        click.echo(json.dumps({**outcome, "signed_bytes": signed.hex()}))
-    elif "authentication" in outcome:
-        click.echo(outcome["authentication"])
+        _sign(answer, signed, source, password, password_file)
+    answer.put(signed_bytes=signed.hex())
 
 
 def _message(text: str) -> bytes:
@@ -61,7 +64,7 @@ def _message(text: str) -> bytes:
         raise MalformedRequest("the message must be hex, without spaces around it") from None
 
 
-def _sign(signed: bytes, source: Path | None, password: str | None, password_file: Path | None) -> dict[str, object]:
+def _sign(answer: Answer, signed: bytes, source: Path | None, password: str | None, password_file: Path | None) -> None:
     from enclave_signer.protocol.messages import SigningVersion
     from enclave_signer.tezos import encode_public_key, encode_signature, public_key_hash
     from host_backend.cli.secrets import password_source, read_secret_keys
@@ -70,13 +73,15 @@ def _sign(signed: bytes, source: Path | None, password: str | None, password_fil
 
     private_keys = read_secret_keys([], source, password_source(password, password_file))
     if len(private_keys) != 1:
-        raise MalformedRequest(f"there are {len(private_keys)} secret keys: give the client's alone")
+        raise MalformedRequest(f"there are {len(private_keys)} secret keys: give only the client's")
     key = open_secret_key(private_keys[0])
-    return {
-        "authentication": encode_signature(key.sign(signed, SigningVersion.LATEST)),
-        "public_key": encode_public_key(key.public_key),
-        "client": public_key_hash(key.public_key),
-    }
+    signature = encode_signature(key.sign(signed, SigningVersion.LATEST))
+    answer.put(
+        authentication=signature,
+        public_key=encode_public_key(key.public_key),
+        public_key_hash=public_key_hash(key.public_key),
+    )
+    answer.say(signature)
 
 
 def _verify(signed: bytes, signature: str | None, public_key: str | None) -> None:
@@ -86,7 +91,7 @@ def _verify(signed: bytes, signature: str | None, public_key: str | None) -> Non
     from host_backend.errors import ConfigError, MalformedRequest, PolicyDenied
 
     if signature is None or public_key is None:
-        raise ConfigError("--verify and --public-key go together: the signature, and who is said to have made it")
+        raise ConfigError("--verify and --public-key go together: the signature, and the key that should have made it")
     try:
         key = parse_public_key(public_key)
         verifying_key = curve(key.key_type).parse_public_key(key.data)

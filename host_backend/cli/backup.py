@@ -4,40 +4,41 @@ from pathlib import Path
 
 import click
 
+from host_backend.cli.command_help import Group
 from host_backend.cli.options import Options, takes_options
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
-@click.group()
+@click.group(cls=Group)
 @takes_options
 def backup(options: Options) -> None:
-    """Back up the sealed keys and the marks, check a backup, restore it."""
+    """Back up keys and marks, check a backup, restore it."""
     del options
 
 
-@backup.command("create")
+@backup.command("create", example="enclave-host backup create keys.backup")
 @_FILE
 @takes_options
 def create(options: Options, file: Path) -> None:
     """Write all sealed keys and all marks into one new file.
 
-    The host may run meanwhile. Keys stay sealed: what seals them, such as the sealing key, is not in the file.
+    The host can keep running. Keys stay sealed: the file does not contain the sealing key.
     """
     from host_backend.cli.backups import create_backup
 
     create_backup(options.load(), file)
 
 
-@backup.command("verify")
+@backup.command("verify", example="enclave-host backup verify --enclave keys.backup")
 @_FILE
-@click.option("--enclave", "with_enclave", is_flag=True, help="Also have the enclave open every key.")
+@click.option("--enclave", "with_enclave", is_flag=True, help="Also let the enclave open every key.")
 @takes_options
 def verify(options: Options, file: Path, *, with_enclave: bool) -> None:
-    """Check that a backup is whole; exit with 1 if it is not.
+    """Check that a backup is complete; exit with 1 if it is not.
 
-    With --enclave every key is opened, in a session of its own, and compared with its hash. That stores nothing, signs
-    nothing, and may run beside a running host.
+    With --enclave the enclave opens every key, in a session of its own, and compares it with its hash. That stores nothing,
+    signs nothing, and can run beside a running host.
     """
     from host_backend.cli.backups import verify_backup
 
@@ -45,23 +46,25 @@ def verify(options: Options, file: Path, *, with_enclave: bool) -> None:
     verify_backup(options.load() if with_enclave else None, file)
 
 
-@backup.command("restore")
+@backup.command("restore", example="enclave-host backup restore keys.backup --above-level 9000000")
 @_FILE
 @click.option(
     "--above-level",
     type=int,
     required=True,
-    help="At or above every level that may have been signed: nothing is signed at this level or below.",
+    help="A level at or above everything that may have been signed: nothing at or below it is signed again.",
 )
-@click.option("--chain", "chains", multiple=True, help="A chain id for which keys get marks; may be repeated.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--chain", "chains", multiple=True, metavar="CHAIN_ID", help="Chain on which keys get marks; can be repeated."
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @takes_options
 def restore(options: Options, file: Path, above_level: int, chains: tuple[str, ...], *, yes: bool) -> None:
-    """Bring the keys of a backup back, while the host is stopped.
+    """Restore the keys of a backup, while the host is stopped.
 
-    The marks of a backup are too old by everything that was signed since. So a new watermark store is made, as by
-    `watermark rebuild`: every mark is at --above-level, or where the backup or what is found has it, if that is
-    higher. A key that is stored already stays as it is. Asks for the level to be typed again.
+    The marks in a backup do not know of anything signed since. So the command makes a new watermark store, as `watermark
+    rebuild` does: every mark is at --above-level, or higher where the backup or the old store has a higher one. Keys that
+    are stored already stay as they are. You must type the level again to confirm.
     """
     from host_backend.cli.backups import restore_backup
 

@@ -14,7 +14,7 @@ from host_backend.cli.marks import rebuild_marks
 from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig
 from host_backend.durable import create_folder, write_durably
-from host_backend.errors import ConfigError, EnclaveRefused, StoreUnavailable, reason_of
+from host_backend.errors import ConfigError, EnclaveRefused, StateConflict, StoreUnavailable, reason_of
 from host_backend.keystore.base import StoredKey
 from host_backend.stores import find_unopened_keys, marks_admin, store_keys, stored_keys
 
@@ -26,7 +26,7 @@ def create_backup(config: Config, file: Path) -> None:
         HostError: There is no backup; the text says why.
     """
     if file.exists():
-        raise ConfigError(f"{file} exists: a backup is never overwritten; name a new file")
+        raise StateConflict(f"{file} exists: a backup is never overwritten; name a new file")
     keys = {vault.name: asyncio.run(stored_keys(vault)) for vault in config.vaults.values()}
     # Marks are read after the keys: a key that is in the backup without its marks does no harm, as they are too old anyway.
     made = Backup(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), __version__, keys, marks_admin(config).read())
@@ -107,7 +107,7 @@ def _read(file: Path) -> Backup:
     except OSError as error:
         raise ConfigError(f"backup {file} cannot be read: {reason_of(error)}") from error
     if len(data) > MAX_BACKUP_BYTES:
-        raise BackupUnusable(f"{file} has more than {MAX_BACKUP_BYTES} bytes: it is no backup")
+        raise BackupUnusable(f"{file} has more than {MAX_BACKUP_BYTES} bytes: it is not a backup")
     try:
         return decode_backup(data)
     except BackupUnusable as error:

@@ -64,7 +64,9 @@ async def _parts(config: Config) -> AsyncIterator[Check]:
         async for check in _enclave(vault, stored[vault.name], held):
             yield check
     if missing := sorted(config.policies.keys() - held):
-        yield Check("keys", WARNING, f"under `tezos` and ready in no vault: {', '.join(missing)}: they cannot sign")
+        yield Check(
+            "keys", WARNING, f"listed under `tezos`, but ready in no vault: {', '.join(missing)}: they cannot sign"
+        )
     yield await asyncio.to_thread(_disk, config.base_dir)
     for check in _listeners(config):
         yield check
@@ -93,7 +95,7 @@ def _folder(config: Config) -> Check:
         return Check(name, WARNING, f"{folder} is not there yet: the first generate, import or watermark init makes it")
     if not folder.is_dir() or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         return Check(
-            name, FAILED, f"{folder} is no folder that this user may write to: run as its owner, or correct base_dir"
+            name, FAILED, f"{folder} is not a folder that this user may write to: run as its owner, or correct base_dir"
         )
     return _permissions(name, folder, f"{folder} is this user's alone")
 
@@ -128,9 +130,7 @@ async def _stored_keys(vault: VaultConfig) -> tuple[int, list[Check]]:
         case KeysApart(_, KeysInFile(path)) if path.exists():
             checks.append(_permissions(name, path, f"{path}: those that Signatory does not know"))
     if repeated := sorted(pkh for pkh, count in hashes.items() if count > 1):
-        checks.append(
-            Check(name, WARNING, f"{', '.join(repeated)} stand there several times: one good entry is enough")
-        )
+        checks.append(Check(name, WARNING, f"{', '.join(repeated)} are stored several times: one good entry is enough"))
     return len(hashes), checks
 
 
@@ -165,7 +165,7 @@ def _some_marks(stored: StoredMarks, found: MarksDescription) -> Check:
 def _no_marks(config: Config, found: MarksDescription, stored: int) -> Check:
     name = "watermarks"
     if isinstance(config.watermark.storage, MarksInFirestore) and stored:
-        fix = "see that project, database and collection are right; see `enclave-host watermark init`"
+        fix = "check project, database and collection; see `enclave-host watermark init`"
         return Check(name, FAILED, f"no store in {config.watermark.storage.place}: {fix}")
     if found.waiting:
         return Check(
@@ -173,8 +173,8 @@ def _no_marks(config: Config, found: MarksDescription, stored: int) -> Check:
         )
     if stored:
         fix = (
-            "if its keys have never signed, make one with `enclave-host watermark init`; otherwise put back the very file, or "
-            "make the marks anew with `enclave-host watermark rebuild --above-level N`"
+            "if its keys have never signed, make one with `enclave-host watermark init`; otherwise put back the original file or "
+            "rebuild the marks with `enclave-host watermark rebuild --above-level N`"
         )
         return Check(name, FAILED, f"no store in {config.base_dir}: {fix}")
     return Check(name, WARNING, "no store yet: the first generate, import or watermark init makes one")
@@ -198,7 +198,9 @@ async def _enclave(vault: VaultConfig, stored: int, held: set[str]) -> AsyncIter
         yield Check(name, FAILED, f"{error}: {fix}")
     if not vault.enclave.is_loopback:
         yield Check(
-            name, WARNING, f"{vault.enclave} is reached over a network in clear: whoever is on it sees imported keys"
+            name,
+            WARNING,
+            f"{vault.enclave} is reached over a network in clear: others on the network can see imported keys",
         )
 
 
@@ -211,9 +213,7 @@ def _disk(folder: Path) -> Check:
     except OSError as error:
         return Check(name, FAILED, f"{folder} cannot be written to: {reason_of(error)}")
     if len([time_ms for time_ms in times_ms if time_ms < IMPLAUSIBLE_SYNC_MS]) >= IMPLAUSIBLE_COUNT:
-        why = (
-            "no disk is that fast: a restart of the machine may forget what was synced, so see that it is a local disk"
-        )
+        why = "no disk is that fast: a restart of the machine may forget what was synced, so check that it is a local disk"
         return Check(name, WARNING, f"syncing {folder} takes {statistics.median(times_ms) * 1000:.1f} µs: {why}")
     text = f"syncing {folder} takes {statistics.median(times_ms):.1f} ms, {max(times_ms):.1f} ms at most"
     if statistics.median(times_ms) > SLOW_SYNC_MS:
@@ -227,12 +227,10 @@ def _listeners(config: Config) -> Iterator[Check]:
         if address.is_loopback:
             yield Check(name, OK, f"{address}: this machine only")
         elif name == "server.address" and not server.asks_who:
-            fix = (
-                "whoever reaches it may have signed what the policy allows; use 127.0.0.1, or ask clients who they are"
-            )
+            fix = "anyone who reaches it can get signed what the policy allows; use 127.0.0.1, or authenticate clients"
             yield Check(name, WARNING, f"{address} is open to other machines: {fix}")
         else:
-            yield Check(name, WARNING, f"{address} is open to other machines: let a firewall say which")
+            yield Check(name, WARNING, f"{address} is open to other machines: limit them with a firewall")
 
 
 def _libraries() -> Check:

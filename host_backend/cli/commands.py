@@ -10,9 +10,11 @@ import click
 
 from enclave_signer import __version__
 from host_backend.cli import output
+from host_backend.cli.answer import Answer
 from host_backend.cli.attest import attest
 from host_backend.cli.authenticate import authenticate
 from host_backend.cli.backup import backup
+from host_backend.cli.command_help import Group
 from host_backend.cli.configuration import configuration
 from host_backend.cli.doctor import doctor
 from host_backend.cli.information import completion, list_operations, list_requests, version
@@ -26,15 +28,28 @@ EXIT_BUG = 70
 PROGRAM = "enclave-host"
 #: Other names of commands. Source: Signatory.
 _ALIASES = {"v": "version"}
+_HEADINGS = {
+    "Serve and check": ("config", "serve", "doctor", "reload"),
+    "Keys": ("generate", "import", "list", "keys", "reseal"),
+    "Marks, and moving": ("watermark", "backup"),
+    "Attestation": ("attest",),
+    "For clients and policies": ("authenticate", "list-requests", "list-ops"),
+    "This program": ("help", "version", "completion"),
+}
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name, or by its other name."""
         return super().get_command(ctx, _ALIASES.get(cmd_name, cmd_name))
 
 
-@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    headings=_HEADINGS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, "-V", "--version", prog_name=PROGRAM, message="%(prog)s %(version)s")
 @takes_options
 def cli(options: Options) -> None:
@@ -45,7 +60,7 @@ def cli(options: Options) -> None:
         click.echo(context.get_help())
 
 
-@cli.command()
+@cli.command(example="enclave-host serve -c signatory.yaml")
 @click.option("--no-list", is_flag=True, help="Do not log the keys that are ready.")
 @click.option(
     "--accept-store",
@@ -55,9 +70,12 @@ def cli(options: Options) -> None:
 @takes_options
 def serve(options: Options, *, no_list: bool, accept_store: str | None) -> None:
     """Sign for clients over HTTP until stopped."""
-    from host_backend.app import run_serve
-    from host_backend.config.reading import read_config
-    from host_backend.stores import accept_watermark_store
+    from host_backend.imports import imported_to_stay
+
+    with imported_to_stay():
+        from host_backend.app import run_serve
+        from host_backend.config.reading import read_config
+        from host_backend.stores import accept_watermark_store
 
     read_again = partial(read_config, options.config_file, options.base_dir)
     config = options.load_to_serve()
@@ -66,7 +84,7 @@ def serve(options: Options, *, no_list: bool, accept_store: str | None) -> None:
     run_serve(config, read_again, list_keys=not no_list)
 
 
-@cli.command("help")
+@cli.command("help", example="enclave-host help watermark raise")
 @click.argument("words", nargs=-1, metavar="[COMMAND]...")
 def show_help(words: Sequence[str]) -> None:
     """Show the help of a command."""
@@ -105,46 +123,60 @@ def main() -> None:
     """Run the command line; every failure is one line and the exit code of its family."""
     open_closed_streams()
     output.prepare()
+    answer = Answer()
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = cli.main(prog_name=PROGRAM, standalone_mode=False)
+        code = cli.main(prog_name=PROGRAM, standalone_mode=False, obj=Options(answer=answer))
+        answer.end()
     except (click.exceptions.Abort, KeyboardInterrupt):
-        sys.exit(_said("interrupted", 1))
+        sys.exit(_said("interrupted", 1, answer))
     except click.ClickException as error:
         error.show()
+        _answer(answer, error.format_message(), error.exit_code)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 -- the command line's catch-all
-        sys.exit(_failed(error))
+        sys.exit(_failed(error, answer))
     if problem := output.failure():
         sys.exit(_unwritten(problem))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _failed(error: Exception) -> int:
+def _failed(error: Exception, answer: Answer) -> int:
     import logging
 
     from host_backend.errors import HostError
 
     if isinstance(error, HostError):
-        return _said(str(error), error.exit_code)
+        return _said(str(error), error.exit_code, answer)
     # What could not be written before cannot be written now either; other errors of the system are bugs.
     if isinstance(error, OSError) and (problem := output.failure()):
         return _unwritten(problem)
     logging.getLogger(__name__).error("a bug, please report it", exc_info=error)
-    return _said("internal error: see the log above", EXIT_BUG)
+    return _said("internal error: see the log above", EXIT_BUG, answer)
 
 
 def _unwritten(problem: OSError) -> int:
-    return _said(f"standard output cannot be written: {problem.strerror}", 1)
+    return _said(f"standard output cannot be written: {problem.strerror}", 1, Answer())
 
 
-def _said(text: str, code: int) -> int:
+def _said(text: str, code: int, answer: Answer) -> int:
     from enclave_signer.tezos import masked
     from host_backend.log import flush
 
     flush()
-    # Who cannot read it still gets the exit code.
+    text = masked(text)
+    # If it cannot be written, the exit code still says that something failed.
     with suppress(OSError):
-        click.echo(f"Error: {masked(text)}", err=True)
+        click.echo(f"Error: {text}", err=True)
+    _answer(answer, text, code)
     return code
+
+
+def _answer(answer: Answer, text: str, code: int) -> None:
+    """Print the reason for a failure as JSON where that was asked for, even if the command never ran."""
+    if "--json" in sys.argv[1:] and not answer.as_json:
+        answer.begin()
+    with suppress(OSError):
+        answer.fail(text, code)
+    output.failure()

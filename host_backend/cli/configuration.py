@@ -1,55 +1,51 @@
 """`enclave-host config` and its commands."""
 
-import sys
-
 import click
 
-from host_backend.cli.options import Options, takes_options
+from host_backend.cli.answer import Answer
+from host_backend.cli.command_help import Group
+from host_backend.cli.options import Options, takes_json, takes_options
 
 
-@click.group("config")
+@click.group("config", cls=Group)
 @takes_options
 def configuration(options: Options) -> None:
-    """Write a configuration, or look at one."""
+    """Write a first configuration, or check one."""
     del options
 
 
-@configuration.command("init")
+@configuration.command("init", example="enclave-host config init -c signatory.yaml")
 @takes_options
 def init(options: Options) -> None:
-    """Write a configuration with comments, to begin with, where none is yet."""
+    """Write a first configuration with comments; never overwrites a file."""
     from host_backend.cli.configuring import write_first_config
 
     write_first_config(options.config_file)
 
 
-@configuration.command("check")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-@click.option("--strict", is_flag=True, help="Exit with 1 when anything is ignored or dangerous.")
+@configuration.command("check", example="enclave-host config check --strict -c signatory.yaml")
+@click.option("--strict", is_flag=True, help="Exit with 1 if anything is ignored or dangerous.")
+@takes_json
 @takes_options
-def check(options: Options, *, as_json: bool, strict: bool) -> None:
-    """Explain a configuration: what it allows, what in it means nothing, and what is dangerous.
+def check(options: Options, *, answer: Answer, strict: bool) -> None:
+    """Explain what a configuration allows, ignores, and makes dangerous.
 
-    Notes tell what follows from a policy and is easily overlooked; they are no dangers if it is meant so.
+    Notes are consequences of a policy that are easily overlooked; they are harmless if you meant them.
 
-    Reads the file only: nothing is connected to and nothing is written.
+    Only the file is read: the command connects to nothing and writes nothing.
     """
     from host_backend.config.review import review
 
     found = review(options.load(warn=False))
-    if as_json:
-        import json
-        from dataclasses import asdict
-
-        click.echo(json.dumps(asdict(found), indent=2))
-    else:
-        for name, text in found.settings.items():
-            click.echo(f"{name:<14} {text}")
-        for pkh, text in found.keys.items():
-            click.echo(f"key {pkh}: {text}")
-        for word, lines in (("noted", found.notes), ("ignored", found.ignored), ("dangerous", found.dangers)):
-            click.echo(f"{word:<14} {'nothing' if not lines else len(lines)}")
-            for line in lines:
-                click.echo(f"  - {line}")
+    answer.put(settings=found.settings, notes=found.notes, ignored=found.ignored, dangers=found.dangers)
+    answer.add("keys", *({"public_key_hash": pkh, "text": text} for pkh, text in found.keys.items()))
+    for name, text in found.settings.items():
+        answer.say(f"{name:<14} {text}")
+    for pkh, text in found.keys.items():
+        answer.say(f"key {pkh}: {text}")
+    for word, lines in (("noted", found.notes), ("ignored", found.ignored), ("dangerous", found.dangers)):
+        answer.say(f"{word:<14} {'nothing' if not lines else len(lines)}")
+        for line in lines:
+            answer.say(f"  - {line}")
     if strict and (found.ignored or found.dangers):
-        sys.exit(1)
+        click.get_current_context().exit(1)

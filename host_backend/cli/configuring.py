@@ -14,7 +14,14 @@ from enclave_signer.tezos import TezosError, check_public_key_hash
 from host_backend.cli.presets import policy_lines
 from host_backend.config import Config, load_config
 from host_backend.durable import real_path, write_durably
-from host_backend.errors import ConfigError, EnclaveUnavailable, MalformedRequest, StoreUnavailable, reason_of
+from host_backend.errors import (
+    ConfigError,
+    EnclaveUnavailable,
+    MalformedRequest,
+    StateConflict,
+    StoreUnavailable,
+    reason_of,
+)
 from host_backend.stores import process_on
 
 _SECTION = re.compile(r"^tezos:[ \t]*(?P<value>[^#\r\n]*?)[ \t]*(?:#.*)?$", re.MULTILINE)
@@ -39,7 +46,7 @@ def write_first_config(file: Path) -> None:
         HostError: It is there, or cannot be written.
     """
     if file.exists():
-        raise ConfigError(f"{file} exists: a configuration is never overwritten; name a new file with -c")
+        raise StateConflict(f"{file} exists: a configuration is never overwritten; name a new file with -c")
     _write(file, files("host_backend.cli").joinpath("first_config.yaml").read_bytes(), 0o640)
     click.echo(f"Wrote {file}")
     click.echo(f"Next: read it, start enclave-signer, then enclave-host generate -c {file} --vault enclave --type tz4")

@@ -1,19 +1,17 @@
 """What `import --from-octez` and `watermark migrate --from-octez` do: keys, lines of configuration and marks of octez-signer."""
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import click
-
 from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import encode_public_key, public_key_hash
+from host_backend.cli.answer import Answer
 from host_backend.cli.importing import import_secret_keys
 from host_backend.cli.marks import require_chain
 from host_backend.config import Config, VaultConfig
-from host_backend.errors import ConfigError, MalformedRequest
+from host_backend.errors import ConfigError, MalformedRequest, StateConflict
 from host_backend.log import fields
 from host_backend.octez.marks import read_octez_marks, write_octez_marks
 from host_backend.octez.wallet import Wallet, WalletKey, read_wallet
@@ -32,9 +30,9 @@ def import_wallet(
     vault_config: VaultConfig,
     place: Path,
     ask_password: AskPassword,
+    answer: Answer,
     *,
     replace: bool,
-    as_json: bool,
 ) -> None:
     """Import the secret keys of a wallet of Octez, and print what belongs into the configuration.
 
@@ -46,21 +44,20 @@ def import_wallet(
     found, refused = _secrets(wallet, ask_password)
     for name, why in refused.items():
         logger.warning("not imported: %s", why, extra=fields(name=name))
-        if as_json:
-            click.echo(json.dumps({"name": name, "refused": why}))
+    answer.add("keys")
+    answer.add("refused", *({"name": name, "reason": why} for name, why in refused.items()))
     keys = [*found.values()]
     if keys:
-        asyncio.run(import_secret_keys(config, vault_config, keys, replace=replace, as_json=as_json))
+        asyncio.run(import_secret_keys(config, vault_config, keys, answer, replace=replace))
     named = {name: public_key_hash(open_secret_key(key).public_key) for name, key in found.items()}
-    if as_json:
-        authorized = {name: encode_public_key(key) for name, key in wallet.authorized.items()}
-        click.echo(json.dumps({"keys": named, "authorized_keys": authorized}))
-    else:
-        for line in _configuration(wallet, named):
-            click.echo(line)
+    answer.add("names", *({"name": name, "public_key_hash": pkh} for name, pkh in named.items()))
+    authorized = ((name, encode_public_key(key)) for name, key in wallet.authorized.items())
+    answer.add("authorized_keys", *({"name": name, "public_key": key} for name, key in authorized))
+    for line in _configuration(wallet, named):
+        answer.say(line)
     if refused:
-        raise MalformedRequest(
-            f"{len(refused)} of {len(refused) + len(found)} keys were not imported, and are named above; the others are there"
+        raise StateConflict(
+            f"{len(refused)} of {len(refused) + len(found)} keys were not imported, see the warnings above; the others were"
         )
 
 
@@ -86,7 +83,7 @@ def _secret(key: WalletKey, ask_password: AskPassword) -> PrivateKey:
     secret = read_secret_key(key.secret.encode(), ask)
     pkh = public_key_hash(open_secret_key(secret).public_key)
     if key.pkh not in {None, pkh}:
-        raise MalformedRequest(f"the wallet calls {key.pkh} by this name, and its secret key is that of {pkh}")
+        raise MalformedRequest(f"the wallet lists {key.pkh} under this name, but its secret key is that of {pkh}")
     return secret
 
 
@@ -115,8 +112,8 @@ def migrate_octez_marks(
     """
     if (above_level is None) != stopped_in_order:
         raise ConfigError(
-            "octez-signer signs first, writes its high watermark then, and waits for no disk: say --stopped-in-order if it "
-            "ended by a signal to stop and this machine has not crashed since; else --above-level N, at or above every level "
+            "octez-signer signs before it writes its high watermark, and does not wait for the disk: say --stopped-in-order if "
+            "it ended by a signal to stop and this machine has not crashed since; else --above-level N, at or above every level "
             "that may have been signed"
         )
     marks = read_octez_marks(folder)

@@ -81,9 +81,9 @@ def _listener_on(port: int) -> int | None:
 def _unix(name: str, address: UnixAddress, host: int | None) -> Iterator[Check]:
     folder = address.path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        yield Check(name, FAILED, f"{folder} is no folder that this user may write to: make it, or correct {name}")
+        yield Check(name, FAILED, f"{folder} is not a folder that this user may write to: make it, or correct {name}")
     elif address.path.exists() and not address.path.is_socket():
-        yield Check(name, FAILED, f"{address.path} is there and no socket: name another path")
+        yield Check(name, FAILED, f"{address.path} exists and is not a socket: name another path")
     elif host is None and _is_listened_on(address.path):
         yield Check(name, FAILED, f"another program listens on {address} already: stop it, or name another path")
 

@@ -1,6 +1,5 @@
 """What `import` does."""
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ import click
 
 from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import public_key_hash
+from host_backend.cli.answer import Answer
 from host_backend.cli.configuring import next_steps
 from host_backend.cli.option_map import parse_option_map
 from host_backend.cli.progress import progress
@@ -36,7 +36,7 @@ def check_option_map(text: str | None) -> None:
 
 
 async def import_secret_keys(
-    config: Config, vault_config: VaultConfig, keys: Sequence[PrivateKey], *, replace: bool, as_json: bool
+    config: Config, vault_config: VaultConfig, keys: Sequence[PrivateKey], answer: Answer, *, replace: bool
 ) -> None:
     """Have keys sealed and stored, in order.
 
@@ -44,27 +44,28 @@ async def import_secret_keys(
         HostError: At the first key that could not be; the ones logged as imported are there.
     """
     outcomes: dict[str, Imported] = {}
+    answer.add("keys")
     async with open_configured_provisioning(vault_config) as provisioning:
         await provisioning.require_safe_import()
         await create_watermark_store_for_first_key(config)
-        # What is printed tells of the progress where it can be seen.
-        with progress("importing keys", len(keys), hidden=sys.stdout.isatty()) as advance:
+        # On a terminal the keys themselves show the progress.
+        with progress("importing keys", len(keys), hidden=sys.stdout.isatty() and not answer.as_json) as advance:
             for private_key in keys:
-                pkh, outcome = await _import(provisioning, private_key, replace=replace, as_json=as_json)
+                pkh, outcome = await _import(provisioning, private_key, answer, replace=replace)
                 outcomes[pkh] = outcome
                 advance()
     unlisted = [pkh for pkh in outcomes if pkh not in config.policies]
-    if unlisted and not as_json:
+    if unlisted and not answer.as_json:
         click.echo(next_steps(unlisted), err=True)
     if Imported.NEW in outcomes.values():
         logger.warning(
-            "marks made elsewhere do not come with a key: if it has signed for a baker, raise its marks with `watermark raise` "
-            "while no host runs, and before it signs here"
+            "marks do not move with an imported key: if it has signed for a baker elsewhere, raise its marks with "
+            "`watermark raise` while no host runs, before it signs here"
         )
 
 
 async def _import(
-    provisioning: Provisioning, private_key: PrivateKey, *, replace: bool, as_json: bool
+    provisioning: Provisioning, private_key: PrivateKey, answer: Answer, *, replace: bool
 ) -> tuple[str, Imported]:
     pkh = public_key_hash(open_secret_key(private_key).public_key)
     logger.info("Requesting import operation", extra=fields(pkh=pkh, vault=VAULT_DRIVER))
@@ -73,8 +74,6 @@ async def _import(
         logger.info("already stored: kept as it was", extra=fields(pkh=pkh, vault=provisioning.vault))
     else:
         logger.info("Successfully imported", extra=fields(pkh=pkh, vault=VAULT_DRIVER))
-    if as_json:
-        click.echo(json.dumps({"pkh": pkh, "vault": provisioning.vault, "outcome": outcome}))
-    else:
-        click.echo(f"{_WORDS[outcome]} {pkh}, in vault {provisioning.vault}")
+    answer.add("keys", {"public_key_hash": pkh, "vault": provisioning.vault, "outcome": outcome})
+    answer.say(f"{_WORDS[outcome]} {pkh}, in vault {provisioning.vault}")
     return pkh, outcome

@@ -1,4 +1,4 @@
-"""`enclave-host list`, `generate`, `import` and `reseal`: what they take."""
+"""`enclave-host list`, `generate`, `import`, `reseal`, `keys` and `reload`: their arguments and options."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,10 @@ import click
 
 from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.tezos import secret_key_labels
+from host_backend.cli.answer import Answer
+from host_backend.cli.command_help import Command, Group
 from host_backend.cli.options import Options, takes_json, takes_options, takes_password
+from host_backend.cli.parameters import Choice, VaultName
 from host_backend.cli.presets import MAINNET, PRESETS
 
 if TYPE_CHECKING:
@@ -18,39 +21,55 @@ if TYPE_CHECKING:
 _KEY_TYPES = {name: key_type for key_type in KeyType for name in (key_type.facts.name, key_type.facts.address)}
 _LABELS = ", ".join(secret_key_labels())
 _NAMES_IN_PEM = ", ".join(key_type.facts.name for key_type in KeyType if key_type.facts.pem_name is not None)
-_IMPORT_HELP = f"""Hand secret keys to the enclave, which seals them.
+_IMPORT_HELP = f"""Import secret keys; the enclave seals them.
 
 A key may be in base58, plain or encrypted ({_LABELS}), with or without `unencrypted:` or `encrypted:` before it, as
 `octez-client show address -S` prints it, or in PEM or DER ({_NAMES_IN_PEM}), encrypted or not.
 
-Of a folder of Octez each key is taken whose secret is there; lines for the configuration are printed, keys that sign
-requests among them.
+--from-octez imports each key whose secret is in the folder, and prints lines for the configuration, including the keys
+that sign requests.
 
-Without an argument the key is asked for and not shown; `-` reads it from standard input. A key given as an argument can be
-seen by others on this machine, and stays in the shell's history; so does --password.
+Without an argument the command asks for the key and does not show it; `-` reads it from standard input. Others on this
+machine can see a key given as an argument, or --password, and both stay in the shell's history.
 """
 
 
-@click.command("list")
+@click.command("list", cls=Command, example="enclave-host list")
 @takes_json
 @takes_options
-def list_keys(options: Options, *, as_json: bool) -> None:
-    """Show the keys of all vaults, and what they may sign."""
+def list_keys(options: Options, *, answer: Answer) -> None:
+    """Show the keys of all vaults and their policies."""
     import asyncio
 
     from host_backend.cli.listing import list_all
 
-    asyncio.run(list_all(options.load(), as_json=as_json))
+    asyncio.run(list_all(options.load(), answer))
 
 
-@click.command()
-@click.option("-v", "--vault", required=True, help="Vault that shall hold the keys.")
-@click.option("-n", "--num", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many keys.")
-@click.option("-t", "--type", "kind", type=click.Choice(list(_KEY_TYPES)), default="ed25519", show_default=True)
+@click.command(cls=Command, example="enclave-host generate --vault enclave --type tz4")
+@click.option("-v", "--vault", type=VaultName(), required=True, metavar="NAME", help="Vault to store the keys in.")
+@click.option(
+    "-n",
+    "--num",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    metavar="COUNT",
+    help="Number of keys.",
+)
+@click.option(
+    "-t",
+    "--type",
+    "kind",
+    type=Choice(list(_KEY_TYPES)),
+    default="ed25519",
+    show_default=True,
+    help="Type of the keys.",
+)
 @takes_json
 @takes_options
-def generate(options: Options, vault: str, num: int, kind: str, *, as_json: bool) -> None:
-    """Make keys inside the enclave."""
+def generate(options: Options, vault: str, num: int, kind: str, *, answer: Answer) -> None:
+    """Generate keys inside the enclave."""
     import asyncio
 
     from host_backend.cli.listing import generate_keys
@@ -58,21 +77,29 @@ def generate(options: Options, vault: str, num: int, kind: str, *, as_json: bool
 
     config, key_type = options.load(), _KEY_TYPES[kind]
     check_on(key_type, config.experimental)
-    asyncio.run(generate_keys(config, _vault(config, vault, "generate"), key_type, num, as_json=as_json))
+    asyncio.run(generate_keys(config, _vault(config, vault, "generate"), key_type, num, answer))
 
 
-@click.command("import", help=_IMPORT_HELP)
+@click.command(
+    "import",
+    cls=Command,
+    help=_IMPORT_HELP,
+    example=(
+        "enclave-host import --vault enclave --from key.pem",
+        "enclave-host import --vault enclave --from-octez ~/.tezos-client",
+    ),
+)
 @click.argument("secret_keys", nargs=-1, metavar="[SECRET_KEY]...")
-@click.option("-v", "--vault", required=True, help="Vault that shall hold the keys.")
+@click.option("-v", "--vault", type=VaultName(), required=True, metavar="NAME", help="Vault to store the keys in.")
 @click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File that holds one secret key.")
 @click.option(
     "--from-octez",
     type=click.Path(path_type=Path),
-    help="Folder of octez-signer or octez-client, or its file secret_keys: all keys in it.",
+    help="Folder of octez-signer or octez-client, or its file secret_keys: import all keys in it.",
 )
 @takes_password
-@click.option("-o", "--opt", help="key:value[,…] for other kinds of vault; these have nothing to choose.")
-@click.option("--replace", is_flag=True, help="Replace the stored blob of a key that is out of service.")
+@click.option("-o", "--opt", metavar="KEY:VALUE[,…]", help="Ignored: options of other kinds of vault.")
+@click.option("--replace", is_flag=True, help="Replace the stored blob of a key that no longer opens.")
 @takes_json
 @takes_options
 def import_keys(  # Longer than most: an argument for each option.
@@ -86,9 +113,9 @@ def import_keys(  # Longer than most: an argument for each option.
     opt: str | None,
     *,
     replace: bool,
-    as_json: bool,
+    answer: Answer,
 ) -> None:
-    """Import what `_IMPORT_HELP` says."""
+    """Import keys; the help is `_IMPORT_HELP`."""
     import asyncio
 
     from host_backend.cli.importing import check_option_map, import_secret_keys
@@ -102,64 +129,85 @@ def import_keys(  # Longer than most: an argument for each option.
     check_option_map(opt)
     if from_octez is not None:
         if secret_keys or source is not None:
-            raise click.UsageError("--from-octez is given, and another key: import one after the other.")
+            raise click.UsageError("--from-octez and another key are both given: import them one after the other.")
         from host_backend.cli.from_octez import import_wallet
 
         passwords = password_source(password, password_file)
-        import_wallet(config, target, from_octez, passwords, replace=replace, as_json=as_json)
+        import_wallet(config, target, from_octez, passwords, answer, replace=replace)
         return
     keys = read_secret_keys(secret_keys, source, password_source(password, password_file))
     for key in keys:
         check_on(key.key_type, config.experimental)
-    asyncio.run(import_secret_keys(config, target, keys, replace=replace, as_json=as_json))
+    asyncio.run(import_secret_keys(config, target, keys, answer, replace=replace))
 
 
-@click.command()
-@click.option("-v", "--vault", help="Vault that holds the keys [default: all vaults].")
-@click.option("--to", "target", metavar="KEY", help="Key to seal under [default: the vault's encryption_key_path].")
-@click.option("--again", is_flag=True, help="Also what is under that key already: under its newest version.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done; no enclave is asked.")
-@click.option("--undo", is_flag=True, help="Put back the blobs that were kept last.")
+@click.command(cls=Command, example="enclave-host reseal --dry-run")
+@click.option(
+    "-v", "--vault", type=VaultName(), metavar="NAME", help="Vault that holds the keys [default: all vaults]."
+)
+@click.option("--to", "target", metavar="KEY", help="Key-encryption key [default: the vault's encryption_key_path].")
+@click.option("--again", is_flag=True, help="Also reseal keys under that key already, for its newest version.")
+@click.option("--dry-run", is_flag=True, help="Only show the changes; asks no enclave.")
+@click.option("--undo", is_flag=True, help="Restore the blobs that the last reseal replaced.")
+@click.option("--redo", is_flag=True, help="Restore the blobs that the last --undo replaced.")
 @takes_json
 @takes_options
 def reseal(
-    options: Options, vault: str | None, target: str | None, *, again: bool, dry_run: bool, undo: bool, as_json: bool
+    options: Options,
+    vault: str | None,
+    target: str | None,
+    *,
+    again: bool,
+    dry_run: bool,
+    undo: bool,
+    redo: bool,
+    answer: Answer,
 ) -> None:
-    """Have the enclave seal stored keys anew, under another key.
+    """Reseal stored keys under another key-encryption key.
 
-    What is sealed under that key already stays as it is, so an interrupted run is finished by running it again. The
-    enclave's image says what may be sealed anew, and from where to where. The old blobs are kept beside the others.
+    Keys sealed under that key already stay as they are, so you can finish an interrupted run by running it again. The
+    enclave's image lists the allowed moves from key to key. The old blobs are kept beside the new ones.
     """
     import asyncio
 
     from host_backend.cli.resealing import reseal_keys, targets, undo_resealing
 
-    if undo and (again or target is not None):
-        raise click.UsageError("--undo puts back what was kept: --to and --again mean nothing there.")
+    if undo and redo:
+        raise click.UsageError("--undo and --redo contradict each other: give one of them.")
+    if (undo or redo) and (again or target is not None):
+        raise click.UsageError("--undo and --redo restore the replaced blobs: leave out --to and --again.")
     config = options.load()
     vaults = [*config.vaults.values()] if vault is None else [_vault(config, vault, "reseal")]
-    if undo:
-        asyncio.run(undo_resealing(vaults, dry_run=dry_run, as_json=as_json))
+    if undo or redo:
+        asyncio.run(undo_resealing(vaults, answer, redo=redo, dry_run=dry_run))
     else:
-        asyncio.run(reseal_keys(targets(vaults, target), again=again, dry_run=dry_run, as_json=as_json))
+        asyncio.run(reseal_keys(targets(vaults, target), answer, again=again, dry_run=dry_run))
 
 
-@click.group("keys")
+@click.group("keys", cls=Group)
 @takes_options
 def keys(options: Options) -> None:
-    """Say what keys may sign."""
+    """Allow keys to sign."""
     del options
 
 
-@keys.command("allow")
+@keys.command("allow", example="enclave-host keys allow tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb --for staking")
 @click.argument("pkh")
 @click.option(
-    "--for", "preset", type=click.Choice(PRESETS), default="consensus", show_default=True, help="What it is for."
+    "--for", "preset", type=Choice(PRESETS), default="consensus", show_default=True, help="Purpose of the key."
 )
-@click.option("--chain", default=MAINNET, show_default=True, help="Chain on which it signs blocks or attestations.")
+@click.option(
+    "--chain",
+    default=MAINNET,
+    show_default=True,
+    metavar="CHAIN_ID",
+    help="Chain on which it signs blocks or attestations.",
+)
 @takes_options
 def allow(options: Options, pkh: str, preset: str, chain: str) -> None:
-    """Add the lines of a key under `tezos` in the configuration; all other lines, and comments, stay as they are.
+    """Add a key and its policy to the configuration.
+
+    The lines go under `tezos`; all other lines and comments stay as they are.
 
     A consensus key signs blocks and (pre)attestations, a companion key attestations, a staking key stakes and votes, a
     registering key delegates and changes keys, a paying key sends transactions. docs/policies.md has them all.
@@ -170,10 +218,10 @@ def allow(options: Options, pkh: str, preset: str, chain: str) -> None:
     allow_key(options.config_file, options.base_dir, pkh, preset, chain)
 
 
-@click.command("reload")
+@click.command("reload", cls=Command, example="enclave-host reload -c signatory.yaml")
 @takes_options
 def reload(options: Options) -> None:
-    """Have the running host take over changed policies, as SIGHUP does."""
+    """Make the running host read its policies again, as SIGHUP does."""
     from host_backend.cli.configuring import reload_host
 
     reload_host(options.load(warn=False))

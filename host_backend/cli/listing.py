@@ -1,6 +1,5 @@
-"""What `list` and `generate` do, and the forms they print keys in: Signatory's, and one JSON object per line."""
+"""What `list` and `generate` do, and the forms they print keys in: Signatory's, and JSON."""
 
-import json
 import logging
 import sys
 
@@ -8,6 +7,7 @@ import click
 
 from enclave_signer.protocol.messages import KeyType
 from enclave_signer.tezos import encode_public_key
+from host_backend.cli.answer import Answer
 from host_backend.cli.configuring import next_steps
 from host_backend.cli.progress import ENCLAVE_LIMITS, progress, waiting
 from host_backend.config import Config, VaultConfig
@@ -45,61 +45,60 @@ def describe(key: VaultKey, policy: KeyPolicy | None) -> str:
     return _block(*lines)
 
 
-def describe_json(key: VaultKey, policy: KeyPolicy | None, vault: str) -> str:
-    """Return a key as one line of JSON; what an inactive key may sign is null."""
-    return json.dumps(
-        {
-            "pkh": key.pkh,
-            "public_key": encode_public_key(key.public_key),
-            "vault": vault,
-            "active": policy is not None,
-            "allowed_requests": None if policy is None else sorted(policy.requests),
-            "allowed_operations": None if policy is None else sorted(policy.operations),
-            "allowed_chains": None if policy is None or policy.chains is None else sorted(policy.chains),
-            "allow_proof_of_possession": policy is not None and policy.allow_proof_of_possession,
-            "out_of_service": None,
-        }
-    )
+def key_object(key: VaultKey, policy: KeyPolicy | None, vault: str) -> dict[str, object]:
+    """Return a key as JSON; what an inactive key may sign is null."""
+    return {
+        "public_key_hash": key.pkh,
+        "public_key": encode_public_key(key.public_key),
+        "vault": vault,
+        "active": policy is not None,
+        "allowed_requests": None if policy is None else sorted(policy.requests),
+        "allowed_operations": None if policy is None else sorted(policy.operations),
+        "allowed_chains": None if policy is None or policy.chains is None else sorted(policy.chains),
+        "allow_proof_of_possession": policy is not None and policy.allow_proof_of_possession,
+        "out_of_service": None,
+    }
 
 
 def _block(*lines: tuple[str, str]) -> str:
     return "".join(f"{label:<{_LABEL_COLUMNS}}{value}\n" for label, value in lines) + "\n"
 
 
-async def list_all(config: Config, *, as_json: bool) -> None:
-    """Print every key of every vault, those that are out of service last; of an enclave that is away, what is stored.
+async def list_all(config: Config, answer: Answer) -> None:
+    """Print every key of every vault, those out of service last; of an enclave that is away, the stored ones.
 
     Raises:
         HostError: A vault cannot be opened.
     """
     failed: HostError | None = None
+    answer.add("keys")
     for vault_config in config.vaults.values():
         try:
-            await _list(vault_config, config, as_json=as_json)
+            await _list(vault_config, config, answer)
         except HostError as error:
             failed = error
             for pkh in dict.fromkeys(key.pkh for key in await stored_keys(vault_config)):
-                _print_out_of_service(pkh, f"stored, and not opened: {error}", vault_config.name, as_json=as_json)
+                _print_out_of_service(pkh, f"stored, and not opened: {error}", vault_config.name, answer)
     if isinstance(failed, EnclaveUnavailable):
         raise EnclaveUnavailable(f"{failed}: start enclave-signer") from failed
     if failed is not None:
         raise failed
 
 
-async def _list(vault_config: VaultConfig, config: Config, *, as_json: bool) -> None:
+async def _list(vault_config: VaultConfig, config: Config, answer: Answer) -> None:
     with waiting(str(vault_config.enclave), ENCLAVE_LIMITS.sealer_s):
         async with open_configured_vault(vault_config, limits=ENCLAVE_LIMITS) as vault:
             keys, out_of_service = vault.keys, vault.out_of_service
     for key in keys:
-        _print(key, vault.name, config, as_json=as_json)
+        _print(key, vault.name, config, answer)
     for pkh, reason in out_of_service.items():
-        _print_out_of_service(pkh, reason, vault.name, as_json=as_json)
+        _print_out_of_service(pkh, reason, vault.name, answer)
     if not keys:
         logger.error("No valid keys found in the vault %s", vault.name)
 
 
 async def generate_keys(
-    config: Config, vault_config: VaultConfig, key_type: KeyType, count: int, *, as_json: bool
+    config: Config, vault_config: VaultConfig, key_type: KeyType, count: int, answer: Answer
 ) -> None:
     """Make keys and print each as soon as its blob is durable.
 
@@ -108,25 +107,24 @@ async def generate_keys(
     """
     async with open_configured_provisioning(vault_config) as provisioning:
         await create_watermark_store_for_first_key(config)
-        # What is printed tells of the progress where it can be seen.
-        with progress("generating keys", count, hidden=sys.stdout.isatty()) as advance:
+        # On a terminal the keys themselves show the progress.
+        with progress("generating keys", count, hidden=sys.stdout.isatty() and not answer.as_json) as advance:
             made = []
             async for key in provisioning.generate_many(key_type, count):
-                _print(key, vault_config.name, config, as_json=as_json)
+                _print(key, vault_config.name, config, answer)
                 made.append(key.pkh)
                 advance()
-    if not as_json:
+    if not answer.as_json:
         click.echo(next_steps(made), err=True)
 
 
-def _print(key: VaultKey, vault: str, config: Config, *, as_json: bool) -> None:
+def _print(key: VaultKey, vault: str, config: Config, answer: Answer) -> None:
     policy = config.policies.get(key.pkh)
-    click.echo(describe_json(key, policy, vault) + "\n" if as_json else describe(key, policy), nl=False)
+    answer.add("keys", key_object(key, policy, vault))
+    answer.say(describe(key, policy), newline=False)
 
 
-def _print_out_of_service(pkh: str, reason: str, vault: str, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({"pkh": pkh, "vault": vault, "out_of_service": reason}))
-    else:
-        # No `Public Key Hash:` here: who looks for that wants keys that sign.
-        click.echo(_block(("Out of Service:", pkh), ("Vault:", VAULT_DRIVER), ("Reason:", reason)), nl=False)
+def _print_out_of_service(pkh: str, reason: str, vault: str, answer: Answer) -> None:
+    answer.add("keys", {"public_key_hash": pkh, "vault": vault, "out_of_service": reason})
+    # No `Public Key Hash:` here: scripts look for that to find keys that sign.
+    answer.say(_block(("Out of Service:", pkh), ("Vault:", VAULT_DRIVER), ("Reason:", reason)), newline=False)

@@ -1,7 +1,6 @@
 """What the commands on watermarks do."""
 
 import asyncio
-import json
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +10,10 @@ from pathlib import Path
 import click
 
 from enclave_signer.tezos import Family, Right, TezosError, check_public_key_hash, decode
+from host_backend.cli.answer import Answer
 from host_backend.cli.findings import counted
 from host_backend.config import Config
-from host_backend.errors import ConfigError, MalformedRequest
+from host_backend.errors import ConfigError, MalformedRequest, StateConflict
 from host_backend.log import fields
 from host_backend.stores import marks_admin, migrate_watermarks
 from host_backend.watermark.base import NO_MARKS
@@ -97,7 +97,7 @@ def migrate_marks(
     logger.warning("watermarks migrated", extra=moved)
     click.echo(f"Moved {counted(count, 'mark')} to watermark.driver {storage.driver}")
     if source is not None:
-        logger.warning("whatever signed with the marks in %s must never sign again", source)
+        logger.warning("the program that signed with the marks in %s must never sign again", source)
 
 
 def rebuild_marks(
@@ -110,7 +110,7 @@ def rebuild_marks(
     pkhs: Iterable[str] = (),
     known: Mapping[MarkKey, Mark] = NO_MARKS,
 ) -> None:
-    """Make the store anew of everything that can be read, all marks at or above the end of a level.
+    """Rebuild the store from everything that can be read, all marks at or above the end of a level.
 
     Args:
         config: Names the store; every key under `tezos` gets marks.
@@ -134,7 +134,7 @@ def rebuild_marks(
         )
     suffix = f".{aside}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     count = marks_admin(config).rebuild(every, every_chain, above_level, suffix, known)
-    logger.warning("watermark store made anew", extra=fields(marks=count, above_lvl=above_level, old=suffix))
+    logger.warning("watermark store rebuilt", extra=fields(marks=count, above_lvl=above_level, old=suffix))
     click.echo(f"Made a new store of {counted(count, 'mark')}: nothing is signed at level {above_level} or below")
 
 
@@ -150,7 +150,7 @@ def _chains_to_mark(config: Config, pkhs: Sequence[str], chains: Sequence[str]) 
     anywhere = [pkh for pkh, policy in policies.items() if policy is None or policy.chains is None]
     if anywhere and not chains:
         raise ConfigError(
-            f"of a chain of which no mark is found nothing is known: name every chain on which {', '.join(anywhere[:3])} "
+            f"no mark is found on other chains: name every chain on which {', '.join(anywhere[:3])} "
             "may have signed, with --chain (mainnet is NetXdQprcVkpaWU), or in `allowed_chains`"
         )
     return {*chains, *(chain for policy in config.policies.values() for chain in policy.chains or ())}
@@ -159,10 +159,10 @@ def _chains_to_mark(config: Config, pkhs: Sequence[str], chains: Sequence[str]) 
 def _confirm(danger: str, word: str) -> None:
     click.echo(f"{danger}.\nType {word} to go on:", err=True)
     if sys.stdin.readline(_MAX_TYPED_CHARS).strip() != word:
-        raise ConfigError(f"{word} was not typed: nothing was changed (--yes does not ask)")
+        raise StateConflict(f"{word} was not typed: nothing was changed (--yes does not ask)")
 
 
-def show_marks(config: Config, *, as_json: bool) -> None:
+def show_marks(config: Config, answer: Answer) -> None:
     """Print every mark, sorted by key, chain and right; a damaged one says so.
 
     Raises:
@@ -172,9 +172,8 @@ def show_marks(config: Config, *, as_json: bool) -> None:
     states: dict[MarkKey, tuple[Mark | None, str]] = {key: (mark, "ok") for key, mark in stored.marks.items()}
     states |= {key: (mark, "refused") for key, mark in stored.refused.items()}
     rows = sorted(states.items(), key=lambda entry: (entry[0].pkh, entry[0].chain_id, entry[0].right))
-    if as_json:
-        click.echo(json.dumps([_as_json(key, mark, state) for key, (mark, state) in rows], indent=2))
-    else:
+    answer.add("marks", *(_as_json(key, mark, state) for key, (mark, state) in rows))
+    if not answer.as_json:
         _show_table(rows)
     for key, known in stored.refused.items():
         logger.error("%s", refusal_text(key, known))

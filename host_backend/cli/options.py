@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import click
+
+from host_backend.cli.answer import Answer
 
 if TYPE_CHECKING:
     from host_backend.config import Config
@@ -25,6 +27,8 @@ class Options:
     base_dir: str | None = None
     log: str | None = None
     json_log: bool | None = None
+    #: What `--json` prints, one for the whole command line.
+    answer: Answer = field(default_factory=Answer)
 
     def over(self, other: "Options") -> "Options":
         """Return these options, and the other ones where these say nothing."""
@@ -33,6 +37,7 @@ class Options:
             self.base_dir if self.base_dir is not None else other.base_dir,
             self.log if self.log is not None else other.log,
             self.json_log if self.json_log is not None else other.json_log,
+            other.answer,
         )
 
     def start_logging(self, *, in_thread: bool = False, one_shot: bool = False) -> None:
@@ -104,11 +109,14 @@ def _warn(warnings: Iterable[str]) -> None:
 
 _DECORATORS = (
     click.option(
-        "-c", "--config", type=click.Path(path_type=Path), help="Configuration [default: /etc/signatory.yaml]."
+        "-c", "--config", type=click.Path(path_type=Path), help="Configuration file [default: /etc/signatory.yaml]."
     ),
-    click.option("--base-dir", metavar="FOLDER", help="Takes the place of `base_dir` in the configuration."),
+    click.option("--base-dir", metavar="FOLDER", help="Overrides `base_dir` of the configuration."),
     click.option(
-        "--log", type=click.Choice(LOG_LEVELS), help="Minimum log level [default: info for serve, warning otherwise]."
+        "--log",
+        type=click.Choice(LOG_LEVELS),
+        metavar="LEVEL",
+        help="Minimum log level, panic to trace [default: info for serve, else warning].",
     ),
     click.option("--json-log", is_flag=True, default=None, help="Log as JSON, one object per line."),
 )
@@ -132,9 +140,18 @@ def takes_options(command: Callable[Concatenate[Options, P], R]) -> Callable[P, 
 
 
 def takes_json(command: Callable[P, R]) -> Callable[P, R]:
-    """Give a command `--json`, as its argument `as_json`."""
-    option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one value per line.")
-    decorated: Callable[P, R] = option(command)
+    """Give a command `--json`; it gets what to answer with as its argument `answer`."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        answer = click.get_current_context().ensure_object(Options).answer
+        if kwargs.pop("as_json"):
+            answer.begin()
+        kwargs["answer"] = answer
+        return command(*args, **kwargs)
+
+    option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+    decorated: Callable[P, R] = option(run)
     return decorated
 
 

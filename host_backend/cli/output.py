@@ -1,4 +1,4 @@
-"""Standard output that cannot take what is written: a locale without a character, a disk that is full."""
+"""Standard output that cannot take a text: a locale without a character, a full disk."""
 
 import io
 import os

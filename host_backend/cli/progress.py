@@ -32,10 +32,10 @@ class _AboveTheBar:
 
 @contextmanager
 def progress(label: str, count: int, *, hidden: bool = False) -> Iterator[Callable[[], None]]:
-    """Show how far some work is; yields what is to be called after each step.
+    """Show the progress of some work; yields a function to call after each step.
 
     Args:
-        label: What is being done.
+        label: Names the work.
         count: How many steps; for a single one nothing is shown.
         hidden: Show nothing in any case.
     """

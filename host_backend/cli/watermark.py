@@ -4,22 +4,28 @@ from pathlib import Path
 
 import click
 
-from host_backend.cli.options import Options, takes_options
+from host_backend.cli.answer import Answer
+from host_backend.cli.command_help import Group
+from host_backend.cli.options import Options, takes_json, takes_options
+from host_backend.cli.parameters import Choice, KeyHash
 
 _RIGHTS = ["block", "preattestation", "attestation"]
 
 
-@click.group()
+@click.group(cls=Group)
 @takes_options
 def watermark(options: Options) -> None:
-    """Look after the protection against double signing."""
+    """Manage the marks, which protect against double signing."""
     del options
 
 
-@watermark.command("init")
+@watermark.command("init", example="enclave-host watermark init -c signatory.yaml")
 @takes_options
 def init_watermark(options: Options) -> None:
-    """Make a new store for keys that have never signed; marks that Signatory left are taken over."""
+    """Make a new store, for keys that have never signed.
+
+    Marks that Signatory left in `base_dir` are taken over.
+    """
     from host_backend.stores import marks_admin
 
     config = options.load()
@@ -27,15 +33,15 @@ def init_watermark(options: Options) -> None:
     click.echo(f"Made the watermark store in {config.base_dir}")
 
 
-@watermark.command("export")
+@watermark.command("export", example="enclave-host watermark export -c signatory.yaml")
 @click.option(
-    "--to-octez", type=click.Path(path_type=Path), help="Folder of octez-signer whose high watermarks to raise, too."
+    "--to-octez", type=click.Path(path_type=Path), help="Also raise the high watermarks in this folder of octez-signer."
 )
 @takes_options
 def export_watermark(options: Options, to_octez: Path | None) -> None:
-    """Write the marks into Signatory's files, while the host is stopped, and let Signatory start again.
+    """Write the marks into Signatory's files, so that Signatory can start.
 
-    An orderly stop of `serve` does this by itself.
+    The host must be stopped. An orderly stop of `serve` does the same.
     """
     from host_backend.cli.from_octez import export_octez_marks
     from host_backend.stores import marks_admin
@@ -48,34 +54,30 @@ def export_watermark(options: Options, to_octez: Path | None) -> None:
     click.echo(f"Wrote every mark into Signatory's files in {config.base_dir}")
 
 
-@watermark.command("show")
-@click.option("--json", "as_json", is_flag=True, help="As JSON: one list of objects.")
+@watermark.command("show", example="enclave-host watermark show --json")
+@takes_json
 @takes_options
-def show_watermarks(options: Options, as_json: bool) -> None:  # noqa: FBT001 -- click passes flags by name
-    """Show every mark, also while the host runs; changes nothing."""
+def show_watermarks(options: Options, *, answer: Answer) -> None:
+    """Show every mark; changes nothing, and can run beside a host."""
     from host_backend.cli.marks import show_marks
 
-    show_marks(options.load(), as_json=as_json)
+    show_marks(options.load(), answer)
 
 
-@watermark.command("migrate")
+@watermark.command("migrate", example="enclave-host watermark migrate --from /var/lib/signatory")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Another `base_dir` to take marks over from.")
 @click.option(
-    "--from", "source", type=click.Path(path_type=Path), help="Folder, a `base_dir`, whose marks to take over."
+    "--from-octez", type=click.Path(path_type=Path), help="Folder of octez-signer to take high watermarks over from."
 )
-@click.option(
-    "--from-octez", type=click.Path(path_type=Path), help="Folder of octez-signer whose high watermarks to take over."
-)
-@click.option(
-    "--stopped-in-order", is_flag=True, help="With --from-octez: octez-signer was stopped, and did not crash."
-)
+@click.option("--stopped-in-order", is_flag=True, help="With --from-octez: octez-signer was stopped and did not crash.")
 @click.option(
     "--above-level",
     type=int,
-    help="Take over a store of version 0.1, or a folder of octez-signer, that did not end in order: nothing is signed at "
-    "this level or below.",
+    help="For a store of version 0.1 or a folder of octez-signer that was not stopped in order: nothing at or below this "
+    "level is signed again.",
 )
-@click.option("--chain", "chains", multiple=True, help="With --above-level, as for `rebuild`.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--chain", "chains", multiple=True, metavar="CHAIN_ID", help="With --above-level, as for `rebuild`.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @takes_options
 def migrate_watermarks(
     options: Options,
@@ -87,10 +89,10 @@ def migrate_watermarks(
     stopped_in_order: bool,
     yes: bool,
 ) -> None:
-    """Bring the marks to where the configuration keeps them now, while the host is stopped.
+    """Move the marks to the store that the configuration names.
 
-    After `watermark.driver` was changed; or from another folder, whose host, Signatory or octez-signer must never sign
-    again; or from a store of version 0.1 that `serve` does not take over by itself.
+    The host must be stopped. Use it after a change of `watermark.driver`; for another folder, whose host, Signatory or
+    octez-signer must never sign again; or for a store of version 0.1 that `serve` does not take over.
     """
     from host_backend.cli.from_octez import migrate_octez_marks
     from host_backend.cli.marks import migrate_marks
@@ -105,54 +107,73 @@ def migrate_watermarks(
     migrate_marks(options.load(), source, above_level, chains, confirmed=yes)
 
 
-@watermark.command("rebuild")
+@watermark.command("rebuild", example="enclave-host watermark rebuild --above-level 9000000")
 @click.option(
     "--above-level",
     type=int,
     required=True,
-    help="At or above every level that may have been signed: nothing is signed at this level or below.",
+    help="A level at or above everything that may have been signed: nothing at or below it is signed again.",
 )
-@click.option("--chain", "chains", multiple=True, help="A chain id for which keys get marks; may be repeated.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--chain", "chains", multiple=True, metavar="CHAIN_ID", help="Chain on which keys get marks; can be repeated."
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @takes_options
-def rebuild_watermarks(options: Options, above_level: int, chains: tuple[str, ...], yes: bool) -> None:  # noqa: FBT001 -- as above
-    """Make a lost or damaged store anew, while the host is stopped: the way back from every store that does not start.
+def rebuild_watermarks(options: Options, above_level: int, chains: tuple[str, ...], yes: bool) -> None:  # noqa: FBT001 -- click passes flags by name
+    """Replace a lost or damaged store.
 
-    Of each right the highest mark counts that is found in the old store, in Signatory's files and in a store of version
-    0.1; keys under `tezos` get marks, too. The old store is kept under another name. Asks for the level to be typed again.
+    The host must be stopped. Each right gets its highest mark in the old store, in Signatory's files and in a store of
+    version 0.1, and at least --above-level; so do the keys under `tezos`. The old store is kept under another name. You
+    must type the level again to confirm.
     """
     from host_backend.cli.marks import rebuild_marks
 
     rebuild_marks(options.load(), above_level, chains, confirmed=yes)
 
 
-@watermark.command("reset")
+@watermark.command(
+    "reset",
+    example=(
+        "enclave-host watermark reset NetXdQprcVkpaWU \\",
+        "    tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb block 8000000",
+    ),
+)
 @click.argument("chain_id")
-@click.argument("pkh")
-@click.argument("right", type=click.Choice(_RIGHTS))
+@click.argument("pkh", type=KeyHash())
+@click.argument("right", type=Choice(_RIGHTS))
 @click.argument("level", type=int)
-@click.option("--round", "round_", type=int, default=0, show_default=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--round", "round_", type=int, default=0, show_default=True, help="Round of the mark.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @takes_options
 def reset_watermark(options: Options, chain_id: str, pkh: str, right: str, level: int, round_: int, yes: bool) -> None:  # noqa: FBT001 -- as above
-    """Move one mark anywhere, also down, while the host is stopped: what was signed above it can be signed twice.
+    """Move one mark, also down: what was signed above it can be signed twice.
 
-    For a right that one wrong request raised too far. Asks for the key's hash to be typed again.
+    The host must be stopped. This is for a right that one wrong request raised too far. You must type the key's hash again
+    to confirm.
     """
     from host_backend.cli.marks import reset_one_mark
 
     reset_one_mark(options.load(), chain_id, pkh, right, level, round_, confirmed=yes)
 
 
-@watermark.command("raise")
+@watermark.command(
+    "raise",
+    example=(
+        "enclave-host watermark raise NetXdQprcVkpaWU \\",
+        "    tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb attestation 9000000",
+    ),
+)
 @click.argument("chain_id")
-@click.argument("pkh")
-@click.argument("right", type=click.Choice(_RIGHTS))
+@click.argument("pkh", type=KeyHash())
+@click.argument("right", type=Choice(_RIGHTS))
 @click.argument("level", type=int)
-@click.option("--round", "round_", type=int, default=0, show_default=True)
+@click.option("--round", "round_", type=int, default=0, show_default=True, help="Round of the mark.")
 @takes_options
 def raise_watermark(options: Options, chain_id: str, pkh: str, right: str, level: int, round_: int) -> None:
-    """Move one mark up, while the host is stopped: nothing at that level and round or below is signed any more."""
+    """Move one mark up: nothing at or below that level and round is signed again.
+
+    The host must be stopped.
+    """
     from host_backend.cli.marks import raise_one_mark
 
     raise_one_mark(options.load(), chain_id, pkh, right, level, round_)

@@ -1,4 +1,4 @@
-"""Signatory's configuration file as frozen values; what is not in its grammar, or not built yet, is an error.
+"""Signatory's configuration file as frozen values; anything outside its grammar, or not built yet, is an error.
 
 One module a section. Source: Signatory's `pkg/config`; where ours is stricter or wider,
 `docs/signatory-compatibility.md` says so.
@@ -79,7 +79,7 @@ def load_config(file: Path, base_dir: str | None = None) -> Config:
         base_dir: Takes the place of `base_dir` in the file; what `--base-dir` said.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     document = load_document(file)
     # A place for anchors, as in other programs' files; nothing reads them.

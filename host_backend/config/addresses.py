@@ -58,7 +58,7 @@ def parse_host(value: Value, text: str) -> str:
         ConfigError: It is neither.
     """
     if not _HOST.fullmatch(text):
-        value.fail(f"{text[:40]!r} is no host: it must be a name or an address")
+        value.fail(f"{text[:40]!r} is not a host: it must be a name or an address")
     return text
 
 
@@ -83,11 +83,11 @@ def parse_network(value: Value) -> IpNetwork:
     try:
         network = ip_network(text, strict=False)
     except ValueError:
-        value.fail(f"{text[:50]!r} is no address and no network, for example 10.0.0.1 or 10.0.0.0/8")
+        value.fail(f"{text[:50]!r} is neither an address nor a network, for example 10.0.0.1 or 10.0.0.0/8")
     if str(network.network_address) != str(ip_address(text.partition("/")[0])):
         value.fail(f"{text[:50]!r} is an address within a network: write {network} for the network")
     if not network.prefixlen:
-        value.fail(f"{text[:50]!r} is everybody: name the proxies")
+        value.fail(f"{text[:50]!r} is every address: name the proxies")
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
         value.fail(f"{text[:50]!r} is IPv4 written as IPv6: write it as IPv4")
     return network

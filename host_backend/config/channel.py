@@ -42,7 +42,7 @@ def parse_enclave_tls(value: Value | None) -> TlsFiles | None:
     """Return the files; None where there is no TLS.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     if value is None or value.is_null:
         return None
@@ -57,12 +57,12 @@ def parse_attestation(value: Value | None, tls: TlsFiles | None) -> AttestationC
     """Return what the enclave must prove; None: nothing.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     if value is None or value.is_null:
         return None
     if tls is None:
-        value.fail("needs `tls` beside it: without TLS there is no connection that a proof could be bound to")
+        value.fail("needs `tls` beside it: without TLS no connection can be bound to a proof")
     fields = value.record(("policy", "token_type", "root", "max_age_hours"))
     if "policy" not in fields:
         value.fail("must name the file of the `policy`; `enclave-host attest policy init` makes one")

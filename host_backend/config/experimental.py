@@ -13,7 +13,7 @@ def parse_experimental(value: Value | None) -> frozenset[KeyType]:
     """Return the types of keys that the section `experimental` asks for.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     fields = value.record(tuple(_BY_ADDRESS)) if value else {}
     return frozenset(_BY_ADDRESS[name] for name, field in fields.items() if field.boolean())

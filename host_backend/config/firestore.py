@@ -31,7 +31,7 @@ def parse_place(value: Value, fields: Mapping[str, Value], collection: str, warn
         warnings: Gets what means less than it seems.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     if "project" not in fields:
         value.fail("must name the Google Cloud `project`")

@@ -1,4 +1,4 @@
-"""`metrics`: what is counted for each key."""
+"""`metrics`: counts for each key."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ MAX_PER_KEY = 200
 
 @dataclass(frozen=True, slots=True)
 class MetricsConfig:
-    """What is counted for each key."""
+    """Which counts each key has."""
 
     #: Whether histograms of requests are kept for each key, as Signatory does.
     per_key: bool = False
@@ -34,7 +34,7 @@ def parse_metrics(value: Value | None, keys: int) -> MetricsConfig:
         keys: How many keys are under `tezos`.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     fields = value.record(("per_key",)) if value else {}
     config = MetricsConfig("per_key" in fields and fields["per_key"].boolean())

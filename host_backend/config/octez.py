@@ -35,7 +35,7 @@ def parse_octez(value: Value | None) -> OctezConfig | None:
     """Return the section `server.octez`; None when there is none.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     if value is None or value.is_null:
         return None

@@ -16,6 +16,7 @@ from host_backend.operations.messages import REQUEST_KINDS
 from host_backend.operations.table import OPERATION_KINDS
 from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
 from host_backend.problems import Problems
+from host_backend.suggestion import suggestion
 from host_backend.yaml_document import Value
 
 _FIELDS = ("log_payloads", "allow", "allow_proof_of_possession", "allowed_chains", "authorized_keys", "jwt_users")
@@ -57,7 +58,7 @@ def parse_policies(value: Value | None, experimental: AbstractSet[KeyType], warn
         warnings: Gets a line for everything that means less than its author may think.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     policies: dict[str, KeyPolicy] = {}
     # Thousands of keys have a few policies between them.
@@ -202,8 +203,8 @@ def _request_kind(place: Value, name: str, warnings: list[str]) -> str:
     if kind != name:
         warnings.append(f"{place.path}: {name!r} is the old name of {kind!r}")
     if kind not in REQUEST_KINDS:
-        known = ", ".join(sorted(REQUEST_KINDS))
-        place.fail(f"invalid request kind `{name}` in `allow` list, known are {known}")
+        hint = suggestion(name, REQUEST_KINDS, f"known are {', '.join(sorted(REQUEST_KINDS))}")
+        place.fail(f"invalid request kind `{name}` in `allow` list, {hint}")
     return kind
 
 
@@ -230,11 +231,14 @@ def _operation(value: Value) -> str:
 
 
 def _why_no_operation(name: str, kind: str) -> str:
-    """Return what else there is to say of a name that is no operation."""
+    """Return the rest of the error for a name that is not an operation."""
     old = f", in the file by its old name `{name}`" if not kind.startswith(name) else ""
     if kind in REQUEST_KINDS:
         return f"{old}, it is a kind of request: remove it here and list it under `allow`"
-    return f"{old}, remove it" if old else ""
+    if old:
+        return f"{old}, remove it"
+    hint = suggestion(kind, OPERATION_KINDS)
+    return f", {hint}" if hint else ""
 
 
 def _chain(value: Value) -> str:

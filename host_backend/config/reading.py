@@ -1,7 +1,7 @@
 """A configuration read by a process of its own, while this one signs.
 
 Reading thousands of keys takes seconds of Python's time. In a thread it would take them from the event loop: each
-signature would wait for the interpreter's lock a dozen times, and once more for whoever collects what reading left behind.
+signature would wait for the interpreter's lock a dozen times, and once more for the collection of garbage from reading.
 
 - The process is this interpreter, with the modules that this one has. It has a low priority.
 - It answers in parts, each of which a thread takes in within half a millisecond.
@@ -54,14 +54,14 @@ class _Bug:
 
 
 async def read_config(file: Path, base_dir: str | None = None) -> Config:
-    """Return the configuration in a file, as `load_config` does, and hold nobody up.
+    """Return the configuration in a file, as `load_config` does, without holding up requests.
 
     Args:
         file: The YAML file.
         base_dir: Takes the place of `base_dir` in the file.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong; or the process could not do its work.
+        ConfigError: With file, line and dotted path of each fault; or the process could not do its work.
         ReadingFailed: A bug.
     """
     try:
@@ -71,7 +71,7 @@ async def read_config(file: Path, base_dir: str | None = None) -> Config:
             async with asyncio.timeout(READING_S):
                 return await asyncio.to_thread(_taken_in, process)
         finally:
-            # Whoever still reads what it answers comes to the end then.
+            # A reader of its answer comes to the end then.
             process.kill()
     except TimeoutError:
         raise ConfigError(f"{file}: could not be read within {READING_S:g} s") from None
@@ -138,7 +138,7 @@ def _parts(file: Path, base_dir: str | None = None) -> Iterator[bytes]:
     except ConfigError as error:
         yield pickle.dumps(_Refused(str(error)))
         return
-    except Exception:  # noqa: BLE001 -- told where it is logged
+    except Exception:  # noqa: BLE001 -- reported where it is logged
         yield pickle.dumps(_Bug(traceback.format_exc()))
         return
     yield pickle.dumps(replace(config, policies={}))

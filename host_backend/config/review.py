@@ -19,7 +19,7 @@ _CONSENSUS = frozenset(map(str, ConsensusKind))
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What is to be known of a configuration; one line each.
+    """Findings about a configuration; one line each.
 
     Attributes:
         settings: Names and values, in the order of the file.
@@ -120,7 +120,7 @@ def _without_effect(config: Config) -> Iterator[str]:
 
 def _unknown(path: str, named: frozenset[str] | None, known: frozenset[str] | None, place: str) -> Iterator[str]:
     if named is not None and known is None:
-        yield f"{path}: nobody is known without `{place}`: it signs nothing"
+        yield f"{path}: no client is known without `{place}`: it signs nothing"
     elif named is not None and known is not None:
         for name in sorted(named - known):
             yield f"{path}: {name} is not in `{place}`, and so never known"
@@ -131,7 +131,7 @@ def open_doors(config: Config) -> Iterator[str]:
     server = config.server
     if not server.address.is_loopback and not server.asks_who:
         yield (
-            f"server.address: whoever reaches {server.address} has signed what the policies allow: listen on 127.0.0.1, "
+            f"server.address: anyone who reaches {server.address} can get signed what the policies allow: listen on 127.0.0.1, "
             "or set `authorized_keys`"
         )
     if server.octez is not None:
@@ -139,15 +139,15 @@ def open_doors(config: Config) -> Iterator[str]:
     if server.jwt_users is not None and server.tls is None and not server.address.is_loopback:
         yield f"server.jwt: passwords and tokens cross the network to {server.address} in clear: set `tls`"
     if not server.utility_address.is_loopback:
-        yield f"server.utility_address: whoever reaches {server.utility_address} reads which keys are here, and how they do"
+        yield f"server.utility_address: anyone who reaches {server.utility_address} can read which keys are here, and their state"
         if server.attestation:
-            yield f"server.attestation: whoever reaches {server.utility_address} sees which image runs, and where"
+            yield f"server.attestation: anyone who reaches {server.utility_address} can see which image runs, and where"
     for vault in config.vaults.values():
         if not vault.enclave.is_loopback and vault.attestation is None:
             how = "is in clear" if vault.tls is None else "may end at anyone"
             yield f"vaults.{vault.name}: the link to {vault.enclave} {how}: set `tls` and `attestation`, or protect the network"
     if config.hook is not None and config.hook.address.startswith("http:") and config.hook.authorized_keys is None:
-        yield "policy_hook: whoever is in between can answer for it: use https, or set `authorized_keys`"
+        yield "policy_hook: others on the network can answer for it: use https, or set `authorized_keys`"
 
 
 def _open_sockets(octez: OctezConfig, *, signed: bool) -> Iterator[str]:
@@ -182,7 +182,7 @@ def _notes(config: Config) -> Iterator[str]:
         )
         yield f"{text}other marks: write the whole path"
         if config.base_dir.parts[:1] and config.base_dir.parts[0].startswith("~"):
-            yield f"base_dir: ~ is no home folder here, it is a folder called {config.base_dir.parts[0]}: write ${{HOME}}"
+            yield f"base_dir: ~ is not the home folder here, but a folder called {config.base_dir.parts[0]}: write ${{HOME}}"
     for path in sorted(config.nulls):
         yield _of_null(path)
     for pkh, policy in config.policies.items():

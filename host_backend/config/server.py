@@ -108,7 +108,7 @@ def parse_server(value: Value | None) -> ServerConfig:
     """Return the section `server`.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies", "attestation", "octez")
     fields = value.record(names) if value else {}
@@ -147,7 +147,7 @@ def _trusted_proxies(value: Value | None) -> tuple[IpNetwork, ...]:
 
 
 def _check_octez(value: Value, octez: OctezConfig, tls: TlsConfig | None, *, asks_token: bool, asks_key: bool) -> None:
-    """Pass when Octez' sockets let in nobody who could not ask over HTTP."""
+    """Pass when Octez' sockets let in no client who could not ask over HTTP."""
     if asks_token:
         value.fail("cannot be used with JWT: a client of Octez' sockets has no token to show, and would need none")
     if octez.tcp is not None and tls is not None and tls.client_ca is not None and not asks_key:
@@ -189,7 +189,7 @@ def _jwt_users(value: Value | None) -> Mapping[str, JwtUser] | None:
     fields = value.secretive().record(("users",))
     users = fields["users"].mapping() if "users" in fields else {}
     if not users:
-        value.fail("must have users, or nobody could log in")
+        value.fail("must have users, or no login would succeed")
     for entry in users.values():
         if not entry.is_map:
             # Not even the name of a user, perhaps.
@@ -263,7 +263,7 @@ def parse_hook(value: Value | None) -> HookConfig | None:
     """Return the section `policy_hook`; None when there is none, or its address is empty. Source: Signatory.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     if value is None or value.is_null:
         return None

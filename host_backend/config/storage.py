@@ -51,7 +51,7 @@ class FirestorePlace:
 
     @property
     def name(self) -> str:
-        """Which collection it is, whoever asks."""
+        """Which collection it is, for every host."""
         return f"{self.project}/{self.database}/{self.collection}"
 
     def __str__(self) -> str:

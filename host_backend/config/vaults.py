@@ -96,7 +96,7 @@ def parse_vaults(
         apart: Whether each vault has a second place, for keys that Signatory does not know.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     entries = value.mapping() if value else {}
     vaults: dict[str, VaultConfig] = {}
@@ -127,7 +127,7 @@ def _places(vault: Value, keys: KeyStorage) -> list[tuple[str, str]]:
 def _followed(vault: Value, path: Path) -> Path:
     """Return where a path leads, past symbolic links."""
     try:
-        # That links lead in a circle is told by `stat`, and by nothing else in every version of Python.
+        # Only `stat` reports a circle of links in every version of Python.
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             path.stat()
         return Path(os.path.realpath(path))

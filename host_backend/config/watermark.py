@@ -36,7 +36,7 @@ def parse_watermark(value: Value | None, warnings: list[str]) -> WatermarkConfig
     """Return the section `watermark`.
 
     Raises:
-        ConfigError: With file, line and dotted path of what is wrong.
+        ConfigError: With file, line and dotted path of each fault.
     """
     fields = value.record(("driver", "config")) if value else {}
     named = given(fields, "driver")

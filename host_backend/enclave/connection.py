@@ -127,7 +127,7 @@ class EnclaveConnection(asyncio.Protocol):
         if self._transport is None or self._line.ended:
             return
         if self._clock() >= self.good_until:
-            self._end(Unanswered("the proof of the enclave has expired, and there was no other"))
+            self._end(Unanswered("the proof of the enclave has expired, and there was no newer one"))
             return
         if len(frames) == len(self._line):
             # Nothing but these is in flight: the time of the first one runs from now on, however late the loop is.
@@ -174,7 +174,7 @@ class EnclaveConnection(asyncio.Protocol):
         self.good_until, self._clock = good_until, clock
 
     def close(self, reason: Unanswered | None = None) -> None:
-        """End the connection; what is in flight fails."""
+        """End the connection; calls in flight fail."""
         self._end(reason or Unanswered("the connection to the enclave was closed"))
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""The connection on which signatures are made, and whoever waits for it. All methods belong to one event loop."""
+"""The connection on which signatures are made, and the callers that wait for it. All methods belong to one event loop."""
 
 import asyncio
 
@@ -39,14 +39,14 @@ class InService:
         return True
 
     def close(self) -> None:
-        """End the connection, and let nobody wait for another one."""
+        """End the connection, and let no caller wait for another one."""
         self._closed = True
         if self._client is not None:
             self._client.close()
         self._tell()
 
     def _tell(self) -> None:
-        """Wake whoever waits for the connection to change."""
+        """Wake the callers that wait for a change of the connection."""
         self._news.set()
         self._news = asyncio.Event()
 

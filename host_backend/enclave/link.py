@@ -1,9 +1,9 @@
 """The link to one enclave: a connection for signatures that comes back by itself, and a second one for the rest.
 
 - Calls that may leave the enclave (a new key, the first opening of a blob) take the second connection: answers come in
-  order, and no signature shall wait for a sealer.
+  order, and no signature may wait for a sealer.
 - Nor is a key ever opened on the connection in service: new keys come with a new connection (`renewal`).
-- A connection that ends fails what is in flight. Only what is idempotent, and got no answer, is asked for once more, on
+- A connection that ends fails the calls in flight. Only idempotent calls without an answer are asked once more, on
   the next one. An answer is final: the next connection may lead to an enclave that knows nothing of what this one said.
 - The tasks in here end when the link is closed, and for no other reason.
 """
@@ -37,7 +37,7 @@ class EnclaveLink:
 
     Args:
         name: The vault's name, for the log.
-        enclave: Where it is; its name is resolved anew at every attempt.
+        enclave: Where it is; its name is resolved again at every attempt.
         restore: Opens all keys on a new connection.
         key_waits: Tells whether a key waits for a new connection.
         limits: Its times.
@@ -178,7 +178,7 @@ class EnclaveLink:
 
     @asynccontextmanager
     async def separate(self) -> AsyncIterator[EnclaveClient]:
-        """Give a connection that nobody else uses, and that is as patient as whoever opens keys at the time.
+        """Give a connection that no other task uses, with the time limits of opening keys.
 
         Raises:
             EnclaveRefused, EnclaveUnavailable: It cannot be made.
@@ -207,8 +207,8 @@ class EnclaveLink:
             raise
         except Exception:
             # The one catch-all of this task: a bug in one attempt must not leave the host without its enclave for ever.
-            logger.exception("an attempt to reach the enclave failed by a bug", extra=fields(vault=self.name))
-            self._lost(EnclaveUnavailable("an attempt to reach the enclave failed by a bug: see the log"))
+            logger.exception("an attempt to reach the enclave failed because of a bug", extra=fields(vault=self.name))
+            self._lost(EnclaveUnavailable("an attempt to reach the enclave failed because of a bug: see the log"))
 
     async def _attempt(self, patience_s: float) -> None:
         """Connect, open all keys, and put the connection into service; raises why not, and has noted it then."""
@@ -261,12 +261,12 @@ class EnclaveLink:
             self.client.close(NoLongerTrusted(str(reason)))
 
     def _lost(self, reason: HostError) -> None:
-        # An outage is told once, and its end; every attempt in between would fill the log.
+        # An outage is logged once, and its end; every attempt in between would fill the log.
         again = str(reason) == self._table.reason and not self._table.serving
         refused = isinstance(reason, AttestationRefused | NoLongerTrusted)
         self._table.lost(str(reason), self._loop.time(), refused=refused)
         self._settled.set()
-        # Without a task the only attempt failed, and whoever asked for it is told.
+        # Without a task the only attempt failed, and its caller gets the error.
         quiet = again or self._closed or not self._tasks
         logger.log(
             logging.DEBUG if quiet else logging.ERROR,

@@ -42,7 +42,7 @@ def check_peer(own_name: tuple[str, int], peer_name: tuple[str, int], enclave_ui
     uid = peer_uid(own, peer) if peer[0].is_loopback else None
     if uid is None:
         logger.warning(
-            "a secret key is sent to an enclave although it cannot be seen whose process it is",
+            "a secret key is sent to an enclave although the owner of that process cannot be determined",
             extra=fields(address=f"{peer[0]}:{peer[1]}"),
         )
     elif uid not in {os.geteuid(), _ROOT_UID, enclave_uid}:

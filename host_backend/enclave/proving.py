@@ -89,7 +89,7 @@ class Proving:
         self._enclave: _Enclave | None = None
         #: Seconds since 1970.
         self.clock = clock
-        #: Told when an enclave is refused.
+        #: Called when an enclave is refused.
         self.on_refused: Callable[[AttestationRefused], None] = lambda _: None
 
     async def prove(self, connection: EnclaveConnection, *, afresh: bool) -> Proof:

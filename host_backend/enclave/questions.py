@@ -1,4 +1,4 @@
-"""What is asked of an enclave now and then, whether or not anyone wants a signature."""
+"""Questions to an enclave now and then, whether or not anyone wants a signature."""
 
 import asyncio
 from contextlib import suppress

@@ -22,7 +22,7 @@ from host_backend.log import fields
 
 logger = logging.getLogger(__name__)
 
-#: Opens all keys on a new connection; all known to open, if it shall replace one in service. Returns whether every stored
+#: Opens all keys on a new connection; all known to open, if it will replace one in service. Returns whether every stored
 #: key is in service then.
 Restore = Callable[[EnclaveClient, SigningClient | None], Awaitable[bool]]
 
@@ -70,7 +70,7 @@ class Renewal:
         self._key_waits = key_waits
         self._now = asyncio.get_running_loop().time
         self._wanted = asyncio.Event()
-        #: What is made ready; and what was replaced, and has answers to come.
+        #: The connection in preparation; and the replaced one, which has answers to come.
         self._next: EnclaveClient | None = None
         self._leaving: set[SigningClient] = set()
         self.problem: str | None = None
@@ -84,7 +84,7 @@ class Renewal:
         self._leaving.discard(client)
 
     def give_up(self) -> None:
-        """End what is made ready: the link comes back with all keys, and does not wait as long for a silent enclave."""
+        """End the connection in preparation: the link returns with all keys, and does not wait as long for a silent enclave."""
         if self._next is not None:
             self._next.close()
 
@@ -119,8 +119,8 @@ class Renewal:
             self._failed(old, str(error))
         except Exception:
             # The one catch-all of this task: a bug in one renewal must not keep new keys out for ever.
-            logger.exception("bringing new keys in failed by a bug", extra=fields(vault=self._vault))
-            self._failed(old, "it failed by a bug: see the log")
+            logger.exception("bringing new keys in failed because of a bug", extra=fields(vault=self._vault))
+            self._failed(old, "it failed because of a bug: see the log")
 
     async def _renew(self, old: SigningClient) -> None:
         """Open all keys on a new connection, and replace the old one by it; raises why not, and nothing has changed."""
@@ -141,7 +141,7 @@ class Renewal:
         self._service.put(client)
         self.problem = None
         old.finish()
-        # Each new key is told of by whoever knows it; of its connection there is nothing to know.
+        # The caller announces each new key; about its connection there is nothing to report.
         ms = f"{(time.monotonic() - started) * 1e3:.0f}"
         extra = fields(vault=self._vault, generation=self._table.generation, ms=ms)
         logger.debug("all keys are on a new connection to the enclave", extra=extra)

@@ -4,7 +4,7 @@
   behind a slow import is not late because of it.
 - A call stays in line until its answer came, whether or not its caller still waits: that is what keeps the line right.
 - Any doubt ends the line for good: every call in it is `Unanswered`, and so is every later one. No other error means
-  that: whatever else a caller is told was read as the answer to its own call.
+  that: any other result was read as the answer to the caller's own call.
 """
 
 from collections import deque
@@ -22,6 +22,7 @@ from host_backend.errors import (
     EnclaveRefused,
     Garbled,
     HostError,
+    Late,
     SealerUnavailable,
     Unanswered,
     WatermarkRejected,
@@ -33,7 +34,7 @@ _TOO_LONG = "invalid type: bytes"
 
 
 class Waiter(Protocol):
-    """Whoever waits for an answer; told at most once, and free not to listen any more."""
+    """A caller that waits for an answer; gets it at most once, and is free to leave."""
 
     def answered(self, result: Result) -> None:
         """Take the answer."""
@@ -84,7 +85,7 @@ class ReplyLine:
 
         Args:
             request: The call.
-            waiter: Who is told of its answer.
+            waiter: Gets its answer.
             limit_s: Seconds for the answer, once the call is at the head.
             now: Seconds on any clock that only goes forward; the same one for every method.
 
@@ -123,7 +124,7 @@ class ReplyLine:
 
     def _answer(self, frame: bytes) -> None:
         if not self._calls:
-            raise ProtocolError("an answer came that no call asked for")
+            raise ProtocolError("an answer came without a call")
         call = self._calls[0]
         try:
             result = codec.decode_reply(call.request, frame)
@@ -135,12 +136,12 @@ class ReplyLine:
         self._calls.popleft()
         call.waiter.answered(result)
 
-    def expire(self, now: float) -> Unanswered | None:
+    def expire(self, now: float) -> Late | None:
         """End the line when the call at its head is late; return the reason if so."""
         deadline = self.next_deadline
         if deadline is None or now < deadline:
             return None
-        late = Unanswered("the enclave did not answer in time")
+        late = Late("the enclave did not answer in time")
         self.end(late)
         return late
 
@@ -161,7 +162,7 @@ def _refusal(error: WireError, request: Request) -> HostError:
     """
     match family_of(error.message):
         case Family.GUARD_REFUSED:
-            # Nobody may ask for that level again.
+            # That level may never be asked for again.
             return WatermarkRejected(f"watermark validation failed in the enclave: {error}")
         case Family.UNAVAILABLE | Family.NOT_RELEASED:
             return SealerUnavailable(f"the enclave's sealer: {error}")

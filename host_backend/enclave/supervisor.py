@@ -7,7 +7,7 @@
 - Every connection that was made begins a generation; a handle belongs to one of them. One that is made ready beside the
   connection in service begins its generation when it takes that one's place: the link is good all the while.
 - The pause before the next attempt doubles from 0.1 to 5 s, with jitter, so that hosts do not come back in step. While
-  somebody waits for the link it is never longer than `wanted_s`: a baker shall not pay for how long an outage was.
+  a caller waits for the link it is never longer than `wanted_s`: a baker must not pay for the length of an outage.
 - Only a generation that lasted is a success: an enclave that answers and then fails at once is not asked ever faster.
 - The first attempts take little silence for a dead link; after some that ended in silence they become patient, as a
   sealer may be slow in earnest.
@@ -47,18 +47,18 @@ class LinkLimits:
     lasting_s: float = 1.0
     #: That `serve` waits for its first keys before it listens; it listens anyway.
     start_s: float = 5.0
-    #: Between two questions by which an enclave that stands still is noticed, though nobody wants a signature.
+    #: Between two questions by which an enclave that stands still is noticed, though no client wants a signature.
     check_s: float = 5.0
     #: That the second connection is kept after its last call.
     second_idle_s: float = 30.0
     #: Between two looks at the key store because of requests for unknown keys.
     look_again_s: float = 0.2
-    #: Between two tries to open what is out of service: its sealer may have been away. Also the longest pause after
+    #: Between two tries to open keys out of service: their sealer may have been away. Also the longest pause after
     #: attempts to bring new keys in that failed: each opens all keys, perhaps by asking a cloud for each.
     reopen_s: float = 30.0
     #: Between two looks at an enclave that was refused: it may have been replaced.
     refused_s: float = 30.0
-    #: After new keys were brought in, until others are: those that come one after another shall share a connection.
+    #: After new keys were brought in, until others are: those that come one after another share a connection.
     renewal_s: float = 0.5
 
 

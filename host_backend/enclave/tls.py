@@ -2,7 +2,7 @@
 
 - The enclave's certificate is accepted as it comes: who is behind it is for a proof to say (`proving`), which is bound to
   both keys and to this connection. Until then the connection is of no use but to ask for the proof.
-- An enclave refuses a client after the client's handshake has ended: TLS 1.3 has it so. It is told in words.
+- An enclave refuses a client after the client's handshake has ended: TLS 1.3 has it so. The error says so in words.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from host_backend.errors import ConfigError, EnclaveUnavailable, reason_of
 
 #: What one record holds. Source: RFC 8446, section 5.1.
 _RECORD_BYTES = 16384
-#: Taken at once of what is to be sent: more would be memory that the system has to map anew each time.
+#: Bytes taken at once from those to send: more would be memory that the system has to map each time.
 _SENT_BYTES = 65536
 
 
@@ -114,7 +114,7 @@ class TlsProtocol(asyncio.Protocol):
         self._transport.abort()
 
     def get_extra_info(self, name: str) -> Any:
-        """Return what is known of the connection below."""
+        """Return facts about the connection below."""
         assert self._transport is not None  # noqa: S101 -- as above
         return self._transport.get_extra_info(name)
 
@@ -167,7 +167,7 @@ class TlsProtocol(asyncio.Protocol):
             self.channel.set_exception(
                 error if isinstance(error, EnclaveUnavailable) else EnclaveUnavailable(str(error))
             )
-            # Whoever asked for the connection may have left.
+            # The caller that asked for the connection may have left.
             self.channel.exception()
         self.abort()
 

@@ -17,7 +17,7 @@ def connect_unix(address: UnixAddress) -> socket.socket:
 
     Raises:
         EnclaveUnavailable: Another user's process listens there; it is given nothing, as it might be given keys.
-        OSError: Nobody listens there, or too many wait.
+        OSError: No process listens there, or too many wait.
     """
     connected = socket.socket(socket.AF_UNIX)
     try:

@@ -62,12 +62,12 @@ def find_credentials(place: FirestorePlace) -> Any:
 
 
 def _parsed(place: FirestorePlace, where: str, data: str | bytes) -> Any:
-    """Return the credentials in a text of JSON; no error says what is in it."""
+    """Return the credentials in a text of JSON; no error shows its content."""
     from google.auth import identity_pool  # noqa: PLC0415 -- as above
     from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 -- as above
     from google.oauth2 import credentials, service_account  # noqa: PLC0415 -- as above
 
-    # Other kinds may run programs, or ask wherever they are told to.
+    # Other kinds may run programs, or ask any server that they name.
     kinds: dict[str, Any] = {
         "service_account": service_account.Credentials.from_service_account_info,
         "authorized_user": credentials.Credentials.from_authorized_user_info,

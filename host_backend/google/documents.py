@@ -35,7 +35,7 @@ class Write:
 
     Attributes:
         path: Of the document.
-        fields: What is written.
+        fields: The fields to write.
         absent: Whether it must not be there.
         version: What it must be at; None when it does not matter.
         time_field: A field that gets the time of the service.

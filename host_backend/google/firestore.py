@@ -21,7 +21,7 @@ from host_backend.google.documents import Document, Field, Write
 if TYPE_CHECKING:
     from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcAsyncIOTransport as Transport
 
-#: Seconds for one call: some tens of milliseconds are usual, and a lost packet shall leave time for another try.
+#: Seconds for one call: some tens of milliseconds are usual, and a lost packet must leave time for another try.
 CALL_S = 2.0
 #: Documents of a page: of the largest ones, 64 KiB each, a few megabytes.
 PAGE = 100
@@ -29,7 +29,7 @@ PAGE = 100
 MAX_PAGES = 10_000
 #: Bytes of one answer: a page of the largest documents, and half as much again.
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
-#: Bytes of what is written together; the service takes 10 MiB.
+#: Bytes written together; the service takes 10 MiB.
 MAX_COMMIT_BYTES = 8 * 1024 * 1024
 
 
@@ -93,7 +93,7 @@ class Firestore:
         """Begin a transaction and return its id.
 
         It could begin with what it reads first, in one call less. But if that answer were lost, its locks would stay for
-        a minute, as nobody would know which transaction to end.
+        a minute, as the transaction to end is not known.
 
         Args:
             retried: An attempt that was aborted: it keeps its place among those that wait.

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from enclave_signer.protocol.key_types import KeyType
-from host_backend.keystore.base import KeptKeys, KeyStore, StoredKey
+from host_backend.keystore.base import Before, KeptKeys, KeyStore, StoredKey
 
 #: How the hashes of keys begin that Signatory does not know.
 _APART = tuple(key_type.facts.address for key_type in KeyType if key_type.facts.experimental)
@@ -30,7 +30,7 @@ class StoreApart:
 
     @property
     def damaged(self) -> Mapping[str, str]:
-        """What is no key in either store; see `KeyStore.damaged`."""
+        """Entries that are not keys in either store; see `KeyStore.damaged`."""
         shared, own = (store.damaged for store in self._stores)
         return {**shared, **own}
 
@@ -55,14 +55,14 @@ class StoreApart:
         """Store a key in place of others of its hash; see `KeyStore.replace`."""
         await self._store_of(key.pkh).replace(key, expected)
 
-    async def keep(self, utc: str) -> None:
+    async def keep(self, utc: str, before: Before) -> None:
         """Keep all keys aside in both stores; see `KeyStore.keep`."""
         for store in self._stores:
-            await store.keep(utc)
+            await store.keep(utc, before)
 
-    async def kept(self) -> KeptKeys | None:
+    async def kept(self, before: Before) -> KeptKeys | None:
         """Return what was kept last in each store; see `KeyStore.kept`."""
-        found = [kept for store in self._stores if (kept := await store.kept()) is not None]
+        found = [kept for store in self._stores if (kept := await store.kept(before)) is not None]
         if not found:
             return None
         keys = tuple(key for kept in found for key in kept.keys)

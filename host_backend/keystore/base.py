@@ -1,13 +1,14 @@
 """The port behind which sealed keys are kept.
 
 - A store keeps what it is given and nothing else: it opens no blob and checks no key against its hash.
-- Keys are only ever added, or replaced on purpose, and then the old entry is kept aside. What is stored stays as it is,
+- Keys are only ever added, or replaced on purpose, and then the old entry is kept aside. Stored entries stay as they are,
   and comes back in the order in which it was added.
-- Before keys are sealed anew, all of them are kept aside at once, under the time of that.
+- Before keys are resealed, or what was before is put back, all of them are kept aside at once, under the time of that.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 #: Largest sealed key: the largest ciphertext that Cloud KMS takes back, and half a frame of the enclave's wire.
@@ -25,9 +26,16 @@ class StoredKey:
     blob: bytes = field(repr=False)
 
 
+class Before(StrEnum):
+    """Before what all keys were kept aside: the copies of each are a series of their own."""
+
+    RESEAL = "reseal"
+    UNDO = "undo"
+
+
 @dataclass(frozen=True, slots=True)
 class KeptKeys:
-    """Keys as they were before they were sealed anew.
+    """Keys as they were before a reseal, or before it was undone.
 
     Attributes:
         where: The place, for people.
@@ -58,7 +66,7 @@ class KeyStore(Protocol):
             All entries; a store written by others may name one hash several times.
 
         Raises:
-            ConfigError: What is stored is not well formed as a whole; the text names the place.
+            ConfigError: The stored data is not well formed as a whole; the text names the place.
             StoreUnavailable: The store did not answer.
         """
         ...
@@ -84,7 +92,7 @@ class KeyStore(Protocol):
             changed.
 
         Raises:
-            ConfigError: What is stored is not well formed, or there is no room by the store's own limits.
+            ConfigError: The stored data is not well formed, or there is no room by the store's own limits.
             StoreUnavailable: Not known to be stored; look at the storage, then try again.
         """
         ...
@@ -101,23 +109,24 @@ class KeyStore(Protocol):
         """
         ...
 
-    async def keep(self, utc: str) -> None:
+    async def keep(self, utc: str, before: Before) -> None:
         """Keep all keys aside, durably, as they are stored now; nothing removes them but people.
 
         Args:
             utc: The time, as 20260131T235959Z, by which they are kept.
+            before: What will change them.
 
         Raises:
-            ConfigError: What is stored is not well formed.
+            ConfigError: The stored data is not well formed.
             StoreUnavailable: Not known to be kept; or something is kept by that time already.
         """
         ...
 
-    async def kept(self) -> KeptKeys | None:
-        """Return what was kept aside last by `keep`; None if nothing was, or people have removed it.
+    async def kept(self, before: Before) -> KeptKeys | None:
+        """Return what `keep` kept aside last before such a change; None if nothing was, or people have removed it.
 
         Raises:
-            ConfigError: What was kept is not well formed.
+            ConfigError: What was kept is not well formed, or more than is ever read.
             StoreUnavailable: The store did not answer.
         """
         ...
@@ -134,11 +143,11 @@ class KeyStore(Protocol):
             Those that were exchanged. All others were changed meanwhile, and are left as they are.
 
         Raises:
-            ConfigError: What is stored is not well formed, or there is no room by the store's own limits.
+            ConfigError: The stored data is not well formed, or there is no room by the store's own limits.
             StoreUnavailable: Not known which were exchanged; load again.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of everything; nobody asks any more."""
+        """Release everything; no call comes after this."""
         ...

@@ -3,9 +3,10 @@
 - A JSON array, indented by 4 spaces, without final newline, mode 0600; an absent or empty file means no keys.
 - Each entry has `public_key_hash` and `encrypted_private_key` (base64). Other members, repeated hashes and the order
   are kept when the file is rewritten: nothing that someone stored is lost.
-- What is not well formed is refused whole, naming the entry: a file half understood would be rewritten by halves.
+- A file that is not well formed is refused whole, naming the entry: a file half understood would be rewritten by halves.
 - Entries that are replaced go to `<file>.replaced`, a key file, too, before the new one takes their place.
-- Before keys are sealed again, the whole file is copied to `<file>.before-reseal-<UTC>`.
+- Before keys are sealed again, the whole file is copied to `<file>.before-reseal-<UTC>`; before that is undone, to
+  `<file>.before-undo-<UTC>`.
 - Adding locks `<file>.lock`, reads again, and replaces the file durably. Signatory takes no lock: never let it add
   keys to the same file at the same time.
 - Symbolic links are followed first: all of these lie where the keys are, by any path.
@@ -25,8 +26,8 @@ from typing import TypeVar, cast
 
 from host_backend import strict_json
 from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, real_path, write_durably
-from host_backend.errors import ConfigError, StoreUnavailable, reason_of
-from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeptKeys, StoredKey
+from host_backend.errors import StateConflict, StoreUnavailable, reason_of
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeptKeys, StoredKey
 
 #: Largest key file: over ten thousand keys of usual size, read in a fraction of a second.
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -36,8 +37,6 @@ LOCK_WAIT_S = 10.0
 #: Between two looks at the file: one is one call of the system.
 LOOK_S = 1.0
 
-#: What the names of copies have behind that of the key file, before the time.
-_KEPT = ".before-reseal-"
 _UTC = re.compile(r"\d{8}T\d{6}Z")
 
 T = TypeVar("T")
@@ -79,13 +78,15 @@ class FileKeyStore:
         """Store a key in place of others of its hash; see `KeyStore.replace`."""
         await asyncio.to_thread(self._locked, lambda path: self._replace(path, key, expected), _named([key]))
 
-    async def keep(self, utc: str) -> None:
+    async def keep(self, utc: str, before: Before) -> None:
         """Copy the file; see `KeyStore.keep`."""
-        await asyncio.to_thread(self._locked, lambda path: self._keep(path, utc), "a copy of all keys is")
+        await asyncio.to_thread(
+            self._locked, lambda path: self._keep(path, _copy(path, before, utc)), "a copy of all keys is"
+        )
 
-    async def kept(self) -> KeptKeys | None:
+    async def kept(self, before: Before) -> KeptKeys | None:
         """Read the newest copy; see `KeyStore.kept`."""
-        newest = await asyncio.to_thread(self._newest_copy)
+        newest = await asyncio.to_thread(self._newest_copy, before)
         return None if newest is None else KeptKeys(str(newest), await FileKeyStore(newest).load())
 
     async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
@@ -114,11 +115,11 @@ class FileKeyStore:
         except OSError as error:
             raise StoreUnavailable(f"key file {self._path} cannot be read: {reason_of(error)}") from error
 
-    def _newest_copy(self) -> Path | None:
+    def _newest_copy(self, before: Before) -> Path | None:
         try:
             path = real_path(self._path)
             beside = path.parent.iterdir() if path.parent.is_dir() else ()
-            copies = (each for each in beside if each.name.startswith(path.name + _KEPT))
+            copies = (each for each in beside if each.name.startswith(_copy(path, before).name))
             return max((each for each in copies if _UTC.fullmatch(each.name.rpartition("-")[2])), default=None)
         except OSError as error:
             raise StoreUnavailable(f"the folder of key file {self._path} cannot be read: {reason_of(error)}") from error
@@ -149,7 +150,7 @@ class FileKeyStore:
         stored = self._parse(entries)
         places = [index for index, each in enumerate(stored) if each.pkh == key.pkh]
         if [stored[index].blob for index in places] != [*expected]:
-            raise StoreUnavailable(f"what is stored of {key.pkh} in {self._path} was changed meanwhile: try again")
+            raise StoreUnavailable(f"the stored entry of {key.pkh} in {self._path} was changed meanwhile: try again")
         old = [entries[index] for index in places]
         if old:
             replaced = path.with_name(path.name + ".replaced")
@@ -158,10 +159,9 @@ class FileKeyStore:
         kept = [entry for index, entry in enumerate(entries) if index not in places]
         self._write(path, [*kept[:place], self._entry(place, key), *kept[place:]], key.pkh)
 
-    def _keep(self, path: Path, utc: str) -> None:
+    def _keep(self, path: Path, copy: Path) -> None:
         entries = self._read(path)
         self._parse(entries)
-        copy = path.with_name(path.name + _KEPT + utc)
         if copy.exists():
             raise StoreUnavailable(f"{copy} is there already: try again")
         self._write(copy, entries, "all keys")
@@ -189,7 +189,7 @@ class FileKeyStore:
     def _write(self, path: Path, entries: list[object], pkh: str) -> None:
         data = json.dumps(entries, indent=4).encode()
         if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(f"key file {path} would exceed {MAX_FILE_BYTES} bytes with {pkh}: use a second vault")
+            raise StateConflict(f"key file {path} would exceed {MAX_FILE_BYTES} bytes with {pkh}: use a second vault")
         write_durably(path, data)
 
     def _read(self, path: Path) -> list[object]:
@@ -205,15 +205,15 @@ class FileKeyStore:
         except FileNotFoundError:
             return []
         if len(data) > MAX_FILE_BYTES:
-            raise ConfigError(f"key file {path} has more than {MAX_FILE_BYTES} bytes: is it a key file?")
+            raise StateConflict(f"key file {path} has more than {MAX_FILE_BYTES} bytes: is it a key file?")
         if not data.strip():
             return []
         try:
             entries = strict_json.loads(data.decode())
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"key file {path} is not JSON: {error}") from error
+            raise StateConflict(f"key file {path} is not JSON: {error}") from error
         if not isinstance(entries, list):
-            raise ConfigError(f"key file {path} is not a JSON array of keys")
+            raise StateConflict(f"key file {path} is not a JSON array of keys")
         return entries
 
     def _parse(self, entries: list[object]) -> tuple[StoredKey, ...]:
@@ -222,16 +222,16 @@ class FileKeyStore:
     def _stored_key(self, index: int, entry: object) -> StoredKey:
         where = f"key file {self._path}, entry {index} (counted from 0)"
         if not isinstance(entry, dict):
-            raise ConfigError(f"{where}: not an object")
+            raise StateConflict(f"{where}: not an object")
         pkh = _text(where, entry, "public_key_hash")
         if not 0 < len(pkh) <= MAX_PKH_CHARS:
-            raise ConfigError(f"{where}: public_key_hash must have 1 to {MAX_PKH_CHARS} characters")
+            raise StateConflict(f"{where}: public_key_hash must have 1 to {MAX_PKH_CHARS} characters")
         try:
             blob = base64.b64decode(_text(where, entry, "encrypted_private_key"), validate=True)
         except (binascii.Error, ValueError) as error:
-            raise ConfigError(f"{where}: encrypted_private_key is not base64") from error
+            raise StateConflict(f"{where}: encrypted_private_key is not base64") from error
         if not 0 < len(blob) <= MAX_BLOB_BYTES:
-            raise ConfigError(f"{where}: encrypted_private_key must have 1 to {MAX_BLOB_BYTES} bytes")
+            raise StateConflict(f"{where}: encrypted_private_key must have 1 to {MAX_BLOB_BYTES} bytes")
         return StoredKey(pkh, blob)
 
 
@@ -243,6 +243,10 @@ def _obstacle(error: OSError | LockHeld) -> str:
     return reason_of(error)
 
 
+def _copy(path: Path, before: Before, utc: str = "") -> Path:
+    return path.with_name(f"{path.name}.before-{before}-{utc}")
+
+
 def _named(keys: Sequence[StoredKey]) -> str:
     return f"key {keys[0].pkh} is" if len(keys) == 1 else f"{len(keys)} keys from {keys[0].pkh} to {keys[-1].pkh} are"
 
@@ -250,5 +254,5 @@ def _named(keys: Sequence[StoredKey]) -> str:
 def _text(where: str, entry: _Entry, member: str) -> str:
     value = entry.get(member)
     if not isinstance(value, str):
-        raise ConfigError(f"{where}: {member} must be a text")
+        raise StateConflict(f"{where}: {member} must be a text")
     return value

@@ -4,9 +4,9 @@
   come back in the order in which they were made; those that were added together, by hash.
 - A document that is no key is left out, and named; all others are read.
 - A key is added only where its document is absent, together with all others or not at all; replaced only while its
-  document is at the version that was read. What is replaced goes to `<collection>_replaced`, in the same commit.
+  document is at the version that was read. A replaced document goes to `<collection>_replaced`, in the same commit.
 - After an answer that does not say whether something was done, it is read back before anything is said or tried again.
-- Whether there is something new is told by the number of documents, which costs one read. All of them are read when it
+- The number of documents shows whether there is something new, which costs one read. All of them are read when it
   has changed, every ten minutes, and when the host asks for it: a replaced blob does not change the number.
 
 Source: Signatory `pkg/vault/confidentialspace`, storage `gcp`.
@@ -14,16 +14,17 @@ Source: Signatory `pkg/vault/confidentialspace`, storage `gcp`.
 
 import asyncio
 import secrets
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from operator import itemgetter
 from typing import TypeVar
 
-from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
 from host_backend.google.documents import Document, Write
 from host_backend.google.firestore import MAX_COMMIT_BYTES, Conflict, Contended, Firestore, OutcomeUnknown
-from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeptKeys, StoredKey
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeptKeys, StoredKey
 
 #: Seconds between two looks at the number of documents: what one costs is billed.
 LOOK_S = 5.0
@@ -39,9 +40,9 @@ TRIES = 8
 _MORE_BYTES = 4096
 #: Longest pause before a change is tried again, in seconds; the first one is a 32nd of it.
 _PAUSE_S = 2.0
-#: What is added to the name of the collection for copies of all keys.
-_ASIDE = "_before_reseal"
-#: What is read of a document: others may keep there what they like.
+#: Documents of all copies together that are looked at for the newest one: some tens of copies of ten thousand keys.
+MAX_KEPT = 300_000
+#: The fields read from a document: others may keep more there.
 _FIELDS = ("pkh", "value")
 #: Keys that are written together.
 _BATCH = 64
@@ -86,7 +87,9 @@ class FirestoreKeyStore:
                 found.append((document.created, key))
                 size += len(key.blob)
             if size > MAX_LOADED_BYTES:
-                raise ConfigError(f"{self._place} has more than {MAX_LOADED_BYTES} bytes of blobs: use a second vault")
+                raise StateConflict(
+                    f"{self._place} has more than {MAX_LOADED_BYTES} bytes of blobs: use a second vault"
+                )
         self._damaged = damaged
         return tuple(key for _, key in sorted(found, key=lambda each: (each[0], each[1].pkh)))
 
@@ -100,7 +103,9 @@ class FirestoreKeyStore:
         for key in keys:
             _check(f"key {key.pkh[:MAX_PKH_CHARS]!r}", key.pkh, key.blob)
         if sum(len(key.blob) + _MORE_BYTES for key in keys) > MAX_COMMIT_BYTES:
-            raise ConfigError(f"{self._place} takes at most {MAX_COMMIT_BYTES} bytes at once: add fewer keys together")
+            raise StateConflict(
+                f"{self._place} takes at most {MAX_COMMIT_BYTES} bytes at once: add fewer keys together"
+            )
         perhaps_written: set[str] = set()
 
         async def once() -> frozenset[str]:
@@ -129,7 +134,9 @@ class FirestoreKeyStore:
             if perhaps_written and blob == key.blob:
                 return
             if ([] if blob is None else [blob]) != [*expected]:
-                raise StoreUnavailable(f"what is stored of {key.pkh} in {self._place} was changed meanwhile: try again")
+                raise StoreUnavailable(
+                    f"the stored entry of {key.pkh} in {self._place} was changed meanwhile: try again"
+                )
             try:
                 await self._database.commit(self._replacing(key, document, blob))
             except OutcomeUnknown:
@@ -143,16 +150,16 @@ class FirestoreKeyStore:
         if document is None or blob is None:
             yield Write(path, _fields(key), absent=True)
             return
-        # The same name for the same blob: what is set aside twice stands there once.
+        # The same name for the same blob: a blob set aside twice stands there once.
         aside = f"{self._place.collection}_replaced/{key.pkh}-{blake2b(blob, digest_size=8).hexdigest()}"
         yield Write(aside, _fields(StoredKey(key.pkh, blob)))
         yield Write(path, _fields(key), version=document.version)
 
-    async def keep(self, utc: str) -> None:
-        """Copy all documents to `<collection>_before_reseal`; see `KeyStore.keep`."""
+    async def keep(self, utc: str, before: Before) -> None:
+        """Copy all documents to `<collection>_before_reseal` or `_before_undo`; see `KeyStore.keep`."""
         keys = await self.load()
         # Two runs of the same second have copies of their own, and one of them is the first to be whole.
-        aside, run = f"{self._place.collection}{_ASIDE}", secrets.token_hex(8)
+        aside, run = self._aside(before), secrets.token_hex(8)
         for start in range(0, len(keys), _BATCH):
             batch = enumerate(keys[start : start + _BATCH], start)
             copies = [Write(f"{aside}/{run}-{key.pkh}", {**_fields(key), "run": run, "place": at}) for at, key in batch]
@@ -167,23 +174,41 @@ class FirestoreKeyStore:
         if found is None:
             await self._database.commit([Write(path, {"whole": run}, absent=True)])
 
-    async def kept(self) -> KeptKeys | None:
+    async def kept(self, before: Before) -> KeptKeys | None:
         """Read the newest copy that is whole; see `KeyStore.kept`."""
-        aside = f"{self._place.collection}{_ASIDE}"
-        copies: dict[object, list[tuple[int, StoredKey]]] = {}
+        aside = self._aside(before)
+        names: defaultdict[object, list[str]] = defaultdict(list)
         whole: list[tuple[str, str, object]] = []
-        async for document in self._database.list(aside):
-            place = document.fields.get("place")
-            if isinstance(place, int):
-                copies.setdefault(document.fields.get("run"), []).append((place, self._key_of(document)))
-            elif "whole" in document.fields:
+        seen = 0
+        # Without the blobs: copies that are not the newest one may have any number of them.
+        async for document in self._database.list(aside, ("whole",)):
+            seen += 1
+            if seen > MAX_KEPT:
+                raise ConfigError(f"{aside} of {self._place} has more than {MAX_KEPT} documents: remove old copies")
+            if "whole" in document.fields:
                 whole.append((document.created, document.id, document.fields["whole"]))
+            else:
+                names[document.id.partition("-")[0]].append(document.path)
         if not whole:
             return None
         # By the service's time: their names are by the clocks of several hosts.
         _, newest, run = max(whole, key=itemgetter(0))
-        keys = sorted(copies.get(run, []), key=itemgetter(0))
-        return KeptKeys(f"{aside}, {newest}", tuple(key for _, key in keys))
+        return KeptKeys(f"{aside}, {newest}", await self._copied(names[run]))
+
+    async def _copied(self, paths: Sequence[str]) -> tuple[StoredKey, ...]:
+        copied: list[tuple[int, StoredKey]] = []
+        size = 0
+        for start in range(0, len(paths), _BATCH):
+            for document in (await self._database.get(paths[start : start + _BATCH])).values():
+                if document is not None and isinstance(place := document.fields.get("place"), int):
+                    copied.append((place, key := self._key_of(document)))
+                    size += len(key.blob)
+            if size > MAX_LOADED_BYTES:
+                raise ConfigError(f"a copy of {self._place} has more than {MAX_LOADED_BYTES} bytes of blobs")
+        return tuple(key for _, key in sorted(copied, key=itemgetter(0)))
+
+    def _aside(self, before: Before) -> str:
+        return f"{self._place.collection}_before_{before}"
 
     async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
         """Store other blobs; see `KeyStore.exchange`."""
@@ -231,7 +256,7 @@ class FirestoreKeyStore:
             try:
                 return await once()
             except (Contended, Conflict):
-                # Nothing was done: it is read anew what others have done.
+                # Nothing was done: the next attempt reads the changes of others.
                 problem = "others are changing the same keys"
             except OutcomeUnknown as error:
                 problem = str(error)
@@ -251,25 +276,25 @@ class FirestoreKeyStore:
     def _stored_key(self, document: Document) -> StoredKey:
         key = self._key_of(document)
         if key.pkh != document.id:
-            raise ConfigError(f"{self._place}, document {document.id}: pkh must be the document's own id")
+            raise StateConflict(f"{self._place}, document {document.id}: pkh must be the document's own id")
         return key
 
     def _key_of(self, document: Document) -> StoredKey:
         where = f"{self._place}, document {document.id}"
         pkh, blob = document.fields.get("pkh"), document.fields.get("value")
         if not isinstance(pkh, str):
-            raise ConfigError(f"{where}: pkh must be a text")
+            raise StateConflict(f"{where}: pkh must be a text")
         if not isinstance(blob, bytes):
-            raise ConfigError(f"{where}: value must be bytes")
+            raise StateConflict(f"{where}: value must be bytes")
         _check(where, pkh, blob)
         return StoredKey(pkh, blob)
 
 
 def _check(where: str, pkh: str, blob: bytes) -> None:
     if not 0 < len(pkh) <= MAX_PKH_CHARS or not (pkh.isascii() and pkh.isalnum()):
-        raise ConfigError(f"{where}: pkh must have 1 to {MAX_PKH_CHARS} letters and digits")
+        raise StateConflict(f"{where}: pkh must have 1 to {MAX_PKH_CHARS} letters and digits")
     if not 0 < len(blob) <= MAX_BLOB_BYTES:
-        raise ConfigError(f"{where}: value must have 1 to {MAX_BLOB_BYTES} bytes")
+        raise StateConflict(f"{where}: value must have 1 to {MAX_BLOB_BYTES} bytes")
 
 
 def _fields(key: StoredKey) -> dict[str, str | bytes]:

@@ -1,4 +1,4 @@
-"""What is answered to each request of Octez' sockets: by the same signer as over HTTP, its policy, marks, log and metrics.
+"""The answer to each request of Octez' sockets: by the same signer as over HTTP, its policy, marks, log and metrics.
 
 This is the catch-all of these sockets: whatever escapes the signer is logged as a bug, and the server goes on.
 """
@@ -81,7 +81,7 @@ class Answers:
         """Return the answer to a request.
 
         Args:
-            request: What is asked for.
+            request: The request.
             address: The network address that it came from; empty for a Unix socket.
         """
         asked, started = _Asked(request, address), time.perf_counter()
@@ -92,7 +92,7 @@ class Answers:
             error = refusal
             answer, status = wire.error_answer(str(error)), error.http_status
         except Exception:
-            logger.exception("a request failed by a bug")
+            logger.exception("a request failed because of a bug")
             answer, status = wire.error_answer("internal error"), 500
         seconds = time.perf_counter() - started
         if isinstance(request, SignRequest):
@@ -116,9 +116,7 @@ class Answers:
             case SupportsNoncesRequest():
                 return wire.no_nonces_answer()
             case NonceRequest():
-                raise MalformedRequest(
-                    "deterministic nonces are not made here: bakers make random ones unless told otherwise"
-                )
+                raise MalformedRequest("deterministic nonces are not made here: bakers make random ones by default")
             case Tz5Request():
                 raise MalformedRequest(
                     "Octez' sockets have no form for signatures of tz5 keys: use http:// or https://"
@@ -144,7 +142,7 @@ class Answers:
         policy = self._signer.policies.get(request.pkh)
         if self._request_keys is not None and policy is not None and not policy.unsigned_proofs:
             raise ProofDenied(
-                f"{_NO_PROOF}: nobody can sign this request over Octez' sockets; to take it unsigned, write "
+                f"{_NO_PROOF}: no client can sign this request over Octez' sockets; to allow it unsigned, write "
                 "`allow_proof_of_possession: {unsigned: true}` for the key",
                 violation="proof_of_possession",
             )

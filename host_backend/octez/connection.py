@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds for a request to come in whole: 64 KiB is nothing, even over a slow line.
 REQUEST_S = 10.0
-#: Seconds for a client to take what is written to it.
+#: Seconds for a client to take its answer.
 WRITE_S = 10.0
 
 
@@ -68,7 +68,7 @@ class OctezConnection(asyncio.Protocol):
 
     #: Seconds for a request to come in whole.
     request_s: ClassVar[float] = REQUEST_S
-    #: Seconds for a client to take what is written to it.
+    #: Seconds for a client to take its answer.
     write_s: ClassVar[float] = WRITE_S
 
     #: Where the client comes from.
@@ -127,7 +127,7 @@ class OctezConnection(asyncio.Protocol):
 
     @property
     def answer_due(self) -> bool:
-        """Whether a request is being answered, and the client is not what is waited for."""
+        """Whether a request is being answered, without waiting for the client."""
         return self._request is not None and not self._write_paused
 
     def displace(self) -> None:
@@ -206,7 +206,7 @@ class OctezConnection(asyncio.Protocol):
         self._open_transport.write(framed(answer))
 
     def _close(self) -> None:
-        """End the connection once the client has taken what is written to it."""
+        """End the connection once the client has taken its answers."""
         self._over = True
         self._open_transport.close()
         self._end_in(self.write_s, _NOT_READ)

@@ -59,20 +59,20 @@ class Entry:
 
 
 def read_files(folder: Path, names: tuple[str, ...]) -> list[Entry]:
-    """Return what is in those of some files that are there, in order.
+    """Return the contents of those files that exist, in order.
 
     Raises:
         ConfigError: There is no such folder, or a file is not JSON, or too large.
         StoreUnavailable: One cannot be read; or Octez has held its lock for long.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder: name the one that octez-signer had as --base-dir")
+        raise ConfigError(f"{folder} is not a folder: name the one that octez-signer had as --base-dir")
     with record_locked(folder / LOCK_NAME, LOCK_WAIT_S):
         return [_parsed(folder / name) for name in names if (folder / name).exists()]
 
 
 def read_file(file: Path) -> Entry:
-    """Return what is in a file; see `read_files`."""
+    """Return the content of a file; see `read_files`."""
     return _parsed(file)
 
 
@@ -83,8 +83,8 @@ def _parsed(file: Path) -> Entry:
     except OSError as error:
         raise StoreUnavailable(f"{file} cannot be read: {error.strerror}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no file of Octez' is")
+        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a file of Octez'")
     try:
         return Entry(file, "", strict_json.loads(data))
     except (ValueError, RecursionError):
-        raise ConfigError(f"{file}: not a file of Octez': not JSON, or a name stands twice") from None
+        raise ConfigError(f"{file}: not a file of Octez': not JSON, or a name occurs twice") from None

@@ -4,7 +4,7 @@
 - A request begins with its tag; lists, messages and errors have their u32 bytes in front. A signature of the request is
   whatever follows the message.
 - An answer begins with 0 and is the value, or with 1 and is a list of errors.
-- What is no request ends the connection without an answer, as with octez-signer. Of a frame the first byte decides
+- A frame that is not a request ends the connection without an answer, as with octez-signer. Of a frame the first byte decides
   before the rest has come: no request of HTTP and no handshake of TLS goes further than three bytes.
 
 Source: Octez `src/lib_signer_services/signer_messages.ml`, `src/lib_base/unix/socket.ml`.
@@ -164,7 +164,7 @@ class Frames:
 
 
 class _Reader:
-    """What is left of a frame."""
+    """The rest of a frame."""
 
     __slots__ = ("_at", "_data")
 

@@ -3,7 +3,7 @@
 - A field is a function that takes a `Reader` and moves it over exactly one value, or raises `BadField`.
 - Only the canonical form passes: shortest numbers, flags 00 and ff, zero padding, built-in entry points by their tag. A node that
   decodes and encodes again would not get the signed bytes back from any other form, and a policy could be misled by it.
-- All lengths are checked against what is left before anything is read. Nothing recurses.
+- All lengths are checked against the remaining bytes before anything is read. Nothing recurses.
 
 `parts` makes larger fields of these. Longer than most: many small readers that stand on each other.
 
@@ -20,8 +20,8 @@ from enclave_signer.tezos.protocols import MAX_ENTRY_POINT_BYTES, MAX_MICHELINE_
 
 #: Mutez, counters and limits are below 2**63 in Octez; ten groups of 7 bits hold 70.
 AMOUNT_LIMIT_BYTES = 10
-#: Script integers and ticket amounts have no bound of their own. Far above any constant in use, and small enough that whoever
-#: computes with one is not slowed down.
+#: Script integers and ticket amounts have no bound of their own. Far above any constant in use, and small enough that
+#: computing with one is fast.
 BIG_NUMBER_LIMIT_BYTES = 4096
 #: Entry points that have a tag of their own; the others follow tag 255 by name.
 ENTRY_POINTS = (
@@ -256,7 +256,7 @@ def optional(field: Field) -> Field:
 def optional_of_late(field: Field) -> Field:
     """Make an optional field that earlier protocols did not have: at the very end of the message its flag may be missing.
 
-    Anywhere else the bytes of an earlier protocol cannot be told from those of this one.
+    Anywhere else the bytes of an earlier protocol look like those of this one.
     """
     flagged = optional(field)
 
@@ -343,7 +343,7 @@ def entry_point(reader: Reader) -> None:
         reader.refuse(f"the entry point {name} spelled out; it has the tag {ENTRY_POINTS.index(name)}", length)
 
 
-# Micheline is read with a list of what is still to come in place of recursion: (step, depth or limit to come back to).
+# Micheline is read with a list of steps still to come instead of recursion: (step, depth or limit to come back to).
 _NODE, _SEQUENCE, _ANNOTATIONS = range(3)
 _Step = tuple[int, int, int]
 # Tag to number of arguments and whether annotations follow.

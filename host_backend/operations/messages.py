@@ -83,7 +83,7 @@ def parse_message(message: bytes) -> Message:
     """Read a whole message.
 
     Args:
-        message: What is to be signed, magic byte included; at most 32 KiB.
+        message: The bytes to sign, magic byte included; at most 32 KiB.
 
     Returns:
         What the policy and the watermark need to know about it.
@@ -183,4 +183,4 @@ def _place(path: list[str], index: int) -> str:
 def _unknown_tag_text(tag: int) -> str:
     if tag in _CONSENSUS_OPERATIONS:
         return f"tag {tag} is a consensus operation; its message begins with 0x12 or 0x13, not 0x03"
-    return f"tag {tag} is no operation of the protocols {_PROTOCOL_NAMES}; are there surplus bytes?"
+    return f"tag {tag} is not an operation of the protocols {_PROTOCOL_NAMES}; are there surplus bytes?"

@@ -1,6 +1,6 @@
 """The larger fields of operations: evidence with whole operations and block headers in it, games about rollups, proofs.
 
-- What is nested is read as strictly as what is not: an inlined operation to its signature, a block header like the header that a
+- Nested parts are read as strictly as others: an inlined operation to its signature, a block header like the header that a
   baker signs, with the signature behind it.
 - The shape of a proof is read, its contents are not: curve points, scalars and serialized proofs are bytes here.
 
@@ -34,10 +34,10 @@ from host_backend.operations.fields import (
     record,
 )
 
-#: Of what is signed inside an operation: consensus messages, all of them.
+#: Signed parts inside an operation: consensus messages, all of them.
 _SIGNATURE_BYTES = sorted({key_type.facts.signature_bytes for key_type in KeyType if key_type.facts.bakes})
 _SIGNATURE_SIZES = " or ".join(map(str, _SIGNATURE_BYTES))
-#: A signed operation ends in 64 bytes; what is longer begins in front of them, as an operation of its own.
+#: A signed operation ends in 64 bytes; a longer one begins in front of them, as an operation of its own.
 _PREFIX_BYTES = {
     key_type.facts.tag: key_type.facts.signature_bytes - 64
     for key_type in KeyType
@@ -91,7 +91,7 @@ def variant(*cases: tuple[int, str, Field]) -> Field:
 def last_of_layouts(*layouts: Field) -> Field:
     """Make a field for the end of a message that protocols lay out differently, and that does not say how.
 
-    The layout is the first that ends exactly where the message ends; where none does, the first one says what is wrong.
+    The layout is the first that ends exactly where the message ends; where none does, the first one gives the error.
 
     Args:
         layouts: Those of the latest protocol first.

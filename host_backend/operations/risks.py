@@ -1,4 +1,4 @@
-"""What an operation can do to the funds of whoever signs it."""
+"""What an operation can do to the funds of its signer."""
 
 from enum import StrEnum
 
@@ -16,6 +16,6 @@ class Risk(StrEnum):
 
 #: How an operation hands an account over, and what to do about it.
 HANDS_OVER = {
-    "drain_delegate": "it empties the account of the baker whose consensus key it is, to wherever the request says",
+    "drain_delegate": "it empties the account of the baker that has this consensus key, to wherever the request says",
     "update_consensus_key": "the key that a request registers with it can drain the account: allow it while you need it",
 }

@@ -80,7 +80,7 @@ class Operation:
 
     Attributes:
         kind: The name of the operation.
-        risk: What it can do to the funds of whoever signs it.
+        risk: What it can do to the funds of its signer.
         fields: What follows its tag.
         name: Makes the policy's name from the raw bytes of the fields, where it is not the kind itself.
         managed: Whether it is a manager operation, of which one message may have several.

@@ -1,12 +1,13 @@
-"""The keys of one vault: what is stored, what is open where, and what is out of service.
+"""The keys of one vault: stored, open on which connection, or out of service.
 
 - Every public key that the enclave gives is checked against the stored hash.
 - A blob that does not open, or opens as another key, takes its own key out of service, never the vault. Whether and
   when it is tried again: `keys`.
 - What comes out of a blob is compared with the hash: `opening`.
+- A key-encryption key that gives no answer delays only the keys sealed under it: `silent_keks`.
 - What appears in the store while the vault is open, added by whomever, is tried out on the second connection. What opens
   there waits for the next connection for signatures, on which all keys are opened before it is in service.
-- A connection that opens less than the one in service holds does not take its place. What is not known to open is not
+- A connection that opens less than the one in service holds does not take its place. A key that is not known to open is not
   asked of it.
 - A key whose entry was replaced by something that does not open is out of service from the next start of the host on:
   until then it is opened, where all keys are, by what was stored before.
@@ -19,12 +20,13 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
 from host_backend.enclave.client import EnclaveClient, SigningClient
-from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError
+from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, Late
 from host_backend.keystore.base import KeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import DEFAULT_PAUSES, KeyEvent, Keys, Pauses, VaultKey
 from host_backend.vault.opening import GetConnection, Opened, Opener, Unopened
 from host_backend.vault.reading import StoreReader, with_pauses
+from host_backend.vault.silent_keks import SilentKeks
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +43,11 @@ class Keyring:
         vault: Its name, for the log.
         store: Where the blobs are kept.
         second: Gives the connection for calls that may leave the enclave.
-        separate: Gives a connection that nobody else uses.
-        on_key: Told of every key when it comes into service for the first time.
+        separate: Gives a connection that no other task uses.
+        on_key: Called with every key when it comes into service for the first time.
         pauses: Before a key that did not open is tried again.
         jitter: Returns a number from 0 to 1, another one each time.
-        on_restored: Told, after each key of a restoring, how many it has dealt with, and of how many.
+        on_restored: Called after each key of a restore with the number done, and the total.
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class Keyring:
         self._trying_problem: str | None = None
         #: Seconds between two looks at the store.
         self.look_s = store.look_s
-        #: What is known of every stored key.
+        #: The state of every stored key.
         self.keys = Keys(pauses, jitter)
         self._opener = Opener(self.keys.opened, separate)
+        self._silent = SilentKeks()
         #: Why the store could not be read last; None when it could.
         self.store_problem: str | None = None
         #: Which keys were stored once and are no more; None when all still are.
@@ -82,7 +85,7 @@ class Keyring:
 
     @property
     def damaged(self) -> Mapping[str, str]:
-        """What is stored and is no key, by its name, and what to do about it."""
+        """Stored entries that are not keys, by name, each with its fix."""
         return self._reader.damaged
 
     async def load(self) -> None:
@@ -112,7 +115,7 @@ class Keyring:
         self._reader.read_anew()
 
     async def look_again(self) -> None:
-        """Read the store if it has changed; trouble is noted and told, and what was read before stays good."""
+        """Read the store if it has changed; trouble is noted and reported, and the earlier state stays good."""
         try:
             await self.load()
         except HostError as error:
@@ -127,18 +130,36 @@ class Keyring:
 
         Args:
             client: The new connection.
-            serving: The connection in service, which it shall replace; None when there is none. Then every blob is
-                opened; else only those that are open on it, or are known to open.
+            serving: The connection in service, which it will replace; None when there is none. Then every blob is
+                opened but those that would have the others wait; else only those that are open on it, or are known to
+                open.
 
         Raises:
             EnclaveRefused, EnclaveUnavailable: The connection ended, its answers do not belong to its calls, or it does
                 not hold what the one in service holds. Nothing has changed then.
         """
         stored = {pkh: self.keys.blobs(pkh) for pkh in self.keys if serving is None or self._stays(pkh, serving)}
+        silent = self._silent.left_out(stored) if serving is None else {}
+        outcomes = await self._opened(client, {pkh: stored[pkh] for pkh in stored if pkh not in silent}, serving)
+        _check_not_all_doubtful(outcomes)
+        _check_holds_as_much(outcomes, serving, client)
+        for pkh, kek in silent.items():
+            outcomes[pkh] = Unopened(f"no answer in time for keys sealed under {kek}", KeyEvent.UNANSWERED)
+        async for pkh, blobs in with_pauses(stored.items()):
+            outcome = outcomes[pkh]
+            if self.keys.blobs(pkh) == blobs:
+                self._note(pkh, outcome)
+            if isinstance(outcome, Opened):
+                self._announce(outcome.key)
+        return self.keys.whole
+
+    async def _opened(
+        self, client: EnclaveClient, stored: Mapping[str, tuple[bytes, ...]], serving: SigningClient | None
+    ) -> dict[str, Opened | Unopened]:
+        """Return what became of each key that was asked for on a new connection."""
+        outcomes: dict[str, Opened | Unopened] = {}
         if serving is None:
             self.restored_count = 0
-
-        outcomes: dict[str, Opened | Unopened] = {}
 
         async def open_one(pkh: str) -> None:
             outcomes[pkh] = await self._opener.open(client, pkh, stored[pkh])
@@ -149,21 +170,19 @@ class Keyring:
                 self.restored_count += 1
                 self._on_restored(self.restored_count, len(stored))
 
-        await _side_by_side(open_one, stored)
+        try:
+            await _side_by_side(open_one, stored)
+        except Late:
+            first = next((pkh for pkh in stored if pkh not in outcomes), None)
+            if serving is None and first is not None:
+                self._silent.note_silent(stored[first][0])
+            raise
         if (end := client.broken) is not None:
             raise end
-        _check_not_all_doubtful(outcomes)
-        _check_holds_as_much(outcomes, serving, client)
-        async for pkh, blobs in with_pauses(stored.items()):
-            outcome = outcomes[pkh]
-            if self.keys.blobs(pkh) == blobs:
-                self._note(pkh, outcome)
-            if isinstance(outcome, Opened):
-                self._announce(outcome.key)
-        return self.keys.whole
+        return outcomes
 
     def _stays(self, pkh: str, serving: SigningClient) -> bool:
-        """Whether a key shall be open on the next connection: one without an answer would keep all new ones out."""
+        """Whether a key must be open on the next connection: one without an answer would keep all new ones out."""
         return serving.holds(pkh) or self.keys.opens(pkh)
 
     def _announce(self, key: VaultKey) -> None:
@@ -172,11 +191,11 @@ class Keyring:
             self._on_key(key)
 
     async def try_due(self, serving: SigningClient, on_tried: Callable[[], None]) -> None:
-        """Try out what is due and not open in service; trouble is told, and what it left out is tried again.
+        """Try out the keys that are due and not open in service; trouble is reported, and keys that it left out are tried again.
 
         Args:
             serving: The connection for signatures.
-            on_tried: Told after each key: one shall not wait until the others are dealt with.
+            on_tried: Called after each key: one must not wait for the others.
         """
 
         async def try_one(pkh: str) -> None:
@@ -230,6 +249,7 @@ class Keyring:
         keys, told = self.keys, self.keys.trouble(pkh)
         if isinstance(outcome, Opened):
             keys.note_opened(outcome.key, outcome.blob)
+            self._silent.note_opened(outcome.blob)
             if told is not None:
                 logger.info("key opens again", extra=fields(pkh=pkh, vault=self._vault))
             return

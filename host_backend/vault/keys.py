@@ -7,7 +7,7 @@
 
 - A connection that ends while a key is tried leaves it as it was.
 - What opens all keys on a new connection tells of the same events, whatever state a key is in.
-- A key that has opened once is known for good: its public key can be told while it is out of service.
+- A key that has opened once is known for good: its public key can be shown while it is out of service.
 """
 
 import math
@@ -89,7 +89,7 @@ TABLE: Mapping[tuple[KeyState, KeyEvent], KeyState] = {
 class Pauses:
     """Seconds before a key is tried again."""
 
-    #: After no answer; doubles up to `longest_unanswered_s`: a sealer that is back shall soon be noticed.
+    #: After no answer; doubles up to `longest_unanswered_s`: a sealer that is back must soon be noticed.
     unanswered_s: float = 0.1
     longest_unanswered_s: float = 3.0
     #: After a refusal; doubles up to `longest_refused_s`: somebody has to grant something first.
@@ -184,7 +184,7 @@ class Keys:
     # What happens
 
     def store(self, pkh: str, blobs: tuple[bytes, ...]) -> None:
-        """Note what is stored of a key; it is tried if that is news."""
+        """Note the stored entry of a key; it is tried if that is news."""
         life = self._lives.get(pkh)
         if life is None:
             self._lives[pkh] = _Life(blobs)
@@ -284,7 +284,7 @@ class Keys:
     def _pause(self, times: int, first_s: float, longest_s: float) -> float:
         return min(first_s * 2.0 ** min(times, 32), longest_s) * (0.5 + self._jitter() / 2)
 
-    # What is due
+    # Keys that are due
 
     def due(self, now: float) -> list[str]:
         """Return the keys to be tried now."""

@@ -42,7 +42,7 @@ class Opener:
 
     Args:
         known: The keys that were opened before.
-        separate: Gives a connection that nobody else uses.
+        separate: Gives a connection that no other task uses.
     """
 
     def __init__(self, known: Mapping[str, VaultKey], separate: GetConnection) -> None:

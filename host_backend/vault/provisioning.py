@@ -3,7 +3,7 @@
 - A key is announced only after its blob is durable.
 - The public key of an import is compared with the secret's own; the kind of a new key, with what was asked for.
 - Keys that are made together are stored together, a batch at a time.
-- Nothing here opens what is stored, or signs.
+- Nothing here opens stored keys, or signs.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What is stored of a vault's keys, read when it has changed."""
+"""The stored keys of a vault, read when they have changed."""
 
 import asyncio
 import logging
@@ -21,18 +21,18 @@ class StoreReader:
     """Reads the store of one vault.
 
     Attributes:
-        damaged: What is stored and is no key, by its name, and what to do about it.
+        damaged: Stored entries that are not keys, by name, each with its fix.
 
     Args:
         vault: Its name, for the log.
-        store: What is read.
+        store: The store to read.
     """
 
     def __init__(self, vault: str, store: KeyStore) -> None:
         self._vault = vault
         self._store = store
         self._revision: str | None = None
-        #: What is wrong with the store as a whole, at this revision.
+        #: The fault of the store as a whole, at this revision.
         self._malformed: str | None = None
         self.damaged: Mapping[str, str] = {}
 
@@ -73,7 +73,7 @@ class StoreReader:
 
 
 async def with_pauses(items: Iterable[T]) -> AsyncIterator[T]:
-    """Give many items, and let everything else go on in between: no signature shall wait for them."""
+    """Give many items, and let everything else go on in between: no signature may wait for them."""
     for number, item in enumerate(items, start=1):
         yield item
         if number % KEYS_PER_TURN == 0:

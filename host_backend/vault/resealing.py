@@ -1,8 +1,8 @@
-"""Sealing stored keys anew, under another key-encryption key, and putting back what was stored before.
+"""Resealing stored keys under another key-encryption key, and restoring the replaced blobs.
 
-- What is sealed under the target is left as it is: the header of a blob tells. So the next run finishes one that was
+- A blob sealed under the target is left as it is: its header says so. So the next run finishes one that was
   interrupted.
-- All keys are kept aside before the first entry changes. What is put in its place was seen to open, in the enclave, as
+- All keys are kept aside before the first entry changes. Its replacement was seen to open, in the enclave, as
   the key that the entry names.
 - An entry that somebody changes meanwhile stays as they have it.
 """
@@ -23,21 +23,21 @@ from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.side_connection import SideConnection
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.errors import EnclaveRefused
-from host_backend.keystore.base import KeyStore, StoredKey
+from host_backend.keystore.base import Before, KeyStore, StoredKey
 from host_backend.vault.provisioning import BATCH, GetConnection
 
-#: What is said of a blob whose header cannot be read.
+#: The error for a blob whose header cannot be read.
 UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A stored key that shall be sealed otherwise.
+    """A stored key to reseal.
 
     Attributes:
         stored: As it is stored now.
         source: What it is sealed under, by its header.
-        target: What it shall be sealed under.
+        target: The key to seal it under.
         blob: What to put in its place; None where the enclave has to make it.
     """
 
@@ -56,11 +56,11 @@ class Moved:
 
 
 class Resealing:
-    """Seals the keys of one store anew.
+    """Reseals the keys of one store.
 
     Args:
         store: Where the blobs are kept.
-        connection: Gives a connection to the enclave on which nobody signs.
+        connection: Gives a connection to the enclave that does not sign.
     """
 
     def __init__(self, store: KeyStore, connection: GetConnection) -> None:
@@ -68,11 +68,11 @@ class Resealing:
         self._connection = connection
 
     async def moves_to(self, target: str, *, again: bool = False) -> tuple[list[Move], int]:
-        """Return what is to be done for all keys to be sealed under `target`, and how many are; asks no enclave.
+        """Return the moves that bring all keys under `target`, and how many are there already; asks no enclave.
 
         Args:
             target: The name of a key-encryption key.
-            again: Seal those anew that are under it already: it may have a newer version.
+            again: Also reseal those under it already: it may have a newer version.
 
         Raises:
             ConfigError, StoreUnavailable: The store cannot be read.
@@ -81,31 +81,38 @@ class Resealing:
         moves = [Move(each, source, target) for each in stored if (source := _name(each.blob)) != target or again]
         return moves, len(stored) - len(moves)
 
-    async def moves_back(self) -> list[Move]:
-        """Return what is to be done for all keys to be as they were kept last; asks no enclave.
+    async def moves_back(self, before: Before) -> list[Move]:
+        """Return the moves that restore all keys as they were kept last; asks no enclave.
+
+        Args:
+            before: Before what.
 
         Raises:
             ConfigError, StoreUnavailable: The store cannot be read.
         """
-        kept = await self._store.kept()
-        before: defaultdict[str, list[bytes]] = defaultdict(list)
+        kept = await self._store.kept(before)
+        was: defaultdict[str, list[bytes]] = defaultdict(list)
         for each in kept.keys if kept is not None else ():
-            before[each.pkh].append(each.blob)
+            was[each.pkh].append(each.blob)
         moves = []
         for each in await self._store.load():
             # A hash may be stored several times; both lists have the same order.
-            blob = before[each.pkh].pop(0) if before[each.pkh] else each.blob
+            blob = was[each.pkh].pop(0) if was[each.pkh] else each.blob
             if blob != each.blob:
                 moves.append(Move(each, _name(each.blob), _name(blob), blob))
         return moves
 
-    async def where_kept(self) -> str | None:
-        """Return where the keys are that were kept last; None if there are none."""
-        kept = await self._store.kept()
+    async def where_kept(self, before: Before) -> str | None:
+        """Return where the keys are that were kept last before such a change; None if there are none."""
+        kept = await self._store.kept(before)
         return None if kept is None else kept.where
 
-    async def run(self, moves: Sequence[Move]) -> AsyncIterator[Moved]:
-        """Do it, in order, and yield what became of each, once that is durable.
+    async def run(self, moves: Sequence[Move], before: Before) -> AsyncIterator[Moved]:
+        """Make the moves in order, and yield each outcome once it is durable.
+
+        Args:
+            moves: In order.
+            before: The series of copies that all keys are kept in first.
 
         Raises:
             EnclaveUnavailable: No answer to one; those that were yielded are done. Run again later.
@@ -118,7 +125,7 @@ class Resealing:
                 outcomes = await asyncio.gather(*(_blob_for(client, move) for move in batch), return_exceptions=True)
             made = {move: blob for move, blob in zip(batch, outcomes, strict=True) if isinstance(blob, bytes)}
             if made and not kept:
-                await self._keep(moves)
+                await self._keep(moves, before)
                 kept = True
             exchanged = await self._store.exchange({move.stored: blob for move, blob in made.items()})
             for move, outcome in zip(batch, outcomes, strict=True):
@@ -130,12 +137,11 @@ class Resealing:
                 if isinstance(outcome, BaseException) and not isinstance(outcome, EnclaveRefused):
                     raise outcome
 
-    async def _keep(self, moves: Sequence[Move]) -> None:
-        """Keep all keys aside, unless that was done: by the run that is put back, or by one that is only finished."""
-        stored = {move.stored for move in moves if move.blob is None}
-        kept = await self._store.kept()
-        if kept is None or not stored <= {*kept.keys}:
-            await self._store.keep(time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+    async def _keep(self, moves: Sequence[Move], before: Before) -> None:
+        """Keep all keys aside, unless all that is replaced was: by a run that is only finished, or before it was undone."""
+        kept = await self._store.kept(before)
+        if kept is None or not {move.stored for move in moves} <= {*kept.keys}:
+            await self._store.keep(time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), before)
 
 
 async def _blob_for(client: EnclaveClient, move: Move) -> bytes:
@@ -175,7 +181,7 @@ def _name(blob: bytes) -> str:
 async def open_resealing(
     store: KeyStore, enclave: Endpoint, *, limits: LinkLimits = DEFAULT_LIMITS
 ) -> AsyncIterator[Resealing]:
-    """Give what seals the keys of a store anew; the enclave is connected to when it is first asked."""
+    """Give the resealing of a store's keys; it connects to the enclave when it first asks."""
     side = SideConnection(enclave, limits)
     try:
         yield Resealing(store, side.use)

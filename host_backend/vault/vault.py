@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from enclave_signer.curves import SignatureCheck
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
     KeyType,
@@ -98,7 +99,7 @@ class Vault:
 
     @property
     def degraded(self) -> list[str]:
-        """What is wrong while the vault can sign: keys out of service or not in it yet, a store that cannot be read."""
+        """Faults while the vault can sign: keys out of service or not in it yet, a store that cannot be read."""
         reasons = [
             f"{pkh}: {reason}{'; it signs by what was stored before, until this host ends' if self.serves(pkh) else ''}"
             for pkh, reason in self.out_of_service.items()
@@ -187,7 +188,7 @@ class Vault:
             EnclaveRefused: Out of service.
             EnclaveUnavailable: The enclave cannot be reached.
         """
-        # The usual case, without a look at anything else: what is open on the connection is in service.
+        # The usual case, without a look at anything else: a key open on the connection is in service.
         key = self._ring.keys.opened[pkh] if self.serves(pkh) else await self.opened_key(pkh)
         if version not in key.public_key.key_type.facts.versions:
             raise _no_such_version(key.public_key.key_type, version)
@@ -256,11 +257,8 @@ class Vault:
         if len(message) > MAX_MESSAGE_BYTES:
             raise MalformedRequest(f"message of {len(message)} bytes, the limit is {MAX_MESSAGE_BYTES}")
         client, signature = await self._ask(lambda client: client.sign(key.pkh, message, version))
-
-        def verify() -> None:
-            key.verifying_key.verify(signature, message, version)
-
-        await self.verification.pass_signature(client, key, verify)
+        check = SignatureCheck(key.verifying_key, signature, message, version)
+        await self.verification.pass_signature(client, key, check)
         return signature
 
     async def report(self, nonce: bytes) -> Shown:
@@ -323,7 +321,7 @@ async def open_vault(
             verified before.
         limits: Times of the link.
         on_key: Called with every key when it comes into service for the first time.
-        on_restored: Told, after each key of a restoring, how many it has dealt with, and of how many.
+        on_restored: Called after each key of a restore with the number done, and the total.
 
     Raises:
         EnclaveRefused, EnclaveUnavailable: The enclave does not answer, or not with yes.

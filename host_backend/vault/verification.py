@@ -10,10 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
-from enclave_signer.curves import CurveError
+from enclave_signer.curves import CurveError, SignatureCheck
 from host_backend.enclave.client import SigningClient
 from host_backend.errors import EnclaveRefused
 from host_backend.log import fields
+from host_backend.vault.batches import Batches
 from host_backend.vault.keys import VaultKey
 
 logger = logging.getLogger(__name__)
@@ -31,17 +32,18 @@ class Verification:
     def __init__(self, vault: str, verify_bls: VerifyBls) -> None:
         self._vault = vault
         self._in_background = verify_bls == "background"
+        self._batches = Batches()
         self._tasks: set[asyncio.Task[None]] = set()
         #: Signatures and proofs that were wrong.
         self.failures = 0
 
-    async def pass_signature(self, client: SigningClient, key: VaultKey, verify: Callable[[], None]) -> None:
+    async def pass_signature(self, client: SigningClient, key: VaultKey, check: SignatureCheck) -> None:
         """Return when a signature may be released.
 
         Args:
             client: The connection that it came from.
             key: The key that was asked for.
-            verify: Raises `CurveError` when the signature is wrong; may run in another thread.
+            check: The signature, and what it must be.
 
         Raises:
             EnclaveRefused: It is wrong.
@@ -50,36 +52,48 @@ class Verification:
         slow = facts.slow
         # Only a baker is in a hurry.
         if slow and facts.bakes and self._in_background and len(self._tasks) < BACKGROUND_LIMIT:
-            task = asyncio.create_task(self._check_later(client, key, verify))
+            task = asyncio.create_task(self._check_later(client, key, check))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif slow:
-            await self.check(client, key, verify)
+            await self._check_slow(client, key, check)
         else:
-            self._check_now(client, key, verify)
+            try:
+                check.verify()
+            except CurveError as error:
+                raise self._wrong(client, key, error) from error
 
     async def check(self, client: SigningClient, key: VaultKey, verify: Callable[[], None]) -> None:
-        """Check something slow before it is released; see `pass_signature`."""
+        """Check a proof before it is released.
+
+        Args:
+            client: The connection that it came from.
+            key: The key that was asked for.
+            verify: Raises `CurveError` when the proof is wrong; runs in another thread.
+
+        Raises:
+            EnclaveRefused: It is wrong.
+        """
         try:
             await asyncio.to_thread(verify)
         except CurveError as error:
             raise self._wrong(client, key, error) from error
 
     async def aclose(self) -> None:
-        """Wait for what is being verified: a wrong signature that is out shall be known."""
+        """Wait for signatures being verified: a wrong one that is out must become known."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _check_now(self, client: SigningClient, key: VaultKey, verify: Callable[[], None]) -> None:
+    async def _check_slow(self, client: SigningClient, key: VaultKey, check: SignatureCheck) -> None:
         try:
-            verify()
+            await self._batches.verify(check)
         except CurveError as error:
             raise self._wrong(client, key, error) from error
 
-    async def _check_later(self, client: SigningClient, key: VaultKey, verify: Callable[[], None]) -> None:
-        # What is wrong was counted and logged, and has ended the connection.
+    async def _check_later(self, client: SigningClient, key: VaultKey, check: SignatureCheck) -> None:
+        # A wrong signature was counted and logged, and has ended the connection.
         with suppress(EnclaveRefused):
-            await self.check(client, key, verify)
+            await self._check_slow(client, key, check)
 
     def _wrong(self, client: SigningClient, key: VaultKey, error: CurveError) -> EnclaveRefused:
         self.failures += 1

@@ -1,4 +1,4 @@
-"""Looking whether the key store has something new, and trying what is due."""
+"""Looking whether the key store has something new, and trying the keys that are due."""
 
 import asyncio
 import contextvars
@@ -64,9 +64,9 @@ class Watch:
             if loop.time() - self._looked_at < self._link.limits.look_again_s:
                 return
             self._looked_at = loop.time()
-            # What is found is nobody's request.
+            # The result does not belong to a request.
             self._looking = asyncio.create_task(self._look(), context=contextvars.Context())
-        # Whoever leaves does not take the others' look away.
+        # A caller that leaves does not take the others' look away.
         await asyncio.wait([self._looking], timeout=self._link.limits.ready_s)
 
     async def read(self) -> None:

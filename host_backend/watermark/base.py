@@ -1,9 +1,9 @@
-"""The two ports behind which marks are kept: one for signing, one for whoever looks after the marks.
+"""The two ports behind which marks are kept: one for signing, one for managing them.
 
 - A store judges by `rule.judge` and by nothing else.
 - Stored means durable: an answer is given only when the mark it rests on survives a crash and a power loss. A repeat
   of a mark that is being written waits for that writing.
-- Whoever asks at the same time is judged one after the other.
+- Requests at the same time are judged one after the other.
 - A store that cannot answer says so (`StoreUnavailable`); it never guesses, and it never refuses for that reason.
 """
 
@@ -24,7 +24,7 @@ class WatermarkStore(Protocol):
     async def advance(self, key: MarkKey, asked: Mark) -> Verdict:
         """Ask whether a message may be signed; when this returns, it may.
 
-        A caller that leaves early disturbs nobody, and its mark may have moved: the same message may be asked again.
+        A caller that leaves early disturbs no other, and its mark may have moved: the same message may be asked again.
 
         Args:
             key: Whose mark.
@@ -75,14 +75,14 @@ class StoredMarks:
 
 @dataclass(frozen=True, slots=True)
 class MarksDescription:
-    """What is found of a store from outside, without a trace.
+    """A store as seen from outside, without a trace.
 
     Attributes:
-        stored: What is in it; None when there is no store.
+        stored: Its marks; None when there is no store.
         waiting: Marks of others that the first start will make a store of.
         host: The process that has it; None when none does.
         crashed: Whether the last host did not end in order.
-        findings: What is wrong, or will be.
+        findings: Faults, present or to come.
     """
 
     stored: StoredMarks | None = None
@@ -95,8 +95,8 @@ class MarksDescription:
 class MarksAdmin(Protocol):
     """Looks after the marks of one configuration. Synchronous; every method that changes anything needs the store alone.
 
-    Every method raises `HostError`: `ConfigError` when what is there does not allow it, `StoreUnavailable` when it is not
-    known to be done and may be repeated. What is refused has changed nothing.
+    Every method raises `HostError`: `StateConflict` when the present state does not allow it, `StoreUnavailable` when it is not
+    known to be done and may be repeated. A refusal has changed nothing.
     """
 
     def create(self) -> None:
@@ -131,13 +131,13 @@ class MarksAdmin(Protocol):
         suffix: str,
         known: Mapping[MarkKey, Mark] = NO_MARKS,
     ) -> int:
-        """Make the store anew of all marks that can be found, each one at least at the end of a level.
+        """Rebuild the store from all marks that can be found, each one at least at the end of a level.
 
         Args:
             pkhs: Keys that get marks for all their rights though none of theirs is found.
             chains: On which chains, beside those of the marks that are found.
             above_level: Nothing is signed at this level or below.
-            suffix: What is added to the name of a file that is put aside.
+            suffix: Added to the name of a file that is put aside.
             known: Marks that are known from elsewhere: they count like those that are found.
 
         Returns:

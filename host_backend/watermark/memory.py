@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
 from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
 from host_backend.watermark.file.old_sqlite import file_store_in
 from host_backend.watermark.file.place import REBUILD, held_folder, process_of, reporting, store_path
@@ -79,9 +79,9 @@ def kept_in_memory(base_dir: Path) -> Iterator[dict[MarkKey, Mark]]:
 def _require_nothing_lost(base_dir: Path, folder: SignatoryFolder) -> None:
     folder.require_here()
     if folder.left_behind and not folder.forgotten:
-        raise ConfigError(
+        raise StateConflict(
             f"the last host on {base_dir} did not end in order, and its watermark store is gone: write `driver: file`, then "
-            f"put back the very file, never an earlier copy, or make the marks anew with {REBUILD}"
+            f"put back the original file, never an earlier copy, or rebuild the marks with {REBUILD}"
         )
 
 
@@ -93,7 +93,7 @@ def _only_in_memory() -> ConfigError:
 
 
 class MemoryMarks:
-    """A `MarksAdmin` of marks that nobody can look after: what can be answered is answered, the rest is refused.
+    """A `MarksAdmin` of marks in memory, which cannot be managed: it answers what it can, and refuses the rest.
 
     Args:
         base_dir: The folder of Signatory's files, and of a file store that must not be there.

@@ -1,4 +1,4 @@
-"""Which marks a store has that is made anew."""
+"""Which marks a rebuilt store has."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

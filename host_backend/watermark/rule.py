@@ -58,7 +58,7 @@ class MarkKey(NamedTuple):
 
 
 class MarkedChains:
-    """On which chains a store has marks: counted as they come, so that nobody counts them at a request."""
+    """On which chains a store has marks: counted as they come, so that no request has to count them."""
 
     def __init__(self, keys: Iterable[MarkKey] = ()) -> None:
         self._all: set[str] = set()

@@ -15,7 +15,7 @@ from typing import TypeVar
 import pytest
 
 from host_backend.errors import ConfigError, StoreUnavailable
-from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, KeyStore, StoredKey
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
 from host_backend.keystore.firestore import FirestoreKeyStore
 from tests.conformance import at_google
@@ -246,11 +246,11 @@ def test_blob_is_never_printed() -> None:
 
 
 def keep(store: Driven, utc: str) -> None:
-    store.run(store.store.keep(utc))
+    store.run(store.store.keep(utc, Before.RESEAL))
 
 
 def kept(store: Driven) -> tuple[StoredKey, ...] | None:
-    found = store.run(store.store.kept())
+    found = store.run(store.store.kept(Before.RESEAL))
     return None if found is None else found.keys
 
 
@@ -280,6 +280,18 @@ def test_what_was_kept_last_is_found(open_store: OpenStore) -> None:
         add(store, key)
         keep(store, f"20260101T00000{second}Z")
     assert kept(open_store()) == (FIRST, SECOND)
+
+
+def test_what_is_kept_before_an_undo_is_a_series_of_its_own(open_store: OpenStore) -> None:
+    store = open_store()
+    add(store, FIRST)
+    keep(store, "20260101T000000Z")
+    add(store, SECOND)
+    store.run(store.store.keep("20260101T000000Z", Before.UNDO))
+    assert kept(open_store()) == (FIRST,)
+    other = store.run(store.store.kept(Before.UNDO))
+    assert other is not None
+    assert other.keys == (FIRST, SECOND)
 
 
 def test_nothing_that_is_kept_is_kept_over(open_store: OpenStore) -> None:

@@ -41,9 +41,9 @@ def of_seed(seed: str) -> PublicKey:
 
 def test_how_many_there_are() -> None:
     assert {name: len(VECTORS[name]) for name in ("keygen", "siggen", "sigver", "octez")} == {
-        "keygen": 3,
+        "keygen": 25,
         "siggen": 3,
-        "sigver": 2,
+        "sigver": 15,
         "octez": 2,
     }
 
@@ -52,12 +52,14 @@ def test_how_many_there_are() -> None:
 def test_keys_of_seeds(item: dict[str, Any]) -> None:
     key = of_seed(item["seed"])
     assert sha256(key.data).hexdigest() == item["pk_sha256"]
-    assert encode_public_key(key) == item["mdpk"]
-    assert public_key_hash(key) == item["tz5"]
-    assert parse_public_key_hash(item["tz5"])[1].hex() == item["pkh"]
     public_key, signing_key = ML_DSA_44.key_derive(bytes.fromhex(item["seed"]))
+    assert public_key == key.data
     assert sha256(signing_key).hexdigest() == item["sk_sha256"]
-    assert decode(item["mdsk"], Family.PRIVATE_KEY)[1] == signing_key + public_key
+    if "mdpk" in item:
+        assert encode_public_key(key) == item["mdpk"]
+        assert public_key_hash(key) == item["tz5"]
+        assert parse_public_key_hash(item["tz5"])[1].hex() == item["pkh"]
+        assert decode(item["mdsk"], Family.PRIVATE_KEY)[1] == signing_key + public_key
 
 
 @each("siggen")

@@ -1,4 +1,4 @@
-"""What both programs say to `--help`, and the page that shows it: `python -m tests.contract.command_line` writes it anew."""
+"""What both programs say to `--help`, and the page that shows it: `python -m tests.contract.command_line` writes it."""
 
 import os
 import sys
@@ -11,6 +11,8 @@ from tests.contract.markdown import DOCS, blocks
 from tests.doubles.processes import PATIENCE_S
 from tests.doubles.starting import run
 
+#: Of a terminal as it is opened.
+COLUMNS = 80
 PAGE = DOCS / "command-line.md"
 _HEAD = """# Command line
 
@@ -27,12 +29,6 @@ signs nothing and changes nothing, and may run beside a running host:
 
 ```sh
 .venv/bin/enclave-host doctor -c .state/signatory.yaml
-```
-
-Every command that shows something has `--json`, one value per line:
-
-```sh
-.venv/bin/enclave-host list --json -c .state/signatory.yaml
 ```
 
 Hand over a key in PEM, and one that a password protects. A key that is stored already is not stored twice, and the
@@ -60,19 +56,52 @@ What a policy can allow, and which protocols' operations are known:
 ```
 
 What a client adds to the query of a request when the signer asks who it is: a signature of the client's own key, made
-where that key is. The words are the key that shall sign, and the message:
+where that key is. The arguments are the key that will sign, and the message:
 
 ```sh
 .venv/bin/enclave-host authenticate tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb 03a11f5f17 --from client.key
 ```
 
-Let the shell complete commands and options; for good, put the line into `~/.bashrc`:
+Let the shell complete commands, options, and the vaults and keys of the configuration; to keep it, put the line into
+`~/.bashrc`:
 
 ```sh
 eval "$(.venv/bin/enclave-host completion bash)"
 ```
 
-On a terminal, long work shows how far it is; into a file or a pipe goes nothing of that.
+On a terminal, long work shows a progress bar; nothing of that goes into a file or a pipe.
+
+## JSON
+
+With `--json` a command prints one JSON object on standard output when it ends; log lines, warnings and questions stay on
+standard error. The same thing has the same name in every command:
+
+| member | is |
+|---|---|
+| `public_key_hash`, `public_key` | a key, as in `tz1…` and `edpk…` |
+| `vault`, `name` | a vault's name; the name that a wallet, a protocol or a check gives |
+| `chain_id`, `right`, `level`, `round`, `digest` | a mark; `right` is `block`, `preattestation` or `attestation` |
+| `state`, `outcome`, `reason`, `text` | of a check or a mark; what was done; why not; for people |
+| `error`, `exit` | only when the command failed: the text, and the exit code |
+
+| command | lists and other members |
+|---|---|
+| `list`, `generate` | `keys`: with `active` and what the policy allows, or with `out_of_service`, the reason |
+| `import` | `keys` with `outcome`; with `--from-octez` also `refused`, `names`, `authorized_keys` |
+| `reseal` | `keys` with `from`, `to`, `outcome`, `reason`; `vaults` with `kept`, where the old blobs are |
+| `watermark show` | `marks` with `state`, `ok` or `refused` |
+| `config check` | `settings`, `keys`, `notes`, `ignored`, `dangers` |
+| `doctor` | `checks` with `check`, `state`, `text`; `failed`, `warnings`: how many |
+| `attest` | `outcome`, `bound`, `checks` with `claim`, `state`, `text`; `claims` |
+| `authenticate` | `authentication`, `public_key`, `public_key_hash` of the client, or `valid`; `signed_bytes` |
+| `list-requests`, `list-ops` | `requests`; `operations` |
+| `version` | `version`; `protocols` with `name`, `hash` |
+
+A command that fails half-way prints what was done before it, with `error` and `exit`:
+
+```sh
+.venv/bin/enclave-host list --json -c .state/signatory.yaml
+```
 """
 
 
@@ -81,7 +110,7 @@ def help_of(command: str) -> str:
     program, *names = command.split()
     module = {"enclave-signer": "enclave_signer", "enclave-host": "host_backend"}[program]
     words = [sys.executable, "-m", module, *names, "--help"]
-    done = run(words, env={**os.environ, "COLUMNS": "100"}, timeout=PATIENCE_S)
+    done = run(words, env={**os.environ, "COLUMNS": str(COLUMNS)}, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -132,9 +132,9 @@ def run_command(
 
 
 def refused(outcome: Outcome, code: int) -> str:
-    """Return the text of a refusal, which must be one line with this exit code beside lines of the log."""
+    """Return the text of a refusal: one line on standard error, beside lines of the log, and JSON if that was asked for."""
     assert outcome.code == code, outcome.stderr
-    assert outcome.stdout == ""
+    assert outcome.stdout == "" or json.loads(outcome.stdout)["exit"] == code
     assert "Traceback" not in outcome.stderr
     others = [line for line in outcome.stderr.splitlines() if not line.startswith("Error: ")]
     assert all(_LOG_LINE.match(line) for line in others), outcome.stderr

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from host_backend.errors import StoreUnavailable
-from host_backend.keystore.base import KeptKeys, StoredKey
+from host_backend.keystore.base import Before, KeptKeys, StoredKey
 
 
 class MemoryKeys:
@@ -16,7 +16,7 @@ class MemoryKeys:
     def __init__(self, *stored: StoredKey) -> None:
         self.stored = list(stored)
         self.failing = False
-        self.copies: dict[str, tuple[StoredKey, ...]] = {}
+        self.copies: dict[tuple[Before, str], tuple[StoredKey, ...]] = {}
 
     damaged: Mapping[str, str] = MappingProxyType({})
 
@@ -41,15 +41,16 @@ class MemoryKeys:
             raise StoreUnavailable("changed meanwhile")
         self.stored = [key if stored.pkh == key.pkh else stored for stored in self.stored]
 
-    async def keep(self, utc: str) -> None:
+    async def keep(self, utc: str, before: Before) -> None:
         self._check()
-        if utc in self.copies:
+        if (before, utc) in self.copies:
             raise StoreUnavailable("there already: try again")
-        self.copies[utc] = tuple(self.stored)
+        self.copies[before, utc] = tuple(self.stored)
 
-    async def kept(self) -> KeptKeys | None:
+    async def kept(self, before: Before) -> KeptKeys | None:
         self._check()
-        return KeptKeys("memory", self.copies[max(self.copies)]) if self.copies else None
+        newest = max((name for name in self.copies if name[0] is before), default=None)
+        return None if newest is None else KeptKeys("memory", self.copies[newest])
 
     async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:
         self._check()

@@ -124,6 +124,6 @@ def test_beyond_its_machine_without_tls_an_enclave_takes_no_key_in_clear(tmp_pat
     with running_enclave("--listen", "0.0.0.0:0", "--insecure-plain-tcp") as enclave:
         config = write_config(tmp_path, enclave.port)
         outcome = run_command("import", "-c", config, "--vault", VAULT, TZ1.secret)
-        assert "takes no private key in clear" in refused(outcome, 1)
+        assert "accepts no private key in clear" in refused(outcome, 1)
         assert not key_file(config).exists()
         assert run_command("generate", "-c", config, "--vault", VAULT).code == 0

@@ -45,7 +45,7 @@ def restore(config: Path, file: Path, *words: str, given: str = "") -> Outcome:
 
 
 def levels(config: Path) -> dict[tuple[str, str], int]:
-    marks = json.loads(run_command("watermark", "show", "--json", "-c", config).stdout)
+    marks = json.loads(run_command("watermark", "show", "--json", "-c", config).stdout)["marks"]
     assert all(mark["chain_id"] == CHAIN_ID for mark in marks)
     return {(mark["public_key_hash"], mark["right"]): mark["level"] for mark in marks}
 
@@ -57,7 +57,7 @@ def test_one_file_for_this_user_alone_is_made_beside_a_running_host(config: Path
     assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in config.parent.iterdir() if "backup" in path.name] == ["backup"]
     again = run_command("backup", "create", "-c", config, file)
-    assert (again.code, again.error.partition(":")[0]) == (2, f"{file} exists")
+    assert (again.code, again.error.partition(":")[0]) == (1, f"{file} exists")
     checked = run_command("backup", "verify", file)
     assert checked.code == 0
     assert "2 keys and 1 mark" in checked.stdout
@@ -148,7 +148,7 @@ def test_an_empty_folder_signs_again_above_the_level_only(tmp_path: Path) -> Non
             host.discard()
         shutil.rmtree(base(config))
         for given in ("", "20\n"):
-            assert restore(config, file, "--above-level", "200", "--chain", CHAIN_ID, given=given).code == 2
+            assert restore(config, file, "--above-level", "200", "--chain", CHAIN_ID, given=given).code == 1
         assert stored_hashes(config) == []
         outcome = restore(config, file, "--above-level", "200", "--chain", CHAIN_ID, given="200\n")
         assert outcome.code == 0, outcome.stderr
@@ -194,7 +194,7 @@ def test_what_is_there_stays_and_it_may_be_done_again(config: Path) -> None:
 def test_there_is_no_backup_without_marks(config: Path, damage: Callable[[Path], object]) -> None:
     damage(store_file(config))
     outcome = run_command("backup", "create", "-c", config, config.parent / "backup")
-    assert outcome.code == 2
+    assert outcome.code == 1
     assert "watermark rebuild" in outcome.error
     assert not (config.parent / "backup").exists()
 

@@ -214,13 +214,13 @@ def test_list_and_generate_print_json(config: Path) -> None:
     generated = run_command("generate", "-c", config, "-v", VAULT, "-n", "2", "--json")
     import_keys(config, TZ1, TZ2)
     listed = run_command("list", "-c", config, "--json")
-    keys = [json.loads(line) for line in listed.stdout.splitlines()]
-    assert listed.stdout.startswith(generated.stdout)
-    assert [key["pkh"] for key in keys] == stored_hashes(config)
+    keys = json.loads(listed.stdout)["keys"]
+    assert keys[:2] == json.loads(generated.stdout)["keys"]
+    assert [key["public_key_hash"] for key in keys] == stored_hashes(config)
     common = {"vault": VAULT, "out_of_service": None}
     assert keys[2] == {
         **common,
-        "pkh": TZ1.pkh,
+        "public_key_hash": TZ1.pkh,
         "public_key": TZ1.public_key,
         "active": True,
         "allowed_requests": ["block", "generic"],
@@ -232,9 +232,9 @@ def test_list_and_generate_print_json(config: Path) -> None:
     stored = json.loads(key_file(config).read_text())
     stored[2]["encrypted_private_key"] = stored[3]["encrypted_private_key"]
     key_file(config).write_text(json.dumps(stored))
-    last = json.loads(run_command("list", "-c", config, "--json").stdout.splitlines()[-1])
+    last = json.loads(run_command("list", "-c", config, "--json").stdout)["keys"][-1]
     assert last == {
-        "pkh": TZ1.pkh,
+        "public_key_hash": TZ1.pkh,
         "vault": VAULT,
         "out_of_service": f"its blob holds another key, {TZ2.pkh}",
     }
@@ -263,13 +263,13 @@ def test_warnings_of_the_configuration_are_logged(tmp_path: Path, local: Enclave
 def test_keys_without_a_watermark_store_do_not_start(config: Path) -> None:
     import_keys(config, TZ1)
     store_file(config).unlink()
-    text = refused(run_command("serve", "-c", config), 2)
+    text = refused(run_command("serve", "-c", config), 1)
     assert text.startswith(f"no watermark store at {store_file(config)}: ")
     assert "`enclave-host watermark init`" in text
     assert "`enclave-host watermark rebuild --above-level N`" in text
     # Nor does another key make one: the keys that are there may have signed.
     assert run_command("import", "-c", config, "--vault", VAULT, TZ2.secret).code == 0
-    refused(run_command("serve", "-c", config), 2)
+    refused(run_command("serve", "-c", config), 1)
     assert run_command("watermark", "init", "-c", config).code == 0
     with running_host(config) as host:
         assert host.health() == (200, {"ready": True})
@@ -278,12 +278,12 @@ def test_keys_without_a_watermark_store_do_not_start(config: Path) -> None:
 def test_one_folder_has_one_host(config: Path) -> None:
     import_keys(config, TZ1)
     with running_host(config) as host:
-        text = refused(run_command("serve", "-c", config), 2)
+        text = refused(run_command("serve", "-c", config), 1)
         assert text == (
             f"{base(config)} is in use by process {host.pid} (lock file watermark.lock): stop it first, or use another folder"
         )
         raised = run_command("watermark", "raise", "-c", config, CHAIN_ID, TZ1.pkh, "block", "5")
-        assert refused(raised, 2) == text
+        assert refused(raised, 1) == text
         # Other commands go on.
         assert run_command("list", "-c", config).code == 0
         assert host.health() == (200, {"ready": True, "degraded": [f"{TZ2.pkh}: in no vault"]})
@@ -298,7 +298,7 @@ def test_an_address_that_is_taken(config: Path) -> None:
         assert outcome.code == 2
         assert run_command("watermark", "init", "-c", other, "--base-dir", config.parent / "second").code == 0
         outcome = run_command("serve", "-c", other, "--base-dir", config.parent / "second")
-        assert refused(outcome, 2) == f"cannot listen on 127.0.0.1:{host.port}: Address already in use"
+        assert refused(outcome, 1) == f"cannot listen on 127.0.0.1:{host.port}: Address already in use"
 
 
 def test_watermark_init(config: Path) -> None:
@@ -309,7 +309,7 @@ def test_watermark_init(config: Path) -> None:
     # Room for two headers, and for both copies of 256 slots.
     assert store.stat().st_size == (2 + 2 * 256) * 4096
     before = store.read_bytes()
-    text = refused(run_command("watermark", "init", "-c", config), 2)
+    text = refused(run_command("watermark", "init", "-c", config), 1)
     assert text == (
         f"{store} exists and has 0 marks: a watermark store is never overwritten, and there is nothing to make"
     )
@@ -327,7 +327,7 @@ def test_watermark_raise(config: Path) -> None:
     assert watermark_raise(CHAIN_ID, TZ1.pkh, "block", "100").code == 0
     assert watermark_raise(CHAIN_ID, TZ1.pkh, "block", "100", "--round", "3").code == 0
     for level, round_ in (("100", "3"), ("100", "0"), ("99", "9")):
-        text = refused(watermark_raise(CHAIN_ID, TZ1.pkh, "block", level, "--round", round_), 2)
+        text = refused(watermark_raise(CHAIN_ID, TZ1.pkh, "block", level, "--round", round_), 1)
         assert "moves only up" in text
     assert "both must be from 0 to 2147483647" in refused(watermark_raise(CHAIN_ID, TZ1.pkh, "block", "2147483648"), 2)
     for chain_id, pkh in (

@@ -25,7 +25,7 @@ def test_a_first_configuration_is_written_once_and_loads(tmp_path: Path) -> None
     found = review(load_config(file))
     assert (found.ignored, found.dangers) == ((), ())
     before = file.read_bytes()
-    assert refused(run_command("config", "init", "-c", file), 2).startswith(f"{file} exists: ")
+    assert refused(run_command("config", "init", "-c", file), 1).startswith(f"{file} exists: ")
     assert file.read_bytes() == before
 
 

@@ -45,7 +45,8 @@ def examined(config: Path, code: int, module: str = "host_backend") -> list[tupl
     """Run the doctor; return check, state and text of each line, which must be told alike in both forms."""
     outcome = run_command("doctor", "-c", config, "--json", module=module)
     assert outcome.code == code, outcome.stderr
-    found = [json.loads(line) for line in outcome.stdout.splitlines()]
+    answer = json.loads(outcome.stdout)
+    found = answer["checks"]
     assert all(list(check) == ["check", "state", "text"] for check in found)
     checks = [(check["check"], check["state"], check["text"]) for check in found]
     plain = run_command("doctor", "-c", config, module=module)
@@ -56,6 +57,7 @@ def examined(config: Path, code: int, module: str = "host_backend") -> list[tupl
     assert len(lines) == len(heads)
     failed = sum(state == "failed" for _, state, _ in checks)
     assert summary.startswith(f"{len(checks)} checks: {failed} failed, ")
+    assert answer["failed"] == failed
     assert (code == 1) == any(state == "failed" for _, state, _ in checks)
     return checks
 
@@ -163,8 +165,10 @@ def test_a_key_out_of_service_and_one_that_stands_twice(config: Path) -> None:
     (text,) = texts(checks, ENCLAVE, "failed")
     assert text.startswith(f"{TZ1.pkh} is out of service: its blob holds another key")
     assert texts(checks, ENCLAVE, "ok")[0].endswith("answers, 1 key opened and compared")
-    assert texts(checks, KEY_FILE, "warning") == [f"{TZ2.pkh} stand there several times: one good entry is enough"]
-    assert texts(checks, "keys", "warning") == [f"under `tezos` and ready in no vault: {TZ1.pkh}: they cannot sign"]
+    assert texts(checks, KEY_FILE, "warning") == [f"{TZ2.pkh} are stored several times: one good entry is enough"]
+    assert texts(checks, "keys", "warning") == [
+        f"listed under `tezos`, but ready in no vault: {TZ1.pkh}: they cannot sign"
+    ]
 
 
 def test_files_that_others_can_reach(config: Path) -> None:
@@ -193,7 +197,7 @@ def test_a_base_dir_that_is_no_folder(config: Path) -> None:
     file.write_text("")
     lines = run_command("doctor", "-c", config, "--base-dir", file).stdout.splitlines()
     assert (
-        f"failed: base_dir: {file} is no folder that this user may write to: run as its owner, or correct base_dir"
+        f"failed: base_dir: {file} is not a folder that this user may write to: run as its owner, or correct base_dir"
         in lines
     )
 
@@ -217,9 +221,11 @@ def test_a_lost_store(config: Path) -> None:
 def test_what_is_open_to_other_machines(config: Path) -> None:
     config.write_text(config.read_text().replace("'127.0.0.1:0'", "':0'"))
     checks = examined(config, 0)
-    assert "whoever reaches it may have signed what the policy allows" in texts(checks, "server.address", "warning")[0]
+    assert (
+        "anyone who reaches it can get signed what the policy allows" in texts(checks, "server.address", "warning")[0]
+    )
     assert texts(checks, "server.utility_address", "warning") == [
-        ":0 is open to other machines: let a firewall say which"
+        ":0 is open to other machines: limit them with a firewall"
     ]
 
 
@@ -248,10 +254,10 @@ def test_addresses_that_cannot_be_had(config: Path) -> None:
     assert text == "192.0.2.1:9583 cannot be had: Cannot assign requested address: name another one"
     with_addresses(config, f"unix:{config.parent}/nowhere/socket")
     (text,) = texts(examined(config, 1), "server.address", "failed")
-    assert text.startswith(f"{config.parent}/nowhere is no folder")
+    assert text.startswith(f"{config.parent}/nowhere is not a folder")
     with_addresses(config, f"unix:{config}")
     (text,) = texts(examined(config, 1), "server.address", "failed")
-    assert text == f"{config} is there and no socket: name another path"
+    assert text == f"{config} exists and is not a socket: name another path"
 
 
 @pytest.mark.parametrize("unix", [False, True])

@@ -132,7 +132,7 @@ def test_a_wallet_is_imported_whole_or_not_at_all(config: Path, tmp_path: Path) 
     assert run_command("import", "-c", config, "--vault", VAULT, "--from", wallet).code == 0
     assert stored_hashes(config) == [TZ1.pkh, TZ4.pkh]
     error = refused(run_command("authenticate", TZ1.pkh, "03ab", "--from", wallet), 2)
-    assert error == "there are 2 secret keys: give the client's alone"
+    assert error == "there are 2 secret keys: give only the client's"
 
 
 WRONG_CHECKSUM = TZ1.secret[:-1] + ("1" if TZ1.secret[-1] != "1" else "2")
@@ -161,7 +161,7 @@ NEEDED = "a secret key or an encrypted secret key is needed"
         (TZ1.public_key.encode(), f"wrong kind: got a public key (edpk…) where {NEEDED}"),
         (TZ1.pkh.encode(), f"wrong kind: got a public key hash (tz1…) where {NEEDED}"),
         (b"x" * 5000, None),
-        (b"\xff\xfe", "neither base58 nor PEM nor DER: this is no secret key"),
+        (b"\xff\xfe", "neither base58 nor PEM nor DER: this is not a secret key"),
         (b"-----BEGIN PRIVATE KEY-----\nMC4CAQAw\n-----END PRIVATE KEY-----\n", None),
     ],
 )
@@ -278,16 +278,18 @@ def answered(config: Path, answers: Sequence[str]) -> tuple[bytes, bytes, int]:
 def test_json_tells_what_became_of_each_key(config: Path) -> None:
     words = ("import", "-c", config, "--vault", VAULT, "--json", TZ1.secret, TZ2.secret, TZ1.secret)
     outcome = run_command(*words)
-    assert [json.loads(line) for line in outcome.stdout.splitlines()] == [
-        {"pkh": TZ1.pkh, "vault": VAULT, "outcome": "imported"},
-        {"pkh": TZ2.pkh, "vault": VAULT, "outcome": "imported"},
-        {"pkh": TZ1.pkh, "vault": VAULT, "outcome": "already stored"},
-    ]
-    assert "marks made elsewhere do not come with a key" in outcome.stderr
+    assert json.loads(outcome.stdout) == {
+        "keys": [
+            {"public_key_hash": TZ1.pkh, "vault": VAULT, "outcome": "imported"},
+            {"public_key_hash": TZ2.pkh, "vault": VAULT, "outcome": "imported"},
+            {"public_key_hash": TZ1.pkh, "vault": VAULT, "outcome": "already stored"},
+        ]
+    }
+    assert "marks do not move with an imported key" in outcome.stderr
     again = run_command(*words)
     assert again.code == 0
     assert again.stdout.count('"already stored"') == 3
-    assert "marks made elsewhere" not in again.stderr
+    assert "marks do not move" not in again.stderr
 
 
 @pytest.mark.parametrize("item", [item for item in SIGNATORY["option_map_cases"] if item["item"] == ","])

@@ -66,7 +66,7 @@ OPERATIONS = [
 def test_names(command: str, what: str, names: list[str]) -> None:
     text = f"Possible {what} types:\n" + "".join(f"    - {name}\n" for name in names)
     assert run_command(command).stdout == text
-    assert json.loads(run_command(command, "--json").stdout) == names
+    assert json.loads(run_command(command, "--json").stdout) == {f"{what}s": names}
 
 
 def test_there_are_39_operations() -> None:
@@ -90,8 +90,7 @@ def test_version(command: str) -> None:
     ]
     assert json.loads(run_command(command, "--json").stdout) == {
         "version": __version__,
-        "protocols": [name.split()[1] for name in PROTOCOL_NAMES],
-        "protocol_names": ["024", "025", "alpha"],
+        "protocols": [dict(zip(("name", "hash"), name.split(), strict=True)) for name in PROTOCOL_NAMES],
     }
 
 
@@ -140,6 +139,50 @@ def test_what_a_shell_is_told(typed: list[str], expected: set[str]) -> None:
     assert expected <= {line.partition(",")[2] for line in run.stdout.splitlines()}
 
 
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["generate", "-c", "FILE", "--vault", ""], {"enclave", "spare"}),
+        (["-c", "FILE", "reseal", "-v", "sp"], {"spare"}),
+        (["watermark", "raise", "-c", "FILE", "NetXdQprcVkpaWU", "tz"], {TZ1.pkh}),
+        (["-c", "/nowhere.yaml", "generate", "--vault", ""], set()),
+        (["-c", "FOLDER", "generate", "--vault", ""], set()),
+    ],
+)
+def test_a_shell_completes_from_the_configuration_and_is_silent_without(
+    typed: list[str], expected: set[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "signatory.yaml"
+    vaults = [
+        f"{name}: {{driver: confidentialspace, config: {{host: h, storage: {{driver: file, config: /{name}.json}}}}}}"
+        for name in ("enclave", "spare")
+    ]
+    file.write_text(f"base_dir: {tmp_path}\nvaults: {{{', '.join(vaults)}}}\ntezos: {{{TZ1.pkh}: }}\n")
+    words = [word.replace("FILE", str(file)).replace("FOLDER", str(tmp_path)) for word in typed]
+    environment = {
+        **os.environ,
+        "_ENCLAVE_HOST_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(["enclave-host", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    command = [sys.executable, "-m", "host_backend"]
+    run = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
+    assert {line.partition(",")[2] for line in run.stdout.split()} == expected
+    assert run.stderr == ""
+
+
+def test_a_word_that_is_close_is_suggested() -> None:
+    for words, text in (
+        (["keys", "allow", TZ1.pkh, "--for", "stakin"], "did you mean staking?"),
+        (["watermark", "raise", "NetXdQprcVkpaWU", TZ1.pkh, "atestation", "1"], "did you mean attestation?"),
+        (["genrate"], "generate"),
+    ):
+        assert text in run_command(*words).error
+    assert "did you mean" not in run_command("keys", "allow", TZ1.pkh, "--for", "xyz").error
+
+
 def test_nothing_is_told_of_an_unknown_shell() -> None:
     assert "'tcsh' is not one of" in run_command("completion", "tcsh").error
 
@@ -158,7 +201,7 @@ def test_the_vectors_of_authentication(tmp_path: Path) -> None:
         assert found == {
             "authentication": item["authentication"],
             "public_key": KEYS["auth"].public_key,
-            "client": KEYS["auth"].pkh,
+            "public_key_hash": KEYS["auth"].pkh,
             "signed_bytes": item["authenticated_bytes_hex"],
         }
 
@@ -184,11 +227,11 @@ def test_every_curve_authenticates_and_is_verified(client: KnownKey) -> None:
         ([TZ1.pkh, "03"], "no terminal to ask for the secret key: use --from FILE, or - for standard input"),
         (
             [TZ1.pkh, "--verify", "edsig"],
-            "--verify and --public-key go together: the signature, and who is said to have made it",
+            "--verify and --public-key go together: the signature, and the key that should have made it",
         ),
         (
             [TZ1.pkh, "--public-key", TZ1.pkh],
-            "--verify and --public-key go together: the signature, and who is said to have made it",
+            "--verify and --public-key go together: the signature, and the key that should have made it",
         ),
         (
             [TZ1.pkh, "--verify", "edsig", "--public-key", TZ1.pkh],

@@ -18,7 +18,7 @@ from enclave_signer.tezos import Right, parse_consensus, parse_secret_key
 from host_backend.addresses import Address
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.errors import StoreUnavailable
-from host_backend.keystore.base import StoredKey
+from host_backend.keystore.base import Before, StoredKey
 from host_backend.policy import DEFAULT_POLICY
 from host_backend.signer import Signer
 from host_backend.vault.vault import open_vault
@@ -128,10 +128,10 @@ class OneKey:
     async def replace(self, key: StoredKey, expected: Sequence[bytes]) -> None:
         raise AssertionError(f"{key.pkh} is not to be replaced")
 
-    async def keep(self, utc: str) -> None:
+    async def keep(self, utc: str, before: Before) -> None:
         raise AssertionError("nothing is to be kept aside")
 
-    async def kept(self) -> None:
+    async def kept(self, before: Before) -> None:
         raise AssertionError("nothing is to be put back")
 
     async def exchange(self, blobs: Mapping[StoredKey, bytes]) -> frozenset[StoredKey]:

@@ -81,11 +81,16 @@ def test_a_folder_becomes_keys_and_lines_and_twice_changes_nothing(config: Path,
 def test_what_is_elsewhere_is_named_and_the_others_are_imported(config: Path, folder: Path) -> None:
     write_wallet(folder, {"alice": TZ1}, {name: value for name, (value, _) in ELSEWHERE.items()}, AUTH)
     done = run_command("import", "-c", config, "-v", VAULT, "--from-octez", folder, "--json")
-    assert done.code == 2
-    assert done.error == "6 of 7 keys were not imported, and are named above; the others are there"
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert found[:-2] == [{"name": name, "refused": why} for name, (_, why) in ELSEWHERE.items()]
-    assert found[-1] == {"keys": {"alice": TZ1.pkh}, "authorized_keys": {"the baker": AUTH.public_key}}
+    assert done.code == 1
+    assert done.error == "6 of 7 keys were not imported, see the warnings above; the others were"
+    assert json.loads(done.stdout) == {
+        "keys": [{"public_key_hash": TZ1.pkh, "vault": VAULT, "outcome": "imported"}],
+        "refused": [{"name": name, "reason": why} for name, (_, why) in ELSEWHERE.items()],
+        "names": [{"name": "alice", "public_key_hash": TZ1.pkh}],
+        "authorized_keys": [{"name": "the baker", "public_key": AUTH.public_key}],
+        "error": done.error,
+        "exit": 1,
+    }
     assert stored_hashes(config) == [TZ1.pkh]
     assert TZ1.secret not in done.stderr + done.stdout
 
@@ -102,15 +107,15 @@ def test_a_single_file_and_an_encrypted_key(config: Path, tmp_path: Path) -> Non
     assert len(stored_hashes(config)) == 2
     password.write_text("wrong\n")
     done = run_command(*words, "--password-file", password)
-    assert done.code == 2
+    assert done.code == 1
     assert 'msg="not imported: the password is wrong" name=mine' in done.stderr
 
 
 def test_a_hash_of_another_key_is_noticed(config: Path, folder: Path) -> None:
     write(folder / "public_key_hashs", [{"name": "alice", "value": TZ2.pkh}])
     done = run_command("import", "-c", config, "-v", VAULT, "--from-octez", folder)
-    assert done.code == 2
-    assert f"the wallet calls {TZ2.pkh} by this name, and its secret key is that of {TZ1.pkh}" in done.stderr
+    assert done.code == 1
+    assert f"the wallet lists {TZ2.pkh} under this name, but its secret key is that of {TZ1.pkh}" in done.stderr
     assert stored_hashes(config) == [key.pkh for key in FOUR[1:]]
 
 
@@ -118,7 +123,7 @@ def test_folders_that_are_none(config: Path, tmp_path: Path, folder: Path) -> No
     def text(place: Path) -> str:
         return refused(run_command("import", "-c", config, "-v", VAULT, "--from-octez", place), 2)
 
-    assert "is no folder" in text(tmp_path / "absent")
+    assert "is not a folder" in text(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     assert "has no secret_keys" in text(tmp_path / "empty")
     wrongs: list[object] = [{}, [{}], [{"name": "a"}], [{"name": "a", "value": 7}]]
@@ -132,7 +137,7 @@ def test_folders_that_are_none(config: Path, tmp_path: Path, folder: Path) -> No
 def shown(config: Path) -> dict[tuple[str, str, str], tuple[int, int, str | None]]:
     outcome = run_command("watermark", "show", "--json", "-c", config)
     assert outcome.code == 0, outcome.stderr
-    marks = json.loads(outcome.stdout)
+    marks = json.loads(outcome.stdout)["marks"]
     return {
         (mark["chain_id"], mark["public_key_hash"], mark["right"]): (mark["level"], mark["round"], mark["digest"])
         for mark in marks
@@ -227,7 +232,7 @@ def test_the_way_back(config: Path, folder: Path) -> None:
     write(folder / "endorsement_high_watermarks", {MAINNET: {TZ2.pkh: higher}})
     with running_host(config) as host:
         assert host.sign(TZ1.pkh, block(200)).status == 200
-        assert "is in use by" in refused(run_command("watermark", "export", "-c", config, "--to-octez", folder), 2)
+        assert "is in use by" in refused(run_command("watermark", "export", "-c", config, "--to-octez", folder), 1)
         assert host.stop() == 0
     done = run_command("watermark", "export", "-c", config, "--to-octez", folder)
     assert done.code == 0, done.stderr

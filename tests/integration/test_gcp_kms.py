@@ -19,7 +19,7 @@ from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.messages import MAX_BLOB_BYTES, Credentials, KeyType, PrivateKey
 from enclave_signer.sealing.base import Sealer, open_key, seal_key
 from enclave_signer.sealing.crc32c import crc32c
-from enclave_signer.sealing.gcp_client import KEY_THREADS, RETRY_AFTER_S, THREADS
+from enclave_signer.sealing.gcp_client import CALLS, KEY_CALLS, RETRY_AFTER_S
 from enclave_signer.sealing.gcp_config import GcpKmsConfig
 from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
 from tests.doubles.google.blobs import sealed as sealed_by
@@ -169,7 +169,7 @@ class TestBlobs:
 
     def test_a_prefix_allows_keys_only(self, cloud: GoogleCloud) -> None:
         version = f"{OLD_KEY}/cryptoKeyVersions/1"
-        with pytest.raises(SealingRefused, match=f"'{version}' is no key of Cloud KMS"):
+        with pytest.raises(SealingRefused, match=f"'{version}' is not a key of Cloud KMS"):
             opened(cloud, b"", f'open_keys = ["{OLD_RING}"]\n', Credentials(None, version))
 
 
@@ -263,7 +263,23 @@ class TestIdentity:
                 await seal(sealer)
 
         with_sealer(cloud, twice)
-        assert cloud.sts.exchanges == 3
+        # The second token was exchanged a moment ago, as the first one was not taken.
+        assert cloud.sts.exchanges == 2
+
+    def test_a_service_that_takes_no_token_costs_one_exchange(self, cloud: GoogleCloud) -> None:
+        blob = sealed(cloud)
+        before = cloud.sts.exchanges
+        cloud.kms.break_with(Fault(Code.UNAUTHENTICATED))
+        cloud.kms.calls.clear()
+
+        async def many(sealer: Sealer) -> None:
+            for _ in range(5):
+                with pytest.raises(SealingRefused, match="does not take the access token"):
+                    await sealer.unseal(blob)
+
+        with_sealer(cloud, many)
+        # That of the sealer, and one more; after it each key is asked for once.
+        assert (cloud.sts.exchanges - before, len(cloud.kms.calls)) == (2, 6)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +287,7 @@ class TestIdentity:
     [
         (Fault(Code.UNAVAILABLE), SealingUnavailable, "gave no answer (UNAVAILABLE", ATTEMPTS),
         (Fault(Code.INTERNAL), SealingUnavailable, "gave no answer (INTERNAL", ATTEMPTS),
+        (Fault(Code.CANCELLED), SealingUnavailable, "gave no answer (CANCELLED", ATTEMPTS),
         (Fault(Code.RESOURCE_EXHAUSTED), SealingUnavailable, "quota is used up", 1),
         (Fault(Code.DEADLINE_EXCEEDED), SealingUnavailable, "in time", 1),
         (Fault(delay_s=3600), SealingUnavailable, f"gave no answer in time for {KEY}", 1),
@@ -350,13 +367,13 @@ def test_a_service_that_is_not_there_is_unavailable(cloud: GoogleCloud) -> None:
         sealed(cloud)
 
 
-def test_calls_overlap_as_far_as_there_are_threads(cloud: GoogleCloud) -> None:
+def test_calls_overlap_as_far_as_they_may(cloud: GoogleCloud) -> None:
     blob = sealed(cloud)
-    cloud.kms.break_with(Fault(gathered=threading.Barrier(KEY_THREADS)))
+    cloud.kms.break_with(Fault(gathered=threading.Barrier(KEY_CALLS)))
 
     async def all_at_once(sealer: Sealer) -> None:
         async with trio.open_nursery() as nursery:
-            for _ in range(2 * KEY_THREADS):
+            for _ in range(2 * KEY_CALLS):
                 nursery.start_soon(sealer.unseal, blob)
 
     with_sealer(cloud, all_at_once)
@@ -374,7 +391,7 @@ def test_a_key_that_is_not_answered_for_leaves_room_for_others(cloud: GoogleClou
 
     async def beside(sealer: Sealer) -> None:
         async with trio.open_nursery() as nursery:
-            for _ in range(2 * THREADS):
+            for _ in range(2 * CALLS):
                 nursery.start_soon(sealer.unseal, old)
             await trio.testing.wait_all_tasks_blocked()
             with trio.fail_after(PATIENCE_S):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from enclave_signer.protocol.blob import is_ours
 from enclave_signer.protocol.messages import KeyType
 from enclave_signer.sealing.gcp_kms import GcpTimes
 from enclave_signer.tezos import public_key_hash
+from tests.doubles.google.blobs import sealed, write_key_file
 from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud
 from tests.doubles.google.firestore import running_firestore
 from tests.doubles.google.http_service import Answered
@@ -276,6 +278,34 @@ def test_a_loaded_key_signs_on_whatever_befalls_the_cloud(tmp_path: Path, cloud:
             print(f"\np99 of a signature: {before:.1f} ms before, {during:.1f} ms while Cloud KMS hangs")
 
 
+def test_a_key_of_kms_that_hangs_holds_up_no_other(tmp_path: Path, cloud: GoogleCloud, image: Image) -> None:
+    """Its blob comes first, and answers come in order; without an end to the hanging no attempt would ever be long enough."""
+    old, over = f"{KEY}-old", threading.Event()
+    cloud.kms.keys[old] = Key()
+    image.path.write_text(IMAGE + f'open_keys = ["{old}"]\n')
+
+    def hang(_: object) -> None:
+        over.wait(4 * PATIENCE_S)
+
+    cloud.kms.break_with(Fault(spoil=hang, key=old))
+    try:
+        with image.running(GcpTimes(call_s=3600, limit_s=3600)) as enclave:
+            config = write_config(tmp_path, enclave.port, {TZ1.pkh: BAKER, TZ2.pkh: BAKER})
+            blobs = [(TZ1, sealed(cloud.kms, TZ1, old)), (TZ2, sealed(cloud.kms, TZ2, KEY))]
+            write_key_file(key_file(config), blobs)
+            run_command("watermark", "init", "-c", config)
+            with running_host(config) as host:
+                host.wait_for("the link to the enclave is degraded")
+                assert (sign(host, TZ2.pkh), sign(host)) == (200, 503)
+                assert f"{TZ1.pkh}: no answer in time for keys sealed under {old}" in str(host.health())
+                over.set()
+                host.wait_for("key opens again")
+                while sign(host) != 200:
+                    host.wait_for("key opens again")
+    finally:
+        over.set()
+
+
 def test_nothing_secret_is_logged(tmp_path: Path, cloud: GoogleCloud, image: Image) -> None:
     secrets = [Secret(key.name, key.secret_bytes, (key.secret,)) for key in FOUR]
     said = ""
@@ -437,8 +467,8 @@ def test_the_whole_way_with_keys_and_marks_in_firestore(
             site = configured(enclave, TZ1.pkh)
             for kind in ("tz1", "tz2", "tz3", "tz4"):
                 site.command("generate", "--vault", VAULT, "--type", kind)
-            listed = site.command("list", "--json").splitlines()
-            pkhs = [json.loads(line)["pkh"] for line in listed]
+            listed = json.loads(site.command("list", "--json"))
+            pkhs = [key["public_key_hash"] for key in listed["keys"]]
             assert {pkh[:3] for pkh in pkhs} == {"tz1", "tz2", "tz3", "tz4"}
             blobs = [double.names()[f"encrypted_keys/{pkh}"].fields["value"].bytes_value for pkh in pkhs]
             assert all(is_ours(blob) != (way == "tee-signer's") for blob in blobs)

@@ -128,7 +128,7 @@ def test_a_large_message_of_another_address_has_the_next_turn(host: Host) -> Non
 
 def test_a_smaller_message_of_the_same_address_goes_before_larger_ones(host: Host) -> None:
     batch = transaction(1) + 20 * transaction(1)[33:]
-    assert told_before(host, PACKING, Request("tag 0 is no operation", TRANSFERS.pkh, batch + b"\0")) < FEW
+    assert told_before(host, PACKING, Request("tag 0 is not an operation", TRANSFERS.pkh, batch + b"\0")) < FEW
 
 
 def test_what_the_policy_never_allows_is_refused_by_its_first_byte(host: Host) -> None:

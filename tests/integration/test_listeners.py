@@ -139,7 +139,7 @@ def test_unix_sockets_that_cannot_be_had(tmp_path: Path) -> None:
         assert address.path.exists()
     assert not address.path.exists()
     address.path.write_text("something of value")
-    with pytest.raises(ConfigError, match=r"a file is there that is no socket"), listening(address):
+    with pytest.raises(ConfigError, match=r"the file there is not a socket"), listening(address):
         pass
     assert address.path.read_text() == "something of value"
     with (

@@ -248,7 +248,7 @@ def test_a_program_that_ends_by_itself_stops_the_other(tmp_path: Path) -> None:
         programs = descendants(quickstart.pid)
         os.kill(programs[0], signal.SIGKILL)
         assert quickstart.wait() == 1
-        assert "A program ended by itself: see the logs in" in quickstart.said
+        assert "A program ended unexpectedly: see the logs in" in quickstart.said
     assert alive(programs) == []
 
 

@@ -63,7 +63,7 @@ def test_policies_change_while_the_host_runs(tmp_path: Path) -> None:
 
             write_config(tmp_path, enclave.port + 1, {TZ1.pkh: BAKER})
             hang_up(host, "key not listed any more")
-            host.wait_for("changes outside `tezos` take a restart. section=vaults")
+            host.wait_for("changes outside `tezos` need a restart. section=vaults")
             assert host.sign(TZ1.pkh, transaction(3)).status == 200
             assert host.sign(TZ2.pkh, attestation(3)).status == 403
             assert host.stop() == 0
@@ -83,7 +83,7 @@ def test_config_check_explains_a_file(tmp_path: Path) -> None:
     assert checked.stdout.count("ignored        nothing\n") == 1
     assert run_command("config", "check", "-c", config, "--strict").code == 1
     as_json = run_command("config", "check", "-c", config, "--json")
-    assert as_json.stdout.startswith('{\n  "settings": {\n    "base_dir": ')
+    assert '"settings": {"base_dir": ' in as_json.stdout
     on_disk({TZ1.pkh: ONLY_CONSENSUS})
     assert run_command("config", "check", "-c", config, "--strict").code == 0
     on_disk({TZ1.pkh: "{allow: {generic: [update_consensus_key]}}"})

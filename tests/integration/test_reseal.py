@@ -114,7 +114,7 @@ def test_legacy_blobs_become_ours_and_sign(world: World) -> None:
         (copy,) = world.copies()
         assert said == [
             f"{VAULT}: 4 keys resealed, from legacy to {KEY}",
-            f"{VAULT}: the old blobs are in {copy}: clear them up yourself, once every key has signed",
+            f"{VAULT}: the old blobs are in {copy}: remove them yourself, once every key has signed",
         ]
         assert copy.read_bytes() == before
         assert copy.stat().st_mode & 0o777 == 0o600
@@ -152,12 +152,11 @@ def test_to_another_key_by_name(world: World) -> None:
     world.store(OLD, NEW, LEGACY)
     with world.enclave() as enclave:
         outcome = world.reseal(enclave, "-v", VAULT, "--to", NEW, "--json")
-    *keys, last = (json.loads(line) for line in lines(outcome))
-    assert keys == [
-        {"pkh": key.pkh, "vault": VAULT, "from": source, "to": NEW, "outcome": "resealed", "reason": None}
-        for key, source in ((TZ1, OLD), (TZ3, LEGACY))
-    ]
-    assert last == {"vault": VAULT, "kept": str(world.copies()[0])}
+    common = {"vault": VAULT, "to": NEW, "outcome": "resealed", "reason": None}
+    assert json.loads(outcome.stdout) == {
+        "keys": [{**common, "public_key_hash": key.pkh, "from": source} for key, source in ((TZ1, OLD), (TZ3, LEGACY))],
+        "vaults": [{"vault": VAULT, "kept": str(world.copies()[0])}],
+    }
     assert world.keks() == [NEW] * 3
 
 
@@ -173,8 +172,8 @@ def test_to_a_new_version_of_the_same_key(world: World) -> None:
         ]
         assert [copy.read_bytes() for copy in world.copies()] == [before]
         key.destroy(1)
-        listed = [json.loads(line) for line in lines(run_command("list", "-c", world.config, "--json"))]
-    assert [(each["pkh"], each["out_of_service"]) for each in listed] == [(TZ1.pkh, None), (TZ2.pkh, None)]
+        listed = json.loads(run_command("list", "-c", world.config, "--json").stdout)["keys"]
+    assert [(each["public_key_hash"], each["out_of_service"]) for each in listed] == [(TZ1.pkh, None), (TZ2.pkh, None)]
     assert world.keks() == [KEY, KEY]
 
 
@@ -185,11 +184,11 @@ def test_what_the_image_does_not_list_is_refused_before_google_hears_of_it(world
             outcome = world.reseal(enclave, "--to", target)
             assert outcome.code == 1
             for source in sources:
-                assert f"this image does not allow to reseal from '{source}' to '{target}'" in outcome.stderr
+                assert f"this image does not allow resealing from '{source}' to '{target}'" in outcome.stderr
             many = len(sources) > 1
             assert (
                 outcome.error
-                == f"{'2 keys were' if many else '1 key was'} not resealed, and stored as before: the log says why"
+                == f"not resealed, and stored as before: {'2 keys' if many else '1 key'}; the log says why"
             )
     assert world.cloud.kms.calls == []
     assert (world.file.read_bytes(), world.copies()) == (before, [])
@@ -200,7 +199,7 @@ def test_an_enclave_without_image_is_no_target(world: World) -> None:
     with running_local_enclave(world.folder / "sealing.key") as enclave:
         outcome = world.reseal(enclave)
     assert outcome.code == 1
-    assert "this enclave seals by a file on its machine: it seals nothing again" in outcome.stderr
+    assert "this enclave seals by a file on its machine: it cannot reseal" in outcome.stderr
     assert (world.file.read_bytes(), world.copies()) == (before, [])
 
 
@@ -223,7 +222,7 @@ def test_one_that_does_not_open_keeps_no_other_back(world: World) -> None:
     with world.enclave() as enclave:
         outcome = world.reseal(enclave)
     assert outcome.code == 1
-    assert outcome.error.startswith("3 keys were not resealed")
+    assert outcome.error.startswith("not resealed, and stored as before: 3 keys")
     for pkh, why in ((TZ1.pkh, "blob corrupt"), (TZ3.pkh, "blob corrupt: truncated"), (TZ4.pkh, "another key")):
         assert re.search(f'"not resealed: [^"]*{why}[^"]*" pkh={pkh}', outcome.stderr)
     assert f"the blob holds another key, {TZ2.pkh}" in outcome.stderr
@@ -302,6 +301,13 @@ def test_undo_puts_back_what_was_kept(world: World) -> None:
     (copy,) = world.copies()
     assert copy.read_bytes() == before
     assert read_key_file(world.file) == [*read_key_file(copy), made]
+    (undone,) = world.file.parent.glob(f"{world.file.name}.before-undo-*")
+    assert said[-1].startswith(f"{VAULT}: the old blobs are in {undone}: ")
+    assert world.reseal(None, "--undo", "--redo").code == 2
+    with world.enclave() as enclave:
+        lines(world.reseal(enclave, "--redo"))
+    assert read_key_file(world.file) == read_key_file(undone)
+    assert (world.keks(), world.copies()) == ([NEW, NEW, NEW, KEY], [copy])
 
 
 def test_undo_leaves_what_does_not_open_any_more(world: World) -> None:
@@ -312,7 +318,7 @@ def test_undo_leaves_what_does_not_open_any_more(world: World) -> None:
         world.cloud.kms.keys[OLD].destroy(1)
         outcome = world.reseal(enclave, "--undo")
     assert outcome.code == 1
-    assert outcome.error == "1 key was not put back, and stored as before: the log says why"
+    assert outcome.error == "not put back, and stored as before: 1 key; the log says why"
     assert f"pkh={TZ2.pkh}" in outcome.stderr
     assert world.keks() == [LEGACY, NEW]
     assert read_key_file(world.file)[1] == after[1]

@@ -32,7 +32,7 @@ to = "{NEW}"
 from = "{KEY}"
 to = "{NEW}"
 """
-KEYS, COPIES = "encrypted_keys", "encrypted_keys_before_reseal"
+KEYS, COPIES, UNDONE = "encrypted_keys", "encrypted_keys_before_reseal", "encrypted_keys_before_undo"
 KEKS = (LEGACY, KEY, LEGACY, KEY)
 #: Keys of one batch: two batches, and two of the copy.
 TOGETHER = 2
@@ -78,10 +78,10 @@ def keks(site: Site) -> list[str]:
     return [sealed_under(blob) for blob in stored(site).values()]
 
 
-def copies(site: Site) -> list[str]:
-    """Return the names of all copies that were finished."""
+def copies(site: Site, collection: str = COPIES) -> list[str]:
+    """Return the names of all copies in a collection that were finished."""
     names = [path for path, each in site.double.names().items() if "whole" in each.fields]
-    return [name.removeprefix(f"{COPIES}/") for name in names]
+    return [name.removeprefix(f"{collection}/") for name in names if name.startswith(f"{collection}/")]
 
 
 def check_that_they_open(site: Site, blobs: set[tuple[str, bytes]]) -> None:
@@ -107,7 +107,7 @@ def test_there_and_back(site: Site) -> None:
     assert said == [
         f"{VAULT}: 2 keys resealed, from legacy to {NEW}",
         f"{VAULT}: 2 keys resealed, from {KEY} to {NEW}",
-        f"{VAULT}: the old blobs are in {COPIES}, {copy}: clear them up yourself, once every key has signed",
+        f"{VAULT}: the old blobs are in {COPIES}, {copy}: remove them yourself, once every key has signed",
     ]
     assert dict(documents(site, COPIES)) == before
     assert keks(site) == [NEW] * 4
@@ -133,18 +133,20 @@ def test_killed_after_every_call(site: Site) -> None:
     seen: set[tuple[str, bytes]] = set()
     steps = []
     for words in (RESEAL, UNDO):
+        starting = stored(site)
         for calls in count(1):
             site.double.documents.by_name = dict(begun)
             killed = site.killed(calls, *words)
             left = stored(site)
             assert left.keys() == before.keys()
-            seen |= {*documents(site, KEYS), *documents(site, COPIES)}
-            if any(blob != before[pkh] for pkh, blob in left.items()):
+            seen |= {*documents(site, KEYS), *documents(site, COPIES), *documents(site, UNDONE)}
+            if left != starting:
                 # Nothing is exchanged before all of it was kept.
-                assert len(copies(site)) == 1
+                assert len(copies(site, COPIES if words is RESEAL else UNDONE)) == 1
             site.command(*words)
             assert keks(site) == [NEW] * 4 if words is RESEAL else stored(site) == before
             assert len(copies(site)) == 1
+            assert len(copies(site, UNDONE)) == (words is UNDO)
             assert before.items() <= {*documents(site, COPIES)}
             if not killed:
                 break

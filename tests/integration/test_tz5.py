@@ -57,8 +57,8 @@ def generated(config: Path) -> tuple[str, str]:
     """Make a tz5 key; return its hash and its public key."""
     outcome = run_command("generate", "-c", config, "-v", VAULT, "-t", "tz5", "--json")
     assert outcome.code == 0, outcome.stderr
-    found = json.loads(outcome.stdout)
-    return found["pkh"], found["public_key"]
+    (found,) = json.loads(outcome.stdout)["keys"]
+    return found["public_key_hash"], found["public_key"]
 
 
 def with_key(folder: Path, local: Enclave, policy: str = POLICY, others: tuple[str, ...] = ()) -> tuple[Path, str, str]:
@@ -188,7 +188,8 @@ def test_a_seed_is_imported(tmp_path: Path, local: Enclave, encoding: Encoding, 
     options = [] if password is None else ["--password", password.decode()]
     for outcome in ("imported", "already stored"):
         done = run_command("import", "-c", config, "-v", VAULT, "-f", secret, "--json", *options)
-        assert json.loads(done.stdout) == {"pkh": pkh, "vault": VAULT, "outcome": outcome}, done.stderr
+        key_of = {"public_key_hash": pkh, "vault": VAULT, "outcome": outcome}
+        assert json.loads(done.stdout) == {"keys": [key_of]}, done.stderr
     assert own_hashes(config) == [pkh]
     with running_host(config) as host:
         verified(encode_public_key(key), transaction(1), host.sign(pkh, transaction(1)).signature)
@@ -240,8 +241,7 @@ def test_tee_signer_has_no_such_keys_and_generate_says_so(tmp_path: Path) -> Non
 
 def test_the_doctor_looks_at_its_file_too(tmp_path: Path, local: Enclave) -> None:
     def told(state: str) -> list[str]:
-        lines = run_command("doctor", "-c", config, "--json").stdout.splitlines()
-        checks = [json.loads(line) for line in lines]
+        checks = json.loads(run_command("doctor", "-c", config, "--json").stdout)["checks"]
         return [check["text"] for check in checks if check["state"] == state and check["check"].startswith("key file")]
 
     config, _, _ = with_key(tmp_path, local)

@@ -155,21 +155,23 @@ def test_both_programs_write_the_same_forms(tmp_path: Path) -> None:
 
 def test_both_programs_warn_when_they_are_open_to_everybody(tmp_path: Path) -> None:
     with running_local_enclave(tmp_path / "sealing.key") as enclave:
-        assert "whoever reaches" not in enclave.log
+        assert "anyone who reaches" not in enclave.log
         config = write_config(tmp_path, enclave.port, {TZ1.pkh: BAKER})
         import_keys(config, TZ1)
         with running_host(config) as host:
-            assert "whoever reaches" not in host.log
+            assert "anyone who reaches" not in host.log
         config.write_text(
             config.read_text().replace("server: {address: '127.0.0.1:0'", "server: {address: '0.0.0.0:0'")
         )
         host_open = UnreadHost(config)
         with ended(host_open):
             host_open.read_on()
-            assert host_open.wait_for(r'level=warning msg="server\.address: whoever reaches 0\.0\.0\.0:0 has signed')
+            assert host_open.wait_for(
+                r'level=warning msg="server\.address: anyone who reaches 0\.0\.0\.0:0 can get signed'
+            )
     command = [sys.executable, "-m", "enclave_signer", "--listen", "0.0.0.0:0", "--insecure-plain-tcp"]
     open_enclave = Enclave([*command, "--sealing-key", str(tmp_path / "sealing.key"), "--make-sealing-key"])
-    open_enclave.wait_for(r'level=warning msg="listening beyond this machine: whoever reaches the port')
+    open_enclave.wait_for(r'level=warning msg="listening beyond this machine: anyone who reaches the port')
     assert open_enclave.stop() == 0
     assert open_enclave.process.stderr is not None
     open_enclave.process.stderr.close()

@@ -221,7 +221,7 @@ class TestTls:
             VaultTransit(vault_config(server.image), LauncherSocket(file, 1.0))
 
 
-def test_whoever_leaves_takes_nothing_away_from_the_others(server: Server) -> None:
+def test_a_caller_that_leaves_takes_nothing_from_the_others(server: Server) -> None:
     """The first in line asks for all that wait; here it leaves before there is an answer."""
     asked, answer = threading.Event(), threading.Event()
 

@@ -167,7 +167,7 @@ class TestAppRole:
         file.write_text(f"{secret}\n")
         return f'method = "approle"\nrole_id = "{role_id}"\nsecret_id_file = "{file}"'
 
-    def test_a_token_that_ends_is_had_anew(self, server: OpenBao, tmp_path: Path) -> None:
+    def test_a_token_that_ends_is_replaced(self, server: OpenBao, tmp_path: Path) -> None:
         """Each token is good for three requests, and may not renew itself."""
         image = server.image(self.login(server, tmp_path / "secret", token_num_uses=3))
 

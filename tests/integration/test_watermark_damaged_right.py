@@ -110,7 +110,7 @@ def test_a_damaged_copy_costs_one_right_until_it_is_raised(
     # Whoever stopped in order has handed the last one to Signatory's files, where it is found.
     known = stored if killed else LAST_BLOCK
     shown(config, known)
-    named(refused(watermark(config, "init"), 2))
+    named(refused(watermark(config, "init"), 1))
     # It outlives a stop, a crash, and Signatory's files, which may know what was signed.
     for stopped in (True, False, True):
         with running_host(config) as host:
@@ -125,8 +125,8 @@ def test_a_damaged_copy_costs_one_right_until_it_is_raised(
         assert in_use_file(config).exists()
         shown(config, known)
     named(refused(watermark(config, "export"), 1))
-    told(refused(watermark(config, "raise", *WHERE, str(known)), 2), known)
-    told(refused(watermark(config, "reset", "--yes", *WHERE, str(FLOOR)), 2), known)
+    told(refused(watermark(config, "raise", *WHERE, str(known)), 1), known)
+    told(refused(watermark(config, "reset", "--yes", *WHERE, str(FLOOR)), 1), known)
     # Others can be raised meanwhile.
     assert watermark(config, "raise", CHAIN_ID, ALICE.pkh, "attestation", str(FLOOR)).code == 0
     assert in_use_file(config).exists()

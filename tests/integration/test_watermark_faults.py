@@ -62,7 +62,7 @@ def unavailable(host: Host, message: bytes, text: str) -> None:
     assert health["ready"] is False
 
 
-def start_is_refused(config: Path, text: str, code: int = 2) -> None:
+def start_is_refused(config: Path, text: str, code: int = 1) -> None:
     assert text in refused(run_command("serve", "-c", config), code)
 
 
@@ -330,7 +330,7 @@ def test_second_host_on_a_folder_with_a_link_to_the_store_is_refused(config: Pat
         assert signs(host, block(7))
         link = other / store_file(config).name
         os.link(store_file(config), link)
-        text = refused(run_command("serve", "-c", config, "--base-dir", other), 2)
+        text = refused(run_command("serve", "-c", config, "--base-dir", other), 1)
         assert text.startswith(f"watermark store {link} is in use by process {host.pid}: ")
         assert list(other.iterdir()) == [link]
         assert signs(host, block(8))

@@ -38,7 +38,7 @@ TEXTS = {
     "exists": r"exists and has \d marks: a watermark store is never overwritten, and there is nothing to make$",
     "exists, raise": r"never overwritten, .*damaged marks: .*`enclave-host watermark raise`",
     "init": r"no watermark store at .*`enclave-host watermark init`.*watermark rebuild --above-level",
-    "lost": r"no watermark store at .*did not end in order: put back the very file, never .*watermark rebuild --above-level",
+    "lost": r"no watermark store at .*did not end in order: put back the original file, never .*watermark rebuild --above-level",
     "damaged": r"both copies of slot 0 are damaged.*watermark rebuild --above-level",
     "empty": r"it is empty.*watermark rebuild --above-level",
     "raise": r"damaged marks: .*`enclave-host watermark raise`\).*no marks are handed back",

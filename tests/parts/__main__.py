@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 
@@ -72,6 +73,11 @@ def _buildkit() -> str | None:
     return None if old or plugin.returncode == 0 else "docker's buildx"
 
 
+def _venv() -> str | None:
+    """PyTezos needs an environment of its own: it wants other versions than ours."""
+    return None if find_spec("ensurepip") else "ensurepip, to make an environment"
+
+
 PARTS = (
     Part("mounts", _mounts),
     Part("users", _users),
@@ -90,6 +96,9 @@ PARTS = (
     Part("alerts", _programs("promtool", "prometheus")),
     Part("systemd", _programs("systemd-analyze", "strace")),
     Part("go", _programs("go")),
+    Part("taquito", _programs("node", "npm")),
+    Part("octez_js", _programs("node", "npm")),
+    Part("pytezos", _venv),
 )
 
 

@@ -334,7 +334,7 @@ def test_only_a_trusted_proxy_says_for_whom_it_asks(told: pytest.LogCaptureFixtu
         assert sources[:2] == ["192.0.2.1", "192.0.2.2"]
         assert all(str(source).startswith("127.0.0.1:") for source in sources[2:])
         assert all(str(fields["proxy"]).startswith("127.0.0.1:") for fields in asked)
-        assert log_line(told, "a proxy does not say for whom it asks: Forwarded is malformed")
+        assert log_line(told, "a proxy does not name its client: Forwarded is malformed")
     else:
         assert seen == ["127.0.0.1"] * 4
         assert not any("proxy" in fields for fields in asked)
@@ -369,7 +369,7 @@ def test_clients_are_taken_again_when_there_are_descriptors(
         assert await is_served(await connect(None))
 
     serve(scenario, listener=Starved(fileno=socket.create_server(("127.0.0.1", 0)).detach()))
-    assert caplog.text.count("no client can be taken: Too many open files") == 2
+    assert caplog.text.count("no client can be accepted: Too many open files") == 2
 
 
 def test_a_client_that_does_not_read_its_answer_keeps_no_place() -> None:

@@ -285,11 +285,11 @@ def other_claims(_: str) -> str:
         (signed_with_the_public_key(), "signature: alg is 'HS256'"),
         (jwt.encode(claims(NOW), rsa_key("kid-2"), "RS512", headers={"kid": "kid-2"}), "signature: alg is 'RS512'"),
         (jwt.encode(claims(NOW), rsa_key("kid-2"), "PS256", headers={"kid": "kid-2"}), "signature: alg is 'PS256'"),
-        (ISSUER.token(claims(NOW), kid="kid-3"), "signature: kid 'kid-3' is none"),
+        (ISSUER.token(claims(NOW), kid="kid-3"), "signature: kid 'kid-3' is not one"),
         (ISSUER.token(claims(NOW), kid="kid-1"), "signature: the signature is not"),
-        (jwt.encode(claims(NOW), rsa_key("kid-2"), "RS256"), "signature: kid 'None' is none"),
+        (jwt.encode(claims(NOW), rsa_key("kid-2"), "RS256"), "signature: kid 'None' is not one"),
         (ISSUER.token(claims(NOW), typ="at+jwt"), "signature: typ is"),
-        (ISSUER.token(claims(NOW), jwk={"kty": "RSA"}, kid="mine"), "signature: kid 'mine' is none"),
+        (ISSUER.token(claims(NOW), jwk={"kty": "RSA"}, kid="mine"), "signature: kid 'mine' is not one"),
         (ISSUER.token(claims(NOW), crit=["exp"]), "signature: crit"),
         (Chain().token(claims(NOW)), "signature: x5c is there"),
         (spoilt(1, other_claims), "signature: the signature is not"),
@@ -344,10 +344,10 @@ def with_chain(*certificates: object) -> str:
         ),
         (with_chain(*CHAIN.x5c[:2]), "must hold 3"),
         (with_chain(*CHAIN.x5c, CHAIN.x5c[2]), "must hold 3"),
-        (with_chain(CHAIN.x5c[0], 5, CHAIN.x5c[2]), "no certificate"),
-        (with_chain(CHAIN.x5c[0], "!!!!", CHAIN.x5c[2]), "no certificate"),
-        (with_chain(CHAIN.x5c[0], CHAIN.x5c[1] + "\n", CHAIN.x5c[2]), "no certificate"),
-        (with_chain(CHAIN.x5c[0], "A" * 9000, CHAIN.x5c[2]), "no certificate"),
+        (with_chain(CHAIN.x5c[0], 5, CHAIN.x5c[2]), "not a certificate"),
+        (with_chain(CHAIN.x5c[0], "!!!!", CHAIN.x5c[2]), "not a certificate"),
+        (with_chain(CHAIN.x5c[0], CHAIN.x5c[1] + "\n", CHAIN.x5c[2]), "not a certificate"),
+        (with_chain(CHAIN.x5c[0], "A" * 9000, CHAIN.x5c[2]), "not a certificate"),
         (with_chain(CHAIN.x5c[1], CHAIN.x5c[1], CHAIN.x5c[2]), "signature: "),
         (ISSUER.token(claims(NOW)), "x5c is missing"),
         (CHAIN.token(claims(NOW), x5c="text"), "must hold 3"),
@@ -368,7 +368,7 @@ def test_a_certificate_of_a_version_that_there_is_not() -> None:
     # The version is the first small number in it.
     other = leaf.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x7f", 1)
     token = with_chain(base64.b64encode(other).decode(), *CHAIN.x5c[1:])
-    with pytest.raises(AttestationRefused, match="no certificate"):
+    with pytest.raises(AttestationRefused, match="not a certificate"):
         verify(token, trust=PinnedRoot.from_pem(CHAIN.root_pem), policy=POLICY, nonce=NONCE, now=NOW)
 
 
@@ -430,7 +430,7 @@ def test_no_nonce_is_not_a_nonce() -> None:
     nonces: tuple[Any, ...] = ("", None, "short", "n" * 75, " " * 20)
     for nonce in nonces:
         for value in (ABSENT, nonce, [nonce]):
-            with pytest.raises(AttestationRefused, match="eat_nonce: what is expected is no nonce"):
+            with pytest.raises(AttestationRefused, match="eat_nonce: the expected nonce is not valid"):
                 checked(ISSUER.token(claims(NOW, eat_nonce=value)), nonce=nonce)
 
 

@@ -63,17 +63,17 @@ def test_libraries_that_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_address_whose_clients_are_known_is_for_the_firewall(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     for more, expected in (
-        ("", "ask clients who they are"),
+        ("", "authenticate clients"),
         # A certificate of the server's own says nothing of its clients.
-        ("tls: {certificate: /c, key: /k}", "ask clients who they are"),
-        ("tls: {certificate: /c, key: /k, client_ca: /a}", "let a firewall say"),
-        ("authorized_keys: []", "let a firewall say"),
+        ("tls: {certificate: /c, key: /k}", "authenticate clients"),
+        ("tls: {certificate: /c, key: /k, client_ca: /a}", "limit them with a firewall"),
+        ("authorized_keys: []", "limit them with a firewall"),
     ):
         file.write_text(f"server: {{address: '0.0.0.0:1', {more}}}\n")
         config = load_config(file)
         found = next(iter(checks._listeners(config)))
         assert (found.state, expected in found.text) == ("warning", True)
-        assert any("server.address: " in danger for danger in review(config).dangers) == ("ask" in expected)
+        assert any("server.address: " in danger for danger in review(config).dangers) == ("authenticate" in expected)
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_a_key_file_may_be_out_of_reach_for_whoever_looks(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("host", ["a..b", ".a", "a b", "a/b", "x" * 64, ".".join(["x" * 63] * 5), "[::1", "ä", "a@b"])
 def test_hosts(tmp_path: Path, host: str) -> None:
-    expected = f"{host[:40]!r} is no host: it must be a name or an address"
+    expected = f"{host[:40]!r} is not a host: it must be a name or an address"
     assert refused(tmp_path, vault(f'{{host: "{host}"}}')) == f"4: vaults.v.config.host: {expected}"
     assert refused(tmp_path, f'server: {{address: "{host}:1"}}').startswith("1: server.address: ")
 
@@ -306,7 +306,7 @@ def test_the_environment_stands_in_for_what_is_absent_or_empty(tmp_path: Path, m
 
 def test_an_environment_that_cannot_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text, expected in (
-        ("CONFIDENTIAL_SPACE_HOST", "a..b", "'a..b' is no host: it must be a name or an address"),
+        ("CONFIDENTIAL_SPACE_HOST", "a..b", "'a..b' is not a host: it must be a name or an address"),
         (
             "CONFIDENTIAL_SPACE_HOST",
             "a\x01",

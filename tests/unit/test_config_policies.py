@@ -67,7 +67,7 @@ def test_old_names_and_lists_that_mean_nothing_give_warnings(tmp_path: Path) -> 
             + ", ".join(("attestation", "attestation_with_dal", "block", "generic", "pack", "preattestation")),
         ),
         ("{generic: [foo]}", ".generic[0]: invalid operation kind `foo` in `allow.generic` list"),
-        ("{generic: [reveal, 'ballot:x']}", ".generic[1]: invalid operation kind `ballot:x` in `allow.generic` list"),
+        ("{generic: [reveal, 'foo:x']}", ".generic[1]: invalid operation kind `foo:x` in `allow.generic` list"),
         (
             "{generic: [attestation]}",
             (
@@ -263,3 +263,21 @@ def test_clients_and_users(tmp_path: Path) -> None:
 
 def test_what_signatory_s_manual_shows_and_nothing_reads(tmp_path: Path) -> None:
     assert load(tmp_path, f"tezos: {{{PKH}: {{vault: nitro}}}}").warnings == (f"tezos.{PKH}.vault: means nothing",)
+
+
+@pytest.mark.parametrize(
+    ("allow", "hint"),
+    [
+        ("{atestation: }", "invalid request kind `atestation` in `allow` list, did you mean attestation?"),
+        (
+            "{generic: [transactoin]}",
+            "invalid operation kind `transactoin` in `allow.generic` list, did you mean transaction?",
+        ),
+        (
+            "{generic: [ballot:yes]}",
+            "invalid operation kind `ballot:yes` in `allow.generic` list, did you mean ballot:yay?",
+        ),
+    ],
+)
+def test_a_kind_that_is_close_is_suggested(tmp_path: Path, allow: str, hint: str) -> None:
+    assert refused(tmp_path, f"tezos: {{{PKH}: {{allow: {allow}}}}}").endswith(hint)

@@ -105,7 +105,7 @@ def test_which_proofs_a_key_gives(tmp_path: Path, proofs: str, meaning: str) -> 
         (
             "",
             f"{{authorized_keys: {KEY}}}",
-            ".authorized_keys: nobody is known without `server.authorized_keys`: it signs nothing",
+            ".authorized_keys: no client is known without `server.authorized_keys`: it signs nothing",
         ),
         (
             f", authorized_keys: {KEYS['tz4alias'].public_key}",
@@ -113,7 +113,7 @@ def test_which_proofs_a_key_gives(tmp_path: Path, proofs: str, meaning: str) -> 
             f".authorized_keys: {CLIENT} is not in `server.authorized_keys`, and so never known",
         ),
         (f", authorized_keys: {KEY}", f"{{authorized_keys: {KEY}}}", None),
-        ("", "{jwt_users: [alice]}", ".jwt_users: nobody is known without `server.jwt`: it signs nothing"),
+        ("", "{jwt_users: [alice]}", ".jwt_users: no client is known without `server.jwt`: it signs nothing"),
         (f", {USERS}", "{jwt_users: [bob, alice]}", ".jwt_users: bob is not in `server.jwt`, and so never known"),
         ("", "{allow: {generic: }}", ".allow.generic: names no operation, so it allows none"),
         ("", "{vault: nitro}", ".vault: means nothing"),
@@ -131,16 +131,16 @@ TLS = "tls: {certificate: /c, key: /k%s}"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("server: {utility_address: '[::1]:1'}", "server.address: whoever reaches :6732 "),
-        (f"server: {{utility_address: '[::1]:1', {TLS % ''}}}", "server.address: whoever reaches :6732 "),
+        ("server: {utility_address: '[::1]:1'}", "server.address: anyone who reaches :6732 "),
+        (f"server: {{utility_address: '[::1]:1', {TLS % ''}}}", "server.address: anyone who reaches :6732 "),
         (f"server: {{utility_address: '[::1]:1', {TLS % ', client_ca: /a'}}}", None),
         ("server: {utility_address: '[::1]:1', authorized_keys: []}", None),
         (f"server: {{utility_address: '[::1]:1', {USERS}}}", "server.jwt: passwords and tokens cross the network"),
         (f"server: {{utility_address: '[::1]:1', {USERS}, {TLS % ''}}}", None),
-        ("server: {address: 'unix:/s'}", "server.utility_address: whoever reaches :9583 "),
+        ("server: {address: 'unix:/s'}", "server.utility_address: anyone who reaches :9583 "),
         (LOOPBACK % "" + vault("{host: enclave.example}"), "vaults.v: the link to enclave.example:2000 is in clear"),
         (LOOPBACK % "" + vault("{host: localhost, verify_bls: background}"), "vaults.v.config.verify_bls: a wrong tz4"),
-        (LOOPBACK % "" + "policy_hook: {address: 'http://h'}", "policy_hook: whoever is in between"),
+        (LOOPBACK % "" + "policy_hook: {address: 'http://h'}", "policy_hook: others on the network"),
         (LOOPBACK % "" + "policy_hook: {address: 'https://h'}", None),
         (LOOPBACK % "" + f"policy_hook: {{address: 'http://h', authorized_keys: {KEY}}}", None),
         (LOOPBACK % "" + "watermark: {driver: mem}", "watermark.driver: marks in memory are forgotten"),
@@ -231,7 +231,7 @@ def test_operations_that_move_funds_exist() -> None:
     ("text", "notes"),
     [
         ("base_dir: marks\n", ["base_dir: marks is relative to"]),
-        ("base_dir: ~/marks\n", ["base_dir: ~/marks is relative to", "base_dir: ~ is no home folder here"]),
+        ("base_dir: ~/marks\n", ["base_dir: ~/marks is relative to", "base_dir: ~ is not the home folder here"]),
         ("base_dir: /marks\n", []),
         (
             f"tezos: {{{PKH}: }}\n",

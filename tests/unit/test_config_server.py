@@ -140,7 +140,8 @@ def test_weak_credentials(tmp_path: Path) -> None:
 def test_nobody_could_log_in(tmp_path: Path) -> None:
     for users in ("{}", "{users: }", "{users: {}}"):
         assert (
-            refused(tmp_path, f"server: {{jwt: {users}}}") == "1: server.jwt: must have users, or nobody could log in"
+            refused(tmp_path, f"server: {{jwt: {users}}}")
+            == "1: server.jwt: must have users, or no login would succeed"
         )
 
 
@@ -211,7 +212,7 @@ def test_a_hook(tmp_path: Path) -> None:
         *(
             (
                 f"{{address: 'http://{host}:1/x'}}",
-                f".address: {host[:40]!r} is no host: it must be a name or an address",
+                f".address: {host[:40]!r} is not a host: it must be a name or an address",
             )
             for host in ("a..b", ".a", "x" * 64, "x" * 70, ".".join(["x" * 63] * 5), "a,b", "h$")
         ),
@@ -240,12 +241,12 @@ def test_trusted_proxies(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("proxy", "problem"),
     [
-        ("proxy.example", "'proxy.example' is no address and no network, for example 10.0.0.1 or 10.0.0.0/8"),
-        ("10.0.0", "'10.0.0' is no address and no network, for example 10.0.0.1 or 10.0.0.0/8"),
-        ("10.0.0.0/33", "'10.0.0.0/33' is no address and no network, for example 10.0.0.1 or 10.0.0.0/8"),
+        ("proxy.example", "'proxy.example' is neither an address nor a network, for example 10.0.0.1 or 10.0.0.0/8"),
+        ("10.0.0", "'10.0.0' is neither an address nor a network, for example 10.0.0.1 or 10.0.0.0/8"),
+        ("10.0.0.0/33", "'10.0.0.0/33' is neither an address nor a network, for example 10.0.0.1 or 10.0.0.0/8"),
         ("10.0.0.1/8", "'10.0.0.1/8' is an address within a network: write 10.0.0.0/8 for the network"),
-        ("0.0.0.0/0", "'0.0.0.0/0' is everybody: name the proxies"),
-        ("'::/0'", "'::/0' is everybody: name the proxies"),
+        ("0.0.0.0/0", "'0.0.0.0/0' is every address: name the proxies"),
+        ("'::/0'", "'::/0' is every address: name the proxies"),
         ("'::ffff:10.0.0.1'", "'::ffff:10.0.0.1' is IPv4 written as IPv6: write it as IPv4"),
     ],
 )

@@ -168,10 +168,10 @@ class TestOtherMachines:
 
     def test_a_unix_socket_knows_no_tls(self, tmp_path: Path) -> None:
         image = TestImage().image(tmp_path, TLS.replace("0.0.0.0:99", "unix:/run/x/s"))
-        with pytest.raises(ConfigError, match="a Unix socket knows no TLS"):
+        with pytest.raises(ConfigError, match="a Unix socket does not use TLS"):
             parse_config(image, {})
 
     @pytest.mark.parametrize("name", ["SSLKEYLOGFILE", "sslkeylogfile"])
     def test_nobody_has_the_keys_of_tls_written_down(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(ConfigError, match=f"^{name} is set: it would write the keys of TLS down"):
+        with pytest.raises(ConfigError, match=f"^{name} is set: it would write down the keys of TLS"):
             parse_config(TestImage().image(tmp_path, TLS), {name: "/tmp/keys"})

@@ -67,7 +67,7 @@ def test_another_user_s_folder_is_refused(address: UnixAddress, monkeypatch: pyt
     address.path.parent.mkdir(mode=0o700)
     own = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: OTHER_UID)
-    with pytest.raises(ConfigError, match=f"belongs to the user {own}, not to {OTHER_UID}, as whom this program runs"):
+    with pytest.raises(ConfigError, match=f"belongs to the user {own}, not to {OTHER_UID}, the user of this program"):
         listen(address)
     assert not address.path.exists()
 

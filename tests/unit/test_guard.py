@@ -87,7 +87,7 @@ def test_keys_of_two_curves_with_the_same_bytes_are_two_keys(guard: Guard) -> No
 def test_what_only_begins_like_a_consensus_message_is_refused(guard: Guard, magic: int) -> None:
     for message in (bytes([magic]), bytes([magic]) + bytes(200), attestation(5, magic=0x13)[:-1]):
         text = refusal(guard, bytes([magic]) + message[1:])
-        assert "begins like a consensus message and is none" in text
+        assert "begins like a consensus message and is not one" in text
         assert FOUR[0].pkh in text
     assert guard.refused == 3
 

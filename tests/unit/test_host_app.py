@@ -19,6 +19,7 @@ from host_backend.api.utility import utility_app
 from host_backend.app import freeze_objects
 from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
+from host_backend.cli.answer import Answer
 from host_backend.config import Address, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
 from host_backend.exposition import page
@@ -107,7 +108,7 @@ def test_a_bug_is_answered_without_its_text_and_logged_with_it(caplog: pytest.Lo
     app = signing_app(BuggySigner(KeyError("what nobody outside should read")), Metrics(dict, "memory"))
     answer = ask_app(app, "POST", f"/keys/{PKH}", b'"03"')
     assert (answer.status, answer.message) == (500, "internal error")
-    assert "a request failed by a bug" in caplog.text
+    assert "a request failed because of a bug" in caplog.text
     assert "what nobody outside should read" in caplog.text
 
 
@@ -250,9 +251,9 @@ def test_a_bug_of_a_command_has_its_own_exit_code(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        assert commands._failed(RuntimeError("what happened")) == 70
+        assert commands._failed(RuntimeError("what happened"), Answer()) == 70
     assert capsys.readouterr().err == "Error: internal error: see the log above\n"
     assert "RuntimeError: what happened" in caplog.text
-    assert commands._failed(StoreUnavailable("the disk")) == 1
-    assert commands._failed(ConfigError("the file")) == 2
+    assert commands._failed(StoreUnavailable("the disk"), Answer()) == 1
+    assert commands._failed(ConfigError("the file"), Answer()) == 2
     assert capsys.readouterr().err == "Error: the disk\nError: the file\n"

@@ -42,7 +42,7 @@ def test_a_proxy_is_asked_for_in_vain() -> None:
         writer.write(b"CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\n\r\n" + REQUEST)
         answer = await rest(reader)
         assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-        assert answer.endswith(b"\r\n\r\nthis is no proxy")
+        assert answer.endswith(b"\r\n\r\nthis is not a proxy")
 
     serve(Patient, scenario, speaks)
 
@@ -80,13 +80,13 @@ HEAD = b"POST / HTTP/1.1\r\nHost: h\r\n"
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (b"\r\n" + REQUEST, b"this is no request of HTTP/1.1"),
-        (b"GET / RTSP/1.0\r\n\r\n", b"this is no request of HTTP/1.1"),
-        (b"GET  / HTTP/1.1\r\n", b"this is no request of HTTP/1.1"),
-        (b"GET /\r\n", b"this is no request of HTTP/1.1"),
-        (b"GET / HTTP/1.1\nHost: h\n", b"this is no request of HTTP/1.1"),
-        (b"GET x HTTP/1.1\r\nHost: h\r\n\r\n", b"this is no request of HTTP/1.1"),
-        (b"FOO / HTTP/1.1\r\nHost: h\r\n\r\n", b"this is no request of HTTP/1.1"),
+        (b"\r\n" + REQUEST, b"this is not a request in HTTP/1.1"),
+        (b"GET / RTSP/1.0\r\n\r\n", b"this is not a request in HTTP/1.1"),
+        (b"GET  / HTTP/1.1\r\n", b"this is not a request in HTTP/1.1"),
+        (b"GET /\r\n", b"this is not a request in HTTP/1.1"),
+        (b"GET / HTTP/1.1\nHost: h\n", b"this is not a request in HTTP/1.1"),
+        (b"GET x HTTP/1.1\r\nHost: h\r\n\r\n", b"this is not a request in HTTP/1.1"),
+        (b"FOO / HTTP/1.1\r\nHost: h\r\n\r\n", b"this is not a request in HTTP/1.1"),
         (HEAD + b"A: b\n", b"headers are malformed"),
         (HEAD + b"A: b\r\n c\r\n\r\n", b"headers are malformed"),
         (HEAD + b"A : b\r\n\r\n", b"headers are malformed"),

@@ -76,7 +76,10 @@ def test_all_that_can_be_said() -> None:
         (f"development = 1\n{SMALLEST}", "development: must be true or false"),
         (f"{SMALLEST}[local]\nsealing_key = 'key'", "local: is not known here"),
         (f"{SMALLEST}read_legacy = 'no'", r"gcp_kms\.read_legacy: must be true or false"),
-        (f"{SMALLEST}read_legacy = false\nwrite_legacy = true", r"gcp_kms\.write_legacy: what is written must open"),
+        (
+            f"{SMALLEST}read_legacy = false\nwrite_legacy = true",
+            r"gcp_kms\.write_legacy: a blob that is written must open",
+        ),
         (f"{SMALLEST}token_audience = 'https://sts.googleapis.com'", r"gcp_kms\.token_audience: is that of"),
         (f"listeners = ['a:1', 'b:2']\n{SMALLEST}", "listeners: this version listens at one address"),
         ('sealers = ["gcp_kms"]\n[gcp_kms]', r"gcp_kms\.identity_providers: must name at least one"),
@@ -155,8 +158,8 @@ def test_who_may_connect_and_who_vouches() -> None:
     ("more", "match"),
     [
         ("[tls]", r"tls\.clients: must name at least one"),
-        ("[tls]\nclients = ['5E']", r"tls\.clients: '5E' is no SHA-256 of a public key"),
-        (f"[tls]\nclients = ['{DIGEST.upper()}']", "is no SHA-256 of a public key"),
+        ("[tls]\nclients = ['5E']", r"tls\.clients: '5E' is not the SHA-256 of a public key"),
+        (f"[tls]\nclients = ['{DIGEST.upper()}']", "is not the SHA-256 of a public key"),
         (f"[tls]\nclients = ['{DIGEST}']\nkey = 'file'", r"tls\.key: is not known here"),
         (ATTESTATION.replace("confidential_space", "sample"), r"attestation\.provider: 'sample' is not known"),
         (ATTESTATION + "token_type = 'LIMITED_AWS'", r"attestation\.token_type: 'LIMITED_AWS' is not known"),

@@ -11,7 +11,7 @@ import pytest
 from host_backend.config.storage import FirestorePlace, KeysApart, KeysInFile, KeysInFirestore
 from host_backend.errors import StoreUnavailable
 from host_backend.keystore.apart import StoreApart
-from host_backend.keystore.base import KeyStore, StoredKey
+from host_backend.keystore.base import Before, KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
 from tests.doubles.known_keys import KEYS
 
@@ -75,18 +75,18 @@ def test_a_key_is_replaced_where_it_is(store: StoreApart, files: tuple[Path, Pat
 
 
 def test_all_are_kept_and_exchanged(store: StoreApart) -> None:
-    assert run(store.kept()) is None
+    assert run(store.kept(Before.RESEAL)) is None
     run(store.add([TZ1, TZ5]))
-    run(store.keep(UTC))
-    kept = run(store.kept())
+    run(store.keep(UTC, Before.RESEAL))
+    kept = run(store.kept(Before.RESEAL))
     assert kept is not None
     assert kept.keys == (TZ1, TZ5)
     assert UTC in kept.where
     assert " and " in kept.where
     assert run(store.exchange({TZ1: b"1", TZ5: b"5", OTHER_TZ5: b"6"})) == {TZ1, TZ5}
     assert [key.blob for key in run(store.load())] == [b"1", b"5"]
-    run(store.keep(LATER))
-    kept = run(store.kept())
+    run(store.keep(LATER, Before.RESEAL))
+    kept = run(store.kept(Before.RESEAL))
     assert kept is not None
     assert [key.blob for key in kept.keys] == [b"1", b"5"]
     assert run(store.exchange({})) == frozenset()

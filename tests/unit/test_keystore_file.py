@@ -13,7 +13,7 @@ import pytest
 
 from host_backend.durable import locked
 from host_backend.errors import ConfigError, StoreUnavailable
-from host_backend.keystore.base import MAX_BLOB_BYTES, StoredKey
+from host_backend.keystore.base import MAX_BLOB_BYTES, Before, StoredKey
 from host_backend.keystore.file import MAX_FILE_BYTES, FileKeyStore
 from tests.doubles.small_disk import files_up_to
 
@@ -117,7 +117,7 @@ def test_replaced_entries_are_kept_aside_whole(path: Path) -> None:
 
 
 def keep(path: Path, utc: str) -> Path:
-    asyncio.run(FileKeyStore(path).keep(utc))
+    asyncio.run(FileKeyStore(path).keep(utc, Before.RESEAL))
     return path.with_name(f"{path.name}.before-reseal-{utc}")
 
 
@@ -129,7 +129,7 @@ def test_all_entries_are_kept_whole(path: Path) -> None:
     copy = keep(path, "20260131T235959Z")
     assert entries(copy) == old
     assert copy.stat().st_mode & 0o777 == 0o600
-    kept = asyncio.run(FileKeyStore(path).kept())
+    kept = asyncio.run(FileKeyStore(path).kept(Before.RESEAL))
     assert kept is not None
     assert (kept.where, kept.keys) == (str(copy), (STORED, STORED))
 
@@ -139,7 +139,7 @@ def test_other_files_are_no_copies(path: Path) -> None:
     for name in ("keys.json.before-reseal-", "keys.json.before-reseal-20260131T235959Z.bak", "x.before-reseal-1Z"):
         path.with_name(name).write_text("{")
     path.with_name(".keys.json.before-reseal-20260131T235959Z.x.tmp").write_text("{")
-    assert asyncio.run(FileKeyStore(path).kept()) is None
+    assert asyncio.run(FileKeyStore(path).kept(Before.RESEAL)) is None
 
 
 def test_a_copy_that_somebody_spoilt_is_named(path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_copy_that_somebody_spoilt_is_named(path: Path) -> None:
     copy = keep(path, "20260131T235959Z")
     copy.write_text("{")
     with pytest.raises(ConfigError, match=f"key file {copy} is not JSON"):
-        asyncio.run(FileKeyStore(path).kept())
+        asyncio.run(FileKeyStore(path).kept(Before.RESEAL))
 
 
 def test_exchanged_entries_keep_what_else_is_in_them(path: Path) -> None:
@@ -303,9 +303,13 @@ def test_what_is_replaced_by_a_link_lies_with_the_keys(path: Path, link: Path) -
 
 def test_what_is_kept_by_a_link_lies_with_the_keys(path: Path, link: Path) -> None:
     assert add(path, STORED)
-    asyncio.run(FileKeyStore(link).keep("20260131T235959Z"))
+    asyncio.run(FileKeyStore(link).keep("20260131T235959Z", Before.RESEAL))
     assert path.with_name("keys.json.before-reseal-20260131T235959Z").read_bytes() == SIGNATORY_FILE
-    assert asyncio.run(FileKeyStore(link).kept()) == asyncio.run(FileKeyStore(path).kept()) is not None
+    assert (
+        asyncio.run(FileKeyStore(link).kept(Before.RESEAL))
+        == asyncio.run(FileKeyStore(path).kept(Before.RESEAL))
+        is not None
+    )
     assert list(link.parent.iterdir()) == [link]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keystore import firestore
-from host_backend.keystore.base import StoredKey
+from host_backend.keystore.base import Before, StoredKey
 from host_backend.keystore.firestore import FirestoreKeyStore
 from tests.doubles.google.clients import connected
 from tests.doubles.google.firestore import Fault, FirestoreDouble, running_firestore, these_faults
@@ -210,12 +210,34 @@ def test_who_may_not_is_told_which_role_to_grant_and_is_not_tried_again(double: 
 def test_the_copy_that_was_made_last_is_the_newest_whatever_the_clocks_of_hosts_say(double: FirestoreDouble) -> None:
     async def scenario(store: FirestoreKeyStore) -> None:
         await store.add([FIRST])
-        await store.keep("20300101T000000Z")
+        await store.keep("20300101T000000Z", Before.RESEAL)
         await store.replace(NEW, [FIRST.blob])
-        await store.keep("20260101T000000Z")
-        kept = await store.kept()
+        await store.keep("20260101T000000Z", Before.RESEAL)
+        kept = await store.kept(Before.RESEAL)
         assert kept is not None
         assert kept.keys == (NEW,)
+
+    use(double, scenario)
+
+
+def test_of_the_copies_only_the_newest_is_read_with_its_blobs(
+    double: FirestoreDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(store: FirestoreKeyStore) -> None:
+        await store.add([FIRST, SECOND])
+        for second in range(3):
+            await store.keep(f"20260101T00000{second}Z", Before.RESEAL)
+        # All blobs of one copy, and less than those of two.
+        monkeypatch.setattr(firestore, "MAX_LOADED_BYTES", len(FIRST.blob + SECOND.blob))
+        kept = await store.kept(Before.RESEAL)
+        assert kept is not None
+        assert {*kept.keys} == {FIRST, SECOND}
+        # Three copies, and the document of each that says that it is whole.
+        monkeypatch.setattr(firestore, "MAX_KEPT", 9)
+        assert await store.kept(Before.RESEAL) == kept
+        monkeypatch.setattr(firestore, "MAX_KEPT", 8)
+        with pytest.raises(ConfigError, match="has more than 8 documents: remove old copies"):
+            await store.kept(Before.RESEAL)
 
     use(double, scenario)
 

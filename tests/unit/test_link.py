@@ -295,7 +295,7 @@ def test_a_bug_in_an_attempt_does_not_end_the_link(
         assert not bugs
 
     play(scenario)
-    assert "an attempt to reach the enclave failed by a bug" in caplog.text
+    assert "an attempt to reach the enclave failed because of a bug" in caplog.text
 
 
 def test_whoever_waits_when_the_vault_is_closed_is_told() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from host_backend.log import LEVELS, TextFormatter, adds, configure, fields
+from host_backend.log import LEVELS, TextFormatter, adds, configure, fields, fields_later
 
 logger = logging.getLogger("tests.log")
 
@@ -168,3 +168,39 @@ def test_configuring_again_replaces() -> None:
     logger.info("x")
     assert first.getvalue() == ""
     assert second.getvalue().count("\n") == 1
+
+
+def test_fields_that_are_made_later_are_masked_too_and_added_to() -> None:
+    def task() -> None:
+        adds(source="somewhere")
+        stream = io.StringIO()
+        configure(logging.INFO, as_json=False, stream=stream)
+        logger.info("x", extra=fields_later(lambda: {"lvl": 1, "path": SECRET}))
+        assert stream.getvalue().endswith(' level=info msg="x" lvl=1 path="edsk***" source=somewhere\n')
+
+    contextvars.copy_context().run(task)
+
+
+def test_fields_that_are_made_later_are_not_made_before_the_line_is() -> None:
+    made: list[int] = []
+    kept: list[logging.LogRecord] = []
+
+    class Keeping(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            kept.append(record)
+            assert not made
+            return ""
+
+    def make() -> dict[str, object]:
+        made.append(1)
+        return {"lvl": 1}
+
+    def task() -> None:
+        adds(source="somewhere")
+        configure(logging.INFO, as_json=False, stream=io.StringIO())
+        logging.getLogger().handlers[0].setFormatter(Keeping())
+        logger.info("x", extra=fields_later(make))
+
+    contextvars.copy_context().run(task)
+    assert TextFormatter().format(kept[0]).endswith(" lvl=1 source=somewhere")
+    assert made == [1]

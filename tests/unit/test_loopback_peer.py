@@ -82,9 +82,9 @@ def test_what_cannot_be_seen_is_said(tables: list[Path], table: str, caplog: pyt
     with caplog.at_level(logging.WARNING):
         check_peer(OWN, PEER, None)
     (record,) = caplog.records
-    assert "cannot be seen whose process it is" in record.message
+    assert "the owner of that process cannot be determined" in record.message
 
 
 def test_another_machine_is_said(caplog: pytest.LogCaptureFixture) -> None:
     check_peer(("192.0.2.1", 40000), ("192.0.2.2", 2000), None)
-    assert "cannot be seen" in caplog.text
+    assert "cannot be determined" in caplog.text

@@ -257,4 +257,4 @@ def test_a_bug_is_answered_without_its_text(caplog: pytest.LogCaptureFixture) ->
         assert await asks(client) == NONE_NEEDED
 
     serve(scenario, made)
-    assert "a request failed by a bug" in caplog.text
+    assert "a request failed because of a bug" in caplog.text

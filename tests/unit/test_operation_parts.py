@@ -233,7 +233,7 @@ def test_evidence_of_entrapment_with_and_without_a_lag(index: int, lag: str, sha
         (shard(5, b"\xff"), "field shard_with_proof.shard.share at byte 186: a length of 8193 bytes where"),
         (shard(5, b"\x00\x00"), "field shard_with_proof.shard.share at byte 185: a length of 83886080 bytes where"),
         (shard(5, share=b"\x01" * 31), "field shard_with_proof.shard.share at byte 189: 32 byte(s) needed, 31 left"),
-        (shard(5) + b"\x00", "operation 2 at byte 269: tag 0 is no operation of the protocols 024, 025, alpha"),
+        (shard(5) + b"\x00", "operation 2 at byte 269: tag 0 is not an operation of the protocols 024, 025, alpha"),
         (shard(5)[:-1], "field shard_with_proof.proof at byte 221: 48 byte(s) needed, 47 left"),
     ],
 )

@@ -98,11 +98,11 @@ def test_consensus_messages_pass_through() -> None:
         ),
         (
             HEAD + transaction() + b"\xee",
-            "operation 2 at byte 83: tag 238 is no operation of the protocols 024, 025, alpha; are there surplus bytes?",
+            "operation 2 at byte 83: tag 238 is not an operation of the protocols 024, 025, alpha; are there surplus bytes?",
         ),
         (
             HEAD + b"\x07" + b"\x00" * 100,
-            "operation 1 at byte 33: tag 7 is no operation of the protocols 024, 025, alpha; are there surplus bytes?",
+            "operation 1 at byte 33: tag 7 is not an operation of the protocols 024, 025, alpha; are there surplus bytes?",
         ),
         (
             HEAD + transaction()[:-1],

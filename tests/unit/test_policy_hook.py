@@ -238,10 +238,10 @@ def ask_raw(serve: Serve, timeout_s: float) -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (b"", "the connection ended before the answer|its answer is no HTTP"),
-        (b"SSH-2.0\r\n\r\n", "its answer is no HTTP"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n1", "its answer is no HTTP"),
-        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 5000, "its answer is no HTTP"),
+        (b"", "the connection ended before the answer|its answer is not HTTP"),
+        (b"SSH-2.0\r\n\r\n", "its answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n1", "its answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 5000, "its answer is not HTTP"),
     ],
 )
 def test_what_is_no_answer(data: bytes, text: str) -> None:

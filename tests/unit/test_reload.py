@@ -172,7 +172,7 @@ def test_a_bug_is_logged_and_the_old_policies_stay(caplog: pytest.LogCaptureFixt
 
     reload = reload_of(signer, read)
     asyncio.run(reload.reload())
-    assert "the configuration was not reloaded by a bug, the old policies stay" in caplog.text
+    assert "the configuration was not reloaded because of a bug, the old policies stay" in caplog.text
     assert "Traceback" in caplog.text
     assert "KeyError: 'a bug'" in caplog.text
     assert signer.policies == {}

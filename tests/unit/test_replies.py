@@ -164,7 +164,7 @@ def test_a_garbled_answer_fails_everything_for_good(data: bytes, text: str) -> N
 
 def test_an_answer_that_no_call_asked_for() -> None:
     line, (caller,) = waiting(1)
-    with pytest.raises(Garbled, match="an answer came that no call asked for"):
+    with pytest.raises(Garbled, match="an answer came without a call"):
         line.feed(ok(signature(0)) + ok(signature(1)), 0.0)
     assert caller.told == signature(0)
     assert line.broken is not None
@@ -173,7 +173,7 @@ def test_an_answer_that_no_call_asked_for() -> None:
 def test_an_answer_before_any_call() -> None:
     line = ReplyLine()
     line.feed(ok(signature(0))[:-1], 0.0)
-    with pytest.raises(Garbled, match="no call asked for"):
+    with pytest.raises(Garbled, match="came without a call"):
         line.feed(ok(signature(0))[-1:], 0.0)
 
 

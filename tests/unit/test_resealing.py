@@ -113,7 +113,7 @@ def test_from_the_local_sealer_even_where_that_seals_new_keys() -> None:
 @pytest.mark.parametrize("first", [(), (LocalSealer(bytes(32)),)])
 def test_what_is_not_listed_is_refused_by_name(source: str, target: str, first: Sequence[LocalSealer]) -> None:
     kms = Kms()
-    with pytest.raises(SealingRefused, match=f"^this image does not allow to reseal from '{OLD}' to '{NEW}': "):
+    with pytest.raises(SealingRefused, match=f"^this image does not allow resealing from '{OLD}' to '{NEW}': "):
         resealed(kms, ours(OLD), NEW, [ResealRule(source, target, GCP_KMS)], first=first)
     assert kms.asked == []
 
@@ -121,7 +121,7 @@ def test_what_is_not_listed_is_refused_by_name(source: str, target: str, first: 
 @pytest.mark.parametrize("target", ["local:0123", LEGACY, "sample", "", "x" * 1000])
 def test_no_other_sealer_is_a_target(target: str) -> None:
     kms = Kms()
-    with pytest.raises(SealingRefused, match="does not allow to reseal") as raised:
+    with pytest.raises(SealingRefused, match="does not allow resealing") as raised:
         resealed(kms, ours(OLD), target, [ResealRule(OLD, NEW, GCP_KMS)])
     assert len(str(raised.value)) < 600
     assert kms.asked == []
@@ -129,7 +129,7 @@ def test_no_other_sealer_is_a_target(target: str) -> None:
 
 @pytest.mark.parametrize(
     ("rules", "text"),
-    [(None, "seals by a file on its machine: it seals nothing again"), ((), "does not allow to reseal from 'legacy'")],
+    [(None, "seals by a file on its machine: it cannot reseal"), ((), "does not allow resealing from 'legacy'")],
 )
 def test_without_a_list_nothing_is(rules: Sequence[ResealRule] | None, text: str) -> None:
     kms = Kms()

@@ -24,7 +24,7 @@ from enclave_signer.tezos import public_key_hash
 from host_backend.addresses import Address
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.errors import StoreUnavailable, Unanswered
-from host_backend.keystore.base import StoredKey
+from host_backend.keystore.base import Before, StoredKey
 from host_backend.vault.provisioning import BATCH
 from host_backend.vault.resealing import Moved, Resealing, open_resealing
 from tests.doubles.auto_enclave import AutoEnclave
@@ -68,7 +68,7 @@ def resealed(store: MemoryKeys, answer: Result | WireError) -> list[Moved]:
     async def main() -> list[Moved]:
         async with resealing(store, lambda request: answer if isinstance(request, Reseal) else None) as (opened, _):
             moves, _ = await opened.moves_to(TARGET)
-            return [moved async for moved in opened.run(moves)]
+            return [moved async for moved in opened.run(moves, Before.RESEAL)]
 
     return asyncio.run(main())
 
@@ -109,7 +109,7 @@ def test_what_is_not_answered_ends_the_run_and_is_left() -> None:
             moves, _ = await opened.moves_to(TARGET)
 
             async def run() -> list[Moved]:
-                return [moved async for moved in opened.run(moves)]
+                return [moved async for moved in opened.run(moves, Before.RESEAL)]
 
             running = asyncio.create_task(run())
             await enclave.wait_for(Reseal)
@@ -123,8 +123,8 @@ def test_what_is_not_answered_ends_the_run_and_is_left() -> None:
 
 def test_nothing_changes_that_cannot_be_kept() -> None:
     class NothingKept(MemoryKeys):
-        async def keep(self, utc: str) -> None:
-            raise StoreUnavailable(f"no room for {utc}")
+        async def keep(self, utc: str, before: Before) -> None:
+            raise StoreUnavailable(f"no room for {utc} before {before}")
 
     store = NothingKept(stored(KEY))
     with pytest.raises(StoreUnavailable, match="no room for"):
@@ -147,7 +147,7 @@ def test_batch_by_batch_with_one_copy() -> None:
         async with resealing(store, answer) as (opened, enclave):
             moves, there = await opened.moves_to(TARGET)
             assert there == 0
-            asked = [len(enclave.asked(Reseal)) async for _ in opened.run(moves)]
+            asked = [len(enclave.asked(Reseal)) async for _ in opened.run(moves, Before.RESEAL)]
             assert await opened.moves_to(TARGET) == ([], len(keys))
             return asked[0], asked[BATCH], asked[-1]
 
@@ -163,18 +163,26 @@ def test_a_hash_that_is_stored_twice_is_put_back_twice() -> None:
             public_key = (OTHER if request.blob == b"other" else KEY).public_key
             return SealedKey(ours(public_key) + request.blob, public_key)
         if isinstance(request, GetPublicKeyFrom):
-            return (OTHER if request.blob == b"other" else KEY).public_key
+            return (OTHER if request.blob.endswith(b"other") else KEY).public_key
         return None
 
     async def main() -> None:
         before = list(store.stored)
         async with resealing(store, answer) as (opened, _):
             moves, _there = await opened.moves_to(TARGET)
-            assert [moved.obstacle async for moved in opened.run(moves)] == [None] * 3
-            assert [move.blob for move in await opened.moves_back()] == [b"one", b"other", b"two"]
-            assert [moved.obstacle async for moved in opened.run(await opened.moves_back())] == [None] * 3
-            assert await opened.moves_back() == []
-        assert store.stored == before
+            assert [moved.obstacle async for moved in opened.run(moves, Before.RESEAL)] == [None] * 3
+            assert [move.blob for move in await opened.moves_back(Before.RESEAL)] == [b"one", b"other", b"two"]
+            after = list(store.stored)
+            for _ in range(2):
+                back = await opened.moves_back(Before.RESEAL)
+                assert [moved.obstacle async for moved in opened.run(back, Before.UNDO)] == [None] * 3
+                assert await opened.moves_back(Before.RESEAL) == []
+                assert store.stored == before
+                # That is undone in its turn: what it replaced was kept.
+                again = await opened.moves_back(Before.UNDO)
+                assert [moved.obstacle async for moved in opened.run(again, Before.RESEAL)] == [None] * 3
+                assert store.stored == after
 
     asyncio.run(main())
-    assert len(store.copies) == 1
+    # Nothing is kept twice.
+    assert [kept_before for kept_before, _ in store.copies] == [Before.RESEAL, Before.UNDO]

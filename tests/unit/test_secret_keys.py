@@ -171,8 +171,8 @@ NEEDED = "a secret key or an encrypted secret key is needed"
         (base64.b64decode("".join(PLAIN_PEM.splitlines()[1:-1])) + b"\0", DAMAGED),
         (b"\x30", f"invalid character where {NEEDED}; base58 has no 0, O, I, l and no spaces"),
         (b"\x30\x00", DAMAGED),
-        (b"\x00" * 40, "neither base58 nor PEM nor DER: this is no secret key"),
-        ("ä", "neither base58 nor PEM nor DER: this is no secret key"),
+        (b"\x00" * 40, "neither base58 nor PEM nor DER: this is not a secret key"),
+        ("ä", "neither base58 nor PEM nor DER: this is not a secret key"),
         (
             f"unencrypted:{ENCRYPTED[0]['encrypted']}",
             "got an encrypted secret key (edesk…) where a secret key is needed",
@@ -192,7 +192,7 @@ NEEDED = "a secret key or an encrypted secret key is needed"
         ("-----BEGIN CERTIFICATE-----\nMC4C\n-----END CERTIFICATE-----", "this is a certificate"),
         (ED25519.public_key, f"got a public key (edpk…) where {NEEDED}"),
         (b"", f"empty text where {NEEDED}"),
-        (b"z" * (MAX_SECRET_BYTES + 1), "more than 16384 bytes: this is no secret key"),
+        (b"z" * (MAX_SECRET_BYTES + 1), "more than 16384 bytes: this is not a secret key"),
     ],
 )
 def test_what_is_no_secret_key(data: str | bytes, text: str) -> None:

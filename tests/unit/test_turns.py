@@ -35,7 +35,8 @@ class Loop:
         """Take turns one after the other, as fast as they are given."""
         standing = standing or Standing()
         for _ in range(turns):
-            await self.turns.take(standing)
+            if not self.turns.take(standing):
+                await self.turns.wait(standing)
             self.taken.append(name)
             self.at.append(self._looks.count)
 

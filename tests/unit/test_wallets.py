@@ -43,13 +43,13 @@ def test_other_input_stays_as_it_is(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        ("[", "begins like JSON and is none"),
-        ("[" * 10000, "begins like JSON and is none"),
-        ("[]", "this is JSON, but no list of keys"),
-        ("{}", "this is JSON, but no list of keys"),
-        (f'[{{"name": "a", "value": "{TZ1.secret}"}}, 1]', "this is JSON, but no list of keys"),
-        (f'{{"secret": "{TZ1.secret}"}}', "this is JSON, but no list of keys"),
-        ('[{"name": "a", "value": {"key": "edpk"}}]', "this is JSON, but no list of keys"),
+        ("[", "begins like JSON and is not valid JSON"),
+        ("[" * 10000, "begins like JSON and is not valid JSON"),
+        ("[]", "this is JSON, but not a list of keys"),
+        ("{}", "this is JSON, but not a list of keys"),
+        (f'[{{"name": "a", "value": "{TZ1.secret}"}}, 1]', "this is JSON, but not a list of keys"),
+        (f'{{"secret": "{TZ1.secret}"}}', "this is JSON, but not a list of keys"),
+        ('[{"name": "a", "value": {"key": "edpk"}}]', "this is JSON, but not a list of keys"),
         ('{"kty": "EC", "crv": "P-256", "d": "AA"}', "this is a JSON Web Key"),
     ],
 )

@@ -100,6 +100,19 @@ def test_those_who_wait_share_one_sync(marked: Path) -> None:
     assert read_marks(marked) == {KEY: LATER, OTHER: LATER}
 
 
+def test_what_is_asked_in_one_pass_of_the_loop_is_one_batch(marked: Path) -> None:
+    disk = FaultyDisk()
+
+    async def scenario(store: FileWatermarkStore) -> None:
+        for level in range(20, 40):
+            syncs = disk.syncs
+            asked = [store.advance(key, Mark(level, 0, digest(level))) for key in (KEY, OTHER)]
+            assert await gather(*asked) == [ADVANCE, ADVANCE]
+            assert disk.syncs - syncs == SYNCS
+
+    use(marked, scenario, disk)
+
+
 def test_of_a_right_that_moves_often_in_a_batch_one_record_is_written(marked: Path) -> None:
     disk = FaultyDisk()
 

@@ -241,7 +241,7 @@ def one_right_in_two_slots(base: Path) -> None:
         (both_headers_spoilt, "neither of its two headers is whole"),
         (headers_exchanged, "neither of its two headers is whole"),
         (one_byte_short, f"it has {file_bytes(1) - 1} bytes where 2 slots need {file_bytes(1)}: its end is missing"),
-        (a_slot_lost, "both copies of slot 1 are damaged, so it is not known whose mark is lost"),
+        (a_slot_lost, "both copies of slot 1 are damaged, so it is not known which mark is lost"),
         (an_impossible_mark, "both copies of slot 0 are damaged"),
         (one_right_in_two_slots, f"two slots are of {KEY}"),
     ],

@@ -243,7 +243,7 @@ def test_a_repeat_writes_nothing(double: FirestoreDouble, folder: Path) -> None:
         (lambda double: double.write("watermark/enclave-host", id="x", layout=1), "is damaged"),
         (
             lambda double: double.write("watermark/enclave-host", id="x", layout=0, place=PLACE),
-            "was not made to its end",
+            "was not completed",
         ),
         (lambda double: double.write("watermark/enclave-host", id="x", layout=2, place=PLACE), "use a later version"),
     ],
@@ -269,14 +269,12 @@ def no_start(double: FirestoreDouble, folder: Path, text: str) -> None:
 
 
 def test_nothing_starts_on_an_empty_collection(double: FirestoreDouble, tmp_path: Path) -> None:
-    no_start(
-        double, tmp_path, "no watermark store in .*: see that project, database and collection are right; if its keys"
-    )
+    no_start(double, tmp_path, "no watermark store in .*: check project, database and collection; if its keys")
 
 
 def test_nothing_starts_where_its_store_is_not_any_more(double: FirestoreDouble, folder: Path) -> None:
     double.delete("watermark/enclave-host")
-    no_start(double, folder, "this host had one in Firestore p/.*watermark; or make the marks anew with")
+    no_start(double, folder, "this host had one in Firestore p/.*watermark; or rebuild the marks with")
     # Nor is another one made without a word.
     with pytest.raises(ConfigError, match="this host had one"):
         marks_in(double, folder).create()
@@ -310,7 +308,7 @@ def test_a_store_that_was_not_made_to_its_end_is_made_again(double: FirestoreDou
     with pytest.raises(StoreUnavailable):
         admin.create()
     double.faults = lambda _method: None
-    no_start(double, tmp_path, "was not made to its end: repeat `enclave-host watermark init`")
+    no_start(double, tmp_path, "was not completed: repeat `enclave-host watermark init`")
     admin.create()
     assert admin.read().marks == {KEY: LATER}
     use(double, tmp_path, nothing)

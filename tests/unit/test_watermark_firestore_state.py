@@ -189,7 +189,7 @@ def test_a_rebuild_that_was_cut_short_is_ended_by_rebuild_alone(
     admin = marks_in(double, one)
     cut_short(monkeypatch, lambda: admin.rebuild([KEY.pkh], [KEY.chain_id], FLOOR, ""))
     for folder in (one, two):
-        every_way_but_rebuild(double, folder, "was not made to its end: repeat `enclave-host watermark rebuild")
+        every_way_but_rebuild(double, folder, "was not completed: repeat `enclave-host watermark rebuild")
     rebuilt(double, two)
     assert signatory_marks(double)[KEY].level > FLOOR
 
@@ -246,7 +246,7 @@ def test_nobody_opens_or_fills_what_another_has_begun(double: FirestoreDouble, o
                 await contents.open_store("first")
             assert (await contents.store() or pytest.fail("none")).layout == 0
             # Nor is what was begun meanwhile replaced by what must replace nothing.
-            with pytest.raises(ConfigError, match=r"was not made to its end: repeat .*rebuild"):
+            with pytest.raises(ConfigError, match=r"was not completed: repeat .*rebuild"):
                 await contents.begin_store(Making("third", "init", ("first", "second")))
             await contents.open_store("second")
             await contents.open_store("second")

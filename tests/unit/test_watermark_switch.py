@@ -278,7 +278,7 @@ def test_after_a_crash_a_missing_store_stops_everything_but_making_it_anew(crash
     for use_it in (open_and_close, created, export, lambda base: marks_of(base).raise_mark(KEY, Mark(500, 0, None))):
         with pytest.raises(
             ConfigError,
-            match=r"did not end in order: put back the very file, never an earlier copy; or .*`enclave-host watermark rebuild",
+            match=r"did not end in order: put back the original file, never an earlier .*`enclave-host watermark rebuild",
         ):
             use_it(crashed)
     assert everything_in(crashed) == before

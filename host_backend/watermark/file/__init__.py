@@ -1,1 +1,1 @@
-"""Marks in a file of the host's folder: its bytes, how it is opened, written, made anew, and looked after."""
+"""Marks in a file of the host's folder: its bytes, how it is opened, written, rebuilt, and managed."""

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from host_backend.durable import create_folder, fsync_directory, real_path
-from host_backend.errors import ConfigError, HostError, StoreUnavailable
+from host_backend.errors import ConfigError, HostError, StateConflict, StoreUnavailable
 from host_backend.log import fields
 from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
 from host_backend.watermark.file.blocks import PosixBlocks
@@ -43,7 +43,7 @@ from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_mark
 
 #: What becomes of the name of a store whose marks were handed to another driver.
 RETIRED_NAME = f"{STORE_NAME}.migrated"
-#: Readings of a file that a running host writes to, before what is seen is believed to be damage.
+#: Readings of a file that a running host writes to, before a bad reading is believed to be damage.
 _READINGS = 5
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class FileMarks:
         """Return every mark; see `MarksAdmin.read`."""
         image = self._look()
         if image is None:
-            raise ConfigError(missing_text(self._base_dir, self._folder))
+            raise StateConflict(missing_text(self._base_dir, self._folder))
         return stored_marks(image, self._folder.read())
 
     def _look(self) -> Image | None:
@@ -114,7 +114,7 @@ class FileMarks:
                 if old is OldStore.COUNTS:
                     return MarksDescription(None, len(read_old_marks(old_path, self._folder)), host, crashed)
             if crashed or old is OldStore.TAKEN_OVER:
-                raise ConfigError(missing_text(self._base_dir, self._folder))
+                raise StateConflict(missing_text(self._base_dir, self._folder))
             return MarksDescription(None, len(waiting), host, crashed)
         stored = stored_marks(image, waiting)
         findings = [refusal_text(key, known) for key, known in stored.refused.items()]
@@ -144,13 +144,13 @@ class FileMarks:
             if file is not None:
                 stored = stored_marks(read_image(file))
                 also = f"; {refused_text(stored.refused)}" if stored.refused else ""
-                raise ConfigError(
+                raise StateConflict(
                     f"{self._path} exists and has {len(stored.marks)} marks: a watermark store is never overwritten, and "
                     f"there is nothing to make{also}"
                 )
         require_remembered(self._folder)
         if self._folder.left_behind or state_of(old_store_path(self._base_dir)) is not OldStore.NONE:
-            raise ConfigError(missing_text(self._base_dir, self._folder))
+            raise StateConflict(missing_text(self._base_dir, self._folder))
 
     def rebuild(
         self,
@@ -160,7 +160,7 @@ class FileMarks:
         suffix: str,
         known: Mapping[MarkKey, Mark] = NO_MARKS,
     ) -> int:
-        """Make the store anew; see `MarksAdmin.rebuild`."""
+        """Rebuild the store; see `MarksAdmin.rebuild`."""
         from host_backend.watermark.file.rebuilding import rebuild_store  # noqa: PLC0415 -- hardly ever needed
 
         return rebuild_store(
@@ -195,10 +195,10 @@ class FileMarks:
         def judge(stored: StoredMarks) -> None:
             known = stored.refused.get(key)
             if known is not None and mark.level <= known.level:
-                raise ConfigError(refusal_text(key, known))
+                raise StateConflict(refusal_text(key, known))
             old = stored.marks.get(key)
             if old is not None and not is_above(mark, old):
-                raise ConfigError(f"the mark for {key} is at {old} and moves only up, so not to {mark}")
+                raise StateConflict(f"the mark for {key} is at {old} and moves only up, so not to {mark}")
 
         with self._changing(judge) as store:
             store.write({key: mark})
@@ -209,12 +209,12 @@ class FileMarks:
 
         def judge(stored: StoredMarks) -> None:
             if key in stored.refused:
-                raise ConfigError(refusal_text(key, stored.refused[key]))
+                raise StateConflict(refusal_text(key, stored.refused[key]))
             if key not in stored.marks:
-                raise ConfigError(f"there is no mark for {key}: nothing to reset")
+                raise StateConflict(f"there is no mark for {key}: nothing to reset")
             older = read_signatory_marks(self._base_dir, present=False).get(key)
             if older is not None and is_above(older, mark):
-                raise ConfigError(
+                raise StateConflict(
                     f"Signatory's older files in {self._base_dir} (watermark_v1, watermark) have the mark for {key} at "
                     f"{older}, and every start would bring it back: move them away first"
                 )
@@ -245,11 +245,11 @@ class FileMarks:
         """
         with held_folder(self._base_dir) as claim, reporting(self._path), _writing(self._path) as file:
             if file is None:
-                raise ConfigError(f"there is no watermark store at {self._path}: nothing to migrate")
+                raise StateConflict(f"there is no watermark store at {self._path}: nothing to migrate")
             require_replaceable(self._path)
             stored = stored_marks(read_image(file))
             if stored.refused:
-                raise ConfigError(refused_text(stored.refused))
+                raise StateConflict(refused_text(stored.refused))
             claim()
             self._folder.save(stored.marks)
             note(self._folder)
@@ -275,14 +275,14 @@ def marks_left_in(base_dir: Path) -> dict[MarkKey, Mark]:
         if file is not None:
             stored = stored_marks(read_image(file))
             if stored.refused:
-                raise ConfigError(refused_text(stored.refused))
+                raise StateConflict(refused_text(stored.refused))
             marks = union(marks, stored.marks)
         elif folder.left_behind and state_of(old_path) is not OldStore.COUNTS:
-            raise ConfigError(missing_text(base_dir, folder))
+            raise StateConflict(missing_text(base_dir, folder))
         if state_of(old_path) is OldStore.COUNTS:
             marks = union(marks, read_old_marks(old_path, folder))
     if not marks:
-        raise ConfigError(f"{base_dir} has no watermarks, neither {STORE_NAME} nor {FOLDER}: name another base_dir")
+        raise StateConflict(f"{base_dir} has no watermarks, neither {STORE_NAME} nor {FOLDER}: name another base_dir")
     return marks
 
 
@@ -293,7 +293,7 @@ def _require_in_range(mark: Mark) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[PosixBlocks | None]:
-    """Open a store so that nobody else can have it; None when there is none."""
+    """Open a store and lock it; None when there is none."""
     try:
         file = PosixBlocks.writing(path)
     except FileNotFoundError:

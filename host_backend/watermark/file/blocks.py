@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from host_backend.durable import LockHeld, holder_of_inode
-from host_backend.errors import ConfigError
+from host_backend.errors import StateConflict
 from host_backend.watermark.file.layout import BLOCK_BYTES
 
 
@@ -52,7 +52,7 @@ class PosixBlocks:
 
     @classmethod
     def reading(cls, path: Path) -> "PosixBlocks":
-        """Open for reading, beside whoever has it.
+        """Open for reading, beside its owner.
 
         Raises:
             ConfigError: It is not a regular file.
@@ -112,7 +112,9 @@ def _open_regular(path: Path, flags: int) -> int:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise ConfigError(f"watermark store {path} is not a regular file: put the store there, or correct what leads there")
+    raise StateConflict(
+        f"watermark store {path} is not a regular file: put the store there, or correct what leads there"
+    )
 
 
 def read_block(file: Blocks, offset: int) -> bytes | None:

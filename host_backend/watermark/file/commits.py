@@ -1,7 +1,7 @@
 """Writes to an open watermark file, each of which is durable or in doubt.
 
 After any error of a write or a sync nothing is known of it: the same bytes are written again in the same places, and
-synced, before anything else is written. Nobody else writes to the file; whoever did is noticed by how it looks.
+synced, before anything else is written. No other process writes to the file; if one did, the look of the file shows it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ _ZEROS = bytes(BLOCK_BYTES)
 
 
 class Commits:
-    """What is written to one file.
+    """The writes to one file.
 
     Attributes:
         tries: How often what was written last has failed.
@@ -48,12 +48,12 @@ class Commits:
         Raises:
             OSError: In doubt; see `settle`.
         """
-        assert not self._in_doubt  # noqa: S101 -- what is in doubt would be forgotten
+        assert not self._in_doubt  # noqa: S101 -- the blocks in doubt would be forgotten
         self._in_doubt, self._once_durable = writes, once_durable
         self.settle()
 
     def settle(self) -> None:
-        """Write again what is in doubt; do nothing when nothing is.
+        """Write again the blocks in doubt; do nothing without any.
 
         Raises:
             OSError: It is still in doubt.
@@ -73,7 +73,7 @@ class Commits:
         """Write where nothing counts yet, and sync.
 
         Raises:
-            OSError: Not known what is there.
+            OSError: The content is not known.
         """
         try:
             for pieces, offset in _in_one(writes):
@@ -92,7 +92,7 @@ class Commits:
         return _look(self.file) != self._look
 
     def is_as_written(self, blocks: Iterable[Write]) -> bool:
-        """Read single blocks again, and tell whether they are what was written; what is in doubt is written again anyway.
+        """Read single blocks again, and return whether they are as written; blocks in doubt are written again anyway.
 
         Raises:
             OSError: The file cannot be looked at.

@@ -3,7 +3,7 @@
 - First everything is looked at, in this order: the lock, the store, the note of the last host, the store of version
   0.1, Signatory's files. What stops here has changed nothing.
 - Then Signatory is kept out, the store is made durable, and what the others marked is taken over.
-- Whoever else writes to the file, or puts another one in its place, stops all signing until a restart; what was
+- Another process that writes to the file, or replaces it, stops all signing until a restart; what was
   answered for is then saved in Signatory's files, where the next start finds it whatever became of the store.
 - While a right is refused for damage nothing is handed back to Signatory, and it is kept out.
 """
@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from host_backend.durable import real_path
-from host_backend.errors import ConfigError, HostError, StoreUnavailable
+from host_backend.errors import HostError, StateConflict, StoreUnavailable
 from host_backend.log import fields
 from host_backend.watermark.base import StoredMarks
 from host_backend.watermark.file.blocks import Blocks, PosixBlocks
@@ -36,7 +36,7 @@ from host_backend.watermark.signatory.folder import SignatoryFolder
 #: How to open the file for writing: the seam at which tests make a disk fail.
 OpenBlocks = Callable[[Path], Blocks]
 
-#: Raises when what is there does not allow a change.
+#: Raises when the present state does not allow a change.
 Judge = Callable[[StoredMarks], None]
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class HeldStore:
         self._changed: StoreUnavailable | None = None
 
     def require_untouched(self) -> None:
-        """Pass while nobody else has touched the store or Signatory's files.
+        """Pass while no other process has touched the store or Signatory's files.
 
         Raises:
             StoreUnavailable: Somebody has, and nothing is signed before a restart.
@@ -86,7 +86,7 @@ class HeldStore:
     def _is_as_written(self) -> bool:
         if not self.slots.is_as_written():
             return False
-        logger.warning("watermark store %s was touched by another program, and is as it was written", self.path)
+        logger.warning("watermark store %s was touched by another program, but its content is unchanged", self.path)
         return True
 
     def _save(self) -> HostError | None:
@@ -160,7 +160,7 @@ class HeldStore:
 
 
 def stored_marks(image: Image, theirs: Mapping[MarkKey, Mark] | None = None) -> StoredMarks:
-    """Return what is in a file; of a damaged mark, the highest that is known, from Signatory's files too."""
+    """Return the marks of a file; of a damaged mark, the highest that is known, from Signatory's files too."""
     records = [slot.record for slot in image.slots]
     refused = {slot.record.key: slot.record.mark for slot in image.slots if slot.record.refused or None in slot.copies}
     marks = {record.key: record.mark for record in records if record.mark is not None and record.key not in refused}
@@ -178,14 +178,14 @@ def held_store(
     make_after_signatory: bool = False,
     judge: Judge | None = None,
 ) -> Iterator[HeldStore]:
-    """Have the store of a folder, and nobody else; what is in it is durable. Longer than most: the order is the point.
+    """Hold the store of a folder alone; its content is durable. Longer than most: the order is the point.
 
     Args:
         base_dir: The folder.
         in_memory_allowed: Whether it may be on a file system in memory.
         blocks: Another way to open the file.
         make_after_signatory: Whether to make the store where Signatory left marks and no host of ours has been.
-        judge: Told what is there before anything is changed; what it raises ends it.
+        judge: Called with the present marks before any change; an error that it raises ends the change.
 
     Raises:
         HostError: It cannot be used; the text says why and how to go on. If the cause lies in the files, they are as
@@ -207,7 +207,7 @@ def held_store(
                 opened = _made(path, others, blocks, closing)
             store = _taken_into_use(base_dir, folder, *opened, others)
         except BaseException:
-            # Whoever ended in order has handed everything back, so Signatory may start again.
+            # A host that ended in order has handed everything back, so Signatory may start again.
             if not left_behind and not (opened and any(slot.record.refused for slot in opened[1].slots)):
                 with suppress(HostError):
                     folder.withdraw()
@@ -234,14 +234,14 @@ def _marks_of_others(
     if old is OldStore.COUNTS:
         return union(theirs, read_old_marks(old_path, folder))
     if missing and (folder.left_behind or old is OldStore.TAKEN_OVER or not (theirs and may_be_missing)):
-        raise ConfigError(missing_text(base_dir, folder))
+        raise StateConflict(missing_text(base_dir, folder))
     return theirs
 
 
 def _taken_into_use(
     base_dir: Path, folder: SignatoryFolder, file: Blocks, image: Image, others: Mapping[MarkKey, Mark]
 ) -> HeldStore:
-    """Make durable what is there, and take over what others have marked."""
+    """Make the present marks durable, and take over those of others."""
     old_path = old_store_path(base_dir)
     slots = SlotFile(file, image)
     slots.begin()
@@ -290,9 +290,9 @@ def require_remembered(folder: SignatoryFolder) -> None:
     """
     folder.require_here()
     if folder.forgotten:
-        raise ConfigError(
+        raise StateConflict(
             "the last host here had `watermark.driver: mem`, so what it signed is not known, or `watermark migrate` to it "
-            "was not finished: write `driver: mem` and repeat that, or make the marks anew with "
+            "was not finished: write `driver: mem` and repeat that, or rebuild the marks with "
             f"{REBUILD}; {theirs_text(folder)}"
         )
 
@@ -314,14 +314,14 @@ def missing_text(base_dir: Path, folder: SignatoryFolder) -> str:
     else:
         why, way = "", " if its keys have never signed, make one with `enclave-host watermark init`;"
     return (
-        f"no watermark store at {store_path(base_dir)}{why}:{way} put back the very file, never an earlier copy; or make "
-        f"the marks anew with {REBUILD}; "
+        f"no watermark store at {store_path(base_dir)}{why}:{way} put back the original file, never an earlier copy; or rebuild "
+        f"the marks with {REBUILD}; "
         f"{theirs_text(folder)}"
     )
 
 
 def theirs_text(folder: SignatoryFolder) -> str:
-    """Return what Signatory's files say, for whoever has lost other marks.
+    """Return what Signatory's files say, if other marks are lost.
 
     Raises:
         HostError: They cannot be read.

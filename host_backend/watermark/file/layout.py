@@ -138,7 +138,7 @@ def block(packed: bytes) -> bytes:
 
 def pack_header(header: Header) -> bytes:
     """Return the bytes of a header, its checksum included."""
-    before = header.before.to_bytes(_SUM_BYTES)
+    before = pack_before(header.before)
     return _sealed(
         _HEADER.pack(_HEADER_MAGIC, FORMAT, header.copy, header.store_id, header.slots, header.batch, before)
     )
@@ -173,12 +173,18 @@ def pack_identity(store_id: bytes, slot: int, key: MarkKey) -> bytes:
     return _IDENTITY.pack(_SLOT_MAGIC, store_id, slot, chain, pkh, _RIGHTS.index(key.right))
 
 
-def pack_record(identity: bytes, record: Record) -> bytes:
+def pack_before(before: int) -> bytes:
+    """Return the bytes of a sum of slots, the same for all records of a batch."""
+    return before.to_bytes(_SUM_BYTES)
+
+
+def pack_record(identity: bytes, record: Record, before: bytes | None = None) -> bytes:
     """Return the bytes of a record, its checksum included.
 
     Args:
         identity: From `pack_identity`.
         record: What it says.
+        before: Its sum, from `pack_before`, where that is at hand.
 
     Raises:
         ValueError: The mark is none that a chain can have.
@@ -195,12 +201,13 @@ def pack_record(identity: bytes, record: Record) -> bytes:
             digest = mark.digest
             if len(digest) != len(_NO_DIGEST):
                 raise ValueError(f"a digest of {len(digest)} bytes instead of {len(_NO_DIGEST)}")
-    before = record.before.to_bytes(_SUM_BYTES)
+    if before is None:
+        before = pack_before(record.before)
     try:
-        packed = _STATE.pack(state, level, round_, digest, record.sequence, record.batch, before)
+        packed = identity + _STATE.pack(state, level, round_, digest, record.sequence, record.batch, before)
     except struct.error as error:
         raise ValueError(f"{record.key}: {error}") from error
-    return _sealed(identity + packed)
+    return packed + blake2b(packed, digest_size=_CHECKSUM_BYTES).digest()
 
 
 def parse_record(data: bytes | None, store_id: bytes, slot: int, copy: int) -> Record | None:

@@ -34,14 +34,14 @@ def write_store(path: Path, marks: Mapping[MarkKey, Mark], *, keep_old_as: str |
 
     Args:
         path: Where, behind all links; call while the folder is held.
-        marks: What is in it.
+        marks: Its marks.
         keep_old_as: The name that a file which is there gets beside the new one; None when there is none.
 
     Raises:
         OSError: Not done; what was there is there. No temporary file is left.
     """
     for left in path.parent.glob(f".{path.name}.*.tmp"):
-        # Of whoever was killed here; the folder is held.
+        # Of a process that was killed here; the folder is held.
         left.unlink()
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from enclave_signer.tezos import Right
 from host_backend.durable import fsync_directory
-from host_backend.errors import ConfigError
+from host_backend.errors import ConfigError, StateConflict
 from host_backend.watermark.file.place import OLD_STORE_NAME, REBUILD, is_mount_point, store_path
 from host_backend.watermark.rule import Mark, MarkKey, is_above
 from host_backend.watermark.signatory.folder import SignatoryFolder
@@ -169,10 +169,10 @@ def _require_handed_back(path: Path, folder: SignatoryFolder, marks: dict[MarkKe
 
 
 def _not_believed(path: Path, why: str) -> ConfigError:
-    return ConfigError(
+    return StateConflict(
         f"{path}, the watermark store of version 0.1, cannot be taken over as it is: {why}. Its marks may be too low: "
         "`enclave-host watermark migrate --above-level N` takes it over with every mark raised to level N, which must "
-        f"be at or above every level that may have been signed; or start anew with {REBUILD}"
+        f"be at or above every level that may have been signed; or rebuild the store with {REBUILD}"
     )
 
 

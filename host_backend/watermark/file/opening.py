@@ -1,4 +1,4 @@
-"""What is in a watermark file, and whether all of it is there. Pure, but for the reading; nothing is written.
+"""The content of a watermark file, and whether it is complete. Pure, but for the reading; nothing is written.
 
 - Two whole copies whose sequences follow each other: the higher one counts, and the other is what it replaced.
 - Anything else costs the right: the copy that is left may be older than what was signed.
@@ -6,7 +6,7 @@
   durable when it began. So without the records of the highest batch, whose slots are then counted by their other copy,
   the sum must be what that batch says. If it is not, a mark that was on the disk is older than it was.
 - A damaged copy leaves its slot at the other's sequence, or at that plus 1: both are tried.
-- What lies behind the slots in use is nobody's, unless it is a mark: then the headers have fallen back.
+- Blocks behind the slots in use are free, unless one is a mark: then the headers have fallen back.
 """
 
 from collections.abc import Iterator
@@ -74,13 +74,13 @@ class Slot:
 
 @dataclass(slots=True)
 class Image:
-    """What is in the file.
+    """The content of the file.
 
     Attributes:
         store_id: The store's id.
         headers: What either header says; None when that one is damaged.
         slots: By number.
-        batch: The highest batch; 0 when nobody looked.
+        batch: The highest batch; 0 when it was not looked for.
         total: The sum over all slots, by the records that count.
     """
 
@@ -96,7 +96,7 @@ def read_image(file: Blocks, *, settled: bool = True) -> Image:
 
     Args:
         file: The file.
-        settled: Whether nobody writes to it meanwhile. Otherwise the sum means nothing and is not looked at.
+        settled: Whether no process writes to it meanwhile. Otherwise the sum means nothing and is not looked at.
 
     Raises:
         Damage: It is not a watermark store, or not all of what was in it is there.
@@ -137,7 +137,7 @@ def _read_slot(file: Blocks, store_id: bytes, number: int) -> Slot:
     ]
     whole = [record for record in records if record is not None]
     if not whole:
-        raise Damage(f"both copies of slot {number} are damaged, so it is not known whose mark is lost")
+        raise Damage(f"both copies of slot {number} are damaged, so it is not known which mark is lost")
     newest = max(whole, key=lambda record: record.sequence)
     if len(whole) == COPIES:
         older = min(whole, key=lambda record: record.sequence)
@@ -191,7 +191,7 @@ def _require_nothing_fell_back(image: Image) -> None:
 
 
 def _counted_before(image: Image) -> tuple[int, list[tuple[int, int]]]:
-    """Return the sum from before the highest batch: what is certain, and two summands for every slot that is not."""
+    """Return the sum from before the highest batch: the certain part, and two summands for every other slot."""
     certain, either = 0, []
     for slot in image.slots:
         sequence = slot.record.sequence

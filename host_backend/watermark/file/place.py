@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from host_backend.durable import Claim, holder_of, locked_quietly, real_path
-from host_backend.errors import ConfigError, StoreUnavailable, reason_of
+from host_backend.errors import ConfigError, StateConflict, StoreUnavailable, reason_of
 from host_backend.watermark.file.opening import Damage
 
 #: Name of the store in the host's folder, and that of version 0.1.
@@ -76,8 +76,8 @@ def reporting(path: Path) -> Iterator[None]:
     try:
         yield
     except Damage as damage:
-        raise ConfigError(
-            f"watermark store {path}: {damage}: nothing is signed on it; make it anew with {REBUILD}"
+        raise StateConflict(
+            f"watermark store {path}: {damage}: nothing is signed on it; rebuild it with {REBUILD}"
         ) from damage
     except OSError as error:
         where = "" if error.filename in (None, str(path)) else f"{error.filename}: "
@@ -143,7 +143,7 @@ def require_replaceable(path: Path) -> None:
         ConfigError: It is mounted as a file of its own.
     """
     if is_mount_point(real_path(path)):
-        raise ConfigError(
+        raise StateConflict(
             f"{path} is mounted as a file of its own and cannot be replaced there: run this where the file itself lies, "
             "and mount its folder instead"
         )

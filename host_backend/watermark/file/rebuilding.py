@@ -1,4 +1,4 @@
-"""A store made anew of everything that can still be read: the way back of every store that does not start.
+"""A store rebuilt from everything that can still be read: the way back from every store that does not start.
 
 - Every whole record counts, wherever it stands; so do Signatory's files, the store of version 0.1, and the rights that
   the caller names. Of each right the highest mark is taken, and none is below the level that the caller gives.
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def rebuild_store(base_dir: Path, rebuilt: Rebuilt, suffix: str, *, in_memory_allowed: bool) -> int:
-    """Make a store anew; see `MarksAdmin.rebuild`."""
+    """Rebuild a store; see `MarksAdmin.rebuild`."""
     path, old_path, folder = store_path(base_dir), old_store_path(base_dir), SignatoryFolder(base_dir)
     require_file_system(path, in_memory_allowed=in_memory_allowed)
     with held_folder(base_dir) as claim, reporting(path), ExitStack() as closing:

@@ -27,13 +27,14 @@ from host_backend.watermark.file.layout import (
     Record,
     file_bytes,
     header_offset,
+    pack_before,
     pack_header,
     pack_record,
 )
 from host_backend.watermark.file.opening import Image, Slot
 from host_backend.watermark.rule import Mark, MarkKey, merged
 
-#: Slots that shall be free in the file, so that a new right rarely has to wait until the file has grown.
+#: Slots to keep free in the file, so that a new right rarely has to wait until the file has grown.
 SPARE_SLOTS = 64
 #: Zeros written at once when the file grows.
 _GROWTH_BYTES = 64 * BLOCK_BYTES
@@ -71,22 +72,22 @@ class SlotFile:
         self._tried_slots = 0
 
     def begin(self) -> None:
-        """Make durable what was read, and refuse what is damaged; call once, before anything else is written.
+        """Make durable what was read, and refuse damaged rights; call once, before anything else is written.
 
         Raises:
-            OSError: Not done; open the file anew.
+            OSError: Not done; open the file again.
         """
         last = [slot for slot in self._slots if slot.record.batch and slot.record.batch == self._batch]
         if last:
             self.commits.commit([self._copy(slot, slot.record) for slot in last])
-        # Before a header: that would say that what is damaged was as old as the copy that is left.
+        # Before a header: that would say that the damaged copy was as old as the one that is left.
         if damaged := [slot for slot in self._slots if None in slot.copies]:
             known = [_without_digest(slot.record.mark) for slot in damaged]
             self._write_records(damaged, known, refused=True)
         self.seal()
 
     def learn(self, marks: Mapping[MarkKey, Mark]) -> None:
-        """Take what others have marked for what is known of refused rights; only a person mends them."""
+        """Note the marks of others as the known ones of refused rights; only a person mends them."""
         for key in self.refused.keys() & marks.keys():
             self.refused[key] = merged(self.refused[key], marks[key])
 
@@ -179,7 +180,7 @@ class SlotFile:
             self._grown_bytes = wanted
 
     def grow_ahead(self) -> None:
-        """See that some slots are free; to be called when nobody waits. Tried once until slots are given.
+        """Ensure that some slots are free; call it when no request waits. Tried once until slots are given.
 
         Raises:
             OSError: There is no room for more.
@@ -211,7 +212,11 @@ class SlotFile:
             Record(slot.record.slot, slot.record.key, mark, refused, slot.record.sequence + 1, batch, before)
             for slot, mark in zip(over, marks, strict=True)
         ]
-        writes = [self._copy(slot, record) for slot, record in zip(over, records, strict=True)]
+        packed_before = pack_before(before)
+        writes = [
+            (pack_record(slot.identity, record, packed_before), slot.offsets[record.sequence % COPIES])
+            for slot, record in zip(over, records, strict=True)
+        ]
         self.commits.commit(writes, partial(self._take, batch, over, records))
 
     def _take(self, batch: int, over: Sequence[Slot], records: Sequence[Record]) -> None:

@@ -8,7 +8,7 @@
   before the same bytes were written again and synced.
 - A right whose mark was damaged, or that gets no slot, is refused alone.
 - A second without a batch, and at every stop, the file is sealed: from then on the last batch cannot be lost unseen.
-- What is in the file: `layout`; how it is written: `slots`; who may have it: `held`.
+- The content of the file: `layout`; how it is written: `slots`; who may have it: `held`.
 """
 
 import asyncio
@@ -35,14 +35,14 @@ from host_backend.watermark.rule import (
     refusal_text,
 )
 
-#: Requests judged together: more than keys times rights of any baker.
+#: Requests handed over together, and after which no more are taken into a batch: more than keys times rights of any baker.
 _MAX_BATCH = 1000
 #: Seconds without a request after which the file is sealed, and looked at for what others did to it.
 _QUIET_S = 1.0
-#: Tries to write again, after which the advice is to make the store anew.
+#: Tries to write again, after which the advice is to rebuild the store.
 _MANY_TRIES = 10
 
-#: What is around every write to the disk, in the store's thread. One write stores all marks that waited together.
+#: A context around every write to the disk, in the store's thread. One write stores all marks that waited together.
 Writing = Callable[[], AbstractContextManager[None]]
 Outcome = Verdict | HostError
 
@@ -64,11 +64,13 @@ class FileWatermarkStore:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
+        #: What was asked in this pass of the event loop: to wake the thread for each would cost more than the asking.
+        self._asked: list[_Request] = []
         # None ends the thread; nothing is put after it.
-        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._requests: SimpleQueue[list[_Request] | None] = SimpleQueue()
         self.problem: str | None = None
         self.refused: Mapping[MarkKey, str] = {}
-        # Ahead of the marks while a batch is written; made anew whenever a write has failed. Only the thread touches it.
+        # Ahead of the marks while a batch is written; remade whenever a write has failed. Only the thread touches it.
         self._chains = MarkedChains()
         self._failed = False
 
@@ -89,7 +91,7 @@ class FileWatermarkStore:
             max_level_jump: Levels, at least 0, by which one request may pass the stored mark.
             in_memory_allowed: Whether the store may be on a file system in memory.
             blocks: Another way to open the file: the seam at which tests make a disk fail.
-            writing: What is around every write, for whoever measures them.
+            writing: A context around every write, to measure it.
 
         Raises:
             ConfigError: No store, not ours, not whole, or another process has it; the text says which.
@@ -112,22 +114,32 @@ class FileWatermarkStore:
         if self._closing:
             raise StoreUnavailable(f"watermark store {self._path} is closed")
         answer: asyncio.Future[Verdict] = self._loop.create_future()
-        self._requests.put((key, asked, answer))
+        if not self._asked:
+            self._loop.call_soon(self._hand_over)
+        self._asked.append((key, asked, answer))
         return await answer
+
+    def _hand_over(self) -> None:
+        # In portions of one batch.
+        asked, self._asked = self._asked, []
+        for start in range(0, len(asked), _MAX_BATCH):
+            self._requests.put(asked[start : start + _MAX_BATCH])
 
     async def aclose(self) -> None:
         """Answer those who wait, hand the marks back, let others have the file; see `WatermarkStore.aclose`."""
         if not self._closing:
             self._closing = True
+            self._hand_over()
             self._requests.put(None)
         await asyncio.shield(self._ended)
 
     def _on_ended(self, error: HostError | None) -> None:
-        """In the event loop: let nobody wait for a thread that has ended."""
+        """In the event loop: let no caller wait for a thread that has ended."""
         self._closing = True
+        self._hand_over()
         while not self._requests.empty():
-            if (request := self._requests.get()) is not None:
-                _deliver([request], [StoreUnavailable(f"watermark store {self._path} is closed")])
+            left = self._requests.get() or []
+            _deliver(left, [StoreUnavailable(f"watermark store {self._path} is closed") for _ in left])
         if self._opened.done():
             if error is None:
                 self._ended.set_result(None)
@@ -165,16 +177,17 @@ class FileWatermarkStore:
     def _serve(self, store: HeldStore) -> None:
         while True:
             try:
-                taken = [self._requests.get(timeout=_QUIET_S)]
+                portion = self._requests.get(timeout=_QUIET_S)
             except Empty:
                 self._use_quiet_time(store)
                 continue
-            waiting = min(self._requests.qsize(), _MAX_BATCH - 1)
-            taken.extend(self._requests.get() for _ in range(waiting))
-            batch = [request for request in taken if request is not None]
+            batch = portion or []
+            while portion is not None and len(batch) < _MAX_BATCH and not self._requests.empty():
+                portion = self._requests.get()
+                batch.extend(portion or ())
             if batch:
                 self._loop.call_soon_threadsafe(_deliver, batch, self._answer(store, batch))
-            if taken[-1] is None:
+            if portion is None:
                 return
 
     def _use_quiet_time(self, store: HeldStore) -> None:
@@ -182,7 +195,7 @@ class FileWatermarkStore:
             store.require_untouched()
             store.slots.seal()
         except (HostError, OSError) as error:
-            # Nobody has asked; it is tried again, and health tells of it.
+            # No request has asked; it is tried again, and health reports it.
             self._note_problem(store, error)
             return
         except Exception:
@@ -190,7 +203,7 @@ class FileWatermarkStore:
             return
         self.problem = None
         with suppress(OSError):
-            # For later; whoever needs it then is told.
+            # For later; a caller that needs it then gets the error.
             store.slots.grow_ahead()
 
     def _answer(self, store: HeldStore, batch: Sequence[_Request]) -> Sequence[Outcome]:
@@ -245,7 +258,7 @@ class FileWatermarkStore:
     def _write(
         self, store: HeldStore, batch: Sequence[_Request], outcomes: Sequence[Outcome], advanced: dict[MarkKey, Mark]
     ) -> Sequence[Outcome]:
-        """Store what advanced. Rights for which there is no slot get none of it, and disturb nobody else."""
+        """Store what advanced. Rights for which there is no slot get none of it, and disturb no others."""
         try:
             if not advanced.keys() <= store.slots.marks.keys():
                 store.slots.give(list(advanced))
@@ -280,7 +293,7 @@ class FileWatermarkStore:
             return "look at the disk"
         return (
             f"what was written last could not be written again in {store.slots.commits.tries} tries: look at the disk; if it is "
-            f"lost, stop the host, and make the marks anew elsewhere with {REBUILD}"
+            f"lost, stop the host, and rebuild the marks elsewhere with {REBUILD}"
         )
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from host_backend.config.storage import FirestorePlace
 from host_backend.durable import create_folder
-from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
 from host_backend.google.connecting import connect
 from host_backend.google.firestore import Firestore
 from host_backend.log import fields
@@ -35,7 +35,7 @@ from host_backend.watermark.firestore.states import (
 from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above, merged, refused_text, union
 
-#: Marks of a store that is made anew: ten thousand keys, three rights, a few chains.
+#: Marks of a store that is rebuilt: ten thousand keys, three rights, a few chains.
 MAX_MARKS = 131_072
 
 T = TypeVar("T")
@@ -89,9 +89,9 @@ class FirestoreMarks:
     async def _usable(self, contents: Contents) -> StoreDocument:
         store = await contents.store()
         if store is None:
-            raise ConfigError(missing_text(self._place, self._had()))
+            raise StateConflict(missing_text(self._place, self._had()))
         if not store.usable(self._place):
-            raise ConfigError(unusable_text(self._place, store))
+            raise StateConflict(unusable_text(self._place, store))
         return store
 
     def _had(self) -> FirestorePlace | None:
@@ -107,7 +107,7 @@ class FirestoreMarks:
             store = await contents.store()
             if store is None:
                 if had := self._had():
-                    raise ConfigError(missing_text(self._place, had))
+                    raise StateConflict(missing_text(self._place, had))
                 return MarksDescription(host=host)
             self._folder.require_accepted(store)
             return MarksDescription(await contents.read(), host=host)
@@ -126,11 +126,11 @@ class FirestoreMarks:
             async def work(contents: Contents) -> tuple[str, int]:
                 store = await contents.store()
                 if store is None and had is not None:
-                    raise ConfigError(missing_text(self._place, had))
+                    raise StateConflict(missing_text(self._place, had))
                 self._making(BY_INIT).require_replaceable(self._place, store)
                 found = await contents.read(all_names=True)
                 if found.refused:
-                    raise ConfigError(f"{refused_text(found.refused)}; or make the marks anew with {REBUILD}")
+                    raise StateConflict(f"{refused_text(found.refused)}; or rebuild the marks with {REBUILD}")
                 claim()
                 return await self._made(contents, BY_INIT, union(found.marks, theirs))
 
@@ -173,7 +173,7 @@ class FirestoreMarks:
         suffix: str,
         known: Mapping[MarkKey, Mark] = NO_MARKS,
     ) -> int:
-        """Make the store anew; see `MarksAdmin.rebuild`. Nothing is put aside: no mark becomes lower."""
+        """Rebuild the store; see `MarksAdmin.rebuild`. Nothing is put aside: no mark becomes lower."""
         del suffix
         rebuilt = Rebuilt(pkhs, chains, above_level, known)
         self._make_folder()
@@ -210,7 +210,7 @@ class FirestoreMarks:
 
         def new(_: MarkKey, stored: Mark | None) -> Mark:
             if stored is not None and not is_above(mark, stored):
-                raise ConfigError(f"the mark for {key} is at {stored} and moves only up, so not to {mark}")
+                raise StateConflict(f"the mark for {key} is at {stored} and moves only up, so not to {mark}")
             return mark
 
         self._change(lambda contents, check: contents.change(key, new, check))
@@ -220,14 +220,14 @@ class FirestoreMarks:
         _require_in_range(mark)
         theirs = self._folder.signatory.read().get(key)
         if theirs is not None and is_above(theirs, mark):
-            raise ConfigError(
+            raise StateConflict(
                 f"Signatory's files in {self._base_dir} have the mark for {key} at {theirs}, and every start would bring it "
                 "back: move them away first"
             )
 
         def new(_: MarkKey, stored: Mark | None) -> Mark:
             if stored is None:
-                raise ConfigError(f"there is no mark for {key}: nothing to reset")
+                raise StateConflict(f"there is no mark for {key}: nothing to reset")
             return mark
 
         old = self._change(lambda contents, check: contents.change(key, new, check))
@@ -265,8 +265,8 @@ class FirestoreMarks:
     async def _handed_over(self, contents: Contents, repeated: str = "") -> Mapping[MarkKey, Mark]:
         remembered = remembered_store(self._base_dir)
         if remembered is None:
-            raise ConfigError(missing_text(self._place))
-        # First of all nobody signs on it any more: hosts on other machines go on until then.
+            raise StateConflict(missing_text(self._place))
+        # First of all, signing on it stops: hosts on other machines go on until then.
         await contents.retire_store(remembered.store_id, repeated or self._folder.begin())
         marks = await all_marks(contents)
         self._folder.signatory.note_elsewhere()
@@ -282,7 +282,7 @@ async def all_marks(contents: Contents) -> Mapping[MarkKey, Mark]:
     """
     stored = await contents.read()
     if stored.refused:
-        raise ConfigError(refused_text(stored.refused))
+        raise StateConflict(refused_text(stored.refused))
     return stored.marks
 
 

@@ -31,17 +31,17 @@ from host_backend.watermark.signatory.layouts import KINDS, RIGHTS
 _TOGETHER = 50
 #: Collections that are read at once.
 _AT_ONCE = 16
-#: Seconds for moving marks that are moved together: nobody waits for a signature meanwhile.
+#: Seconds for moving marks that are moved together: no signature waits for it.
 _WITHIN_S = 30.0
 
-#: Decides what a mark becomes: given what is stored (None: nothing, or nothing readable), returns the new one; None: as it is.
+#: Decides what a mark becomes: given the stored one (None: nothing, or nothing readable), returns the new one; None: as it is.
 NewMark = Callable[[MarkKey, Mark | None], Mark | None]
 #: Passes where the store that a transaction has read is the right one, and returns it; `ConfigError` otherwise.
 Check = Callable[[StoreDocument | None], StoreDocument]
 
 
 class Contents:
-    """The marks of one collection, for whoever looks after them.
+    """The marks of one collection, to manage them.
 
     Args:
         database: Where the collection is.
@@ -96,7 +96,7 @@ class Contents:
         """Make a new store's document, or put one in the place of the old, that no host uses yet.
 
         Raises:
-            ConfigError: What is there is not to be replaced.
+            StateConflict: The present store must not be replaced.
         """
         place = self._database.place
         fields: dict[str, Field] = {"id": making.store_id, "layout": 0, "place": place.name, "made_by": making.command}
@@ -210,7 +210,7 @@ class Contents:
     def _moves(
         self, keys: list[MarkKey], new: NewMark, check: Check, reading: Reading
     ) -> tuple[dict[MarkKey, Mark | None], dict[MarkKey, Mark], list[Write]]:
-        """Return marks that are stored, those that they become, and what is written for it."""
+        """Return the stored marks, those that they become, and the writes for it."""
         layout, documents, writes = self._layout, reading.documents, list[Write]()
         store = check(self._store_in(reading))
         stored = {key: self._stored(key, documents) for key in keys}

@@ -3,7 +3,7 @@
 - Those who write the same document go one after the other: in one host they need not meet in Firestore.
 - Of a chain that is new to the whole store one first mark goes through the store's document. The others on that chain wait
   for it, and then write their own key's document alone.
-- Only what is allowed takes a turn, and a key is allowed few chains. Few of them may wait at once, so that one key does
+- Only an allowed mark takes a turn, and a key is allowed few chains. Few of them may wait at once, so that one key does
   not hold up all others.
 """
 
@@ -25,7 +25,7 @@ _STORE = ""
 
 
 class FirstMarks:
-    """The first marks that wait in one host. It says who goes first, never what is allowed."""
+    """The first marks that wait in one host. It decides who goes first, never whether a mark is allowed."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

@@ -1,4 +1,4 @@
-"""Which documents of Firestore hold marks, and what is in them.
+"""Which documents of Firestore hold marks, and their fields.
 
 - `<collection>/<chain>/<kind>/<key hash>` is Signatory's: `request` (the kind), `lvl`, `round` and `digest`. The last is
   left alone. Ours is `message_digest`, 32 bytes: Signatory writes documents whole, so it never outlives its message.
@@ -6,7 +6,8 @@
   The names of kinds that Signatory gave up are read where the present ones have no document.
 - `<collection>/enclave-host` is the store: its id, its layout, where and when it was made and by which command, who moved
   its marks away, and every chain with marks. `<collection>/enclave-host/keys/<key hash>` has the chains of one key.
-- `<collection>/enclave-host/changes/<id>` tells of one mark that an operator raised or reset.
+- `<collection>/enclave-host/changes/<id>` tells of one mark that an operator raised or reset. It is read back while that
+  command runs, and then it is a record for people: it stays, some 300 bytes for each such command.
 
 Source: Signatory `pkg/signatory/watermark/gcp.go`.
 """
@@ -101,7 +102,7 @@ class Layout:
         return [f"{self.kind(key.chain_id, kind)}/{key.pkh}" for kind in kinds]
 
     def writes(self, key: MarkKey, mark: Mark) -> Iterator[Write]:
-        """Yield what is written for a mark."""
+        """Yield the writes for a mark."""
         for kind, path in zip(KINDS[key.right], self.present(key), strict=True):
             yield Write(
                 path,
@@ -109,7 +110,7 @@ class Layout:
             )
 
     def chain_writes(self, path: str, noted: tuple[str, ...], chains: Iterable[str]) -> Iterator[Write]:
-        """Yield what is written to note chains with marks in a document.
+        """Yield the writes that note chains with marks in a document.
 
         Args:
             path: The document.
@@ -153,7 +154,7 @@ def parse_mark(document: Document) -> Mark:
         DamagedMark: It has none.
     """
     level, round_, digest = (document.fields.get(name) for name in ("lvl", "round", "message_digest"))
-    # Go leaves nothing out: what is not there was not written by Signatory.
+    # Go leaves nothing out: a document with a missing field was not written by Signatory.
     if type(level) is not int or type(round_) is not int:
         raise DamagedMark(f"{document.path}: lvl and round must be whole numbers")
     known = isinstance(digest, bytes) and len(digest) == _DIGEST_BYTES
@@ -164,7 +165,7 @@ def parse_mark(document: Document) -> Mark:
 
 
 def change_fields(key: MarkKey, old: Mark | None, new: Mark) -> dict[str, Field]:
-    """Return what is noted of a mark that an operator moved."""
+    """Return the note of a mark that an operator moved."""
     return {
         "chain_id": key.chain_id,
         "pkh": key.pkh,

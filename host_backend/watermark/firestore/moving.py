@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from host_backend.errors import ConfigError
+from host_backend.errors import ConfigError, StateConflict
 from host_backend.watermark.file.place import held_folder
 from host_backend.watermark.firestore.admin import FirestoreMarks, all_marks
 from host_backend.watermark.firestore.contents import Contents
@@ -63,7 +63,7 @@ class WholeStore(FirestoreMarks):
         return accepted and store.place == self._place.name and store.retired_by in self._folder.begun()
 
     def require_taking_over(self) -> None:
-        """Pass where `take_over` is not refused for what is in Firestore.
+        """Pass where the content of Firestore allows `take_over`.
 
         Raises:
             ConfigError: It would be; the text says why.
@@ -98,7 +98,7 @@ class WholeStore(FirestoreMarks):
                 self._making(BY_MIGRATE).require_replaceable(self._place, store)
                 found = await contents.read(all_names=True)
                 if found.refused:
-                    raise ConfigError(refused_text(found.refused))
+                    raise StateConflict(refused_text(found.refused))
                 claim()
                 store_id, _ = await self._made(contents, BY_MIGRATE, union(found.marks, every))
                 return store_id

@@ -15,7 +15,7 @@ from pathlib import Path
 from host_backend import strict_json
 from host_backend.config.storage import FirestorePlace
 from host_backend.durable import Claim, fsync_directory, write_durably
-from host_backend.errors import ConfigError, StoreUnavailable, reason_of
+from host_backend.errors import ConfigError, StateConflict, StoreUnavailable, reason_of
 from host_backend.watermark.file.old_sqlite import file_store_in
 from host_backend.watermark.file.place import REBUILD, held_folder, reporting, store_path
 from host_backend.watermark.firestore.layout import DamagedMark, StoreDocument
@@ -27,7 +27,7 @@ from host_backend.watermark.signatory.folder import SignatoryFolder
 REMEMBERED_NAME = "watermark.firestore.json"
 #: Where the folder notes what it has begun in Firestore, before it begins.
 BEGUN_NAME = "watermark.firestore.begun.json"
-#: What is noted of it at most: moves to and fro since the oldest one that can be taken back.
+#: At most so many notes: moves to and fro since the oldest one that can be taken back.
 _MAX_BEGUN = 64
 #: Both have some hundred bytes.
 _MAX_BYTES = 64 * 1024
@@ -86,8 +86,8 @@ class MarksFolder:
                 "migrate`"
             )
         if self.signatory.forgotten and not whatever_was_signed:
-            raise ConfigError(
-                "the last host here had `watermark.driver: mem`, so what it signed is not known: make the marks anew with "
+            raise StateConflict(
+                "the last host here had `watermark.driver: mem`, so what it signed is not known: rebuild the marks with "
                 f"{REBUILD}"
             )
 
@@ -119,8 +119,8 @@ class MarksFolder:
                 return ()
             case list(ids) if all(isinstance(each, str) and each for each in ids):
                 return tuple(ids)
-        raise ConfigError(
-            f"{self._begun} is not what this host wrote there: rename it; a store that was not made to its end is then made "
+        raise StateConflict(
+            f"{self._begun} is not what this host wrote there: rename it; a store that was not completed is then made "
             f"again with {REBUILD}"
         )
 
@@ -150,12 +150,12 @@ class MarksFolder:
         """
         remembered = remembered_store(self._base_dir)
         if store is None:
-            raise ConfigError(missing_text(self._place, None if remembered is None else remembered.place))
+            raise StateConflict(missing_text(self._place, None if remembered is None else remembered.place))
         if not store.usable(self._place):
-            raise ConfigError(unusable_text(self._place, store))
+            raise StateConflict(unusable_text(self._place, store))
         if remembered is None or (remembered.store_id, remembered.place.name) != (store.store_id, self._place.name):
             had = "none was accepted here" if remembered is None else f"this host had another one ({remembered.place})"
-            raise ConfigError(
+            raise StateConflict(
                 f"the watermark store in {self._place} is {store.store_id}, and {had}: if it has all marks of these keys, accept "
                 f"it with `enclave-host serve --accept-store {store.store_id}`; to bring marks there, `enclave-host watermark "
                 "migrate`"
@@ -183,7 +183,7 @@ def remembered_store(base_dir: Path) -> Remembered | None:
         }:
             path = None if credentials is None else Path(credentials)
             return Remembered(store_id, FirestorePlace(project, database, collection, path))
-    raise ConfigError(
+    raise StateConflict(
         f"{file} is not what this host wrote there: accept the store again (`enclave-host serve --accept-store`)"
     )
 

@@ -12,7 +12,7 @@ from host_backend.watermark.rule import MarkKey
 
 #: Transactions at once: each has two or three calls of some tens of milliseconds, on one connection that takes 100.
 MAX_TRANSACTIONS = 64
-#: Of one key: it has three rights, on a chain or two, and shall not hold up others with more.
+#: Of one key: it has three rights, on a chain or two, and must not hold up others with more.
 MAX_TRANSACTIONS_OF_KEY = 8
 #: Of first marks, beside those: they have waited for each other already, and others wait for them.
 MAX_FIRST_MARKS = 16

@@ -12,7 +12,7 @@ class Request:
     Attributes:
         asked: For which mark.
         begun: Done once it is more than waiting.
-        answer: What is answered.
+        answer: Its answer.
     """
 
     __slots__ = ("answer", "asked", "begun")
@@ -25,7 +25,7 @@ class Request:
 
     @property
     def left(self) -> bool:
-        """Whether nobody waits for the answer, or has it already."""
+        """Whether no caller waits for the answer, or has it already."""
         return self.begun.cancelled() or self.answer.done()
 
     def begin(self) -> None:
@@ -45,7 +45,7 @@ class Request:
 
 
 def next_group(requests: deque[Request]) -> list[Request]:
-    """Take the next request, and those behind it that repeat it; whoever left is left out."""
+    """Take the next request, and those behind it that repeat it; callers that left are left out."""
     group: list[Request] = []
     while requests and (not group or _repeats(requests[0].asked, group[0].asked)):
         request = requests.popleft()

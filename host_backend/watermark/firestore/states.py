@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from host_backend.config.storage import FirestorePlace
-from host_backend.errors import ConfigError
+from host_backend.errors import StateConflict
 from host_backend.watermark.file.place import REBUILD
 from host_backend.watermark.firestore.layout import LAYOUT, StoreDocument
 
@@ -35,7 +35,7 @@ class Making:
     begun: Iterable[str]
 
     def require_replaceable(self, place: FirestorePlace, store: StoreDocument | None) -> None:
-        """Pass where the new store may stand in the place of what is there.
+        """Pass where the new store may replace the present one.
 
         Raises:
             ConfigError: It may not; the text says what to do.
@@ -44,15 +44,17 @@ class Making:
             return
         if self.command == BY_REBUILD:
             if store.layout > LAYOUT:
-                raise ConfigError(unusable_text(place, store))
+                raise StateConflict(unusable_text(place, store))
             return
         if store.usable(place):
-            raise ConfigError(f"{place} has a watermark store: one is never overwritten, and there is nothing to make")
+            raise StateConflict(
+                f"{place} has a watermark store: one is never overwritten, and there is nothing to make"
+            )
         here = store.place == place.name
         unfinished = store.layout == 0 and store.made_by == self.command and store.store_id in self.begun
         taken_back = store.layout == LAYOUT and self.command == BY_MIGRATE and store.retired_by in self.begun
         if not here or not (unfinished or taken_back):
-            raise ConfigError(unusable_text(place, store))
+            raise StateConflict(unusable_text(place, store))
 
 
 def require_store(place: FirestorePlace, store: StoreDocument | None, store_id: str) -> StoreDocument:
@@ -62,9 +64,9 @@ def require_store(place: FirestorePlace, store: StoreDocument | None, store_id: 
         ConfigError: It is not, or not any more; the text says what to do.
     """
     if store is None:
-        raise ConfigError(missing_text(place, place))
+        raise StateConflict(missing_text(place, place))
     if store.store_id != store_id or not store.usable(place):
-        raise ConfigError(unusable_text(place, store))
+        raise StateConflict(unusable_text(place, store))
     return store
 
 
@@ -75,9 +77,9 @@ def require_made(place: FirestorePlace, store: StoreDocument | None, store_id: s
         ConfigError: Another one is there: the text says which.
     """
     if store is None:
-        raise ConfigError(missing_text(place, place))
+        raise StateConflict(missing_text(place, place))
     if store.store_id != store_id:
-        raise ConfigError(
+        raise StateConflict(
             f"another watermark store was begun meanwhile, by another host: {unusable_text(place, store)}"
         )
     return store
@@ -96,7 +98,7 @@ def missing_text(place: FirestorePlace, had: FirestorePlace | None = None) -> st
         else "; if its keys have never signed, or Signatory's marks are there, make one with `enclave-host watermark init`"
     )
     return (
-        f"no watermark store in {place}: see that project, database and collection are right{way}; or make the marks anew "
+        f"no watermark store in {place}: check project, database and collection{way}; or rebuild the marks "
         f"with {REBUILD}"
     )
 
@@ -107,18 +109,18 @@ def unusable_text(place: FirestorePlace, store: StoreDocument) -> str:
     if store.layout > LAYOUT:
         return f"{what} has layout {store.layout}, this version knows {LAYOUT}: use a later version"
     if store.layout < 0 or not store.store_id or not store.place:
-        return f"{what} is damaged: its document does not say which store it is: make the marks anew with {REBUILD}"
+        return f"{what} is damaged: its document does not say which store it is: rebuild the marks with {REBUILD}"
     if store.place != place.name:
         return (
             f"{what} is a copy of the one in Firestore {store.place}, and what was signed since is not in it: correct "
-            f"project, database and collection; if the other one is lost, make the marks anew with {REBUILD}"
+            f"project, database and collection; if the other one is lost, rebuild the marks with {REBUILD}"
         )
     if store.layout == 0:
-        return f"{what} was not made to its end: {_repeat(store.made_by)}"
+        return f"{what} was not completed: {_repeat(store.made_by)}"
     if store.retired_by:
         return (
-            f"the marks of {what} were moved away: sign where they were moved to; if they are lost there, make the marks "
-            f"anew with {REBUILD}"
+            f"the marks of {what} were moved away: sign where they were moved to; if they are lost there, rebuild the marks "
+            f"with {REBUILD}"
         )
     return f"{what} is {store.store_id}, another one than at the start: restart the host"
 
@@ -126,7 +128,7 @@ def unusable_text(place: FirestorePlace, store: StoreDocument) -> str:
 def _repeat(command: str) -> str:
     if command in {BY_INIT, BY_MIGRATE}:
         return (
-            f"repeat `enclave-host watermark {command}` on the host that began it; if that one is lost, make the marks anew "
+            f"repeat `enclave-host watermark {command}` on the host that began it; if that one is lost, rebuild the marks "
             f"with {REBUILD}"
         )
     return f"repeat {REBUILD}"

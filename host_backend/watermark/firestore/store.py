@@ -5,9 +5,9 @@
 - Every transaction reads the store's document: where that is gone, is another one, or was retired, nothing is allowed.
 - Requests for one right are judged one after the other, in order; equal ones that wait together share a transaction, so
   that a repeat waits for the writing of its mark.
-- What is refused is refused by what a transaction reads; only a first mark that is allowed waits for others.
+- A refusal rests on what a transaction reads; only a first mark that is allowed waits for others.
 - What was not begun ends when everybody who asked has left, when it has waited too long, and when the store is closed.
-- That others were writing is no refusal: it is read and judged anew. When there is no answer in time, it is unavailable.
+- That others were writing is no refusal: it is read and judged again. When there is no answer in time, it is unavailable.
 - A right whose documents hold no mark is refused alone.
 """
 
@@ -41,7 +41,7 @@ from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, V
 
 #: Requests that wait or are answered: ten thousand keys at once, and half as many again.
 MAX_REQUESTS = 15_000
-#: Seconds until what is under way is abandoned when the store is closed: it ends by itself before.
+#: Seconds until work in progress is abandoned when the store is closed: it ends by itself before.
 CLOSE_S = WITHIN_S + 0.5
 
 logger = logging.getLogger(__name__)
@@ -63,10 +63,10 @@ class FirestoreWatermarkStore:
     """A `WatermarkStore`. Belongs to the event loop that runs when it is made.
 
     Args:
-        database: Where the collection is. Whoever opened it closes it, after the store.
+        database: Where the collection is. Its opener closes it, after the store.
         store_id: The store that this host has accepted.
         max_level_jump: Levels, at least 0, by which one request may pass the stored mark.
-        writing: What is around every commit, for whoever measures them.
+        writing: A context around every commit, to measure it.
     """
 
     def __init__(
@@ -130,9 +130,9 @@ class FirestoreWatermarkStore:
                 outcome = await self._outcome(key, group)
                 for request in group:
                     request.end(outcome)
-                    # The others ask for what is stored now.
+                    # The others ask for the mark that is stored now.
                     outcome = Verdict.REPEAT if outcome is Verdict.ADVANCE else outcome
-        except Exception as bug:  # noqa: BLE001 -- it reaches whoever asked
+        except Exception as bug:  # noqa: BLE001 -- it reaches the caller
             end = bug
         finally:
             del self._waiting[key]
@@ -208,7 +208,7 @@ class FirestoreWatermarkStore:
         return verdict, [*layout.writes(key, asked), *noting]
 
     async def aclose(self) -> None:
-        """Refuse what is not begun, answer the rest, end every transaction; see `WatermarkStore.aclose`. Ends in seconds."""
+        """Refuse requests not begun, answer the rest, end every transaction; see `WatermarkStore.aclose`. Ends in seconds."""
         self._places.close()
         if self._working:
             _, late = await asyncio.wait(self._working, timeout=CLOSE_S)
@@ -230,7 +230,7 @@ async def open_marks(
 
     Args:
         base_dir: The folder; what Signatory left there is taken over, where it is higher.
-        database: Where the store is. Whoever opened it closes it.
+        database: Where the store is. Its opener closes it.
         max_level_jump: As for the store.
         writing: As for the store.
 

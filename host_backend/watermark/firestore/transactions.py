@@ -1,7 +1,7 @@
 """Reading, deciding and writing in one transaction, again and again until it is known what came of it.
 
 - Whatever is decided is decided on what the transaction has read, and written only while that is unchanged.
-- An attempt without an answer may have been done: the next one reads whether it was. So what is decided must be safe to
+- An attempt without an answer may have been done: the next one reads whether it was. So a decision must be safe to
   decide twice, on its own outcome.
 - The function that decides belongs to one call, and so does the id of the attempt that is repeated: nothing is shared
   between two who try at once.
@@ -33,7 +33,7 @@ CLOSE_S = 2.0
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-#: What is around every commit, for whoever measures them.
+#: A context around every commit, to measure it.
 Writing = Callable[[], AbstractContextManager[None]]
 
 
@@ -54,7 +54,7 @@ class Reading:
         self.documents |= await self._database.get_in(self._transaction, paths)
 
 
-#: Decides on what was read: what is answered, and what is written first.
+#: Decides on what was read: the answer, and the writes before it.
 Decide = Callable[[Reading], Awaitable[tuple[T, Iterable[Write]]]]
 
 
@@ -70,7 +70,7 @@ class Transactions:
         """Read documents, decide, write; return what was decided.
 
         Args:
-            paths: What is read at first.
+            paths: The documents to read at first.
             decide: May be called several times; what it raises ends the transaction without a write.
             within_s: Seconds until it is given up.
 
@@ -111,7 +111,7 @@ class Transactions:
         return answer
 
     def _end(self, attempt: "_Attempt") -> None:
-        """Let go of what an attempt has locked; nobody waits for that, and without it the service does so in a minute."""
+        """Release the locks of an attempt; no request waits for that, and without it the service does so in a minute."""
         if attempt.open and len(self._ending) < MAX_ENDING:
             task = asyncio.create_task(self._roll_back(attempt.transaction))
             self._ending.add(task)

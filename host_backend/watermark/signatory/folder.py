@@ -2,7 +2,7 @@
 
 - While a host has the marks the folder holds a file at which Signatory refuses to start. It is removed only after the
   marks were written there durably, so that Signatory goes on from them.
-- Nobody else may write there meanwhile: who does is perhaps signing with the same keys.
+- No other program may write there meanwhile: one that does is perhaps signing with the same keys.
 
 Source: that a foreign `*.json` in `watermark_v2` stops Signatory's start was seen on the program.
 """
@@ -84,7 +84,7 @@ class SignatoryFolder:
         """Pass unless the marks are in Firestore.
 
         Raises:
-            ConfigError: They are; what is here may be too low.
+            ConfigError: They are; the marks here may be too low.
         """
         if self.elsewhere:
             raise ConfigError(
@@ -131,7 +131,7 @@ class SignatoryFolder:
             raise StoreUnavailable(f"{self._file} cannot be written: {error}") from error
 
     def check(self) -> None:
-        """Pass while nobody else changed the folder.
+        """Pass while no other program changed the folder.
 
         Raises:
             StoreUnavailable: Somebody did, and may be signing with the same keys.

@@ -16,7 +16,7 @@ from enclave_signer.tezos import decode as decode_base58
 from enclave_signer.tezos import encode as encode_base58
 from host_backend import strict_json
 from host_backend.durable import create_folder, write_durably
-from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
 from host_backend.watermark.rule import Mark, MarkKey, in_range, merged
 
 #: Signatory's folders: the present layout, and those that it migrates from.
@@ -110,7 +110,7 @@ def _files(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         if folder.exists() and not folder.is_dir():
-            raise ConfigError(f"{folder} is not a folder, which Signatory's marks are in: move it away") from error
+            raise StateConflict(f"{folder} is not a folder, which Signatory's marks are in: move it away") from error
         raise StoreUnavailable(f"Signatory's watermarks in {folder} cannot be read: {error.strerror}") from error
     # Signatory reads regular files that end so, and nothing else.
     return [entry for entry in entries if entry.suffix == ".json" and entry.is_file() and entry.name != IN_USE_NAME]
@@ -125,12 +125,12 @@ def _load(file: Path) -> object:
             f"Signatory's watermarks in {file} cannot be read: {error.strerror}; {_WAY_BACK}"
         ) from error
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, no watermark file is; {_WAY_BACK}")
+        raise StateConflict(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a watermark file; {_WAY_BACK}")
     try:
         return strict_json.loads(data)
     except (ValueError, RecursionError):
-        raise ConfigError(
-            f"{file}: not a watermark file of Signatory's: not JSON, or a name stands twice; {_WAY_BACK}"
+        raise StateConflict(
+            f"{file}: not a watermark file of Signatory's: not JSON, or a name occurs twice; {_WAY_BACK}"
         ) from None
 
 
@@ -138,7 +138,7 @@ def _chain_id(file: Path) -> str:
     try:
         decode_base58(file.stem, Kind.CHAIN_ID.value.family)
     except TezosError as error:
-        raise ConfigError(f"{file}: its name is not a chain id: {error}; {_WAY_BACK}") from None
+        raise StateConflict(f"{file}: its name is not a chain id: {error}; {_WAY_BACK}") from None
     return file.stem
 
 
@@ -151,7 +151,7 @@ class _Entry:
         self._value = value
 
     def fail(self, problem: str) -> ConfigError:
-        return ConfigError(f"{self._file}: {self._path or 'the file'}: {problem}; {_WAY_BACK}")
+        return StateConflict(f"{self._file}: {self._path or 'the file'}: {problem}; {_WAY_BACK}")
 
     def entries(self) -> Iterator[tuple[str, "_Entry"]]:
         if not isinstance(self._value, dict):

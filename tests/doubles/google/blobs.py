@@ -10,6 +10,7 @@ from google.cloud.kms_v1 import EncryptRequest
 from enclave_signer.curves import curve
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader
+from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.sealing.gcp_config import GCP_KMS
 from enclave_signer.tezos import parse_secret_key
 from tests.doubles.google.kms import KmsDouble
@@ -17,7 +18,10 @@ from tests.doubles.known_keys import KnownKey
 
 
 def sealed(kms: KmsDouble, key: KnownKey, kek: str, *, legacy: bool = False) -> bytes:
-    private_key = parse_secret_key(key.secret)
+    return sealed_secret(kms, parse_secret_key(key.secret), kek, legacy=legacy)
+
+
+def sealed_secret(kms: KmsDouble, private_key: PrivateKey, kek: str, *, legacy: bool = False) -> bytes:
     public_key = curve(private_key.key_type).open(private_key).public_key
     header = b"" if legacy else BlobHeader(GCP_KMS, kek, public_key).encode()
     secret = codec.encode_private_key(private_key)
@@ -27,9 +31,13 @@ def sealed(kms: KmsDouble, key: KnownKey, kek: str, *, legacy: bool = False) -> 
 
 
 def write_key_file(path: Path, keys: Sequence[tuple[KnownKey, bytes]]) -> None:
+    write_blobs(path, [(key.pkh, blob) for key, blob in keys])
+
+
+def write_blobs(path: Path, blobs: Sequence[tuple[str, bytes]]) -> None:
     path.parent.mkdir(exist_ok=True)
     entries = [
-        {"public_key_hash": key.pkh, "encrypted_private_key": base64.b64encode(blob).decode()} for key, blob in keys
+        {"public_key_hash": pkh, "encrypted_private_key": base64.b64encode(blob).decode()} for pkh, blob in blobs
     ]
     path.write_text(json.dumps(entries, indent=4))
 

@@ -82,7 +82,9 @@ class Site:
 
     def marks(self) -> list[tuple[str, int]]:
         """The right and level of every mark that is shown."""
-        return [(each["right"], each["level"]) for each in json.loads(self.command("watermark", "show", "--json"))]
+        return [
+            (each["right"], each["level"]) for each in json.loads(self.command("watermark", "show", "--json"))["marks"]
+        ]
 
     @contextmanager
     def running(self, *arguments: str) -> Iterator[Host]:

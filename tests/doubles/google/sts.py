@@ -45,6 +45,7 @@ class StsDouble:
         expires_in: What answers say of a token's life.
         audiences: Whom tokens of the launcher may be made out to.
         exchanges: How many were asked for.
+        asked_at: When, by `time.perf_counter`.
     """
 
     def __init__(self) -> None:
@@ -55,11 +56,13 @@ class StsDouble:
         self.expires_in: object = 3599
         self.audiences = [STS_AUDIENCE]
         self.exchanges = 0
+        self.asked_at: list[float] = []
         self._lock = threading.Lock()
 
     def answer(self, asked: Asked) -> Answered | None:
         with self._lock:
             self.exchanges += 1
+            self.asked_at.append(time.perf_counter())
         if self.fault is not None:
             return self.fault()
         if self.delay_s:

@@ -99,7 +99,7 @@ class OpenBao:
         self._program.wait_for("vault is sealed")
 
     def ask(self, method: str, path: str, body: object = None, token: str | None = None) -> httpx.Response:
-        """Return the answer to a request of whoever runs the server."""
+        """Return the answer to a request by the server's administrator."""
         headers = {"X-Vault-Token": self.root_token if token is None else token}
         return self._http.request(method, f"{self.address}/v1/{path}", json=body, headers=headers)
 

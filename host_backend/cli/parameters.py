@@ -1,0 +1,67 @@
+"""Types of arguments: what they suggest for a word they do not know, and what a shell completes them with."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from host_backend.suggestion import suggestion
+
+if TYPE_CHECKING:
+    from host_backend.config import Config
+
+
+class Choice(click.Choice[str]):
+    """One of several words; suggests the one that was probably meant."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Return the error text for another word."""
+        text = super().get_invalid_choice_message(value, ctx)
+        hint = suggestion(str(value), self.choices)
+        return f"{text.removesuffix('.')}; {hint}" if hint else text
+
+
+class _FromConfiguration(click.types.StringParamType):
+    """A text that a shell completes from the configuration, or not at all if that cannot be read."""
+
+    def names(self, config: "Config") -> Iterable[str]:
+        """Return what can be written."""
+        raise NotImplementedError
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin so."""
+        del param
+        from host_backend.cli.options import Options
+
+        try:
+            config = Options(_said(ctx, "config"), _said(ctx, "base_dir")).read_config()
+        except Exception:  # noqa: BLE001 -- a shell must not show an error while a command is typed
+            return []
+        return [CompletionItem(name) for name in self.names(config) if name.startswith(incomplete)]
+
+
+class VaultName(_FromConfiguration):
+    """The name of a vault."""
+
+    def names(self, config: "Config") -> Iterable[str]:
+        """Return the names under `vaults`."""
+        return config.vaults
+
+
+class KeyHash(_FromConfiguration):
+    """The hash of a public key."""
+
+    def names(self, config: "Config") -> Iterable[str]:
+        """Return the keys under `tezos`."""
+        return config.policies
+
+
+def _said(ctx: click.Context | None, name: str) -> Any:
+    """Return an option of this command or of one before it, as it was typed so far."""
+    while ctx is not None:
+        if (value := ctx.params.get(name)) is not None:
+            return Path(value).expanduser() if name == "config" else value
+        ctx = ctx.parent
+    return None

@@ -1,0 +1,19 @@
+"""Imports of a program that serves: what they bring is here to stay, and is not looked through for garbage."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def imported_to_stay() -> Iterator[None]:
+    """Collect no garbage inside, and never search the objects that exist at the end.
+
+    Modules bring some 150 000 objects and hardly any garbage. Searching them repeatedly takes a tenth of a start.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -1,0 +1,59 @@
+"""Slow signatures are verified in threads: those that arrive while all threads are busy wait and are verified together.
+
+One that is alone is verified at once, by itself: no signature waits for others to arrive.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Sequence
+
+from enclave_signer.curves import CurveError, SignatureCheck, verify_each
+
+#: Batches at once: BLS leaves the interpreter's lock, and a core that has nothing else to do verifies as well.
+BATCHES = max(1, min(4, os.cpu_count() or 1))
+#: Signatures of one batch, at most 10 ms of BLS: more would save little, and the first one waits for the last.
+MAX_BATCH = 16
+
+_Waiting = tuple[SignatureCheck, "asyncio.Future[None]"]
+
+
+class Batches:
+    """The signatures of one vault that threads verify. All methods belong to one event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Waiting] = deque()
+        self._under_way = 0
+
+    async def verify(self, check: SignatureCheck) -> None:
+        """Return when a signature is right.
+
+        Raises:
+            CurveError: It is wrong.
+        """
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((check, answer))
+        self._start()
+        await answer
+
+    def _start(self) -> None:
+        while self._waiting and self._under_way < BATCHES:
+            # Shared out evenly between the threads that are free.
+            share = -(-len(self._waiting) // (BATCHES - self._under_way))
+            batch = [self._waiting.popleft() for _ in range(min(share, MAX_BATCH))]
+            self._under_way += 1
+            verifying = asyncio.get_running_loop().run_in_executor(None, verify_each, [check for check, _ in batch])
+            verifying.add_done_callback(lambda done, batch=batch: self._end(batch, done))  # type: ignore[misc]
+
+    def _end(self, batch: Sequence[_Waiting], done: "asyncio.Future[list[CurveError | None]]") -> None:
+        self._under_way -= 1
+        bug = done.exception()
+        answers: Sequence[BaseException | None] = [bug] * len(batch) if bug is not None else done.result()
+        for (_, waiter), error in zip(batch, answers, strict=True):
+            if waiter.done():
+                continue  # its caller left
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+        self._start()

@@ -1,0 +1,115 @@
+"""BLS signatures that are verified together: as good as one by one, also against whoever knows of all of them."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from enclave_signer.curves import SignatureCheck, curve, verify_each
+from enclave_signer.curves.base import CurveError
+from enclave_signer.curves.bls import BlsSigningKey
+from enclave_signer.curves.bls_batch import all_verify
+from enclave_signer.protocol.messages import KeyType, PrivateKey, Signature, SigningVersion
+
+BLS = curve(KeyType.BLS)
+KEYS = [BLS.open(PrivateKey(KeyType.BLS, number.to_bytes(32))) for number in range(1, 6)]
+LATEST = SigningVersion.LATEST
+#: Compressed: on the curve, though not in the group; found by trial. And infinity.
+OUTSIDE, INFINITY = b"\x80" + bytes(94) + b"\x02", b"\xc0" + bytes(95)
+
+
+def check_of(number: int, message: bytes, version: SigningVersion = LATEST) -> SignatureCheck:
+    key = KEYS[number]
+    assert isinstance(key, BlsSigningKey)
+    return SignatureCheck(BLS.parse_public_key(key.public_key.data), key.sign(message, version), message, version)
+
+
+def checks(version: SigningVersion = LATEST) -> list[SignatureCheck]:
+    return [check_of(number, b"message %d" % number, version) for number in range(len(KEYS))]
+
+
+def with_bytes(check: SignatureCheck, data: bytes) -> SignatureCheck:
+    return check._replace(signature=Signature(check.signature.key_type, data))
+
+
+@pytest.mark.parametrize("version", [LATEST, SigningVersion.V1, SigningVersion.V2])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_right_ones_pass_together(version: SigningVersion, count: int) -> None:
+    assert all_verify(checks(version)[:count])
+
+
+def test_signatures_of_one_message_pass_together() -> None:
+    assert all_verify([check_of(number, b"one") for number in range(5)])
+
+
+def exchanged(right: list[SignatureCheck]) -> list[SignatureCheck]:
+    """Their sum is what it should be: only weights tell that each belongs to the other key."""
+    one, two = check_of(0, b"same"), check_of(1, b"same")
+    return [one._replace(signature=two.signature), two._replace(signature=one.signature), *right]
+
+
+def signed_otherwise(right: list[SignatureCheck]) -> list[SignatureCheck]:
+    return [*right[:-1], right[-1]._replace(message=b"another")]
+
+
+def flipped(right: list[SignatureCheck]) -> list[SignatureCheck]:
+    data = bytearray(right[2].signature.data)
+    data[0] ^= 0x20  # the other point with this x
+    return [*right[:2], with_bytes(right[2], bytes(data)), *right[3:]]
+
+
+def infinite(right: list[SignatureCheck]) -> list[SignatureCheck]:
+    return [*right, with_bytes(right[0], INFINITY)]
+
+
+def outside(right: list[SignatureCheck]) -> list[SignatureCheck]:
+    return [with_bytes(right[0], OUTSIDE), *right[1:]]
+
+
+def cut_short(right: list[SignatureCheck]) -> list[SignatureCheck]:
+    return [with_bytes(right[0], right[0].signature.data[:-1]), *right[1:]]
+
+
+def of_another_curve(right: list[SignatureCheck]) -> list[SignatureCheck]:
+    return [right[0]._replace(signature=Signature(KeyType.ED25519, bytes(64))), *right[1:]]
+
+
+@pytest.mark.parametrize(
+    "spoil", [exchanged, signed_otherwise, flipped, infinite, outside, cut_short, of_another_curve]
+)
+def test_a_wrong_one_fails_all_and_is_found(spoil: Callable[[list[SignatureCheck]], list[SignatureCheck]]) -> None:
+    spoilt = spoil(checks())
+    assert not all_verify(spoilt)
+    wrong = [error is not None for error in verify_each(spoilt)]
+    assert wrong == [not verifies(check) for check in spoilt]
+    assert any(wrong)
+
+
+def test_any_bit_that_is_wrong_fails() -> None:
+    right = checks()
+    chosen = random.Random(1)
+    for _ in range(40):
+        index, bit = chosen.randrange(len(right)), chosen.randrange(96 * 8)
+        data = (int.from_bytes(right[index].signature.data) ^ 1 << bit).to_bytes(96)
+        assert not all_verify([*right[:index], with_bytes(right[index], data), *right[index + 1 :]])
+
+
+def test_suites_are_not_mixed_and_each_is_verified_all_the_same() -> None:
+    mixed = [check_of(0, b"a", SigningVersion.V1), check_of(1, b"b")]
+    assert not all_verify(mixed)
+    assert verify_each(mixed) == [None, None]
+
+
+def test_a_version_that_bls_has_not_is_refused() -> None:
+    old = check_of(0, b"a")._replace(version=SigningVersion.V0)
+    first, second = verify_each([old, check_of(1, b"b")])
+    assert isinstance(first, CurveError)
+    assert second is None
+
+
+def verifies(check: SignatureCheck) -> bool:
+    try:
+        check.verify()
+    except CurveError:
+        return False
+    return True
