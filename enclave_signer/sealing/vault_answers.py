@@ -1,9 +1,9 @@
-"""What an answer of Vault or OpenBao means: each item of a batch by itself, and whose turn it is when it is a refusal.
+"""The meaning of answers from Vault and OpenBao: a result or an error for each item of a batch.
 
-- *Refused*: a person has to do something on the server first. The text says what.
-- *Unavailable*: the server is away, sealed, or has had enough requests for now.
+- *Refused*: an administrator of the server has to change something first; the text names it.
+- *Unavailable*: the server is down, sealed, or limits the rate of requests.
 - *Corrupt*: the ciphertext, its header or the key are not those that were sealed.
-- An item's own error counts, not the status: a batch with one bad item is answered with status 400.
+- The error of each item counts, not the status: a batch with one bad item has status 400.
 
 Source: the API of OpenBao 2.7, as observed; that of Vault, as documented. This room knows no library.
 """
@@ -26,7 +26,7 @@ _CIPHERTEXT = re.compile(rb"vault:v([0-9]{1,9}):([A-Za-z0-9+/]+={0,2})")
 
 
 class Method(StrEnum):
-    """What is asked of a key; the value is the name in paths and policies."""
+    """An operation of a key; the value is its name in paths and policies."""
 
     ENCRYPT = "encrypt"
     DECRYPT = "decrypt"
@@ -55,7 +55,7 @@ class VaultAnswer:
     Attributes:
         status: Three digits.
         fields: Of the object.
-        said: What it says of errors, for people; no secret.
+        said: Its errors as one line of text, without secrets.
     """
 
     status: int
@@ -69,7 +69,7 @@ class VaultAnswer:
         return data if isinstance(data, dict) else {}
 
 
-#: What a text of status 400 says of a key; all others are about the ciphertext.
+#: Texts of status 400 that are about the key; all others are about the ciphertext.
 _OF_THE_KEY = (
     ("too old", "{key} opens no blobs of so old a version: lower its min_decryption_version, or reseal from a backup"),
     (
@@ -84,7 +84,7 @@ _OF_THE_KEY = (
 
 
 def failure(answer: VaultAnswer, method: Method, key: TransitKey) -> SealingError:
-    """Return the error that a whole answer means, which is no success."""
+    """Return the error for an answer without results."""
     said = f"({answer.status}: {answer.said or 'nothing said'})"
     if answer.status == 400:
         if "complexity" in answer.said:
@@ -97,7 +97,7 @@ def failure(answer: VaultAnswer, method: Method, key: TransitKey) -> SealingErro
 
 def _of_status(status: int, said: str, path: str, right: str, key: TransitKey) -> SealingError:
     if status == 403:
-        # Of a token that is alive it says so in a list of one; a new login would not help, and anyone could cause many.
+        # The server lists one error where the token is valid: a new login would not help, and strangers could cause many.
         kind = SealingRefused if _RIGHT_IS_MISSING in said else PermissionDenied
         return kind(f"the server denies {right} on {path}: correct the policy of this image's token {said}")
     if status == 404:
@@ -106,7 +106,7 @@ def _of_status(status: int, said: str, path: str, right: str, key: TransitKey) -
 
 
 def unavailable(status: int, said: str) -> SealingUnavailable | None:
-    """Return the error of a status that may pass; None for any other."""
+    """Return the error for a temporary status; None for any other."""
     if status == 429:
         return SealingUnavailable(f"the server's rate limit quota is used up {said}")
     if status == 503:
@@ -119,7 +119,7 @@ def unavailable(status: int, said: str) -> SealingUnavailable | None:
 
 
 def item_failure(said: str, method: Method, key: TransitKey) -> SealingError:
-    """Return the error that the text of one item means."""
+    """Return the error for the error text of one item."""
     for begin, text in _OF_THE_KEY:
         if begin in said:
             return SealingRefused(f"{text.format(key=key.name)} ({said})")
@@ -132,13 +132,13 @@ def item_failure(said: str, method: Method, key: TransitKey) -> SealingError:
 
 
 def read_batch(answer: VaultAnswer, method: Method, key: TransitKey, count: int) -> Sequence[str | SealingError]:
-    """Return what came of each item: a ciphertext, a plaintext in base64, or its error.
+    """Return the outcome of each item: a ciphertext, a plaintext in base64, or its error.
 
     Args:
         answer: To a batch.
-        method: What was asked.
-        key: Of which key.
-        count: Items that were asked.
+        method: The operation.
+        key: The key.
+        count: Items in the batch.
 
     Raises:
         BatchRefused: The server did not take them together.
@@ -164,15 +164,15 @@ def _item(result: object, method: Method, key: TransitKey) -> str | SealingError
 
 
 def check_key(answer: VaultAnswer, key: TransitKey) -> None:
-    """Do nothing if a key is there, and may seal: otherwise an encryption might create it, or leave the header unbound.
+    """Check that a key exists and may seal: an encryption could create it, or might not authenticate the header.
 
     Args:
         answer: To a request for the key's description.
-        key: Which.
+        key: The key.
 
     Raises:
-        PermissionDenied: The token may not ask.
-        SealingRefused: It is not there, or of a kind that must not seal.
+        PermissionDenied: The server does not take the token.
+        SealingRefused: The key does not exist, or must not seal.
         SealingUnavailable: No answer.
     """
     if answer.status == 404:
@@ -195,16 +195,16 @@ def check_key(answer: VaultAnswer, key: TransitKey) -> None:
 
 
 def check_ciphertext(ciphertext: bytes) -> str:
-    """Return the ciphertext of a blob, as text, if it is in the one form that it may have.
+    """Return the ciphertext of a blob as text.
 
-    The version in it is not authenticated: the server opens `v0` and `v01` as it does `v1`.
+    Only one spelling is accepted, because the version is not authenticated: the server opens `v0` and `v01` like `v1`.
 
     Raises:
-        BlobCorrupt: It is not.
+        BlobCorrupt: It is no ciphertext, or has another spelling.
     """
     match = _CIPHERTEXT.fullmatch(ciphertext)
     if match is None:
-        raise BlobCorrupt("blob corrupt: what follows its header is no ciphertext of Vault or OpenBao")
+        raise BlobCorrupt("blob corrupt: its header is not followed by a ciphertext of Vault or OpenBao")
     if match[1].startswith(b"0"):
         raise BlobCorrupt(f"blob corrupt: its ciphertext is relabelled as version {match[1].decode()}")
     if _decoded(match[2]) is None:
@@ -213,7 +213,7 @@ def check_ciphertext(ciphertext: bytes) -> str:
 
 
 def plaintext(answered: str) -> bytes:
-    """Return what an item opened as.
+    """Return the decoded plaintext of an item.
 
     Raises:
         SealingUnavailable: It is not in base64.

@@ -1,7 +1,7 @@
-"""Items that wait at the same moment are asked for together: a start with hundreds of keys takes a few requests.
+"""Batches: items that wait at the same moment share a request, so that a start with hundreds of keys takes few.
 
-One request of a kind is under way at a time; items that come meanwhile go into the next one. The first in line asks for
-all; if it leaves, the next in line asks.
+One request of a kind is under way at a time; items that come meanwhile go into the next one. The first caller in line
+sends the request for all; if it is cancelled, the next one does.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ Outcome = str | SealingError
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """An item whose outcome is waited for."""
+    """An item and its outcome, once there is one."""
 
     item: Item
     outcome: Outcome | None = None
@@ -31,7 +31,7 @@ class Batches:
     """Items of one kind.
 
     Args:
-        send: Asks for some of them, and returns what came of each.
+        send: Sends a request for some of them and returns their outcomes.
     """
 
     def __init__(self, send: Callable[[Sequence[Item]], Awaitable[Sequence[Outcome]]]) -> None:
@@ -64,7 +64,7 @@ class Batches:
         try:
             outcomes = await self._outcomes([each.item for each in asked])
         except BaseException:
-            # The one who asked is leaving: the others are still in line.
+            # This caller is cancelled; the others are still in line.
             self._waiting[:0] = asked
             raise
         for each, outcome in zip(asked, outcomes, strict=True):
@@ -76,7 +76,7 @@ class Batches:
         except BatchRefused as error:
             if len(items) == 1:
                 return [error.alone]
-            # One of them may be why, or their number.
+            # The reason may be one of them, or their number.
             half = len(items) // 2
             return [*await self._outcomes(items[:half]), *await self._outcomes(items[half:])]
         except SealingError as error:

@@ -1,8 +1,8 @@
-"""HTTP to Vault or OpenBao: one address, one authority, answers of bounded size within bounded time.
+"""HTTP requests to Vault or OpenBao: one address, one certificate authority, answers of limited size and time.
 
-- Nothing is looked up: no proxy, no variables of the environment, no redirects, no compression, no cookies.
-- A request that got no answer is made again, within the time of the call; all that are made may be made twice.
-- What a server says of an error is shown without what was sent to it in secret.
+- No proxy, environment variable, redirect, compression or cookie is used.
+- A request without an answer is repeated, within the time of the call; all requests made here may be repeated.
+- Error texts of the server are shown without the secrets of the request.
 
 Importing this module loads the library: 0.1 s.
 """
@@ -10,7 +10,8 @@ Importing this module loads the library: 0.1 s.
 import json
 import logging
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import httpx
@@ -23,21 +24,21 @@ from enclave_signer.sealing.vault_config import VaultConfig
 
 #: Bytes of one answer: 200 items have some 50 KiB.
 MAX_ANSWER_BYTES = 262144
-#: Connections to the server: each call waits for its answer, and each key has two under way at the most.
+#: Connections to the server: each key has two requests under way at most.
 MAX_CONNECTIONS = 16
-#: Seconds for which an idle connection is kept: what lies between may forget it.
+#: Seconds for which an idle connection is kept, before a firewall drops it.
 IDLE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class VaultRequest:
-    """What is asked.
+    """A request.
 
     Attributes:
-        path: Behind `/v1/`.
-        body: A JSON object, for `POST`; None for `GET`.
-        token: Of the server; empty for a login.
-        secrets: Texts that no error may show; those of fewer than 4 characters are none.
+        path: The path after `/v1/`.
+        body: The JSON object of a `POST`; None for a `GET`.
+        token: The token of the server; empty for a login.
+        secrets: Texts of 4 characters or more that no error may show.
     """
 
     path: str
@@ -47,22 +48,22 @@ class VaultRequest:
 
 
 class VaultClient:
-    """A server.
+    """The client of a server.
 
     Args:
-        config: Of the image.
+        config: From the image.
         call_s: Seconds for all attempts of one request.
-        retry_after_s: Pauses before a request is made again that got no answer.
+        retry_after_s: Pauses before a request without an answer is repeated.
 
     Raises:
-        ConfigError: The authority's file cannot be used.
+        ConfigError: The file of the certificate authority cannot be used.
     """
 
     def __init__(self, config: VaultConfig, call_s: float, retry_after_s: Sequence[float]) -> None:
         self._address = config.address
         self._call_s = call_s
         self._retry_after_s = retry_after_s
-        # They write addresses of requests, and headers of answers.
+        # They log the addresses of requests and the headers of answers.
         for library in ("httpx", "httpcore"):
             logging.getLogger(library).setLevel(logging.WARNING)
         self._http = httpx.AsyncClient(
@@ -71,14 +72,13 @@ class VaultClient:
             follow_redirects=False,
             timeout=None,  # noqa: S113 -- each request has a deadline
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, keepalive_expiry=IDLE_S),
-            headers={"X-Vault-Request": "true", "Accept-Encoding": "identity", "User-Agent": "enclave-signer"},
         )
 
     async def ask(self, request: VaultRequest) -> VaultAnswer:
         """Return the answer to a request, whatever its status.
 
         Raises:
-            SealingUnavailable: There is none, or none that is the server's.
+            SealingUnavailable: No answer in time, or none in JSON.
         """
         with trio.move_on_after(self._call_s):
             return await self._answered(request)
@@ -108,13 +108,11 @@ class VaultClient:
         return VaultAnswer(status, fields, _without(request, _errors(fields)))
 
     async def _once(self, request: VaultRequest) -> tuple[int, bytes]:
-        url = f"{self._address}/v1/{request.path}"
-        headers = {"X-Vault-Token": request.token} if request.token else {}
-        method = "GET" if request.body is None else "POST"
+        sent = _http_request(f"{self._address}/v1/{request.path}", request)
         status, body = 0, bytearray()
-        # The library's generators end in order only when what they wait for is cancelled.
+        # The library's generators are closed in order only by an exception from what they await.
         with trio.CancelScope() as enough:
-            async with self._http.stream(method, url, headers=headers, json=request.body) as answer:
+            async with aclosing(await self._http.send(sent, stream=True)) as answer:
                 status = answer.status_code
                 async for part in answer.aiter_raw():
                     body += part
@@ -123,6 +121,35 @@ class VaultClient:
         if len(body) > MAX_ANSWER_BYTES:
             raise SealingUnavailable(f"the server's answer has more than {MAX_ANSWER_BYTES} bytes")
         return status, bytes(body)
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a request. The library's own is a generator, which stays unfinished when the connection breaks."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._sent = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._sent = False
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._sent:
+            raise StopAsyncIteration
+        self._sent = True
+        return self._data
+
+
+def _http_request(url: str, request: VaultRequest) -> httpx.Request:
+    headers = {"Host": httpx.URL(url).netloc.decode(), "X-Vault-Request": "true", "User-Agent": "enclave-signer"}
+    if request.token:
+        headers["X-Vault-Token"] = request.token
+    if request.body is None:
+        return httpx.Request("GET", url, headers=headers, stream=_Body(b""))
+    body = json.dumps(request.body).encode()
+    headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    return httpx.Request("POST", url, headers=headers, stream=_Body(body))
 
 
 def _authority(config: VaultConfig) -> ssl.SSLContext:
@@ -138,7 +165,7 @@ def _authority(config: VaultConfig) -> ssl.SSLContext:
 
 
 def _cause(error: BaseException | None) -> str:
-    """Return what is at the bottom of an error: the library's own often say nothing."""
+    """Return the text of the first cause: the errors of the library are often empty."""
     text = type(error).__name__
     while error is not None:
         if isinstance(error, BaseExceptionGroup):

@@ -1,9 +1,9 @@
-"""What an image says of keys that Vault or OpenBao seals: the table `vault_transit`.
+"""The table `vault_transit` of an image: the keys of Vault or OpenBao, and how the image logs in.
 
-- A key is named `vault_transit:SERVER/MOUNT/KEY`, in headers of blobs as here. SERVER is what this image calls the server,
-  so that two servers' keys of the same name have different names. A namespace stands before the mount: `team/transit`.
-- What is sent goes to one address, and only to a server that the authority in `ca_file` certifies.
-- Secrets stand in files, never in this table.
+- A key is named `vault_transit:SERVER/MOUNT/KEY`, here and in the headers of blobs. SERVER is the image's name for the
+  server: keys of the same name on two servers have different names. A namespace precedes the mount: `team/transit`.
+- Requests go to one address, and only to a server with a certificate of the authority in `ca_file`.
+- Secrets are in files, never in this table.
 """
 
 import ipaddress
@@ -29,10 +29,10 @@ _PREFIX = re.compile(rf"{VAULT_TRANSIT}:{_SERVER}/(?:{_PATH.pattern}/)?")
 
 @dataclass(frozen=True, slots=True)
 class TokenFile:
-    """A token of the server that something else looks after.
+    """A token of the server that another program keeps valid.
 
     Attributes:
-        file: Where it is; read for each call.
+        file: Its file, read for each call.
     """
 
     file: Path
@@ -43,9 +43,9 @@ class AppRoleLogin:
     """A login by a role's id and a secret.
 
     Attributes:
-        path: Of the method, such as `auth/approle`.
-        role_id: Which role; no secret.
-        secret_id_file: Where the secret is; read for each login.
+        path: The path of the method, such as `auth/approle`.
+        role_id: The id of the role; not a secret.
+        secret_id_file: The file of the secret, read for each login.
     """
 
     path: str
@@ -55,13 +55,13 @@ class AppRoleLogin:
 
 @dataclass(frozen=True, slots=True)
 class JwtLogin:
-    """A login by a signed token: of Confidential Space's launcher, or in a file.
+    """A login by a signed token, of Confidential Space's launcher or from a file.
 
     Attributes:
-        path: Of the method, such as `auth/jwt`.
-        role: Which role; None for the method's default.
-        audience: Whom the launcher makes the token out to; None where it is in a file.
-        file: Where the token is, read for each login; None where the launcher makes it.
+        path: The path of the method, such as `auth/jwt`.
+        role: The role; None for the default of the method.
+        audience: The audience of the launcher's token; None for a token from a file.
+        file: The file of the token, read for each login; None for the launcher's token.
     """
 
     path: str
@@ -72,12 +72,12 @@ class JwtLogin:
 
 @dataclass(frozen=True, slots=True)
 class TransitKey:
-    """Where a key is on the server.
+    """The place of a key on the server.
 
     Attributes:
-        name: As blobs name it.
+        name: Its name in the headers of blobs.
         mount: The path of the secrets engine, with its namespace.
-        key: Its name there.
+        key: Its name in the engine.
     """
 
     name: str
@@ -91,9 +91,9 @@ class VaultConfig:
 
     Attributes:
         address: `https://HOST:PORT`.
-        ca_file: The only authority that may certify the server; None for plain HTTP on this machine.
-        server: What names of keys call the server.
-        login: How tokens are had.
+        ca_file: The only certificate authority for the server; None for plain HTTP on this machine.
+        server: The name of the server in the names of keys.
+        login: The way to a token of the server.
         allow_list: Keys.
     """
 
@@ -110,7 +110,7 @@ class VaultConfig:
 
     @property
     def audience(self) -> str | None:
-        """Whom the launcher's tokens are made out to that log in; None where it makes none."""
+        """The audience of the launcher's token that logs in; None for another login."""
         return self.login.audience if isinstance(self.login, JwtLogin) else None
 
     def is_source(self, name: str) -> bool:
@@ -119,7 +119,7 @@ class VaultConfig:
 
 
 def transit_key(name: str) -> TransitKey | None:
-    """Return where a key is, by its whole name; None for what is no such name."""
+    """Return the place of a key by its whole name; None if that is not a valid name."""
     match = _KEY.fullmatch(name)
     return None if match is None else TransitKey(name, match[2], match[3])
 
@@ -128,8 +128,8 @@ def read_vault_transit(table: TomlTable, *, development: bool) -> VaultConfig:
     """Return what the table says.
 
     Args:
-        table: Of the image.
-        development: Whether plain HTTP may be used on this machine.
+        table: The table.
+        development: Whether plain HTTP is allowed on this machine.
 
     Raises:
         ConfigError: Something in it is wrong.

@@ -1,9 +1,9 @@
-"""Who this image is to Vault or OpenBao: a token of the server, had by a login ahead of the call that needs it.
+"""Login to Vault or OpenBao: gets a token of the server before a call that needs it.
 
-- A token is never renewed: many may not renew themselves, and a login proves again what this image is.
-- One login at a time. Its failure is repeated for a while before the server is asked again.
-- The secret, signed token or token that logs in is read from its file, or made by the launcher, each time. It is never
-  logged, shown, or given to anyone but the server.
+- A token is never renewed: many tokens may not renew themselves, and a new login proves the image again.
+- One login at a time. A failure is repeated for a while before the server is asked again.
+- The secret or signed token for the login is read from its file, or made by the launcher, each time. It is never logged
+  or shown, and sent only to the server.
 """
 
 import math
@@ -27,7 +27,7 @@ from enclave_signer.sealing.vault_answers import VaultAnswer, unavailable
 from enclave_signer.sealing.vault_client import VaultClient, VaultRequest
 from enclave_signer.sealing.vault_config import AppRoleLogin, JwtLogin, TokenFile
 
-#: Characters of a token of the server; batch tokens have some hundred.
+#: Characters of a token of the server; batch tokens have a few hundred.
 MAX_VAULT_TOKEN_CHARS = 8192
 #: Seconds for which a token is used at most, so that a role's new policies count soon.
 LONGEST_USED_S = 600.0
@@ -41,7 +41,7 @@ class VaultToken:
 
     Attributes:
         text: The token.
-        until: When it is no longer used, by trio's clock.
+        until: The end of its use, by trio's clock.
     """
 
     text: str = field(repr=False)
@@ -52,7 +52,7 @@ class Login:
     """Tokens of the server.
 
     Args:
-        config: How they are had.
+        config: The kind of login.
         client: The server.
         launcher: Makes this image's tokens.
         refused_s: Seconds until the server is asked again after a refusal.
@@ -79,7 +79,7 @@ class Login:
         self._retry_at = -math.inf
 
     async def token(self) -> VaultToken:
-        """Return a token that is good for the next call.
+        """Return a valid token for the next call.
 
         Raises:
             SealingRefused: The server or the launcher says no; the text says what to do.
@@ -103,7 +103,7 @@ class Login:
             return self._held
 
     def forget(self, token: VaultToken) -> None:
-        """Do not give this token again: the server does not take it."""
+        """Do not return this token again: the server does not accept it."""
         if self._held is token:
             self._held = None
 
@@ -134,15 +134,15 @@ class Login:
 
 
 def read_secret(path: Path) -> str:
-    """Return the text in a file, without the white space around it.
+    """Return the text of a file without the white space around it.
 
     Raises:
-        SealingUnavailable: It cannot be read, or is empty; something may be about to write it.
+        SealingUnavailable: It cannot be read, or is empty; another program may be about to write it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            # A pipe would be waited for.
+            # Reading a pipe would block.
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
             data = os.read(descriptor, MAX_TOKEN_CHARS + 1).strip() if regular else b""
         finally:
@@ -155,7 +155,7 @@ def read_secret(path: Path) -> str:
 
 
 def _read_login(answer: VaultAnswer, path: str) -> tuple[str, float]:
-    """Return a new token, and the seconds for which it is good."""
+    """Return a new token and the seconds for which it is valid."""
     auth = answer.fields.get("auth")
     if answer.status == 200 and isinstance(auth, dict):
         life = auth.get("lease_duration")

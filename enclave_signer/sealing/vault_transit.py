@@ -1,9 +1,9 @@
-"""Sealing by the transit engine of Vault or OpenBao: the key never leaves the server, and each use of it is audited there.
+"""Sealing by the transit engine of Vault or OpenBao: the key stays on the server, which audits each use of it.
 
-- What may be asked for stands in the image's own configuration (`vault_config`), and is looked up before anything else.
-- The header of a blob is its associated data. `rewrap` knows none, so it is never used.
-- Before it seals, a key is looked at: an encryption would create one that is not there, of a type of the server's choice.
-- Each of these is in a file of its own: answers (`vault_answers`), HTTP (`vault_client`), tokens (`vault_login`).
+- The image's own configuration (`vault_config`) lists the allowed keys; others are refused before any request.
+- The header of a blob is its associated data. `rewrap` does not support associated data, so it is never used.
+- The description of a key is checked before it seals: an encryption could create a missing key, of any type.
+- Other modules have the meaning of answers (`vault_answers`), HTTP (`vault_client`) and tokens (`vault_login`).
 """
 
 import base64
@@ -36,15 +36,15 @@ from enclave_signer.sealing.vault_login import Login, VaultToken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaultTimes:
-    """Seconds for each step, and for all that one call of a session may need of them."""
+    """Seconds for each step, and for all steps of one call of a session."""
 
     #: For all attempts of one request.
     call_s: float = 8.0
-    #: Pauses before a request is made again that got no answer.
+    #: Pauses before a request without an answer is repeated.
     retry_after_s: tuple[float, ...] = (0.1, 0.4)
-    #: Until the server is asked for a login again after it refused one.
+    #: Until the next attempt to log in after a refusal.
     refused_s: float = 30.0
-    #: Until it is asked for a login again after it gave no answer: many sessions may want one.
+    #: Until the next attempt to log in after no answer, as many sessions may want one.
     unavailable_s: float = 0.5
     #: Less than a session has for `Initialize`, and than a host waits.
     limit_s: float = 25.0
@@ -57,12 +57,12 @@ class VaultTransit:
     """The provider of sealers that use the transit engine.
 
     Args:
-        config: Of the image.
+        config: From the image.
         launcher: Makes this image's tokens.
-        times: How long steps may take.
+        times: Limits for each step.
 
     Raises:
-        ConfigError: The authority's file cannot be used.
+        ConfigError: The file of the certificate authority cannot be used.
     """
 
     name = VAULT_TRANSIT
@@ -78,7 +78,7 @@ class VaultTransit:
         self._transit = _Transit(self._client, self._login)
 
     async def open_sealer(self, credentials: Credentials) -> Sealer:
-        """Return a sealer of the key that a session asks for, once the server knows this image.
+        """Return a sealer of the key that a session asks for, after a login.
 
         Raises:
             SealingRefused: The image does not allow it, or the server refuses.
@@ -96,7 +96,7 @@ class VaultTransit:
 class _VaultSealer:
     """Seals under one key, opens under those that the image allows."""
 
-    #: Logins are made as they are needed, and what is refused is refused at the next call.
+    #: Each call logs in if necessary, and reports a refusal of its own.
     shared_s = math.inf
 
     def __init__(self, config: VaultConfig, transit: "_Transit", key: TransitKey) -> None:
@@ -137,12 +137,12 @@ class _VaultSealer:
 
 
 class _Transit:
-    """Calls of the transit engine, each with a token; once more with a new one if the server does not take it."""
+    """Calls of the transit engine; each is repeated once with a new token if the server does not accept the first."""
 
     def __init__(self, client: VaultClient, login: Login) -> None:
         self._client = client
         self._login = login
-        #: Those that someone is waiting for.
+        #: Those with a caller that waits.
         self._batches: WeakValueDictionary[tuple[Method, str], Batches] = WeakValueDictionary()
 
     async def encrypt(self, key: TransitKey, secret: bytes, header: bytes) -> str:
@@ -191,7 +191,7 @@ class _Transit:
 
 
 def _key(name: str) -> TransitKey:
-    # A prefix allows all that begins so, also what is no key.
+    # A prefix in the allow-list may also match names of no key.
     key = transit_key(name)
     if key is None:
         raise SealingRefused(f"{name[:200]!r} is no key of {VAULT_TRANSIT}, which has the form {KEY_FORM}")

@@ -133,7 +133,7 @@ def test_keys_move_from_a_file_to_the_server_and_not_back(server: OpenBao, tmp_p
         for target in (local, server.name("transit", "other")):
             outcome = run_command("reseal", "-c", config, "--to", target)
             assert outcome.code == 1
-            assert f"this image does not allow to reseal from '{server.key}' to '{target}'" in outcome.stderr
+            assert f"this image does not allow resealing from '{server.key}' to '{target}'" in outcome.stderr
         with running_host(config) as host:
             host.wait_for("the link to the enclave is ready")
             assert [host.sign(each.pkh, MESSAGE).status for each in FOUR] == [200] * 4
@@ -161,7 +161,7 @@ def test_keys_move_between_the_server_and_cloud_kms(server: OpenBao, tmp_path: P
             resealing = ResealingByImage(providers, image.reseal)
             target = await resealing.open_target(before, server.key, session)
             after, _ = await reseal_key(sealer, before, target, trio.lowlevel.checkpoint)
-            with pytest.raises(SealingRefused, match="does not allow to reseal"):
+            with pytest.raises(SealingRefused, match="does not allow resealing"):
                 await resealing.open_target(after, GOOGLE_KEY, session)
             return before, await _same(sealer, before, after)
 
