@@ -3,20 +3,14 @@
 import json
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import trio
-import trio.testing
 
 from enclave_signer.errors import ConfigError, SealingError, SealingRefused, SealingUnavailable
 from enclave_signer.launcher import LauncherSocket
 from enclave_signer.protocol.blob import BlobHeader
-from enclave_signer.protocol.messages import Credentials
-from enclave_signer.sealing.base import Sealer
-from enclave_signer.sealing.vault_answers import PermissionDenied
 from enclave_signer.sealing.vault_client import MAX_ANSWER_BYTES
 from enclave_signer.sealing.vault_transit import VaultTimes, VaultTransit
 from tests.doubles.certificates import Authority
@@ -219,46 +213,6 @@ class TestTls:
         server.listen_at("https", 1, f'ca_file = "{file}"')
         with pytest.raises(ConfigError, match=r"vault_transit\.ca_file: "):
             VaultTransit(vault_config(server.image), LauncherSocket(file, 1.0))
-
-
-def test_a_caller_that_leaves_takes_nothing_from_the_others(server: Server) -> None:
-    """The first in line asks for all that wait; here it leaves before there is an answer."""
-    asked, answer = threading.Event(), threading.Event()
-
-    def answered(_: Asked) -> Answered:
-        first = not asked.is_set()
-        asked.set()
-        if first:
-            answer.wait(60)
-        return as_json({"errors": ["permission denied"]}, 403)
-
-    server.answer = answered
-    errors: list[SealingError] = []
-
-    async def open_one(sealer: Sealer, leaving: trio.CancelScope) -> None:
-        with leaving:
-            try:
-                await sealer.unseal(BLOB)
-            except SealingError as error:
-                errors.append(error)
-
-    async def main() -> None:
-        provider = VaultTransit(vault_config(server.image), LauncherSocket(Path("/nowhere"), 1.0))
-        sealer = await provider.open_sealer(Credentials())
-        first = trio.CancelScope()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(open_one, sealer, first)
-            await trio.to_thread.run_sync(asked.wait)
-            nursery.start_soon(open_one, sealer, trio.CancelScope())
-            await trio.testing.wait_all_tasks_blocked()
-            first.cancel()
-        await provider.aclose()
-
-    try:
-        trio.run(main)
-    finally:
-        answer.set()
-    assert [type(error) for error in errors] == [PermissionDenied]
 
 
 def test_an_address_where_nothing_listens_is_unavailable(server: Server) -> None:
