@@ -40,11 +40,15 @@ USER 65532:65532
 EXPOSE 6732 9583
 ENTRYPOINT ["/usr/bin/python3", "-m", "host_backend"]
 
-FROM scratch AS sbom
-COPY --from=made /made/sbom.json /sbom.json
+# The layer of what is measured, and the list of what is in it.
+FROM made AS written
+RUN python3 image/layer.py --application /made/application --interpreter /made/interpreter --out /made/layer.tar.gz
 
-# What is measured. Whoever starts the machine may set none of its words and variables, and reads its log on debug machines
-# alone.
+FROM scratch AS measured
+COPY --from=written /made/sbom.json /made/layer.tar.gz /
+
+# What is measured; `make image` puts the layer above in place of the builder's own. Whoever starts the machine may set none of
+# its words and variables, and reads its log on debug machines alone.
 FROM scratch AS production
 COPY --from=made /made/interpreter/ /
 COPY --from=made /made/application/ /

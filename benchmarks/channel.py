@@ -112,16 +112,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.6, help="length of each measurement (default: %(default)s)")
     options = parser.parse_args()
     print(machine_line())
-    print(f"{'curve':<10} {'connections':>11} {'in flight':>9} {'':<5} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
     with daemon("plain", tls=False) as plain, daemon("TLS", tls=True) as encrypted:
+        # First: a heap that has grown would hide it.
+        for each in (plain, encrypted):
+            print(f"resident memory of a connection, {each.name}: {each.bytes_per_connection() / 1024:.0f} KiB")
+        print(f"{'curve':<10} {'connections':>11} {'in flight':>9} {'':<5} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
         for curve, shape in product(CURVES, SHAPES):
             turn: Callable[[Daemon], None] = partial(Daemon.measure, curve=curve, shape=shape, seconds=options.seconds)
             in_turn([plain, encrypted], options.turns, turn)
             print(plain.line(curve, shape), encrypted.line(curve, shape), sep="\n")
             rate = ratio_text(encrypted.rates[curve, shape], plain.rates[curve, shape])
             print(f"{'':<32} TLS : plain, rate {rate}", flush=True)
-        for each in (plain, encrypted):
-            print(f"resident memory of a connection, {each.name}: {each.bytes_per_connection() / 1024:.0f} KiB")
 
 
 if __name__ == "__main__":

@@ -108,11 +108,13 @@ def open_providers(config: Config) -> "list[SealerProvider]":
 
 
 def _open_named(name: str, image: "Image") -> "SealerProvider":
+    from enclave_signer.sealing.kbs_config import KBS
+
     if name == LOCAL:
         return _open_local(image.local_key)
     if name == VAULT_TRANSIT:
         return _open_vault_transit(image)
-    return _open_gcp_kms(image)
+    return _open_kbs(image) if name == KBS else _open_gcp_kms(image)
 
 
 def _open_local(file: "LocalKey | None") -> "SealerProvider":
@@ -155,6 +157,18 @@ def _open_vault_transit(image: "Image") -> "SealerProvider":
     if image.vault_transit is None:
         raise ConfigError(f"{VAULT_TRANSIT} is not configured")
     return VaultTransit(image.vault_transit, LauncherSocket(LAUNCHER_SOCKET, LAUNCHER_S))
+
+
+def _open_kbs(image: "Image") -> "SealerProvider":
+    from enclave_signer.sealing.kbs_config import KBS
+
+    try:
+        from enclave_signer.sealing.kbs import open_kbs  # httpx is an extra
+    except ImportError as error:
+        raise ConfigError(f"{KBS}: {error}: pip install 'enclave-signer[enclave-kbs]'") from error
+    if image.kbs is None:
+        raise ConfigError(f"{KBS} is not configured")
+    return open_kbs(image.kbs)
 
 
 def open_attester(image: "Image | None", launcher: "LauncherSocket | None" = None) -> "Attester | None":

@@ -15,6 +15,7 @@ from pathlib import Path
 from enclave_signer.errors import ConfigError
 from enclave_signer.sealing import gcp_names
 from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig, read_gcp_kms
+from enclave_signer.sealing.kbs_config import KBS, SAMPLE, KbsConfig, read_kbs
 from enclave_signer.sealing.local_config import LOCAL, LocalKey, read_local
 from enclave_signer.sealing.reseal_rules import ResealRule, SealerConfig, read_rules
 from enclave_signer.sealing.vault_config import VAULT_TRANSIT, VaultConfig, read_vault_transit
@@ -22,7 +23,7 @@ from enclave_signer.toml_table import TomlTable
 
 #: An image has a few keys and identities to name.
 MAX_IMAGE_BYTES = 65536
-SEALERS = (GCP_KMS, VAULT_TRANSIT, LOCAL)
+SEALERS = (GCP_KMS, VAULT_TRANSIT, KBS, LOCAL)
 CONFIDENTIAL_SPACE = "confidential_space"
 ATTESTERS = (CONFIDENTIAL_SPACE,)
 TOKEN_KINDS = ("OIDC", "PKI")
@@ -55,7 +56,8 @@ class Image:
         sealers: Names, of `SEALERS`; the first one seals.
         listeners: Addresses; where none is named, the command line may name one.
         gcp_kms: Where that is one of the sealers.
-        vault_transit: The same.
+        vault_transit: Where that is one of the sealers.
+        kbs: Where that is one of the sealers.
         local_key: The file of the local sealer's key, where that is one of them.
         reseal: Which keys may be sealed again.
         tls_clients: Keys that clients of a port may show, as SHA-256 in hexadecimal; None where there is no TLS.
@@ -68,6 +70,7 @@ class Image:
     listeners: tuple[str, ...]
     gcp_kms: GcpKmsConfig | None
     vault_transit: VaultConfig | None
+    kbs: KbsConfig | None
     local_key: LocalKey | None
     reseal: tuple[ResealRule, ...]
     tls_clients: tuple[str, ...] | None
@@ -112,6 +115,7 @@ def parse_image(text: str, file: str) -> Image:
             raise top.refused("sealers", f"{name!r} is not known, known are {', '.join(SEALERS)}")
     gcp_kms = read_gcp_kms(top.table(GCP_KMS)) if GCP_KMS in sealers else None
     vault = read_vault_transit(top.table(VAULT_TRANSIT), development=development) if VAULT_TRANSIT in sealers else None
+    kbs = read_kbs(top.table(KBS), development=development) if KBS in sealers else None
     local_key = _local(top, development=development) if LOCAL in sealers else None
     image = Image(
         development=development,
@@ -119,14 +123,19 @@ def parse_image(text: str, file: str) -> Image:
         listeners=_listeners(top),
         gcp_kms=gcp_kms,
         vault_transit=vault,
+        kbs=kbs,
         local_key=local_key,
-        reseal=_reseal(top, {GCP_KMS: gcp_kms, VAULT_TRANSIT: vault, LOCAL: local_key}),
+        reseal=_reseal(top, {GCP_KMS: gcp_kms, VAULT_TRANSIT: vault, KBS: kbs, LOCAL: local_key}),
         tls_clients=_tls_clients(top.table("tls")) if top.has("tls") else None,
         insecure_plain_tcp=top.flag("insecure_plain_tcp", default=False),
         attestation=_attestation(top.table("attestation"), gcp_kms, vault) if top.has("attestation") else None,
     )
     if image.insecure_plain_tcp and image.tls_clients is not None:
         raise top.refused("insecure_plain_tcp", "there is TLS: leave one of the two out")
+    if image.attestation is not None and kbs is not None and kbs.tee == SAMPLE:
+        raise top.refused(
+            "attestation", f"{KBS}.tee is {SAMPLE}: a key that anyone can get is not attested: leave one out"
+        )
     top.end()
     return image
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from host_backend.api.auth import RequestKeys
-    from host_backend.attestation.report import AskReport
     from host_backend.config.octez import OctezConfig
     from host_backend.octez.answers import Answers
     from host_backend.signer import Hook
@@ -56,7 +55,7 @@ class Server(Protocol):
 
 
 async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_keys: bool = True) -> None:
-    """Sign for clients until SIGINT or SIGTERM; take over changed policies at SIGHUP.
+    """Sign for clients until SIGINT or SIGTERM; take over changed policies and certificates at SIGHUP.
 
     Args:
         config: What to serve.
@@ -83,8 +82,7 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
             return
         signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
         _log_missing_keys(config, vaults)
-        reports = {vault.name: vault.report for vault in vaults} if config.server.attestation else None
-        utility = _utility_app(signer, vaults, watermark, metrics, steps, stop, reports)
+        utility = _utility_app(config, signer, vaults, watermark, metrics, steps, stop)
         keys, places = _request_keys(config), _places(config)
         servers = _servers(stack, config, _signing_app(config, signer, metrics, steps, keys), utility, places)
         if (octez := config.server.octez) is not None:
@@ -93,7 +91,8 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
             answers = Answers(signer, metrics, keys, steps, list_keys=octez.known_keys)
             servers |= _octez_servers(stack, octez, answers, places)
         freeze_objects()
-        await _run(servers, PolicyReload(config, read, signer, steps).at_each(reload), stop)
+        reloading = PolicyReload(config, read, signer, steps, [vault.link.reread for vault in vaults])
+        await _run(servers, reloading.at_each(reload), stop)
     logger.info("stopped")
 
 
@@ -202,16 +201,17 @@ def _signing_app(
 
 
 def _utility_app(
+    config: Config,
     signer: Signer,
     vaults: Sequence[Vault],
     watermark: WatermarkStore,
     metrics: Metrics,
     steps: Steps,
     stop: asyncio.Event,
-    reports: "Mapping[str, AskReport] | None",
 ) -> "ASGIApp":
     from host_backend.api.utility import utility_app  # noqa: PLC0415 -- other commands need no HTTP
 
+    reports = {vault.name: vault.report for vault in vaults} if config.server.attestation else None
     readings = [build_reading(__version__), *host_readings(vaults, watermark), *process_readings()]
 
     def page() -> Work[tuple[bytes, ...]]:

@@ -1,6 +1,7 @@
 """The composition root of what an enclave is reached by: TLS, and what judges its proof, only where they are configured."""
 
 import logging
+from functools import partial
 
 from host_backend.config import VaultConfig
 from host_backend.enclave.endpoint import Endpoint
@@ -24,10 +25,11 @@ def configured_endpoint(config: VaultConfig) -> Endpoint:
     wanted = config.attestation
     if wanted is None:
         logger.warning("the enclave proves nothing: configure `attestation`", extra=fields(vault=config.name))
-        return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls)
+        return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls, rereads=(tls.reread,))
     from host_backend.attestation.judging import TokenJudge, pinned_root  # noqa: PLC0415 -- as above
     from host_backend.attestation.keys import KeySource  # noqa: PLC0415 -- as above
 
-    judge = TokenJudge(wanted.policy, pinned_root(wanted.root) if wanted.by_root else KeySource())
+    judge = TokenJudge(wanted.policy, partial(pinned_root, wanted.root) if wanted.by_root else KeySource())
     proving = Proving(judge.verify, wanted.max_age_s)
-    return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls, proving)
+    rereads = (tls.reread, judge.reread)
+    return Endpoint(config.enclave, config.credentials, config.enclave_uid, tls, proving, rereads)

@@ -40,13 +40,22 @@ class PolicyReload:
         read: Reads the file again without delaying requests; raises ConfigError.
         signer: Gets the policies, between two requests.
         steps: Does what takes long.
+        also: What else reads files again then, whatever came of the policies; raises nothing.
     """
 
-    def __init__(self, config: Config, read: Callable[[], Awaitable[Config]], signer: Signer, steps: Steps) -> None:
+    def __init__(
+        self,
+        config: Config,
+        read: Callable[[], Awaitable[Config]],
+        signer: Signer,
+        steps: Steps,
+        also: Sequence[Callable[[], Awaitable[None]]] = (),
+    ) -> None:
         self._started_with = self._last = config
         self._read = read
         self._signer = signer
         self._steps = steps
+        self._also = also
 
     async def at_each(self, asked: asyncio.Event) -> None:
         """Reload whenever the event is set, until cancelled; once more when it was set meanwhile, however often."""
@@ -54,6 +63,8 @@ class PolicyReload:
             await asked.wait()
             asked.clear()
             await self.reload()
+            for reread in self._also:
+                await reread()
 
     async def reload(self) -> None:
         """Take the policies of the file as it is now; those in force stay when it cannot be used."""

@@ -2,25 +2,24 @@
 
 - Everything that goes into an image is put into a folder of its own first: nothing else of the checkout can get in.
 - The base is what `--base` names. Without it, Debian's packages are put together by mmdebstrap, once, and kept.
-- Whatever a build makes, two builds from the same files and the same base have one digest.
+- Two builds of the measured image from the same files and the same base have one digest, by whichever version of buildah.
 
 usage: python3 image/build.py --image-toml FILE
 """
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from image.layout import Built, read_layout, with_layer
 from image.root import HOST, TOP, CannotMake, check_image_toml, fetch_wheels
 
 #: Debian 12's, which is in the base, and the processor of confidential machines.
@@ -41,19 +40,6 @@ SOURCES = (
     "enclave_signer",
     "host_backend",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """An image.
-
-    Attributes:
-        digest: Of its manifest, as a registry and an attestation name it.
-        layers: The files of its layers, the lowest first.
-    """
-
-    digest: str
-    layers: tuple[Path, ...]
 
 
 class Buildah:
@@ -167,8 +153,13 @@ def build_image(target: str, image_toml: Path | None, out: Path, *, base: str | 
         out.mkdir(parents=True)
         buildah.build(context, base, target, f"--tag={tag}")
         if target == "production":
-            buildah.build(context, base, "sbom", f"--output=type=local,dest={out}")
+            buildah.build(context, base, "measured", f"--output=type=local,dest={out}")
     buildah.run("push", "--format=oci", tag, f"oci:{out}/oci:latest")
+    if target == "production":
+        layer = out / "layer.tar.gz"
+        with_layer(out / "oci", layer)
+        layer.unlink()
+        tag = buildah.run("pull", "--quiet", f"oci:{out}/oci:latest").strip()
     buildah.run("push", tag, f"docker-archive:{out}/image.tar:{name}:latest")
     return read_layout(out / "oci")
 
@@ -201,17 +192,6 @@ def _check(target: str, image_toml: Path | None, name: str) -> None:
         check_image_toml(image_toml, development=target == "development")
     if target != "production" and name == PRODUCTION:
         raise CannotMake(f"{PRODUCTION} is the name of the measured image: a {target} image has another one")
-
-
-def read_layout(layout: Path) -> Built:
-    """Return the image that lies in a folder in the layout of OCI."""
-    digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
-    manifest = json.loads(_blob(layout, digest).read_text())
-    return Built(digest, tuple(_blob(layout, layer["digest"]) for layer in manifest["layers"]))
-
-
-def _blob(layout: Path, digest: str) -> Path:
-    return layout / "blobs" / digest.replace(":", "/")
 
 
 def _run(*words: str, environment: dict[str, str]) -> str:

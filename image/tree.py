@@ -1,7 +1,7 @@
 """A folder of files as a reproducible whole: what its files are, not when and by whom they were made.
 
-The hash of a tree is that of the archive which image builders make of it as a layer: names in order, owners and times zero.
-So the layer's `diff_id` is the same for every builder.
+The hash of a tree is that of its archive: names in order, owners and times zero. It is the `diff_id` of the layer that is
+made of it.
 """
 
 import hashlib
@@ -32,13 +32,13 @@ def size_bytes(root: Path) -> int:
 def digest(root: Path) -> str:
     """Return the SHA-256 of a tree of files and folders, in hex."""
     hashed = hashlib.sha256()
-    for part in _archive(root):
+    for part in archive(root):
         hashed.update(part)
     return hashed.hexdigest()
 
 
-def _archive(root: Path) -> Iterator[bytes]:
-    """Yield the parts of the archive. Source: Go's archive/tar, which every builder of images uses, in its format USTAR."""
+def archive(root: Path) -> Iterator[bytes]:
+    """Yield the parts of the archive. Source: Go's archive/tar, which builders of images use, in its format USTAR."""
     for path in sorted(root.rglob("*")):
         status = path.lstat()
         name = str(path.relative_to(root))

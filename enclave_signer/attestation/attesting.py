@@ -2,10 +2,12 @@
 
 - Tokens are few (Google gives a project 5 a second), so each purpose has a budget of its own: requests for
   reports take nothing from hosts that prove their connections.
-- A recent token is reused for the same request.
+- A recent token is reused for the same request. It is asked for once, for all who ask for it: a client that leaves takes it
+  from no other.
 - Where there is no channel, none is proven.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -16,6 +18,8 @@ from enclave_signer.attestation.base import Attester
 from enclave_signer.errors import EnclaveSignerError, NotAttested, TokenUnavailable
 from enclave_signer.protocol.binding import NO_CHANNEL, Channel, channel_statement, inventory_digest, token_nonce
 from enclave_signer.protocol.messages import Attest, Attestation, PublicKey, Purpose
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between two tokens of one purpose, after as many at once as `BURST`.
 INTERVAL_S = {Purpose.CHANNEL: 0.5, Purpose.REPORT: 1.0}
@@ -115,7 +119,7 @@ class Attesting:
             if len(self._asked) >= MAX_KEPT:
                 raise TokenUnavailable("attestation unavailable: too many tokens are asked for, retry in a minute")
             asked = self._asked[nonce] = _Asked(now + KEPT_S)
-            await self._ask(nonce, asked)
+            trio.lowlevel.spawn_system_task(self._ask, nonce, asked)
         await asked.done.wait()
         if asked.error is not None:
             # A new one for each: a raised error keeps its traceback.
@@ -127,10 +131,11 @@ class Attesting:
             asked.token = await self._attester.token(nonce)
         except EnclaveSignerError as error:
             asked.error = error
-        except BaseException:
-            asked.error = TokenUnavailable("attestation unavailable: the client that asked for this token has left")
-            raise
+        except Exception:
+            # An exception that escaped here would end the daemon.
+            logger.exception("a token was not made, by a bug")
+            asked.error = TokenUnavailable("attestation unavailable: by a bug, see the enclave's log")
         finally:
-            if asked.error is not None:
+            if not asked.token:
                 del self._asked[nonce]
             asked.done.set()

@@ -17,6 +17,9 @@ MAX_READ_AWAY_BYTES = 16 * 1024 * 1024
 
 _LENGTH = struct.Struct(">I")
 _LENGTH_BYTES = _LENGTH.size
+#: How records of TLS begin: alert, handshake, and what is encrypted. Read as a length, each is hundreds of megabytes.
+#: Source: RFC 8446, section 5.1.
+_TLS_RECORDS = (0x1503, 0x1603, 0x1703)
 
 
 def encode_frame(body: bytes) -> bytes:
@@ -83,6 +86,8 @@ class FrameDecoder:
             return None
         (length,) = _LENGTH.unpack_from(buffer, self._start)
         if length > self._limit_bytes:
+            if length >> 16 in _TLS_RECORDS:
+                raise BadFrame("the other side speaks TLS, and this one does not")
             raise BadFrame(f"a frame of {length} bytes was announced, the limit is {self._limit_bytes}")
         end = body + length
         if len(buffer) < end:

@@ -10,21 +10,18 @@ import stat
 from hashlib import blake2b
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
-from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
-from enclave_signer.protocol.errors import BadBlob, BadMessage
+from enclave_signer.protocol.errors import BadBlob
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
+from enclave_signer.sealing import aes_gcm
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.local_config import LocalKey
 
 #: AES-256.
 KEY_BYTES = 32
-#: What GCM is made for; random nonces are safe for 2^32 blobs of one key.
-NONCE_BYTES = 12
 SEALER_NAME = "local"
 #: What the texts below advise; the first is the flag, the second the field of an image's configuration.
 _HOW_TO_MAKE = "--make-sealing-key, or local.make_sealing_key in an image"
@@ -58,9 +55,7 @@ class LocalSealer:
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         """Return a blob; see `Sealer`."""
-        header = BlobHeader(SEALER_NAME, self._kek, public_key).encode()
-        nonce = os.urandom(NONCE_BYTES)
-        return header + nonce + self._cipher.encrypt(nonce, codec.encode_private_key(private_key), header)
+        return aes_gcm.seal(self._cipher, BlobHeader(SEALER_NAME, self._kek, public_key).encode(), private_key)
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`."""
@@ -70,12 +65,7 @@ class LocalSealer:
             raise BlobCorrupt(str(error)) from None
         if (header.sealer, header.kek) != (SEALER_NAME, self._kek):
             raise SealingRefused(f"blob sealed by {header.sealer} under {header.kek}, this enclave has {self._kek}")
-        nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
-        try:
-            secret = self._cipher.decrypt(nonce, ciphertext, authenticated)
-            return UnsealedKey(codec.decode_private_key(secret), header.public_key)
-        except (InvalidTag, ValueError, BadMessage):
-            raise BlobCorrupt("blob corrupt: it does not open under the key it names") from None
+        return UnsealedKey(aes_gcm.unseal(self._cipher, authenticated, sealed), header.public_key)
 
 
 def _kek_name(key: bytes) -> str:

@@ -24,12 +24,21 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
 from enclave_signer.protocol.binding import EXPORTER_BYTES, EXPORTER_LABEL, Channel, key_digest
+from enclave_signer.protocol.codec import encode_error
+from enclave_signer.protocol.errors import WireError
+from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.serving.peers import Peer
 
 #: What one record holds, and so one read. Source: RFC 8446, section 5.1.
 RECORD_BYTES = 16384
 #: Of what a client that was refused has sent already, how much is read away, so that it still hears why.
 _READ_AWAY_BYTES = 65536
+
+_NO_CERTIFICATE = "it showed no certificate"
+#: What OpenSSL says of a client that does not speak TLS, and the wire's answer to it: words, in place of a connection that
+#: is lost. OpenSSL itself answers such a client nothing.
+_NO_TLS = ("wrong version number", "http request")
+_SPEAK_TLS = encode_frame(encode_error(WireError("this enclave speaks TLS only: configure `tls` of the vault")))
 
 #: Called with a refused client and the reason.
 OnRefused = Callable[[Peer, str], None]
@@ -129,8 +138,10 @@ class TlsStream:
     def _greet(self) -> None:
         self._tls.do_handshake()
         client = self._tls.get_peer_certificate(as_cryptography=True)
-        # It was accepted a moment ago.
-        assert client is not None  # noqa: S101
+        if client is None:
+            # OpenSSL has refused it already; that no one gets in without a key does not hang on that alone.
+            self._server.on_refused(self.peer, _NO_CERTIFICATE)
+            raise OSError(errno.EPROTO, f"TLS: {_NO_CERTIFICATE}")
         exported = self._tls.export_keying_material(EXPORTER_LABEL, EXPORTER_BYTES, b"")
         self._channel = Channel(self._server.public_key, _spki(client), exported)
         self.greeting = False
@@ -177,12 +188,16 @@ class TlsStream:
             return ConnectionError(errno.ECONNRESET, "the connection ended without TLS saying so")
         if not self.greeting:
             return OSError(errno.EPROTO, f"TLS: {_words(error)}")
+        words = _words(error)
         digest = self._tls.get_app_data()
         if isinstance(digest, str):
-            self._server.on_refused(self.peer, f"its key {digest} is not listed in `tls.clients` of the image")
-        else:
-            self._server.on_refused(self.peer, _words(error))
-        return OSError(errno.EPROTO, f"TLS: {_words(error)}")
+            words = f"its key {digest} is not listed in `tls.clients` of the image"
+        elif words in _NO_TLS:
+            words = "it does not speak TLS"
+            with suppress(OSError):
+                self._socket.send(_SPEAK_TLS)
+        self._server.on_refused(self.peer, words)
+        return OSError(errno.EPROTO, f"TLS: {words}")
 
 
 def _words(error: SSL.Error) -> str:

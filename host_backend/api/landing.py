@@ -15,11 +15,17 @@ from host_backend.vault.vault import Vault
 
 #: Keys that are shown: a page of some 100 KB. `/known_keys` of the other address lists all.
 MAX_KEYS = 500
-#: Said of the enclave's image until something checks it.
-ATTESTATION = (
+#: Said of an enclave that need not prove anything.
+NOT_CHECKED = (
     "Not checked: this host does not ask the enclave which image it runs. Whether a key opens for other images, "
     "the key management service decides."
 )
+#: And of one that has proven what it is.
+CHECKED = (
+    "Checked: the enclave has proven, by a token of Google's Confidential Space, that it runs an image on a machine which "
+    "this host's policy allows, and that this host's connection ends there. The proof is good until {}, and renewed before."
+)
+NO_CONNECTION = "Nothing is proven at the moment: there is no connection to the enclave."
 
 
 class SignedState(TypedDict):
@@ -52,7 +58,7 @@ class VaultShown(TypedDict):
 
 
 class AttestationShown(TypedDict):
-    """The known facts about the enclave's image."""
+    """What is known of the enclaves' images; `checked` if each has proven which one it runs."""
 
     checked: bool
     text: str
@@ -80,6 +86,8 @@ ENDPOINTS = {
     "/docs": "what these routes take and answer",
     "/openapi.json": "the same for programs",
 }
+#: Where tokens are shown.
+REPORT_ENDPOINT = {"/attestation": "a token that proves the enclave: ?nonce=, made up by you"}
 
 
 def state(
@@ -87,6 +95,8 @@ def state(
     vaults: Sequence[Vault],
     listed: Collection[str],
     signed: Mapping[str, LastSigned],
+    *,
+    shows_tokens: bool = False,
 ) -> Work[State]:
     """Return what the page tells.
 
@@ -95,6 +105,7 @@ def state(
         vaults: Whose keys are shown.
         listed: Hashes of the keys under `tezos`.
         signed: What each signed last.
+        shows_tokens: Whether there is a route that shows tokens of the enclaves.
     """
     ready, _ = yield from health
     keys = []
@@ -106,17 +117,31 @@ def state(
         "service": "enclave-host",
         "version": __version__,
         "ready": ready,
-        "attestation": {"checked": False, "text": ATTESTATION},
+        "attestation": _attestation(vaults),
         "vaults": [_vault(vault) for vault in vaults],
         "keys": keys,
         "keys_total": len(listed),
-        "endpoints": ENDPOINTS,
+        "endpoints": ENDPOINTS | REPORT_ENDPOINT if shows_tokens else ENDPOINTS,
     }
 
 
 def wants_json(accept: str) -> bool:
     """Return whether a client asks for JSON rather than for a page, by its `Accept` header."""
     return "application/json" in accept and "text/html" not in accept
+
+
+def _attestation(vaults: Sequence[Vault]) -> AttestationShown:
+    texts = {vault.name: _proof(vault) for vault in vaults}
+    text = " ".join(texts.values() if len(texts) == 1 else [f"{name}: {text}" for name, text in texts.items()])
+    proven = [vault.link.client is not None and vault.link.client.proof is not None for vault in vaults]
+    return {"checked": bool(proven) and all(proven), "text": text or "There is no vault."}
+
+
+def _proof(vault: Vault) -> str:
+    client = vault.link.client
+    if client is None:
+        return NO_CONNECTION
+    return NOT_CHECKED if client.proof is None else CHECKED.format(_time(client.good_until).replace("T", " "))
 
 
 def _vault(vault: Vault) -> VaultShown:
@@ -143,5 +168,8 @@ def _key(pkh: str, vaults: Sequence[Vault], out: Sequence[Mapping[str, str]], la
 
 
 def _signed(last: LastSigned) -> SignedState:
-    at = datetime.fromtimestamp(last.at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return {"kind": last.kind, "level": last.level, "round": last.round, "at": at}
+    return {"kind": last.kind, "level": last.level, "round": last.round, "at": _time(last.at)}
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -53,12 +53,15 @@ def utility_app(
     def made() -> Work[tuple[bool, bytes]]:
         return health(vaults, watermark, listed(), stopping=stopping())
 
+    def landing() -> Work[tuple[bytes, bytes]]:
+        return _shown(state(made(), vaults, listed(), signed or {}, shows_tokens=reports is not None))
+
     answer = Kept(steps, made, always=False)
     routes = [
         *_watching(answer),
         _metrics(steps, metrics_page),
         # As anybody can ask for it, and for all keys.
-        *_landing(Kept(steps, lambda: _shown(state(made(), vaults, listed(), signed or {})), always=True)),
+        *_landing(Kept(steps, landing, always=True)),
         *_evidence(reports),
     ]
     return application(routes, head=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from host_backend.attestation.keys import KeySource
+from host_backend.attestation.policy import Policy
 from host_backend.attestation.policy_file import load_policy
 from host_backend.attestation.trust import PinnedRoot
 from host_backend.attestation.verifier import VerifiedClaims, verify
@@ -16,17 +17,39 @@ class TokenJudge:
 
     Args:
         policy: The file of the policy.
-        trust: Google's published keys, or a root certificate.
+        trust: Google's published keys, or what reads a root certificate.
         clock: Seconds since 1970.
 
     Raises:
-        ConfigError: The policy cannot be read, or is wrong.
+        ConfigError: The policy or the root cannot be read, or is wrong.
     """
 
-    def __init__(self, policy: Path, trust: KeySource | PinnedRoot, clock: Callable[[], float] = time.time) -> None:
-        self._policy = load_policy(policy)
-        self._trust = trust
+    def __init__(
+        self, policy: Path, trust: KeySource | Callable[[], PinnedRoot], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._file = policy
+        self._read_trust = trust
+        self._policy, self._trust = self._read()
         self._clock = clock
+
+    def _read(self) -> tuple[Policy, KeySource | PinnedRoot]:
+        trust = self._read_trust
+        return load_policy(self._file), trust if isinstance(trust, KeySource) else trust()
+
+    def reread(self) -> Callable[[], bool]:
+        """Read the policy and the root again; see `Endpoint.reread`.
+
+        Raises:
+            ConfigError: One cannot be read, or is wrong.
+        """
+        fresh = self._read()
+
+        def use() -> bool:
+            changed = fresh != (self._policy, self._trust)
+            self._policy, self._trust = fresh
+            return changed
+
+        return use
 
     async def verify(self, token: str, nonce: str) -> VerifiedClaims:
         """Return what a token with this nonce proves.

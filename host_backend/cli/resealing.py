@@ -114,7 +114,7 @@ class _Report:
         self._answer.add("keys", {**key, "outcome": outcome, "reason": moved.obstacle})
 
     def end(self, kept: str | None) -> None:
-        """Report the totals, and the old blobs that the operator should remove later."""
+        """Report the totals, and where the old blobs are."""
         say = self._answer.say
         self._answer.add("vaults", {"vault": self._vault, "kept": kept})
         would_be = "would be " if self.dry_run else ""
@@ -123,7 +123,7 @@ class _Report:
         if not self._counts:
             say(f"{self._vault}: nothing {would_be}{self.verb}")
         if kept is not None and not self.dry_run:
-            say(f"{self._vault}: the old blobs are in {kept}: remove them yourself, once every key has signed")
+            say(f"{self._vault}: the old blobs are in {kept}: they are needed until every key has signed")
 
 
 def _keys(count: int) -> str:

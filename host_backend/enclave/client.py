@@ -78,7 +78,12 @@ class SigningClient:
     @property
     def proof_is_due(self) -> bool:
         """Whether another proof should be asked for."""
-        return self.proof is not None and self._connection.now >= self.proof.renew_at
+        return self.proof is not None and (self.proof.policy.doubted or self._connection.now >= self.proof.renew_at)
+
+    @property
+    def doubted(self) -> bool:
+        """Whether it was proven by what may not count any more."""
+        return self.proof is not None and self.proof.policy.doubted
 
     def outlast_proof(self) -> None:
         """Go on as long as may be without another proof: none can be had."""

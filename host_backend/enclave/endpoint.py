@@ -1,5 +1,6 @@
 """Where an enclave is, and how it is reached."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,10 @@ from host_backend.enclave.proving import Proving
 
 if TYPE_CHECKING:
     from host_backend.enclave.tls import TlsClient
+
+
+#: Reads files again, and may raise `ConfigError`; returns what takes them into use and tells whether they have changed.
+Reread = Callable[[], Callable[[], bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,7 @@ class Endpoint:
         uid: Whose process it may be, besides this user's and root's, where it listens on a port of this machine.
         tls: This host's end; None speaks without TLS.
         proving: Judges whether a connection leads to an enclave that is trusted; None trusts whatever answers.
+        rereads: Read the files again that the two above are made of.
     """
 
     address: Address | UnixAddress
@@ -28,3 +34,13 @@ class Endpoint:
     uid: int | None = None
     tls: "TlsClient | None" = None
     proving: Proving | None = None
+    rereads: tuple[Reread, ...] = ()
+
+    def reread(self) -> Callable[[], bool]:
+        """Read all its files again; return what takes them into use and tells whether any has changed.
+
+        Raises:
+            ConfigError: One cannot be used.
+        """
+        uses = [reread() for reread in self.rereads]
+        return lambda: sum(use() for use in uses) > 0

@@ -22,6 +22,7 @@ from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.in_service import InService
 from host_backend.enclave.questions import Questions
 from host_backend.enclave.renewal import KeyWaits, Renewal, Restore
+from host_backend.enclave.rereading import reread
 from host_backend.enclave.side_connection import SideConnection
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State, Supervisor
 from host_backend.errors import AttestationRefused, EnclaveUnavailable, HostError, NoLongerTrusted, Unanswered
@@ -61,13 +62,14 @@ class EnclaveLink:
         self._loop = asyncio.get_running_loop()
         self._table = Supervisor(limits, jitter, self._loop.time())
         self._service = InService()
-        #: Brings new keys in.
-        patiently = partial(self._connect, limits.sealer_s)
         if enclave.proving is not None:
             enclave.proving.on_refused = self._refused
-        self.renewal = Renewal(name, self._service, self._table, patiently, restore, key_waits)
-        self._ended = asyncio.Event()
-        self._settled = asyncio.Event()
+        connect = partial(self._connect, limits.sealer_s)
+        #: Brings new keys in.
+        self.renewal = Renewal(name, self._service, self._table, connect, restore, key_waits)
+        #: Uses the files that the enclave is reached and judged by as they are now.
+        self.reread = partial(reread, name, enclave, self.renewal)
+        self._ended, self._settled = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
         self._second = SideConnection(enclave, limits)

@@ -8,11 +8,12 @@
 - Times of tokens are those of the wall clock.
 """
 
+import logging
 import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
@@ -21,7 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from enclave_signer.protocol.binding import Channel, channel_statement, token_nonce
 from enclave_signer.protocol.messages import NONCE_BYTES, Attest, Attestation, Purpose
 from host_backend.enclave.connection import EnclaveConnection
-from host_backend.errors import AttestationRefused, EnclaveRefused
+from host_backend.errors import AttestationRefused, EnclaveRefused, KeysUnavailable
+
+logger = logging.getLogger(__name__)
 
 #: Seconds for a token: the enclave gives the launcher 10.
 TOKEN_S = 15.0
@@ -42,27 +45,42 @@ class VerifiedClaims(Protocol):
 VerifyToken = Callable[[str, str], Awaitable[VerifiedClaims]]
 
 
+@dataclass(slots=True)
+class PolicyInForce:
+    """What proofs are judged by; one for each time that the policy is read.
+
+    Attributes:
+        doubted: Whether there may be another one by now.
+    """
+
+    doubted: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """For how long a connection is proven, in seconds since 1970.
+    """For how long connections are proven, in seconds since 1970.
 
     Attributes:
         renew_at: When another proof should be asked for.
         expires_at: When the token ends.
         outlasts_to: Until when the connection may go on if no other proof can be had.
+        policy: By what it was judged.
     """
 
     renew_at: float
     expires_at: float
     outlasts_to: float
+    policy: PolicyInForce
 
 
 @dataclass(frozen=True, slots=True)
 class _Enclave:
-    """A process that a token has proven."""
+    """A process that a token, which was made for a nonce, has proven."""
 
     attested_key: bytes
     proof: Proof
+    token: str = field(repr=False)
+    nonce: str
 
 
 class Proving:
@@ -87,6 +105,7 @@ class Proving:
         self._max_age_s = max_age_s
         self._jitter = jitter
         self._enclave: _Enclave | None = None
+        self._policy = PolicyInForce()
         #: Seconds since 1970.
         self.clock = clock
         #: Called when an enclave is refused.
@@ -112,6 +131,28 @@ class Proving:
             self.on_refused(error)
             raise
 
+    async def judge_again(self) -> bool:
+        """Return whether the last token still proves something, as the policy may be another one.
+
+        If not, `on_refused` is called. If so, all connections are still to be proven by another token.
+        """
+        self._policy.doubted = True
+        self._policy = PolicyInForce()
+        known, self._enclave = self._enclave, None
+        if known is None:
+            return True
+        # One that has ended says nothing any more, whatever the policy.
+        if self.clock() >= known.proof.expires_at:
+            return True
+        try:
+            await self._verify(known.token, known.nonce)
+        except AttestationRefused as error:
+            self.on_refused(error)
+            return False
+        except KeysUnavailable:
+            logger.warning("the last token could not be judged again, another one is asked for")
+        return True
+
     async def _proven_before(self, connection: EnclaveConnection, channel: Channel) -> Proof | None:
         """Return the proof of a process that another connection led to, if this one does, too."""
         known = self._enclave
@@ -122,7 +163,7 @@ class Proving:
 
     async def _proven_now(self, connection: EnclaveConnection, channel: Channel) -> Proof:
         nonce = secrets.token_bytes(NONCE_BYTES)
-        asked_at = self.clock()
+        asked_at, policy = self.clock(), self._policy
         attestation = await self._attested(connection, channel, Purpose.CHANNEL, nonce)
         if attestation.token is None or attestation.inventory is None:
             raise AttestationRefused(["the enclave showed no token"])
@@ -131,8 +172,8 @@ class Proving:
         life_s = claims.expires_at - asked_at
         part = _RENEWED_FROM + (_RENEWED_TO - _RENEWED_FROM) * self._jitter()
         outlasts_to = max(claims.expires_at, asked_at + self._max_age_s)
-        proof = Proof(asked_at + part * life_s, claims.expires_at, outlasts_to)
-        self._enclave = _Enclave(attestation.attested_key, proof)
+        proof = Proof(asked_at + part * life_s, claims.expires_at, outlasts_to, policy)
+        self._enclave = _Enclave(attestation.attested_key, proof, attestation.token, bound)
         return proof
 
     async def _attested(

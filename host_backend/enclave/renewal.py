@@ -79,6 +79,13 @@ class Renewal:
         """Soon: if a key waits, or the proof is due, replace the connection in service."""
         self._wanted.set()
 
+    def insist(self) -> None:
+        """At once: replace the connection in service if its proof is due; where there is none, try to make one."""
+        if self._service.client is None:
+            self._table.hurry()
+            self._service.wanted.set()
+        self._wanted.set()
+
     def ended(self, client: SigningClient) -> None:
         """Note that a connection has ended."""
         self._leaving.discard(client)

@@ -33,7 +33,9 @@ class SideConnection:
         try:
             async with self._lock:
                 self._require_open()
-                if self._client is None or not self._client.alive:
+                if self._client is not None and self._client.doubted:
+                    self._client.finish()
+                if self._client is None or self._client.doubted or not self._client.alive:
                     self._client = await open_client(self._enclave, limits=self._limits)
                     if self._closed:
                         # While this one was being made.

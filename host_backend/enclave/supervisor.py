@@ -198,6 +198,10 @@ class Supervisor:
         pause_s = min(self._pause_s, self._limits.wanted_s) if wanted else self._pause_s
         return self._lost_at + max(pause_s, self._least_s)
 
+    def hurry(self) -> None:
+        """Connect again at once: what kept the link down may be mended."""
+        self._pause_s = self._least_s = 0.0
+
     def due(self, now: float) -> None:
         """That time has come."""
         self._step(Event.DUE)

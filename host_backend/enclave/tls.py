@@ -41,6 +41,8 @@ class TlsClient:
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         loaded = _certificate_in(certificate)
+        self._files = certificate, key
+        self._shown = loaded.public_bytes(Encoding.DER)
         #: Its key, as the DER of its SubjectPublicKeyInfo.
         self.public_key = _spki(loaded)
         context.use_certificate(loaded)
@@ -50,6 +52,21 @@ class TlsClient:
         except SSL.Error:
             raise ConfigError(f"{key}: is not the key of {certificate}") from None
         self._context = context
+
+    def reread(self) -> Callable[[], bool]:
+        """Read the files again, for connections that are made from then on; see `Endpoint.reread`.
+
+        Raises:
+            ConfigError: They cannot be used.
+        """
+        fresh = TlsClient(*self._files)
+
+        def use() -> bool:
+            changed = fresh._shown != self._shown
+            self._context, self._shown, self.public_key = fresh._context, fresh._shown, fresh.public_key
+            return changed
+
+        return use
 
     def connection(self) -> SSL.Connection:
         """Return the TLS of a new connection, which reads and writes nothing by itself."""
@@ -67,9 +84,10 @@ class TlsProtocol(asyncio.Protocol):
     """
 
     def __init__(self, client: TlsClient, inner: asyncio.Protocol) -> None:
-        self._client = client
         self._inner = inner
         self._tls = client.connection()
+        #: What is shown on this connection; the client may show another one on the next.
+        self._shown_key = client.public_key
         self._transport: asyncio.Transport | None = None
         self._heard = False
         self._lost = False
@@ -124,7 +142,7 @@ class TlsProtocol(asyncio.Protocol):
         if enclave is None:
             raise EnclaveUnavailable("the enclave showed no certificate")
         exported = self._tls.export_keying_material(EXPORTER_LABEL, EXPORTER_BYTES, b"")
-        self.channel.set_result(Channel(_spki(enclave), self._client.public_key, exported))
+        self.channel.set_result(Channel(_spki(enclave), self._shown_key, exported))
         self._inner.connection_made(cast("asyncio.Transport", self))
 
     def _read(self, parts: list[bytes]) -> None:
@@ -187,7 +205,7 @@ class TlsProtocol(asyncio.Protocol):
     def _refused(self, said: str) -> Exception:
         return ConnectionError(
             f"the enclave ended it right after the TLS handshake{said}: see whether its image lists this host's key, "
-            f"{key_digest(self._client.public_key)}, under `clients` of [tls]"
+            f"{key_digest(self._shown_key)}, under `clients` of [tls]"
         )
 
 

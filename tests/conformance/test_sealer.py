@@ -1,6 +1,7 @@
 """What every sealer does alike. The one that seals nothing keeps the same promises but for the secrecy.
 
-What seals by Cloud KMS runs over doubles of Google's services; what seals by Vault's API, with a real OpenBao server.
+What seals by Cloud KMS runs over doubles of Google's services, by a key broker over its double; what seals by Vault's API,
+with a real OpenBao server.
 """
 
 import os
@@ -21,11 +22,14 @@ from enclave_signer.protocol.blob import MAGIC, BlobHeader, is_ours, parse_blob
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey, open_key, seal_key
 from enclave_signer.sealing.gcp_kms import GcpKms
+from enclave_signer.sealing.kbs import open_kbs
 from enclave_signer.sealing.local import KEY_BYTES, LocalSealer, read_key_file
 from enclave_signer.sealing.local_config import LocalKey
 from enclave_signer.sealing.vault_transit import VaultTransit
 from tests.conformance import at_google
 from tests.doubles.google.cloud import IMAGE, running_google_cloud
+from tests.doubles.kbs import running_kbs
+from tests.doubles.kbs_image import KEK, RESOURCE, kbs_image
 from tests.doubles.passthrough_enclave import PassthroughSealer
 from tests.doubles.vault.openbao import OpenBao, running_openbao, token_login
 
@@ -52,7 +56,8 @@ class Opened:
         return unseal(self.sealer, blob)
 
 
-SEALERS = ["local", "passthrough", "gcp_kms", "gcp_kms without legacy blobs", "gcp_kms as tee-signer", "vault_transit"]
+SEALERS = ["local", "passthrough", "kbs", "vault_transit"]
+SEALERS += ["gcp_kms", "gcp_kms without legacy blobs", "gcp_kms as tee-signer"]
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +77,25 @@ def vault_transit(server: OpenBao, folder: Path) -> Iterator[Opened]:
     trio.run(provider.aclose)
 
 
+@contextmanager
+def kbs(folder: Path) -> Iterator[SealerProvider]:
+    """Give a provider whose key comes from a broker."""
+    with running_kbs(folder) as (broker, authority):
+        broker.resources[RESOURCE] = KEK
+        config = parse_image(kbs_image(broker.url, authority.file), "image.toml").kbs
+        assert config is not None
+        yield open_kbs(config)
+
+
 @pytest.fixture(params=[*SEALERS, *([at_google.AT_GOOGLE] if at_google.is_configured() else [])])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     if request.param == "vault_transit":
         with vault_transit(request.getfixturevalue("openbao"), tmp_path) as at_openbao:
             yield at_openbao
+        return
+    if request.param == "kbs":
+        with kbs(tmp_path) as by_broker:
+            yield Opened(by_broker)
         return
     if not request.param.startswith("gcp_kms"):
         yield Opened(local() if request.param == "local" else PassthroughSealer())

@@ -13,6 +13,7 @@ IMPURE = {"asyncio", "trio", "socket", "subprocess", "sqlite3", "time", "threadi
 #: Concrete providers, and who may name them from outside.
 PROVIDERS = {
     "enclave_signer.sealing.local": {"enclave_signer.__main__"},
+    "enclave_signer.sealing.kbs": {"enclave_signer.__main__"},
     "enclave_signer.sealing.gcp_kms": {"enclave_signer.__main__"},
     "enclave_signer.sealing.vault_transit": {"enclave_signer.__main__"},
     "enclave_signer.sealing.gcp_client": {"enclave_signer.__main__", "enclave_signer.sealing.gcp_kms"},

@@ -22,7 +22,7 @@ INSTALLED_AS = {
 }
 #: Its library is taken out of the package and called without importing it.
 NEVER_IMPORTED = {"ckzg"}
-#: Of the extras `slow-bls` and `enclave-vault`, which Google's image has not.
+#: Of the extras `slow-bls`, `enclave-vault` and `enclave-kbs`, which Google's image has not.
 NEVER_IN_AN_IMAGE = {"py_ecc", "eth_typing", "httpx"}
 
 

@@ -7,7 +7,8 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from image.build import SOURCES, Built, build_image, read_layout
+from image.build import SOURCES, build_image
+from image.layout import Built, read_layout
 from tests.doubles.google.cloud import IMAGE
 from tests.doubles.processes import ROOT
 

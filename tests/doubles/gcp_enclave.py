@@ -1,11 +1,11 @@
-"""The daemon with sealers by an image's configuration, in which Google and the launcher are doubles: `GCP_DOUBLES`."""
+"""The daemon with the sealers of an image's configuration, to which Google and the launcher are doubles: `GCP_DOUBLES`."""
 
 import json
 import os
 import sys
 from pathlib import Path
 
-from enclave_signer.__main__ import run, start_logging
+from enclave_signer.__main__ import _open_named, run, start_logging
 from enclave_signer.config import parse_config
 from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
 from tests.doubles.google.places import places
@@ -14,12 +14,14 @@ from tests.doubles.google.places import places
 def main() -> None:
     config = parse_config(sys.argv[1:], os.environ)
     start_logging(config, sys.argv[1:])
-    assert config.image is not None
-    assert config.image.gcp_kms is not None
+    image = config.image
+    assert image is not None
+    assert image.gcp_kms is not None
     doubles = json.loads(os.environ["GCP_DOUBLES"])
     kms, sts, token_file, socket = doubles["places"]
     where = places(kms, tuple(sts), Path(token_file), Path(socket))
-    sealers = [GcpKms(config.image.gcp_kms, where, GcpTimes(**doubles["times"]))]
+    gcp_kms = GcpKms(image.gcp_kms, where, GcpTimes(**doubles["times"]))
+    sealers = [gcp_kms if name == gcp_kms.name else _open_named(name, image) for name in image.sealers]
     run(config, lambda: sealers)
 
 

@@ -80,6 +80,9 @@ def shown(host: Host, query: str) -> tuple[int, str]:
 def test_a_host_shows_a_token_which_an_auditor_verifies(world: AttestedWorld) -> None:
     report, policy = world.folder / "report.json", world.policy
     with world.enclave() as enclave, serving(world.host_config(enclave.port, {FOUR[0].pkh: BAKER})) as host:
+        landing = ask(host.utility_port, "GET", "/").body.decode()
+        assert "Checked: the enclave has proven" in landing
+        assert "<a href='attestation'>" in landing
         asked = len(world.asked)
         status, body = shown(host, f"nonce={NONCE}")
         assert status == 200, body
@@ -93,6 +96,12 @@ def test_a_host_shows_a_token_which_an_auditor_verifies(world: AttestedWorld) ->
     good = run_command(*words, "--nonce", NONCE)
     assert good.code == 0, good.stdout
     assert good.stdout.startswith("not bound to a connection: ")
+    # The token alone proves the same, but not whom it was made for.
+    token = world.folder / "token"
+    token.write_text(json.loads(body)["raw_token"])
+    alone = run_command("attest", "--token", token, "--policy", policy, "--root", world.root)
+    assert (alone.code, alone.stdout.startswith("not bound to a connection: ")) == (0, True)
+    assert run_command("attest", "--token", token, "--root", world.root).code == 1
     # Another nonce, another inventory, and no nonce at all.
     assert "refused     eat_nonce" in run_command(*words, "--nonce", f"{NONCE}-2").stdout
     changed = json.loads(body)

@@ -127,3 +127,10 @@ def test_beyond_its_machine_without_tls_an_enclave_takes_no_key_in_clear(tmp_pat
         assert "accepts no private key in clear" in refused(outcome, 1)
         assert not key_file(config).exists()
         assert run_command("generate", "-c", config, "--vault", VAULT).code == 0
+
+
+def test_a_host_with_tls_at_an_enclave_without_it_is_told_so(world: AttestedWorld) -> None:
+    with running_enclave("--log", "debug") as enclave:
+        said = refused(run_command("generate", "-c", world.host_config(enclave.port), "--vault", VAULT), 1)
+        assert "ended the connection during the TLS handshake: see whether it speaks TLS" in said
+        enclave.wait_for("connection closed: the other side speaks TLS, and this one does not")

@@ -6,15 +6,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.framing import FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Attest, KeyType, PrivateKey, Request
 from enclave_signer.tezos import parse_secret_key
 from host_backend.addresses import Address
+from host_backend.api.reports import attestation_endpoint
 from host_backend.attestation.judging import TokenJudge, pinned_root
 from host_backend.enclave.client import open_client
 from host_backend.enclave.connection import connect
@@ -27,9 +31,11 @@ from host_backend.keystore.base import StoredKey
 from host_backend.readings import host_readings
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.watermark.memory import MemoryWatermarkStore
+from tests.doubles.asgi import ask
 from tests.doubles.asyncio_server import AsyncioServer
-from tests.doubles.attested_world import OLDER, AttestedWorld, attested_world, calls, wait_for_calls
+from tests.doubles.attested_world import OLDER, POLICY, AttestedWorld, attested_world, calls, wait_for_calls
 from tests.doubles.client_certificates import client_files
+from tests.doubles.google.tokens import DIGEST
 from tests.doubles.known_keys import FOUR
 from tests.doubles.memory_keys import MemoryKeys
 from tests.doubles.processes import PATIENCE_S, Enclave
@@ -37,7 +43,9 @@ from tests.doubles.processes import PATIENCE_S, Enclave
 TZ1 = FOUR[0]
 HOUR_S = 3600.0
 #: Nothing is looked at but when a test says so.
-LIMITS = LinkLimits(check_s=600, first_pause_s=0.0, renewal_s=0.0, ready_s=600, signature_s=600, refused_s=0.0)
+LIMITS = LinkLimits(
+    sign_s=60, patience_s=60, check_s=600, first_pause_s=0.0, renewal_s=0.0, ready_s=600, signature_s=600, refused_s=0.0
+)
 
 
 async def eventually(is_so: Callable[[], bool]) -> None:
@@ -56,10 +64,15 @@ class Link:
         self.vault: Vault
 
     def endpoint(self, port: int | None = None, *, max_age_s: float = 24 * HOUR_S) -> Endpoint:
-        judge = TokenJudge(self.world.policy, pinned_root(self.world.root), self.clock)
+        judge = TokenJudge(self.world.policy, partial(pinned_root, self.world.root), self.clock)
         proving = Proving(judge.verify, max_age_s, clock=self.clock, jitter=lambda: 0.5)
         tls = TlsClient(self.world.client.certificate, self.world.client.key)
-        return Endpoint(Address("127.0.0.1", port or self.enclave.port), tls=tls, proving=proving)
+        return Endpoint(
+            Address("127.0.0.1", port or self.enclave.port),
+            tls=tls,
+            proving=proving,
+            rereads=(tls.reread, judge.reread),
+        )
 
     async def sign(self) -> None:
         await self.vault.sign(TZ1.pkh, b"message")
@@ -119,6 +132,43 @@ def test_further_connections_to_a_proven_process_need_no_token(world: AttestedWo
         assert len(world.asked) == 1
 
     play(world, scenario)
+
+
+def test_another_policy_has_every_connection_proven_by_another_token(world: AttestedWorld) -> None:
+    async def scenario(link: Link) -> None:
+        async with link.vault.link.second():
+            pass
+        await link.vault.link.reread()
+        assert (link.vault.link.generation, len(world.asked)) == (1, 1)
+        world.policy.write_text(POLICY + "hwmodel: [GCP_AMD_SEV]\n")
+        await link.vault.link.reread()
+        await eventually(lambda: link.vault.link.generation == 2)
+        assert len(world.asked) == 2
+        async with link.vault.link.second() as client:
+            assert not client.doubted
+        assert len(world.asked) == 2
+        # The second connection of before is ended, and the new one proven by the token that there is.
+        wait_for_calls(link.enclave, "Attest", "Initialize", "Import", "Attest", "Initialize")
+
+    play(world, scenario)
+
+
+def test_after_the_end_of_a_token_another_policy_waits_for_the_next(world: AttestedWorld) -> None:
+    async def scenario(link: Link) -> None:
+        await link.sign()
+        world.away = True
+        link.clock.ahead_s = 0.7 * HOUR_S
+        await link.renewal()
+        link.clock.ahead_s = 2 * HOUR_S
+        world.policy.write_text(POLICY.replace(DIGEST, OLDER))
+        await link.vault.link.reread()
+        await link.sign()
+        world.away = False
+        link.vault.link.renewal.ask()
+        await eventually(lambda: link.vault.problem is not None)
+        assert "image_digest" in str(link.vault.problem)
+
+    play(world, scenario, replace(LIMITS, refused_s=600, reopen_s=0.1))
 
 
 def test_without_tokens_a_proven_connection_goes_on_for_its_time_and_not_longer(world: AttestedWorld) -> None:
@@ -186,6 +236,31 @@ def test_a_renewal_delays_no_signature(world: AttestedWorld) -> None:
             f"\nsignatures while proofs are renewed: p50 {times[len(times) // 2] * 1e3:.2f} ms, "
             f"p99 {times[len(times) * 99 // 100] * 1e3:.2f} ms of {len(times)}"
         )
+        assert link.vault.link.reconnects == 0
+
+    play(world, scenario)
+
+
+def test_strangers_who_ask_for_tokens_do_not_delay_the_proof_of_the_link(world: AttestedWorld) -> None:
+    async def scenario(link: Link) -> None:
+        app = Starlette(
+            routes=[Route("/attestation", attestation_endpoint({link.vault.name: link.vault.report}), methods=["GET"])]
+        )
+        for round_ in range(3):
+            before = link.vault.link.generation
+            link.clock.ahead_s += 0.7 * HOUR_S
+            async with asyncio.TaskGroup() as strangers:
+                asked = [
+                    strangers.create_task(
+                        ask(app, "GET", "/attestation", query=b"nonce=stranger-%d-%04d" % (round_, number))
+                    )
+                    for number in range(100)
+                ]
+                await link.renewal()
+                assert (link.vault.link.generation, link.vault.degraded) == (before + 1, [])
+            statuses = [task.result().status for task in asked]
+            assert set(statuses) <= {200, 429}
+            assert statuses.count(200) <= 1
         assert link.vault.link.reconnects == 0
 
     play(world, scenario)

@@ -3,20 +3,25 @@
 import json
 import socket
 import ssl
+import struct
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import cbor2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from OpenSSL import SSL
 
 from enclave_signer.protocol.binding import key_digest
+from enclave_signer.serving.peers import tcp_peer
+from enclave_signer.serving.tls import TlsServer, TlsStream
 from tests.doubles.certificates import Authority
 from tests.doubles.client_certificates import ClientFiles, client_files
 from tests.doubles.daemon_in_trio import frame
+from tests.doubles.host_process import VAULT, refused, run_command, write_config
 from tests.doubles.known_keys import FOUR
 from tests.doubles.processes import Enclave, kept
 
@@ -187,9 +192,37 @@ def test_a_pipeline_of_many_records_is_answered_whole(enclave: Enclave, files: C
         assert "Ok" in str(client.ask({"Sign": {"handle": 0, "message": message, "version": 2}}))
 
 
-def test_plain_words_are_no_tls(enclave: Enclave) -> None:
-    with socket.create_connection(enclave.address, 60) as plain:
+def test_who_speaks_no_tls_is_told_so_in_a_frame(enclave: Enclave) -> None:
+    with socket.create_connection(enclave.address, 60) as plain, plain.makefile("rb") as stream:
         plain.sendall(frame({"Initialize": {}}))
-        while plain.recv(4096):
-            pass
-    enclave.wait_for("connection lost: TLS: ")
+        head, *_ = struct.unpack(">I", stream.read(4))
+        text = "this enclave speaks TLS only: configure `tls` of the vault"
+        assert cbor2.loads(stream.read(head)) == {"Err": {"message": text, "source": None}}
+        assert stream.read() == b""
+    enclave.wait_for("connection lost: TLS: it does not speak TLS")
+
+
+def test_a_host_without_tls_is_told_what_to_configure(enclave: Enclave, tmp_path: Path) -> None:
+    said = refused(run_command("generate", "-c", write_config(tmp_path, enclave.port), "--vault", VAULT), 1)
+    assert "this enclave speaks TLS only: configure `tls` of the vault" in said
+
+
+def test_who_shows_no_certificate_is_refused_whatever_openssl_thinks() -> None:
+    refusals: list[str] = []
+    server = TlsServer([], lambda _, why: refusals.append(why))
+    server._context.set_verify(SSL.VERIFY_NONE)
+    here, there = socket.socketpair()
+    with there, closing(TlsStream(here, server, tcp_peer("127.0.0.1", 1))) as stream:
+        for end in (here, there):
+            end.setblocking(False)
+        client = context_of(None).wrap_socket(there, do_handshake_on_connect=False)
+
+        def greet() -> None:
+            for _ in range(10):
+                with suppress(ssl.SSLWantReadError):
+                    client.do_handshake()
+                assert stream.receive(4096) is None
+
+        with client, pytest.raises(OSError, match="TLS: it showed no certificate"):
+            greet()
+    assert refusals == ["it showed no certificate"]

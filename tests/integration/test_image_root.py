@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,20 @@ def test_a_root_runs_as_it_is(root: Path, tmp_path: Path) -> None:
     assert (refused.returncode, "py_ecc is missing" in refused.stderr) == (1, True)
 
 
+def core_limits(enclave: Enclave) -> list[str]:
+    """Return how long a core dump of a daemon may be, and may be allowed to be."""
+    lines = Path(f"/proc/{enclave.pid}/limits").read_text().splitlines()
+    (core,) = (line for line in lines if line.startswith("Max core file size"))
+    return core.split()[4:6]
+
+
+def test_a_root_is_started_by_its_entry_point_and_leaves_no_core_dump(root: Path) -> None:
+    command = image_root.daemon(root, "--listen", "127.0.0.1:0", "--image", str(root / IMAGE_TOML))
+    assert resource.getrlimit(resource.RLIMIT_CORE)[1] != 0
+    with kept(Enclave(["env", "-i", *command])) as enclave:
+        assert core_limits(enclave) == ["0", "0"]
+
+
 def test_a_root_signs(root: Path, tmp_path: Path) -> None:
     with running_google_cloud(tmp_path) as cloud:
         command = image_root.daemon_with_doubles(root, "--listen", "127.0.0.1:0", "--image", str(root / IMAGE_TOML))
@@ -140,6 +155,7 @@ def test_an_image_for_development_has_the_local_sealer(tmp_path: Path) -> None:
     )
     with kept(Enclave(command)) as enclave, WireClient(enclave.address) as client:
         assert "Ok" in client.call({"Generate": "Bls"})
+        assert core_limits(enclave) == ["0", "0"]
 
 
 def test_the_documented_command_makes_it(root: Path, tmp_path: Path) -> None:

@@ -216,7 +216,12 @@ def test_a_signal_ends_work_once_it_has_cleared_up() -> None:
 
 @pytest.mark.parametrize(
     ("module", "library"),
-    [("enclave_signer", "cbor2"), ("host_backend", "click"), ("quickstart", "ruamel"), ("quickstart.demo", "ruamel")],
+    [
+        ("enclave_signer", "argparse"),
+        ("host_backend", "click"),
+        ("quickstart", "ruamel"),
+        ("quickstart.demo", "ruamel"),
+    ],
 )
 def test_ctrl_c_before_a_program_has_begun_leaves_no_traceback(tmp_path: Path, module: str, library: str) -> None:
     """It comes while a library is imported."""

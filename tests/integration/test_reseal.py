@@ -114,7 +114,7 @@ def test_legacy_blobs_become_ours_and_sign(world: World) -> None:
         (copy,) = world.copies()
         assert said == [
             f"{VAULT}: 4 keys resealed, from legacy to {KEY}",
-            f"{VAULT}: the old blobs are in {copy}: remove them yourself, once every key has signed",
+            f"{VAULT}: the old blobs are in {copy}: they are needed until every key has signed",
         ]
         assert copy.read_bytes() == before
         assert copy.stat().st_mode & 0o777 == 0o600

@@ -107,7 +107,7 @@ def test_there_and_back(site: Site) -> None:
     assert said == [
         f"{VAULT}: 2 keys resealed, from legacy to {NEW}",
         f"{VAULT}: 2 keys resealed, from {KEY} to {NEW}",
-        f"{VAULT}: the old blobs are in {COPIES}, {copy}: remove them yourself, once every key has signed",
+        f"{VAULT}: the old blobs are in {COPIES}, {copy}: they are needed until every key has signed",
     ]
     assert dict(documents(site, COPIES)) == before
     assert keks(site) == [NEW] * 4

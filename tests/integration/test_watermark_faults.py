@@ -289,7 +289,10 @@ def test_store_that_is_touched_while_the_host_runs_and_is_as_it_was(config: Path
         assert not signs(host, block(7, payload=OTHER))
         assert signs(host, block(8))
         assert host.stop() == 0
-        assert f"watermark store {store_file(config)} was touched by another program, and is as it was" in host.log
+        assert (
+            f"watermark store {store_file(config)} was touched by another program, but its content is unchanged"
+            in host.log
+        )
 
 
 def test_garbage_in_place_of_a_stopped_store(config: Path) -> None:

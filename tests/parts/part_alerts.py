@@ -27,6 +27,8 @@ def promtool(*words: str | Path) -> None:
 def test_the_rules_are_well_formed_and_do_what_they_should() -> None:
     promtool("check", "rules", ALERTS)
     promtool("test", "rules", ALERT_TESTS)
+    # What `compose.yaml` runs.
+    promtool("check", "config", ALERTS.with_name("prometheus.yaml"))
 
 
 def test_every_expression_of_the_dashboard_is_well_formed(tmp_path: Path) -> None:

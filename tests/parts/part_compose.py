@@ -98,6 +98,8 @@ def test_containers_made_again_sign_nothing_twice(composed: Composed) -> None:
     for _ in range(2):
         composed.down()
         composed.up()
+        # Prometheus is there only where its profile is asked for.
+        assert len(composed.run("ps", "-q").split()) == 2
         assert sign(pkh, attestation(7)) == 200
         assert sign(pkh, attestation(7, payload=OTHER)) == 409
     assert sign(pkh, attestation(6)) == 409

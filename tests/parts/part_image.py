@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from image.build import PYTHON, Built, build_image, make_base, read_layout
+from image.build import PYTHON, build_image, make_base
 from image.interpreter import EMPTY_FOLDERS
+from image.layout import Built, read_layout
 from image.root import TOP, CannotMake
 from image.tree import digest, normalise, size_bytes
 from tests.contract.markdown import DOCS, blocks

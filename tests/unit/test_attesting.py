@@ -170,21 +170,31 @@ def test_an_error_is_told_to_all_who_wait_and_not_kept() -> None:
     play(main)
 
 
-def test_a_question_ends_with_the_client_that_asked_it() -> None:
+def test_a_client_that_leaves_takes_the_token_from_no_other() -> None:
     async def main(world: World) -> None:
         world.attester.takes_s = 1.0
-        async with trio.open_nursery() as others:
+        answers: list[Attestation] = []
 
-            async def second() -> None:
-                with pytest.raises(TokenUnavailable, match="has left"):
-                    await world.ask(Purpose.CHANNEL)
+        async def second() -> None:
+            answers.append(await world.ask(Purpose.CHANNEL))
 
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(world.ask, Purpose.CHANNEL)
-                await trio.testing.wait_all_tasks_blocked()
-                others.start_soon(second)
-                await trio.testing.wait_all_tasks_blocked()
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as others, trio.open_nursery() as nursery:
+            nursery.start_soon(world.ask, Purpose.CHANNEL)
+            await trio.testing.wait_all_tasks_blocked()
+            others.start_soon(second)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert ([answer.token is None for answer in answers], len(world.attester.asked)) == ([False], 1)
+
+    play(main)
+
+
+def test_a_bug_of_what_vouches_ends_no_daemon() -> None:
+    async def main(world: World) -> None:
+        world.attester.error = ZeroDivisionError()
+        with pytest.raises(TokenUnavailable, match=r"^attestation unavailable: by a bug"):
+            await world.ask(Purpose.CHANNEL)
+        world.attester.error = None
         await world.ask(Purpose.CHANNEL)
 
     play(main)

@@ -131,3 +131,11 @@ def test_what_is_longer_still_is_not_read_away() -> None:
         decoder.next_frame()
     with pytest.raises(BadFrame, match=f"at most {MAX_READ_AWAY_BYTES} are read away"):
         decoder.read_away()
+
+
+@pytest.mark.parametrize("record", ["1503010002", "160301020001", "1703030020"])
+def test_a_record_of_tls_is_no_frame(record: str) -> None:
+    decoder = FrameDecoder()
+    decoder.feed(bytes.fromhex(record))
+    with pytest.raises(BadFrame, match="speaks TLS"):
+        decoder.next_frame()

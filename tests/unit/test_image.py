@@ -67,7 +67,7 @@ def test_all_that_can_be_said() -> None:
         ("sealers = [", "Invalid value"),
         ('sealers = "gcp_kms"', "sealers: must be a list"),
         ("sealers = [1]", r"sealers\[0\]: must be a text"),
-        ('sealers = ["kms"]', "sealers: 'kms' is not known, known are gcp_kms, vault_transit, local"),
+        ('sealers = ["kms"]', "sealers: 'kms' is not known, known are gcp_kms, "),
         ('sealers = ["gcp_kms", "gcp_kms"]', "sealers: names something twice"),
         ('sealers = ["gcp_kms"]', "gcp_kms: is missing"),
         ('gcp_kms = 1\nsealers = ["gcp_kms"]', "gcp_kms: must be a table"),

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from host_backend.api.landing import MAX_KEYS, wants_json
+from host_backend.api.landing import CHECKED, MAX_KEYS, NO_CONNECTION, NOT_CHECKED, wants_json
 from host_backend.api.openapi import document, page
 from host_backend.api.route_table import UTILITY
 from host_backend.api.utility import utility_app
@@ -31,6 +33,8 @@ class Shown(SomeVault):
     def __init__(self, *serving: str, out: Mapping[str, str] | None = None, problem: str | None = None) -> None:
         super().__init__(serving, out or {}, problem=problem)
         self._out = dict(out or {})
+        client = None if problem else SimpleNamespace(proof=None, good_until=math.inf)
+        self.link = SimpleNamespace(client=client)  # type: ignore[assignment]
 
     @property
     def keys(self) -> tuple[object, ...]:  # type: ignore[override]
@@ -64,7 +68,24 @@ def test_programs_get_json() -> None:
         None,
         {"kind": "generic", "level": None, "round": None, "at": "1970-01-02T00:00:00Z"},
     ]
-    assert told["attestation"]["checked"] is False
+    assert told["attestation"] == {"checked": False, "text": NOT_CHECKED}
+
+
+def test_what_is_proven_is_told_in_plain_words() -> None:
+    proven, other, away = Shown("a"), Shown("b"), Shown(problem="no link")
+    proven.link.client = SimpleNamespace(proof=object(), good_until=86_400.0)  # type: ignore[misc, assignment]
+    proven.name, other.name = "one", "two"
+
+    def told(*vaults: Vault) -> dict[str, object]:
+        shown: dict[str, object] = json.loads(ask_app(app_of(*vaults), "GET", "/", headers=JSON).body)["attestation"]
+        return shown
+
+    text = CHECKED.format("1970-01-02 00:00:00Z")
+    assert told(proven) == {"checked": True, "text": text}
+    assert told(proven, other) == {"checked": False, "text": f"one: {text} two: {NOT_CHECKED}"}
+    assert told(away) == {"checked": False, "text": NO_CONNECTION}
+    assert told() == {"checked": False, "text": "There is no vault."}
+    assert b"Checked: the enclave has proven" in ask_app(app_of(proven), "GET", "/").body
 
 
 def test_people_get_a_page_that_runs_and_fetches_nothing() -> None:
