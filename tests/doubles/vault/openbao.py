@@ -93,11 +93,6 @@ class OpenBao:
         assert self._program.process.stderr is not None
         self._program.process.stderr.close()
 
-    def seal(self) -> None:
-        assert self._program is not None
-        self.call("PUT", "sys/seal")
-        self._program.wait_for("vault is sealed")
-
     def ask(self, method: str, path: str, body: object = None, token: str | None = None) -> httpx.Response:
         """Return the answer to a request by the server's administrator."""
         headers = {"X-Vault-Token": self.root_token if token is None else token}
