@@ -4,11 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-<<<<<<< HEAD
-.PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults soak worlds world requirements clean
-=======
-.PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
->>>>>>> localuse
+.PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults soak worlds world requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22

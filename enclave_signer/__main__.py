@@ -21,6 +21,7 @@ from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
 from enclave_signer.log_writer import open_closed_streams
 from enclave_signer.sealing.local_config import LOCAL, LocalKey
+from enclave_signer.sealing.vault_config import VAULT_TRANSIT
 from enclave_signer.tezos import masked
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def _open_named(name: str, image: "Image") -> "SealerProvider":
 
     if name == LOCAL:
         return _open_local(image.local_key)
+    if name == VAULT_TRANSIT:
+        return _open_vault_transit(image)
     return _open_kbs(image) if name == KBS else _open_gcp_kms(image)
 
 
@@ -143,6 +146,18 @@ def _open_gcp_kms(image: "Image") -> "SealerProvider":
     if image.gcp_kms is None:
         raise ConfigError(f"{GCP_KMS} is not configured")
     return GcpKms(image.gcp_kms, google())
+
+
+def _open_vault_transit(image: "Image") -> "SealerProvider":
+    try:
+        from enclave_signer.sealing.vault_transit import VaultTransit  # its HTTP library is an extra
+    except ImportError as error:
+        raise ConfigError(f"{VAULT_TRANSIT}: {error}: pip install 'enclave-signer[enclave-vault]'") from error
+    from enclave_signer.launcher import LAUNCHER_SOCKET, LauncherSocket
+
+    if image.vault_transit is None:
+        raise ConfigError(f"{VAULT_TRANSIT} is not configured")
+    return VaultTransit(image.vault_transit, LauncherSocket(LAUNCHER_SOCKET, LAUNCHER_S))
 
 
 def _open_kbs(image: "Image") -> "SealerProvider":

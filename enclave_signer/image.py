@@ -16,24 +16,24 @@ from pathlib import Path
 from enclave_signer.errors import ConfigError
 from enclave_signer.rights import Rule
 from enclave_signer.rights_config import UnixSocketConfig, read_rights, read_unix_socket
+from enclave_signer.sealing import gcp_names
 from enclave_signer.sealing.gated_rules import GatedRule, read_gated
 from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig, read_gcp_kms
 from enclave_signer.sealing.kbs_config import KBS, SAMPLE, KbsConfig, read_kbs
 from enclave_signer.sealing.local_config import LOCAL, LocalKey, read_local
 from enclave_signer.sealing.reseal_rules import ResealRule, SealerConfig, read_rules
+from enclave_signer.sealing.vault_config import VAULT_TRANSIT, VaultConfig, read_vault_transit
 from enclave_signer.toml_table import TomlTable
 
 #: An image has a few keys and identities to name.
 MAX_IMAGE_BYTES = 65536
-SEALERS = (GCP_KMS, KBS, LOCAL)
+SEALERS = (GCP_KMS, VAULT_TRANSIT, KBS, LOCAL)
 CONFIDENTIAL_SPACE = "confidential_space"
 ATTESTERS = (CONFIDENTIAL_SPACE,)
 TOKEN_KINDS = ("OIDC", "PKI")
 #: Bytes of a token's audience. Source: Google's "Connect external resources".
 MAX_AUDIENCE_BYTES = 512
 _KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
-#: How audiences begin that Google exchanges tokens for: such a token is this image's identity, and not for others.
-_EXCHANGED = ("https://sts.google", "https://iam.googleapis.com/", "//iam.googleapis.com/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,7 @@ class Image:
         sealers: Names, of `SEALERS`; the first one seals.
         listeners: Addresses; where none is named, the command line may name one.
         gcp_kms: Where that is one of the sealers.
+        vault_transit: Where that is one of the sealers.
         kbs: Where that is one of the sealers.
         local_key: The file of the local sealer's key, where that is one of them.
         reseal: Which keys may be sealed again.
@@ -75,6 +76,7 @@ class Image:
     sealers: tuple[str, ...]
     listeners: tuple[str, ...]
     gcp_kms: GcpKmsConfig | None
+    vault_transit: VaultConfig | None
     kbs: KbsConfig | None
     local_key: LocalKey | None
     reseal: tuple[ResealRule, ...]
@@ -122,21 +124,23 @@ def parse_image(text: str, file: str) -> Image:
         if name not in SEALERS:
             raise top.refused("sealers", f"{name!r} is not known, known are {', '.join(SEALERS)}")
     gcp_kms = read_gcp_kms(top.table(GCP_KMS)) if GCP_KMS in sealers else None
+    vault = read_vault_transit(top.table(VAULT_TRANSIT), development=development) if VAULT_TRANSIT in sealers else None
     kbs = read_kbs(top.table(KBS), development=development) if KBS in sealers else None
     local_key = _local(top, development=development) if LOCAL in sealers else None
-    configs = {GCP_KMS: gcp_kms, KBS: kbs, LOCAL: local_key}
+    configs = {GCP_KMS: gcp_kms, VAULT_TRANSIT: vault, KBS: kbs, LOCAL: local_key}
     image = Image(
         development=development,
         sealers=sealers,
         listeners=_listeners(top),
         gcp_kms=gcp_kms,
+        vault_transit=vault,
         kbs=kbs,
         local_key=local_key,
         reseal=_reseal(top, configs),
         gated=_gated(top, configs),
         tls_clients=_tls_clients(top.table("tls")) if top.has("tls") else None,
         insecure_plain_tcp=top.flag("insecure_plain_tcp", default=False),
-        attestation=_attestation(top.table("attestation"), gcp_kms) if top.has("attestation") else None,
+        attestation=_attestation(top.table("attestation"), gcp_kms, vault) if top.has("attestation") else None,
         rights=(rights := read_rights(top)),
         unix_socket=read_unix_socket(top, rights),
     )
@@ -175,15 +179,19 @@ def _tls_clients(table: TomlTable) -> tuple[str, ...]:
     return clients
 
 
-def _attestation(table: TomlTable, gcp_kms: GcpKmsConfig | None) -> AttestationConfig:
+def _attestation(table: TomlTable, gcp_kms: GcpKmsConfig | None, vault: VaultConfig | None) -> AttestationConfig:
     provider, audience = table.text("provider"), table.text("audience")
     if provider not in ATTESTERS:
         raise table.refused("provider", f"{provider!r} is not known, known are {', '.join(ATTESTERS)}")
     if len(audience.encode()) > MAX_AUDIENCE_BYTES:
         raise table.refused("audience", f"must have at most {MAX_AUDIENCE_BYTES} bytes")
     exchanged = gcp_kms.token_audience if gcp_kms is not None else None
-    if audience.startswith(_EXCHANGED) or audience == exchanged:
+    if gcp_names.is_exchanged(audience) or audience == exchanged:
         raise table.refused("audience", "is one that Google takes for this image's identity: name one of your own")
+    if vault is not None and audience == vault.audience:
+        raise table.refused(
+            "audience", f"is that of {VAULT_TRANSIT}.login: those who verify a token could log in with it"
+        )
     kind = table.text("token_type") if table.has("token_type") else TOKEN_KINDS[0]
     if kind not in TOKEN_KINDS:
         raise table.refused("token_type", f"{kind!r} is not known, known are {', '.join(TOKEN_KINDS)}")

@@ -12,6 +12,8 @@ _PROVIDER = re.compile(
 )
 #: How names of keys may go on behind a `/`; a prefix of all projects would allow any key.
 _RESTS = tuple("locations/l/keyRings/r/cryptoKeys/k".split("/", cut)[-1] for cut in range(6))
+#: How audiences begin that Google exchanges tokens for: such a token is this image's identity, and not for others.
+_EXCHANGED = ("https://sts.google", "https://iam.googleapis.com/", "//iam.googleapis.com/")
 KEY_FORM = "projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY"
 PROVIDER_FORM = "projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER"
 
@@ -29,6 +31,11 @@ def is_key_prefix(prefix: str) -> bool:
 def is_identity_provider(name: str) -> bool:
     """Whether this is the whole name of a provider of a workload identity pool."""
     return _PROVIDER.fullmatch(name) is not None
+
+
+def is_exchanged(audience: str) -> bool:
+    """Whether Google takes tokens that are made out so for this image's identity."""
+    return audience.startswith(_EXCHANGED)
 
 
 def principal(identity_provider: str, image_digest: str | None) -> str:

@@ -13,7 +13,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -110,6 +110,9 @@ class Providers:
             SealingError: Nothing here does, or its sealer cannot be had.
         """
         provider = self._named_by(blob)
+        if provider is not self.default and is_ours(blob):
+            # The key that a session names is one of the first provider's.
+            credentials = replace(credentials, encryption_key_path=sealed_under(blob))
         return provider, await self.sealer(provider, credentials)
 
     def release(self, blob: bytes, credentials: Credentials) -> Release | None:

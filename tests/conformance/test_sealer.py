@@ -1,6 +1,7 @@
 """What every sealer does alike. The one that seals nothing keeps the same promises but for the secrecy.
 
-What seals by Cloud KMS runs over doubles of Google's services, by a key broker over its double.
+What seals by Cloud KMS runs over doubles of Google's services, by a key broker over its double; what seals by Vault's API,
+with a real OpenBao server.
 """
 
 import os
@@ -16,6 +17,7 @@ import trio
 from enclave_signer.curves import SigningKey, curve
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingError, SealingRefused
 from enclave_signer.image import parse_image
+from enclave_signer.launcher import LauncherSocket
 from enclave_signer.protocol.blob import MAGIC, BlobHeader, is_ours, parse_blob
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, SealerProvider, UnsealedKey, open_key, seal_key
@@ -23,11 +25,13 @@ from enclave_signer.sealing.gcp_kms import GcpKms
 from enclave_signer.sealing.kbs import open_kbs
 from enclave_signer.sealing.local import KEY_BYTES, LocalSealer, read_key_file
 from enclave_signer.sealing.local_config import LocalKey
+from enclave_signer.sealing.vault_transit import VaultTransit
 from tests.conformance import at_google
 from tests.doubles.google.cloud import IMAGE, running_google_cloud
 from tests.doubles.kbs import running_kbs
 from tests.doubles.kbs_image import KEK, RESOURCE, kbs_image
 from tests.doubles.passthrough_enclave import PassthroughSealer
+from tests.doubles.vault.openbao import OpenBao, running_openbao, token_login
 
 
 def local() -> LocalSealer:
@@ -52,7 +56,25 @@ class Opened:
         return unseal(self.sealer, blob)
 
 
-SEALERS = ["local", "passthrough", "kbs", "gcp_kms", "gcp_kms without legacy blobs", "gcp_kms as tee-signer"]
+SEALERS = ["local", "passthrough", "kbs", "vault_transit"]
+SEALERS += ["gcp_kms", "gcp_kms without legacy blobs", "gcp_kms as tee-signer"]
+
+
+@pytest.fixture(scope="module")
+def openbao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
+    with running_openbao(tmp_path_factory.mktemp("openbao")) as server:
+        yield server
+
+
+@contextmanager
+def vault_transit(server: OpenBao, folder: Path) -> Iterator[Opened]:
+    file = folder / "token"
+    file.write_text(server.token())
+    image = parse_image(server.image(token_login(file)), "image.toml")
+    assert image.vault_transit is not None
+    provider = VaultTransit(image.vault_transit, LauncherSocket(folder / "no.sock", 1.0))
+    yield Opened(provider)
+    trio.run(provider.aclose)
 
 
 @contextmanager
@@ -67,6 +89,10 @@ def kbs(folder: Path) -> Iterator[SealerProvider]:
 
 @pytest.fixture(params=[*SEALERS, *([at_google.AT_GOOGLE] if at_google.is_configured() else [])])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    if request.param == "vault_transit":
+        with vault_transit(request.getfixturevalue("openbao"), tmp_path) as at_openbao:
+            yield at_openbao
+        return
     if request.param == "kbs":
         with kbs(tmp_path) as by_broker:
             yield Opened(by_broker)

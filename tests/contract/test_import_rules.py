@@ -15,6 +15,7 @@ PROVIDERS = {
     "enclave_signer.sealing.local": {"enclave_signer.__main__"},
     "enclave_signer.sealing.kbs": {"enclave_signer.__main__", "enclave_signer.keyprovider.__main__"},
     "enclave_signer.sealing.gcp_kms": {"enclave_signer.__main__"},
+    "enclave_signer.sealing.vault_transit": {"enclave_signer.__main__"},
     "enclave_signer.sealing.gcp_client": {"enclave_signer.__main__", "enclave_signer.sealing.gcp_kms"},
     "host_backend.keystore.file": {"host_backend.stores", "host_backend.library"},
     "host_backend.keystore.firestore": {"host_backend.stores"},

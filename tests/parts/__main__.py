@@ -117,12 +117,9 @@ PARTS = (
     Part("taquito", _programs("node", "npm")),
     Part("octez_js", _programs("node", "npm")),
     Part("pytezos", _venv),
-<<<<<<< HEAD
     Part("skopeo", _skopeo),
-=======
     Part("local_use", _local_users),
     Part("node_client", _programs("node")),
->>>>>>> localuse
 )
 
 

@@ -1,0 +1,1 @@
+"""What tests of the sealer `vault_transit` need: a real OpenBao server."""
