@@ -6,16 +6,14 @@ clients ask for attestations by all keys in turn. The processor's time is that o
 """
 
 import argparse
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.capacity import MEGABYTE, keys_in
+from benchmarks.capacity import MEGABYTE, keys_in, running_enclave
 from benchmarks.host import WATERMARK, Client, Measured, configuration_text
 from benchmarks.machine import machine_line
 from benchmarks.turns import (
@@ -25,11 +23,10 @@ from benchmarks.turns import (
     environment_of,
     latency_columns,
     processor_seconds,
-    sealing_key_in,
 )
 from enclave_signer.protocol.key_types import KeyType
 from tests.doubles.host_process import BAKER, CONFIG_NAME, Host, run_command, write_config
-from tests.doubles.processes import Enclave, kept
+from tests.doubles.processes import Enclave
 
 CLIENTS = 16
 KEYS = (10, 100, 1000, 10_000)
@@ -76,15 +73,6 @@ def prepared(folder: Path, enclave: Enclave, number: int) -> tuple[Path, list[st
     if made.code:
         raise SystemExit(made.stderr)
     return config, pkhs
-
-
-@contextmanager
-def running_enclave(folder: Path, *arguments: str) -> Iterator[Enclave]:
-    """Run the daemon with the local sealer, in an interpreter of its own."""
-    command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0"]
-    command += ["--sealing-key", str(sealing_key_in(folder)), *arguments]
-    with kept(Enclave(command, environment_of(ROOT))) as enclave:
-        yield enclave
 
 
 def started(config: Path) -> tuple[Host, float]:
