@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults soak requirements clean
+.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults fuzz soak requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -109,6 +109,11 @@ faults: ## 10 000 signatures through a link on which everything goes wrong; then
 	$(BIN)/python -m tests.endurance.faulty_link 10000
 	$(BIN)/python -m tests.endurance.link_times
 	$(BIN)/python -m tests.endurance.sealer_faults
+
+fuzz: ## coverage-guided fuzzing; SECONDS=60 for each target, TARGETS=... for some of them; Linux on x86-64
+	@scripts/environment .venv-fuzz requirements-dev.txt
+	@scripts/environment .venv-fuzz requirements-fuzz.txt
+	@.venv-fuzz/bin/python -m fuzz --seconds $(or $(SECONDS),60) $(TARGETS)
 
 parts: ## tests that need more than Python and pip: a table of what ran; ARGUMENTS=--all fails when a part is missing
 	@scripts/environment $(VENV) requirements-dev.txt
