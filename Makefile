@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults fuzz soak requirements clean
+.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults fuzz fuzz-http soak requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -115,6 +115,11 @@ fuzz: ## coverage-guided fuzzing; SECONDS=60 for each target, TARGETS=... for so
 	@scripts/environment .venv-fuzz requirements-fuzz.txt
 	@.venv-fuzz/bin/python -m fuzz --seconds $(or $(SECONDS),60) $(TARGETS)
 
+fuzz-http: ## schemathesis asks a running host what its OpenAPI documents allow, and more; EXAMPLES=100 for each operation
+	@scripts/environment $(VENV) requirements-dev.txt
+	@scripts/environment .venv-schemathesis requirements-schemathesis.txt
+	@$(BIN)/python -m fuzz.apis .venv-schemathesis/bin/schemathesis $(or $(EXAMPLES),100)
+
 parts: ## tests that need more than Python and pip: a table of what ran; ARGUMENTS=--all fails when a part is missing
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.parts $(ARGUMENTS)
@@ -154,4 +159,4 @@ requirements: ## resolve the dependencies anew; needs uv
 	@echo "Now: make advisories; make fix"
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) .venv-fuzz .venv-schemathesis .schemathesis .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
