@@ -156,6 +156,8 @@ requirements: ## resolve the dependencies anew; needs uv
 		--group enclave -o requirements-enclave.txt
 	printf 'hatchling\neditables\n' | uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header - -o requirements-build.txt
+	printf 'schemathesis>=4.32,<5\n' | uv pip compile --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --constraint requirements-dev.txt - -o requirements-schemathesis.txt
 	@echo "Now: make advisories; make fix"
 
 clean: ## remove the environment and all caches
