@@ -86,7 +86,7 @@ class TlsProtocol(asyncio.Protocol):
     def __init__(self, client: TlsClient, inner: asyncio.Protocol) -> None:
         self._inner = inner
         self._tls = client.connection()
-        #: What is shown on this connection; the client may show another one on the next.
+        #: The key shown on this connection; the client may show another one on the next.
         self._shown_key = client.public_key
         self._transport: asyncio.Transport | None = None
         self._heard = False
