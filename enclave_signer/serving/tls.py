@@ -200,7 +200,9 @@ class TlsStream:
             return OSError(errno.EPROTO, f"TLS: {_words(error)}")
         words = _words(error)
         digest = self._tls.get_app_data()
-        if isinstance(digest, str):
+        if digest == "":
+            words = "its certificate cannot be read"
+        elif isinstance(digest, str):
             words = f"its key {digest} is not listed in `tls.clients` of the image"
         elif words in _NO_TLS:
             words = "it does not speak TLS"
@@ -220,7 +222,7 @@ def _digest_of(certificate: crypto.X509) -> str:
     """Return how configurations name a certificate's key; nothing for one that cannot be read."""
     try:
         return key_digest(_spki(certificate.to_cryptography()))
-    except (ValueError, TypeError, UnsupportedAlgorithm, crypto.Error):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, crypto.Error):
         return ""
 
 

@@ -58,7 +58,7 @@ class VaultShown(TypedDict):
 
 
 class AttestationShown(TypedDict):
-    """What is known of the enclaves' images; `checked` if each has proven which one it runs."""
+    """The facts about the enclaves' images; `checked` if each has proven which one it runs."""
 
     checked: bool
     text: str

@@ -23,6 +23,8 @@ from host_backend.errors import ConfigError, EnclaveUnavailable, reason_of
 _RECORD_BYTES = 16384
 #: Bytes taken at once from those to send: more would be memory that the system has to map each time.
 _SENT_BYTES = 65536
+#: What the library raises about certificates that cannot be read.
+_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension)
 
 
 class TlsClient:
@@ -86,7 +88,7 @@ class TlsProtocol(asyncio.Protocol):
     def __init__(self, client: TlsClient, inner: asyncio.Protocol) -> None:
         self._inner = inner
         self._tls = client.connection()
-        #: What is shown on this connection; the client may show another one on the next.
+        #: The key shown on this connection; the client may show another one on the next.
         self._shown_key = client.public_key
         self._transport: asyncio.Transport | None = None
         self._heard = False
@@ -138,11 +140,15 @@ class TlsProtocol(asyncio.Protocol):
 
     def _greet(self) -> None:
         self._tls.do_handshake()
-        enclave = self._tls.get_peer_certificate(as_cryptography=True)
-        if enclave is None:
+        try:
+            enclave = self._tls.get_peer_certificate(as_cryptography=True)
+            key = None if enclave is None else _spki(enclave)
+        except _UNREADABLE as error:
+            raise EnclaveUnavailable(f"the enclave showed a certificate that cannot be read: {error}") from error
+        if key is None:
             raise EnclaveUnavailable("the enclave showed no certificate")
         exported = self._tls.export_keying_material(EXPORTER_LABEL, EXPORTER_BYTES, b"")
-        self.channel.set_result(Channel(_spki(enclave), self._shown_key, exported))
+        self.channel.set_result(Channel(key, self._shown_key, exported))
         self._inner.connection_made(cast("asyncio.Transport", self))
 
     def _read(self, parts: list[bytes]) -> None:
@@ -160,7 +166,7 @@ class TlsProtocol(asyncio.Protocol):
             error = self._unheard()
         except SSL.Error as failure:
             error = self._failure(failure)
-        except (EnclaveUnavailable, ValueError, UnsupportedAlgorithm) as failure:
+        except EnclaveUnavailable as failure:
             error = failure
         self._flush()
         if error is not None:
@@ -214,7 +220,7 @@ def _certificate_in(file: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate(file.read_bytes())
     except OSError as error:
         raise ConfigError(f"{file}: {reason_of(error)}") from error
-    except ValueError:
+    except _UNREADABLE:
         raise ConfigError(f"{file}: holds no certificate in PEM form") from None
 
 

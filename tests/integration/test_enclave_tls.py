@@ -19,7 +19,7 @@ from enclave_signer.protocol.binding import key_digest
 from enclave_signer.serving.peers import tcp_peer
 from enclave_signer.serving.tls import TlsServer, TlsStream
 from tests.doubles.certificates import Authority
-from tests.doubles.client_certificates import ClientFiles, client_files
+from tests.doubles.client_certificates import ClientFiles, client_files, show_unreadable
 from tests.doubles.daemon_in_trio import frame
 from tests.doubles.host_process import VAULT, refused, run_command, write_config
 from tests.doubles.known_keys import FOUR
@@ -247,3 +247,31 @@ def test_who_shows_no_certificate_is_refused_whatever_openssl_thinks() -> None:
         with client, pytest.raises(OSError, match="TLS: it showed no certificate"):
             greet()
     assert refusals == ["it showed no certificate"]
+
+
+def in_memory(context: SSL.Context) -> tuple[list[str], str]:
+    """Return why the enclave refuses a client, as it is logged for it and for the connection."""
+    refusals: list[str] = []
+    server = TlsServer([], lambda _, why: refusals.append(why))
+    here, there = socket.socketpair()
+    with there, closing(TlsStream(here, server, tcp_peer("127.0.0.1", 1))) as stream:
+        for end in (here, there):
+            end.setblocking(False)
+        client = SSL.Connection(context, there)
+        client.set_connect_state()
+
+        def greet() -> None:
+            for _ in range(100):
+                with suppress(SSL.WantReadError, SSL.WantWriteError):
+                    client.do_handshake()
+                assert stream.receive(4096) is None
+
+        with pytest.raises(OSError, match="TLS: ") as lost:
+            greet()
+    return refusals, str(lost.value.strerror)
+
+
+def test_a_certificate_that_cannot_be_read_is_refused_with_words(tmp_path: Path) -> None:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    show_unreadable(context, tmp_path)
+    assert in_memory(context) == (["its certificate cannot be read"], "TLS: its certificate cannot be read")
