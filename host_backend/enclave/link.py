@@ -101,6 +101,11 @@ class EnclaveLink:
             return None
         return self._table.reason or f"{self.state} to the enclave at {self._enclave.address}"
 
+    @property
+    def proof_overdue(self) -> bool:
+        """Whether another proof of the enclave was due and could not be had."""
+        return self.client is not None and self.client.proof_is_due and self.renewal.problem is not None
+
     async def connect_once(self) -> None:
         """Make the first connection and open all keys, or fail; then keep the link up.
 
