@@ -146,7 +146,7 @@ class Proving:
         self._policy = PolicyInForce()
         in_use = {known.token: known for connection, known in list(self._proven.items()) if connection.alive}
         for known in in_use.values():
-            # A token that has ended says nothing any more, whatever the policy.
+            # A token that has ended would be refused for that, whatever the policy; nor are its keys published for ever.
             if self.clock() >= known.proof.expires_at:
                 continue
             try:
