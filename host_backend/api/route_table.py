@@ -259,7 +259,7 @@ UTILITY: Sequence[Described] = (
 REPORT: Described = (
     "/attestation",
     "get",
-    Operation("A token that proves the enclave", parameters=_REPORT_TAKES, others=_REPORT),
+    Operation("A token of the enclave, not verified by this host", parameters=_REPORT_TAKES, others=_REPORT),
 )
 
 

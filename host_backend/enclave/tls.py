@@ -109,10 +109,12 @@ class TlsProtocol(asyncio.Protocol):
             self._advance(self._greet)
         if self.channel.done() and not self._lost:
             parts: list[bytes] = []
-            self._advance(lambda: self._read(parts))
+            error = self._tried(lambda: self._read(parts))
             if parts:
-                self._heard = True
+                # Before the end that came with them: they may be the last answers of an enclave that stops.
                 self._inner.data_received(b"".join(parts))
+            if error is not None:
+                self._lose(error)
 
     def connection_lost(self, error: Exception | None) -> None:
         """End; called by asyncio."""
@@ -154,9 +156,16 @@ class TlsProtocol(asyncio.Protocol):
     def _read(self, parts: list[bytes]) -> None:
         while True:
             parts.append(self._tls.recv(_RECORD_BYTES))
+            self._heard = True
 
     def _advance(self, step: Callable[[], None]) -> None:
-        """Do a step as far as it can go by now, and send what it has to say."""
+        """Do a step as far as it can go by now, and end the connection if it fails."""
+        error = self._tried(step)
+        if error is not None:
+            self._lose(error)
+
+    def _tried(self, step: Callable[[], None]) -> Exception | None:
+        """Do a step as far as it can go by now, send what it has to say, and return why the connection ends, if so."""
         error: Exception | None = None
         try:
             step()
@@ -169,8 +178,7 @@ class TlsProtocol(asyncio.Protocol):
         except EnclaveUnavailable as failure:
             error = failure
         self._flush()
-        if error is not None:
-            self._lose(error)
+        return error
 
     def _flush(self) -> None:
         transport = cast("asyncio.Transport", self._transport)
