@@ -29,12 +29,17 @@ def client_files(folder: Path, name: str = "client") -> ClientFiles:
     return files
 
 
-def show_unreadable(context: SSL.Context, folder: Path) -> None:
-    """Have connections show a certificate of version 5, which OpenSSL takes and the library for certificates does not."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    file = folder / "unreadable.der"
+def unreadable_certificate(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return a certificate of version 5, as DER: OpenSSL takes it, and the library for certificates does not."""
     # Version 3 is written as 2.
     version_3, version_5 = bytes.fromhex("a003020102"), bytes.fromhex("a003020104")
-    file.write_bytes(_certificate(key).public_bytes(Encoding.DER).replace(version_3, version_5, 1))
+    return _certificate(key).public_bytes(Encoding.DER).replace(version_3, version_5, 1)
+
+
+def show_unreadable(context: SSL.Context, folder: Path) -> None:
+    """Have connections show a certificate that cannot be read."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    file = folder / "unreadable.der"
+    file.write_bytes(unreadable_certificate(key))
     context.use_certificate_file(str(file), crypto.FILETYPE_ASN1)
     context.use_privatekey(key)
