@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity bench-http bench-burst bench-scale bench-stages bench-table endurance endurance-firestore faults soak worlds world requirements clean
+.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity bench-http bench-burst bench-scale bench-stages bench-table endurance endurance-firestore faults fuzz fuzz-http soak worlds world requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -23,17 +23,31 @@ test: check ## everything: format, lint, types, tests, coverage
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-check: ## the format, the linter, the types
+check: ## the format, the linter, the types, known vulnerabilities
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m supply_chain.advisories
 
-fix: ## repair format and what the linter can; write the tables of rooms and limits
+audit: ## known vulnerabilities; fails for packages never asked about, and answers older than 90 days
+	@scripts/environment $(VENV) requirements-dev.txt
+	@$(BIN)/python -m supply_chain.advisories --strict
+
+advisories: ## ask OSV about every package, and store its answers; needs the network
+	@scripts/environment $(VENV) requirements-dev.txt
+	@$(BIN)/python -m supply_chain.advisories --refresh
+
+sbom: ## what each program is installed from, in CycloneDX's form
+	@scripts/environment $(VENV) requirements-dev.txt
+	@$(BIN)/python -m supply_chain.sbom "$(or $(OUT),build/sbom)"
+
+fix: ## repair format and what the linter can; write the tables of rooms, limits and dependencies
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m tests.contract.rooms
 	$(BIN)/python -m tests.contract.limits
+	$(BIN)/python -m supply_chain.page
 
 conformance: ## play the verdicts of conformance/ to a signer; URL=http://HOST:PORT KEY=tz1…, a throw-away key; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements.txt
@@ -128,6 +142,16 @@ world: ## one simulated world again, and what happens in it: SEED=NUMBER
 	@scripts/environment $(VENV) requirements-dev.txt
 	@$(BIN)/python -m tests.worlds --seed $(SEED)
 
+fuzz: ## coverage-guided fuzzing; SECONDS=60 for each target, TARGETS=... for some of them; Linux on x86-64
+	@scripts/environment .venv-fuzz requirements-dev.txt
+	@scripts/environment .venv-fuzz requirements-fuzz.txt
+	@.venv-fuzz/bin/python -m fuzz --seconds $(or $(SECONDS),60) $(TARGETS)
+
+fuzz-http: ## schemathesis asks a running host what its OpenAPI documents allow, and more; EXAMPLES=100 for each operation
+	@scripts/environment $(VENV) requirements-dev.txt
+	@scripts/environment .venv-schemathesis requirements-schemathesis.txt
+	@$(BIN)/python -m fuzz.apis .venv-schemathesis/bin/schemathesis $(or $(EXAMPLES),100)
+
 parts: ## tests that need more than Python and pip: a table of what ran; ARGUMENTS=--all fails when a part is missing
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.parts $(ARGUMENTS)
@@ -166,6 +190,9 @@ requirements: ## resolve the dependencies anew; needs uv
 		--no-emit-index-url --no-header - -o requirements-keyprovider.txt
 	printf 'hatchling\neditables\n' | uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header - -o requirements-build.txt
+	printf 'schemathesis>=4.32,<5\n' | uv pip compile --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --constraint requirements-dev.txt - -o requirements-schemathesis.txt
+	@echo "Now: make advisories; make fix"
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) .venv-fuzz .venv-schemathesis .schemathesis .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -87,7 +87,14 @@ class LogWriter:
             return None
 
     def _line(self, record: logging.LogRecord) -> bytes:
-        return f"{self._form(record)}\n".encode(errors="backslashreplace")
+        try:
+            line = self._form(record)
+        except Exception as error:  # noqa: BLE001 -- a bug in one call of the log must not end the whole log
+            # Not the error's text, which could hold a value that was to be masked.
+            line = self._form(
+                _own(logging.ERROR, f"a log line of {record.name} cannot be made: {type(error).__name__}")
+            )
+        return f"{line}\n".encode(errors="backslashreplace")
 
     def _finish(self, data: bytes, lines: int) -> None:
         if not self._written(data):
@@ -100,9 +107,7 @@ class LogWriter:
 
     def _tell(self) -> None:
         dropped = self.dropped
-        text = f"{dropped - self._told} log lines were dropped"
-        record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
-        if self._written(self._line(record)):
+        if self._written(self._line(_own(logging.WARNING, f"{dropped - self._told} log lines were dropped"))):
             self._told = dropped
 
     def _written(self, data: bytes) -> bool:
@@ -118,6 +123,10 @@ class LogWriter:
             except OSError:
                 return False
         return True
+
+
+def _own(level: int, text: str) -> logging.LogRecord:
+    return logging.LogRecord(__name__, level, __file__, 0, text, None, None)
 
 
 def open_closed_streams() -> None:

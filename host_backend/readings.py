@@ -73,7 +73,11 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
             "Until when the enclave may be asked without another proof, since unix epoch; 0 where none is asked for",
             _good_until,
         ),
-        of_vaults("enclave_proof_overdue", "Whether another proof was due and could not be had", _is_overdue),
+        of_vaults(
+            "enclave_proof_overdue",
+            "Whether another proof was due and could not be had",
+            lambda v: v.link.proof_overdue,
+        ),
         of_vaults("enclave_retries", "Calls asked for once more", lambda v: v.link.retries, counts=True),
         of_vaults(
             "signature_verification_failures",
@@ -103,11 +107,6 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
 def _good_until(vault: Vault) -> float:
     client = vault.link.client
     return 0.0 if client is None or client.proof is None else client.good_until
-
-
-def _is_overdue(vault: Vault) -> bool:
-    client = vault.link.client
-    return client is not None and client.proof_is_due and vault.link.renewal.problem is not None
 
 
 def process_readings() -> list[Reading]:

@@ -1,6 +1,6 @@
 """What this process proves: tokens about the key that it made at its start, and signatures of that key over connections.
 
-- Tokens are few (Google gives a project 5 a second), so each purpose has a budget of its own: requests for
+- Tokens are few (Google gives a project 5 a second), so each purpose has a budget and room of its own: requests for
   reports take nothing from hosts that prove their connections.
 - A recent token is reused for the same request. It is asked for once, for all who ask for it: a client that leaves takes it
   from no other.
@@ -27,7 +27,7 @@ INTERVAL_S = {Purpose.CHANNEL: 0.5, Purpose.REPORT: 1.0}
 BURST = {Purpose.CHANNEL: 8, Purpose.REPORT: 2}
 #: Seconds for which a token is reused for the same request: for answers that were lost.
 KEPT_S = 60.0
-#: Tokens that are kept, some 8 KiB each.
+#: Tokens of one purpose that are kept, some 8 KiB each.
 MAX_KEPT = 32
 
 
@@ -77,7 +77,7 @@ class Attesting:
         #: The Ed25519 key that tokens are about, 32 bytes.
         self.public_key = bytes(self._key.verify_key)
         self._budgets = {each: _Budget(BURST[each], INTERVAL_S[each]) for each in BURST}
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[Purpose, dict[str, _Asked]] = {each: {} for each in BURST}
 
     async def attest(self, call: Attest, channel: Channel | None, open_keys: Iterable[PublicKey]) -> Attestation:
         """Return what a client asks for.
@@ -111,22 +111,23 @@ class Attesting:
 
     async def _token(self, purpose: Purpose, nonce: str) -> str:
         now = self._clock()
-        for other in [other for other, asked in self._asked.items() if asked.done.is_set() and asked.until <= now]:
-            del self._asked[other]
-        asked = self._asked.get(nonce)
+        kept = self._asked[purpose]
+        for other in [other for other, asked in kept.items() if asked.done.is_set() and asked.until <= now]:
+            del kept[other]
+        asked = kept.get(nonce)
         if asked is None:
-            self._budgets[purpose].spend(now)
-            if len(self._asked) >= MAX_KEPT:
+            if len(kept) >= MAX_KEPT:
                 raise TokenUnavailable("attestation unavailable: too many tokens are asked for, retry in a minute")
-            asked = self._asked[nonce] = _Asked(now + KEPT_S)
-            trio.lowlevel.spawn_system_task(self._ask, nonce, asked)
+            self._budgets[purpose].spend(now)
+            asked = kept[nonce] = _Asked(now + KEPT_S)
+            trio.lowlevel.spawn_system_task(self._ask, kept, nonce, asked)
         await asked.done.wait()
         if asked.error is not None:
             # A new one for each: a raised error keeps its traceback.
             raise type(asked.error)(*asked.error.args) from asked.error
         return asked.token
 
-    async def _ask(self, nonce: str, asked: _Asked) -> None:
+    async def _ask(self, kept: dict[str, _Asked], nonce: str, asked: _Asked) -> None:
         try:
             asked.token = await self._attester.token(nonce)
         except EnclaveSignerError as error:
@@ -137,5 +138,5 @@ class Attesting:
             asked.error = TokenUnavailable("attestation unavailable: by a bug, see the enclave's log")
         finally:
             if not asked.token:
-                del self._asked[nonce]
+                del kept[nonce]
             asked.done.set()

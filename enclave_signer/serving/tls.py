@@ -32,10 +32,14 @@ from enclave_signer.serving.peers import Peer
 
 #: What one record holds, and so one read. Source: RFC 8446, section 5.1.
 RECORD_BYTES = 16384
+#: A handshake, with calls that come together with its end; some 3 KiB with a key on a curve. OpenSSL parses 100 KiB of
+#: certificates, for 3 ms, before it asks whether they are accepted.
+HANDSHAKE_BYTES = 8192
 #: Of what a client that was refused has sent already, how much is read away, so that it still hears why.
 _READ_AWAY_BYTES = 65536
 
 _NO_CERTIFICATE = "it showed no certificate"
+_TOO_LONG = f"its handshake has more than {HANDSHAKE_BYTES} bytes: it may show its own certificate only"
 #: What OpenSSL says of a client that does not speak TLS, and the wire's answer to it: words, in place of a connection that
 #: is lost. OpenSSL itself answers such a client nothing.
 _NO_TLS = ("wrong version number", "http request")
@@ -101,7 +105,17 @@ class TlsStream:
         peer: Who is on the other side.
     """
 
-    __slots__ = ("_channel", "_server", "_socket", "_tls", "_waits_for_room", "greeting", "peer", "rights")
+    __slots__ = (
+        "_channel",
+        "_handshake_bytes",
+        "_server",
+        "_socket",
+        "_tls",
+        "_waits_for_room",
+        "greeting",
+        "peer",
+        "rights",
+    )
 
     #: Only the two ends can read the stream.
     private = True
@@ -111,6 +125,7 @@ class TlsStream:
         self._server = server
         self._tls = server.connection(connected)
         self._waits_for_room = False
+        self._handshake_bytes = 0
         self._channel: Channel | None = None
         self.rights: Rights | None = None
         #: Whether the handshake is still to be ended.
@@ -140,6 +155,7 @@ class TlsStream:
         return None
 
     def _greet(self) -> None:
+        self._count()
         self._tls.do_handshake()
         client = self._tls.get_peer_certificate(as_cryptography=True)
         if client is None:
@@ -155,6 +171,14 @@ class TlsStream:
             if self.rights is None:
                 self._server.on_refused(self.peer, f"no rule in `rights` of the image names its key {digest}")
                 raise OSError(errno.EACCES, "no rule names this client")
+
+    def _count(self) -> None:
+        # All that is there now: OpenSSL reads until there is no more, or the handshake has ended.
+        with suppress(BlockingIOError):
+            self._handshake_bytes += len(self._socket.recv(HANDSHAKE_BYTES + 1, socket.MSG_PEEK))
+        if self._handshake_bytes > HANDSHAKE_BYTES:
+            self._server.on_refused(self.peer, _TOO_LONG)
+            raise OSError(errno.EPROTO, f"TLS: {_TOO_LONG}")
 
     def send(self, data: bytes | memoryview) -> int:
         """Send what there is room for; see `Stream`."""
@@ -200,7 +224,9 @@ class TlsStream:
             return OSError(errno.EPROTO, f"TLS: {_words(error)}")
         words = _words(error)
         digest = self._tls.get_app_data()
-        if isinstance(digest, str):
+        if digest == "":
+            words = "its certificate cannot be read"
+        elif isinstance(digest, str):
             words = f"its key {digest} is not listed in `tls.clients` of the image"
         elif words in _NO_TLS:
             words = "it does not speak TLS"
@@ -220,7 +246,7 @@ def _digest_of(certificate: crypto.X509) -> str:
     """Return how configurations name a certificate's key; nothing for one that cannot be read."""
     try:
         return key_digest(_spki(certificate.to_cryptography()))
-    except (ValueError, TypeError, UnsupportedAlgorithm, crypto.Error):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, crypto.Error):
         return ""
 
 

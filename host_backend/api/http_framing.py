@@ -136,6 +136,8 @@ class RequestFraming:
         if end < 0:
             if len(self._bytes) - self._at >= MAX_CHUNK_LINE_BYTES:
                 raise NotHttp("a line with the size of a chunk is too long")
+            if _BARE_LF.search(self._bytes, self._at):
+                raise NotHttp("a chunk has no size")
             return None
         line = _CHUNK_LINE.fullmatch(self._bytes, self._at, end)
         self._chunks += 1
@@ -163,12 +165,18 @@ class RequestFraming:
         return self._cut_off(len(end)), False, False
 
     def _take_trailers(self) -> Piece | None:
-        end = self._bytes.find(_END_OF_HEAD, self._at) + len(_END_OF_HEAD)
+        start = max(self._at, self._searched)
+        end = self._bytes.find(_END_OF_HEAD, start) + len(_END_OF_HEAD)
         whole = end >= len(_END_OF_HEAD)
         if (end if whole else len(self._bytes)) - self._at > MAX_HEAD_BYTES:
             raise HeadTooLarge
         if not whole:
+            # Others take such a line's end for one, and wait for an answer.
+            if _BARE_LF.search(self._bytes, start):
+                raise NotHttp("trailers are malformed")
+            self._searched = max(0, len(self._bytes) - self._at - len(_END_OF_HEAD) + 1)
             return None
+        self._searched = 0
         trailers = self._cut_off(end - self._at)
         if not _TRAILERS.fullmatch(trailers, len(_END_OF_LINE)) or _DECIDES_TOO_LATE.search(trailers):
             raise NotHttp("trailers are malformed")

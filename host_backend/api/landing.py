@@ -25,6 +25,11 @@ CHECKED = (
     "Checked: the enclave has proven, by a token of Google's Confidential Space, that it runs an image on a machine which "
     "this host's policy allows, and that this host's connection ends there. The proof is good until {}, and renewed before."
 )
+#: And of one whose proof counts no more, or not much longer.
+OVERDUE = (
+    "Not checked at the moment: the enclave has proven which image it runs, but this host's policy or certificate has changed "
+    "since, or the proof is old, and there is no other one yet. Without one, this host signs until {} at the latest."
+)
 NO_CONNECTION = "Nothing is proven at the moment: there is no connection to the enclave."
 
 
@@ -58,7 +63,7 @@ class VaultShown(TypedDict):
 
 
 class AttestationShown(TypedDict):
-    """What is known of the enclaves' images; `checked` if each has proven which one it runs."""
+    """The facts about the enclaves' images; `checked` if each has proven which one it runs, and no proof is overdue."""
 
     checked: bool
     text: str
@@ -87,7 +92,7 @@ ENDPOINTS = {
     "/openapi.json": "the same for programs",
 }
 #: Where tokens are shown.
-REPORT_ENDPOINT = {"/attestation": "a token that proves the enclave: ?nonce=, made up by you"}
+REPORT_ENDPOINT = {"/attestation": "a token of the enclave, for you to verify: ?nonce=, made up by you"}
 
 
 def state(
@@ -133,15 +138,25 @@ def wants_json(accept: str) -> bool:
 def _attestation(vaults: Sequence[Vault]) -> AttestationShown:
     texts = {vault.name: _proof(vault) for vault in vaults}
     text = " ".join(texts.values() if len(texts) == 1 else [f"{name}: {text}" for name, text in texts.items()])
-    proven = [vault.link.client is not None and vault.link.client.proof is not None for vault in vaults]
-    return {"checked": bool(proven) and all(proven), "text": text or "There is no vault."}
+    checked = bool(vaults) and all(_is_checked(vault) for vault in vaults)
+    return {"checked": checked, "text": text or "There is no vault."}
+
+
+def _is_checked(vault: Vault) -> bool:
+    client = vault.link.client
+    proven = client is not None and client.proof is not None and not client.doubted
+    return proven and not vault.link.proof_overdue
 
 
 def _proof(vault: Vault) -> str:
     client = vault.link.client
     if client is None:
         return NO_CONNECTION
-    return NOT_CHECKED if client.proof is None else CHECKED.format(_time(client.good_until).replace("T", " "))
+    if client.proof is None:
+        return NOT_CHECKED
+    if _is_checked(vault):
+        return CHECKED.format(_words(client.good_until))
+    return OVERDUE.format(_words(client.proof.outlasts_to))
 
 
 def _vault(vault: Vault) -> VaultShown:
@@ -169,6 +184,10 @@ def _key(pkh: str, vaults: Sequence[Vault], out: Sequence[Mapping[str, str]], la
 
 def _signed(last: LastSigned) -> SignedState:
     return {"kind": last.kind, "level": last.level, "round": last.round, "at": _time(last.at)}
+
+
+def _words(seconds: float) -> str:
+    return _time(seconds).replace("T", " ")
 
 
 def _time(seconds: float) -> str:

@@ -220,9 +220,14 @@ PATHS: Mapping[str, Mapping[str, Operation]] = {
 }
 
 _REPORT = (
-    Answer(400, JSON, "the nonce is missing or not well formed, or there are several vaults and none is named"),
-    Answer(429, JSON, "another nonce came just now: retry in a few seconds"),
-    Answer(503, JSON, "the enclave proves nothing, or is away"),
+    Answer(
+        400,
+        JSON,
+        "the nonce is missing or not well formed, or there are several vaults and none is named",
+        failure=False,
+    ),
+    Answer(429, JSON, "another nonce came just now: retry in a few seconds", failure=False),
+    Answer(503, JSON, "the enclave proves nothing, or is away", failure=False),
 )
 _REPORT_TAKES = (
     Parameter("nonce", "query", "10 to 74 letters, digits and _.-, chosen by the client"),
@@ -254,7 +259,7 @@ UTILITY: Sequence[Described] = (
 REPORT: Described = (
     "/attestation",
     "get",
-    Operation("A token that proves the enclave", parameters=_REPORT_TAKES, others=_REPORT),
+    Operation("A token of the enclave, not verified by this host", parameters=_REPORT_TAKES, others=_REPORT),
 )
 
 

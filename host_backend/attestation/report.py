@@ -79,7 +79,8 @@ def report_of(shown: Shown, caller_nonce: str) -> Mapping[str, object]:
     except NoToken as error:
         raise ValueError(f"the enclave's answer is not a token: {error}") from None
     return {
-        "status": "running_in_confidential_space",
+        # Only who verifies the token knows where it comes from.
+        "status": "token_not_verified",
         "version": __version__,
         "attestation": _summary(claims),
         "nonce_info": {

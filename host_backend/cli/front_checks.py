@@ -109,9 +109,13 @@ def _tls(tls: TlsConfig) -> Iterator[Check]:
 
 
 def _period(name: str, file: Path) -> Check:
-    from cryptography.x509 import load_pem_x509_certificate
+    from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 
-    certificate = load_pem_x509_certificate(file.read_bytes())
+    try:
+        certificate = load_pem_x509_certificate(file.read_bytes())
+    except (ValueError, InvalidVersion) as error:
+        # OpenSSL, which serves it, is not as strict as clients are.
+        return Check(name, WARNING, f"{file} cannot be read as clients may read it: {error}")
     now, begins, ends = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not begins <= now <= ends:
         return Check(

@@ -62,8 +62,6 @@ class EnclaveLink:
         self._loop = asyncio.get_running_loop()
         self._table = Supervisor(limits, jitter, self._loop.time())
         self._service = InService()
-        if enclave.proving is not None:
-            enclave.proving.on_refused = self._refused
         connect = partial(self._connect, limits.sealer_s)
         #: Brings new keys in.
         self.renewal = Renewal(name, self._service, self._table, connect, restore, key_waits)
@@ -102,6 +100,11 @@ class EnclaveLink:
         if self.client is not None:
             return None
         return self._table.reason or f"{self.state} to the enclave at {self._enclave.address}"
+
+    @property
+    def proof_overdue(self) -> bool:
+        """Whether another proof of the enclave was due and could not be had."""
+        return self.client is not None and self.client.proof_is_due and self.renewal.problem is not None
 
     async def connect_once(self) -> None:
         """Make the first connection and open all keys, or fail; then keep the link up.
@@ -256,11 +259,6 @@ class EnclaveLink:
             self._enclave, limits=self.limits, patience_s=patience_s, on_end=on_end, afresh=afresh
         )
         return client
-
-    def _refused(self, reason: AttestationRefused) -> None:
-        """Sign nothing more: an enclave that is reached where this one was is not to be trusted."""
-        if self.client is not None:
-            self.client.close(NoLongerTrusted(str(reason)))
 
     def _lost(self, reason: HostError) -> None:
         # An outage is logged once, and its end; every attempt in between would fill the log.

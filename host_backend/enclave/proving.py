@@ -2,9 +2,11 @@
 
 - A token is asked for with a nonce made up here, and is about a key of the enclave's process. That key signs this very
   connection; so a genuine token that someone relays is of no use to them.
-- While the token is good, further connections to the same process are proven by that key's signature alone.
-- *Refused* is final. *Unavailable* is not: a connection that was proven signs on up to `max_age_s`, if its proof cannot be
-  renewed; a new one without a proof is never used.
+- While the token is good, and the policy is still the one that judged it, further connections to the same process are
+  proven by that key's signature alone.
+- *Refused* is final: all proven connections are closed, and the token proves nothing more. *Unavailable* is not: a
+  connection that was proven signs on up to `max_age_s`, if its proof cannot be renewed; a new one without a proof is never
+  used.
 - Times of tokens are those of the wall clock.
 """
 
@@ -15,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -22,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from enclave_signer.protocol.binding import Channel, channel_statement, token_nonce
 from enclave_signer.protocol.messages import NONCE_BYTES, Attest, Attestation, Purpose
 from host_backend.enclave.connection import EnclaveConnection
-from host_backend.errors import AttestationRefused, EnclaveRefused, KeysUnavailable
+from host_backend.errors import AttestationRefused, EnclaveRefused, KeysUnavailable, NoLongerTrusted
 
 logger = logging.getLogger(__name__)
 
@@ -104,12 +107,13 @@ class Proving:
         self._verify = verify
         self._max_age_s = max_age_s
         self._jitter = jitter
+        #: What proves further connections.
         self._enclave: _Enclave | None = None
+        #: By what each connection was proven.
+        self._proven: WeakKeyDictionary[EnclaveConnection, _Enclave] = WeakKeyDictionary()
         self._policy = PolicyInForce()
         #: Seconds since 1970.
         self.clock = clock
-        #: Called when an enclave is refused.
-        self.on_refused: Callable[[AttestationRefused], None] = lambda _: None
 
     async def prove(self, connection: EnclaveConnection, *, afresh: bool) -> Proof:
         """Return for how long a connection is proven; nothing else was asked on it.
@@ -119,62 +123,85 @@ class Proving:
             afresh: Whether it must be by a new token.
 
         Raises:
-            AttestationRefused: It does not end in an enclave that the policy trusts.
+            AttestationRefused: It does not end in an enclave that the policy trusts; all that were proven before are closed.
             AttestationUnavailable, KeysUnavailable: That cannot be known at the moment.
             EnclaveUnavailable: There was no answer.
         """
         try:
             channel = _channel_of(connection)
-            proof = None if afresh else await self._proven_before(connection, channel)
-            return proof or await self._proven_now(connection, channel)
+            known = None if afresh else await self._proven_before(connection, channel)
+            known = known or await self._proven_now(connection, channel)
         except AttestationRefused as error:
-            self.on_refused(error)
+            self._refuse(error)
             raise
+        self._proven[connection] = known
+        return known.proof
 
     async def judge_again(self) -> bool:
-        """Return whether the last token still proves something, as the policy may be another one.
+        """Return whether the tokens of all connections still prove something, as the policy may be another one.
 
-        If not, `on_refused` is called. If so, all connections are still to be proven by another token.
+        If not, all connections are closed. If so, each is still to be proven by another token.
         """
         self._policy.doubted = True
         self._policy = PolicyInForce()
-        known, self._enclave = self._enclave, None
-        if known is None:
-            return True
-        # One that has ended says nothing any more, whatever the policy.
-        if self.clock() >= known.proof.expires_at:
-            return True
-        try:
-            await self._verify(known.token, known.nonce)
-        except AttestationRefused as error:
-            self.on_refused(error)
-            return False
-        except KeysUnavailable:
-            logger.warning("the last token could not be judged again, another one is asked for")
+        in_use = {known.token: known for connection, known in list(self._proven.items()) if connection.alive}
+        for known in in_use.values():
+            # A token that has ended would be refused for that, whatever the policy; nor are its keys published for ever.
+            if self.clock() >= known.proof.expires_at:
+                continue
+            try:
+                await self._verify(known.token, known.nonce)
+            except AttestationRefused as error:
+                self._refuse(error)
+                return False
+            except KeysUnavailable:
+                logger.warning("the last token could not be judged again, another one is asked for")
         return True
 
-    async def _proven_before(self, connection: EnclaveConnection, channel: Channel) -> Proof | None:
-        """Return the proof of a process that another connection led to, if this one does, too."""
+    def _refuse(self, reason: AttestationRefused) -> None:
+        """Close all connections: an enclave that is reached where theirs was is not to be trusted."""
+        self._enclave = None
+        for connection in list(self._proven):
+            connection.close(NoLongerTrusted(str(reason)))
+
+    def _reusable(self) -> _Enclave | None:
+        """Return the process that a token proves which is good now, by the policy in force."""
         known = self._enclave
-        if known is None or self.clock() >= known.proof.expires_at:
+        if known is None or known.proof.policy.doubted or self.clock() >= known.proof.expires_at:
+            return None
+        return known
+
+    async def _proven_before(self, connection: EnclaveConnection, channel: Channel) -> _Enclave | None:
+        """Return the process that another connection led to, if this one does, too."""
+        if self._reusable() is None:
             return None
         attestation = await self._attested(connection, channel, Purpose.SESSION, None)
-        return known.proof if attestation.attested_key == known.attested_key else None
+        # The policy may have changed, or the enclave been refused, meanwhile.
+        known = self._reusable()
+        return known if known is not None and attestation.attested_key == known.attested_key else None
 
-    async def _proven_now(self, connection: EnclaveConnection, channel: Channel) -> Proof:
+    async def _proven_now(self, connection: EnclaveConnection, channel: Channel) -> _Enclave:
         nonce = secrets.token_bytes(NONCE_BYTES)
         asked_at, policy = self.clock(), self._policy
         attestation = await self._attested(connection, channel, Purpose.CHANNEL, nonce)
         if attestation.token is None or attestation.inventory is None:
             raise AttestationRefused(["the enclave showed no token"])
         bound = token_nonce(Purpose.CHANNEL, nonce, channel, attestation.attested_key, attestation.inventory)
-        claims = await self._verify(attestation.token, bound)
+        claims = await self._judged(attestation.token, bound)
         life_s = claims.expires_at - asked_at
         part = _RENEWED_FROM + (_RENEWED_TO - _RENEWED_FROM) * self._jitter()
         outlasts_to = max(claims.expires_at, asked_at + self._max_age_s)
         proof = Proof(asked_at + part * life_s, claims.expires_at, outlasts_to, policy)
         self._enclave = _Enclave(attestation.attested_key, proof, attestation.token, bound)
-        return proof
+        return self._enclave
+
+    async def _judged(self, token: str, nonce: str) -> VerifiedClaims:
+        """Return what a token says by the policy that is in force at the end."""
+        while True:
+            policy = self._policy
+            claims = await self._verify(token, nonce)
+            if policy is self._policy:
+                return claims
 
     async def _attested(
         self, connection: EnclaveConnection, channel: Channel, purpose: Purpose, nonce: bytes | None

@@ -2,7 +2,7 @@
 
 - All of an enclave's files are read away from the event loop, and used at once; if one cannot be used, all stay as they were.
 - The token that has proven the enclave is judged again at once, so that a policy which no longer matches stops the link
-  even when no new token can be had.
+  even when no new token can be had; one that has ended is not, as the keys that sign tokens change.
 - Then a new connection, with the new certificate and a new token, takes the place of the one in service.
 """
 

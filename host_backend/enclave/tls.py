@@ -23,6 +23,8 @@ from host_backend.errors import ConfigError, EnclaveUnavailable, reason_of
 _RECORD_BYTES = 16384
 #: Bytes taken at once from those to send: more would be memory that the system has to map each time.
 _SENT_BYTES = 65536
+#: What the library raises about certificates that cannot be read.
+_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension)
 
 
 class TlsClient:
@@ -86,7 +88,7 @@ class TlsProtocol(asyncio.Protocol):
     def __init__(self, client: TlsClient, inner: asyncio.Protocol) -> None:
         self._inner = inner
         self._tls = client.connection()
-        #: What is shown on this connection; the client may show another one on the next.
+        #: The key shown on this connection; the client may show another one on the next.
         self._shown_key = client.public_key
         self._transport: asyncio.Transport | None = None
         self._heard = False
@@ -107,10 +109,12 @@ class TlsProtocol(asyncio.Protocol):
             self._advance(self._greet)
         if self.channel.done() and not self._lost:
             parts: list[bytes] = []
-            self._advance(lambda: self._read(parts))
+            error = self._tried(lambda: self._read(parts))
             if parts:
-                self._heard = True
+                # Before the end that came with them: they may be the last answers of an enclave that stops.
                 self._inner.data_received(b"".join(parts))
+            if error is not None:
+                self._lose(error)
 
     def connection_lost(self, error: Exception | None) -> None:
         """End; called by asyncio."""
@@ -138,19 +142,30 @@ class TlsProtocol(asyncio.Protocol):
 
     def _greet(self) -> None:
         self._tls.do_handshake()
-        enclave = self._tls.get_peer_certificate(as_cryptography=True)
-        if enclave is None:
+        try:
+            enclave = self._tls.get_peer_certificate(as_cryptography=True)
+            key = None if enclave is None else _spki(enclave)
+        except _UNREADABLE as error:
+            raise EnclaveUnavailable(f"the enclave showed a certificate that cannot be read: {error}") from error
+        if key is None:
             raise EnclaveUnavailable("the enclave showed no certificate")
         exported = self._tls.export_keying_material(EXPORTER_LABEL, EXPORTER_BYTES, b"")
-        self.channel.set_result(Channel(_spki(enclave), self._shown_key, exported))
+        self.channel.set_result(Channel(key, self._shown_key, exported))
         self._inner.connection_made(cast("asyncio.Transport", self))
 
     def _read(self, parts: list[bytes]) -> None:
         while True:
             parts.append(self._tls.recv(_RECORD_BYTES))
+            self._heard = True
 
     def _advance(self, step: Callable[[], None]) -> None:
-        """Do a step as far as it can go by now, and send what it has to say."""
+        """Do a step as far as it can go by now, and end the connection if it fails."""
+        error = self._tried(step)
+        if error is not None:
+            self._lose(error)
+
+    def _tried(self, step: Callable[[], None]) -> Exception | None:
+        """Do a step as far as it can go by now, send what it has to say, and return why the connection ends, if so."""
         error: Exception | None = None
         try:
             step()
@@ -160,11 +175,10 @@ class TlsProtocol(asyncio.Protocol):
             error = self._unheard()
         except SSL.Error as failure:
             error = self._failure(failure)
-        except (EnclaveUnavailable, ValueError, UnsupportedAlgorithm) as failure:
+        except EnclaveUnavailable as failure:
             error = failure
         self._flush()
-        if error is not None:
-            self._lose(error)
+        return error
 
     def _flush(self) -> None:
         transport = cast("asyncio.Transport", self._transport)
@@ -214,7 +228,7 @@ def _certificate_in(file: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate(file.read_bytes())
     except OSError as error:
         raise ConfigError(f"{file}: {reason_of(error)}") from error
-    except ValueError:
+    except _UNREADABLE:
         raise ConfigError(f"{file}: holds no certificate in PEM form") from None
 
 

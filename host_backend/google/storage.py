@@ -76,7 +76,7 @@ class Bucket:
 
         Raises:
             Conflict: It was changed or deleted meanwhile.
-            Altered: What came is not what is stored.
+            Altered: The content that came differs from the stored one.
         """
         data = await self._call("read", partial(self._read, found))
         if len(data) != found.size or _crc32c(data) != found.crc32c:

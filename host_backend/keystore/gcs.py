@@ -4,7 +4,7 @@
   try, one does it. A replaced blob is kept below `replaced/` first.
 - Keys that are added together count from the moment when one more object says so, which is made once: a host that is killed
   before leaves objects that are no keys, and adding one of these keys later abandons the rest.
-- What is read must have the checksum that the service names. An object that is no key is left out, and named; all others
+- Content that is read must have the checksum that the service names. An object that is no key is left out, and named; all others
   are read. An object that has not changed is not read again.
 - After an answer that does not say whether something was done, it is read back before anything is said or tried again.
 - Keys come back in the order in which they were first added, by the service's clock.
@@ -39,7 +39,7 @@ MAX_COPY_BYTES = 8 * 1024 * 1024
 MAX_NAMED = 100
 #: Tries of one change, each with a read before: others who write the same keys can spoil some.
 TRIES = 8
-#: Reads of one object whose checksum is wrong: what is lost on the way comes whole the next time.
+#: Reads of one object whose checksum is wrong: content damaged on the way comes whole the next time.
 READS = 3
 #: Seconds after which keys that were to be stored together, and are not, are named: no adding takes as long.
 UNFINISHED_S = 3600.0
@@ -91,7 +91,7 @@ class BucketKeyStore:
         return tuple(key for _, key in sorted(read, key=lambda each: (each[0].added, each[0].place, each[1].pkh)))
 
     async def _entries(self) -> tuple[list[Entry], dict[str, str]]:
-        """Return what is stored, in the order of names, and what is no key, with the reason."""
+        """Return the stored keys, in the order of names, and the objects that are no keys, with the reason."""
         entries: list[Entry] = []
         damaged: dict[str, str] = {}
         listed = [each for each in await self._bucket.list(objects.KEYS) if each.name != objects.KEYS]
@@ -301,7 +301,7 @@ class BucketKeyStore:
 
 
 def _unfinished(found: StoredObject) -> str | None:
-    """Return what is wrong with a key that was to be stored with others, and is not; None while it can be under way."""
+    """Return the problem of a key that was to be stored with others, and is not; None while it can be under way."""
     with suppress(ValueError):
         if datetime.now(UTC) - datetime.fromisoformat(found.created) < timedelta(seconds=UNFINISHED_S):
             return None

@@ -1,6 +1,7 @@
 """Slow signatures are verified in threads: those that arrive while all threads are busy wait and are verified together.
 
-One that is alone is verified at once, by itself: no signature waits for others to arrive.
+- One that is alone is verified at once, by itself: no signature waits for others to arrive.
+- Where the system starts no thread, the event loop verifies: no signature is lost, and none goes unverified.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from enclave_signer.curves import CurveError, SignatureCheck, verify_each
+from host_backend.sparse_log import SparseLog
 
 #: Batches at once: BLS leaves the interpreter's lock, and a core that has nothing else to do verifies as well.
 BATCHES = max(1, min(4, os.cpu_count() or 1))
@@ -16,6 +18,7 @@ BATCHES = max(1, min(4, os.cpu_count() or 1))
 MAX_BATCH = 16
 
 _Waiting = tuple[SignatureCheck, "asyncio.Future[None]"]
+_Answers = list[CurveError | None]
 
 
 class Batches:
@@ -24,6 +27,7 @@ class Batches:
     def __init__(self) -> None:
         self._waiting: deque[_Waiting] = deque()
         self._under_way = 0
+        self._sparse_log = SparseLog()
 
     async def verify(self, check: SignatureCheck) -> None:
         """Return when a signature is right.
@@ -42,10 +46,23 @@ class Batches:
             share = -(-len(self._waiting) // (BATCHES - self._under_way))
             batch = [self._waiting.popleft() for _ in range(min(share, MAX_BATCH))]
             self._under_way += 1
-            verifying = asyncio.get_running_loop().run_in_executor(None, verify_each, [check for check, _ in batch])
+            verifying = self._begin([check for check, _ in batch])
             verifying.add_done_callback(lambda done, batch=batch: self._end(batch, done))  # type: ignore[misc]
 
-    def _end(self, batch: Sequence[_Waiting], done: "asyncio.Future[list[CurveError | None]]") -> None:
+    def _begin(self, checks: Sequence[SignatureCheck]) -> "asyncio.Future[_Answers]":
+        loop = asyncio.get_running_loop()
+        try:
+            return loop.run_in_executor(None, verify_each, checks)
+        except (RuntimeError, MemoryError) as error:
+            self._sparse_log.warn(f"tz4 signatures are verified without a thread, which delays others: {error}")
+        verified: asyncio.Future[_Answers] = loop.create_future()
+        try:
+            verified.set_result(verify_each(checks))
+        except Exception as bug:  # noqa: BLE001 -- answered to those who wait, as one in a thread is
+            verified.set_exception(bug)
+        return verified
+
+    def _end(self, batch: Sequence[_Waiting], done: "asyncio.Future[_Answers]") -> None:
         self._under_way -= 1
         bug = done.exception()
         answers: Sequence[BaseException | None] = [bug] * len(batch) if bug is not None else done.result()

@@ -10,7 +10,7 @@
 - A connection that opens less than the one in service holds does not take its place. A key that is not known to open is not
   asked of it.
 - A key whose release has ended stays open on the connection in service, and is not used until it was released again on
-  the second one. What is not released keeps no new connection out of service.
+  the second one. A key that is not released keeps no new connection out of service.
 - A key whose entry was replaced by something that does not open is out of service from the next start of the host on:
   until then it is opened, where all keys are, by what was stored before.
 """

@@ -91,9 +91,15 @@ class Verification:
             raise self._wrong(client, key, error) from error
 
     async def _check_later(self, client: SigningClient, key: VaultKey, check: SignatureCheck) -> None:
-        # A wrong signature was counted and logged, and has ended the connection.
-        with suppress(EnclaveRefused):
-            await self._check_slow(client, key, check)
+        try:
+            # A wrong signature was counted and logged, and has ended the connection.
+            with suppress(EnclaveRefused):
+                await self._check_slow(client, key, check)
+        except Exception:
+            logger.exception(
+                "a signature that was released is not verified, because of a bug",
+                extra=fields(pkh=key.pkh, vault=self._vault),
+            )
 
     def _wrong(self, client: SigningClient, key: VaultKey, error: CurveError) -> EnclaveRefused:
         self.failures += 1

@@ -19,7 +19,7 @@ STEPS = {
     "message parsed": ("host_backend.signer", "parse_message", "after"),
     "key found": ("host_backend.signer", "find_vault", "after"),
     "mark asked for": ("host_backend.watermark.file.store", "FileWatermarkStore.advance", "before"),
-    "mark judged": ("host_backend.watermark.file.store", "FileWatermarkStore._judge", "after"),
+    "mark judged": ("host_backend.watermark.file.batches", "Batches._judge", "after"),
     "mark about to be written": ("host_backend.watermark.file.blocks", "PosixBlocks.pwritev", "before"),
     "mark written": ("host_backend.watermark.file.blocks", "PosixBlocks.pwritev", "after"),
     "marks about to be synced": ("host_backend.watermark.file.blocks", "PosixBlocks.fdatasync", "before"),

@@ -6,12 +6,16 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from host_backend.watermark.file.place import require_file_system
 from tests.doubles.certificates import Authority
+from tests.doubles.client_certificates import unreadable_certificate
 from tests.doubles.host_process import (
     BAKER,
     VAULT,
@@ -293,6 +297,12 @@ def test_files_of_tls(config: Path) -> None:
     checks = examined(config, 0)
     assert texts(checks, "server.tls", "warning") == [f"{key} can be read by others: chmod go-rwx {key}"]
     assert texts(checks, "server.tls", "ok")[0].startswith(f"{certificate} fits its key and is good until ")
+    key.chmod(0o600)
+    own = ec.generate_private_key(ec.SECP256R1())
+    key.write_bytes(own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    certificate.write_text(ssl.DER_cert_to_PEM_cert(unreadable_certificate(own)))
+    (text,) = texts(examined(config, 0), "server.tls", "warning")
+    assert text.startswith(f"{certificate} cannot be read as clients may read it: 4 is not a valid X509 version")
 
 
 def test_an_enclave_that_stands_still_is_a_finding_and_list_shows_what_is_stored(config: Path, tmp_path: Path) -> None:

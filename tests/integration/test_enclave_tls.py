@@ -17,9 +17,9 @@ from OpenSSL import SSL
 
 from enclave_signer.protocol.binding import key_digest
 from enclave_signer.serving.peers import tcp_peer
-from enclave_signer.serving.tls import TlsServer, TlsStream
+from enclave_signer.serving.tls import HANDSHAKE_BYTES, TlsServer, TlsStream
 from tests.doubles.certificates import Authority
-from tests.doubles.client_certificates import ClientFiles, client_files
+from tests.doubles.client_certificates import ClientFiles, client_files, show_unreadable
 from tests.doubles.daemon_in_trio import frame
 from tests.doubles.host_process import VAULT, refused, run_command, write_config
 from tests.doubles.known_keys import FOUR
@@ -247,3 +247,48 @@ def test_who_shows_no_certificate_is_refused_whatever_openssl_thinks() -> None:
         with client, pytest.raises(OSError, match="TLS: it showed no certificate"):
             greet()
     assert refusals == ["it showed no certificate"]
+
+
+def refused_in_memory(context: SSL.Context, piece: int = 1 << 20) -> str:
+    """Return why the enclave refuses a client, which sends so many bytes at once."""
+    refusals: list[str] = []
+    server = TlsServer([], lambda _, why: refusals.append(why))
+    here, there = socket.socketpair()
+    with there, closing(TlsStream(here, server, tcp_peer("127.0.0.1", 1))) as stream:
+        for end in (here, there):
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+
+        def greet() -> None:
+            for _ in range(10):
+                with suppress(SSL.WantReadError):
+                    client.do_handshake()
+                with suppress(SSL.WantReadError):
+                    while data := client.bio_read(piece):
+                        there.sendall(data)
+                        assert stream.receive(4096) is None
+                with suppress(BlockingIOError):
+                    client.bio_write(there.recv(65536))
+
+        with pytest.raises(OSError, match="TLS: ") as lost:
+            greet()
+    assert [lost.value.strerror] == [f"TLS: {why}" for why in refusals]
+    return refusals[0]
+
+
+def test_a_certificate_that_cannot_be_read_is_refused_with_words(tmp_path: Path) -> None:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    show_unreadable(context, tmp_path)
+    assert refused_in_memory(context) == "its certificate cannot be read"
+
+
+@pytest.mark.parametrize("piece", [1 << 20, 1000])
+def test_certificates_of_company_are_not_even_parsed(piece: int, files: ClientFiles) -> None:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.use_certificate_file(str(files.certificate))
+    context.use_privatekey_file(str(files.key))
+    for _ in range(200):
+        context.add_extra_chain_cert(x509.load_pem_x509_certificate(files.certificate.read_bytes()))
+    assert refused_in_memory(context, piece).startswith(f"its handshake has more than {HANDSHAKE_BYTES} bytes")

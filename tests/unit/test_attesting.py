@@ -150,6 +150,18 @@ def test_what_is_kept_is_bounded() -> None:
     play(main)
 
 
+def test_reports_that_are_kept_take_no_room_from_channels() -> None:
+    async def main(world: World) -> None:
+        for number in range(MAX_KEPT):
+            await world.ask(Purpose.REPORT, number)
+            await trio.sleep(1)
+        with pytest.raises(TokenUnavailable, match="retry in a minute"):
+            await world.ask(Purpose.REPORT, 200)
+        await world.ask(Purpose.CHANNEL)
+
+    play(main)
+
+
 def test_an_error_is_told_to_all_who_wait_and_not_kept() -> None:
     async def main(world: World) -> None:
         world.attester.takes_s, world.attester.error = 1.0, TokenUnavailable("attestation unavailable: not now")

@@ -94,6 +94,25 @@ def test_who_leaves_disturbs_nobody(held: Held) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("first", [b"message", b"wrong", b"bug"])
+def test_without_threads_all_are_verified(first: bytes, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scenario() -> None:
+        batches, count = Batches(), 2 * BATCHES
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio.get_running_loop(), "run_in_executor", no_thread)
+            asked = [batches.verify(check_of(message)) for message in (first, *[b"message"] * count)]
+            answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 60)
+        expected = {b"message": type(None), b"wrong": InvalidSignature, b"bug": ZeroDivisionError}[first]
+        assert [type(answer) for answer in answers] == [expected, *[type(None)] * count]
+        await asyncio.wait_for(batches.verify(check_of(b"message")), 60)
+
+    held.gate.set()
+    asyncio.run(scenario())
+
+
 def test_signatures_are_verified_in_fact() -> None:
     async def scenario() -> None:
         batches = Batches()

@@ -109,7 +109,9 @@ HEAD = b"POST / HTTP/1.1\r\nHost: h\r\n"
             b"a line with the size of a chunk is too long",
         ),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * (MAX_CHUNKS + 1), b"there are too many chunks"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\n", b"a chunk has no size"),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 1\r\n\r\n", b"trailers are malformed"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\n\r\n", b"trailers are malformed"),
     ],
 )
 @pytest.mark.parametrize("size", [1, 10_000])

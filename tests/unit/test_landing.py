@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from host_backend.api.landing import CHECKED, MAX_KEYS, NO_CONNECTION, NOT_CHECKED, wants_json
+from host_backend.api.landing import CHECKED, MAX_KEYS, NO_CONNECTION, NOT_CHECKED, OVERDUE, wants_json
 from host_backend.api.openapi import document, page
 from host_backend.api.route_table import UTILITY
 from host_backend.api.utility import utility_app
@@ -34,7 +34,7 @@ class Shown(SomeVault):
         super().__init__(serving, out or {}, problem=problem)
         self._out = dict(out or {})
         client = None if problem else SimpleNamespace(proof=None, good_until=math.inf)
-        self.link = SimpleNamespace(client=client)  # type: ignore[assignment]
+        self.link = SimpleNamespace(client=client, proof_overdue=False)  # type: ignore[assignment]
 
     @property
     def keys(self) -> tuple[object, ...]:  # type: ignore[override]
@@ -73,7 +73,7 @@ def test_programs_get_json() -> None:
 
 def test_what_is_proven_is_told_in_plain_words() -> None:
     proven, other, away = Shown("a"), Shown("b"), Shown(problem="no link")
-    proven.link.client = SimpleNamespace(proof=object(), good_until=86_400.0)  # type: ignore[misc, assignment]
+    proven.link.client = SimpleNamespace(proof=object(), doubted=False, good_until=86_400.0)  # type: ignore[misc, assignment]
     proven.name, other.name = "one", "two"
 
     def told(*vaults: Vault) -> dict[str, object]:
@@ -86,6 +86,15 @@ def test_what_is_proven_is_told_in_plain_words() -> None:
     assert told(away) == {"checked": False, "text": NO_CONNECTION}
     assert told() == {"checked": False, "text": "There is no vault."}
     assert b"Checked: the enclave has proven" in ask_app(app_of(proven), "GET", "/").body
+
+
+@pytest.mark.parametrize(("doubted", "overdue"), [(True, False), (False, True)])
+def test_a_proof_that_is_overdue_is_not_called_checked(*, doubted: bool, overdue: bool) -> None:
+    vault = Shown("a")
+    client = SimpleNamespace(proof=SimpleNamespace(outlasts_to=86_400.0), doubted=doubted)
+    vault.link = SimpleNamespace(client=client, proof_overdue=overdue)  # type: ignore[assignment]
+    told = json.loads(ask_app(app_of(vault), "GET", "/", headers=JSON).body)["attestation"]
+    assert told == {"checked": False, "text": OVERDUE.format("1970-01-02 00:00:00Z")}
 
 
 def test_people_get_a_page_that_runs_and_fetches_nothing() -> None:

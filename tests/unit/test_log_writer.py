@@ -121,3 +121,20 @@ def test_a_line_says_what_was_so_when_it_was_logged(pipe: Pipe) -> None:
     assert "before" in first
     assert "after" not in first
     assert "Traceback" in second
+
+
+class Unnamed:
+    def __str__(self) -> str:
+        raise TypeError("a secret")
+
+
+def test_a_line_that_cannot_be_made_is_named_and_the_next_ones_are_written(pipe: Pipe) -> None:
+    logger.info("%s", "short", extra=log.fields_later(lambda: {"n": int("a secret")}))
+    logger.info("%s", "short", extra=log.fields_later(lambda: {"n": Unnamed()}))
+    logger.info("%s", "short", extra=log.fields(n=1))
+    log.flush()
+    pipe.close(pipe.write)
+    first, second, last = pipe.all().splitlines()
+    assert 'level=error msg="a log line of tests.log_writer cannot be made: ValueError"' in first
+    assert 'level=error msg="a log line of tests.log_writer cannot be made: TypeError"' in second
+    assert numbers(last) == [1]

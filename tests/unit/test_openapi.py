@@ -10,7 +10,7 @@ from starlette.routing import Route
 from host_backend.api.auth import RequestKeys
 from host_backend.api.login import Login
 from host_backend.api.openapi import document, page
-from host_backend.api.route_table import FAMILIES, PATHS, Access, operations
+from host_backend.api.route_table import FAMILIES, PATHS, REPORT, Access, operations
 from host_backend.api.signing import SigningApplication, signing_app
 from host_backend.api.tokens import Tokens
 from host_backend.errors import ConfigError, HostError
@@ -99,3 +99,10 @@ def test_the_page_for_people_fetches_nothing() -> None:
     assert not re.findall(r"(?:src=|https?://|@import|url\()", text)
     for path in PATHS:
         assert f"<code>{path}</code>" in text
+
+
+def test_what_is_no_refusal_of_signatorys_form_is_not_described_as_one() -> None:
+    """`/attestation` answers with `status` and `error`."""
+    answers = json.loads(document([REPORT]))["paths"]["/attestation"]["get"]["responses"]
+    for status in ("400", "429", "503"):
+        assert answers[status]["content"]["application/json"] == {}

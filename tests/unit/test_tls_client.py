@@ -1,16 +1,19 @@
 """The files that a host shows itself to an enclave with; each that cannot be used is named."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from OpenSSL import SSL
 
 from enclave_signer.protocol.binding import key_digest
-from host_backend.enclave.tls import TlsClient
-from host_backend.errors import ConfigError
-from tests.doubles.client_certificates import ClientFiles, client_files
+from host_backend.enclave.tls import TlsClient, TlsProtocol
+from host_backend.errors import ConfigError, EnclaveUnavailable
+from tests.doubles.client_certificates import ClientFiles, client_files, show_unreadable
 
 
 def test_it_is_known_by_its_key(tmp_path: Path) -> None:
@@ -43,3 +46,39 @@ def test_what_cannot_be_used(tmp_path: Path, which: str, content: Callable[[Path
         path.write_bytes(data)
     with pytest.raises(ConfigError, match=match):
         TlsClient(files.certificate, files.key)
+
+
+class ToEnclave(asyncio.Transport):
+    """Carries what a host says to an enclave's TLS."""
+
+    def __init__(self, enclave: SSL.Connection) -> None:
+        super().__init__()
+        self._enclave = enclave
+        self.aborted = False
+
+    def write(self, data: object) -> None:
+        self._enclave.bio_write(cast("bytes", data))
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_certificate_that_cannot_be_read_is_refused_with_words(tmp_path: Path) -> None:
+    files = client_files(tmp_path)
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    show_unreadable(context, tmp_path)
+    enclave = SSL.Connection(context, None)
+    enclave.set_accept_state()
+
+    async def scenario() -> None:
+        transport = ToEnclave(enclave)
+        protocol = TlsProtocol(TlsClient(files.certificate, files.key), asyncio.Protocol())
+        protocol.connection_made(transport)
+        with pytest.raises(SSL.WantReadError):
+            enclave.do_handshake()
+        protocol.data_received(enclave.bio_read(65536))
+        with pytest.raises(EnclaveUnavailable, match="showed a certificate that cannot be read: 4 is not a valid X509"):
+            await protocol.channel
+        assert transport.aborted
+
+    asyncio.run(scenario())

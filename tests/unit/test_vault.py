@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 
@@ -27,6 +28,7 @@ from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest, StoreUnavailable
 from host_backend.keystore.base import StoredKey
+from host_backend.vault import batches
 from host_backend.vault.choice import find_vault
 from host_backend.vault.vault import Vault, open_vault
 from host_backend.vault.verification import VerifyBls
@@ -126,6 +128,21 @@ def test_in_the_background_a_wrong_signature_of_bls_ends_the_connection_right_af
         assert f"the enclave's signature does not verify for {pkh(TZ4)}" in caplog.text
 
     play(MemoryKeys(stored(TZ4)), scenario, in_background=True)
+
+
+def test_in_the_background_a_signature_that_a_bug_leaves_unverified_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def verify_each(_: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(batches, "verify_each", verify_each)
+
+    async def scenario(vault: Vault, _: AutoEnclave) -> None:
+        assert await vault.sign(pkh(TZ4), b"message") == TZ4.sign(b"message", SigningVersion.V2)
+
+    play(MemoryKeys(stored(TZ4)), scenario, in_background=True)
+    assert "a signature that was released is not verified, because of a bug" in caplog.text
 
 
 @pytest.mark.parametrize("key", [TZ1, OPENED["tz2alias"], OPENED["tz3alias"]], ids=["tz1", "tz2", "tz3"])

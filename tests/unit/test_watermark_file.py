@@ -224,6 +224,13 @@ def an_impossible_mark(base: Path) -> None:
         put(base, slot_offset(0, copy), block(packed))
 
 
+def a_name_that_is_no_text(base: Path) -> None:
+    record = Record(0, KEY, A, refused=False, sequence=0, batch=0, before=0)
+    for copy in range(COPIES):
+        identity = pack_identity(header(base).store_id, record.slot, record.key).replace(b"tz1", b"\x8bz1")
+        put(base, slot_offset(0, copy), block(pack_record(identity, record._replace(sequence=copy))))
+
+
 def one_right_in_two_slots(base: Path) -> None:
     record = Record(1, KEY, A, refused=False, sequence=0, batch=0, before=0)
     for copy in range(COPIES):
@@ -243,6 +250,7 @@ def one_right_in_two_slots(base: Path) -> None:
         (one_byte_short, f"it has {file_bytes(1) - 1} bytes where 2 slots need {file_bytes(1)}: its end is missing"),
         (a_slot_lost, "both copies of slot 1 are damaged, so it is not known which mark is lost"),
         (an_impossible_mark, "both copies of slot 0 are damaged"),
+        (a_name_that_is_no_text, "both copies of slot 0 are damaged"),
         (one_right_in_two_slots, f"two slots are of {KEY}"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

@@ -70,7 +70,7 @@ class Batches:
             self._slots.grow_ahead()
 
     def answer(self, batch: Sequence[Asked]) -> Sequence[Outcome]:
-        """Return what is answered to each request, in their order; what may be signed is durable."""
+        """Return the answer to each request, in their order; every permission to sign is durable."""
         try:
             self._store.require_untouched()
             if self._failed or self._slots.commits.in_doubt:

@@ -230,7 +230,7 @@ def parse_stray_record(data: bytes | None) -> Record | None:
         return None
     _, _, slot, chain, pkh, right = _IDENTITY.unpack_from(packed)
     state, level, round_, digest, sequence, batch, before = _STATE.unpack_from(packed, _IDENTITY.size)
-    if right >= len(_RIGHTS) or state not in _STATES:
+    if right >= len(_RIGHTS) or state not in _STATES or not (chain + pkh).isascii():
         return None
     mark = None
     if state & _HAS_MARK:
