@@ -80,7 +80,8 @@ def started(config: Path) -> tuple[Host, float]:
     # With it, the host gets an interpreter of its own.
     environment = environment_of(ROOT)
     begun = time.perf_counter()
-    host = Host(config, environment=environment)
+    # A line for each key is slow to wait through, here.
+    host = Host(config, "--no-list", environment=environment)
     host.wait_for("the link to the enclave is ready")
     return host, time.perf_counter() - begun
 
