@@ -82,7 +82,11 @@ def started(config: Path) -> tuple[Host, float]:
     begun = time.perf_counter()
     # A line for each key is slow to wait through, here.
     host = Host(config, "--no-list", environment=environment)
-    host.wait_for("the link to the enclave is ready")
+    try:
+        host.wait_for("the link to the enclave is ready")
+    except BaseException:
+        host.discard()
+        raise
     return host, time.perf_counter() - begun
 
 
