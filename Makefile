@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity endurance endurance-firestore faults fuzz fuzz-http soak worlds world requirements clean
+.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity bench-http bench-burst bench-scale bench-stages bench-table endurance endurance-firestore faults fuzz fuzz-http soak worlds world requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -70,10 +70,10 @@ bench-local: ## signatures at a Unix socket with rules for its clients, beside T
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.local_use $(ARGUMENTS)
 
-bench-marks: ## commits of the watermark store, then signatures over HTTP; OLD names another checkout to compare with
+bench-marks: ## commits of the watermark store, then tz1 signatures over HTTP; OLD names another checkout to compare with
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.marks $(if $(OLD),--old $(OLD))
-	$(BIN)/python -m benchmarks.host $(if $(OLD),--old $(OLD))
+	$(BIN)/python -m benchmarks.host --types tz1 $(if $(OLD),--old $(OLD))
 
 bench-octez: ## signatures over Octez' sockets, beside HTTP; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
@@ -90,6 +90,26 @@ bench-watchers: ## what metrics, health, known keys and SIGHUP cost a baker with
 bench-capacity: ## memory, disk and signatures a second, by the number of keys; some five minutes
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.capacity $(ARGUMENTS)
+
+bench-http: ## signatures over HTTP, marks on a real disk, every type of keys; OLD names another checkout to compare with
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.host $(if $(OLD),--old $(OLD)) $(ARGUMENTS)
+
+bench-burst: ## 100 delegates preattest, then attest, at once; OLD names another checkout to compare with
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.burst $(if $(OLD),--old $(OLD)) $(ARGUMENTS)
+
+bench-scale: ## the cost of a signature and the start, with 10 to 10 000 keys; ARGUMENTS=--help
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.scale $(ARGUMENTS)
+
+bench-stages: ## where the time of a request goes; ARGUMENTS=--help
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.stages $(ARGUMENTS)
+
+bench-table: ## our figures beside those of the Go and Rust signers, on a quiet machine; ARGUMENTS=--write puts them into the page
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.table $(ARGUMENTS)
 
 endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 100 000 connections read twice; a few minutes
 	@scripts/environment $(VENV) requirements-dev.txt

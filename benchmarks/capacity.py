@@ -12,17 +12,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.host import Client, Measured
 from benchmarks.machine import machine_line
+from benchmarks.turns import ROOT, environment_of, sealing_key_in
 from enclave_signer.curves import curve
 from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.sealing.local import LocalSealer
 from enclave_signer.tezos import public_key_hash
-from tests.doubles.host_process import BAKER, key_file, running_host, store_file, write_config
+from tests.doubles.host_process import BAKER, Host, key_file, store_file, write_config
 from tests.doubles.known_keys import attestation
-from tests.doubles.processes import running_local_enclave
+from tests.doubles.processes import Enclave, kept
 
 #: Clients at once, and keys that sign before the memory is looked at.
 CLIENTS, SIGNERS = 16, 1000
@@ -48,16 +51,35 @@ def keys_in(folder: Path, config: Path, key_type: KeyType, number: int) -> list[
     return [entry["public_key_hash"] for entry in stored]
 
 
+@contextmanager
+def running_enclave(folder: Path, *arguments: str) -> Iterator[Enclave]:
+    """Run the daemon with the local sealer, in an interpreter of its own."""
+    command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0"]
+    command += ["--sealing-key", str(sealing_key_in(folder)), *arguments]
+    with kept(Enclave(command, environment_of(ROOT))) as enclave:
+        yield enclave
+
+
+@contextmanager
+def closing_host(host: Host) -> Iterator[Host]:
+    """Give a host when it listens; kill it at the end."""
+    try:
+        host.ready()
+        yield host
+    finally:
+        host.discard()
+
+
 def line(folder: Path, key_type: KeyType, number: int, seconds: float) -> str:
     """Return a line of the table."""
-    with running_local_enclave(folder / "sealing.key") as enclave:
+    with running_enclave(folder) as enclave:
         config = write_config(folder, enclave.port, watermark="{driver: file}")
         pkhs = keys_in(folder, config, key_type, number)
         write_config(folder, enclave.port, dict.fromkeys(pkhs, BAKER), watermark="{driver: file}")
         made = [sys.executable, "-m", "host_backend", "watermark", "init", "-c", str(config)]
         subprocess.run(made, capture_output=True, check=True)
         begun = time.perf_counter()
-        with running_host(config, "--no-list") as host:
+        with closing_host(Host(config, "--no-list", environment=environment_of(ROOT))) as host:
             # 503 until the keys are open.
             while host.health()[0] != 200:
                 time.sleep(0.05)

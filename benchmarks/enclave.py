@@ -23,7 +23,17 @@ from statistics import median
 import cbor2
 
 from benchmarks.machine import machine_line
-from benchmarks.turns import ROOT, environment_of, in_turn, processor_seconds, quantile, ratio_text, sealing_key_in
+from benchmarks.turns import (
+    ERRORS,
+    LATENCY_HEAD,
+    ROOT,
+    environment_of,
+    in_turn,
+    latency_columns,
+    processor_seconds,
+    ratio_text,
+    sealing_key_in,
+)
 from tests.doubles.processes import Program, running
 
 Shape = tuple[int, int]
@@ -55,11 +65,9 @@ class Measured:
     def line(self, curve: str, shape: Shape) -> str:
         """Return a line of the table."""
         rate, latencies = median(self.rates[curve, shape]), self.latencies[curve, shape]
-        p50, p99 = (quantile(latencies, part) * 1e3 for part in (0.5, 0.99))
         busy = median(self.busy[curve, shape]) * 1e6
-        return (
-            f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {self.name:<5} {rate:>8.0f} {p50:>8.3f} {p99:>8.3f} {busy:>7.1f}"
-        )
+        columns = f"{self.name:<5} {rate:>8.0f} {latency_columns(latencies)} {busy:>7.1f}"
+        return f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {columns}"
 
 
 @contextmanager
@@ -174,9 +182,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.6, help="length of each measurement (default: %(default)s)")
     options = parser.parse_args()
     print(machine_line())
-    print(
-        f"{'curve':<10} {'connections':>11} {'in flight':>9} {'':<5} {'rate/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>7}"
-    )
+    print(f"{'curve':<10} {'connections':>11} {'in flight':>9} {'':<5} {'rate/s':>8} {LATENCY_HEAD} {'CPU us':>7}")
     with ExitStack() as stack:
         measured = [stack.enter_context(daemon("this", ROOT))]
         if options.old:
@@ -191,6 +197,7 @@ def main() -> None:
                 rate = ratio_text(*(each.rates[curve, shape] for each in measured))
                 busy = ratio_text(*(each.busy[curve, shape] for each in measured))
                 print(f"{'':<32} this : other, rate {rate}, CPU {busy}", flush=True)
+    print(ERRORS, "configuration: the local sealer, all else by default", sep="\n")
 
 
 if __name__ == "__main__":

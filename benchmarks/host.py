@@ -1,8 +1,8 @@
 """Signatures over HTTP: how many a second, and how long one takes, through both programs with marks on a real disk.
 
-`python -m benchmarks.host [--old CHECKOUT]` starts `enclave-signer` and `enclave-host serve`, and asks for attestations
-of rising levels, so that each one moves a mark. Every client has a connection and an Ed25519 key of its own. With
-another checkout of this repository, the programs of both run side by side, and are asked in turn.
+`python -m benchmarks.host [--old CHECKOUT]` starts `enclave-signer` and `enclave-host serve` for each type of keys, and
+asks for attestations of rising levels, so that each one moves a mark. Every client has a connection and keys of its own.
+With another checkout of this repository, the programs of both run side by side, and are asked in turn.
 """
 
 import argparse
@@ -19,23 +19,39 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.machine import machine_line
-from benchmarks.turns import ROOT, environment_of, in_turn, processor_seconds, quantile, ratio_text, sealing_key_in
-from tests.doubles.host_process import BAKER, VAULT, stored_hashes, write_config
+from benchmarks.turns import (
+    ERRORS,
+    LATENCY_HEAD,
+    ROOT,
+    environment_of,
+    in_turn,
+    latency_columns,
+    processor_seconds,
+    ratio_text,
+    sealing_key_in,
+)
+from tests.doubles.host_process import BAKER, CONFIG_NAME, VAULT, stored_hashes, write_config
 from tests.doubles.known_keys import attestation
 from tests.doubles.processes import Program, running
 
 #: Clients that ask at once.
 CLIENTS = (1, 16)
+#: Types of keys, as `generate` calls them.
+TYPES = ("tz1", "tz2", "tz3", "tz4")
+#: Keys of one type, shared out among the clients.
+KEYS = 100
 #: Both the present store and that of version 0.1.
-_WATERMARK = "{driver: file}"
+WATERMARK = "{driver: file}"
 
 
 class Client:
-    """Asks with one key for one signature after the other."""
+    """Asks for one signature after the other, by each of its keys in turn."""
 
-    def __init__(self, port: int, pkh: str) -> None:
+    def __init__(self, port: int, *pkhs: str) -> None:
         self.port = port
-        self.head = f"POST /keys/{pkh} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
+        head = "POST /keys/{} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        self.heads = [head.format(pkh).encode() for pkh in pkhs]
+        self.place = 0
         self.level = 0
         self.asked = 0.0
         self.answer = b""
@@ -48,11 +64,16 @@ class Client:
 
     def ask(self) -> None:
         """Send the next request."""
-        self.level += 1
-        body = f'"{attestation(self.level).hex()}"'.encode()
+        self.level += self.place == 0
+        self.send(self.heads[self.place], attestation(self.level))
+        self.place = (self.place + 1) % len(self.heads)
+
+    def send(self, head: bytes, message: bytes) -> None:
+        """Send a request with this message."""
+        body = f'"{message.hex()}"'.encode()
         self.answer = b""
         self.asked = time.perf_counter()
-        self.stream.sendall(self.head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        self.stream.sendall(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
 
     def take(self) -> float | None:
         """Take what has come; when it is all of the answer, return how long it took in seconds."""
@@ -68,18 +89,18 @@ class Client:
 class Measured:
     """The clients of one checkout's programs, and, by their number, a list of seconds for each turn."""
 
-    def __init__(self, name: str, host: Program, clients: Sequence[Client]) -> None:
+    def __init__(self, name: str, host: Program, clients: Sequence[Client], counts: Sequence[int] = CLIENTS) -> None:
         self.name = name
         self.host = host
         self.clients = clients
-        self.turns: dict[int, list[list[float]]] = {count: [] for count in CLIENTS}
-        self.rates: dict[int, list[float]] = {count: [] for count in CLIENTS}
+        self.turns: dict[int, list[list[float]]] = {count: [] for count in counts}
+        self.rates: dict[int, list[float]] = {count: [] for count in counts}
         #: The processor's time that the host took for a request, in each turn.
-        self.busy: dict[int, list[float]] = {count: [] for count in CLIENTS}
+        self.busy: dict[int, list[float]] = {count: [] for count in counts}
 
     def measure(self, seconds: float) -> None:
         """Take one turn."""
-        for count in CLIENTS:
+        for count in self.turns:
             took: list[float] = []
             with selectors.DefaultSelector() as selector, ExitStack() as stack:
                 for client in self.clients[:count]:
@@ -107,9 +128,12 @@ class Measured:
     def line(self, count: int) -> str:
         """Return a line of the table."""
         took = [seconds for turn in self.turns[count] for seconds in turn]
-        p50, p99 = quantile(took, 0.5) * 1e3, quantile(took, 0.99) * 1e3
         rate, busy = median(self.rates[count]), median(self.busy[count]) * 1e3
-        return f"{count:>7} {self.name:<5} {rate:>10.0f} {p50:>8.3f} {p99:>8.3f} {busy:>8.3f}"
+        return f"{count:>7} {self.name:<5} {rate:>10.0f} {latency_columns(took)} {busy:>8.3f}"
+
+
+#: What stands above the lines of `Measured`.
+HEAD = f"{'clients':>7} {'':<5} {'requests/s':>10} {LATENCY_HEAD} {'CPU ms':>8}"
 
 
 def port_of(program: Program, listening: str) -> int:
@@ -117,51 +141,76 @@ def port_of(program: Program, listening: str) -> int:
     return int(program.wait_for(listening + r" on 127\.0\.0\.1:(\d+)")[1])
 
 
+def configuration_text(config: Path) -> str:
+    """Return what a configuration says, without the keys' lines, which are alike."""
+    lines = [line for line in config.read_text().splitlines() if not line.startswith("  tz")]
+    return "\n".join(["configuration, all else by default:", *(f"  {line}" for line in lines), f"  policies: {BAKER}"])
+
+
 @contextmanager
-def serving(name: str, checkout: Path, folder: Path) -> Iterator[Measured]:
-    """Run both programs of a checkout, with a client for each of their keys."""
+def serving(
+    name: str,
+    checkout: Path,
+    folder: Path,
+    key_type: str = "tz1",
+    keys: int = max(CLIENTS),
+    module: str = "host_backend",
+) -> Iterator[Measured]:
+    """Run both programs of a checkout, with clients that share the keys out; `module` is run to serve."""
     folder.mkdir()
     environment = environment_of(checkout)
     sealing_key = ("--sealing-key", str(sealing_key_in(folder)))
     enclave = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", *sealing_key]
     with running(enclave, environment) as daemon, ExitStack() as stack:
         port = port_of(daemon, "listening")
-        config = write_config(folder, port, watermark=_WATERMARK)
+        config = write_config(folder, port, watermark=WATERMARK)
         host = [sys.executable, "-m", "host_backend"]
-        generate = [*host, "generate", "-c", str(config), "-v", VAULT, "-n", str(max(CLIENTS))]
+        generate = [*host, "generate", "-c", str(config), "-v", VAULT, "-n", str(keys), "-t", key_type]
         subprocess.run(generate, env={**os.environ, **environment}, capture_output=True, check=True)
-        policies = dict.fromkeys(stored_hashes(config), BAKER)
-        write_config(folder, port, policies, watermark=_WATERMARK)
-        serve = stack.enter_context(running([*host, "serve", "-c", str(config)], environment))
+        pkhs = stored_hashes(config)
+        write_config(folder, port, dict.fromkeys(pkhs, BAKER), watermark=WATERMARK)
+        serve = stack.enter_context(running([sys.executable, "-m", module, "serve", "-c", str(config)], environment))
         port = port_of(serve, '"HTTP server is listening for connections')
-        yield Measured(name, serve, [Client(port, pkh) for pkh in policies])
+        count = max(CLIENTS)
+        yield Measured(name, serve, [Client(port, *pkhs[place::count]) for place in range(count)])
+
+
+def measured(folder: Path, key_type: str, turns: int, seconds: float, old: Path | None = None) -> list[Measured]:
+    """Measure keys of one type: this checkout, and another one if there is one."""
+    checkouts = {"this": ROOT, **({"other": old.resolve()} if old else {})}
+    with ExitStack() as stack:
+        sites = [
+            stack.enter_context(serving(name, checkout, folder / f"{name}-{key_type}", key_type, KEYS))
+            for name, checkout in checkouts.items()
+        ]
+        in_turn(sites, turns, lambda one: one.measure(seconds))
+    return sites
 
 
 def main() -> None:
-    """Print one line per number of clients and checkout, and their ratios."""
+    """Print one line per type of keys, number of clients and checkout, and their ratios."""
     parser = argparse.ArgumentParser(description="Measure signatures over HTTP.")
     parser.add_argument("--old", type=Path, metavar="CHECKOUT", help="another checkout, to compare with")
-    parser.add_argument("--turns", type=int, default=10, help="how often each is measured (default: %(default)s)")
+    parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES, help="of keys (default: all)")
+    parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each number of clients (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
     options = parser.parse_args()
-    print(machine_line())
-    with tempfile.TemporaryDirectory(dir=options.folder) as name, ExitStack() as stack:
-        folder = Path(name)
-        measured = [stack.enter_context(serving("this", ROOT, folder / "this"))]
-        if options.old:
-            measured.append(stack.enter_context(serving("other", options.old.resolve(), folder / "other")))
-        in_turn(measured, options.turns, lambda one: one.measure(options.seconds))
-    print(f"{'clients':>7} {'':<5} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'CPU ms':>8}")
-    for count in CLIENTS:
-        for one in measured:
-            print(one.line(count))
-        if options.old:
-            this, other = measured
-            rate = ratio_text(this.rates[count], other.rates[count])
-            p50 = ratio_text(this.medians(count), other.medians(count))
-            busy = ratio_text(this.busy[count], other.busy[count])
-            print(f"{'':>7} this : other, rate {rate}, p50 {p50}, CPU {busy}")
+    print(machine_line(options.folder))
+    print(f"{'':<4} {HEAD}")
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        for key_type in options.types:
+            each = measured(Path(name), key_type, options.turns, options.seconds, options.old)
+            for count in CLIENTS:
+                for one in each:
+                    print(f"{key_type:<4} {one.line(count)}", flush=True)
+                if options.old:
+                    this, other = each
+                    rate = ratio_text(this.rates[count], other.rates[count])
+                    p50 = ratio_text(this.medians(count), other.medians(count))
+                    busy = ratio_text(this.busy[count], other.busy[count])
+                    print(f"{'':>12} this : other, rate {rate}, p50 {p50}, CPU {busy}")
+        print(ERRORS, configuration_text(Path(name) / f"this-{options.types[0]}" / CONFIG_NAME), sep="\n")
 
 
 if __name__ == "__main__":

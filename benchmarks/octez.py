@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.host import CLIENTS, Client, Measured, port_of
+from benchmarks.host import CLIENTS, HEAD, Client, Measured, port_of
 from benchmarks.machine import machine_line
 from benchmarks.turns import in_turn, sealing_key_in
 from tests.doubles.host_process import BAKER, VAULT, stored_hashes, write_config
@@ -95,7 +95,7 @@ def main() -> None:
     print(machine_line())
     with tempfile.TemporaryDirectory(dir=options.folder) as name, serving(Path(name)) as measured:
         in_turn(measured, options.turns, lambda one: one.measure(options.seconds))
-    print(f"{'clients':>7} {'':<5} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'CPU ms':>8}")
+    print(HEAD)
     for count in CLIENTS:
         for one in measured:
             print(one.line(count))

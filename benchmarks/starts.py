@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from benchmarks.host import serving
+from benchmarks.host import configuration_text, serving
 from benchmarks.machine import machine_line
 from benchmarks.turns import ROOT, environment_of, in_turn, ratio_text
 from tests.doubles.host_process import CONFIG_NAME
@@ -49,7 +49,8 @@ class Program:
 
     def line(self, program: str) -> str:
         """Return a line of the table."""
-        return f"{program:<15} {self.name:<5} {median(self.seconds) * 1e3:>8.0f} {median(self.memory):>8.1f}"
+        times = f"{median(self.seconds) * 1e3:>8.0f} {max(self.seconds) * 1e3:>8.0f}"
+        return f"{program:<15} {self.name:<5} {times} {median(self.memory):>8.1f}"
 
 
 def main() -> None:
@@ -73,7 +74,8 @@ def main() -> None:
             programs["enclave-host"].append(Program(name, checkout, host, "HTTP server is listening for connections"))
         for each in programs.values():
             in_turn(each, options.turns, Program.measure)
-    print(f"{'':<15} {'':<5} {'start ms':>8} {'MiB':>8}")
+        print(configuration_text(place / CONFIG_NAME))
+    print(f"{'':<15} {'':<5} {'start ms':>8} {'most ms':>8} {'MiB':>8}")
     for program, each in programs.items():
         for one in each:
             print(one.line(program))

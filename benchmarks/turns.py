@@ -56,6 +56,19 @@ def quantile(values: Iterable[float], part: float) -> float:
     return ordered[int(len(ordered) * part)]
 
 
+#: The parts of `latency_columns`.
+PARTS = (0.5, 0.9, 0.99, 0.999)
+#: What stands above `latency_columns`.
+LATENCY_HEAD = " ".join(f"{f'p{part * 100:g} ms':>8}" for part in PARTS)
+#: Benchmarks print no number of errors other than this.
+ERRORS = "errors: 0 (a request that is refused, or gets no answer, ends the run)"
+
+
+def latency_columns(seconds: Sequence[float]) -> str:
+    """Return how long requests took, in milliseconds: columns of a table."""
+    return " ".join(f"{quantile(seconds, part) * 1e3:>8.3f}" for part in PARTS)
+
+
 def processor_seconds(program: Program) -> float:
     """Return the processor's time that a program has taken so far. Source: proc_pid_stat(5)."""
     user, system = Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()[11:13]

@@ -1,9 +1,62 @@
-"""The benchmarks can describe the machine, whatever curves there are."""
+"""The benchmarks can describe the machine, whatever curves there are, and compare with figures of other machines."""
 
-from benchmarks.machine import machine_line
+import pytest
+
+from benchmarks.machine import Machine, machine_line
+from benchmarks.table import MACHINES, Machines, Row, peers
 from enclave_signer.protocol.key_types import KeyType
 
+HERE = Machine(bls_us=400, ed25519_us=20.0, blake2b_us=1000, loop_ms=4.6, sync_ms=0.18)
+OTHERS: Machines = {"like": {"loop_ms": 4.0, "source": ""}, "fast": {"loop_ms": 1.0, "source": ""}}
 
-def test_the_machine_line_names_every_curve() -> None:
+
+def row(better, bar: float, **figures: float) -> Row:  # type: ignore[no-untyped-def]
+    return Row("HTTP", "file", figures or {"like": 100.0}, "/s", better, bar, "loop_ms", "measured")
+
+
+def test_the_machine_line_names_every_curve_and_what_signing_consists_of() -> None:
     line = machine_line()
-    assert [key_type for key_type in KeyType if f"{key_type} " not in line] == []
+    named = [*(f"{key_type} " for key_type in KeyType), "libblst POP", "BLAKE2b of 1 MiB", "Python loop", "fdatasync"]
+    assert [name for name in named if name not in line] == []
+
+
+def test_figures_of_the_machine_most_like_this_one_count() -> None:
+    assert row("rate", 1, fast=100.0, like=50.0).nearest(HERE, OTHERS) == ("like", 4.6 / 4.0)
+    assert row("rate", 1, fast=100.0).nearest(HERE, OTHERS) == ("fast", 4.6 / 1.0)
+
+
+@pytest.mark.parametrize(
+    ("better", "ours", "factor", "ratio"),
+    [("rate", 100.0, 2.0, 2.0), ("time", 100.0, 2.0, 0.5), ("speed", 100.0, 2.0, 2.0), ("speed", 50.0, 1.0, 2.0)],
+)
+def test_their_rates_are_divided_by_the_factor_and_their_times_multiplied(
+    better: str, ours: float, factor: float, ratio: float
+) -> None:
+    assert row(better, 1).ratio(ours, 100.0, factor) == ratio
+
+
+@pytest.mark.parametrize(
+    ("better", "ratio", "factor", "held"),
+    [
+        ("rate", 2.0, 1.0, "yes"),
+        ("rate", 1.9, 1.0, "no"),
+        ("time", 2.0, 1.0, "yes"),
+        ("time", 2.1, 1.0, "no"),
+        ("speed", 1.9, 1.0, "no"),
+        ("rate", 9.0, 0.49, "does not count"),
+        ("rate", 9.0, 2.01, "does not count"),
+    ],
+)
+def test_a_bar_is_held_from_its_side(better: str, ratio: float, factor: float, held: str) -> None:
+    assert row(better, 2.0).held(1.0, ratio, factor) == held
+
+
+def test_a_restore_also_has_a_bar_in_seconds() -> None:
+    (restore,) = (each for each in peers() if each.measure.startswith("restore"))
+    assert restore.held(2.0, 25, 1.0) == "yes"
+    assert restore.held(2.1, 25, 1.0) == "no"
+
+
+def test_every_figure_of_a_peer_has_a_machine() -> None:
+    assert {name for each in peers() for name in each.figures} == MACHINES.keys()
+    assert all(each.scaled_by in MACHINES[name] for each in peers() for name in each.figures)
