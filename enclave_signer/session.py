@@ -306,7 +306,7 @@ class Session:
 
     def _add(self, blob: bytes, key: SigningKey) -> int:
         release = self._release(blob)
-        return self._keychain.add(blob, key, release.check if release is not None else None)
+        return self._keychain.add(blob, key, partial(release.check, blob) if release is not None else None)
 
     def _release(self, blob: bytes) -> Release | None:
         return self._release_of(blob, self._credentials)

@@ -63,8 +63,11 @@ class Release(Protocol):
         """Whether the key's service has released it not too long ago."""
         ...
 
-    def check(self) -> None:
+    def check(self, blob: bytes) -> None:
         """Do nothing while it is fresh. Never waits: the service is asked again in time, by a task of the process.
+
+        Args:
+            blob: Of the key that is used; the service is asked about it where no other blob is known to open.
 
         Raises:
             SealingError: It is not, and why not.

@@ -422,14 +422,14 @@ def test_a_gated_key_is_fetched_for_each_release(broker: Broker, monkeypatch: py
                 with pytest.raises(ReleaseDenied):
                     await sealer.unseal(blob)
                 with pytest.raises(ReleaseDenied):
-                    release.check()
+                    release.check(blob)
             assert broker.double.asked == HANDSHAKE * 2
             with pytest.raises(SealingRefused):
                 await sealer.seal(PRIVATE, PUBLIC)
             broker.double.policy = allow_all
             time += 10
             await sealer.unseal(blob)
-            release.check()
+            release.check(blob)
             assert broker.double.asked == HANDSHAKE * 3
 
     trio.run(main)

@@ -21,7 +21,7 @@ from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, P
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.providers import Providers
-from enclave_signer.sealing.releases import MAX_RELEASES, Release
+from enclave_signer.sealing.releases import MAX_REFUSED, MAX_RELEASES, Release
 
 KEY = "broker:key"
 CREDENTIALS = Credentials()
@@ -42,6 +42,8 @@ class Broker:
         #: To a question for the key; and to one for a blob.
         self.answer: Exception | None = None
         self.answer_to_blob: Exception | None = None
+        #: Blobs of a version of the key that is gone.
+        self.gone: set[bytes] = set()
         self.takes_s = 1.0
         self.rounds = 0
         self.opened: list[bytes] = []
@@ -62,6 +64,8 @@ class Broker:
         self.opened.append(blob)
         if self.answer_to_blob is not None:
             raise self.answer_to_blob
+        if blob in self.gone:
+            raise SealingRefused("too old")
         if blob.endswith(b"junk"):
             raise BlobCorrupt("blob corrupt: junk")
         return UnsealedKey(PrivateKey(KeyType.ED25519, bytes(32)), None)
@@ -110,9 +114,9 @@ class Scene:
             await self.unseal(which or blob())
         return raised.value
 
-    def use(self) -> EnclaveSignerError | None:
+    def use(self, which: bytes | None = None) -> EnclaveSignerError | None:
         try:
-            self.release.check()
+            self.release.check(which or blob())
         except EnclaveSignerError as error:
             return error
         return None
@@ -363,5 +367,61 @@ def test_a_refusal_is_about_the_key_only_where_no_blob_was_shown() -> None:
         assert type(await scene.fails(blob(3))) is ReleaseDenied
         assert type(await scene.fails(blob(2))) is ReleaseDenied
         assert scene.broker.rounds == 3
+
+    play(scenario)
+
+
+def test_a_blob_of_a_version_that_is_gone_keeps_no_other_from_service() -> None:
+    async def scenario(scene: Scene) -> None:
+        old, new = blob(1), blob(2)
+        await scene.unseal(new)
+        await scene.unseal(old)
+        scene.broker.gone.add(old)
+        await trio.sleep(FRESH_S * 0.7)
+        # The release is renewed with the blob that opened last.
+        assert scene.use(new) is None
+        await trio.sleep(scene.broker.takes_s + 0.1)
+        assert (type(scene.use(old)), scene.broker.rounds) == (ReleaseDenied, 2)
+        assert type(scene.use(new)) is NotReleased
+        await trio.sleep(scene.broker.takes_s + 0.1)
+        for _ in range(3 * int(FRESH_S)):
+            assert (scene.use(new), scene.use(old)) == (None, None)
+            await trio.sleep(1)
+        assert type(await scene.fails(old)) is SealingRefused
+        assert scene.use(new) is None
+
+    play(scenario)
+
+
+def test_a_blob_that_opens_does_not_wait_for_the_failure_of_another() -> None:
+    async def scenario(scene: Scene) -> None:
+        old, new = blob(1), blob(2)
+        await scene.unseal(old)
+        scene.broker.gone.add(old)
+        await trio.sleep(FRESH_S)
+        for _ in range(3):
+            assert type(await scene.fails(old)) is ReleaseDenied
+        assert scene.broker.rounds == 2
+        await scene.unseal(new)
+        assert scene.use(old) is None
+
+    play(scenario)
+
+
+def test_a_key_whose_blobs_are_all_refused_is_denied_and_is_not_asked_for_without_end() -> None:
+    async def scenario(scene: Scene) -> None:
+        blobs = [blob(number) for number in range(20)]
+        await scene.crowd(*blobs)
+        scene.broker.answer_to_blob, scene.broker.takes_s = SealingRefused("no right"), 0.0
+        await trio.sleep(FRESH_S)
+        scene.broker.opened.clear()
+        assert type(scene.use(blobs[-1])) is NotReleased
+        await wait_all_tasks_blocked()
+        with trio.move_on_after(10 * RETRY_S - 1):
+            while True:
+                assert {type(each) for each in await scene.crowd(*blobs)} == {ReleaseDenied}
+                assert type(scene.use(blobs[-1])) is ReleaseDenied
+                await trio.sleep(1)
+        assert len(scene.broker.opened) == 10 * MAX_REFUSED
 
     play(scenario)
