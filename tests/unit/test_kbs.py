@@ -2,17 +2,22 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric import ec
+from trio.testing import MockClock
 
 from enclave_signer.errors import ConfigError, SealingError, SealingRefused, SealingUnavailable
 from enclave_signer.image import parse_image
+from enclave_signer.protocol.messages import Credentials
 from enclave_signer.sealing import kbs_messages
-from enclave_signer.sealing.kbs_config import KbsKey
+from enclave_signer.sealing.kbs import REFUSED_S, Kbs
+from enclave_signer.sealing.kbs_client import Fetched
+from enclave_signer.sealing.kbs_config import KbsConfig, KbsKey
 from enclave_signer.sealing.kbs_jwe import BadJwe, TeeKey, base64url
 from enclave_signer.sealing.kbs_kek import commitment, sealing_key
 from enclave_signer.sealing.kbs_messages import HandshakeLost, Step
@@ -157,6 +162,35 @@ def test_tokens_in_a_refusal_are_not_repeated() -> None:
     text = str(kbs_messages.failure(Step.RESOURCE, 401, answer.body))
     assert "eyJ" not in text
     assert "\n" not in text
+
+
+def test_a_key_that_was_refused_is_asked_for_again_however_often_others_are_released() -> None:
+    first, gated = KEY, KbsKey(OLD_RESOURCE, commitment(OLD_KEK))
+    began, asked = 0.0, list[float]()
+    released: dict[KbsKey, bytes | SealingRefused] = {gated: bytes(32), first: SealingRefused("not uploaded yet")}
+
+    async def fetch(keys: Sequence[KbsKey]) -> Fetched:
+        await trio.lowlevel.checkpoint()
+        if first in keys:
+            asked.append(trio.current_time() - began)
+        return {key: released[key] for key in keys}
+
+    async def main() -> None:
+        nonlocal began
+        began = trio.current_time()
+        kbs = Kbs(KbsConfig(url=URL, ca_file=None, tee="snp", keys=(first, gated)), fetch)
+        for _ in range(100):
+            await kbs.release(gated.name, Credentials())
+            with pytest.raises(SealingRefused, match="not uploaded yet"):
+                await kbs.cipher(first)
+            await trio.sleep(1)
+        released[first] = bytes(32)
+        await trio.sleep(REFUSED_S)
+        await kbs.release(gated.name, Credentials())
+        await kbs.cipher(first)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert asked == [0, REFUSED_S, 2 * REFUSED_S, 3 * REFUSED_S, 100 + REFUSED_S]
 
 
 class TestImage:
