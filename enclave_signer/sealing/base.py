@@ -137,6 +137,19 @@ class KeepingProvider(Protocol):
         ...
 
 
+@runtime_checkable
+class IdentifiedProvider(Protocol):
+    """A provider whose service knows the process by one of several identities; to all others, it has the same one."""
+
+    def identity(self, credentials: Credentials) -> str:
+        """Return the name of the identity that sessions of these credentials get, one of the configuration's.
+
+        Raises:
+            SealingRefused: They ask for one that the configuration does not allow.
+        """
+        ...
+
+
 class Resealing(Protocol):
     """Decides which keys may be resealed, and by which sealer."""
 

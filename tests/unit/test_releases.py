@@ -23,7 +23,7 @@ from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.providers import Providers
 from enclave_signer.sealing.releases import MAX_REFUSED, MAX_RELEASES, Release
 
-KEY = "broker:key"
+BROKER, KEY = "broker", "broker:key"
 CREDENTIALS = Credentials()
 FRESH_S, RETRY_S, LIMIT_S = 60.0, 10.0, 5.0
 DENIED, HELD, DOWN = ReleaseDenied("policy"), NotReleased("wait"), SealingUnavailable("away")
@@ -33,12 +33,13 @@ PUBLIC = PublicKey(KeyType.ED25519, bytes(32))
 class Broker:
     """A provider and its sealer: what it answers is set; counts how often it is asked for its key, and for a blob."""
 
-    name = "broker"
     shared_s = math.inf
     takes_legacy = False
     limit_s: float | None = LIMIT_S
 
     def __init__(self) -> None:
+        self.name = BROKER
+        self.asked_for: list[Credentials] = []
         #: To a question for the key; and to one for a blob.
         self.answer: Exception | None = None
         self.answer_to_blob: Exception | None = None
@@ -49,7 +50,7 @@ class Broker:
         self.opened: list[bytes] = []
 
     async def open_sealer(self, credentials: Credentials) -> Sealer:
-        del credentials
+        self.asked_for.append(credentials)
         self.rounds += 1
         await trio.sleep(self.takes_s)
         if self.answer is not None:
@@ -74,6 +75,13 @@ class Broker:
         """Let go of nothing."""
 
 
+class Identified(Broker):
+    """Has any number of identities."""
+
+    def identity(self, credentials: Credentials) -> str:
+        return str(credentials.wip_provider_path)
+
+
 class Keeper(Broker):
     """Keeps what it got once, unless it is asked for a release."""
 
@@ -90,7 +98,7 @@ class Keeper(Broker):
 
 
 def blob(number: int = 0, key: str = KEY) -> bytes:
-    return BlobHeader(Broker.name, key, PUBLIC).encode() + b"%d" % number
+    return BlobHeader(BROKER, key, PUBLIC).encode() + b"%d" % number
 
 
 class Scene:
@@ -310,7 +318,7 @@ def test_a_denial_ends_a_release_at_once_until_it_is_released_again(about: str, 
     play(scenario)
 
 
-def test_other_credentials_have_a_release_of_their_own_and_there_is_a_most_of_them() -> None:
+def test_other_identities_have_a_release_of_their_own_and_there_is_a_most_of_them() -> None:
     async def scenario(scene: Scene) -> None:
         await scene.unseal(blob())
         for number in range(2 * MAX_RELEASES):
@@ -321,7 +329,44 @@ def test_other_credentials_have_a_release_of_their_own_and_there_is_a_most_of_th
         # What is made up goes first.
         assert scene.release.fresh
 
+    play(scenario, Identified())
+
+
+def test_credentials_that_are_made_up_have_no_release_of_their_own() -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.unseal(blob())
+        for number in range(10):
+            other = await scene.providers.open_sealer(Credentials(f"pool {number}", f"key {number}"))
+            await other.unseal(blob(number))
+        assert scene.broker.rounds == 1
+        scene.broker.answer = DENIED
+        await trio.sleep(FRESH_S)
+        assert type(await scene.fails()) is ReleaseDenied
+        for number in range(10):
+            release = scene.providers.release(blob(), Credentials(None, f"key {number}"))
+            assert release is scene.release
+        assert scene.broker.rounds == 2
+
     play(scenario)
+
+
+def test_a_release_is_asked_for_with_the_key_of_the_blob_and_at_the_sealer_of_the_rule() -> None:
+    other, broker = Broker(), Broker()
+    other.name = "other"
+    to_host = Credentials("pool", "key of the other")
+
+    async def main() -> None:
+        providers = Providers([other, broker], [GatedRule(KEY, broker.name, FRESH_S, RETRY_S)])
+        async with providers.running():
+            sealer = await providers.open_sealer(to_host)
+            # A stranger's.
+            with pytest.raises(BlobCorrupt):
+                await sealer.unseal(BlobHeader(other.name, KEY, PUBLIC).encode() + b"junk")
+            await sealer.unseal(blob())
+        assert [each.encryption_key_path for each in broker.asked_for] == [KEY] * len(broker.asked_for)
+        assert other.opened == []
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 def test_what_is_not_listed_needs_no_release() -> None:
