@@ -123,9 +123,7 @@ class Release:
         if not self.busy and not self._failed_for(blob):
             self._begin(blob if self._good is None or self._in_doubt else self._good)
         if time >= self._ends_at:
-            if self._failure is not None and not self._failed_for_others(blob):
-                raise _again(self._failure)
-            raise NotReleased(f"the last release of {self._key} has ended, and it is asked for again")
+            raise self._reason(blob)
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`. Raises at once what failed less than `retry_s` ago."""
@@ -140,6 +138,12 @@ class Release:
                 return await self._begin(blob).outcome()
             # Another blob is asked about first: it may be that the key is not released at all.
             await asking.done.wait()
+
+    def _reason(self, blob: bytes) -> SealingError:
+        """Return why a key may not be used at the moment."""
+        if self._failure is not None and not self._failed_for_others(blob):
+            return _again(self._failure)
+        return NotReleased(f"the last release of {self._key} has ended, and it is asked for again")
 
     def _failed_for(self, blob: bytes) -> bool:
         """Whether a failure is remembered that answers a blob, too."""
@@ -159,7 +163,12 @@ class Release:
         known = self._sealer if began < self._renew_at or self._renewing else None
         try:
             if known is not None:
-                _, attempt.unsealed = await self._ask(known, blob)
+                _, unsealed = await self._ask(known, blob)
+                if self._sealer is None:
+                    # Denied meanwhile.
+                    attempt.error = self._reason(blob)
+                    return
+                attempt.unsealed = unsealed
             else:
                 attempt.unsealed = await self._renew(blob, began)
             self._good = blob

@@ -21,7 +21,7 @@ from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, P
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.providers import Providers
-from enclave_signer.sealing.releases import MAX_REFUSED, MAX_RELEASES, Release
+from enclave_signer.sealing.releases import MAX_REFUSED, MAX_RELEASES, SHARED_S, Release
 
 BROKER, KEY = "broker", "broker:key"
 CREDENTIALS = Credentials()
@@ -45,6 +45,9 @@ class Broker:
         self.answer_to_blob: Exception | None = None
         #: Blobs of a version of the key that is gone.
         self.gone: set[bytes] = set()
+        #: A blob that is answered only when the event is set.
+        self.answers_late: bytes | None = None
+        self.late = trio.Event()
         self.takes_s = 1.0
         self.rounds = 0
         self.opened: list[bytes] = []
@@ -65,6 +68,8 @@ class Broker:
         self.opened.append(blob)
         if self.answer_to_blob is not None:
             raise self.answer_to_blob
+        if blob == self.answers_late:
+            await self.late.wait()
         if blob in self.gone:
             raise SealingRefused("too old")
         if blob.endswith(b"junk"):
@@ -449,6 +454,29 @@ def test_a_blob_that_opens_does_not_wait_for_the_failure_of_another() -> None:
         assert scene.broker.rounds == 2
         await scene.unseal(new)
         assert scene.use(old) is None
+
+    play(scenario)
+
+
+def test_a_blob_that_is_being_opened_at_a_denial_is_not_used() -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.unseal(blob())
+        await trio.sleep(SHARED_S + 0.1)
+        late = scene.broker.late = trio.Event()
+        scene.broker.answers_late = blob(1)
+        async with trio.open_nursery() as nursery:
+            outcomes: list[EnclaveSignerError] = []
+
+            async def call() -> None:
+                outcomes.append(await scene.fails(blob(1)))
+
+            nursery.start_soon(call)
+            await wait_all_tasks_blocked()
+            scene.broker.answer_to_blob = DENIED
+            assert type(await scene.fails()) is ReleaseDenied
+            scene.broker.answer_to_blob = None
+            late.set()
+        assert [(type(each), str(each)) for each in outcomes] == [(ReleaseDenied, "policy")]
 
     play(scenario)
 
