@@ -84,6 +84,8 @@ class Release:
         self._ask = ask
         self._start = start
         self._attempts: dict[bytes, _Attempt] = {}
+        #: Of those whose blobs are asked about one after the other.
+        self._turn = trio.Lock()
         #: The sealer that was released last, and the blob that opened last.
         self._sealer: Sealer | None = None
         self._good: bytes | None = None
@@ -120,24 +122,51 @@ class Release:
         time = now()
         if time < self._renew_at:
             return
-        if not self.busy and not self._failed_for(blob):
-            self._begin(blob if self._good is None or self._in_doubt else self._good)
+        if not self._failed_for(blob):
+            if (good := self._trusted) is not None:
+                # Whatever else is under way, which may be a stranger's.
+                self._under_way(good)
+            elif not self.busy:
+                self._begin(blob)
         if time >= self._ends_at:
             raise self._reason(blob)
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`. Raises at once what failed less than `retry_s` ago."""
-        while True:
-            attempt = self._attempts.get(blob)
-            if attempt is not None and (self.fresh or not attempt.done.is_set()):
-                return await attempt.outcome()
-            if self._failure is not None and self._failed_for(blob):
-                raise _again(self._failure)
-            asking = self._asking
-            if self.fresh or asking is None:
+        if not self.fresh and not self._failed_for(blob) and (good := self._trusted) is not None:
+            # Asked about before any other, which may be a stranger's.
+            await self._under_way(good).done.wait()
+        if (known := self._known(blob)) is not None:
+            return await known.outcome()
+        # One blob is asked about first: it may be that the key is not released at all. Then those that came first.
+        async with self._turn:
+            while (asking := self._asking) is not None and self._known(blob) is None:
+                await asking.done.wait()
+            if (known := self._known(blob)) is None:
                 return await self._begin(blob).outcome()
-            # Another blob is asked about first: it may be that the key is not released at all.
-            await asking.done.wait()
+        return await known.outcome()
+
+    def _known(self, blob: bytes) -> _Attempt | None:
+        """Return an attempt for a blob that need not wait for others.
+
+        Raises:
+            SealingError: A failure is remembered.
+        """
+        attempt = self._attempts.get(blob)
+        if attempt is not None and (self.fresh or not attempt.done.is_set()):
+            return attempt
+        if self._failure is not None and self._failed_for(blob):
+            raise _again(self._failure)
+        return self._begin(blob) if self.fresh else None
+
+    @property
+    def _trusted(self) -> bytes | None:
+        """A blob that should open whenever the key is released."""
+        return None if self._in_doubt else self._good
+
+    def _under_way(self, blob: bytes) -> _Attempt:
+        attempt = self._attempts.get(blob)
+        return self._begin(blob) if attempt is None or attempt.done.is_set() else attempt
 
     def _reason(self, blob: bytes) -> SealingError:
         """Return why a key may not be used at the moment."""
@@ -160,7 +189,9 @@ class Release:
 
     async def _run(self, blob: bytes, attempt: _Attempt) -> None:
         began = now()
-        known = self._sealer if began < self._renew_at or self._renewing else None
+        # Of many blobs late in a release one renews it; a stranger's, which may not open, takes that from none.
+        renewed = began < self._renew_at or (self._renewing and blob != self._trusted)
+        known = self._sealer if renewed else None
         try:
             if known is not None:
                 _, unsealed = await self._ask(known, blob)
