@@ -73,17 +73,25 @@ class Kbs:
         return f"Kbs({', '.join(key.name for key in self._config.keys)})"
 
     async def open_sealer(self, credentials: Credentials) -> Sealer:
-        """Return a sealer, once the key that seals is here.
+        """Return a sealer, once a key is here: where the one that seals is refused, old ones open all the same.
 
         Raises:
-            SealingRefused: The session asks for a key of a broker that the image does not list, or the broker refuses.
+            SealingRefused: The session asks for a key of a broker that the image does not list, or the broker refuses
+                all keys.
             SealingUnavailable: No answer, retry later.
         """
         asked = credentials.encryption_key_path
         if asked and asked.startswith(f"{KBS}:") and self._config.key_named(asked) is None:
             raise SealingRefused(f"this image does not allow the key {asked[:200]!r}; {self._listed()}")
-        await self.cipher(self._config.keys[0])
-        return _KbsSealer(self, self._config, asked)
+        refusals: list[SealingRefused] = []
+        for key in self._config.keys:
+            try:
+                await self.cipher(key)
+            except SealingRefused as error:
+                refusals.append(error)
+            else:
+                return _KbsSealer(self, self._config, asked)
+        raise refusals[0]
 
     async def release(self, key: str, credentials: Credentials) -> Sealer:
         """Return a sealer for a key that the broker has released just now; see `KeepingProvider`."""

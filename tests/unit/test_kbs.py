@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from trio.testing import MockClock
 
+from enclave_signer.curves import curve
 from enclave_signer.errors import ConfigError, SealingError, SealingRefused, SealingUnavailable
 from enclave_signer.image import parse_image
-from enclave_signer.protocol.messages import Credentials
-from enclave_signer.sealing import kbs_messages
+from enclave_signer.protocol.blob import BlobHeader
+from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey
+from enclave_signer.sealing import aes_gcm, kbs_messages
 from enclave_signer.sealing.kbs import REFUSED_S, Kbs
 from enclave_signer.sealing.kbs_client import Fetched
 from enclave_signer.sealing.kbs_config import KbsConfig, KbsKey
@@ -27,6 +30,8 @@ from tests.doubles.known_keys import VECTORS
 
 VECTOR: dict[str, Any] = json.loads((VECTORS / "kbs.json").read_text())
 URL = "https://kbs.example:8080"
+PRIVATE = PrivateKey(KeyType.ED25519, bytes(range(32)))
+PUBLIC = curve(KeyType.ED25519).open(PRIVATE).public_key
 CA = Path("/etc/kbs.pem")
 KEY = KbsKey(RESOURCE, commitment(KEK))
 
@@ -191,6 +196,27 @@ def test_a_key_that_was_refused_is_asked_for_again_however_often_others_are_rele
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
     assert asked == [0, REFUSED_S, 2 * REFUSED_S, 3 * REFUSED_S, 100 + REFUSED_S]
+
+
+def test_an_old_key_opens_where_the_first_one_is_refused() -> None:
+    old = KbsKey(OLD_RESOURCE, commitment(OLD_KEK))
+    blob = aes_gcm.seal(AESGCM(bytes(32)), BlobHeader("kbs", old.name, PUBLIC).encode(), PRIVATE)
+    asked: list[int] = []
+
+    async def fetch(keys: Sequence[KbsKey]) -> Fetched:
+        await trio.lowlevel.checkpoint()
+        asked.append(len(keys))
+        return {key: bytes(32) if key == old else SealingRefused("not uploaded yet") for key in keys}
+
+    async def main() -> None:
+        kbs = Kbs(KbsConfig(url=URL, ca_file=None, tee="snp", keys=(KEY, old)), fetch)
+        sealer = await kbs.open_sealer(Credentials())
+        assert (await sealer.unseal(blob)).named == PUBLIC
+        with pytest.raises(SealingRefused, match="not uploaded yet"):
+            await sealer.seal(PRIVATE, PUBLIC)
+
+    trio.run(main)
+    assert asked == [2]
 
 
 class TestImage:
