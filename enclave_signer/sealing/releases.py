@@ -218,6 +218,10 @@ class Release:
             sealer, unsealed = await self._ask(None, blob)
         finally:
             self._renewing = False
+        denied = isinstance(self._failure, ReleaseDenied) and not self._refused
+        if denied and self._failure is not None and began < self._failed_until - self._rule.retry_s:
+            # The key was denied after this was asked for.
+            raise _again(self._failure)
         if self._good is None or self._failure is not None:
             logger.info("key released", extra=log.fields(key=self._key, fresh_s=self._rule.fresh_s))
         self._sealer, self._failure, self._in_doubt = sealer, None, False

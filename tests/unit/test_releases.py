@@ -459,10 +459,14 @@ def test_a_blob_that_opens_does_not_wait_for_the_failure_of_another() -> None:
     play(scenario)
 
 
-def test_a_blob_that_is_being_opened_at_a_denial_is_not_used() -> None:
+@pytest.mark.parametrize("age_s", [SHARED_S + 0.1, FRESH_S * 0.7])
+def test_a_blob_that_is_being_opened_at_a_denial_is_not_used(age_s: float) -> None:
+    """Whether or not it renews the release."""
+
     async def scenario(scene: Scene) -> None:
+        scene.broker.takes_s = 0.0
         await scene.unseal(blob())
-        await trio.sleep(SHARED_S + 0.1)
+        await trio.sleep(age_s)
         late = scene.broker.late = trio.Event()
         scene.broker.answers_late = blob(1)
         async with trio.open_nursery() as nursery:
@@ -473,11 +477,13 @@ def test_a_blob_that_is_being_opened_at_a_denial_is_not_used() -> None:
 
             nursery.start_soon(call)
             await wait_all_tasks_blocked()
+            await trio.sleep(0.1)
             scene.broker.answer_to_blob = DENIED
             assert type(await scene.fails()) is ReleaseDenied
             scene.broker.answer_to_blob = None
             late.set()
         assert [(type(each), str(each)) for each in outcomes] == [(ReleaseDenied, "policy")]
+        assert not scene.release.fresh
 
     play(scenario)
 
