@@ -267,7 +267,10 @@ class Session:
             case GenerateAndImport(key_type):
                 return _opening(partial(_new, sealer, key_type), self._keep_sealed)
             case SignWith(blob, message, version):
-                return _opening(partial(self._opened, sealer, blob), lambda key: self._sign(key, message, version))
+                return _opening(
+                    partial(self._opened, sealer, blob),
+                    lambda key: self._sign(self._released(blob, key), message, version),
+                )
             case GetPublicKeyFrom(blob):
                 # Never out of memory: a key open here may no longer open anywhere.
                 return _opening(partial(open_key, sealer, blob), _public_key)
@@ -306,7 +309,13 @@ class Session:
 
     def _add(self, blob: bytes, key: SigningKey) -> int:
         release = self._release(blob)
-        return self._keychain.add(blob, key, release.check if release is not None else None)
+        return self._keychain.add(blob, key, partial(release.check, blob) if release is not None else None)
+
+    def _released(self, blob: bytes, key: SigningKey) -> SigningKey:
+        if (release := self._release(blob)) is not None:
+            # The key may have been denied while its blob was opened.
+            release.check(blob)
+        return key
 
     def _release(self, blob: bytes) -> Release | None:
         return self._release_of(blob, self._credentials)

@@ -63,8 +63,11 @@ class Release(Protocol):
         """Whether the key's service has released it not too long ago."""
         ...
 
-    def check(self) -> None:
+    def check(self, blob: bytes) -> None:
         """Do nothing while it is fresh. Never waits: the service is asked again in time, by a task of the process.
+
+        Args:
+            blob: Of the key that is used; the service is asked about it where no other blob is known to open.
 
         Raises:
             SealingError: It is not, and why not.
@@ -130,6 +133,19 @@ class KeepingProvider(Protocol):
             SealingRefused: The configuration does not allow it.
             NotReleased: It will be released when somebody has allowed it.
             SealingUnavailable: No answer, retry later.
+        """
+        ...
+
+
+@runtime_checkable
+class IdentifiedProvider(Protocol):
+    """A provider whose service knows the process by one of several identities; to all others, it has the same one."""
+
+    def identity(self, credentials: Credentials) -> str:
+        """Return the name of the identity that sessions of these credentials get, one of the configuration's.
+
+        Raises:
+            SealingRefused: They ask for one that the configuration does not allow.
         """
         ...
 

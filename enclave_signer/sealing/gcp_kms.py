@@ -78,11 +78,15 @@ class GcpKms:
             SealingRefused: The image does not allow them, or Google refuses.
             SealingUnavailable: No answer, retry later.
         """
-        provider = self._config.allow_list.identity_provider(credentials.wip_provider_path)
+        provider = self.identity(credentials)
         key = self._config.allow_list.key(credentials.encryption_key_path)
         _check_form(key)
         await self._identities[provider].access()
         return _GcpKmsSealer(self._config, self._kms, self._identities[provider], key)
+
+    def identity(self, credentials: Credentials) -> str:
+        """Return the identity provider that a session gets; see `IdentifiedProvider`."""
+        return self._config.allow_list.identity_provider(credentials.wip_provider_path)
 
     async def aclose(self) -> None:
         """Close the connection to Cloud KMS."""

@@ -64,8 +64,8 @@ class Kbs:
         self._config = config
         self._fetch = fetch
         self._ciphers: dict[KbsKey, AESGCM] = {}
-        self._refused: dict[KbsKey, SealingRefused] = {}
-        self._ask_again_at = 0.0
+        #: With when each was refused last, in seconds.
+        self._refused: dict[KbsKey, tuple[SealingRefused, float]] = {}
         self._attempt: _Attempt | None = None
 
     def __repr__(self) -> str:
@@ -73,17 +73,25 @@ class Kbs:
         return f"Kbs({', '.join(key.name for key in self._config.keys)})"
 
     async def open_sealer(self, credentials: Credentials) -> Sealer:
-        """Return a sealer, once the key that seals is here.
+        """Return a sealer, once a key is here: where the one that seals is refused, old ones open all the same.
 
         Raises:
-            SealingRefused: The session asks for a key of a broker that the image does not list, or the broker refuses.
+            SealingRefused: The session asks for a key of a broker that the image does not list, or the broker refuses
+                all keys.
             SealingUnavailable: No answer, retry later.
         """
         asked = credentials.encryption_key_path
         if asked and asked.startswith(f"{KBS}:") and self._config.key_named(asked) is None:
             raise SealingRefused(f"this image does not allow the key {asked[:200]!r}; {self._listed()}")
-        await self.cipher(self._config.keys[0])
-        return _KbsSealer(self, self._config, asked)
+        refusals: list[SealingRefused] = []
+        for key in self._config.keys:
+            try:
+                await self.cipher(key)
+            except SealingRefused as error:
+                refusals.append(error)
+            else:
+                return _KbsSealer(self, self._config, asked)
+        raise refusals[0]
 
     async def release(self, key: str, credentials: Credentials) -> Sealer:
         """Return a sealer for a key that the broker has released just now; see `KeepingProvider`."""
@@ -97,7 +105,7 @@ class Kbs:
             raise
         self._keep(fetched)
         if known in self._refused:
-            raise SealingRefused(*self._refused[known].args)
+            raise self._refusal(known)
         return _KbsSealer(self, self._config, credentials.encryption_key_path)
 
     async def aclose(self) -> None:
@@ -111,9 +119,8 @@ class Kbs:
             SealingUnavailable: No answer, retry later.
         """
         while key not in self._ciphers:
-            if key in self._refused and trio.current_time() < self._ask_again_at:
-                # A new one for each: a raised error keeps its traceback.
-                raise SealingRefused(*self._refused[key].args)
+            if self._refused_lately(key):
+                raise self._refusal(key)
             attempt = self._attempt
             if attempt is None:
                 attempt = await self._fetch_missing()
@@ -123,12 +130,19 @@ class Kbs:
                 raise type(attempt.error)(*attempt.error.args) from attempt.error
         return self._ciphers[key]
 
+    def _refused_lately(self, key: KbsKey) -> bool:
+        return key in self._refused and trio.current_time() < self._refused[key][1] + REFUSED_S
+
+    def _refusal(self, key: KbsKey) -> SealingRefused:
+        """Return a new error for each caller: a raised one keeps its traceback."""
+        return SealingRefused(*self._refused[key][0].args)
+
     def _listed(self) -> str:
         return f"it lists {', '.join(key.name for key in self._config.keys[:3])}"
 
     async def _fetch_missing(self) -> _Attempt:
         attempt = self._attempt = _Attempt()
-        missing = [key for key in self._config.keys if key not in self._ciphers]
+        missing = [key for key in self._config.keys if key not in self._ciphers and not self._refused_lately(key)]
         try:
             self._keep(await self._fetch(missing))
         except SealingRefused as error:
@@ -141,10 +155,9 @@ class Kbs:
         return attempt
 
     def _keep(self, fetched: Fetched) -> None:
-        self._ask_again_at = trio.current_time() + REFUSED_S
         for key, outcome in fetched.items():
             if isinstance(outcome, SealingRefused):
-                self._refused[key] = outcome
+                self._refused[key] = outcome, trio.current_time()
                 self._ciphers.pop(key, None)
                 logger.warning("no key from the key broker", extra=log.fields(key=key.name, reason=outcome))
             else:

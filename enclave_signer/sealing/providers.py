@@ -23,7 +23,7 @@ from enclave_signer.errors import BlobCorrupt, ReleaseDenied, SealingRefused, Se
 from enclave_signer.protocol.blob import is_ours, parse_blob, sealed_under
 from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
-from enclave_signer.sealing.base import KeepingProvider, Sealer, SealerProvider, UnsealedKey
+from enclave_signer.sealing.base import IdentifiedProvider, KeepingProvider, Sealer, SealerProvider, UnsealedKey
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.releases import MAX_RELEASES, Release
 
@@ -63,8 +63,8 @@ class Providers:
         self._for_legacy = next((each for each in providers if each.takes_legacy), None)
         self._openings: dict[tuple[str, Credentials], _Opening] = {}
         self._gated = gated
-        #: By key-encryption key and credentials.
-        self._releases: dict[tuple[str, Credentials], Release] = {}
+        #: By what is asked for: an identity and a key-encryption key.
+        self._releases: dict[Credentials, Release] = {}
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -119,7 +119,7 @@ class Providers:
         """Return the release that a blob needs; None where it needs none.
 
         Raises:
-            SealingRefused: Nothing here opens it.
+            SealingRefused: The session asks for an identity that the configuration does not allow.
         """
         if not self._gated:
             return None
@@ -130,11 +130,14 @@ class Providers:
         rule = next((rule for rule in self._gated if rule.covers(key)), None)
         if rule is None:
             return None
-        place = key, credentials
+        # Not what the blob names: strangers can write any sealer before any key.
+        provider = self._by_name[rule.sealer]
+        # What else a session names changes nothing at the service, and must not have it asked once more.
+        identity = provider.identity(credentials) if isinstance(provider, IdentifiedProvider) else None
+        place = Credentials(identity, key)
         if place not in self._releases:
             self._forget_oldest_release()
-            ask = partial(_released, self._named_by(blob), key, credentials)
-            self._releases[place] = Release(key, rule, ask, self._start)
+            self._releases[place] = Release(key, rule, partial(_released, provider, key, place), self._start)
         return self._releases[place]
 
     def _start(self, task: Callable[[], Awaitable[None]]) -> None:

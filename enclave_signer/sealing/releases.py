@@ -2,14 +2,16 @@
 
 - An unsealing is an object of the process: it belongs to no connection. All callers with the same blob share one attempt and
   its one deadline; a caller that leaves does not end it, and one that comes a moment later gets its result.
-- A release belongs to a key-encryption key and the credentials that it is asked for with: one blob is asked about first,
-  and what the service says of the key holds for all blobs under it.
+- A release belongs to a key-encryption key and the identity that asks for it: one blob is asked about first, and what the
+  service says of the key holds for all blobs under it.
 - A failure is remembered for `retry_s`: meanwhile all callers get it at once, and the service is not asked.
 - A release lasts `fresh_s`, from when it was asked for. A use in its last third has it asked for again, without waiting.
   Where that is not answered, or not with yes, it lasts until its end; a denial ends it at once.
 - A use after its end is refused, and has it asked for again. Opened keys are used again as soon as they are released.
 - Two errors are about a key: `NotReleased`, also where its service is away, and `ReleaseDenied`, also where a blob that
   opened before is refused now. Any other error is about the caller's blob.
+- A blob that is refused now ends the release, but it may be the blob alone, sealed by a version of the key that is gone.
+  So other blobs are asked about at once, until one opens or as many are refused as `MAX_REFUSED` says.
 """
 
 import logging
@@ -30,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 #: Releases that are remembered. A prefix may cover any number of names, and strangers may make some up.
 MAX_RELEASES = 256
+#: Blobs under a key that are asked about within `retry_s` while blobs are refused: one more than a rotation may leave behind
+#: by mistake, and few enough for a service that refuses them all.
+MAX_REFUSED = 4
 #: Seconds for which an opened key is shared with later callers: by then it has its place among the open keys.
 SHARED_S = 1.0
 #: The part of `fresh_s` after which a use has the key released again: the service may be away for the rest of it.
@@ -79,9 +84,14 @@ class Release:
         self._ask = ask
         self._start = start
         self._attempts: dict[bytes, _Attempt] = {}
-        #: The sealer that was released last, and a blob that it opened.
+        #: Of those whose blobs are asked about one after the other.
+        self._turn = trio.Lock()
+        #: The sealer that was released last, and the blob that opened last.
         self._sealer: Sealer | None = None
         self._good: bytes | None = None
+        #: Whether that blob was refused since, and which blobs the failure that is remembered came of; none: of the key.
+        self._in_doubt = False
+        self._refused: set[bytes] = set()
         self._renewing = False
         self._renew_at = self._ends_at = -math.inf
         self._failure: SealingError | None = None
@@ -107,31 +117,70 @@ class Release:
         """Whether the key was released not too long ago."""
         return now() < self._ends_at
 
-    def check(self) -> None:
+    def check(self, blob: bytes) -> None:
         """Do nothing while the key is released; see `enclave_signer.sealing.base.Release`."""
         time = now()
         if time < self._renew_at:
             return
-        if self._good is not None and not self.busy and time >= self._failed_until:
-            self._begin(self._good)
+        if not self._failed_for(blob):
+            if (good := self._trusted) is not None:
+                # Whatever else is under way, which may be a stranger's.
+                self._under_way(good)
+            elif not self.busy:
+                self._begin(blob)
         if time >= self._ends_at:
-            if self._failure is not None:
-                raise _again(self._failure)
-            raise NotReleased(f"the last release of {self._key} has ended, and it is asked for again")
+            raise self._reason(blob)
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`. Raises at once what failed less than `retry_s` ago."""
-        while True:
-            attempt = self._attempts.get(blob)
-            if attempt is not None and (self.fresh or not attempt.done.is_set()):
-                return await attempt.outcome()
-            if self._failure is not None and now() < self._failed_until:
-                raise _again(self._failure)
-            asking = self._asking
-            if self.fresh or asking is None:
+        if not self.fresh and not self._failed_for(blob) and (good := self._trusted) is not None:
+            # Asked about before any other, which may be a stranger's.
+            await self._under_way(good).done.wait()
+        if (known := self._known(blob)) is not None:
+            return await known.outcome()
+        # One blob is asked about first: it may be that the key is not released at all. Then those that came first.
+        async with self._turn:
+            while (asking := self._asking) is not None and self._known(blob) is None:
+                await asking.done.wait()
+            if (known := self._known(blob)) is None:
                 return await self._begin(blob).outcome()
-            # Another blob is asked about first: it may be that the key is not released at all.
-            await asking.done.wait()
+        return await known.outcome()
+
+    def _known(self, blob: bytes) -> _Attempt | None:
+        """Return an attempt for a blob that need not wait for others.
+
+        Raises:
+            SealingError: A failure is remembered.
+        """
+        attempt = self._attempts.get(blob)
+        if attempt is not None and (self.fresh or not attempt.done.is_set()):
+            return attempt
+        if self._failure is not None and self._failed_for(blob):
+            raise _again(self._failure)
+        return self._begin(blob) if self.fresh else None
+
+    @property
+    def _trusted(self) -> bytes | None:
+        """A blob that should open whenever the key is released."""
+        return None if self._in_doubt else self._good
+
+    def _under_way(self, blob: bytes) -> _Attempt:
+        attempt = self._attempts.get(blob)
+        return self._begin(blob) if attempt is None or attempt.done.is_set() else attempt
+
+    def _reason(self, blob: bytes) -> SealingError:
+        """Return why a key may not be used at the moment."""
+        if self._failure is not None and not self._failed_for_others(blob):
+            return _again(self._failure)
+        return NotReleased(f"the last release of {self._key} has ended, and it is asked for again")
+
+    def _failed_for(self, blob: bytes) -> bool:
+        """Whether a failure is remembered that answers a blob, too."""
+        return now() < self._failed_until and not self._failed_for_others(blob)
+
+    def _failed_for_others(self, blob: bytes) -> bool:
+        """Whether the last failure came of other blobs, and of so few that this one may still open."""
+        return bool(self._refused) and blob not in self._refused and len(self._refused) < MAX_REFUSED
 
     def _begin(self, blob: bytes) -> _Attempt:
         attempt = self._attempts[blob] = _Attempt()
@@ -140,12 +189,20 @@ class Release:
 
     async def _run(self, blob: bytes, attempt: _Attempt) -> None:
         began = now()
-        known = self._sealer if began < self._renew_at or self._renewing else None
+        # Of many blobs late in a release one renews it; a stranger's, which may not open, takes that from none.
+        renewed = began < self._renew_at or (self._renewing and blob != self._trusted)
+        known = self._sealer if renewed else None
         try:
             if known is not None:
-                _, attempt.unsealed = await self._ask(known, blob)
+                _, unsealed = await self._ask(known, blob)
+                if self._sealer is None:
+                    # Denied meanwhile.
+                    attempt.error = self._reason(blob)
+                    return
+                attempt.unsealed = unsealed
             else:
                 attempt.unsealed = await self._renew(blob, began)
+            self._good = blob
         except Exception as error:  # noqa: BLE001 -- raised to the callers, who know refusals from bugs
             attempt.error = self._failed(error, blob)
         finally:
@@ -161,18 +218,30 @@ class Release:
             sealer, unsealed = await self._ask(None, blob)
         finally:
             self._renewing = False
+        denied = isinstance(self._failure, ReleaseDenied) and not self._refused
+        if denied and self._failure is not None and began < self._failed_until - self._rule.retry_s:
+            # The key was denied after this was asked for.
+            raise _again(self._failure)
         if self._good is None or self._failure is not None:
             logger.info("key released", extra=log.fields(key=self._key, fresh_s=self._rule.fresh_s))
-        self._sealer, self._good, self._failure = sealer, blob, None
+        self._sealer, self._failure, self._in_doubt = sealer, None, False
+        self._refused.clear()
         self._renew_at = began + self._rule.fresh_s * _RENEWED_AFTER
         self._ends_at = began + self._rule.fresh_s
         return unsealed
 
     def _failed(self, error: Exception, blob: bytes) -> Exception:
         """Remember what an error means for the key, if anything; return the error for the callers that wait."""
-        failure = _about_key(error, opened_before=blob == self._good)
+        refused_again = self._in_doubt and isinstance(error, SealingRefused)
+        failure = _about_key(error, opened_before=refused_again or blob == self._good)
         if failure is None:
             return error
+        of_blob = not isinstance(error, NotReleased | ReleaseDenied | SealingUnavailable)
+        if not of_blob or now() >= self._failed_until:
+            self._refused.clear()
+        if of_blob:
+            self._in_doubt = True
+            self._refused.add(blob)
         if str(failure) != str(self._failure):
             logger.warning("key not released: %s", failure, extra=log.fields(key=self._key))
         self._failure, self._failed_until = failure, now() + self._rule.retry_s

@@ -19,9 +19,11 @@ from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.messages import MAX_BLOB_BYTES, Credentials, KeyType, PrivateKey
 from enclave_signer.sealing.base import Sealer, open_key, seal_key
 from enclave_signer.sealing.crc32c import crc32c
+from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.gcp_client import CALLS, KEY_CALLS, RETRY_AFTER_S
 from enclave_signer.sealing.gcp_config import GcpKmsConfig
 from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
+from enclave_signer.sealing.providers import Providers
 from tests.doubles.google.blobs import sealed as sealed_by
 from tests.doubles.google.cloud import IMAGE, GoogleCloud, running_google_cloud
 from tests.doubles.google.kms import BOTH, DECRYPT, ENCRYPT, KEY, Fault, Key
@@ -171,6 +173,24 @@ class TestBlobs:
         version = f"{OLD_KEY}/cryptoKeyVersions/1"
         with pytest.raises(SealingRefused, match=f"'{version}' is not a key of Cloud KMS"):
             opened(cloud, b"", f'open_keys = ["{OLD_RING}"]\n', Credentials(None, version))
+
+
+def test_each_identity_has_a_release_of_its_own(cloud: GoogleCloud) -> None:
+    other = PROVIDER.replace("/providers/", "/providers/other-")
+    blob = sealed(cloud)
+    config = parse_image(IMAGE.replace(f'"{PROVIDER}"', f'"{PROVIDER}", "{other}"'), "image.toml").gcp_kms
+    assert config is not None
+
+    async def main() -> None:
+        providers = Providers([GcpKms(config, cloud.places())], [GatedRule(KEY, GcpKms.name, 60, 10)])
+        async with providers.running():
+            release = providers.release(blob, Credentials(PROVIDER, None))
+            assert release is providers.release(blob, Credentials(PROVIDER, OLD_KEY))
+            assert release is not providers.release(blob, Credentials(other, None))
+            with pytest.raises(SealingRefused, match="does not allow the identity provider 'made up'"):
+                providers.release(blob, Credentials("made up", None))
+
+    trio.run(main)
 
 
 class TestLegacyBlobs:

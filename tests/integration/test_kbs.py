@@ -25,10 +25,10 @@ from enclave_signer.errors import (
 from enclave_signer.image import parse_image
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey
-from enclave_signer.sealing import releases
+from enclave_signer.sealing import kbs, releases
 from enclave_signer.sealing.base import Sealer, open_key, seal_key
 from enclave_signer.sealing.gated_rules import GatedRule
-from enclave_signer.sealing.kbs import LIMIT_S, REFUSED_S, Kbs, open_kbs
+from enclave_signer.sealing.kbs import LIMIT_S, Kbs, open_kbs
 from enclave_signer.sealing.kbs_client import agent_evidence
 from enclave_signer.sealing.kbs_http import MAX_ANSWER_BYTES, Http
 from enclave_signer.sealing.kbs_jwe import TeeKey
@@ -381,7 +381,7 @@ class TestAway:
         broker.double.ended.set()
         assert broker.double.asked == ["auth", *HANDSHAKE]
 
-    def test_a_refusal_is_told_again_for_a_while(self, broker: Broker) -> None:
+    def test_a_refusal_is_told_again_for_a_while(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         broker.double.resources = {}
         provider = broker.provider()
 
@@ -391,7 +391,7 @@ class TestAway:
                     await provider.open_sealer(Credentials())
             assert broker.double.asked == HANDSHAKE
             broker.double.resources = {RESOURCE: KEK}
-            provider._ask_again_at -= REFUSED_S
+            monkeypatch.setattr(kbs, "REFUSED_S", 0.0)
             await provider.open_sealer(Credentials())
             assert broker.double.asked == HANDSHAKE * 2
 
@@ -422,14 +422,14 @@ def test_a_gated_key_is_fetched_for_each_release(broker: Broker, monkeypatch: py
                 with pytest.raises(ReleaseDenied):
                     await sealer.unseal(blob)
                 with pytest.raises(ReleaseDenied):
-                    release.check()
+                    release.check(blob)
             assert broker.double.asked == HANDSHAKE * 2
             with pytest.raises(SealingRefused):
                 await sealer.seal(PRIVATE, PUBLIC)
             broker.double.policy = allow_all
             time += 10
             await sealer.unseal(blob)
-            release.check()
+            release.check(blob)
             assert broker.double.asked == HANDSHAKE * 3
 
     trio.run(main)

@@ -2,17 +2,25 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from trio.testing import MockClock
 
+from enclave_signer.curves import curve
 from enclave_signer.errors import ConfigError, SealingError, SealingRefused, SealingUnavailable
 from enclave_signer.image import parse_image
-from enclave_signer.sealing import kbs_messages
-from enclave_signer.sealing.kbs_config import KbsKey
+from enclave_signer.protocol.blob import BlobHeader
+from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey
+from enclave_signer.sealing import aes_gcm, kbs_messages
+from enclave_signer.sealing.kbs import REFUSED_S, Kbs
+from enclave_signer.sealing.kbs_client import Fetched
+from enclave_signer.sealing.kbs_config import KbsConfig, KbsKey
 from enclave_signer.sealing.kbs_jwe import BadJwe, TeeKey, base64url
 from enclave_signer.sealing.kbs_kek import commitment, sealing_key
 from enclave_signer.sealing.kbs_messages import HandshakeLost, Step
@@ -22,6 +30,8 @@ from tests.doubles.known_keys import VECTORS
 
 VECTOR: dict[str, Any] = json.loads((VECTORS / "kbs.json").read_text())
 URL = "https://kbs.example:8080"
+PRIVATE = PrivateKey(KeyType.ED25519, bytes(range(32)))
+PUBLIC = curve(KeyType.ED25519).open(PRIVATE).public_key
 CA = Path("/etc/kbs.pem")
 KEY = KbsKey(RESOURCE, commitment(KEK))
 
@@ -157,6 +167,56 @@ def test_tokens_in_a_refusal_are_not_repeated() -> None:
     text = str(kbs_messages.failure(Step.RESOURCE, 401, answer.body))
     assert "eyJ" not in text
     assert "\n" not in text
+
+
+def test_a_key_that_was_refused_is_asked_for_again_however_often_others_are_released() -> None:
+    first, gated = KEY, KbsKey(OLD_RESOURCE, commitment(OLD_KEK))
+    began, asked = 0.0, list[float]()
+    released: dict[KbsKey, bytes | SealingRefused] = {gated: bytes(32), first: SealingRefused("not uploaded yet")}
+
+    async def fetch(keys: Sequence[KbsKey]) -> Fetched:
+        await trio.lowlevel.checkpoint()
+        if first in keys:
+            asked.append(trio.current_time() - began)
+        return {key: released[key] for key in keys}
+
+    async def main() -> None:
+        nonlocal began
+        began = trio.current_time()
+        kbs = Kbs(KbsConfig(url=URL, ca_file=None, tee="snp", keys=(first, gated)), fetch)
+        for _ in range(100):
+            await kbs.release(gated.name, Credentials())
+            with pytest.raises(SealingRefused, match="not uploaded yet"):
+                await kbs.cipher(first)
+            await trio.sleep(1)
+        released[first] = bytes(32)
+        await trio.sleep(REFUSED_S)
+        await kbs.release(gated.name, Credentials())
+        await kbs.cipher(first)
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert asked == [0, REFUSED_S, 2 * REFUSED_S, 3 * REFUSED_S, 100 + REFUSED_S]
+
+
+def test_an_old_key_opens_where_the_first_one_is_refused() -> None:
+    old = KbsKey(OLD_RESOURCE, commitment(OLD_KEK))
+    blob = aes_gcm.seal(AESGCM(bytes(32)), BlobHeader("kbs", old.name, PUBLIC).encode(), PRIVATE)
+    asked: list[int] = []
+
+    async def fetch(keys: Sequence[KbsKey]) -> Fetched:
+        await trio.lowlevel.checkpoint()
+        asked.append(len(keys))
+        return {key: bytes(32) if key == old else SealingRefused("not uploaded yet") for key in keys}
+
+    async def main() -> None:
+        kbs = Kbs(KbsConfig(url=URL, ca_file=None, tee="snp", keys=(KEY, old)), fetch)
+        sealer = await kbs.open_sealer(Credentials())
+        assert (await sealer.unseal(blob)).named == PUBLIC
+        with pytest.raises(SealingRefused, match="not uploaded yet"):
+            await sealer.seal(PRIVATE, PUBLIC)
+
+    trio.run(main)
+    assert asked == [2]
 
 
 class TestImage:

@@ -21,9 +21,9 @@ from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, P
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.providers import Providers
-from enclave_signer.sealing.releases import MAX_RELEASES, Release
+from enclave_signer.sealing.releases import MAX_REFUSED, MAX_RELEASES, SHARED_S, Release
 
-KEY = "broker:key"
+BROKER, KEY = "broker", "broker:key"
 CREDENTIALS = Credentials()
 FRESH_S, RETRY_S, LIMIT_S = 60.0, 10.0, 5.0
 DENIED, HELD, DOWN = ReleaseDenied("policy"), NotReleased("wait"), SealingUnavailable("away")
@@ -33,21 +33,28 @@ PUBLIC = PublicKey(KeyType.ED25519, bytes(32))
 class Broker:
     """A provider and its sealer: what it answers is set; counts how often it is asked for its key, and for a blob."""
 
-    name = "broker"
     shared_s = math.inf
     takes_legacy = False
     limit_s: float | None = LIMIT_S
 
     def __init__(self) -> None:
+        self.name = BROKER
+        self.asked_for: list[Credentials] = []
         #: To a question for the key; and to one for a blob.
         self.answer: Exception | None = None
         self.answer_to_blob: Exception | None = None
+        #: Blobs of a version of the key that is gone.
+        self.gone: set[bytes] = set()
+        #: A blob that is answered only when the event is set.
+        self.answers_late: bytes | None = None
+        self.late = trio.Event()
         self.takes_s = 1.0
+        self.blob_takes_s = 0.0
         self.rounds = 0
         self.opened: list[bytes] = []
 
     async def open_sealer(self, credentials: Credentials) -> Sealer:
-        del credentials
+        self.asked_for.append(credentials)
         self.rounds += 1
         await trio.sleep(self.takes_s)
         if self.answer is not None:
@@ -58,16 +65,27 @@ class Broker:
         raise NotImplementedError
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.blob_takes_s)
         self.opened.append(blob)
         if self.answer_to_blob is not None:
             raise self.answer_to_blob
+        if blob == self.answers_late:
+            await self.late.wait()
+        if blob in self.gone:
+            raise SealingRefused("too old")
         if blob.endswith(b"junk"):
             raise BlobCorrupt("blob corrupt: junk")
         return UnsealedKey(PrivateKey(KeyType.ED25519, bytes(32)), None)
 
     async def aclose(self) -> None:
         """Let go of nothing."""
+
+
+class Identified(Broker):
+    """Has any number of identities."""
+
+    def identity(self, credentials: Credentials) -> str:
+        return str(credentials.wip_provider_path)
 
 
 class Keeper(Broker):
@@ -86,7 +104,7 @@ class Keeper(Broker):
 
 
 def blob(number: int = 0, key: str = KEY) -> bytes:
-    return BlobHeader(Broker.name, key, PUBLIC).encode() + b"%d" % number
+    return BlobHeader(BROKER, key, PUBLIC).encode() + b"%d" % number
 
 
 class Scene:
@@ -110,9 +128,9 @@ class Scene:
             await self.unseal(which or blob())
         return raised.value
 
-    def use(self) -> EnclaveSignerError | None:
+    def use(self, which: bytes | None = None) -> EnclaveSignerError | None:
         try:
-            self.release.check()
+            self.release.check(which or blob())
         except EnclaveSignerError as error:
             return error
         return None
@@ -306,7 +324,7 @@ def test_a_denial_ends_a_release_at_once_until_it_is_released_again(about: str, 
     play(scenario)
 
 
-def test_other_credentials_have_a_release_of_their_own_and_there_is_a_most_of_them() -> None:
+def test_other_identities_have_a_release_of_their_own_and_there_is_a_most_of_them() -> None:
     async def scenario(scene: Scene) -> None:
         await scene.unseal(blob())
         for number in range(2 * MAX_RELEASES):
@@ -317,7 +335,44 @@ def test_other_credentials_have_a_release_of_their_own_and_there_is_a_most_of_th
         # What is made up goes first.
         assert scene.release.fresh
 
+    play(scenario, Identified())
+
+
+def test_credentials_that_are_made_up_have_no_release_of_their_own() -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.unseal(blob())
+        for number in range(10):
+            other = await scene.providers.open_sealer(Credentials(f"pool {number}", f"key {number}"))
+            await other.unseal(blob(number))
+        assert scene.broker.rounds == 1
+        scene.broker.answer = DENIED
+        await trio.sleep(FRESH_S)
+        assert type(await scene.fails()) is ReleaseDenied
+        for number in range(10):
+            release = scene.providers.release(blob(), Credentials(None, f"key {number}"))
+            assert release is scene.release
+        assert scene.broker.rounds == 2
+
     play(scenario)
+
+
+def test_a_release_is_asked_for_with_the_key_of_the_blob_and_at_the_sealer_of_the_rule() -> None:
+    other, broker = Broker(), Broker()
+    other.name = "other"
+    to_host = Credentials("pool", "key of the other")
+
+    async def main() -> None:
+        providers = Providers([other, broker], [GatedRule(KEY, broker.name, FRESH_S, RETRY_S)])
+        async with providers.running():
+            sealer = await providers.open_sealer(to_host)
+            # A stranger's.
+            with pytest.raises(BlobCorrupt):
+                await sealer.unseal(BlobHeader(other.name, KEY, PUBLIC).encode() + b"junk")
+            await sealer.unseal(blob())
+        assert [each.encryption_key_path for each in broker.asked_for] == [KEY] * len(broker.asked_for)
+        assert other.opened == []
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 def test_what_is_not_listed_needs_no_release() -> None:
@@ -363,5 +418,119 @@ def test_a_refusal_is_about_the_key_only_where_no_blob_was_shown() -> None:
         assert type(await scene.fails(blob(3))) is ReleaseDenied
         assert type(await scene.fails(blob(2))) is ReleaseDenied
         assert scene.broker.rounds == 3
+
+    play(scenario)
+
+
+def test_a_blob_of_a_version_that_is_gone_keeps_no_other_from_service() -> None:
+    async def scenario(scene: Scene) -> None:
+        old, new = blob(1), blob(2)
+        await scene.unseal(new)
+        await scene.unseal(old)
+        scene.broker.gone.add(old)
+        await trio.sleep(FRESH_S * 0.7)
+        # The release is renewed with the blob that opened last.
+        assert scene.use(new) is None
+        await trio.sleep(scene.broker.takes_s + 0.1)
+        assert (type(scene.use(old)), scene.broker.rounds) == (ReleaseDenied, 2)
+        assert type(scene.use(new)) is NotReleased
+        await trio.sleep(scene.broker.takes_s + 0.1)
+        for _ in range(3 * int(FRESH_S)):
+            assert (scene.use(new), scene.use(old)) == (None, None)
+            await trio.sleep(1)
+        assert type(await scene.fails(old)) is SealingRefused
+        assert scene.use(new) is None
+
+    play(scenario)
+
+
+def test_a_blob_that_opens_does_not_wait_for_the_failure_of_another() -> None:
+    async def scenario(scene: Scene) -> None:
+        old, new = blob(1), blob(2)
+        await scene.unseal(old)
+        scene.broker.gone.add(old)
+        await trio.sleep(FRESH_S)
+        for _ in range(3):
+            assert type(await scene.fails(old)) is ReleaseDenied
+        assert scene.broker.rounds == 2
+        await scene.unseal(new)
+        assert scene.use(old) is None
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("age_s", [SHARED_S + 0.1, FRESH_S * 0.7])
+def test_a_blob_that_is_being_opened_at_a_denial_is_not_used(age_s: float) -> None:
+    """Whether or not it renews the release."""
+
+    async def scenario(scene: Scene) -> None:
+        scene.broker.takes_s = 0.0
+        await scene.unseal(blob())
+        await trio.sleep(age_s)
+        late = scene.broker.late = trio.Event()
+        scene.broker.answers_late = blob(1)
+        async with trio.open_nursery() as nursery:
+            outcomes: list[EnclaveSignerError] = []
+
+            async def call() -> None:
+                outcomes.append(await scene.fails(blob(1)))
+
+            nursery.start_soon(call)
+            await wait_all_tasks_blocked()
+            await trio.sleep(0.1)
+            scene.broker.answer_to_blob = DENIED
+            assert type(await scene.fails()) is ReleaseDenied
+            scene.broker.answer_to_blob = None
+            late.set()
+        assert [(type(each), str(each)) for each in outcomes] == [(ReleaseDenied, "policy")]
+        assert not scene.release.fresh
+
+    play(scenario)
+
+
+def test_junk_without_end_keeps_no_key_from_its_release() -> None:
+    async def scenario(scene: Scene) -> None:
+        async def attack() -> None:
+            number = 0
+            while True:
+                number += 1
+                await scene.fails(blob(number) + b"junk")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(attack)
+            await wait_all_tasks_blocked()
+            with trio.fail_after(10 * LIMIT_S):
+                await scene.unseal(blob())
+            for _ in range(3 * int(FRESH_S)):
+                assert scene.use() is None
+                await trio.sleep(1.001)
+            # Not used for long: the blob that opened last is asked about first.
+            await trio.sleep(FRESH_S)
+            with trio.fail_after(2 * LIMIT_S):
+                await scene.unseal(blob(0) + b"2")
+            nursery.cancel_scope.cancel()
+
+    broker = Broker()
+    broker.takes_s = 0.1
+    broker.blob_takes_s = 0.1
+    play(scenario, broker)
+
+
+def test_a_key_whose_blobs_are_all_refused_is_denied_and_is_not_asked_for_without_end() -> None:
+    async def scenario(scene: Scene) -> None:
+        blobs = [blob(number) for number in range(20)]
+        await scene.crowd(*blobs)
+        scene.broker.answer_to_blob, scene.broker.takes_s = SealingRefused("no right"), 0.0
+        await trio.sleep(FRESH_S)
+        scene.broker.opened.clear()
+        assert type(scene.use(blobs[-1])) is NotReleased
+        await wait_all_tasks_blocked()
+        with trio.move_on_after(10 * RETRY_S - 1):
+            while True:
+                assert {type(each) for each in await scene.crowd(*blobs)} == {ReleaseDenied}
+                assert type(scene.use(blobs[-1])) is ReleaseDenied
+                await trio.sleep(1)
+        assert len(scene.broker.opened) == 10 * MAX_REFUSED
 
     play(scenario)

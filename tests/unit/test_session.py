@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from enclave_signer.errors import AlreadyInitialized, KeyFault, SealingUnavailable, Uninitialized
+from enclave_signer.errors import AlreadyInitialized, KeyFault, ReleaseDenied, SealingUnavailable, Uninitialized
 from enclave_signer.guard import Guard
 from enclave_signer.keychain import Keychain, OpenKeys
 from enclave_signer.protocol.messages import (
@@ -168,3 +168,24 @@ def test_all_sessions_together_are_limited_and_a_closed_one_gives_its_keys_back(
     with pytest.raises(KeyFault, match="invalid handle"):
         first.begin(GetPublicKey(0))
     assert isinstance(done(second, GenerateAndImport(KeyType.ED25519)), SealedKey)
+
+
+class Denied:
+    """A release that is denied while a blob is opened."""
+
+    fresh = False
+
+    def check(self, blob: bytes) -> None:
+        raise ReleaseDenied(f"denied {len(blob)}")
+
+
+def test_a_key_that_was_denied_while_its_blob_was_opened_signs_nothing() -> None:
+    resealing = ResealingByImage(Providers([PassthroughSealer()]), None)
+    keychain = Keychain(3, many_keys(), "10.0.0.1")
+    session = Session(PassthroughSealer(), keychain, None, resealing, release_of=lambda _blob, _credentials: Denied())
+    done(session, Initialize(Credentials()))
+    sealed = done(session, Generate(KeyType.ED25519))
+    assert isinstance(sealed, SealedKey)
+    assert isinstance(done(session, GetPublicKeyFrom(sealed.blob)), PublicKey)
+    with pytest.raises(ReleaseDenied, match=f"denied {len(sealed.blob)}"):
+        done(session, SignWith(sealed.blob, b"message"))
