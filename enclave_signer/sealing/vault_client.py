@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 import trio
@@ -105,7 +106,8 @@ class VaultClient:
             fields = None
         if not isinstance(fields, dict):
             raise SealingUnavailable(f"the server {self._address} answered with HTTP status {status} and no JSON")
-        return VaultAnswer(status, fields, _without(request, _errors(fields)))
+        for_people = partial(_without, request)
+        return VaultAnswer(status, fields, for_people(_errors(fields)), for_people)
 
     async def _once(self, request: VaultRequest) -> tuple[int, bytes]:
         sent = _http_request(f"{self._address}/v1/{request.path}", request)
