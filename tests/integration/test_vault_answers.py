@@ -75,6 +75,7 @@ DECRYPTING: dict[str, tuple[Answered | None, str]] = {
     "no text": (as_json({"data": {"batch_results": [{"plaintext": 7}]}}), "neither a result nor an error"),
     "no base64": (as_json({"data": {"batch_results": [{"plaintext": "%%"}]}}), "not in base64"),
     "elsewhere": (Answered(307, headers={"Location": "http://127.0.0.1:1/"}), "sends requests elsewhere"),
+    "nowhere": (Answered(307, headers={"Location": "http://[::1"}), "sends requests elsewhere"),
     "sealed": (
         as_json({"errors": ["Vault is sealed"]}, 503),
         r"sealed, or not ready: unseal it \(503: Vault is sealed",
