@@ -75,7 +75,7 @@ class LocalClient:
     Args:
         path: Of its Unix socket.
         uid: The user that the enclave runs as; another one is given nothing. None: whichever has the socket.
-        timeout_s: Seconds for connecting, and for each call.
+        timeout_s: Seconds for connecting, and for a call in which nothing comes from the enclave.
 
     Raises:
         Disconnected: There is no enclave, or it is another user's.
@@ -164,9 +164,12 @@ class LocalClient:
         except WireError as error:
             raise Refused(str(error)) from None
         except (OSError, BadFrame, BadMessage) as error:
-            # What comes late would answer the next call.
             self.close()
             raise Disconnected(f"the connection to the enclave has ended: {error}") from error
+        except BaseException:
+            # Such as one of a signal's handler: what comes late would answer the next call.
+            self.close()
+            raise
 
     def _receive(self) -> bytes:
         while (frame := self._frames.next_frame()) is None:

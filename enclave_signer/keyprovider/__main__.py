@@ -28,7 +28,7 @@ from enclave_signer.keyprovider.packets import KEK_BYTES
 from enclave_signer.keyprovider.strict_json import MAX_MESSAGE_BYTES
 from enclave_signer.log_writer import open_closed_streams
 from enclave_signer.sealing.base import Sealer
-from enclave_signer.sealing.kbs_kek import checked
+from enclave_signer.sealing.kbs_kek import checked, commitment
 from enclave_signer.sealing.providers import Providers
 
 logger = logging.getLogger("enclave_signer.keyprovider")
@@ -88,7 +88,7 @@ class Keys:
         self._providers = Providers(open_providers(daemon))
         #: Those in files, by id.
         self.files = {
-            kek.key_id: SealedFile(kek.key_id, kek.path, self._open_sealer)
+            kek.key_id: SealedFile(kek.key_id, kek.path, self._open_sealer, kek.commitment)
             for kek in config.keks
             if kek.path is not None
         }
@@ -134,7 +134,7 @@ class Keys:
             ) from None
         except OSError as error:
             raise EnclaveSignerError(f"the key {key_id!r} was not stored: {error.strerror}") from error
-        logger.info("key stored", extra=log.fields(key_id=key_id))
+        logger.info("key stored", extra=log.fields(key_id=key_id, commitment=commitment(kek)))
 
     async def _open_sealer(self) -> Sealer:
         return await self._providers.open_sealer(self.config.credentials)
@@ -197,10 +197,11 @@ async def answer(keys: Keys, flags: argparse.Namespace) -> None:
 
 
 async def store_kek(keys: Keys, flags: argparse.Namespace) -> None:
-    """Store a new key, or one that is given."""
+    """Store a new key, or one that is given, and print the commitment to it."""
     kek = os.urandom(KEK_BYTES) if flags.given is None else _given(flags.given)
     async with keys.running():
         await keys.store(flags.id, kek)
+    sys.stdout.write(f"{commitment(kek)}\n")
 
 
 def _given(path: Path) -> bytes:

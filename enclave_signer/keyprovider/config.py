@@ -8,7 +8,7 @@ from enclave_signer.addresses import Address, UnixAddress, parse_listen
 from enclave_signer.errors import ConfigError
 from enclave_signer.keyprovider.packets import MAX_KEY_ID_CHARS
 from enclave_signer.protocol.messages import Credentials
-from enclave_signer.sealing.kbs_config import KbsKey, key_of_uri
+from enclave_signer.sealing.kbs_config import KbsKey, is_commitment, key_of_uri
 from enclave_signer.toml_table import TomlTable
 
 #: A configuration names a few keys.
@@ -25,6 +25,7 @@ class KekConfig:
         key_id: As packets and parameters name it.
         path: The sealed file; None: the key is not in one.
         resource: The resource of the image's key broker; None: the key is none.
+        commitment: What the key must be; None: any key that the file has.
         wrap: Whether layers may be wrapped under it.
         make: Whether a new key is made at the start when there is no file.
     """
@@ -32,6 +33,7 @@ class KekConfig:
     key_id: str
     path: Path | None
     resource: KbsKey | None
+    commitment: str | None
     wrap: bool
     make: bool
 
@@ -127,8 +129,9 @@ def _kek(table: TomlTable) -> KekConfig:
     if len(key_id) > MAX_KEY_ID_CHARS:
         raise table.refused("id", f"must have at most {MAX_KEY_ID_CHARS} characters")
     path = Path(table.text("file")) if table.has("file") else None
-    resource = key_of_uri(key_id, table.text("commitment")) if table.has("commitment") else None
-    if (path is None) == (resource is None):
+    commitment = _optional(table, "commitment")
+    resource = key_of_uri(key_id, commitment) if path is None and commitment is not None else None
+    if path is None and resource is None:
         raise table.refused(
             "id",
             "needs file, or commitment for a resource of the image's key broker: that has 64 digits of 0-9 and a-f, and the id "
@@ -137,5 +140,15 @@ def _kek(table: TomlTable) -> KekConfig:
     wrap, make = table.flag("wrap", default=False), table.flag("make", default=False)
     if make and path is None:
         raise table.refused("make", "the key broker makes its keys")
+    if commitment is not None and not is_commitment(commitment):
+        raise table.refused("commitment", f"{commitment!r} must have 64 digits of 0-9 and a-f")
+    if make and commitment is not None:
+        raise table.refused("make", "a commitment names a key that is stored already")
+    if wrap and commitment is None:
+        raise table.refused(
+            "wrap",
+            "needs the commitment that store-kek printed: another program with the same sealer could have put a key of its own "
+            "into the file",
+        )
     table.end()
-    return KekConfig(key_id, path, resource, wrap, make)
+    return KekConfig(key_id, path, resource, commitment, wrap, make)

@@ -82,9 +82,20 @@ class GrpcConnection:
         self._h2.local_settings = Settings(client=False, initial_values=_SETTINGS)
         self._calls: dict[int, _Call] = {}
         self._begun = 0
+        self._whole = trio.CancelScope()
+        #: Whether it waits for its client; otherwise the client waits for an answer.
+        self.is_waiting = True
+
+    def end(self) -> None:
+        """Have `serve` end without another byte."""
+        self._whole.cancel()
 
     async def serve(self) -> None:
         """Serve it to its end."""
+        with self._whole:
+            await self._serve()
+
+    async def _serve(self) -> None:
         try:
             with suppress(OSError, ProtocolError), trio.move_on_after(CONNECTION_S):
                 await self._exchange()
@@ -150,6 +161,7 @@ class GrpcConnection:
             self._h2.reset_stream(stream_id, ErrorCodes.NO_ERROR)
 
     async def _end_call(self, stream_id: int, call: _Call) -> None:
+        self.is_waiting = False
         try:
             answer = await self._answer(read_body(bytes(call.body)), call.operation)
         except KeyproviderError as error:
@@ -163,6 +175,8 @@ class GrpcConnection:
             self._h2.send_headers(stream_id, ANSWER_HEADERS)
             call.body.clear()
             call.left = write_body(answer)
+        finally:
+            self.is_waiting = True
 
     def _refuse(self, stream_id: int, error: KeyproviderError) -> None:
         self._refusals.warn(

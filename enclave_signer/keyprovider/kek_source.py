@@ -1,5 +1,6 @@
 """The port behind which a key-encryption key (KEK) is kept, and the first source: a sealed file."""
 
+import hmac
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from enclave_signer.keyprovider.errors import KekDamaged, KekMissing, KekUnavail
 from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.sealing.base import Sealer, seal_key
+from enclave_signer.sealing.kbs_kek import commitment
 
 #: Bytes of the seed that the sealer seals for a file.
 SEED_BYTES = 32
@@ -39,12 +41,14 @@ class SealedFile:
         key_id: Its id, which the file must have as well.
         path: The file.
         open_sealer: Returns what opens it.
+        committed: The commitment to the key: the sealer opens a seed of anyone who can have one sealed. None: any key.
     """
 
-    def __init__(self, key_id: str, path: Path, open_sealer: OpenSealer) -> None:
+    def __init__(self, key_id: str, path: Path, open_sealer: OpenSealer, committed: str | None = None) -> None:
         self._key_id = key_id
         self._path = path
         self._open_sealer = open_sealer
+        self._committed = committed
 
     async def fetch(self) -> bytes:
         """Return the KEK; see `KekSource`."""
@@ -60,9 +64,11 @@ class SealedFile:
             raise KekDamaged(f"the file of the key {self._key_id!r} holds another key: correct the configuration")
         try:
             sealer = await self._open_sealer()
-            return kek_file.decrypt(file, (await sealer.unseal(file.blob)).private_key.data)
+            kek = kek_file.decrypt(file, (await sealer.unseal(file.blob)).private_key.data)
         except SealingError as error:
             raise answer_of(error, self._key_id) from error
+        self._check(kek)
+        return kek
 
     async def store(self, kek: bytes) -> None:
         """Seal a KEK into its file, and see that it opens again.
@@ -71,14 +77,24 @@ class SealedFile:
             kek: 32 bytes.
 
         Raises:
+            KekDamaged: It is not the key of the commitment.
             SealingError: The sealer does not seal it.
             FileExistsError: There is such a file: it is never replaced.
             OSError: The file cannot be written.
         """
+        if self._path.exists():
+            raise FileExistsError(self._path)
+        self._check(kek)
         sealer = await self._open_sealer()
         seed = os.urandom(SEED_BYTES)
         blob, _ = await seal_key(sealer, PrivateKey(KeyType.ED25519, seed), trio.lowlevel.checkpoint)
         kek_file.write_new(self._path, kek_file.encrypt(self._key_id, kek, seed, blob))
+
+    def _check(self, kek: bytes) -> None:
+        if self._committed is not None and not hmac.compare_digest(commitment(kek), self._committed):
+            raise KekDamaged(
+                f"the key {self._key_id!r} is not the one of its commitment: restore its file, or correct the configuration"
+            )
 
 
 def answer_of(error: SealingError, key_id: str) -> KeyproviderError:

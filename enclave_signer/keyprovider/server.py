@@ -15,7 +15,8 @@ from enclave_signer.sparse_log import SparseLog
 
 logger = logging.getLogger(__name__)
 
-#: Connections of one listener at once, each 4 MB at worst: those of a port take none from a socket.
+#: Connections of one listener at once, each 4 MB at worst: those of a port take none from a socket. One more takes the
+#: place of the oldest whose client waits for no answer.
 MAX_CONNECTIONS = 16
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE_S = 0.1
@@ -42,7 +43,7 @@ class Server:
                 nursery.start_soon(self._accept, listener)
 
     async def _accept(self, listener: Listener) -> None:
-        places = trio.CapacityLimiter(MAX_CONNECTIONS)
+        served: dict[GrpcConnection, None] = {}
         async with trio.open_nursery() as nursery:
             while True:
                 await listener.wait()
@@ -55,19 +56,28 @@ class Server:
                     continue
                 if stream is None:
                     continue
-                try:
-                    places.acquire_on_behalf_of_nowait(stream)
-                except trio.WouldBlock:
+                if len(served) < MAX_CONNECTIONS or self._makes_room(served):
+                    connection = GrpcConnection(stream, self._answering.answer, self._refusals)
+                    served[connection] = None
+                    nursery.start_soon(self._serve, stream, connection, served)
+                else:
                     self._full.warn("connections refused, there are too many", limit=MAX_CONNECTIONS)
                     stream.close()
-                else:
-                    nursery.start_soon(self._serve, stream, places)
 
-    async def _serve(self, stream: Stream, places: trio.CapacityLimiter) -> None:
+    def _makes_room(self, served: dict[GrpcConnection, None]) -> bool:
+        oldest = next((connection for connection in served if connection.is_waiting), None)
+        if oldest is None:
+            return False
+        self._full.warn("silent connections ended, there are too many", limit=MAX_CONNECTIONS)
+        del served[oldest]
+        oldest.end()
+        return True
+
+    async def _serve(self, stream: Stream, connection: GrpcConnection, served: dict[GrpcConnection, None]) -> None:
         log.adds(source=stream.peer.source)
         try:
-            await GrpcConnection(stream, self._answering.answer, self._refusals).serve()
+            await connection.serve()
         except Exception:
             logger.exception("bug: a connection ended")
         finally:
-            places.release_on_behalf_of(stream)
+            served.pop(connection, None)

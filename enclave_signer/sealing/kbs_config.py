@@ -78,9 +78,14 @@ class KbsConfig:
 def key_of_uri(uri: str, commitment: str) -> KbsKey | None:
     """Return the key of a resource named `kbs:///REPOSITORY/TYPE/TAG`, with its commitment; None if either is none."""
     resource = uri.removeprefix(_URI)
-    if not uri.startswith(_URI) or not _is_resource(resource) or not _COMMITMENT.fullmatch(commitment):
+    if not uri.startswith(_URI) or not _is_resource(resource) or not is_commitment(commitment):
         return None
     return KbsKey(resource, commitment)
+
+
+def is_commitment(text: str) -> bool:
+    """Return whether a text has the form of a commitment to a key."""
+    return _COMMITMENT.fullmatch(text) is not None
 
 
 def _is_resource(text: str) -> bool:
@@ -141,7 +146,7 @@ def _key(table: TomlTable) -> KbsKey:
     resource, commitment = table.text("resource"), table.text("commitment")
     if not _is_resource(resource):
         raise table.refused("resource", f"{resource!r} must have the form REPOSITORY/TYPE/TAG")
-    if not _COMMITMENT.fullmatch(commitment):
+    if not is_commitment(commitment):
         raise table.refused("commitment", f"{commitment!r} must have 64 digits of 0-9 and a-f")
     table.end()
     return KbsKey(resource, commitment)

@@ -11,7 +11,7 @@ Source: the API of OpenBao 2.7, as observed; that of Vault, as documented. This 
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -56,11 +56,13 @@ class VaultAnswer:
         status: Three digits.
         fields: Of the object.
         said: Its errors as one line of text, without secrets.
+        for_people: Returns a text of it as one line, without the secrets of the request.
     """
 
     status: int
     fields: Mapping[str, object]
     said: str
+    for_people: Callable[[str], str] = shown
 
     @property
     def data(self) -> Mapping[str, object]:
@@ -149,14 +151,14 @@ def read_batch(answer: VaultAnswer, method: Method, key: TransitKey, count: int)
         raise failure(answer, method, key)
     if not isinstance(results, list) or len(results) != count:
         raise SealingUnavailable(f"the server answered another number of items than the {count} asked")
-    return [_item(result, method, key) for result in results]
+    return [_item(result, method, key, answer.for_people) for result in results]
 
 
-def _item(result: object, method: Method, key: TransitKey) -> str | SealingError:
+def _item(result: object, method: Method, key: TransitKey, for_people: Callable[[str], str]) -> str | SealingError:
     if isinstance(result, dict):
         error = result.get("error")
         if isinstance(error, str) and error:
-            return item_failure(shown(error), method, key)
+            return item_failure(for_people(error), method, key)
         value = result.get("ciphertext" if method is Method.ENCRYPT else "plaintext")
         if isinstance(value, str) and value:
             return value
@@ -182,9 +184,8 @@ def check_key(answer: VaultAnswer, key: TransitKey) -> None:
         raise _of_status(answer.status, said, f"{key.mount}/keys/{key.key}", "read", key)
     data = answer.data
     if data.get("type") not in KEY_TYPES:
-        raise SealingRefused(
-            f"{key.name} is of type {str(data.get('type'))[:40]!r}: it must be {' or '.join(KEY_TYPES)}"
-        )
+        other = answer.for_people(str(data.get("type")))[:40]
+        raise SealingRefused(f"{key.name} is of type {other!r}: it must be {' or '.join(KEY_TYPES)}")
     for flag, why in (
         ("derived", "it is derived from a context, and blobs have none"),
         ("exportable", "it can be taken out of the server"),

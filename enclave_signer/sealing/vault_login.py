@@ -117,7 +117,8 @@ class Login:
             body = {"jwt": secret} | ({} if config.role is None else {"role": config.role})
         answer = await self._client.ask(VaultRequest(f"{config.path}/login", body, secrets=(secret,)))
         text, life_s = _read_login(answer, config.path)
-        return VaultToken(text, began + min(life_s * USED_PART, LONGEST_USED_S))
+        # The shorter one first: no float holds every number that a server may write.
+        return VaultToken(text, began + USED_PART * min(life_s, LONGEST_USED_S / USED_PART))
 
     async def _jwt(self, config: JwtLogin) -> str:
         if config.file is not None:

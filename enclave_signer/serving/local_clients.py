@@ -130,10 +130,11 @@ def _cgroup_while_it_lives(connected: socket.socket, pid: int) -> str | None:
 def _cgroup_of(pid: int) -> str | None:
     try:
         with Path(f"/proc/{pid}/cgroup").open("rb") as file:
-            lines = os.fsdecode(file.read(_MAX_CGROUP_BYTES)).splitlines()
+            # Names may have every other character that ends a line for `str.splitlines`.
+            lines = file.read(_MAX_CGROUP_BYTES).split(b"\n")
     except OSError:
         return None
-    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
+    return next((os.fsdecode(line.removeprefix(b"0::")) for line in lines if line.startswith(b"0::")), None)
 
 
 class WatchedStream(PlainStream):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from host_backend.config.storage import BucketPlace
 from host_backend.errors import StateConflict, StoreUnavailable
+from host_backend.google.call_limits import LimitedCall
 from host_backend.google.objects import StoredObject
 from host_backend.google.outcomes import Conflict, OutcomeUnknown
 
@@ -33,6 +34,10 @@ LIMIT_S = 60.0
 CALLS = 8
 #: Objects of one list: of ten thousand keys twice as many, in some twenty pages.
 MAX_OBJECTS = 20_000
+#: Bytes of one answer: a page of a thousand objects, whose names have 1 KiB and metadata 8 KiB at most.
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+#: Bytes of an answer to a read beside the object's own: an error has some hundreds.
+_MAX_ERROR_BYTES = 65536
 #: Longest text of the service that is repeated in an error, in characters.
 _MAX_SAID_CHARS = 300
 _FIELDS = "items(name,generation,size,crc32c,timeCreated,metadata),nextPageToken"
@@ -49,7 +54,7 @@ class Bucket:
 
     Args:
         place: Which bucket, and which prefix.
-        client: What makes the calls; closed with this.
+        client: What makes the calls within their limits, as of `buckets.client_at`; closed with this.
     """
 
     def __init__(self, place: BucketPlace, client: "Client") -> None:
@@ -57,9 +62,12 @@ class Bucket:
         self._client = client
         self._bucket = client.bucket(place.bucket, user_project=place.project)
         self._pool = ThreadPoolExecutor(CALLS, "cloud-storage")
+        self._under_way: set[LimitedCall] = set()
 
     async def aclose(self) -> None:
-        """End all connections; a call that has no answer yet ends by itself."""
+        """End all connections, and the calls that have no answer yet."""
+        for call in self._under_way:
+            call.end()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
@@ -78,7 +86,7 @@ class Bucket:
             Conflict: It was changed or deleted meanwhile.
             Altered: The content that came differs from the stored one.
         """
-        data = await self._call("read", partial(self._read, found))
+        data = await self._call("read", partial(self._read, found), found.size + _MAX_ERROR_BYTES)
         if len(data) != found.size or _crc32c(data) != found.crc32c:
             raise Altered(f"{self.place}{found.name}: what was read has not the size and checksum of the object")
         return data
@@ -105,17 +113,24 @@ class Bucket:
         """
         await self._call("deleted", partial(self._delete, found))
 
-    async def _call(self, what: str, work: Callable[[Mapping[str, Any]], T]) -> T:
-        def call() -> T:
-            with self._translating(what):
+    async def _call(self, what: str, work: Callable[[Mapping[str, Any]], T], most_bytes: int | None = None) -> T:
+        call = LimitedCall(most_bytes or MAX_ANSWER_BYTES)
+
+        def make() -> T:
+            with call.under_way(), self._translating(what):
                 # No retries: see above.
                 return work({"retry": None, "timeout": CALL_S})
 
+        self._under_way.add(call)
         try:
             async with asyncio.timeout(LIMIT_S):
-                return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+                return await asyncio.get_running_loop().run_in_executor(self._pool, make)
         except TimeoutError as error:
             raise OutcomeUnknown(f"{self.place} could not be {what} within {LIMIT_S} s: retry later") from error
+        finally:
+            # Its thread is free for the next one.
+            call.end()
+            self._under_way.discard(call)
 
     def _list(self, below: str, how: Mapping[str, Any]) -> tuple[StoredObject, ...]:
         found: list[StoredObject] = []

@@ -5,10 +5,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from enclave_signer.sealing.kbs_kek import commitment
 from tests.doubles.processes import PATIENCE_S
 from tests.doubles.starting import run, start
 
 MODULE = "enclave_signer.keyprovider"
+
+
+def wrapping(kek: bytes) -> str:
+    """The fields of a key that wraps."""
+    return f'commitment = "{commitment(kek)}"\nwrap = true\n'
 
 
 class Keyprovider:
@@ -16,10 +22,10 @@ class Keyprovider:
 
     Args:
         folder: Its own.
-        keks: The ids, and whether each wraps.
+        keks: The ids, and the key of each that wraps.
     """
 
-    def __init__(self, folder: Path, keks: Mapping[str, bool]) -> None:
+    def __init__(self, folder: Path, keks: Mapping[str, bytes | None]) -> None:
         self.folder = folder
         self.socket = folder / "run" / "keyprovider.sock"
         self.port: tuple[str, int] = ("127.0.0.1", 0)
@@ -28,8 +34,8 @@ class Keyprovider:
             f'development = true\nsealers = ["local"]\n[local]\nsealing_key = "{folder}/sealing.key"\nmake_sealing_key = true\n'
         )
         tables = "".join(
-            f'[[keks]]\nid = "{key_id}"\nfile = "{folder}/{place}.kek"\nwrap = {str(wrap).lower()}\n'
-            for place, (key_id, wrap) in enumerate(keks.items())
+            f'[[keks]]\nid = "{key_id}"\nfile = "{folder}/{place}.kek"\n' + ("" if kek is None else wrapping(kek))
+            for place, (key_id, kek) in enumerate(keks.items())
         )
         self.image = image
         self.config = folder / "keyprovider.toml"

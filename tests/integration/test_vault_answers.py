@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from enclave_signer.errors import ConfigError, SealingError, SealingRefused, SealingUnavailable
+from enclave_signer.errors import BlobCorrupt, ConfigError, SealingError, SealingRefused, SealingUnavailable
 from enclave_signer.launcher import LauncherSocket
 from enclave_signer.protocol.blob import BlobHeader
 from enclave_signer.sealing.vault_client import MAX_ANSWER_BYTES
@@ -75,6 +75,7 @@ DECRYPTING: dict[str, tuple[Answered | None, str]] = {
     "no text": (as_json({"data": {"batch_results": [{"plaintext": 7}]}}), "neither a result nor an error"),
     "no base64": (as_json({"data": {"batch_results": [{"plaintext": "%%"}]}}), "not in base64"),
     "elsewhere": (Answered(307, headers={"Location": "http://127.0.0.1:1/"}), "sends requests elsewhere"),
+    "nowhere": (Answered(307, headers={"Location": "http://[::1"}), "sends requests elsewhere"),
     "sealed": (
         as_json({"errors": ["Vault is sealed"]}, 503),
         r"sealed, or not ready: unseal it \(503: Vault is sealed",
@@ -125,15 +126,23 @@ def test_nothing_is_encrypted_under_a_key_that_says_nothing_of_itself(server: Se
     assert {path.partition("/transit/")[2] for path in server.asked} == {"keys/tezos"}
 
 
-def test_errors_that_quote_what_was_sent_show_no_secret(server: Server) -> None:
+@pytest.mark.parametrize("of_item", [False, True])
+def test_errors_that_quote_what_was_sent_show_no_secret(server: Server, *, of_item: bool) -> None:
     def quoting(asked: Asked) -> Answered:
         if asked.method == "GET":
             return as_json({"data": GOOD_KEY})
         (item,) = json.loads(asked.body)["batch_input"]
-        return as_json({"errors": [f"bad {item['plaintext']} by {TOKEN}"]}, 400)
+        said = f"bad {item['plaintext']} by {TOKEN}"
+        return as_json({"data": {"batch_results": [{"error": said}]}} if of_item else {"errors": [said]}, 400)
 
     server.answer = quoting
     with pytest.raises(SealingRefused, match=r"bad \(secret\) by \(secret\)"):
+        sealed(server.image)
+
+
+def test_the_type_of_a_key_shows_no_secret(server: Server) -> None:
+    server.answer = lambda _: as_json({"data": {**GOOD_KEY, "type": TOKEN}})
+    with pytest.raises(SealingRefused, match=r"is of type '\(secret\)'"):
         sealed(server.image)
 
 
@@ -163,6 +172,19 @@ def test_a_new_login_is_made_for_a_dead_token_and_not_for_a_missing_right(
     with pytest.raises(SealingRefused, match="denies update on transit/decrypt/tezos"):
         opened(image, BLOB)
     assert server.asked.count("/v1/auth/approle/login") == logins
+
+
+def test_a_token_may_be_valid_for_longer_than_a_float_can_say(server: Server) -> None:
+    def answered(asked: Asked) -> Answered:
+        if asked.path.endswith("/login"):
+            return as_json({"auth": {"client_token": TOKEN, "lease_duration": 10**400}})
+        return as_json({"errors": ["invalid ciphertext"]}, 400)
+
+    server.answer = answered
+    login = f'method = "approle"\nrole_id = "r"\nsecret_id_file = "{server.folder / "token"}"'
+    with pytest.raises(BlobCorrupt):
+        opened(server.image.replace(token_login(server.folder / "token"), login), BLOB)
+    assert server.asked == ["/v1/auth/approle/login", "/v1/transit/decrypt/tezos"]
 
 
 @pytest.mark.parametrize(

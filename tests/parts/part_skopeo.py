@@ -61,8 +61,9 @@ class World:
     def __init__(self, folder: Path, programs: dict[str, Path]) -> None:
         self.folder = folder
         self._programs = programs
-        self.keyprovider = Keyprovider(folder, {KEY: True, OLD: False})
-        (folder / "raw").write_bytes(bytes.fromhex(VECTORS["kek_hex"]))
+        kek = bytes.fromhex(VECTORS["kek_hex"])
+        self.keyprovider = Keyprovider(folder, {KEY: kek, OLD: None})
+        (folder / "raw").write_bytes(kek)
         for key_id in (KEY, OLD):
             assert self.keyprovider.store(key_id, "--from", str(folder / "raw")).returncode == 0
         make_image(folder / "plain", {"hello": b"in clear", "data": bytes(100_000)})

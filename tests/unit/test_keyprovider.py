@@ -44,6 +44,7 @@ from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.protocol.messages import PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.kbs_config import KbsKey
+from enclave_signer.sealing.kbs_kek import commitment
 from enclave_signer.sealing.local import LocalSealer
 from enclave_signer.serving.peers import Peer
 from enclave_signer.serving.stream import PlainStream
@@ -174,7 +175,9 @@ def test_a_configuration_lists_its_keys() -> None:
         ("unix:/run/kp.sock", "50011", "must be unix:PATH or 127.0.0.1:PORT"),
         ('file = "k1.kek"', "", "id: needs file, or commitment"),
         ('file = "k1.kek"', 'commitment = "00"', "id: needs file, or commitment"),
-        ('file = "k1.kek"', f'file = "k1.kek"\ncommitment = "{"00" * 32}"', "id: needs file, or commitment"),
+        ('file = "k1.kek"', 'file = "k1.kek"\ncommitment = "00"', "commitment: '00' must have 64 digits"),
+        ('file = "k1.kek"', 'file = "k1.kek"\nwrap = true', "wrap: needs the commitment that store-kek printed"),
+        ('file = "k1.kek"', f'file = "k1.kek"\ncommitment = "{"00" * 32}"\nmake = true', "make: a commitment names"),
         ('file = "k1.kek"', f'commitment = "{"00" * 32}"\nmake = true', "make: the key broker makes its keys"),
         (f'id = "{KEY}"\nfile = "k1.kek"', f'id = "k1"\ncommitment = "{"00" * 32}"', "the form kbs:///"),
         ('file = "k1.kek"', 'file = "k1.kek"\nother = 1', "other: is not known here"),
@@ -221,6 +224,18 @@ def test_a_stored_key_comes_back_and_nothing_else_does(tmp_path: Path) -> None:
         trio.run(SealedFile(KEY, path, opener(LocalSealer(bytes([1]) * 32))).fetch)
     with pytest.raises(FileExistsError):
         trio.run(SealedFile(KEY, path, opener(sealer)).store, bytes(32))
+
+
+def test_a_key_that_another_program_had_sealed_is_not_the_one_of_the_commitment(tmp_path: Path) -> None:
+    path, committed = tmp_path / "k", commitment(KEK)
+    sealer = stored(path)
+    assert trio.run(SealedFile(KEY, path, opener(sealer), committed).fetch) == KEK
+    other = SealedFile(KEY, tmp_path / "other", opener(sealer), committed)
+    with pytest.raises(KekDamaged, match="is not the one of its commitment"):
+        trio.run(other.store, bytes(32))
+    trio.run(SealedFile(KEY, tmp_path / "other", opener(sealer)).store, bytes(32))
+    with pytest.raises(KekDamaged, match="is not the one of its commitment"):
+        trio.run(other.fetch)
 
 
 @pytest.mark.parametrize("member", ["id", "blob", "nonce", "kek", "version"])

@@ -159,6 +159,13 @@ def test_a_process_that_ends_while_its_control_group_is_read_is_in_none(
     accepted(tmp_path / "s", look)
 
 
+def test_the_name_of_a_control_group_ends_at_a_line_feed_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    written = tmp_path / "cgroup"
+    written.write_bytes(b"1:name=systemd:/user.slice/x\x0c0::/system.slice/shop.service\n0::/user.slice/y\x1ez\n")
+    monkeypatch.setattr(local_clients, "Path", lambda _: written)
+    assert local_clients._cgroup_of(1) == "/user.slice/y\x1ez"
+
+
 def test_an_older_linux_stops_the_start_of_rules_on_control_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(_: socket.socket) -> int:
         raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))

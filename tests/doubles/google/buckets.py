@@ -12,14 +12,15 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
 from host_backend.config.storage import BucketPlace
+from host_backend.google import buckets
 from host_backend.google.storage import Bucket
 from tests.doubles.google.storage import BUCKET
 
 
 def client_at(address: str) -> Client:
     """Makes calls to a server on loopback, in clear and without credentials."""
-    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
-    return Client(project=None, credentials=credentials, client_options={"api_endpoint": address})
+    made: Client = buckets.client_at(address, AnonymousCredentials())  # type: ignore[no-untyped-call]
+    return made
 
 
 def place(prefix: str = "enclave-host/", bucket: str = BUCKET) -> BucketPlace:
