@@ -13,6 +13,7 @@ is answered, by closing their HTTP connection or by cancelling. Every signature 
 
 import asyncio
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -36,6 +37,8 @@ from tests.doubles.fault_proxy import FAULTS, Fault, FaultProxy, fault_proxy
 from tests.doubles.host_process import BAKER, Host, import_keys, key_file, running_host, write_config
 from tests.doubles.known_keys import FOUR, KnownKey, attestation, transaction
 from tests.doubles.processes import Enclave, running_local_enclave
+
+logger = logging.getLogger(__name__)
 
 SEED = 20260417
 CALLERS = 32
@@ -160,7 +163,9 @@ class Course:
         counts.given_up += status is None
         counts.failed += status in (502, 503)
         counts.refused += status == 409
-        counts.strange += status not in (None, 200, 409, 502, 503)
+        if status not in (None, 200, 409, 502, 503):
+            counts.strange += 1
+            logger.error("an answer of status %d", status)
         counts.late += took_s > LIMIT_S
         counts.slowest_ms = max(counts.slowest_ms, int(took_s * 1e3))
 
