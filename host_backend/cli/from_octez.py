@@ -3,14 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import encode_public_key, public_key_hash
 from host_backend.cli.answer import Answer
 from host_backend.cli.importing import import_secret_keys
 from host_backend.cli.marks import require_chain
 from host_backend.config import Config, VaultConfig
+from host_backend.config.experimental import why_off
 from host_backend.errors import ConfigError, MalformedRequest, StateConflict
 from host_backend.log import fields
 from host_backend.octez.marks import read_octez_marks, write_octez_marks
@@ -41,7 +44,7 @@ def import_wallet(
             keys of it are not here.
     """
     wallet = read_wallet(place)
-    found, refused = _secrets(wallet, ask_password)
+    found, refused = _secrets(wallet, ask_password, config.experimental)
     for name, why in refused.items():
         logger.warning("not imported: %s", why, extra=fields(name=name))
     answer.add("keys")
@@ -61,18 +64,20 @@ def import_wallet(
         )
 
 
-def _secrets(wallet: Wallet, ask_password: AskPassword) -> tuple[dict[str, PrivateKey], dict[str, str]]:
+def _secrets(
+    wallet: Wallet, ask_password: AskPassword, experimental: AbstractSet[KeyType]
+) -> tuple[dict[str, PrivateKey], dict[str, str]]:
     """Return the secret keys of a wallet by name, and why others are none."""
     found, refused = dict[str, PrivateKey](), dict[str, str]()
     for key in wallet.keys:
         try:
-            found[key.name] = _secret(key, ask_password)
+            found[key.name] = _secret(key, ask_password, experimental)
         except MalformedRequest as error:
             refused[key.name] = str(error)
     return found, refused
 
 
-def _secret(key: WalletKey, ask_password: AskPassword) -> PrivateKey:
+def _secret(key: WalletKey, ask_password: AskPassword, experimental: AbstractSet[KeyType]) -> PrivateKey:
     if key.obstacle:
         raise MalformedRequest(key.obstacle)
 
@@ -81,6 +86,8 @@ def _secret(key: WalletKey, ask_password: AskPassword) -> PrivateKey:
         return ask_password()
 
     secret = read_secret_key(key.secret.encode(), ask)
+    if (reason := why_off(secret.key_type, experimental)) is not None:
+        raise MalformedRequest(reason)
     pkh = public_key_hash(open_secret_key(secret).public_key)
     if key.pkh not in {None, pkh}:
         raise MalformedRequest(f"the wallet lists {key.pkh} under this name, but its secret key is that of {pkh}")
