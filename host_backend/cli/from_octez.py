@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -49,10 +49,11 @@ def import_wallet(
         logger.warning("not imported: %s", why, extra=fields(name=name))
     answer.add("keys")
     answer.add("refused", *({"name": name, "reason": why} for name, why in refused.items()))
-    keys = [*found.values()]
+    named = {name: public_key_hash(open_secret_key(key).public_key) for name, key in found.items()}
+    # A key may have several names.
+    keys = [*{named[name]: key for name, key in found.items()}.values()]
     if keys:
         asyncio.run(import_secret_keys(config, vault_config, keys, answer, replace=replace))
-    named = {name: public_key_hash(open_secret_key(key).public_key) for name, key in found.items()}
     answer.add("names", *({"name": name, "public_key_hash": pkh} for name, pkh in named.items()))
     authorized = ((name, encode_public_key(key)) for name, key in wallet.authorized.items())
     answer.add("authorized_keys", *({"name": name, "public_key": key} for name, key in authorized))
@@ -95,14 +96,23 @@ def _secret(key: WalletKey, ask_password: AskPassword, experimental: AbstractSet
 
 
 def _configuration(wallet: Wallet, named: dict[str, str]) -> Iterator[str]:
-    """Yield lines of configuration; names that could break one stand in quotes."""
+    """Yield lines of configuration, one for each key; names that could break one stand in quotes."""
     if wallet.authorized:
         yield "server:"
         yield "  authorized_keys:"
-        yield from (f"    - {encode_public_key(key)}  # {_name(name)}" for name, key in wallet.authorized.items())
+        authorized = _by_key((name, encode_public_key(key)) for name, key in wallet.authorized.items())
+        yield from (f"    - {key}  # {names}" for key, names in authorized.items())
     if named:
         yield "tezos:"
-        yield from (f"  {pkh}:  # {_name(name)}" for name, pkh in named.items())
+        yield from (f"  {pkh}:  # {names}" for pkh, names in _by_key(named.items()).items())
+
+
+def _by_key(named: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return all names of each key, by the key."""
+    names: dict[str, str] = {}
+    for name, key in named:
+        names[key] = f"{names[key]}, {_name(name)}" if key in names else _name(name)
+    return names
 
 
 def _name(name: str) -> str:
