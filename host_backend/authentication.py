@@ -1,7 +1,7 @@
 """What a client signs to show who it is: Signatory's and Octez' authentication of requests. Pure."""
 
 from enclave_signer.protocol.messages import PublicKey
-from enclave_signer.tezos import TezosError, parse_public_key_hash
+from enclave_signer.tezos import TezosError, parse_public_key_hash, public_key_hash
 from host_backend.errors import MalformedRequest
 
 _MAGIC = 0x04
@@ -28,8 +28,11 @@ def authentication_bytes(pkh: str, message: bytes = b"") -> bytes:
     return bytes([_MAGIC, _SIGN]) + _tagged(pkh) + message
 
 
-def proof_authentication_bytes(pkh: str, bound_to: PublicKey | None = None) -> tuple[bytes, bytes]:
+def proof_authentication_bytes(pkh: str, bound_to: PublicKey | None = None) -> tuple[bytes, ...]:
     """Return what a client may sign to have possession proved: Signatory's form, then Octez'.
+
+    A proof for another key has Octez' form only: Signatory's does not cover that key, so a signature for the key's own proof
+    would get the other proof as well.
 
     Args:
         pkh: The key whose possession is to be proved.
@@ -39,7 +42,9 @@ def proof_authentication_bytes(pkh: str, bound_to: PublicKey | None = None) -> t
         MalformedRequest: The hash is none.
     """
     bound = b"" if bound_to is None else bound_to.data
-    return authentication_bytes(pkh), bytes([_MAGIC, _PROVE]) + _tagged(pkh) + bound
+    octez = bytes([_MAGIC, _PROVE]) + _tagged(pkh) + bound
+    for_itself = bound_to is None or public_key_hash(bound_to) == pkh
+    return (authentication_bytes(pkh), octez) if for_itself else (octez,)
 
 
 def _tagged(pkh: str) -> bytes:

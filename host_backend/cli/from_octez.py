@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import encode_public_key, public_key_hash
 from host_backend.cli.answer import Answer
 from host_backend.cli.importing import import_secret_keys
 from host_backend.cli.marks import require_chain
 from host_backend.config import Config, VaultConfig
+from host_backend.config.experimental import why_off
 from host_backend.errors import ConfigError, MalformedRequest, StateConflict
 from host_backend.log import fields
 from host_backend.octez.marks import read_octez_marks, write_octez_marks
@@ -41,15 +44,16 @@ def import_wallet(
             keys of it are not here.
     """
     wallet = read_wallet(place)
-    found, refused = _secrets(wallet, ask_password)
+    found, refused = _secrets(wallet, ask_password, config.experimental)
     for name, why in refused.items():
         logger.warning("not imported: %s", why, extra=fields(name=name))
     answer.add("keys")
     answer.add("refused", *({"name": name, "reason": why} for name, why in refused.items()))
-    keys = [*found.values()]
+    named = {name: public_key_hash(open_secret_key(key).public_key) for name, key in found.items()}
+    # A key may have several names.
+    keys = [*{named[name]: key for name, key in found.items()}.values()]
     if keys:
         asyncio.run(import_secret_keys(config, vault_config, keys, answer, replace=replace))
-    named = {name: public_key_hash(open_secret_key(key).public_key) for name, key in found.items()}
     answer.add("names", *({"name": name, "public_key_hash": pkh} for name, pkh in named.items()))
     authorized = ((name, encode_public_key(key)) for name, key in wallet.authorized.items())
     answer.add("authorized_keys", *({"name": name, "public_key": key} for name, key in authorized))
@@ -61,18 +65,20 @@ def import_wallet(
         )
 
 
-def _secrets(wallet: Wallet, ask_password: AskPassword) -> tuple[dict[str, PrivateKey], dict[str, str]]:
+def _secrets(
+    wallet: Wallet, ask_password: AskPassword, experimental: AbstractSet[KeyType]
+) -> tuple[dict[str, PrivateKey], dict[str, str]]:
     """Return the secret keys of a wallet by name, and why others are none."""
     found, refused = dict[str, PrivateKey](), dict[str, str]()
     for key in wallet.keys:
         try:
-            found[key.name] = _secret(key, ask_password)
+            found[key.name] = _secret(key, ask_password, experimental)
         except MalformedRequest as error:
             refused[key.name] = str(error)
     return found, refused
 
 
-def _secret(key: WalletKey, ask_password: AskPassword) -> PrivateKey:
+def _secret(key: WalletKey, ask_password: AskPassword, experimental: AbstractSet[KeyType]) -> PrivateKey:
     if key.obstacle:
         raise MalformedRequest(key.obstacle)
 
@@ -81,6 +87,8 @@ def _secret(key: WalletKey, ask_password: AskPassword) -> PrivateKey:
         return ask_password()
 
     secret = read_secret_key(key.secret.encode(), ask)
+    if (reason := why_off(secret.key_type, experimental)) is not None:
+        raise MalformedRequest(reason)
     pkh = public_key_hash(open_secret_key(secret).public_key)
     if key.pkh not in {None, pkh}:
         raise MalformedRequest(f"the wallet lists {key.pkh} under this name, but its secret key is that of {pkh}")
@@ -88,14 +96,23 @@ def _secret(key: WalletKey, ask_password: AskPassword) -> PrivateKey:
 
 
 def _configuration(wallet: Wallet, named: dict[str, str]) -> Iterator[str]:
-    """Yield lines of configuration; names that could break one stand in quotes."""
+    """Yield lines of configuration, one for each key; names that could break one stand in quotes."""
     if wallet.authorized:
         yield "server:"
         yield "  authorized_keys:"
-        yield from (f"    - {encode_public_key(key)}  # {_name(name)}" for name, key in wallet.authorized.items())
+        authorized = _by_key((name, encode_public_key(key)) for name, key in wallet.authorized.items())
+        yield from (f"    - {key}  # {names}" for key, names in authorized.items())
     if named:
         yield "tezos:"
-        yield from (f"  {pkh}:  # {_name(name)}" for name, pkh in named.items())
+        yield from (f"  {pkh}:  # {names}" for pkh, names in _by_key(named.items()).items())
+
+
+def _by_key(named: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return all names of each key, by the key."""
+    names: dict[str, str] = {}
+    for name, key in named:
+        names[key] = f"{names[key]}, {_name(name)}" if key in names else _name(name)
+    return names
 
 
 def _name(name: str) -> str:

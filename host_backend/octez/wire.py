@@ -5,7 +5,8 @@
   whatever follows the message.
 - An answer begins with 0 and is the value, or with 1 and is a list of errors.
 - A frame that is not a request ends the connection without an answer, as with octez-signer. Of a frame the first byte decides
-  before the rest has come: no request of HTTP and no handshake of TLS goes further than three bytes.
+  before the rest has come: no request of HTTP goes further than three bytes. A handshake of TLS begins as a request does, and
+  ends when the time for one is over.
 
 Source: Octez `src/lib_signer_services/signer_messages.ml`, `src/lib_base/unix/socket.ml`.
 """

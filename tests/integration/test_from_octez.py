@@ -78,6 +78,25 @@ def test_a_folder_becomes_keys_and_lines_and_twice_changes_nothing(config: Path,
     assert contents(folder) == before
 
 
+def test_a_key_with_two_names_is_one_key(config: Path, folder: Path) -> None:
+    write_wallet(folder, {"alice": TZ1, "bob": TZ2, "also alice": TZ1}, {}, AUTH)
+    write(folder / "authorized_keys", [{"name": name, "value": AUTH.public_key} for name in ("baker", "accuser")])
+    done = run_command("import", "-c", config, "-v", VAULT, "--from-octez", folder)
+    assert done.code == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"Imported {TZ1.pkh}, in vault {VAULT}",
+        f"Imported {TZ2.pkh}, in vault {VAULT}",
+        "server:",
+        "  authorized_keys:",
+        f"    - {AUTH.public_key}  # baker, accuser",
+        "tezos:",
+        f"  {TZ1.pkh}:  # alice, also alice",
+        f"  {TZ2.pkh}:  # bob",
+    ]
+    # The warning about marks of keys that are new here.
+    assert "marks do not move with an imported key" in done.stderr
+
+
 def test_what_is_elsewhere_is_named_and_the_others_are_imported(config: Path, folder: Path) -> None:
     write_wallet(folder, {"alice": TZ1}, {name: value for name, (value, _) in ELSEWHERE.items()}, AUTH)
     done = run_command("import", "-c", config, "-v", VAULT, "--from-octez", folder, "--json")

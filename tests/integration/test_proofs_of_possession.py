@@ -10,9 +10,10 @@ from py_ecc.bls.ciphersuites import G2ProofOfPossession
 
 from enclave_signer.protocol.messages import KeyType, PublicKey
 from enclave_signer.tezos import encode_public_key, parse_signature
+from host_backend.authentication import authentication_bytes
 from tests.doubles.host_process import Host, import_keys, running_host, write_config
 from tests.doubles.known_keys import KEYS, SIGNATORY, transaction
-from tests.doubles.octez_client import OctezClient
+from tests.doubles.octez_client import OctezClient, signature_by
 from tests.doubles.processes import PATIENCE_S, running_local_enclave
 
 AUTH = KEYS["auth"]
@@ -88,3 +89,12 @@ def test_other_keys_must_be_named_and_be_keys(host: Host) -> None:
     assert (status, text.partition(":")[0]) == (400, "no proof of possession for that key")
     client = OctezClient(host.address, [AUTH])
     assert client.prove_possession(CLOSED.pkh, COMMON) != client.prove_possession(TWO.pkh, COMMON)
+
+
+def test_a_signature_for_the_own_proof_gets_no_other_proof(host: Host) -> None:
+    signatory = signature_by(AUTH, authentication_bytes(CLOSED.pkh))
+    octez = signature_by(AUTH, b"\x04\x04" + authentication_bytes(CLOSED.pkh)[2:])
+    for authentication in (signatory, octez):
+        assert proof(host, CLOSED.pkh, authentication=authentication)[0] == 200
+        assert proof(host, CLOSED.pkh, authentication=authentication, bls_pk=COMMON)[0] == 403
+    assert proof(host, CLOSED.pkh, authentication=signatory, bls_pk=CLOSED.public_key)[0] == 200

@@ -33,6 +33,7 @@ from tests.doubles.host_process import (
 )
 from tests.doubles.known_keys import FOUR, attestation, block, preattestation, transaction
 from tests.doubles.octez_client import tagged
+from tests.doubles.octez_folder import write_wallet
 from tests.doubles.operation_encoder import message
 from tests.doubles.processes import Enclave
 from tests.doubles.tee_signer import tee_signer
@@ -92,6 +93,22 @@ def test_off_unless_asked_for(tmp_path: Path, local: Enclave) -> None:
     assert OFF in refused(run_command("serve", "-c", write_config(tmp_path, local.port, {pkh: POLICY})), 2)
     # It is kept, and is no key of this host as long as it is off.
     assert pkh not in run_command("list", "-c", write_config(tmp_path, local.port)).stdout
+
+
+def test_from_octez_as_any_other_import(tmp_path: Path, local: Enclave) -> None:
+    config, folder = write_config(tmp_path, local.port), tmp_path / "tezos-signer"
+    write_wallet(folder, {"alice": TZ1}, {"new": pkcs8().decode()}, TZ1)
+    words = ("import", "-c", config, "-v", VAULT, "--from-octez", folder)
+    done = run_command(*words)
+    assert done.code == 1
+    assert done.error == "1 of 2 keys were not imported, see the warnings above; the others were"
+    assert OFF in done.stderr
+    assert stored_hashes(config) == [TZ1.pkh]
+    assert not own_file(config).exists()
+    done = run_command(*words[:2], write_config(tmp_path, local.port, more=[ON]), *words[3:])
+    assert done.code == 0, done.stderr
+    assert stored_hashes(config) == [TZ1.pkh]
+    assert [pkh[:3] for pkh in own_hashes(config)] == ["tz5"]
 
 
 def test_a_key_has_a_file_of_its_own_beside_signatory_s(tmp_path: Path, local: Enclave) -> None:
