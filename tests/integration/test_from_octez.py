@@ -245,6 +245,14 @@ def test_high_watermarks_that_cannot_be_read(config: Path, folder: Path, marks: 
     assert text.startswith(str(folder / "attestation_high_watermarks"))
 
 
+def test_a_link_that_leads_nowhere_is_not_taken_for_no_high_watermarks(config: Path, folder: Path) -> None:
+    """Such as one to a disk that is not mounted."""
+    write(folder / "block_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(100, 0, bytes(32))}})
+    (folder / "attestation_high_watermarks").symlink_to(folder / "unmounted" / "file")
+    text = refused(run_command("watermark", "migrate", "-c", config, "--from-octez", folder, IN_ORDER), 1)
+    assert f"{folder / 'attestation_high_watermarks'} cannot be read: No such file or directory" in text
+
+
 def test_without_high_watermarks(config: Path, folder: Path) -> None:
     words = ("watermark", "migrate", "-c", config, "--from-octez", folder, IN_ORDER)
     assert "octez-signer ran without --check-high-watermark" in refused(run_command(*words), 2)
