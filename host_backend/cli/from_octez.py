@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from enclave_signer.protocol.messages import PrivateKey
-from enclave_signer.tezos import encode_public_key, public_key_hash
+from enclave_signer.tezos import Right, encode_public_key, public_key_hash
 from host_backend.cli.answer import Answer
 from host_backend.cli.importing import import_secret_keys
 from host_backend.cli.marks import chains_to_mark
@@ -125,11 +125,22 @@ def migrate_octez_marks(
             f"{folder} has no high watermarks: octez-signer ran without --check-high-watermark: say --above-level, and "
             "--chain (mainnet is NetXdQprcVkpaWU)"
         )
+    _warn_of_missing(marks)
     count = asyncio.run(adopt_watermarks(config, marks))
     logger.warning(
         "high watermarks of octez-signer taken over", extra=fields(marks=count, of=len(marks), source=folder)
     )
     logger.warning("octez-signer must never sign again with the keys in %s, unless the marks go back", folder)
+
+
+def _warn_of_missing(marks: Mapping[MarkKey, Mark]) -> None:
+    """Name the rights without a mark of keys that have others: a file may be missing in a copy of the folder."""
+    for chain_id, pkh in sorted({(key.chain_id, key.pkh) for key in marks}):
+        if missing := [right.value for right in Right if MarkKey(chain_id, pkh, right) not in marks]:
+            logger.warning(
+                "no high watermark for these rights, which start without a mark unless there is one here: is a file missing?",
+                extra=fields(pkh=pkh, chain_id=chain_id, rights=",".join(missing)),
+            )
 
 
 def _above(

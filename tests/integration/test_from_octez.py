@@ -163,6 +163,8 @@ def test_high_watermarks_become_marks_that_never_go_down(config: Path, folder: P
         done = run_command(*migrate)
         assert done.code == 0, done.stderr
         assert f'msg="high watermarks of octez-signer taken over" marks={raised} of=4' in done.stderr
+        assert f'chain_id={MAINNET} pkh={TZ2.pkh} rights="block,preattestation"' in done.stderr
+        assert f"pkh={TZ1.pkh}" not in done.stderr
         assert shown(config) == expected
     write(folder / "block_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(99, 9, there)}})
     assert run_command(*migrate).code == 0
