@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.protocol.messages import PrivateKey
-from enclave_signer.tezos import encode_public_key, public_key_hash
+from enclave_signer.tezos import Right, encode_public_key, public_key_hash
 from host_backend.cli.answer import Answer
 from host_backend.cli.importing import import_secret_keys
-from host_backend.cli.marks import require_chain
+from host_backend.cli.marks import chains_to_mark
 from host_backend.config import Config, VaultConfig
 from host_backend.config.experimental import why_off
 from host_backend.errors import ConfigError, MalformedRequest, StateConflict
@@ -19,8 +19,9 @@ from host_backend.log import fields
 from host_backend.octez.marks import read_octez_marks, write_octez_marks
 from host_backend.octez.wallet import Wallet, WalletKey, read_wallet
 from host_backend.secret_keys import AskPassword, open_secret_key, read_secret_key
-from host_backend.stores import adopt_watermarks, marks_admin
+from host_backend.stores import adopt_watermarks, marks_admin, stored_keys
 from host_backend.watermark.rebuilt import Rebuilt
+from host_backend.watermark.rule import Mark, MarkKey
 
 logger = logging.getLogger(__name__)
 
@@ -135,19 +136,57 @@ def migrate_octez_marks(
         )
     marks = read_octez_marks(folder)
     if above_level is not None:
-        for chain_id in chains:
-            require_chain(chain_id)
-        marks = Rebuilt(read_wallet(folder).hashes, chains, above_level).raised(marks, _MOST_MARKS)
+        marks = _above(config, read_wallet(folder), marks, above_level, chains)
     if not marks:
         raise ConfigError(
             f"{folder} has no high watermarks: octez-signer ran without --check-high-watermark: say --above-level, and "
             "--chain (mainnet is NetXdQprcVkpaWU)"
         )
+    _warn_of_missing(marks)
     count = asyncio.run(adopt_watermarks(config, marks))
     logger.warning(
         "high watermarks of octez-signer taken over", extra=fields(marks=count, of=len(marks), source=folder)
     )
     logger.warning("octez-signer must never sign again with the keys in %s, unless the marks go back", folder)
+
+
+def _warn_of_missing(marks: Mapping[MarkKey, Mark]) -> None:
+    """Name the rights without a mark of keys that have others: a file may be missing in a copy of the folder."""
+    for chain_id, pkh in sorted({(key.chain_id, key.pkh) for key in marks}):
+        if missing := [right.value for right in Right if MarkKey(chain_id, pkh, right) not in marks]:
+            logger.warning(
+                "no high watermark for these rights, which start without a mark unless there is one here: is a file missing?",
+                extra=fields(pkh=pkh, chain_id=chain_id, rights=",".join(missing)),
+            )
+
+
+def _above(
+    config: Config, wallet: Wallet, marks: dict[MarkKey, Mark], above_level: int, chains: Sequence[str]
+) -> dict[MarkKey, Mark]:
+    """Return marks at that level or above, for every key on every chain on which octez-signer may have signed."""
+    stored = (key.pkh for vault in config.vaults.values() for key in asyncio.run(stored_keys(vault)))
+    pkhs = sorted({*wallet.hashes, *_hashes_of_others(wallet), *config.policies, *stored})
+    every_chain = chains_to_mark(config, pkhs, chains) | {key.chain_id for key in marks}
+    return Rebuilt(pkhs, every_chain, above_level).raised(marks, _MOST_MARKS)
+
+
+def _hashes_of_others(wallet: Wallet) -> Iterator[str]:
+    """Yield the hashes of secret keys in clear that the wallet lists no hash for; warn of those that are encrypted."""
+
+    def ask() -> bytes:
+        raise MalformedRequest("it is encrypted")
+
+    for key in wallet.keys:
+        if key.pkh is None and not key.obstacle:
+            try:
+                yield public_key_hash(open_secret_key(read_secret_key(key.secret.encode(), ask)).public_key)
+            except MalformedRequest as error:
+                logger.warning(
+                    "a key without a hash in public_key_hashs gets marks only if it is imported already, or listed "
+                    "under `tezos`: %s",
+                    error,
+                    extra=fields(name=key.name),
+                )
 
 
 def export_octez_marks(config: Config, folder: Path) -> None:

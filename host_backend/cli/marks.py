@@ -125,7 +125,7 @@ def rebuild_marks(
         HostError: Not done; the text says why.
     """
     every = sorted({*config.policies, *pkhs})
-    every_chain = _chains_to_mark(config, every, chains)
+    every_chain = chains_to_mark(config, every, chains)
     if not confirmed:
         _confirm(
             f"what was signed above level {above_level} and is not found can be signed again, differently; nothing is "
@@ -138,8 +138,13 @@ def rebuild_marks(
     click.echo(f"Made a new store of {counted(count, 'mark')}: nothing is signed at level {above_level} or below")
 
 
-def _chains_to_mark(config: Config, pkhs: Sequence[str], chains: Sequence[str]) -> set[str]:
-    """Return the chains that are named here, and in policies.
+def chains_to_mark(config: Config, pkhs: Sequence[str], chains: Sequence[str]) -> set[str]:
+    """Return the chains on which keys get marks: those that are named here, and those of policies.
+
+    Args:
+        config: Has the policies.
+        pkhs: Keys that get marks.
+        chains: As named by the operator.
 
     Raises:
         HostError: One is none, or a key may have signed on chains that are not named.

@@ -68,7 +68,18 @@ def read_files(folder: Path, names: tuple[str, ...]) -> list[Entry]:
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder: name the one that octez-signer had as --base-dir")
     with record_locked(folder / LOCK_NAME, LOCK_WAIT_S):
-        return [_parsed(folder / name) for name in names if (folder / name).exists()]
+        return [_parsed(folder / name) for name in names if _is_there(folder / name)]
+
+
+def _is_there(file: Path) -> bool:
+    """Tell whether a file is there, be it a link that leads nowhere: what that should lead to may have marks."""
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoreUnavailable(f"{file} cannot be read: {error.strerror}") from error
+    return True
 
 
 def read_file(file: Path) -> Entry:

@@ -116,7 +116,11 @@ class MarksAdmin(Protocol):
         ...
 
     def adopt(self, marks: Mapping[MarkKey, Mark]) -> int:
-        """Raise marks to those of another store, the highest of each right; return how many were raised."""
+        """Raise marks to those of another store, the highest of each right; return how many were raised.
+
+        Raises:
+            HostError: Not done; or some of these rights are refused for damage, and all others were raised.
+        """
         ...
 
     def export(self) -> None:

@@ -182,6 +182,8 @@ def test_high_watermarks_become_marks_that_never_go_down(config: Path, folder: P
         done = run_command(*migrate)
         assert done.code == 0, done.stderr
         assert f'msg="high watermarks of octez-signer taken over" marks={raised} of=4' in done.stderr
+        assert f'chain_id={MAINNET} pkh={TZ2.pkh} rights="block,preattestation"' in done.stderr
+        assert f"pkh={TZ1.pkh}" not in done.stderr
         assert shown(config) == expected
     write(folder / "block_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(99, 9, there)}})
     assert run_command(*migrate).code == 0
@@ -196,7 +198,6 @@ def test_high_watermarks_become_marks_that_never_go_down(config: Path, folder: P
 
 
 def test_a_folder_that_was_not_stopped_in_order(config: Path, folder: Path) -> None:
-
     import_keys(config, *FOUR)
     write_wallet(folder, NAMES | {"later": AUTH}, {}, AUTH)
     write(folder / "block_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(100, 0, digest(block(100)))}})
@@ -220,6 +221,32 @@ def test_a_folder_that_was_not_stopped_in_order(config: Path, folder: Path) -> N
         assert host.stop() == 0
 
 
+def test_no_key_is_left_without_a_mark(tmp_path: Path, enclave: Enclave, folder: Path) -> None:
+    """Those that the wallet lists no hash for, too; on every chain that policies or other keys' marks name."""
+    policy = BAKER.removesuffix("}") + f", allowed_chains: [{CHAIN_ID}]}}"
+    config = write_config(tmp_path, enclave.port, {TZ1.pkh: policy, TZ2.pkh: policy})
+    import_keys(config, TZ3)
+    write(folder / "public_key_hashs", [{"name": "alice", "value": TZ1.pkh}])
+    secrets = {"baker": f"unencrypted:{TZ4.secret}", "locked": f"encrypted:{ENCRYPTED['encrypted']}"}
+    write(folder / "secret_keys", [{"name": name, "value": value} for name, value in secrets.items()])
+    write(folder / "block_high_watermarks", {MAINNET: {TZ1.pkh: high_watermark(100, 0, bytes(32))}})
+    migrate = ("watermark", "migrate", "-c", config, "--from-octez", folder, "--above-level", "500")
+    # Keys without a policy may have signed anywhere.
+    assert "name every chain on which" in refused(run_command(*migrate), 2)
+    assert shown(config) == {}
+    done = run_command(*migrate, "--chain", CHAIN_ID)
+    assert done.code == 0, done.stderr
+    assert "gets marks only if it is imported already" in done.stderr
+    assert "name=locked" in done.stderr
+    assert TZ4.secret not in done.stderr
+    assert shown(config) == {
+        (chain_id, key.pkh, right): (500, 2**31 - 1, None)
+        for chain_id in (CHAIN_ID, MAINNET)
+        for key in FOUR
+        for right in ("block", "preattestation", "attestation")
+    }
+
+
 @pytest.mark.parametrize(
     "marks",
     [
@@ -237,6 +264,14 @@ def test_high_watermarks_that_cannot_be_read(config: Path, folder: Path, marks: 
     write(folder / "attestation_high_watermarks", marks)
     text = refused(run_command("watermark", "migrate", "-c", config, "--from-octez", folder, IN_ORDER), 2)
     assert text.startswith(str(folder / "attestation_high_watermarks"))
+
+
+def test_a_link_that_leads_nowhere_is_not_taken_for_no_high_watermarks(config: Path, folder: Path) -> None:
+    """Such as one to a disk that is not mounted."""
+    write(folder / "block_high_watermarks", {CHAIN_ID: {TZ1.pkh: high_watermark(100, 0, bytes(32))}})
+    (folder / "attestation_high_watermarks").symlink_to(folder / "unmounted" / "file")
+    text = refused(run_command("watermark", "migrate", "-c", config, "--from-octez", folder, IN_ORDER), 1)
+    assert f"{folder / 'attestation_high_watermarks'} cannot be read: No such file or directory" in text
 
 
 def test_without_high_watermarks(config: Path, folder: Path) -> None:

@@ -185,7 +185,9 @@ def signatorys_files(base: Path) -> None:
 
 
 def adopting(base: Path) -> None:
-    assert marks_of(base).adopt({KEY: LATER, OTHER: LATER}) == 1
+    with pytest.raises(ConfigError, match="all other marks are taken over"):
+        marks_of(base).adopt({KEY: LATER, OTHER: LATER})
+    assert marks_of(base).read().marks[OTHER] == LATER
 
 
 def resetting(base: Path) -> None:
@@ -261,6 +263,25 @@ def test_raising_it_goes_at_least_as_far_as_signatorys_files(damaged: Path) -> N
         marks_of(damaged).raise_mark(KEY, Mark(6, 0, None))
     assert read_signatory_marks(damaged)[KEY] == A
     use_to_a_bad_end(damaged, only_others_sign)
+
+
+@pytest.mark.parametrize("started_before", [False, True])
+def test_raising_it_goes_at_least_as_far_as_marks_of_another_program(damaged: Path, started_before: bool) -> None:
+    """Its files are not read again: what they had of a damaged right is kept here."""
+    if started_before:
+        use_to_a_bad_end(damaged, only_others_sign)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="all other marks are taken over"):
+            marks_of(damaged).adopt({KEY: Mark(9000, 3, digest("theirs")), OTHER: LATER})
+    for low in (A, EARLIER):
+        with pytest.raises(ConfigError, match="all other marks are taken over"):
+            marks_of(damaged).adopt({KEY: low})
+    assert marks_of(damaged).read().refused[KEY] == Mark(9000, 3, None)
+    with pytest.raises(ConfigError, match="above level 9000"):
+        marks_of(damaged).raise_mark(KEY, Mark(9000, MAX_ROUND, None))
+    use_to_a_bad_end(damaged, only_others_sign)
+    marks_of(damaged).raise_mark(KEY, Mark(9001, 0, None))
+    use(damaged, refuses_up_to(9001))
 
 
 def test_making_the_store_anew_mends_it(damaged: Path) -> None:

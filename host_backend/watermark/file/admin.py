@@ -229,7 +229,13 @@ class FileMarks:
     def adopt(self, marks: Mapping[MarkKey, Mark]) -> int:
         """Raise marks to those of another store; see `MarksAdmin.adopt`."""
         with self._changing() as store:
-            return store.take_over(marks)
+            # First: where this fails, a repetition does all of it.
+            store.keep_known(marks)
+            raised = store.take_over(marks)
+            refused = {key: mark for key, mark in store.slots.refused.items() if key in marks}
+        if refused:
+            raise StateConflict(f"all other marks are taken over, but not these: {refused_text(refused)}")
+        return raised
 
     def export(self) -> None:
         """Hand every mark to Signatory's files; see `MarksAdmin.export`."""

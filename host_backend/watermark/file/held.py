@@ -111,6 +111,15 @@ class HeldStore:
         self.write(changed)
         return raised
 
+    def keep_known(self, marks: Mapping[MarkKey, Mark]) -> None:
+        """Have refused rights be raised above these marks only; durable when this returns.
+
+        Raises:
+            StoreUnavailable: Not known to be stored.
+        """
+        with reporting(self.path):
+            self.slots.keep_known(marks)
+
     def write(self, marks: Mapping[MarkKey, Mark]) -> None:
         """Store marks, whatever was there, those of new rights too; durable when this returns.
 

@@ -91,6 +91,20 @@ class SlotFile:
         for key in self.refused.keys() & marks.keys():
             self.refused[key] = merged(self.refused[key], marks[key])
 
+    def keep_known(self, marks: Mapping[MarkKey, Mark]) -> None:
+        """Do as `learn`, and store what is known now; durable when this returns.
+
+        Raises:
+            OSError: In doubt; see `Commits.settle`.
+        """
+        known = {key: merged(self.refused[key], marks[key]) for key in self.refused.keys() & marks.keys()}
+        changed = {key: mark for key, mark in known.items() if mark != self.refused[key]}
+        if changed:
+            self.commits.settle()
+            self._level_headers()
+            over = [self._slots[self._numbers[key]] for key in changed]
+            self._write_records(over, [_without_digest(mark) for mark in changed.values()], refused=True)
+
     # Reading
 
     @property
