@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from image.layout import Built, read_layout, with_layer
-from image.root import HOST, TOP, CannotMake, check_image_toml, fetch_wheels
+from image.root import HOST, TOP, CannotMake, authorities, check_image_toml, fetch_wheels
 
 #: Debian 12's, which is in the base, and the processor of confidential machines.
 PYTHON, MACHINE = "3.11", "x86_64"
@@ -111,6 +111,8 @@ def put_together(context: Path, image_toml: Path | None) -> None:
     shutil.copytree(folder, context / "build" / "wheels" / folder.name)
     if image_toml is not None:
         shutil.copyfile(image_toml, context / "build" / "image.toml")
+        for path in authorities(image_toml):
+            shutil.copyfile(path, context / "build" / path.name)
 
 
 def make_base(archive: Path) -> Path:

@@ -16,6 +16,7 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -28,6 +29,10 @@ PROGRAM = Path("usr/lib/enclave-signer")
 HOST_PROGRAM = Path("usr/lib/enclave-host")
 KEYPROVIDER_PROGRAM = Path("usr/lib/enclave-keyprovider")
 IMAGE_TOML = Path("etc/enclave-signer/image.toml")
+#: What the image trusts its servers by: tables of its configuration that name a file of authorities, and where it has the
+#: public ones.
+WITH_AUTHORITIES = ("kbs", "vault_transit")
+PUBLIC_AUTHORITIES = "/usr/lib/ssl/cert.pem"
 #: What the sample has where your own names belong.
 PLACEHOLDER = "replace-me"
 #: Of the daemon, and in no image: they only make files that exist already.
@@ -121,6 +126,8 @@ def make_root(
         (out / KEYPROVIDER_PROGRAM / "__main__.py").write_text(KEYPROVIDER_MAIN)
     (out / IMAGE_TOML).parent.mkdir(parents=True)
     shutil.copyfile(image_toml, out / IMAGE_TOML)
+    for path in authorities(image_toml):
+        shutil.copyfile(path, out / IMAGE_TOML.with_name(path.name))
     _check_by_the_daemon(program, out / IMAGE_TOML)
     normalise(out)
 
@@ -177,16 +184,40 @@ def check_image_toml(path: Path, *, development: bool) -> None:
     Raises:
         CannotMake: It is the sample, for another kind of image, or cannot be read.
     """
-    try:
-        text = path.read_text()
-        says = tomllib.loads(text).get("development", False)
-    except (OSError, ValueError) as error:
-        raise CannotMake(f"{path}: {error}") from None
-    if PLACEHOLDER in text:
+    says = _read(path)
+    if PLACEHOLDER in path.read_text():
         raise CannotMake(f"{path} is the sample, or still has {PLACEHOLDER!r} in it: put your own names there")
-    if says is not development:
+    if says.get("development", False) is not development:
         wanted = "must say development = true for" if development else "says development = true, so it is not for"
         raise CannotMake(f"{path} {wanted} {'an image for development' if development else 'a production image'}")
+    authorities(path)
+
+
+def authorities(image_toml: Path) -> list[Path]:
+    """Return the files of authorities that a configuration names; they lie beside it, here as in the image.
+
+    Raises:
+        CannotMake: One is not there, or named elsewhere in the image.
+    """
+    says, found = _read(image_toml), []
+    for table in WITH_AUTHORITIES:
+        named = says[table].get("ca_file") if isinstance(says.get(table), dict) else None
+        if isinstance(named, str) and named != PUBLIC_AUTHORITIES:
+            path = image_toml.with_name(Path(named).name)
+            within = f"/{IMAGE_TOML.with_name(path.name)}"
+            if named != within:
+                raise CannotMake(f"{image_toml}: {table}.ca_file: {named} is in no image: put it beside, as {within}")
+            if not path.is_file():
+                raise CannotMake(f"{image_toml}: {table}.ca_file: there is no {path}")
+            found.append(path)
+    return found
+
+
+def _read(image_toml: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(image_toml.read_text())
+    except (OSError, ValueError) as error:
+        raise CannotMake(f"{image_toml}: {error}") from None
 
 
 def _check_by_the_daemon(program: Path, image_toml: Path) -> None:

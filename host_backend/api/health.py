@@ -40,6 +40,11 @@ def health(
     return not problems, body + b"}\n"
 
 
+def is_degraded(body: bytes) -> bool:
+    """Return whether the body says that something is degraded; texts in it cannot: their quotes are escaped."""
+    return b',"degraded":[' in body
+
+
 def _unreleased(vaults: Sequence[Vault]) -> Iterator[str]:
     for vault in vaults:
         for pkh, reason in vault.unreleased.items():

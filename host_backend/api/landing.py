@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from enclave_signer import __version__
-from host_backend.api.health import why_idle
+from host_backend.api.health import is_degraded, why_idle
 from host_backend.metrics import LastSigned
 from host_backend.steps import Work
 from host_backend.vault.vault import Vault
@@ -70,11 +70,12 @@ class AttestationShown(TypedDict):
 
 
 class State(TypedDict):
-    """Everything that the page tells; keys beyond `MAX_KEYS` are counted only."""
+    """Everything that the page tells; keys beyond `MAX_KEYS` are counted only. `/healthz` says what is degraded."""
 
     service: str
     version: str
     ready: bool
+    degraded: bool
     attestation: AttestationShown
     vaults: list[VaultShown]
     keys: list[KeyShown]
@@ -92,7 +93,7 @@ ENDPOINTS = {
     "/openapi.json": "the same for programs",
 }
 #: Where tokens are shown.
-REPORT_ENDPOINT = {"/attestation": "a token of the enclave, for you to verify: ?nonce=, made up by you"}
+REPORT_ENDPOINT = {"/attestation": "a token of the enclave, made for a nonce of yours, for you to verify"}
 
 
 def state(
@@ -112,7 +113,7 @@ def state(
         signed: What each signed last.
         shows_tokens: Whether there is a route that shows tokens of the enclaves.
     """
-    ready, _ = yield from health
+    ready, body = yield from health
     keys = []
     out = [vault.out_of_service for vault in vaults]
     for pkh in list(listed)[:MAX_KEYS]:
@@ -122,6 +123,7 @@ def state(
         "service": "enclave-host",
         "version": __version__,
         "ready": ready,
+        "degraded": is_degraded(body),
         "attestation": _attestation(vaults),
         "vaults": [_vault(vault) for vault in vaults],
         "keys": keys,

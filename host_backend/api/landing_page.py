@@ -49,7 +49,7 @@ def landing_page(now: State) -> Work[bytes]:
         word="ready" if now["ready"] else "not ready",
         version=escape(now["version"]),
         tone="good" if now["ready"] else "bad",
-        state="Ready to sign" if now["ready"] else "Not ready: <a href='healthz'>why</a>",
+        state=_whole(now),
         vaults=_items(map(_vault, now["vaults"]), "There is none."),
         keys=_items(keys, "None is listed under <code>tezos</code>."),
         more=f'<p class="soft">and {hidden} more</p>' if hidden else "",
@@ -59,6 +59,12 @@ def landing_page(now: State) -> Work[bytes]:
             for path, text in now["endpoints"].items()
         ),
     ).encode()
+
+
+def _whole(now: State) -> str:
+    if not now["ready"]:
+        return "Not ready: <a href='healthz'>why</a>"
+    return "Ready to sign, degraded: <a href='healthz'>why</a>" if now["degraded"] else "Ready to sign"
 
 
 def _items(items: Iterable[str], none: str) -> str:

@@ -118,7 +118,8 @@ _PAGE = """<!doctype html>
 body { color-scheme: light dark; overflow-wrap: anywhere;
   font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #222;
   background: #fff; }
-code { font-family: ui-monospace, monospace; } h2 { margin: 2rem 0 .3rem; font-size: 1.1rem; }
+code { font-family: ui-monospace, monospace; } pre { white-space: pre-wrap; }
+h2 { margin: 2rem 0 .3rem; font-size: 1.1rem; }
 h2 b { display: inline-block; min-width: 3.2rem; color: #fff; background: #2b6cb0; border-radius: 4px; padding: 0 .5rem;
   text-align: center; font-size: .85rem; margin-right: .5rem; } h2 b.get { background: #2f7d4f; }
 table { border-collapse: collapse; width: 100%%; } td { border-top: 1px solid #ddd; padding: .2rem .6rem .2rem 0;

@@ -3,6 +3,7 @@
 import re
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -22,8 +23,8 @@ INSTALLED_AS = {
 }
 #: Its library is taken out of the package and called without importing it.
 NEVER_IMPORTED = {"ckzg"}
-#: Of the extras `slow-bls`, `enclave-vault` and `enclave-kbs`, which Google's image has not.
-NEVER_IN_AN_IMAGE = {"py_ecc", "eth_typing", "httpx"}
+#: Of the extra `slow-bls`.
+NEVER_IN_AN_IMAGE = {"py_ecc", "eth_typing"}
 
 
 def pinned(file: str) -> dict[str, str]:
@@ -40,10 +41,11 @@ def of_the_host() -> set[str]:
 
 
 def test_the_daemons_dependencies_are_stated_alike() -> None:
-    extra = PROJECT["project"]["optional-dependencies"]["enclave-gcp"]
+    extras = PROJECT["project"]["optional-dependencies"]
     group = PROJECT["dependency-groups"]["enclave"]
-    assert group[-len(extra) :] == extra
-    shared = group[: -len(extra)]
+    sealers = [*dict.fromkeys(chain(*(extras[f"enclave-{sealer}"] for sealer in ("gcp", "vault", "kbs"))))]
+    assert group[-len(sealers) :] == sealers
+    shared = group[: -len(sealers)]
     assert PROJECT["project"]["dependencies"][: len(shared)] == shared
 
 

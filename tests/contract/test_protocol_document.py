@@ -16,6 +16,7 @@ from enclave_signer.protocol.messages import (
     SigningVersion,
 )
 from enclave_signer.sealing.local import LocalSealer
+from enclave_signer.tezos.base58 import Family, kinds_of
 from enclave_signer.tezos.marks import DEFAULT_MAX_LEVEL_JUMP, MAX_CHAINS_PER_KEY
 from tests.conformance.test_enclave_transcripts import DIFFERENCES, DROPPED_BY_TEE_SIGNER
 from tests.contract.markdown import DOCS, blocks, named_values, rows
@@ -130,6 +131,13 @@ def test_limits_are_those_of_the_code() -> None:
     assert f"within the last {DEFAULT_LIMITS.retain_s:g} s (`--retain`)" in " ".join(PAGE.read_text().split())
     assert f"at most {DEFAULT_MAX_LEVEL_JUMP:_} levels higher".replace("_", " ") in PAGE.read_text()
     assert f"{MAX_FRAME_BYTES:_} bytes".replace("_", " ") in PAGE.read_text()
+
+
+def test_addresses_are_those_of_the_code() -> None:
+    (said,) = re.findall(r"^An address is [^.]+\.", PAGE.read_text(), re.MULTILINE)
+    prefixes = re.findall(r"`([0-9a-f]{6})`\s\(", said)
+    kinds = kinds_of(Family.PUBLIC_KEY_HASH)
+    assert [bytes.fromhex(prefix) for prefix in prefixes] == [kind.value.prefix for kind in kinds.values()]
 
 
 def test_the_sealed_key_opens() -> None:

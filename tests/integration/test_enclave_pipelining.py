@@ -1,5 +1,7 @@
 """Many calls before the first answer is read: side by side inside, in order outside."""
 
+import socket
+
 import cbor2
 import pytest
 
@@ -87,3 +89,12 @@ def test_mixed_good_and_bad_calls_keep_their_places(enclave: Enclave) -> None:
         client.send({"ProvePossession": 0})
         outcomes = [client.receive() for _ in range(6)]
     assert ["Err" in outcome for outcome in outcomes] == [False, True, True, False, True, False]
+
+
+def test_a_client_that_has_said_all_gets_every_reply(enclave: Enclave) -> None:
+    with WireClient(enclave.address, initialize=False) as client:
+        for call in ({"Initialize": {}}, *[{"GenerateAndImport": "Bls"}] * 20):
+            client.send(call)
+        client.stream.shutdown(socket.SHUT_WR)
+        assert all("Ok" in client.receive() for _ in range(21))
+        assert client.closed()

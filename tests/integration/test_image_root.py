@@ -10,17 +10,34 @@ from pathlib import Path
 
 import pytest
 
-from image.root import DEVELOPMENT_ONLY, IMAGE_TOML, KEYPROVIDER_PROGRAM, PROGRAM, TOP
+from image.root import (
+    DEVELOPMENT_ONLY,
+    IMAGE_TOML,
+    KEYPROVIDER_PROGRAM,
+    PROGRAM,
+    PUBLIC_AUTHORITIES,
+    TOP,
+    CannotMake,
+    authorities,
+)
 from image.tree import digest, size_bytes
 from tests.contract.markdown import DOCS, blocks
 from tests.contract.test_packaging import of_the_host, pinned
 from tests.doubles import image_root
+from tests.doubles.certificates import Authority
 from tests.doubles.documented import run_block
 from tests.doubles.google.cloud import IMAGE, running_google_cloud
+from tests.doubles.kbs import KbsDouble, server_tls
+from tests.doubles.kbs_image import KEK, RESOURCE, kbs_image
 from tests.doubles.known_keys import FOUR, attestation
 from tests.doubles.processes import PATIENCE_S, Enclave, kept
 from tests.doubles.wire import WireClient
 
+VAULT = (
+    'sealers = ["vault_transit"]\n[vault_transit]\naddress = "https://vault.example:8200"\nca_file = "{}"\n'
+    'seal_keys = ["vault_transit:vault.example:8200/transit/tezos"]\n'
+    '[vault_transit.login]\nmethod = "jwt"\nrole = "signer"\naudience = "https://vault.example"\n'
+)
 #: What may lie in a root: Python, extension modules, licences and descriptions, and certificates of two libraries.
 KNOWN_FILES = re.compile(
     r".*\.py|.*\.so|[^/]+\.dist-info/(METADATA|entry_points\.txt|licenses/.*|LICENSE.*|COPYING.*|NOTICE.*|AUTHORS.*)"
@@ -129,6 +146,38 @@ def test_a_root_signs(root: Path, tmp_path: Path) -> None:
     libraries = [path for path in extensions if "grpc" in str(path) or "nacl" in str(path) or "cbor2" in str(path)]
     assert libraries
     assert all(root in path.parents for path in libraries)
+
+
+def test_a_root_has_what_every_sealer_needs(root: Path, tmp_path: Path) -> None:
+    broker, authority = KbsDouble(), Authority(tmp_path, "authority")
+    broker.resources = {RESOURCE: KEK}
+    with broker.serving(server_tls(authority)):
+        toml = image_root.image_toml(tmp_path, kbs_image(broker.url, authority.file))
+        command = image_root.daemon(root, "--listen", "127.0.0.1:0", "--image", str(toml))
+        with kept(Enclave(["env", "-i", *command])) as enclave, WireClient(enclave.address) as client:
+            assert "Ok" in client.call({"Generate": "Bls"})
+    # Its library is imported at the start, its server asked for the first client.
+    toml = image_root.image_toml(tmp_path, VAULT.format(authority.file))
+    command = image_root.daemon(root, "--listen", "127.0.0.1:0", "--image", str(toml))
+    with kept(Enclave(["env", "-i", *command])) as enclave:
+        assert "listening on 127.0.0.1:" in enclave.log
+
+
+def test_authorities_lie_beside_the_configuration(root: Path, tmp_path: Path) -> None:
+    within = f"/{IMAGE_TOML.with_name('ca.pem')}"
+    toml = image_root.image_toml(tmp_path, VAULT.format(within))
+    with pytest.raises(CannotMake, match=r"vault_transit\.ca_file: there is no .*/ca\.pem"):
+        authorities(toml)
+    (tmp_path / "ca.pem").write_bytes(Authority(tmp_path, "authority").file.read_bytes())
+    made = image_root.make(tmp_path / "root", toml)
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "root" / within[1:]).read_bytes() == (tmp_path / "ca.pem").read_bytes()
+    assert {*files(tmp_path / "root")} == {*files(root)}
+    image_root.image_toml(tmp_path, VAULT.format(PUBLIC_AUTHORITIES))
+    assert authorities(toml) == []
+    elsewhere = image_root.image_toml(tmp_path, VAULT.format("/elsewhere/ca.pem"))
+    refused = image_root.make(tmp_path / "other", elsewhere)
+    assert (refused.returncode, f"is in no image: put it beside, as {within}" in refused.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,8 @@ PARTS = (
     Part("pytezos", _venv),
     Part("skopeo", _skopeo),
     Part("local_use", _local_users),
-    Part("node_client", _programs("node")),
+    Part("other_languages", _programs("node"), "javascript"),
+    Part("other_languages", _programs("go"), "golang"),
 )
 
 

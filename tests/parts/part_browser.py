@@ -1,4 +1,4 @@
-"""The pages of the utility address in Chromium: at the width of a desk and of a phone, in light and in dark."""
+"""The pages of both addresses in Chromium: at the width of a desk and of a phone, in light and in dark."""
 
 import os
 from collections.abc import Iterator
@@ -12,6 +12,8 @@ from tests.doubles.known_keys import FOUR, attestation
 from tests.doubles.processes import running_local_enclave
 
 SIZES = {"desk": (1280, 800), "phone": (390, 844), "narrow": (320, 568)}
+#: Each page: whether the utility address has it, and where.
+PAGES = {"landing": (True, "/"), "docs": (True, "/docs"), "docs-of-signing": (False, "/docs")}
 #: Where pictures are kept to be looked at; else they go with the test.
 PICTURES = os.environ.get("SCREENSHOTS")
 #: How bright the text and what is behind it are, from 0 to 765.
@@ -43,12 +45,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_fits_and_asks_for_nothing_else(
-    host: Host, page: Page, tmp_path: Path, path: str, size: str, scheme: str
+    host: Host, page: Page, tmp_path: Path, name: str, size: str, scheme: str
 ) -> None:
     width, height = SIZES[size]
-    url = f"http://127.0.0.1:{host.utility_port}{path}"
+    utility, path = PAGES[name]
+    url = f"http://127.0.0.1:{host.utility_port if utility else host.port}{path}"
     page.asked.clear()
     page.complaints.clear()
     page.show(url, width, height, scheme)
@@ -59,4 +62,4 @@ def test_a_page_fits_and_asks_for_nothing_else(
     assert [asked for asked in page.asked if asked != "data:,"] == [url]
     assert page.complaints == []
     folder = Path(PICTURES) if PICTURES else tmp_path
-    page.screenshot(folder / f"{path.strip('/') or 'landing'}-{size}-{scheme}.png")
+    page.screenshot(folder / f"{name}-{size}-{scheme}.png")

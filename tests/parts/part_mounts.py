@@ -110,7 +110,7 @@ def test_a_second_container_beside_the_first_does_not_start(containers: Containe
     with running_host(containers.make("one")) as host:
         sign_levels(host)
         second = containers.make("two")
-        text = refused(run_command("serve", "-c", second), 2)
+        text = refused(run_command("serve", "-c", second), 1)
         assert f"{store_file(second)} is in use by process {host.pid}" in text
         nothing_is_signed_twice(host)
 
@@ -118,9 +118,9 @@ def test_a_second_container_beside_the_first_does_not_start(containers: Containe
 def test_a_store_that_is_mounted_is_made_anew_where_it_lies(containers: Containers) -> None:
     config = containers.make("one")
     containers.volume.write_bytes(bytes(4096))
-    assert "watermark rebuild --above-level N" in refused(run_command("serve", "-c", config), 2)
+    assert "watermark rebuild --above-level N" in refused(run_command("serve", "-c", config), 1)
     words = ("watermark", "rebuild", "-c", config, "--above-level", "100", "--chain", "NetXdQprcVkpaWU", "--yes")
-    assert "mounted as a file of its own" in refused(run_command(*words), 2)
+    assert "mounted as a file of its own" in refused(run_command(*words), 1)
     subprocess.run(["umount", str(store_file(config))], check=True)
     containers.mount("--bind", containers.volume.parent, base := config.parent / BASE_NAME)
     key_file(config).write_bytes(containers.keys)
@@ -137,7 +137,7 @@ def test_a_store_of_0_1_that_is_mounted_is_not_believed(tmp_path: Path, enclave:
     (tmp_path / BASE_NAME).mkdir()
     (tmp_path / BASE_NAME / NAME).touch()
     mount("--bind", tmp_path / "volume" / NAME, tmp_path / BASE_NAME / NAME)
-    text = refused(run_command("serve", "-c", config), 2)
+    text = refused(run_command("serve", "-c", config), 1)
     assert "it is mounted as a file of its own" in text
     assert "watermark migrate --above-level N" in text
 

@@ -56,7 +56,7 @@ def test_programs_get_json() -> None:
     answer = ask_app(app, "GET", "/", headers=JSON)
     assert (answer.status, answer.headers["vary"]) == (200, "accept")
     told = json.loads(answer.body)
-    assert told["ready"] is True
+    assert (told["ready"], told["degraded"]) == (True, True)
     assert told["vaults"] == [{"name": "v", "ready": True, "reason": None, "keys_ready": 2, "keys_out_of_service": 1}]
     assert [(key["pkh"], key["vault"], key["in_service"], key["reason"]) for key in told["keys"]] == [
         ("a", "v", True, None),
@@ -105,6 +105,8 @@ def test_people_get_a_page_that_runs_and_fetches_nothing() -> None:
     assert answer.headers["content-security-policy"].startswith("default-src 'none'; ")
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert "&lt;script&gt;" in text
+    assert "Ready to sign, degraded: " in text
+    assert b">Ready to sign<" in ask_app(app_of(Shown("a"), listed="a"), "GET", "/").body
     assert not re.findall(r"<script|src=|https?://|@import|url\(", text)
     assert "last signed: block at level 7, round 0, 1970-01-01 00:00:00 UTC" in text
     assert len(answer.body) < 8192

@@ -1,4 +1,5 @@
-// A client of enclave-signer: node node_client.js SOCKET ADDRESS MESSAGE-IN-HEX
+// A client of enclave-signer: node client.js SOCKET MESSAGE-IN-HEX [ADDRESS]
+// It signs with the key of that address, or without one with an Ed25519 key that it makes.
 // Frames: length, 4 bytes big-endian, then one CBOR item. Only what the calls here need is encoded and decoded.
 "use strict";
 const net = require("net");
@@ -85,10 +86,16 @@ class Client {
   }
 }
 
-async function main([path, address, message]) {
+async function open(client, address) {
+  if (address !== undefined) return client.call("UseKey", address);
+  const [, opened] = await Promise.all([client.call("Initialize", {}), client.call("GenerateAndImport", "Ed25519")]);
+  return opened;
+}
+
+async function main([path, message, address]) {
   const client = new Client(path);
   try {
-    const { public_key, handle } = await client.call("UseKey", address);
+    const { public_key, handle } = await open(client, address);
     const signature = await client.call("Sign", { handle, message: Buffer.from(message, "hex"), version: 255 });
     const [type] = Object.keys(public_key);
     console.log(type, public_key[type].toString("hex"), signature[type].toString("hex"));
