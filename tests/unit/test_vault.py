@@ -59,6 +59,8 @@ def stored(key: SigningKey) -> StoredKey:
 Scenario = Callable[[Vault, AutoEnclave], Awaitable[None]]
 #: A request waits for the next connection, and no connection follows.
 NO_WAITING = LinkLimits(ready_s=0.01, first_pause_s=3600, longest_pause_s=3600, wanted_s=3600, patience_s=60)
+#: For what must come into service first.
+WAITING = replace(NO_WAITING, ready_s=PATIENCE_S)
 
 
 def play(
@@ -67,6 +69,7 @@ def play(
     *,
     opens_as: Mapping[bytes, SigningKey] | None = None,
     in_background: bool = False,
+    limits: LinkLimits = NO_WAITING,
 ) -> None:
     """Open a vault whose enclave opens these blobs, or all of the store as what they are, and run a scenario."""
     blobs = {blob(key): key for key in OPENED.values()} if opens_as is None else opens_as
@@ -75,7 +78,7 @@ def play(
         async with asyncio.timeout(PATIENCE_S), auto_enclave(blobs) as enclave:
             verify_bls: VerifyBls = "background" if in_background else "inline"
             opened = open_vault(
-                store, Endpoint(Address("127.0.0.1", enclave.port)), limits=NO_WAITING, verify_bls=verify_bls
+                store, Endpoint(Address("127.0.0.1", enclave.port)), limits=limits, verify_bls=verify_bls
             )
             async with opened as vault:
                 enclave.calls.clear()
@@ -267,7 +270,7 @@ def test_a_key_out_of_service_is_replaced_only_on_purpose() -> None:
         await vault.provisioning.import_key(secret, replace=True)
         assert store.stored == before
 
-    play(store, scenario, opens_as={b"bad": BOB, blob(BOB): BOB})
+    play(store, scenario, opens_as={b"bad": BOB, blob(BOB): BOB}, limits=WAITING)
 
 
 def test_a_key_that_is_only_in_memory_does_not_count_as_stored_well() -> None:
