@@ -27,11 +27,14 @@ def environment_of(checkout: Path) -> dict[str, str]:
         SystemExit: It would be another.
     """
     added = {"PYTHONPATH": str(checkout), "PYTHONSAFEPATH": "1"}
+    # As pip does when it installs a program: a start must not compile it again.
+    folders = [checkout / name for name in ("enclave_signer", "host_backend")]
+    subprocess.run([sys.executable, "-m", "compileall", "-q", *folders], check=True)
     output = subprocess.run(
         [sys.executable, "-c", _WHERE], env={**os.environ, **added}, stdout=subprocess.PIPE, check=True
     )
     packages = [Path(line) for line in output.stdout.decode().splitlines()]
-    if packages != [checkout / "enclave_signer", checkout / "host_backend"]:
+    if packages != folders:
         raise SystemExit(f"{checkout} is no checkout of this repository: programs started there take {packages}")
     return added
 

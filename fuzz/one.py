@@ -15,7 +15,7 @@ _WATCHED = [
     "host_backend",
     "tests.doubles.strict_cbor",
     "tests.doubles.operation_decoder",
-    "ruamel",
+    "yaml",
     "jwt",
     "h11",
 ]

@@ -1,6 +1,6 @@
 """A YAML file as values that know where they stand: every error names the file, the line and the dotted path.
 
-Source: YAML 1.2 through ruamel.yaml, which refuses duplicate keys and reads `no`, `on` and `1:30` as text.
+Source: YAML 1.2 as libyaml reads it, of which Signatory's library is a translation; a name may stand once in a map.
 """
 
 import re
@@ -8,29 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from ruamel.yaml.reader import ReaderError
-from ruamel.yaml.tokens import Token
-
 from host_backend.errors import ConfigError
 from host_backend.problems import PlacedError, Problems
 from host_backend.suggestion import suggestion
-from host_backend.yaml_reader import BoundedComposer, OneFileParser, TabScanner
+from host_backend.yaml_reader import MERGE, NULL, Collection, Node, NotYaml, Scalar, read_nodes
 
 #: A configuration of thousands of keys stays far below.
 MAX_FILE_BYTES = 4 * 1024 * 1024
 
-_TAG = "tag:yaml.org,2002:"
 #: Source: YAML 1.1, which Signatory's library follows where a truth value is due.
 _BOOLEANS = {**dict.fromkeys(("true", "yes", "on", "y"), True), **dict.fromkeys(("false", "no", "off", "n"), False)}
-#: A quotation in the library's texts, as Python writes it.
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
-#: As the library says it.
-_TAB_PROBLEM = "found character '\\t' that cannot start any token"
-#: What these may quote: marks and words of YAML itself, not of the file.
-_WORDS_OF_YAML = {repr(kind.id) for kind in Token.__subclasses__() if hasattr(kind, "id")}
 
 
 class Value:
@@ -52,7 +39,7 @@ class Value:
 
     def fail(self, problem: str) -> NoReturn:
         """Raise a ConfigError that names this place."""
-        line = self._place.start_mark.line + 1 if self._place is not None else 1
+        line = self._place.line if self._place is not None else 1
         raise PlacedError(f"{self._file}:{line}: {self.path or 'the file'}: {problem}", line)
 
     def secretive(self) -> "Value":
@@ -67,28 +54,28 @@ class Value:
     @property
     def is_null(self) -> bool:
         """Whether the value is absent or null."""
-        return self._node is None or (isinstance(self._node, ScalarNode) and self._node.tag == f"{_TAG}null")
+        return self._node is None or (isinstance(self._node, Scalar) and self._node.tag == NULL)
 
     @property
     def is_map(self) -> bool:
         """Whether the value is a map."""
-        return isinstance(self._node, MappingNode)
+        return isinstance(self._node, Collection) and self._node.is_map
 
     @property
     def is_list(self) -> bool:
         """Whether the value is a list."""
-        return isinstance(self._node, SequenceNode)
+        return isinstance(self._node, Collection) and not self._node.is_map
 
     def mapping(self) -> dict[str, "Value"]:
         """Return the entries of a map with text keys; those merged into it (`<<`) come last and replace nothing."""
         if self.is_null:
             return {}
-        if not isinstance(self._node, MappingNode):
+        if not isinstance(self._node, Collection) or not self._node.is_map:
             self.fail("must be a map")
         entries: dict[str, Value] = {}
         merged: list[Value] = []
-        for key_node, value_node in self._node.value:
-            if key_node.tag == f"{_TAG}merge":
+        for key_node, value_node in self._node.entries():
+            if isinstance(key_node, Scalar) and key_node.tag == MERGE:
                 merged.append(self._part(self.path, value_node, key_node))
                 continue
             key = self._key(key_node)
@@ -109,9 +96,9 @@ class Value:
         return self.without_name(entry) if self._secretive else entry
 
     def _key(self, node: Node) -> str:
-        if not isinstance(node, ScalarNode):
+        if not isinstance(node, Scalar):
             Value(self._file, self.path, node).fail("has a key that is not text")
-        return _printable(Value(self._file, self.path, node), str(node.value))
+        return _printable(Value(self._file, self.path, node), node.text)
 
     def record(self, known: Iterable[str], not_yet: Iterable[str] = ()) -> dict[str, "Value"]:
         """Return the entries of a map that may only have known fields.
@@ -149,9 +136,9 @@ class Value:
         """Return the items of a list; null is an empty one."""
         if self.is_null:
             return []
-        if not isinstance(self._node, SequenceNode):
+        if not isinstance(self._node, Collection) or self._node.is_map:
             self.fail("must be a list")
-        return [self._part(f"{self.path}[{index}]", node) for index, node in enumerate(self._node.value)]
+        return [self._part(f"{self.path}[{index}]", node) for index, node in enumerate(self._node.parts)]
 
     def leaves(self) -> Iterator["Value"]:
         """Yield the single values of a value or list, nested lists included."""
@@ -164,15 +151,15 @@ class Value:
     @property
     def is_empty(self) -> bool:
         """Whether the value is absent, null or an empty text."""
-        return self.is_null or (isinstance(self._node, ScalarNode) and not self._node.value)
+        return self.is_null or (isinstance(self._node, Scalar) and not self._node.text)
 
     def boolean(self) -> bool:
         """Return a truth value, in any of the spellings of YAML 1.1; null is false."""
         if self.is_null:
             return False
-        if not isinstance(self._node, ScalarNode) or self._node.value.lower() not in _BOOLEANS:
+        if not isinstance(self._node, Scalar) or self._node.text.lower() not in _BOOLEANS:
             self.fail("must be true or false")
-        return _BOOLEANS[self._node.value.lower()]
+        return _BOOLEANS[self._node.text.lower()]
 
     def integer(self, least: int, most: int) -> int:
         """Return a whole number within bounds."""
@@ -190,17 +177,17 @@ class Value:
 
     def text(self) -> str:
         """Return a text that is not empty; numbers are taken as they are written."""
-        if self.is_null or not isinstance(self._node, ScalarNode):
+        if self.is_null or not isinstance(self._node, Scalar):
             self.fail("must be a text")
-        if not self._node.value:
+        if not self._node.text:
             self.fail("must not be empty")
-        return _printable(self, str(self._node.value))
+        return _printable(self, self._node.text)
 
     def lines(self) -> str:
         """Return a text that may have several lines, and is not empty."""
-        if self.is_null or not isinstance(self._node, ScalarNode) or not self._node.value:
+        if self.is_null or not isinstance(self._node, Scalar) or not self._node.text:
             self.fail("must be a text")
-        return str(self._node.value)
+        return self._node.text
 
     def choice(self, choices: Mapping[str, str]) -> str:
         """Return one of the texts that are keys of `choices`; a value other than "" says why it cannot be used."""
@@ -241,31 +228,9 @@ def load_document(file: Path) -> Value:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a configuration")
     try:
-        reader = YAML(typ="safe", pure=True)
-        reader.Scanner = TabScanner
-        reader.Parser = OneFileParser
-        reader.Composer = BoundedComposer
-        node = reader.compose(data)
-    except YAMLError as error:
-        raise ConfigError(f"{file}{_where(error, data)}: not readable as YAML: {_problem(error)}") from None
+        node = read_nodes(data)
+    except NotYaml as error:
+        raise ConfigError(f"{file}:{error.line}: not readable as YAML: {error}") from None
     top = Value(file, "", node)
     top.ends_whole = not data or data.endswith((b"\n", b"\r", b"\n\0"))
     return top
-
-
-def _where(error: YAMLError, data: bytes) -> str:
-    if isinstance(error, ReaderError):
-        # Bytes that are not a text have no mark: only the place among the bytes is known.
-        line = data.count(b"\n", 0, error.position) + 1
-        return f":{line}"
-    mark = getattr(error, "problem_mark", None)
-    return f":{mark.line + 1}" if mark is not None else ""
-
-
-def _problem(error: YAMLError) -> str:
-    """Return what the library says, without what it quotes of the file: a password may have met YAML's syntax."""
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__
-    problem = str(problem).replace(_TAB_PROBLEM, "a tab stands where YAML takes spaces only")
-    text = _QUOTED.sub(lambda quoted: quoted[0] if quoted[0] in _WORDS_OF_YAML else "…", problem)
-    mark = getattr(error, "problem_mark", None)
-    return text.partition("\n")[0] + (f" (column {mark.column + 1})" if mark is not None else "")

@@ -1,145 +1,190 @@
-"""YAML's words and nodes as ruamel.yaml reads them, with bounds, and with tabs where YAML takes them.
+"""YAML as nodes that know their lines: what libyaml reads, within bounds.
 
-- A tab is white space between words, before a comment and at a line's end. It never indents: there it is an error.
-- Nodes stay within `MAX_DEPTH` and `MAX_VALUES`.
+- A text is what is written: `no`, `0x1F` and `1:30` are texts. Null alone is told from them.
+- Nodes stay within `MAX_DEPTH` and `MAX_VALUES`, which hold as if every alias were written out.
+- What is wrong is said without a word of the file: a password may have met YAML's syntax.
 
-Source: YAML 1.2, 6.2 and 6.3; libyaml's scanner, which Signatory's library follows.
+Source: libyaml, of which Signatory's library is a translation into Go; YAML 1.2, 10.3.2, for null.
 """
 
-from functools import cached_property
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Callable
+from typing import Any, TypeAlias, cast
 
-from ruamel.yaml import YAML
-from ruamel.yaml.composer import Composer, ComposerError
-from ruamel.yaml.error import StreamMark
-from ruamel.yaml.events import AliasEvent
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
-from ruamel.yaml.parser import Parser
-from ruamel.yaml.scanner import Scanner, ScannerError
+from yaml.error import MarkedYAMLError
+from yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    StreamEndEvent,
+)
+from yaml.reader import ReaderError
+
+from host_backend.errors import ConfigError
+
+try:
+    from yaml._yaml import CParser, Mark
+except ImportError:
+    raise ConfigError(
+        "this PyYAML was built without libyaml: pip install --force-reinstall --only-binary :all: pyyaml"
+    ) from None
 
 #: The deepest value of the grammar, an operation that a key may sign, is at 5.
 MAX_DEPTH = 32
 #: Values once every alias is written out, as each of them is read: ten thousand keys with a hundred values each.
 MAX_VALUES = 1_000_000
 
-_BLANKS = " \t"
-#: What a comment or the end of a line begins with; the library shows the end of the file as NUL.
-_NOTHING_MORE = "#\r\n\0"
+NULL = "tag:yaml.org,2002:null"
+MERGE = "tag:yaml.org,2002:merge"
+_TEXT = "tag:yaml.org,2002:str"
+#: What is neither quoted nor tagged, and no text.
+_MEANINGS = {**dict.fromkeys(("", "~", "null", "Null", "NULL"), NULL), "<<": MERGE}
 
 
-class TabScanner(Scanner):
-    """Reads the words of YAML; a number that Python cannot take is an error of the file."""
+class NotYaml(Exception):
+    """What is wrong with a file, and where; `line` is from 1."""
 
-    def fetch_more_tokens(self) -> None:
-        """Read the next words."""
-        try:
-            super().fetch_more_tokens()
-        except (OverflowError, ValueError):
-            raise ScannerError(None, None, "found a number out of range", self.reader.get_mark()) from None
-
-    def scan_to_next_token(self) -> None:
-        """Pass by white space, as the library does, and by tabs that indent nothing."""
-        self._skip_tabs()
-        index = -1
-        while index != self.reader.index:
-            index = self.reader.index
-            super().scan_to_next_token()
-            self._skip_tabs()
-
-    def _skip_tabs(self) -> None:
-        length = 0
-        while (character := self.reader.peek(length)) in _BLANKS:
-            length += 1
-        # Where a key could begin, what stands before it indents it.
-        if not self.allow_simple_key or character in _NOTHING_MORE:
-            self.reader.forward(length)
-
-    def scan_plain_spaces(self, indent: object, start_mark: object) -> list[str]:
-        """Return the white space within a text; the library knows no tabs there."""
-        length = 0
-        while self.reader.peek(length) in _BLANKS:
-            length += 1
-        if "\t" not in (blanks := self.reader.prefix(length)):
-            spaces: list[str] = super().scan_plain_spaces(indent, start_mark)
-            return spaces
-        self.reader.forward(length)
-        # At the end of a line white space means nothing, and the library goes on with the next.
-        return super().scan_plain_spaces(indent, start_mark) if self.reader.peek() in "\r\n" else [blanks]
+    def __init__(self, problem: str, line: int) -> None:
+        super().__init__(problem)
+        self.line = line
 
 
-class OneFileParser(Parser):
-    """Looks its parts up once: the library does so for each word, a tenth of the time that a file takes."""
+class Scalar:
+    """A single value: its text and its tag."""
 
-    @cached_property
-    def scanner(self) -> object:
-        """What gives the words."""
-        return super().scanner
+    __slots__ = ("line", "tag", "text")
+    values = 1
+    levels = 1
 
-    @cached_property
-    def resolver(self) -> object:
-        """What knows the tags."""
-        return super().resolver
+    def __init__(self, line: int, tag: str, text: str) -> None:
+        self.line = line
+        self.tag = tag
+        self.text = text
 
 
-class BoundedComposer(Composer):
-    """Builds nodes within `MAX_DEPTH` and `MAX_VALUES`, which hold as if every alias were written out.
+class Collection:
+    """A list or a map: its parts in order, the key of an entry before its value.
 
-    How deep Python itself may go depends on what else it has loaded.
+    Attributes:
+        line: Where it begins, from 1.
+        is_map: Whether it is a map.
+        parts: What it holds.
+        values: How many values it has with itself; 0 before its end is read.
+        levels: How many levels it has with itself.
     """
 
-    def __init__(self, loader: YAML | None = None) -> None:
-        super().__init__(loader)
-        # The library prints both lines of an anchor that stands twice, with whatever secret is on them.
-        self.warn_double_anchors = False
-        self._depth = 0
+    __slots__ = ("is_map", "levels", "line", "parts", "values")
+
+    def __init__(self, line: int, *, is_map: bool) -> None:
+        self.line = line
+        self.is_map = is_map
+        self.parts: list[Node] = []
+        self.values = 0
+        self.levels = 1
+
+    def entries(self) -> list[tuple["Node", "Node"]]:
+        """Return the keys and values of a map."""
+        return list(zip(self.parts[::2], self.parts[1::2], strict=True))
+
+
+Node: TypeAlias = Scalar | Collection
+
+
+def read_nodes(data: bytes) -> Node | None:
+    """Return the top node of a file; None where it is empty.
+
+    Args:
+        data: UTF-8, or UTF-16 with its mark at the beginning.
+
+    Raises:
+        NotYaml: It is no YAML, has several documents, or goes beyond the bounds.
+    """
+    try:
+        text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise NotYaml(error.reason, data.count(b"\n", 0, error.start) + 1) from None
+    try:
+        return _Composer(text).top()
+    except MarkedYAMLError as error:
+        mark = cast("Mark", error.problem_mark)
+        # The library's own words name no tab.
+        is_tab = text.startswith("\t", mark.index)
+        problem = "a tab stands where YAML takes spaces only" if is_tab else str(error.problem)
+        raise _at(mark, problem) from None
+    except ReaderError as error:
+        raise NotYaml(error.reason, text.encode().count(b"\n", 0, error.position) + 1) from None
+
+
+def _at(mark: Mark, problem: str) -> NotYaml:
+    return NotYaml(f"{problem} (column {mark.column + 1})", mark.line + 1)
+
+
+class _Composer:
+    """Makes nodes of the library's events."""
+
+    def __init__(self, text: str) -> None:
+        #: Events, the classes of which the library does not tell apart in its types.
+        self._next: Callable[[], Any] = CParser(text).get_event
+        self._anchors: dict[str, Node] = {}
         self._values = 0
-        #: By id, of what aliases stand for: how many values, and how many levels.
-        self._extents: dict[int, tuple[int, int]] = {}
 
-    @cached_property
-    def parser(self) -> Parser:
-        """What gives the events; looked up once, as in `OneFileParser`."""
-        parser: Parser = super().parser
-        return parser
-
-    @cached_property
-    def resolver(self) -> object:
-        """What knows the tags."""
-        return super().resolver
-
-    def compose_node(self, parent: Node | None, index: object) -> Node | None:
-        """Return the next node."""
-        event = self.parser.peek_event()
-        if isinstance(event, AliasEvent):
-            repeated: Node = super().compose_node(parent, index)
-            self._add(event.start_mark, *self._extent(repeated, event.start_mark))
-            return repeated
-        self._add(event.start_mark, 1, 1)
-        self._depth += 1
-        node: Node | None = super().compose_node(parent, index)
-        self._depth -= 1
+    def top(self) -> Node | None:
+        """Return the only document."""
+        self._next()
+        if isinstance(self._next(), StreamEndEvent):
+            return None
+        node = self._node(self._next(), 1)
+        self._next()
+        if not isinstance(end := self._next(), StreamEndEvent):
+            raise _at(end.start_mark, "found another document")
         return node
 
-    def _add(self, mark: StreamMark, values: int, levels: int) -> None:
-        """Count what stands at a mark."""
+    def _node(self, event: Any, level: int) -> Node:
+        if isinstance(event, AliasEvent):
+            return self._repeated(event, level)
+        self._add(event, level, 1)
+        line = event.start_mark.line + 1
+        if isinstance(event, ScalarEvent):
+            node: Node = Scalar(line, _tag(event), event.value)
+        else:
+            node = Collection(line, is_map=isinstance(event, MappingStartEvent))
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        if isinstance(node, Collection):
+            self._fill(node, level)
+        return node
+
+    def _fill(self, node: Collection, level: int) -> None:
+        """Read the parts of a collection, and its end."""
+        before = self._values - 1
+        while not isinstance(event := self._next(), CollectionEndEvent):
+            part = self._node(event, level + 1)
+            node.parts.append(part)
+            node.levels = max(node.levels, 1 + part.levels)
+        node.values = self._values - before
+
+    def _repeated(self, event: Any, level: int) -> Node:
+        node = self._anchors.get(event.anchor)
+        if node is None:
+            raise _at(event.start_mark, "found undefined alias")
+        if not node.values:
+            raise _at(event.start_mark, "an alias stands inside what it repeats: write the values out")
+        self._add(event, level + node.levels - 1, node.values)
+        return node
+
+    def _add(self, event: Any, level: int, values: int) -> None:
+        """Count what an event brings, down to a level."""
         self._values += values
-        if self._depth + levels > MAX_DEPTH:
-            raise ComposerError(None, None, "nested too deeply", mark)
+        if level > MAX_DEPTH:
+            raise _at(event.start_mark, "nested too deeply")
         if self._values > MAX_VALUES:
-            problem = f"more than {MAX_VALUES} values, those that aliases repeat included"
-            raise ComposerError(None, None, problem, mark)
-
-    def _extent(self, node: Node, mark: StreamMark) -> tuple[int, int]:
-        """Return how many values a node has, and how many levels, both with itself."""
-        if node.end_mark is None:
-            raise ComposerError(None, None, "an alias stands inside what it repeats: write the values out", mark)
-        if id(node) not in self._extents:
-            parts = [self._extent(child, mark) for child in _children(node)]
-            levels = 1 + max((deep for _, deep in parts), default=0)
-            self._extents[id(node)] = (1 + sum(many for many, _ in parts), levels)
-        return self._extents[id(node)]
+            raise _at(event.start_mark, f"more than {MAX_VALUES} values, those that aliases repeat included")
 
 
-def _children(node: Node) -> list[Node]:
-    if isinstance(node, MappingNode):
-        return [part for entry in node.value for part in entry]
-    return node.value if isinstance(node, SequenceNode) else []
+def _tag(event: ScalarEvent) -> str:
+    # A lone `!` says nothing.
+    if event.tag not in {None, "!"}:
+        return event.tag
+    plain, _ = event.implicit
+    return _MEANINGS.get(event.value, _TEXT) if plain or event.tag else _TEXT

@@ -77,8 +77,8 @@ def serve(options: Options, *, no_list: bool, accept_store: str | None) -> None:
         from host_backend.config.reading import read_config
         from host_backend.stores import accept_watermark_store
 
+        config = options.load_to_serve()
     read_again = partial(read_config, options.config_file, options.base_dir)
-    config = options.load_to_serve()
     if accept_store is not None:
         accept_watermark_store(config, accept_store)
     run_serve(config, read_again, list_keys=not no_list)

@@ -352,5 +352,5 @@ def test_help_reads_no_configuration_and_load_little(words: list[str]) -> None:
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in outcome.stderr.splitlines()}
     assert "click" in loaded
     heavy = {"cryptography", "nacl", "coincurve", "ckzg", "cffi", "cbor2", "base58", "uvicorn", "uvloop", "starlette"}
-    assert not loaded & (heavy | {"httptools", "ruamel", "sqlite3", "_sqlite3", "asyncio", "ssl", "trio"})
+    assert not loaded & (heavy | {"httptools", "yaml", "sqlite3", "_sqlite3", "asyncio", "ssl", "trio"})
     assert outcome.stdout

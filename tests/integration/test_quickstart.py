@@ -219,8 +219,8 @@ def test_a_signal_ends_work_once_it_has_cleared_up() -> None:
     [
         ("enclave_signer", "argparse"),
         ("host_backend", "click"),
-        ("quickstart", "ruamel"),
-        ("quickstart.demo", "ruamel"),
+        ("quickstart", "yaml"),
+        ("quickstart.demo", "yaml"),
     ],
 )
 def test_ctrl_c_before_a_program_has_begun_leaves_no_traceback(tmp_path: Path, module: str, library: str) -> None:

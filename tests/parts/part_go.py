@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from host_backend.errors import ConfigError
 from host_backend.secret_keys import read_secret_key
 from host_backend.yaml_document import Value, load_document
 from tests.unit.test_movers import CONFIGURATIONS, MOVERS, by_name, no_password
@@ -64,6 +65,31 @@ func main() {
 	}
 }
 """
+#: Where readers of YAML differ: tabs, null, texts that look like something else, tags, quotes, ends of lines.
+DOCUMENTS = [
+    "a: b\t# c\n",
+    "a:\tb\n",
+    "\t# c\na: b\n",
+    "a: b\n \t \nc: d\n",
+    "a:\n\tb: c\n",
+    "a:\n\t- b\n",
+    "{a:\tb,\n\tc: d}",
+    "a: ~\nb: Null\nc: nULL\n",
+    "a: 'no'\nb: \"\\u00e9\"\nc: a:b\nd: x#y\n",
+    "a: !!str 1\n",
+    "a: 'x'#y\n",
+    "a: b: c\n",
+    "a: [b,, c]\n",
+    "a: {b: c, d}\n",
+    "a: |\n  x\n\ny\n",
+    'a: "\\uD800"\n',
+    "a: x\u2028b: c\n",
+    "a: x\x85b: c\n",
+    "\ufeffa: b\r\nc: d\r",
+    "a: @x\n",
+    "%YAML 1.1\n---\na: b\n",
+    "%YAML 9.1\n---\na: b\n",
+]
 PKCS8 = [item for item in MOVERS["key_files"] if item["name"].startswith(("pkcs8", "version-2"))]
 
 
@@ -103,6 +129,17 @@ def test_configurations_are_read_alike(reader: Path, item: Mapping[str, Any], tm
     file = tmp_path / "signatory.yaml"
     file.write_text(item["text"])
     assert plain(load_document(file)) == as_texts(json.loads(read(reader, "yaml", file)))
+
+
+@pytest.mark.parametrize("text", DOCUMENTS)
+def test_documents_are_read_or_refused_alike(reader: Path, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "document.yaml"
+    file.write_bytes(text.encode())
+    if (theirs := read(reader, "yaml", file)).startswith("error:"):
+        with pytest.raises(ConfigError):
+            load_document(file)
+    else:
+        assert plain(load_document(file)) == as_texts(json.loads(theirs))
 
 
 @pytest.mark.parametrize("item", PKCS8, ids=by_name)

@@ -41,3 +41,12 @@ def test_an_enclave_without_an_image_loads_nothing_for_one() -> None:
     # It alone takes as long as two curves, for one way of writing a point.
     needless.add(b"cryptography.hazmat.primitives.serialization")
     assert not needless & set(loaded)
+
+
+def test_a_yaml_library_that_reads_otherwise_is_refused() -> None:
+    without = "import sys; sys.modules['yaml._yaml'] = None; from host_backend.cli.commands import main; main()"
+    outcome = subprocess.run(
+        [sys.executable, "-c", without, "config", "check"], capture_output=True, text=True, check=False
+    )
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith("Error: this PyYAML was built without libyaml: pip install ")

@@ -59,7 +59,6 @@ def test_an_empty_file_has_a_place_too(tmp_path: Path) -> None:
         ("a:\n  b: ''\n", ":2: a.b: must not be empty"),
         ('a:\n  b: "x\\0y"\n', ":2: a.b: must not have control characters"),
         ('a:\n  b: "x\\ny"\n', ":2: a.b: must not have control characters"),
-        ('a:\n  b: "\\uD800"\n', ":2: a.b: must not have control characters"),
         ("a:\n  b: |\n    x\n    y\n", ":2: a.b: must not have control characters"),
     ],
 )
@@ -156,20 +155,21 @@ def test_what_is_merged_comes_last_and_replaces_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        ("a: [", ":1: not readable as YAML: "),
+        ("a: [", ":2: not readable as YAML: "),
         ("a: 1\n\tb: 2\n", ":2: not readable as YAML: "),
         ("a: b: c\n", ":1: not readable as YAML: "),
         ("a: 'x\n", ":2: not readable as YAML: "),
         ("a: *nowhere\n", ":1: not readable as YAML: found undefined alias"),
-        ("a: 1\n---\nb: 2\n", ":2: not readable as YAML: but found another document"),
+        ("a: 1\n---\nb: 2\n", ":2: not readable as YAML: found another document"),
         ("%YAML 9.1\n---\na\n", ":1: not readable as YAML: "),
         ("a: !<\n", ":1: not readable as YAML: "),
-        ('a:\n  "\\UFFFFFFFF"\n', ":2: not readable as YAML: found a number out of range"),
-        ('a: "\\U00110000"\n', ":1: not readable as YAML: found a number out of range"),
-        (f"%YAML 1.{'1' * 5000}\n---\na\n", ":1: not readable as YAML: found a number out of range"),
+        ('a:\n  "\\UFFFFFFFF"\n', ":2: not readable as YAML: found invalid Unicode character escape code"),
+        ('a: "\\uD800"', ":1: not readable as YAML: found invalid Unicode character escape code"),
+        ('a: "\\U00110000"\n', ":1: not readable as YAML: found invalid Unicode character escape code"),
+        (f"%YAML 1.{'1' * 5000}\n---\na\n", ":1: not readable as YAML: found extremely long version number"),
         (b"a: \xff\xfe\n", ":1: not readable as YAML: invalid start byte"),
-        (b"\x00\x01", ":1: not readable as YAML: special characters are not allowed"),
-        (b"\x7fELF" + bytes(100), ":1: not readable as YAML: special characters are not allowed"),
+        (b"\x00\x01", ":1: not readable as YAML: control characters are not allowed"),
+        (b"\x7fELF" + bytes(100), ":1: not readable as YAML: control characters are not allowed"),
         ("[" * 200, ":1: not readable as YAML: nested too deeply"),
         ("{a: " * 33, ":1: not readable as YAML: nested too deeply"),
         ("\n".join(" " * depth + "a:" for depth in range(2000)), ":32: not readable as YAML: nested too deeply"),
@@ -182,15 +182,15 @@ def test_what_is_no_yaml(tmp_path: Path, data: str | bytes, text: str) -> None:
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        ("a: *%s", "found undefined alias … (column 4)"),
-        ("a: *it's\"%s", "found undefined alias … (column 4)"),
-        ("a: !%s!x y", "found undefined tag handle … (column 4)"),
-        ("%%TAG !%s! x\n%%TAG !%s! x\n--- a", "duplicate tag handle … (column 1)"),
-        ("a: @%s", "found character … that cannot start any token (column 4)"),
-        ('a: "\\q%s"', "found unknown escape character … (column 6)"),
-        ("a: {b: %s", "expected ',' or '}', but got '<stream end>' (column 25)"),
-        ("a:\n  b %s\n  c: d", "mapping values are not allowed here (column 4)"),
-        ('a: "\\U99999999%s"', "found a number out of range (column 7)"),
+        ("a: *%s", "found undefined alias (column 4)"),
+        ("a: *it's\"%s", "did not find expected alphabetic or numeric character (column 7)"),
+        ("a: !%s!x y", "found undefined tag handle (column 4)"),
+        ("%%TAG !%s! x\n%%TAG !%s! x\n--- a", "found duplicate %TAG directive (column 1)"),
+        ("a: @%s", "found character that cannot start any token (column 4)"),
+        ('a: "\\q%s"', "found unknown escape character (column 5)"),
+        ("a: {b: %s", "did not find expected ',' or '}' (column 1)"),
+        ("a:\n  b %s\n  c: d", "mapping values are not allowed in this context (column 4)"),
+        ('a: "\\U99999999%s"', "found invalid Unicode character escape code (column 7)"),
     ],
 )
 def test_what_is_no_yaml_is_not_repeated(tmp_path: Path, data: str, problem: str) -> None:
@@ -301,7 +301,7 @@ def test_any_bytes_are_a_value_or_a_refusal(tmp_path_factory: pytest.TempPathFac
         ("a: b\t\n", {"a": "b"}),
         ("a: :6732\t# port\n", {"a": ":6732"}),
         ('a: "v"\t# c\nb: c\n', {"a": "v", "b": "c"}),
-        ("\t# c\na: b\n \t \n", {"a": "b"}),
+        ("a: b\n \t \n", {"a": "b"}),
         ("a: &x\tb\nc: *x\t# d", {"a": "b", "c": "b"}),
         ("{a:\tb,\tc: d\t}\t# e", {"a": "b", "c": "d"}),
         ("a: b\t\n  c\n", {"a": "b c"}),
@@ -317,7 +317,7 @@ def test_tabs_before_what_is_nested(tmp_path: Path) -> None:
     assert [item.text() for item in entries["d"].items()] == ["e", "g"]
 
 
-@pytest.mark.parametrize("data", ["a:\n\tb: c\n", "\ta: b\n", "a:\n\t- b\n", "a: b\n\tc: d\n"])
+@pytest.mark.parametrize("data", ["a:\n\tb: c\n", "\ta: b\n", "\t# c\na: b\n", "a:\n\t- b\n", "a: b\n\tc: d\n"])
 def test_a_tab_that_indents_is_named(tmp_path: Path, data: str) -> None:
     line = data.count("\n", 0, data.index("\t")) + 1
     assert (
