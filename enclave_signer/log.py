@@ -34,6 +34,8 @@ LEVELS: Mapping[str, int] = {
 }
 
 _FIELDS = "fields"
+#: `json.dumps` would make another encoder each time.
+_in_json = json.JSONEncoder(sort_keys=True, default=str).encode
 _BARE = re.compile(r"[A-Za-z0-9\-._/@^+]+")
 #: What cannot change between the call and the writing of its line.
 _FIXED = frozenset({str, int, float, bool, type(None)})
@@ -61,7 +63,8 @@ class Later(Mapping[str, object]):
         self._added = added or {}
         self._made: Mapping[str, object] | None = None
 
-    def _values(self) -> Mapping[str, object]:
+    def made(self) -> Mapping[str, object]:
+        """Return them all, at once."""
         if self._made is None:
             self._made = {**self._added, **self._make()}
         return self._made
@@ -71,13 +74,13 @@ class Later(Mapping[str, object]):
         return Later(self._make, {**added, **self._added})
 
     def __getitem__(self, name: str) -> object:
-        return self._values()[name]
+        return self.made()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values())
+        return iter(self.made())
 
     def __len__(self) -> int:
-        return len(self._values())
+        return len(self.made())
 
 
 def fields_later(make: Callable[[], Mapping[str, object]]) -> dict[str, object]:
@@ -91,7 +94,8 @@ def adds(**values: object) -> None:
 
 
 def _entries(record: logging.LogRecord, *, mask: bool) -> dict[str, object]:
-    values = dict(sorted(getattr(record, _FIELDS, {}).items()))
+    extra: Mapping[str, object] = getattr(record, _FIELDS, {})
+    values = dict(sorted((extra.made() if type(extra) is Later else extra).items()))
     if text := record.exc_text or (logging.Formatter().formatException(record.exc_info) if record.exc_info else ""):
         values["error"] = text
     return {name: _clean(value) for name, value in values.items()} if mask else values
@@ -134,7 +138,15 @@ class TextFormatter(_Formatter):
     def made_of(self, time: str, level: str, message: str, entries: Mapping[str, object]) -> str:
         """Return the line that these make."""
         line = f'time="{time}" level={level} msg={_quoted(message, always=True)}'
-        return line + "".join(f" {name}={_quoted(_plain(value))}" for name, value in entries.items())
+        return line + "".join([f" {name}={_value(value)}" for name, value in entries.items()])
+
+
+def _value(value: object) -> str:
+    # Nothing in a number needs quotes. The types that are frequent come first: every signature has a line.
+    kind = type(value)
+    if kind is int or kind is float:
+        return str(value)
+    return _quoted(value if kind is str else _plain(value))  # type: ignore[arg-type]
 
 
 def _plain(value: object) -> str:
@@ -145,7 +157,7 @@ def _plain(value: object) -> str:
 
 def _quoted(text: str, *, always: bool = False) -> str:
     # JSON's escapes keep whatever a peer managed to put into a text on its one line.
-    return json.dumps(text) if always or not _BARE.fullmatch(text) else text
+    return _in_json(text) if always or not _BARE.fullmatch(text) else text
 
 
 class JsonFormatter(_Formatter):
@@ -153,7 +165,7 @@ class JsonFormatter(_Formatter):
 
     def made_of(self, time: str, level: str, message: str, entries: Mapping[str, object]) -> str:
         """Return the line that these make."""
-        return json.dumps({**entries, "level": level, "msg": message, "time": time}, sort_keys=True, default=str)
+        return _in_json({**entries, "level": level, "msg": message, "time": time})
 
 
 def _settle(record: logging.LogRecord) -> None:

@@ -8,7 +8,6 @@ What stops a request raises; nothing is signed after a raise, and nothing is sen
 consensus message is durable.
 """
 
-import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
@@ -19,6 +18,7 @@ from host_backend.errors import HostError, MalformedRequest, PolicyDenied, Store
 from host_backend.operations.messages import Message, kind_of_large, parse_message
 from host_backend.policy import ANYONE, Caller, KeyPolicy
 from host_backend.record import Record
+from host_backend.time_limit import TimeLimit
 from host_backend.turns import Turns
 from host_backend.vault.choice import find_vault
 from host_backend.vault.vault import Vault
@@ -204,7 +204,7 @@ class Signer:
     async def _mark(self, pkh: str, request: ConsensusMessage, message: bytes) -> None:
         mark = mark_of(request, message)
         try:
-            async with asyncio.timeout(MARK_S):
+            with TimeLimit(MARK_S):
                 await self._watermark.advance(MarkKey(request.chain_id, pkh, request.kind.right), mark)
         except TimeoutError:
             late = f"the watermark was not stored within {MARK_S:g} s: look at what keeps it (`watermark` in the configuration)"

@@ -26,6 +26,13 @@ _CONTEXT_WORDS = -(-_blst.blst_pairing_sizeof() // 8)
 _TAGS = {suite: ffi.new("uint8_t[]", suite.tag) for suite in (AUGMENTATION, POSSESSION)}
 
 
+def new_context(suite: Suite) -> CData:
+    """Return a context to which signatures or messages of a suite can be added."""
+    context = ffi.new("uint64_t[]", _CONTEXT_WORDS)
+    _blst.blst_pairing_init(context, HASH_TO_CURVE, _TAGS[suite], len(suite.tag))
+    return context
+
+
 def all_verify(checks: Sequence[SignatureCheck]) -> bool:
     """Return whether all signatures are their keys'; False also when they cannot be verified together.
 
@@ -37,8 +44,7 @@ def all_verify(checks: Sequence[SignatureCheck]) -> bool:
         if len(suites) != 1:
             return False
         suite = suites.pop()
-        context = ffi.new("uint64_t[]", _CONTEXT_WORDS)
-        _blst.blst_pairing_init(context, HASH_TO_CURVE, _TAGS[suite], len(suite.tag))
+        context = new_context(suite)
         if not all(_is_added(context, check, suite) for check in checks):
             return False
     except CurveError:

@@ -8,11 +8,14 @@ form, without `Upgrade`, and bodies that have been measured here. Both must agre
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 #: Bytes of a request line with its headers; Octez sends about 200. So many of trailers, too, which are read and dropped.
 MAX_HEAD_BYTES = 16 * 1024
-#: Bytes of a head that is remembered until another comes: thousands of clients may be there.
+#: Bytes of a head that is remembered: clients send the same ones again and again.
 MAX_KNOWN_BYTES = 1024
+#: Heads that are remembered, of all clients together: one for each key and size of messages, and 2 MB at most.
+MAX_KNOWN_HEADS = 1024
 #: Bytes of a line with the size of a chunk: eight digits, and extensions, which no client that we know of sends.
 MAX_CHUNK_LINE_BYTES = 256
 #: Chunks of a body, each of which takes some microseconds of everybody's time: the largest body in chunks of 64 bytes.
@@ -64,9 +67,6 @@ class RequestFraming:
         self._take: Callable[[], Piece | None] = self._take_head
         #: Whether nothing is there of a request that has not ended.
         self.between_requests = True
-        #: The head that came last, and what was found of it: a client sends the same one again and again.
-        self._known = b""
-        self._known_framing = (False, 0, b"")
 
     def cut(self, data: bytes) -> Iterator[Piece]:
         """Take received bytes, and yield the complete parts: a head always as a whole.
@@ -85,14 +85,12 @@ class RequestFraming:
             self._bytes, self._at = b"", 0
 
     def _take_head(self) -> Piece | None:
-        if not self._known or not self._bytes.startswith(self._known, self._at):
-            head = self._whole_head()
-            if head is None:
-                return None
-            self._known, self._known_framing = head, _framing(head)
+        head = self._whole_head()
+        if head is None:
+            return None
+        chunked, length, for_parser = (_framing if len(head) <= MAX_KNOWN_BYTES else _framing.__wrapped__)(head)
         self._searched = 0
-        chunked, length, for_parser = self._known_framing
-        end = self._at + len(self._known)
+        end = self._at + len(head)
         # A usual request is one piece.
         body = self._bytes[end : end + length]
         self._at = end + len(body)
@@ -100,8 +98,6 @@ class RequestFraming:
             self._take, self._chunks = self._take_chunk_line, 0
         elif len(body) < length:
             self._take, self._left = self._take_body, length - len(body)
-        if len(self._known) > MAX_KNOWN_BYTES:
-            self._known, self._known_framing = b"", (False, 0, b"")
         return for_parser + body, True, not chunked and len(body) == length
 
     def _whole_head(self) -> bytes | None:
@@ -190,6 +186,7 @@ class RequestFraming:
         return data
 
 
+@lru_cache(MAX_KNOWN_HEADS)
 def _framing(head: bytes) -> tuple[bool, int, bytes]:
     """Return whether the body comes in chunks, its length otherwise, and the head for the parser.
 

@@ -15,6 +15,7 @@ from enclave_signer.protocol import codec
 from enclave_signer.protocol.errors import Family, ProtocolError, WireError, family_of
 from enclave_signer.protocol.framing import FrameDecoder, encode_frame
 from enclave_signer.protocol.messages import Request, Result, Sign
+from enclave_signer.protocol.sign_call import read_signature, sign_frame
 from host_backend.errors import (
     AttestationRefused,
     AttestationUnavailable,
@@ -98,7 +99,7 @@ class ReplyLine:
         if (broken := self.broken) is not None:
             raise broken
         # Encoded first: a call that is never sent must not stand in line, or every later answer would be another's.
-        frame = encode_frame(codec.encode_request(request))
+        frame = sign_frame(request) if type(request) is Sign else encode_frame(codec.encode_request(request))
         if not self._calls:
             self._head_since = now
         self._calls.append(_Call(request, waiter, limit_s))
@@ -129,7 +130,9 @@ class ReplyLine:
             raise ProtocolError("an answer came without a call")
         call = self._calls[0]
         try:
-            result = codec.decode_reply(call.request, frame)
+            result: Result = read_signature(frame) if type(call.request) is Sign else None
+            if result is None:
+                result = codec.decode_reply(call.request, frame)
         except WireError as error:
             refusal = _refusal(error, call.request)
             self._calls.popleft()

@@ -4,7 +4,6 @@
 - Meanwhile it is not asked for: new requests fail, with the reason.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from enclave_signer.protocol.messages import Signature
@@ -12,6 +11,7 @@ from host_backend.enclave.client import SigningClient
 from host_backend.enclave.link import EnclaveLink
 from host_backend.errors import EnclaveUnavailable, NotReleased, ReleaseDenied
 from host_backend.leaving import waiting
+from host_backend.time_limit import TimeLimit
 from host_backend.vault.keyring import Keyring
 from host_backend.vault.keys import Keys
 from host_backend.vault.watch import Watch
@@ -43,7 +43,7 @@ class Asking:
             EnclaveRefused, EnclaveUnavailable, WatermarkRejected: As `ask` does.
         """
         try:
-            async with asyncio.timeout(self._limit_s):
+            with TimeLimit(self._limit_s):
                 try:
                     return await self._link.ask_idempotent(ask)
                 except (NotReleased, ReleaseDenied) as error:

@@ -9,7 +9,7 @@ from enclave_signer.curves import curve
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, KeyType, Sign, Signature, SigningVersion
-from enclave_signer.protocol.sign_call import read_sign, signature_frame
+from enclave_signer.protocol.sign_call import read_sign, read_signature, sign_frame, signature_frame
 
 SHORTEST = 24
 handles = st.one_of(st.integers(0, 300), st.integers(0, 2**16 - 1))
@@ -100,3 +100,32 @@ def test_an_answer_is_what_the_codec_writes(key_type: KeyType) -> None:
     signature = key.sign(b"\x03" + bytes(40), SigningVersion.LATEST)
     assert isinstance(signature, Signature)
     assert signature_frame(signature) == encode_frame(codec.encode_ok(signature))
+    assert read_signature(signature_frame(signature)[4:]) == signature
+
+
+@given(st.builds(Sign, handles, st.one_of(st.binary(max_size=300), messages), st.sampled_from(SigningVersion)))
+@example(Sign(0, b"", SigningVersion.V0))
+def test_a_call_is_what_the_codec_writes(call: Sign) -> None:
+    assert sign_frame(call) == encode_frame(codec.encode_request(call))
+
+
+@given(
+    st.sampled_from(KeyType),
+    st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=3),
+    st.integers(-2, 2),
+)
+def test_an_answer_is_read_as_the_strict_decoder_reads_it_or_not_at_all(
+    key_type: KeyType, changes: list[tuple[int, int]], longer: int
+) -> None:
+    frame = bytearray(codec.encode_ok(Signature(key_type, bytes(key_type.facts.signature_bytes))))
+    frame = frame + bytes(longer) if longer >= 0 else frame[:longer]
+    for place, byte in changes:
+        frame[place % len(frame)] = byte
+    read = read_signature(bytes(frame))
+    assert read is None or read == codec.decode_reply(Sign(0, b""), bytes(frame))
+
+
+def test_an_array_of_integers_is_left_to_the_strict_decoder() -> None:
+    frame = cbor2.dumps({"Ok": {"Ed25519": [7] * 64}})
+    assert read_signature(frame) is None
+    assert codec.decode_reply(Sign(0, b""), frame) == Signature(KeyType.ED25519, bytes([7]) * 64)
