@@ -46,11 +46,20 @@ _BUG = "Traceback"
 
 @dataclass(frozen=True)
 class Episode:
-    """Faults that begin and end together, and the seconds they last; then the seconds of peace."""
+    """Faults that begin and end together, and the seconds they last; then the seconds of peace.
+
+    Attributes:
+        starts_early: Whether what was killed is started again beside the other faults; otherwise when they have ended.
+    """
 
     faults: tuple[ChaosFault, ...]
     seconds: float
     peace_s: float
+    starts_early: bool
+
+    @property
+    def slow_back(self) -> bool:
+        return any(fault.slow_back for fault in self.faults)
 
 
 def schedule(seed: int, faults: Sequence[ChaosFault]) -> Iterator[Episode]:
@@ -65,7 +74,9 @@ def schedule(seed: int, faults: Sequence[ChaosFault]) -> Iterator[Episode]:
                     chosen.append(fault)
             deck = [fault for fault in deck if fault not in chosen]
             seconds = max(chance.uniform(*fault.seconds) for fault in chosen)
-            yield Episode(tuple(chosen), seconds, chance.uniform(0, LONGEST_PEACE_S))
+            # What opens keys or proves an enclave fails only when it is needed.
+            early = chance.random() < 0.5 or any(fault.slow_back for fault in chosen)
+            yield Episode(tuple(chosen), seconds, chance.uniform(0, LONGEST_PEACE_S), early)
 
 
 @dataclass
@@ -88,7 +99,7 @@ class Result:
 
     def note_back(self, host: str, episode: Episode, seconds: float | None) -> None:
         names = ", ".join(fault.name for fault in episode.faults)
-        limit_s = SLOW_BACK_S if any(fault.slow_back for fault in episode.faults) else BACK_S
+        limit_s = SLOW_BACK_S if episode.slow_back else BACK_S
         if seconds is None or seconds > limit_s:
             self.book.oracle.blame("not back", f"{host} after {names}: {seconds} s, of {limit_s:g}")
         else:
@@ -109,7 +120,7 @@ def run(seconds: float, folder: Path, seed: int = SEED, faults: Sequence[ChaosFa
     result = Result()
     with chaotic_site(folder, seed, mount=mount) as site:
         site.start()
-        watch = result.watch = Watch({name: site.units[name].resident for name in PROGRAMS}, time.monotonic)
+        watch = result.watch = Watch({name: site.units[name].resident for name in PROGRAMS})
         with ExitStack() as stack:
             bakers = _bakers(site, result.book, seed)
             stack.enter_context(watch.looking())
@@ -152,7 +163,8 @@ def _episodes(site: ChaoticSite, result: Result, seconds: float, episodes: Itera
                 result.faults[fault.name] += 1
                 stack.enter_context(fault.happening(site))
             time.sleep(episode.seconds / 2)
-            _try_to_start(site)
+            if episode.starts_early:
+                _try_to_start(site)
             time.sleep(episode.seconds / 2)
         healed = time.monotonic()
         site.start()

@@ -117,6 +117,30 @@ def _link(site: ChaoticSite, *, host: str, fault: Fault) -> Iterator[None]:
         site.proxies[host].heal()
 
 
+def _cut(site: ChaoticSite) -> None:
+    """End every connection to `enclave`: the next ones need its keys opened again."""
+    for proxy in site.proxies.values():
+        proxy.begin(Fault.AWAY)
+        proxy.heal()
+
+
+@contextmanager
+def _renewed(
+    fault: Callable[[ChaoticSite], AbstractContextManager[None]],
+    renew: Callable[[ChaoticSite], None],
+    site: ChaoticSite,
+) -> Iterator[None]:
+    """Have what a fault spoils be needed again while it lasts."""
+    with fault(site):
+        renew(site)
+        yield
+
+
+def _new_proof(site: ChaoticSite) -> None:
+    """Kill the enclave that proves itself; it is started again meanwhile."""
+    site.units["attested enclave"].discard()
+
+
 @contextmanager
 def _changed(site: ChaoticSite, *, path: str, value: object, good: object) -> Iterator[None]:
     """Set an attribute of one of the doubles, and set it back."""
@@ -219,30 +243,45 @@ def _of_links() -> Iterator[ChaosFault]:
         yield ChaosFault(f"link {fault}", touched, partial(_link, host=host, fault=fault), slow_back=back)
 
 
-def _of_clouds() -> Iterator[ChaosFault]:
-    def changed(what: str, name: str, path: str, value: object, good: object) -> ChaosFault:
-        happening = partial(_changed, path=path, value=value, good=good)
-        return ChaosFault(name, frozenset({what}), happening, slow_back=what != "firestore")
-
+def _of_keys() -> Iterator[ChaosFault]:
+    """Faults of what opens keys."""
     kms = {
         "kms unavailable": KmsFault(StatusCode.UNAVAILABLE),
         "kms refuses": KmsFault(StatusCode.PERMISSION_DENIED),
         "kms late": KmsFault(delay_s=1.5),
         "kms garbled": KmsFault(spoil=_spoil),
     }
-    for name, fault in kms.items():
-        yield ChaosFault(name, frozenset({"kms"}), partial(_kms, fault=fault), slow_back=True)
-    yield ChaosFault("no token", frozenset({"sts"}), _no_token, slow_back=True)
-    yield changed("sts", "sts fails", "cloud.sts.fault", lambda: Answered(503), None)
-    yield changed("sts", "sts clock", "cloud.sts.clock_ahead_s", 7200.0, 0.0)
-    yield changed("attester", "attester away", "attested.away", True, False)
-    yield changed("attester", "other image", "attested.changes", _OTHER_IMAGE, {})
-    none = google_firestore.no_faults
-    some = google_firestore.some_faults(1, 0.3)
-    yield changed("firestore", "firestore unsure", "firestore.faults", some, none)
-    for answer in (google_firestore.Fault.UNAVAILABLE, google_firestore.Fault.DENIED):
-        always = partial(_always, answer)
-        yield changed("firestore", f"firestore {answer.name.lower()}", "firestore.faults", always, none)
+    happening: dict[str, Callable[[ChaoticSite], AbstractContextManager[None]]] = {
+        **{name: partial(_kms, fault=fault) for name, fault in kms.items()},
+        "no token": _no_token,
+        "sts fails": partial(_changed, path="cloud.sts.fault", value=lambda: Answered(503), good=None),
+        "sts clock": partial(_changed, path="cloud.sts.clock_ahead_s", value=7200.0, good=0.0),
+    }
+    for name, fault in happening.items():
+        yield ChaosFault(name, frozenset({"opening"}), partial(_renewed, fault, _cut), slow_back=True)
+
+
+def _of_proofs() -> Iterator[ChaosFault]:
+    """Faults of what proves an enclave."""
+    happening: dict[str, Callable[[ChaoticSite], AbstractContextManager[None]]] = {
+        "attester away": partial(_changed, path="attested.away", value=True, good=False),
+        "other image": partial(_changed, path="attested.changes", value=_OTHER_IMAGE, good={}),
+        **{f"clocks {jump}": partial(_clocks, jump=jump) for jump in JUMPS_S},
+    }
+    touched = frozenset({"proof", "attested enclave"})
+    for name, fault in happening.items():
+        yield ChaosFault(name, touched, partial(_renewed, fault, _new_proof), slow_back=True)
+
+
+def _of_firestore() -> Iterator[ChaosFault]:
+    always = (google_firestore.Fault.UNAVAILABLE, google_firestore.Fault.DENIED, google_firestore.Fault.HANGS)
+    happening: dict[str, google_firestore.Faults] = {
+        "unsure": google_firestore.some_faults(1, 0.3),
+        **{answer.name.lower(): partial(_always, answer) for answer in always},
+    }
+    for name, faults in happening.items():
+        changed = partial(_changed, path="firestore.faults", value=faults, good=google_firestore.no_faults)
+        yield ChaosFault(f"firestore {name}", frozenset({"firestore service"}), changed)
 
 
 _OTHER_IMAGE = {"submods.container.image_digest": "sha256:" + "0d" * 32}
@@ -260,8 +299,5 @@ def _of_crowds() -> Iterator[ChaosFault]:
 
 def all_faults() -> tuple[ChaosFault, ...]:
     """Return every kind of fault, always in the same order."""
-    clocks = (
-        ChaosFault(f"clocks {jump}", frozenset({"clocks"}), partial(_clocks, jump=jump), slow_back=True)
-        for jump in JUMPS_S
-    )
-    return (*_of_programs(), *_of_disks(), *_of_links(), *_of_clouds(), *clocks, *_of_crowds())
+    kinds = (_of_programs, _of_disks, _of_links, _of_keys, _of_proofs, _of_firestore, _of_crowds)
+    return tuple(fault for kind in kinds for fault in kind())

@@ -35,8 +35,8 @@ KEYS_OF: dict[str, tuple[KnownKey, ...]] = {
 HOSTS = tuple(KEYS_OF)
 ENCLAVES = ("enclave", "attested enclave")
 PROGRAMS = (*HOSTS, *ENCLAVES)
-#: Seconds that an enclave remembers opened keys: most restarts of a link ask Cloud KMS again.
-_RETAIN_S = "1"
+#: Seconds that an enclave remembers opened keys: every new connection asks Cloud KMS again.
+_RETAIN_S = "0"
 #: Bytes of the file system in memory that holds the marks of `file`, where it may be mounted.
 _SMALL_BYTES = 16 << 20
 

@@ -8,6 +8,7 @@
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,12 +76,14 @@ class Watch:
 
     Args:
         programs: For each name: the number of its life, and its resident bytes; None while it is not there.
-        now: Seconds, by a clock that never jumps.
+        warm_up_s: Seconds of a life that do not count.
     """
 
-    def __init__(self, programs: Mapping[str, Callable[[], tuple[int, int] | None]], now: Callable[[], float]) -> None:
+    def __init__(
+        self, programs: Mapping[str, Callable[[], tuple[int, int] | None]], warm_up_s: float = WARM_UP_S
+    ) -> None:
         self._programs = programs
-        self._now = now
+        self._warm_up_s = warm_up_s
         self._end = threading.Event()
         #: By name, the lives so far: their numbers, and what was seen in each.
         self.seen: dict[str, dict[int, list[tuple[float, float]]]] = {name: {} for name in programs}
@@ -91,12 +94,12 @@ class Watch:
             found = resident()
             if found is not None:
                 life, size = found
-                self.seen[name].setdefault(life, []).append((self._now(), float(size)))
+                self.seen[name].setdefault(life, []).append((time.monotonic(), float(size)))
 
-    def slope(self, name: str, warm_up_s: float = WARM_UP_S) -> Slope | None:
+    def slope(self, name: str) -> Slope | None:
         """Return how fast a program grows, by its name."""
         lives = self.seen[name].values()
-        return slope([[(at, size) for at, size in life if at >= life[0][0] + warm_up_s] for life in lives])
+        return slope([[(at, size) for at, size in life if at >= life[0][0] + self._warm_up_s] for life in lives])
 
     def last_bytes(self, name: str) -> float:
         """Return what was seen last."""
