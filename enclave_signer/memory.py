@@ -1,6 +1,6 @@
-"""Keeps the memory of the process in RAM, where the system lets it: what is locked is never written to swap.
+"""Keeps the memory of the process in RAM, where the system lets it: locked memory is never written to swap.
 
-- Locked is what is touched, not what is reserved: the process does not grow by it.
+- A page is locked when it is first touched, not when it is reserved: the process does not grow by it.
 - Under a limit nothing is locked, though it might fit today: every later allocation beyond the limit would fail.
 """
 
@@ -9,7 +9,7 @@ import errno
 import os
 import resource
 
-#: `mlockall(…)`: what is mapped now, what will be, and of both only what was touched. Source: Linux `mman.h`.
+#: `mlockall(…)`: mappings of now, later ones, and of both only pages that were touched. Source: Linux `mman.h`.
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 
