@@ -89,8 +89,10 @@ class Unit:
         program = self.program
         if program is None or program.process.poll() is not None:
             return None
-        with suppress(OSError, IndexError, ValueError):
-            return self.lives, program.resident_bytes()
+        with suppress(OSError):
+            # One that has just died has none.
+            if size := program.resident_bytes():
+                return self.lives, size
         return None
 
 
