@@ -4,6 +4,9 @@ Bakers ask three hosts for blocks, preattestations and attestations at rising le
 while episodes follow one another: one to three faults at once, drawn by a seed, until every kind had its turn, and again.
 When the faults of an episode end, every key of every host must sign again.
 
+In the second half no program is started again, and memory is judged: at its beginning strangers are at every port, as what
+they take is kept for the next ones.
+
 Fails when the oracle (`chaos_oracle`) saw anything that must not happen, a host was not back in time, a program had a bug
 or did not stop in order, or one grows. The same seed gives the same faults in the same order, lasting as long.
 """
@@ -25,7 +28,7 @@ from statistics import quantiles
 from tests.doubles.processes import PATIENCE_S
 from tests.doubles.starting import interpreters_of_their_own
 from tests.endurance.chaos_clients import MAKERS, Baker, Book, Door, Probe
-from tests.endurance.chaos_faults import ChaosFault, all_faults
+from tests.endurance.chaos_faults import ChaosFault, all_faults, strangers_everywhere
 from tests.endurance.chaos_oracle import Height, Right
 from tests.endurance.chaos_site import HOSTS, KEYS_OF, PROGRAMS, ChaoticSite, chaotic_site
 from tests.endurance.resident import Watch
@@ -38,6 +41,8 @@ LONGEST_PEACE_S = 2.0
 #: after a fault whose damage is looked at again every 30 s.
 BACK_S = 15.0
 SLOW_BACK_S = 50.0
+#: Seconds that strangers are at every port between the halves.
+STRANGERS_S = 20.0
 #: Faults at once, at most.
 AT_ONCE = 3
 #: What a bug leaves in a log.
@@ -120,24 +125,30 @@ def run(seconds: float, folder: Path, seed: int = SEED, faults: Sequence[ChaosFa
     result = Result()
     with chaotic_site(folder, seed, mount=mount) as site:
         site.start()
-        watch = result.watch = Watch({name: site.units[name].resident for name in PROGRAMS})
-        with ExitStack() as stack:
-            bakers = _bakers(site, result.book, seed)
-            stack.enter_context(watch.looking())
-            end = threading.Event()
-            threads = [threading.Thread(target=baker.run, args=(end,)) for baker in bakers]
+        bakers = _bakers(site, result.book, seed)
+        end = threading.Event()
+        threads = [threading.Thread(target=baker.run, args=(end,)) for baker in bakers]
+        for thread in threads:
+            thread.start()
+        try:
+            _both_halves(site, result, seconds, seed, faults or all_faults())
+        finally:
+            end.set()
             for thread in threads:
-                thread.start()
-            try:
-                _episodes(site, result, seconds, schedule(seed, faults or all_faults()))
-            finally:
-                end.set()
-                for thread in threads:
-                    thread.join(PATIENCE_S)
+                thread.join(PATIENCE_S)
         for baker in bakers:
             baker.ask_for_another()
         _judge(site, result)
     return result
+
+
+def _both_halves(site: ChaoticSite, result: Result, seconds: float, seed: int, faults: Sequence[ChaosFault]) -> None:
+    _episodes(site, result, seconds / 2, schedule(seed, faults))
+    with strangers_everywhere(site):
+        time.sleep(min(STRANGERS_S, seconds / 10))
+    watch = result.watch = Watch({name: site.units[name].resident for name in PROGRAMS})
+    with watch.looking():
+        _episodes(site, result, seconds / 2, schedule(seed, [fault for fault in faults if not fault.restarts]))
 
 
 def _bakers(site: ChaoticSite, book: Book, seed: int) -> list[Baker]:
@@ -205,7 +216,7 @@ def _judge(site: ChaoticSite, result: Result) -> None:
         unit.discard()
         result.starts += unit.lives
         if _BUG in unit.said:
-            oracle.blame("bug", f"{name}: {unit.said.partition(_BUG)[2][-2000:]}")
+            oracle.blame("bug", f"{name}: {unit.said.partition(_BUG)[2][:2000]}")
     for proxy in site.proxies.values():
         oracle.left(result.book.pkh_of, list(proxy.messages))
     marks: dict[Right, tuple[Height, str | None]] = {}

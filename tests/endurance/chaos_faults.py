@@ -39,6 +39,7 @@ class ChaosFault:
         happening: Lasts as long as the fault does.
         seconds: How long it lasts, at least and at most.
         slow_back: Whether what it takes away comes back by a later look: keys out of service, a refused enclave.
+        restarts: Whether a program begins another life.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ChaosFault:
     happening: Callable[[ChaoticSite], AbstractContextManager[None]]
     seconds: tuple[float, float] = OTHERS_S
     slow_back: bool = False
+    restarts: bool = False
 
 
 @contextmanager
@@ -222,7 +224,7 @@ def _flood(port: Callable[[], int], ended: threading.Event) -> None:
 def _of_programs() -> Iterator[ChaosFault]:
     for name in PROGRAMS:
         touched = frozenset({name})
-        yield ChaosFault(f"kill {name}", touched, partial(_killed, name=name))
+        yield ChaosFault(f"kill {name}", touched, partial(_killed, name=name), restarts=True)
         yield ChaosFault(f"stop {name}", touched, partial(_stopped, name=name), STOPPED_S)
 
 
@@ -270,7 +272,7 @@ def _of_proofs() -> Iterator[ChaosFault]:
     }
     touched = frozenset({"proof", "attested enclave"})
     for name, fault in happening.items():
-        yield ChaosFault(name, touched, partial(_renewed, fault, _new_proof), slow_back=True)
+        yield ChaosFault(name, touched, partial(_renewed, fault, _new_proof), slow_back=True, restarts=True)
 
 
 def _of_firestore() -> Iterator[ChaosFault]:
@@ -295,6 +297,15 @@ def _of_crowds() -> Iterator[ChaosFault]:
     for name in PROGRAMS:
         there = partial(_strangers, port=partial(ChaoticSite.port, name=name))
         yield ChaosFault(f"strangers at {name}", frozenset({"strangers"}), there)
+
+
+@contextmanager
+def strangers_everywhere(site: ChaoticSite) -> Iterator[None]:
+    """Have strangers at every port: what they cost the first times is in the memory of all programs then."""
+    with ExitStack() as stack:
+        for name in PROGRAMS:
+            stack.enter_context(_strangers(site, port=partial(ChaoticSite.port, name=name)))
+        yield
 
 
 def all_faults() -> tuple[ChaosFault, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 #: Seconds of a life that do not count; and between two looks.
-WARM_UP_S = 20.0
+WARM_UP_S = 60.0
 EVERY_S = 1.0
 #: Standard errors from zero up to which a slope may be chance: of 200 that are zero, one is farther above it.
 LIKELY = 2.6
