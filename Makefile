@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity bench-http bench-burst bench-scale bench-stages bench-table endurance endurance-firestore faults fuzz fuzz-http soak worlds world requirements clean
+.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity bench-http bench-burst bench-scale bench-stages bench-table endurance endurance-firestore faults fuzz fuzz-http soak chaos worlds world requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -172,9 +172,13 @@ image-host: ## an image of the host, which is not measured
 	@scripts/environment $(VENV) requirements.txt
 	@$(BIN)/python -m image.build --target host $(ARGUMENTS)
 
-soak: ## ten minutes of signatures with a fault every ten seconds; memory of both programs
+soak: ## 50 signatures a second with a fault every ten seconds; does memory grow? SECONDS=600
 	@scripts/environment $(VENV) requirements-dev.txt
-	$(BIN)/python -m tests.endurance.soak 600
+	$(BIN)/python -m tests.endurance.soak $(or $(SECONDS),600)
+
+chaos: ## everything fails at once, under load; SECONDS=600; ARGUMENTS='--seed NUMBER' for other faults
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m tests.endurance.chaos $(or $(SECONDS),600) $(ARGUMENTS)
 
 requirements: ## resolve the dependencies anew; needs uv
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

@@ -16,7 +16,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from enclave_signer import __version__, log
+from enclave_signer import __version__, log, memory
 from enclave_signer.config import Config, parse_config
 from enclave_signer.errors import ConfigError, EnclaveSignerError
 from enclave_signer.log_writer import open_closed_streams
@@ -55,6 +55,7 @@ def main() -> None:
         forbid_inspection()
         config = _parsed(sys.argv[1:])
         start_logging(config, sys.argv[1:])
+        lock_memory()
         run(config, partial(open_providers, config), open_attester(config.image))
     except ConfigError as error:
         sys.exit(_said(error, EXIT_CONFIG))
@@ -86,6 +87,16 @@ def forbid_inspection() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0)):
         raise ConfigError("the system does not let this process hide its memory from others: prctl failed")
+
+
+def lock_memory() -> None:
+    """Keep keys out of swap where the system lets it, and say whether it does."""
+    if (why := memory.lock()) is None:
+        logger.info("memory is locked: nothing of it is written to swap")
+    else:
+        logger.info(
+            "memory is not locked: it can be written to swap, if this machine has any", extra=log.fields(why=why)
+        )
 
 
 def _said(error: EnclaveSignerError, code: int) -> int:

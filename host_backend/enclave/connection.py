@@ -212,6 +212,13 @@ class EnclaveConnection(asyncio.Protocol):
             # The end of the process is the end of the stream.
             self.is_local = True
             return
+        try:
+            self._begin_tcp(stream)
+        except OSError as error:
+            # The other end reset it just now: the system knows nothing of it any more.
+            self.connection_lost(error)
+
+    def _begin_tcp(self, stream: socket.socket) -> None:
         self.is_local = is_loopback(stream.getpeername()[0].partition("%")[0])
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -41,11 +41,14 @@ class Fault(StrEnum):
     BLACK_HOLE = "black hole"
     #: As if nobody were there: every connection is reset, and every new one.
     AWAY = "away"
+    #: Answers only: one bit of the frame is another one. Not among `FAULTS`, after which every key signs at once: of an
+    #: answer to `Import` it takes a key out of service for a while.
+    GARBLE = "garble"
 
 
-FAULTS = tuple(fault for fault in Fault if fault is not Fault.NONE)
+FAULTS = tuple(fault for fault in Fault if fault not in {Fault.NONE, Fault.GARBLE})
 #: Faults of which a frame has its chance; the others last.
-_BY_CHANCE = frozenset(FAULTS) - {Fault.BLACK_HOLE, Fault.AWAY}
+_BY_CHANCE = frozenset(Fault) - {Fault.NONE, Fault.BLACK_HOLE, Fault.AWAY}
 
 
 class FaultProxy:
@@ -202,6 +205,7 @@ class _Pipe:
             Fault.DUPLICATE: self._write if self._calls else self._duplicate,
             Fault.REORDER: self._write if self._calls else self._reorder,
             Fault.RESET: self._reset,
+            Fault.GARBLE: self._write if self._calls else self._garble,
             Fault.BLACK_HOLE: self._wait,
         }
         await treatment.get(self._proxy._hits(), self._write)(frame)
@@ -238,6 +242,10 @@ class _Pipe:
 
     async def _duplicate(self, frame: bytes) -> None:
         await self._write(frame + frame)
+
+    async def _garble(self, frame: bytes) -> None:
+        place, bit = self._proxy._chance.randrange(4, len(frame)), self._proxy._chance.randrange(8)
+        await self._write(frame[:place] + bytes([frame[place] ^ 1 << bit]) + frame[place + 1 :])
 
     async def _reorder(self, frame: bytes) -> None:
         if self._held is not None:

@@ -1,7 +1,7 @@
 """Signs at a steady rate on a link that fails every ten seconds: `python -m tests.endurance.soak [SECONDS]`.
 
-Prints the memory of both programs at the start, in the middle and at the end: neither may grow. The start is after a first
-round of all faults, when everything has been used once.
+Prints how fast the memory of both programs grows (`resident`): not at all, as far as can be told. It counts from the end of
+a first round of all faults on, when everything has been used once.
 """
 
 import asyncio
@@ -9,41 +9,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 
 from tests.doubles.fault_proxy import FAULTS, Fault
 from tests.doubles.known_keys import FOUR, attestation
+from tests.doubles.processes import Program
+from tests.doubles.starting import interpreters_of_their_own
 from tests.endurance.faulty_link import LIMIT_S, SEED, Course, Stand, stand
+from tests.endurance.resident import Watch
 
 SIGNATURES_PER_S = 50
 FAULT_EVERY_S = 10.0
 FAULT_S = 1.0
-WARM_UP_S = 20.0
+WARM_UP_S = FAULT_EVERY_S * len(FAULTS)
 DEFAULT_S = 600.0
-#: Growth from the middle to the end that is no growth: allocators round.
-SPARE_BYTES = 4 << 20
-
-
-@dataclass
-class Memory:
-    """Resident bytes of both programs, by when they were looked at."""
-
-    seen: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def look(self, when: str, place: Stand) -> None:
-        """Note and print what is resident now."""
-        self.seen[when] = place.host.resident_bytes(), place.enclave.resident_bytes()
-        host, enclave = (size / 2**20 for size in self.seen[when])
-        print(f"{when:<8}{host:>8.1f} MiB host {enclave:>8.1f} MiB enclave", flush=True)
-
-    @property
-    def flat(self) -> bool:
-        """Whether neither program grew in the second half."""
-        return all(
-            end <= middle + SPARE_BYTES for middle, end in zip(self.seen["middle"], self.seen["end"], strict=True)
-        )
 
 
 async def sign_steadily(course: Course, limit_s: float, first_level: int) -> int:
@@ -79,28 +60,30 @@ async def period(place: Stand, limit_s: float, level: int, faults: Iterator[Faul
     return level
 
 
-async def run(seconds: float, folder: Path) -> tuple[Course, Memory]:
-    """Sign for so long in a folder of its own."""
-    memory = Memory()
-    faults = cycle(FAULTS)
+async def run(seconds: float, folder: Path) -> tuple[Course, Watch]:
+    """Sign for so long, and before that for one round of faults, in a folder of its own."""
     async with stand(folder, SEED) as place:
-        level = await period(place, WARM_UP_S, 0, faults)
-        memory.look("start", place)
-        level = await period(place, seconds / 2, level, faults)
-        memory.look("middle", place)
-        await period(place, seconds / 2, level, faults)
-        memory.look("end", place)
-    return place.course, memory
+        programs = {"host": place.host, "enclave": place.enclave}
+        watch = Watch({name: partial(_resident, program) for name, program in programs.items()}, WARM_UP_S)
+        with watch.looking():
+            await period(place, WARM_UP_S + seconds, 0, cycle(FAULTS))
+        place.course.counts.strange += "Traceback" in place.host.log + place.enclave.log
+    return place.course, watch
+
+
+def _resident(program: Program) -> tuple[int, int]:
+    return 1, program.resident_bytes()
 
 
 def main() -> None:
     """Run, print, and fail when a program grew or anything happened that must not."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_S
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        course, memory = asyncio.run(run(seconds, Path(folder)))
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder, interpreters_of_their_own():
+        course, watch = asyncio.run(run(seconds, Path(folder)))
     print(course.counts)
-    print(f"limit of a request {LIMIT_S:g} s; {'flat' if memory.flat else 'GROWN'}")
-    sys.exit(course.counts.bad or not memory.flat)
+    print(f"limit of a request {LIMIT_S:g} s; memory")
+    print("\n".join(watch.report()))
+    sys.exit(bool(course.counts.bad or watch.grows))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The memory of the daemon is closed to other processes of its user; what a privileged one may read, nothing prevents."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.processes import ROOT, Enclave
+from tests.doubles.processes import ROOT, Enclave, running_local_enclave
 from tests.doubles.starting import interpreters_of_their_own
 
 UNPRIVILEGED = (sys.executable, "-m", "tests.doubles.unprivileged", sys.executable)
+#: The number of the capability. Source: Linux `capability.h`.
+CAP_IPC_LOCK = 14
 #: Prints 0 bytes or more of a file, or why it may not.
 READ = """
 import sys
@@ -70,3 +73,31 @@ def test_it_leaves_no_core_dump(tmp_path: Path) -> None:
         "enclave_signer", "--sealing-key", str(tmp_path / "key"), "--make-sealing-key"
     ) as enclave:
         assert resource.prlimit(enclave.pid, resource.RLIMIT_CORE) == (0, 0)
+
+
+def status_of(pid: int, name: str) -> int:
+    """Return a number that the kernel says of a process, in its own base."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1], 16 if name.startswith("Cap") else 10)
+
+
+def test_all_of_its_memory_is_locked_where_the_system_lets_it(tmp_path: Path) -> None:
+    may = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] == resource.RLIM_INFINITY
+    may |= bool(status_of(os.getpid(), "CapEff") >> CAP_IPC_LOCK & 1)
+    with running_local_enclave(tmp_path / "key") as enclave:
+        enclave.wait_for("memory is locked: nothing" if may else "memory is not locked: ")
+        assert (status_of(enclave.pid, "VmLck") > status_of(enclave.pid, "VmSize") * 0.9) == may
+        # What is reserved and never touched takes no memory.
+        assert status_of(enclave.pid, "VmRSS") < status_of(enclave.pid, "VmSize") * 0.6
+
+
+def test_under_a_limit_it_is_not_locked_and_says_so(tmp_path: Path) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("there is no limit here")
+    with unprivileged_enclave(
+        "enclave_signer", "--sealing-key", str(tmp_path / "key"), "--make-sealing-key"
+    ) as enclave:
+        enclave.wait_for(f"memory is not locked: .*{hard} bytes at most may be locked")
+        assert status_of(enclave.pid, "VmLck") == 0
+        assert resource.prlimit(enclave.pid, resource.RLIMIT_MEMLOCK)[1] == hard

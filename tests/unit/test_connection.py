@@ -1,7 +1,9 @@
 """One stream to the enclave: whatever callers and enclave do, nobody gets another's answer and nobody waits for ever."""
 
 import asyncio
+import select
 import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -393,3 +395,36 @@ def test_a_flood_of_calls_and_leavers(loop_factory: Callable[[], asyncio.Abstrac
             assert answer == signature(number) or (number % 3 == 0 and isinstance(answer, asyncio.CancelledError))
 
     play(partial(scenario), loop_factory)
+
+
+def reset_stream() -> socket.socket:
+    """Return a connection that its other end has reset."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stream = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        other.close()
+    # Readable: the reset has come, and is not taken.
+    assert select.select([stream], [], [], PATIENCE_S)[0]
+    return stream
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_a_connection_that_is_reset_before_it_begins_has_ended(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def run() -> None:
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        ended: asyncio.Future[Unanswered] = asyncio.get_running_loop().create_future()
+        connection = EnclaveConnection(600, 600, ended.set_result)
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.get_running_loop().create_connection(lambda: connection, sock=reset_stream())
+            assert "the connection to the enclave was lost" in str(await ended)
+            with pytest.raises(Unanswered, match="was lost"):
+                await connection.ask(call(0))
+        assert not connection.alive
+        assert failures == []
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(run())

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from tests.doubles.enclave_proxy import EnclaveProxy
+from tests.doubles.fault_proxy import FaultProxy
 from tests.doubles.google.firestore import FirestoreDouble
 from tests.doubles.host_process import BAKER, BASE_NAME, VAULT, Host
 from tests.doubles.known_keys import FOUR
@@ -28,7 +29,7 @@ class Site:
 
     double: FirestoreDouble
     folder: Path
-    enclave: Enclave | EnclaveProxy
+    enclave: Enclave | EnclaveProxy | FaultProxy
     key: str | None = None
 
     @property
