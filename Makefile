@@ -120,6 +120,7 @@ endurance: ## kill -9 between mark and reply, 200 times; 1 000 000 messages and 
 	$(BIN)/python -m tests.endurance.kill_host 200
 	$(BIN)/python -m tests.endurance.enclave_floods
 	$(BIN)/python -m tests.endurance.long_frames 1000
+	$(BIN)/python -m tests.endurance.decoding_costs
 	$(BIN)/python -m tests.endurance.unread_log 10000
 	$(BIN)/python -m tests.endurance.octez_frames 1000000
 

@@ -7,7 +7,7 @@
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import cbor2
 
@@ -29,6 +29,7 @@ def _refuse(*_: object) -> NoReturn:
 
 _NOT_THIS_PROTOCOL = "not the CBOR of this protocol: definite lengths, no tags, no duplicate keys, not nested deeper"
 _EMPTY_ARRAY, _EMPTY_MAP = b"\x80", b"\xa0"
+_CONTAINERS = frozenset({list, dict})
 _REFUSED: Mapping[int, Callable[..., NoReturn]] = dict.fromkeys(_MEANINGFUL_TAGS, _refuse)
 
 
@@ -62,18 +63,24 @@ def decode(data: bytes, *, max_depth: int) -> Item:
         raise BadMessage(_NOT_THIS_PROTOCOL) from None
     if stream.tell() != len(data):
         raise BadMessage(f"{len(data) - stream.tell()} bytes follow the CBOR item")
-    if (_EMPTY_ARRAY in data or _EMPTY_MAP in data) and _depth(item) > max_depth:
+    if (_EMPTY_ARRAY in data or _EMPTY_MAP in data) and _is_deeper(item, max_depth):
         # cbor2 counts only containers that hold something.
         raise BadMessage(_NOT_THIS_PROTOCOL)
     return item
 
 
-def _depth(item: Item) -> int:
-    if type(item) is dict:
-        return 1 + max(map(_depth, item.values()), default=0)
-    if type(item) is list:
-        return 1 + max(map(_depth, item), default=0)
-    return 0
+def _is_deeper(item: Item, limit: int) -> bool:
+    """Return whether more containers than that stand in one another; level by level, as a frame may hold 100 000."""
+    level: list[Any] = [item] if type(item) in _CONTAINERS else []
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            if outer
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in _CONTAINERS
+        ]
+    return bool(level)
 
 
 def text_map(item: Item, what: str) -> dict[str, Item]:

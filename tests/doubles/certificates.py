@@ -2,12 +2,15 @@
 
 import datetime
 import ipaddress
+from copy import copy
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+_DAY = datetime.timedelta(days=1)
 
 
 class Authority:
@@ -17,19 +20,30 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(name)
+        self._above = b""
         self._certificate = self._make(self._name, self._key.public_key(), authority=True)
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _make(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, authority: bool) -> x509.Certificate:
+    def _make(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        *,
+        authority: bool,
+        begins: datetime.timedelta = -_DAY,
+        ends: datetime.timedelta = _DAY,
+        usage: x509.ObjectIdentifier | None = None,
+    ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
-        day = datetime.timedelta(days=1)
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        builder = x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number(), now - day, now + day)
+        builder = x509.CertificateBuilder(
+            self._name, subject, key, x509.random_serial_number(), now + begins, now + ends
+        )
         builder = builder.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         builder = builder.add_extension(names, critical=False)
         # Python 3.13 wants these.
-        usage = x509.KeyUsage(
+        key_usage = x509.KeyUsage(
             digital_signature=True,
             content_commitment=False,
             key_encipherment=False,
@@ -40,17 +54,38 @@ class Authority:
             encipher_only=False,
             decipher_only=False,
         )
-        builder = builder.add_extension(usage, critical=True)
+        builder = builder.add_extension(key_usage, critical=True)
         builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return builder.add_extension(issuer, critical=False).sign(self._key, hashes.SHA256())
 
-    def certificate(self, name: str, password: bytes | None = None) -> tuple[Path, Path]:
-        """Return the files of a certificate for 127.0.0.1 and of its key."""
+    def under(self, name: str) -> "Authority":
+        """Return a holder of a common certificate who signs others with it, and shows it beside them."""
+        holder = copy(self)
+        holder._name, holder._key = _name(name), ec.generate_private_key(ec.SECP256R1())
+        certificate = self._make(holder._name, holder._key.public_key(), authority=False)
+        holder._above = certificate.public_bytes(serialization.Encoding.PEM)
+        return holder
+
+    def certificate(
+        self,
+        name: str,
+        password: bytes | None = None,
+        *,
+        begins: datetime.timedelta = -_DAY,
+        ends: datetime.timedelta = _DAY,
+        usage: x509.ObjectIdentifier | None = None,
+    ) -> tuple[Path, Path]:
+        """Return the files of a certificate for 127.0.0.1 and of its key.
+
+        It is good from `begins` to `ends`, counted from now; `usage` is all that it is for, None: anything.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        made = self._make(_name(name), key.public_key(), authority=False)
+        made = self._make(_name(name), key.public_key(), authority=False, begins=begins, ends=ends, usage=usage)
         files = self._folder / f"{name}.crt", self._folder / f"{name}.key"
-        files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM) + self._above)
         encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
         if password is not None:
             encryption = serialization.BestAvailableEncryption(password)

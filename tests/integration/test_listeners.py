@@ -1,5 +1,6 @@
 """How clients come in: TLS with and without certificates of theirs, Unix sockets, tokens, the policy hook, metrics."""
 
+import datetime
 import http.client
 import json
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from host_backend.api import listeners
 from host_backend.api.listeners import UNIX_SOCKET_MODE, bind, listening, tls_context
@@ -19,7 +21,7 @@ from host_backend.config import Address, TlsConfig, UnixAddress
 from host_backend.errors import ConfigError
 from tests.doubles import oracles
 from tests.doubles.certificates import Authority
-from tests.doubles.host_process import BAKER, Host, ask, import_keys, running_host, write_config
+from tests.doubles.host_process import BAKER, Host, ask, base, import_keys, running_host, write_config
 from tests.doubles.known_keys import FOUR, KEYS, attestation, block, transaction
 from tests.doubles.octez_client import OctezClient
 from tests.doubles.policy_service import Reply, running_policy_service
@@ -88,15 +90,31 @@ def test_tls(folder: Path, sealed: Enclave) -> None:
 
 
 def test_tls_with_certificates_of_clients(folder: Path, sealed: Enclave) -> None:
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
     authority, stranger = Authority(folder, "clients"), Authority(folder, "strangers")
     certificate, key = authority.certificate("server2")
     tls = f"tls: {{certificate: {certificate}, key: {key}, client_ca: {authority.file}}}"
     with running_host(configured(folder / "clients", sealed, tls)) as host:
-        assert status_over_tls(host, client_context(authority, authority.certificate("client"))) == 200
-        for files in (None, stranger.certificate("stranger")):
+        client = authority.certificate("client")
+        assert status_over_tls(host, client_context(authority, client)) == 200
+        day = datetime.timedelta(days=1)
+        others = (
+            None,
+            stranger.certificate("stranger"),
+            Authority(elsewhere, "clients").certificate("of the same name"),
+            authority.certificate("expired", begins=-2 * day, ends=-day),
+            authority.certificate("not yet valid", begins=day, ends=2 * day),
+            authority.certificate("for servers", usage=ExtendedKeyUsageOID.SERVER_AUTH),
+            authority.under("client").certificate("by a client"),
+        )
+        for files in others:
             with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
                 status_over_tls(host, client_context(authority, files))
-        assert status_over_tls(host, client_context(authority, authority.certificate("client"))) == 200
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = client_context(authority, client)
+            context.minimum_version = context.maximum_version = version
+            assert status_over_tls(host, context) == 200
 
 
 def test_tls_files_that_cannot_be_used(folder: Path) -> None:
@@ -118,8 +136,12 @@ def test_a_unix_socket_from_start_to_stop(folder: Path, sealed: Enclave) -> None
     path = folder / "socket"
     config = configured(folder / "unix", sealed)
     config.write_text(config.read_text().replace("{address: '127.0.0.1:0'", f"{{address: 'unix:{path}'"))
-    with running_host(config) as host:
+    with running_host(config, prefix=("sh", "-c", 'umask 0 && exec "$@"', "sh")) as host:
         assert stat.S_IMODE(path.stat().st_mode) == UNIX_SOCKET_MODE
+        modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in base(config).rglob("*")}
+        assert modes.pop("watermark_v2") == 0o750
+        assert len(modes) >= 4
+        assert set(modes.values()) == {0o600}
         oracles.verify(TZ1, OctezClient(path).sign(TZ1.pkh, transaction(1)), transaction(1))
         host.process.kill()
         host.process.wait(PATIENCE_S)

@@ -1,3 +1,6 @@
+import sys
+import tracemalloc
+
 import pytest
 
 from enclave_signer.protocol import cbor
@@ -17,3 +20,25 @@ def test_a_container_counts_though_it_is_empty(holding: bytes, empty: bytes, lim
 
 def test_bytes_that_look_like_empty_containers_do_not_count() -> None:
     assert cbor.decode(b"\x81\x42\x80\xa0", max_depth=1) == [b"\x80\xa0"]
+
+
+def test_a_frame_full_of_containers_takes_no_call_for_each() -> None:
+    calls = []
+    sys.setprofile(lambda _frame, event, _argument: calls.append(event) if event == "call" else None)
+    try:
+        cbor.decode(b"\x99\xff\xff" + b"\x80" * 0xFFFF, max_depth=4)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 20
+
+
+@pytest.mark.parametrize("length", [2**16, 2**31 - 1, 2**32, 2**48, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("kind", range(2, 6))
+def test_a_length_that_is_only_announced_takes_no_memory(kind: int, length: int) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadMessage):
+            cbor.decode(bytes([kind << 5 | 27]) + length.to_bytes(8, "big") + b"\x00" * 1000, max_depth=4)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

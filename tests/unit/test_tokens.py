@@ -59,9 +59,9 @@ def segment(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode()).rstrip(b"=").decode()
 
 
-def token(claims: object, secret: str = SECRET, algorithm: str = "HS256") -> str:
-    """Return a token made without the library."""
-    signed = f"{segment({'alg': algorithm, 'typ': 'JWT'})}.{segment(claims)}"
+def token(claims: object, secret: str = SECRET, algorithm: str = "HS256", head: object = None) -> str:
+    """Return a token made without the library; `head` takes the place of the usual one."""
+    signed = f"{segment({'alg': algorithm, 'typ': 'JWT'} if head is None else head)}.{segment(claims)}"
     digest = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}.get(algorithm)
     signature = b"" if digest is None else hmac.new(secret.encode(), signed.encode(), digest).digest()
     return f"{signed}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
@@ -120,6 +120,30 @@ def test_claims_that_are_refused(tokens: Tokens, claims: object, text: str) -> N
 def test_other_algorithms(tokens: Tokens, algorithm: str) -> None:
     text = token(EXAMPLE["claims"], algorithm=algorithm)
     assert refusal(tokens, text) == "token signature is invalid: the signing method must be HS256"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *({"alg": alg} for alg in ("hs256", None, ["HS256"], {"HS256": 1}, 1)),
+        *({"alg": "HS256", "crit": crit} for crit in (["x"], ["b64"], "x")),
+        {"alg": "HS256", "crit": ["b64"], "b64": False},
+        *({}, [], "HS256", 1),
+    ],
+    ids=str,
+)
+def test_heads_that_are_refused(tokens: Tokens, head: object) -> None:
+    assert refusal(tokens, token(EXAMPLE["claims"], head=head)).startswith("token ")
+
+
+@pytest.mark.parametrize(
+    "more", [{"jwk": {"kty": "oct", "k": "AA"}}, {"kid": "../../dev/null"}, {"x5u": "http://127.0.0.1:1/"}], ids=str
+)
+def test_a_key_that_the_head_names_is_not_looked_at(tokens: Tokens, more: dict[str, object]) -> None:
+    head = {"alg": "HS256", **more}
+    assert tokens.check(token(EXAMPLE["claims"], head=head), USER) == USER
+    for secret in ("", "\0", OTHER.secret):
+        assert "signature is invalid" in refusal(tokens, token(EXAMPLE["claims"], secret, head=head))
 
 
 @pytest.mark.parametrize(

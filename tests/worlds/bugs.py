@@ -28,6 +28,7 @@ class Bug:
         right: What stands there, once.
         wrong: What stands there instead.
         kind: In which kind of world it shows soonest.
+        soon: The seed of a world in which it showed when this was written: looked at before all others.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Bug:
     right: str
     wrong: str
     kind: Kind = FORGETFUL_ENCLAVE
+    soon: int = 0
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -112,6 +114,7 @@ BUGS = (
         "a damaged copy is replaced by the older mark",
         *(f"{_FILE}slots", "SlotFile.begin"),
         *("known, refused=True", "known"),
+        soon=87,
     ),
     Bug(
         "what a batch says of those before it does not count",
@@ -134,6 +137,7 @@ BUGS = (
         """\
         return locals().get("outcomes") or self._fail(batch, error)
     except Exception""",
+        soon=329,
     ),
     Bug("what is read is believed to be durable", f"{_FILE}slots", "SlotFile.begin", "if last:", "if False:"),
     Bug(
@@ -143,6 +147,7 @@ BUGS = (
         """\
 self.handles = client._handles = {**getattr(self, "handles", {}), **client._handles}
     self._client = client""",
+        soon=114,
     ),
     Bug(
         "answers go to the newest call",
@@ -173,6 +178,7 @@ try:
         "a signature is not verified",
         *("host_backend.vault.verification", "Verification.pass_signature"),
         *("check.verify()", "pass"),
+        soon=29,
     ),
     Bug(
         "a transaction writes whatever others wrote",
@@ -190,6 +196,7 @@ try:
             except OutcomeUnknown:
                 pass""",
         FIRESTORE,
+        soon=67,
     ),
     Bug(
         "one attestation document is read",

@@ -22,7 +22,7 @@ class Totals:
     """What became of some worlds.
 
     Attributes:
-        counts: Of worlds, requests, signatures, refusals and restarts.
+        counts: Of worlds, requests, signatures, refusals, and restarts of hosts and of enclaves.
         faults: Of each fault.
         kinds: Of each kind of world.
         failures: The seed of each world in which something was wrong, and what.
@@ -40,7 +40,7 @@ class Totals:
     def count(self, outcome: Outcome) -> None:
         """Count one world."""
         self.counts["worlds"] += 1
-        for name in ("requests", "signatures", "refusals", "restarts"):
+        for name in ("requests", "signatures", "refusals", "host_restarts", "enclave_restarts"):
             self.counts[name] += getattr(outcome, name)
         self.faults += outcome.faults
         self.kinds[outcome.kind] += 1
@@ -66,10 +66,13 @@ def quickly() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     enabled = gc.isenabled()
     gc.disable()
+    # What is there already need not be looked at each time.
+    gc.freeze()
     try:
         with small_files():
             yield
     finally:
+        gc.unfreeze()
         logging.disable(disabled)
         if enabled:
             gc.enable()
@@ -103,7 +106,6 @@ def run_on_all(seeds: range, processes: int, tell: Callable[[Totals], None]) -> 
 
 def _begin() -> None:
     gc.collect()
-    gc.freeze()
     _ALWAYS.enter_context(quickly())
 
 
@@ -111,10 +113,10 @@ def _begin() -> None:
 _ALWAYS = ExitStack()
 
 
-def search(bug: Bug, first: int, most: int) -> Outcome | None:
-    """Plant a bug and return the first world in which something is wrong, of so many at most; call within `quickly`."""
+def search(bug: Bug, seeds: Iterable[int]) -> Outcome | None:
+    """Plant a bug and return the first of some worlds in which something is wrong; call within `quickly`."""
     with bug.planted():
-        for seed in range(first, first + most):
+        for seed in seeds:
             outcome = World(seed, kind=bug.kind).run()
             if outcome.wrong:
                 return outcome

@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from operator import lt
 from pathlib import Path
 
 import pytest
 
 from tests.doubles.consensus_oracle import reading
+from tests.worlds.__main__ import LEAST
 from tests.worlds.bugs import BUGS, Bug
 from tests.worlds.faults import KINDS, OUTSIDE, Kind
 from tests.worlds.judge import Judge, Meaning
@@ -18,7 +20,7 @@ from tests.worlds.running import quickly
 from tests.worlds.world import Outcome, World
 
 #: Worlds of `make test`; `make worlds` runs many more.
-WORLDS = 2000
+WORLDS = 5000
 #: Worlds in which the slowest of the planted bugs is found many times.
 ENOUGH = 1000
 ROOT = Path(__file__).parents[2]
@@ -30,19 +32,19 @@ def quick() -> Iterator[None]:
         yield
 
 
-# Some 20 s of one core; more where others have it, too.
+# Some 30 s of one core. It is the last file of the suite, when the other core has nothing to do any more.
 @pytest.mark.timeout(900)
 def test_many_worlds_are_safe_and_every_planted_bug_is_found() -> None:
     # Not measured for coverage: it would take five times as long.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    command = [sys.executable, "-m", "tests.worlds", "--processes", "1", "--worlds", str(WORLDS), "--most", str(ENOUGH)]
+    command = [sys.executable, "-m", "tests.worlds", "--worlds", str(WORLDS), "--most", str(ENOUGH), "--soon"]
     run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "0 worlds in which something is wrong\n" in run.stdout
     assert f"{len(BUGS)} planted bugs, 0 missed\n" in run.stdout
     fewest = re.search(r"each at least (\d+) requests, (\d+) faults, (\d+) restarts", run.stdout)
     assert fewest is not None
-    assert [int(number) >= least for number, least in zip(fewest.groups(), (50, 2, 1), strict=True)] == [True] * 3
+    assert not any(map(lt, map(int, fewest.groups()), LEAST))
 
 
 @pytest.mark.usefixtures("quick")

@@ -46,7 +46,7 @@ class Outcome:
         kind: The name of its kind.
         wrong: What the judge found.
         refusals: Requests that the watermark law refused.
-        restarts: How often either half was started again.
+        host_restarts, enclave_restarts: How often each half was started again.
         turns: How many things happened.
         faults: How many of each there were.
     """
@@ -57,9 +57,15 @@ class Outcome:
     requests: int = 0
     signatures: int = 0
     refusals: int = 0
-    restarts: int = 0
+    host_restarts: int = 0
+    enclave_restarts: int = 0
     turns: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def restarts(self) -> int:
+        """How often either half was started again."""
+        return self.host_restarts + self.enclave_restarts
 
 
 class World:
@@ -191,7 +197,7 @@ class World:
         host.process.create_task(host.stop()).add_done_callback(ended)
 
     def _start_again(self, site: Site) -> None:
-        self.outcome.restarts += 1
+        self.outcome.host_restarts += 1
         self.later(0.01 if self._calm else 0.05 + self.chance.random(), self.start, site)
         self.bakers.attack(site)
 
@@ -204,7 +210,7 @@ class World:
     def restart_enclave(self, site: Site) -> None:
         """Kill the enclave of a place, and start another one there."""
         self._end(self.enclave_of(site).process)
-        self.outcome.restarts += 1
+        self.outcome.enclave_restarts += 1
         self.later(0.2 * self.chance.random(), self._start_enclave, site.enclave)
 
     def _start_enclave(self, name: str) -> None:
@@ -216,7 +222,7 @@ class World:
         old = self.enclave_of(site)
         self._dead.append(old.process)
         self.network.enclaves[site.enclave] = Enclave(self.scheduler, site.enclave, self.kms)
-        self.outcome.restarts += 1
+        self.outcome.enclave_restarts += 1
         self.later(self.chance.random(), self.network.cut_all, old.process)
 
     def clone(self, site: Site) -> None:
