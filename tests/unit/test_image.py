@@ -139,7 +139,7 @@ def test_keys_that_are_released_only_to_the_attested() -> None:
             r"reseal: lets keys under '.*/other', which is gated, go to '.*/seal': gate that, too",
         ),
         (
-            f"{FREE_TARGET}[[reseal]]\nfrom = 'projects/'\nto = '{KEY}'",
+            f"{FREE_TARGET}[[reseal]]\nfrom = '{RING}/'\nto = '{KEY}'",
             r"reseal: lets keys under '.*/other', which is gated, go to '.*/seal': gate that, too",
         ),
         (f"{GATED}key = '{KEY}'", r"gated\[0\]\.release: is missing"),

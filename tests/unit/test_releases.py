@@ -21,7 +21,8 @@ from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey, P
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.providers import Providers
-from enclave_signer.sealing.releases import MAX_REFUSED, MAX_RELEASES, SHARED_S, Release
+from enclave_signer.sealing.refusals import MAX_REFUSED
+from enclave_signer.sealing.releases import MAX_RELEASES, SHARED_S, Release
 
 BROKER, KEY = "broker", "broker:key"
 CREDENTIALS = Credentials()
@@ -120,12 +121,12 @@ class Scene:
         assert release is not None
         return release
 
-    async def unseal(self, which: bytes) -> UnsealedKey:
-        return await (await self.providers.open_sealer(CREDENTIALS)).unseal(which)
+    async def unseal(self, which: bytes, client: str = "host") -> UnsealedKey:
+        return await (await self.providers.for_client(client).open_sealer(CREDENTIALS)).unseal(which)
 
-    async def fails(self, which: bytes | None = None) -> EnclaveSignerError:
+    async def fails(self, which: bytes | None = None, client: str = "host") -> EnclaveSignerError:
         with pytest.raises(EnclaveSignerError) as raised:
-            await self.unseal(which or blob())
+            await self.unseal(which or blob(), client)
         return raised.value
 
     def use(self, which: bytes | None = None) -> EnclaveSignerError | None:
@@ -494,7 +495,7 @@ def test_junk_without_end_keeps_no_key_from_its_release() -> None:
             number = 0
             while True:
                 number += 1
-                await scene.fails(blob(number) + b"junk")
+                await scene.fails(blob(number) + b"junk", client=f"stranger {number}")
 
         async with trio.open_nursery() as nursery:
             for _ in range(4):
