@@ -12,7 +12,7 @@
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -32,6 +32,7 @@ from enclave_signer.sealing.base import (
     SealerSource,
     UnsealedKey,
 )
+from enclave_signer.sealing.client_places import ClientPlaces, Clients
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.releases import MAX_RELEASES, Release
 
@@ -75,6 +76,7 @@ class Providers:
         self._releases: dict[Credentials, Release] = {}
         #: Those, and others that open keys still have.
         self._used: WeakValueDictionary[Credentials, Release] = WeakValueDictionary()
+        self._clients = Clients()
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -94,12 +96,12 @@ class Providers:
                 for provider in self._by_name.values():
                     await provider.aclose()
 
-    async def open_sealer(self, credentials: Credentials, client: str = "") -> Sealer:
+    async def open_sealer(self, credentials: Credentials, client: ClientPlaces | None = None) -> Sealer:
         """Return what a session of these credentials seals and unseals with.
 
         Args:
             credentials: Of the session.
-            client: Whose it is: the address, or what counts as it.
+            client: Whose it is; None: the process's own.
 
         Raises:
             SealingRefused: They ask for something that the configuration does not allow.
@@ -109,13 +111,15 @@ class Providers:
 
     def for_client(self, client: str) -> SealerSource:
         """Return what opens sealers for the sessions of a client: an address, or what counts as it."""
-        return _ClientSealers(self, client)
+        return _ClientSealers(self, self._clients.named(client))
 
     async def open_sealer_named(self, name: str, credentials: Credentials) -> Sealer:
         """Return what seals by the provider of that name, which must be here; otherwise as `open_sealer`."""
         return await self._session_sealer(self._by_name[name], credentials)
 
-    async def _session_sealer(self, provider: SealerProvider, credentials: Credentials, client: str = "") -> Sealer:
+    async def _session_sealer(
+        self, provider: SealerProvider, credentials: Credentials, client: ClientPlaces | None = None
+    ) -> Sealer:
         gated = any(rule.sealer == provider.name for rule in self._gated)
         sealer = None if gated else await self.sealer(provider, credentials)
         return _SessionSealer(self, provider, credentials, sealer, client)
@@ -127,7 +131,7 @@ class Providers:
             BlobCorrupt: Its header cannot be read.
             SealingError: Nothing here does, or its sealer cannot be had.
         """
-        provider = self._named_by(blob)
+        provider = self.named_by(blob)
         if provider is not self.default and is_ours(blob):
             # The key that a session names is one of the first provider's.
             credentials = replace(credentials, encryption_key_path=sealed_under(blob))
@@ -172,7 +176,13 @@ class Providers:
             if least is not None:
                 del self._releases[least]
 
-    def _named_by(self, blob: bytes) -> SealerProvider:
+    def named_by(self, blob: bytes) -> SealerProvider:
+        """Return the provider whose sealers open a blob.
+
+        Raises:
+            BlobCorrupt: Its header cannot be read.
+            SealingRefused: None does.
+        """
         if not is_ours(blob) and self._for_legacy is not None:
             return self._for_legacy
         try:
@@ -247,7 +257,7 @@ class _ClientSealers:
     """Sealers for the sessions of one client."""
 
     providers: Providers
-    client: str
+    client: ClientPlaces
 
     async def open_sealer(self, credentials: Credentials) -> Sealer:
         """Return a sealer; see `SealerSource`."""
@@ -263,7 +273,7 @@ class _SessionSealer:
         provider: SealerProvider,
         credentials: Credentials,
         sealer: Sealer | None,
-        client: str,
+        client: ClientPlaces | None,
     ) -> None:
         self._client = client
         self._providers = providers
@@ -275,15 +285,23 @@ class _SessionSealer:
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         """Return a blob; see `Sealer`."""
-        sealer = self._sealer or await self._providers.sealer(self._provider, self._credentials)
-        return await in_time(self._provider, lambda: sealer.seal(private_key, public_key))
+        async with self._place(self._provider):
+            sealer = self._sealer or await self._providers.sealer(self._provider, self._credentials)
+            return await in_time(self._provider, lambda: sealer.seal(private_key, public_key))
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`."""
         if (release := self._providers.release(blob, self._credentials)) is not None:
-            return await release.unseal(blob, self._client)
-        provider, sealer = await self._providers.opener(blob, self._credentials)
-        return await in_time(provider, lambda: sealer.unseal(blob))
+            async with self._place(self._provider):
+                return await release.unseal(blob, self._client.name if self._client is not None else "")
+        async with self._place(self._providers.named_by(blob)):
+            provider, sealer = await self._providers.opener(blob, self._credentials)
+            return await in_time(provider, lambda: sealer.unseal(blob))
+
+    def _place(self, provider: SealerProvider) -> AbstractAsyncContextManager[None]:
+        if self._client is None or provider.limit_s is None:
+            return nullcontext()
+        return self._client.place()
 
 
 async def in_time(provider: SealerProvider, ask: Callable[[], Awaitable[T]]) -> T:
