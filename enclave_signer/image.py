@@ -17,7 +17,7 @@ from enclave_signer.errors import ConfigError
 from enclave_signer.rights import Rule
 from enclave_signer.rights_config import UnixSocketConfig, read_rights, read_unix_socket
 from enclave_signer.sealing import gcp_names
-from enclave_signer.sealing.gated_rules import GatedRule, read_gated
+from enclave_signer.sealing.gated_rules import GatedRule, leaving, read_gated
 from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig, read_gcp_kms
 from enclave_signer.sealing.kbs_config import KBS, SAMPLE, KbsConfig, read_kbs
 from enclave_signer.sealing.local_config import LOCAL, LocalKey, read_local
@@ -161,6 +161,11 @@ def _check_together(top: TomlTable, image: Image) -> None:
         raise top.refused(
             "attestation", f"{KBS}.tee is {SAMPLE}: a key that anyone can get is not attested: leave one out"
         )
+    for rule in image.reseal:
+        if (left := leaving(rule, image.gated)) is not None:
+            raise top.refused(
+                "reseal", f"lets keys under {left.key!r}, which is gated, go to {rule.target!r}: gate that, too"
+            )
 
 
 def _listeners(top: TomlTable) -> tuple[str, ...]:

@@ -9,6 +9,7 @@
 from dataclasses import dataclass
 
 from enclave_signer.errors import SealingRefused
+from enclave_signer.sealing.reseal_rules import covers
 
 #: Characters of a stranger's name, and names of our own, in one refusal.
 _SHOWN_CHARS = 200
@@ -66,8 +67,12 @@ class AllowList:
             SealingRefused: It may not.
         """
         allowed = (*self.seal_keys, *self.open_keys)
-        if not any(key == each or (each.endswith("/") and key.startswith(each)) for each in allowed):
+        if not any(covers(each, key) for each in allowed):
             raise SealingRefused(_not_allowed("key", key, allowed))
+
+    def opens(self, name: str) -> bool:
+        """Whether this key may open, or one that begins so, up to a `/`."""
+        return any(covers(each, name) or covers(name, each) for each in (*self.seal_keys, *self.open_keys))
 
 
 def _asked_or_only(asked: str | None, allowed: tuple[str, ...], what: str, field: str) -> str:

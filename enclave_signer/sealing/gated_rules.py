@@ -3,10 +3,10 @@
 Keys are named as the headers of blobs name them, so that each name belongs to one sealer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from enclave_signer.sealing.reseal_rules import SealerConfig
+from enclave_signer.sealing.reseal_rules import ResealRule, SealerConfig, covers
 from enclave_signer.toml_table import TomlTable
 
 #: The only policy: the key's service decides, each time, after it has seen which image asks.
@@ -37,7 +37,7 @@ class GatedRule:
 
     def covers(self, key: str) -> bool:
         """Whether a key-encryption key is one of these."""
-        return key == self.key or (self.key.endswith("/") and key.startswith(self.key))
+        return covers(self.key, key)
 
 
 def read_gated(top: TomlTable, sealers: Mapping[str, SealerConfig]) -> tuple[GatedRule, ...]:
@@ -56,6 +56,8 @@ def read_gated(top: TomlTable, sealers: Mapping[str, SealerConfig]) -> tuple[Gat
         sealer = next((name for name, config in sealers.items() if config.is_source(key)), None)
         if sealer is None:
             raise table.refused("key", f"{key!r} must be a key of one of the sealers, or a prefix that ends at a /")
+        if not sealers[sealer].opens(key):
+            raise table.refused("key", f"{key!r} is none that {sealer} may open: nothing would be gated")
         if any(rule.covers(key) for rule in rules):
             raise table.refused("key", f"{key!r} is covered by an entry before it: put the narrower one first")
         if (release := table.text("release")) != ATTESTED:
@@ -65,3 +67,10 @@ def read_gated(top: TomlTable, sealers: Mapping[str, SealerConfig]) -> tuple[Gat
         table.end()
         rules.append(GatedRule(key, sealer, fresh_s, retry_s))
     return tuple(rules)
+
+
+def leaving(reseal: ResealRule, gated: Sequence[GatedRule]) -> GatedRule | None:
+    """Return which gated keys a rule for resealing lets go to one that is not gated; None: none."""
+    if any(rule.covers(reseal.target) for rule in gated):
+        return None
+    return next((rule for rule in gated if rule.covers(reseal.source) or covers(reseal.source, rule.key)), None)

@@ -37,6 +37,10 @@ class GcpKmsConfig:
         """Whether blobs may name such a key, or keys that begin so up to a `/`."""
         return gcp_names.is_key(name) or gcp_names.is_key_prefix(name)
 
+    def opens(self, name: str) -> bool:
+        """Whether the image lets it open blobs under this key, or under one that begins so, up to a `/`."""
+        return self.allow_list.opens(name)
+
 
 def read_gcp_kms(table: TomlTable) -> GcpKmsConfig:
     """Return what the table says.

@@ -100,8 +100,8 @@ class Kbs:
             raise SealingRefused(f"this image does not list the key {key[:200]!r}; {self._listed()}")
         try:
             fetched = await self._fetch([known])
-        except SealingRefused:
-            self._ciphers.pop(known, None)
+        except SealingRefused as error:
+            self._keep({known: error})
             raise
         self._keep(fetched)
         if known in self._refused:
@@ -144,7 +144,9 @@ class Kbs:
         attempt = self._attempt = _Attempt()
         missing = [key for key in self._config.keys if key not in self._ciphers and not self._refused_lately(key)]
         try:
-            self._keep(await self._fetch(missing))
+            fetched = await self._fetch(missing)
+            # A gated one may have been refused since.
+            self._keep({key: outcome for key, outcome in fetched.items() if not self._refused_lately(key)})
         except SealingRefused as error:
             self._keep(dict.fromkeys(missing, error))
         except SealingError as error:

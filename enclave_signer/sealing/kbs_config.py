@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from enclave_signer.sealing.reseal_rules import covers
 from enclave_signer.toml_table import TomlTable
 
 KBS = "kbs"
@@ -69,6 +70,10 @@ class KbsConfig:
     def is_source(self, name: str) -> bool:
         """Whether blobs may name such a key, or keys that begin so up to a `/`."""
         return _NAME.fullmatch(name) is not None or _PREFIX.fullmatch(name) is not None
+
+    def opens(self, name: str) -> bool:
+        """Whether the image has this key, or one that begins so, up to a `/`."""
+        return any(covers(name, key.name) for key in self.keys)
 
     def key_named(self, name: str) -> KbsKey | None:
         """Return the key of that name; None if the image has none."""

@@ -31,6 +31,10 @@ class LocalKey:
         """Whether blobs may name such a key."""
         return name.startswith(f"{LOCAL}:")
 
+    def opens(self, name: str) -> bool:
+        """Whether it may be this key: the file says which one it is."""
+        return self.is_source(name)
+
 
 def read_local(table: TomlTable) -> LocalKey:
     """Return what the table says.

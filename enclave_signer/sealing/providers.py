@@ -12,10 +12,11 @@
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -23,7 +24,15 @@ from enclave_signer.errors import BlobCorrupt, ReleaseDenied, SealingRefused, Se
 from enclave_signer.protocol.blob import is_ours, parse_blob, sealed_under
 from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
-from enclave_signer.sealing.base import IdentifiedProvider, KeepingProvider, Sealer, SealerProvider, UnsealedKey
+from enclave_signer.sealing.base import (
+    IdentifiedProvider,
+    KeepingProvider,
+    Sealer,
+    SealerProvider,
+    SealerSource,
+    UnsealedKey,
+)
+from enclave_signer.sealing.client_places import ClientPlaces, Clients
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.releases import MAX_RELEASES, Release
 
@@ -65,6 +74,9 @@ class Providers:
         self._gated = gated
         #: By what is asked for: an identity and a key-encryption key.
         self._releases: dict[Credentials, Release] = {}
+        #: Those, and others that open keys still have.
+        self._used: WeakValueDictionary[Credentials, Release] = WeakValueDictionary()
+        self._clients = Clients()
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -84,23 +96,33 @@ class Providers:
                 for provider in self._by_name.values():
                     await provider.aclose()
 
-    async def open_sealer(self, credentials: Credentials) -> Sealer:
+    async def open_sealer(self, credentials: Credentials, client: ClientPlaces | None = None) -> Sealer:
         """Return what a session of these credentials seals and unseals with.
+
+        Args:
+            credentials: Of the session.
+            client: Whose it is; None: the process's own.
 
         Raises:
             SealingRefused: They ask for something that the configuration does not allow.
             SealingUnavailable: No answer, retry later.
         """
-        return await self._session_sealer(self.default, credentials)
+        return await self._session_sealer(self.default, credentials, client)
+
+    def for_client(self, client: str) -> SealerSource:
+        """Return what opens sealers for the sessions of a client: an address, or what counts as it."""
+        return _ClientSealers(self, self._clients.named(client))
 
     async def open_sealer_named(self, name: str, credentials: Credentials) -> Sealer:
         """Return what seals by the provider of that name, which must be here; otherwise as `open_sealer`."""
         return await self._session_sealer(self._by_name[name], credentials)
 
-    async def _session_sealer(self, provider: SealerProvider, credentials: Credentials) -> Sealer:
+    async def _session_sealer(
+        self, provider: SealerProvider, credentials: Credentials, client: ClientPlaces | None = None
+    ) -> Sealer:
         gated = any(rule.sealer == provider.name for rule in self._gated)
         sealer = None if gated else await self.sealer(provider, credentials)
-        return _SessionSealer(self, provider, credentials, sealer)
+        return _SessionSealer(self, provider, credentials, sealer, client)
 
     async def opener(self, blob: bytes, credentials: Credentials) -> tuple[SealerProvider, Sealer]:
         """Return what opens a blob.
@@ -109,7 +131,7 @@ class Providers:
             BlobCorrupt: Its header cannot be read.
             SealingError: Nothing here does, or its sealer cannot be had.
         """
-        provider = self._named_by(blob)
+        provider = self.named_by(blob)
         if provider is not self.default and is_ours(blob):
             # The key that a session names is one of the first provider's.
             credentials = replace(credentials, encryption_key_path=sealed_under(blob))
@@ -135,10 +157,12 @@ class Providers:
         # What else a session names changes nothing at the service, and must not have it asked once more.
         identity = provider.identity(credentials) if isinstance(provider, IdentifiedProvider) else None
         place = Credentials(identity, key)
-        if place not in self._releases:
+        release = self._releases.get(place)
+        if release is None:
             self._forget_oldest_release()
-            self._releases[place] = Release(key, rule, partial(_released, provider, key, place), self._start)
-        return self._releases[place]
+            release = self._used.get(place) or Release(key, rule, partial(_released, provider, key, place), self._start)
+            self._releases[place] = self._used[place] = release
+        return release
 
     def _start(self, task: Callable[[], Awaitable[None]]) -> None:
         assert self._nursery is not None  # noqa: S101 -- sessions live within `running`
@@ -146,13 +170,19 @@ class Providers:
 
     def _forget_oldest_release(self) -> None:
         if len(self._releases) >= MAX_RELEASES:
-            # The oldest of those that matter least; open keys keep theirs.
+            # The oldest of those that matter least; open keys keep theirs, and it is found again.
             free = [place for place, each in self._releases.items() if not each.busy]
             least = min(free, key=lambda place: self._releases[place].matters, default=None)
             if least is not None:
                 del self._releases[least]
 
-    def _named_by(self, blob: bytes) -> SealerProvider:
+    def named_by(self, blob: bytes) -> SealerProvider:
+        """Return the provider whose sealers open a blob.
+
+        Raises:
+            BlobCorrupt: Its header cannot be read.
+            SealingRefused: None does.
+        """
         if not is_ours(blob) and self._for_legacy is not None:
             return self._for_legacy
         try:
@@ -222,12 +252,30 @@ class Providers:
             del self._openings[oldest]
 
 
+@dataclass(frozen=True, slots=True)
+class _ClientSealers:
+    """Sealers for the sessions of one client."""
+
+    providers: Providers
+    client: ClientPlaces
+
+    async def open_sealer(self, credentials: Credentials) -> Sealer:
+        """Return a sealer; see `SealerSource`."""
+        return await self.providers.open_sealer(credentials, self.client)
+
+
 class _SessionSealer:
     """Seals with one provider's sealer; opens whatever any of them sealed."""
 
     def __init__(
-        self, providers: Providers, provider: SealerProvider, credentials: Credentials, sealer: Sealer | None
+        self,
+        providers: Providers,
+        provider: SealerProvider,
+        credentials: Credentials,
+        sealer: Sealer | None,
+        client: ClientPlaces | None,
     ) -> None:
+        self._client = client
         self._providers = providers
         self._provider = provider
         self._credentials = credentials
@@ -237,15 +285,23 @@ class _SessionSealer:
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         """Return a blob; see `Sealer`."""
-        sealer = self._sealer or await self._providers.sealer(self._provider, self._credentials)
-        return await in_time(self._provider, lambda: sealer.seal(private_key, public_key))
+        async with self._place(self._provider):
+            sealer = self._sealer or await self._providers.sealer(self._provider, self._credentials)
+            return await in_time(self._provider, lambda: sealer.seal(private_key, public_key))
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`."""
         if (release := self._providers.release(blob, self._credentials)) is not None:
-            return await release.unseal(blob)
-        provider, sealer = await self._providers.opener(blob, self._credentials)
-        return await in_time(provider, lambda: sealer.unseal(blob))
+            async with self._place(self._provider):
+                return await release.unseal(blob, self._client.name if self._client is not None else "")
+        async with self._place(self._providers.named_by(blob)):
+            provider, sealer = await self._providers.opener(blob, self._credentials)
+            return await in_time(provider, lambda: sealer.unseal(blob))
+
+    def _place(self, provider: SealerProvider) -> AbstractAsyncContextManager[None]:
+        if self._client is None or provider.limit_s is None:
+            return nullcontext()
+        return self._client.place()
 
 
 async def in_time(provider: SealerProvider, ask: Callable[[], Awaitable[T]]) -> T:

@@ -11,7 +11,10 @@
 - Two errors are about a key: `NotReleased`, also where its service is away, and `ReleaseDenied`, also where a blob that
   opened before is refused now. Any other error is about the caller's blob.
 - A blob that is refused now ends the release, but it may be the blob alone, sealed by a version of the key that is gone.
-  So other blobs are asked about at once, until one opens or as many are refused as `MAX_REFUSED` says.
+  So other blobs are asked about at once, until one opens or as many are refused as `MAX_REFUSED` says. Of these, only
+  blobs that opened before count, and wait for no others: anyone can make up the rest.
+- What was asked for before a denial was known is no release any more.
+- A client whose blobs do not open has few of them asked about: `vain_blobs`.
 """
 
 import logging
@@ -24,17 +27,23 @@ from typing import TypeVar
 import trio
 
 from enclave_signer import log
-from enclave_signer.errors import NotReleased, ReleaseDenied, SealingError, SealingRefused, SealingUnavailable
+from enclave_signer.errors import (
+    BlobCorrupt,
+    NotReleased,
+    ReleaseDenied,
+    SealingError,
+    SealingRefused,
+    SealingUnavailable,
+)
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.gated_rules import GatedRule
+from enclave_signer.sealing.refusals import Refusals
+from enclave_signer.sealing.vain_blobs import VainBlobs
 
 logger = logging.getLogger(__name__)
 
 #: Releases that are remembered. A prefix may cover any number of names, and strangers may make some up.
 MAX_RELEASES = 256
-#: Blobs under a key that are asked about within `retry_s` while blobs are refused: one more than a rotation may leave behind
-#: by mistake, and few enough for a service that refuses them all.
-MAX_REFUSED = 4
 #: Seconds for which an opened key is shared with later callers: by then it has its place among the open keys.
 SHARED_S = 1.0
 #: The part of `fresh_s` after which a use has the key released again: the service may be away for the rest of it.
@@ -84,33 +93,31 @@ class Release:
         self._ask = ask
         self._start = start
         self._attempts: dict[bytes, _Attempt] = {}
-        #: Of those whose blobs are asked about one after the other.
-        self._turn = trio.Lock()
-        #: The sealer that was released last, and the blob that opened last.
+        #: Of those whose blobs are asked about one after the other: blobs that opened before, and others.
+        self._turns = {True: trio.Lock(), False: trio.Lock()}
+        #: The sealer that was released last.
         self._sealer: Sealer | None = None
-        self._good: bytes | None = None
-        #: Whether that blob was refused since, and which blobs the failure that is remembered came of; none: of the key.
-        self._in_doubt = False
-        self._refused: set[bytes] = set()
+        self._refusals = Refusals(rule.retry_s)
+        self._vain = VainBlobs(rule.retry_s)
         self._renewing = False
         self._renew_at = self._ends_at = -math.inf
-        self._failure: SealingError | None = None
-        self._failed_until = -math.inf
 
     @property
     def busy(self) -> bool:
         """Whether the service is being asked."""
-        return self._asking is not None
+        return self._asking() is not None
 
     @property
     def matters(self) -> int:
         """2 while it is fresh, 1 while a failure is remembered, 0 when there is nothing to remember of it."""
-        return 2 if self.fresh else int(now() < self._failed_until)
+        return 2 if self.fresh else int(self._refusals.lately(now()))
 
-    @property
-    def _asking(self) -> _Attempt | None:
-        """The first attempt that is under way."""
-        return next((attempt for attempt in self._attempts.values() if not attempt.done.is_set()), None)
+    def _asking(self, *, opened_before: bool = False) -> _Attempt | None:
+        """Return the first attempt that is under way, or the first of a blob that opened before."""
+        for blob, attempt in self._attempts.items():
+            if not attempt.done.is_set() and (not opened_before or self._refusals.opened_before(blob)):
+                return attempt
+        return None
 
     @property
     def fresh(self) -> bool:
@@ -122,31 +129,44 @@ class Release:
         time = now()
         if time < self._renew_at:
             return
-        if not self._failed_for(blob):
-            if (good := self._trusted) is not None:
-                # Whatever else is under way, which may be a stranger's.
+        if not self._refusals.answer(blob, time):
+            # Whatever else is under way, which may be a stranger's.
+            if (good := self._refusals.trusted) is not None:
                 self._under_way(good)
-            elif not self.busy:
-                self._begin(blob)
+            elif self._asking(opened_before=True) is None:
+                self._under_way(blob)
         if time >= self._ends_at:
             raise self._reason(blob)
 
-    async def unseal(self, blob: bytes) -> UnsealedKey:
-        """Return the key in a blob; see `Sealer`. Raises at once what failed less than `retry_s` ago."""
-        if not self.fresh and not self._failed_for(blob) and (good := self._trusted) is not None:
+    async def unseal(self, blob: bytes, client: str) -> UnsealedKey:
+        """Return the key in a blob; see `Sealer`. Raises at once what failed less than `retry_s` ago.
+
+        Args:
+            blob: What to open.
+            client: Whose it is: the address, or what counts as it.
+        """
+        try:
+            return await self._unseal(blob, client)
+        except (BlobCorrupt, SealingRefused):
+            self._vain.add(client, now())
+            raise
+
+    async def _unseal(self, blob: bytes, client: str) -> UnsealedKey:
+        opened_before = self._refusals.opened_before(blob)
+        if not self.fresh and not self._refusals.answer(blob, now()) and (good := self._refusals.trusted) is not None:
             # Asked about before any other, which may be a stranger's.
             await self._under_way(good).done.wait()
-        if (known := self._known(blob)) is not None:
+        if (known := self._known(blob, client)) is not None:
             return await known.outcome()
         # One blob is asked about first: it may be that the key is not released at all. Then those that came first.
-        async with self._turn:
-            while (asking := self._asking) is not None and self._known(blob) is None:
+        async with self._turns[opened_before]:
+            while (asking := self._asking(opened_before=opened_before)) and self._known(blob, client) is None:
                 await asking.done.wait()
-            if (known := self._known(blob)) is None:
+            if (known := self._known(blob, client)) is None:
                 return await self._begin(blob).outcome()
         return await known.outcome()
 
-    def _known(self, blob: bytes) -> _Attempt | None:
+    def _known(self, blob: bytes, client: str) -> _Attempt | None:
         """Return an attempt for a blob that need not wait for others.
 
         Raises:
@@ -155,14 +175,11 @@ class Release:
         attempt = self._attempts.get(blob)
         if attempt is not None and (self.fresh or not attempt.done.is_set()):
             return attempt
-        if self._failure is not None and self._failed_for(blob):
-            raise _again(self._failure)
+        if (failure := self._refusals.answer(blob, now())) is not None:
+            raise _again(failure)
+        if not self._refusals.opened_before(blob):
+            self._vain.check(client, now())
         return self._begin(blob) if self.fresh else None
-
-    @property
-    def _trusted(self) -> bytes | None:
-        """A blob that should open whenever the key is released."""
-        return None if self._in_doubt else self._good
 
     def _under_way(self, blob: bytes) -> _Attempt:
         attempt = self._attempts.get(blob)
@@ -170,17 +187,9 @@ class Release:
 
     def _reason(self, blob: bytes) -> SealingError:
         """Return why a key may not be used at the moment."""
-        if self._failure is not None and not self._failed_for_others(blob):
-            return _again(self._failure)
+        if (failure := self._refusals.last(blob)) is not None:
+            return _again(failure)
         return NotReleased(f"the last release of {self._key} has ended, and it is asked for again")
-
-    def _failed_for(self, blob: bytes) -> bool:
-        """Whether a failure is remembered that answers a blob, too."""
-        return now() < self._failed_until and not self._failed_for_others(blob)
-
-    def _failed_for_others(self, blob: bytes) -> bool:
-        """Whether the last failure came of other blobs, and of so few that this one may still open."""
-        return bool(self._refused) and blob not in self._refused and len(self._refused) < MAX_REFUSED
 
     def _begin(self, blob: bytes) -> _Attempt:
         attempt = self._attempts[blob] = _Attempt()
@@ -189,22 +198,12 @@ class Release:
 
     async def _run(self, blob: bytes, attempt: _Attempt) -> None:
         began = now()
-        # Of many blobs late in a release one renews it; a stranger's, which may not open, takes that from none.
-        renewed = began < self._renew_at or (self._renewing and blob != self._trusted)
-        known = self._sealer if renewed else None
         try:
-            if known is not None:
-                _, unsealed = await self._ask(known, blob)
-                if self._sealer is None:
-                    # Denied meanwhile.
-                    attempt.error = self._reason(blob)
-                    return
-                attempt.unsealed = unsealed
-            else:
-                attempt.unsealed = await self._renew(blob, began)
-            self._good = blob
+            attempt.unsealed = await self._opened(blob, began)
+            if attempt.unsealed is None:
+                attempt.error = self._reason(blob)
         except Exception as error:  # noqa: BLE001 -- raised to the callers, who know refusals from bugs
-            attempt.error = self._failed(error, blob)
+            attempt.error = self._failed(error, blob, began)
         finally:
             attempt.done.set()
             if attempt.unsealed is not None:
@@ -212,39 +211,42 @@ class Release:
             if self._attempts.get(blob) is attempt:
                 del self._attempts[blob]
 
-    async def _renew(self, blob: bytes, began: float) -> UnsealedKey:
-        self._renewing = True
+    async def _opened(self, blob: bytes, began: float) -> UnsealedKey | None:
+        """Return the key in a blob; None if the key was denied while its service was asked."""
+        # Of many blobs late in a release one renews it; a stranger's, which may not open, takes that from none.
+        renewed = began < self._renew_at or (self._renewing and blob != self._refusals.trusted)
+        known = self._sealer if renewed else None
+        self._renewing |= known is None
         try:
-            sealer, unsealed = await self._ask(None, blob)
+            sealer, unsealed = await self._ask(known, blob)
         finally:
-            self._renewing = False
-        denied = isinstance(self._failure, ReleaseDenied) and not self._refused
-        if denied and self._failure is not None and began < self._failed_until - self._rule.retry_s:
-            # The key was denied after this was asked for.
-            raise _again(self._failure)
-        if self._good is None or self._failure is not None:
-            logger.info("key released", extra=log.fields(key=self._key, fresh_s=self._rule.fresh_s))
-        self._sealer, self._failure, self._in_doubt = sealer, None, False
-        self._refused.clear()
-        self._renew_at = began + self._rule.fresh_s * _RENEWED_AFTER
-        self._ends_at = began + self._rule.fresh_s
+            if known is None:
+                self._renewing = False
+        if began < self._refusals.denied_at:
+            return None
+        if known is None:
+            self._renew(sealer, began)
+        self._refusals.opened(blob)
         return unsealed
 
-    def _failed(self, error: Exception, blob: bytes) -> Exception:
+    def _renew(self, sealer: Sealer, began: float) -> None:
+        if self._refusals.end():
+            logger.info("key released", extra=log.fields(key=self._key, fresh_s=self._rule.fresh_s))
+        self._sealer = sealer
+        self._renew_at = began + self._rule.fresh_s * _RENEWED_AFTER
+        self._ends_at = began + self._rule.fresh_s
+
+    def _failed(self, error: Exception, blob: bytes, began: float) -> Exception:
         """Remember what an error means for the key, if anything; return the error for the callers that wait."""
-        refused_again = self._in_doubt and isinstance(error, SealingRefused)
-        failure = _about_key(error, opened_before=refused_again or blob == self._good)
+        failure = _about_key(error, opened_before=self._refusals.counts(blob, error))
         if failure is None:
             return error
+        if isinstance(failure, NotReleased) and began < self._refusals.denied_at:
+            # It is denied since.
+            return self._reason(blob)
         of_blob = not isinstance(error, NotReleased | ReleaseDenied | SealingUnavailable)
-        if not of_blob or now() >= self._failed_until:
-            self._refused.clear()
-        if of_blob:
-            self._in_doubt = True
-            self._refused.add(blob)
-        if str(failure) != str(self._failure):
+        if self._refusals.add(failure, blob if of_blob else None, now()):
             logger.warning("key not released: %s", failure, extra=log.fields(key=self._key))
-        self._failure, self._failed_until = failure, now() + self._rule.retry_s
         if isinstance(failure, ReleaseDenied):
             self._sealer = None
             # Keys that were opened before are shared no longer.

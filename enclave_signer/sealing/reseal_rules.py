@@ -23,6 +23,15 @@ class SealerConfig(Protocol):
         """Whether this is a key that its blobs may name, or how such keys begin, up to a `/`."""
         ...
 
+    def opens(self, name: str) -> bool:
+        """Whether the image lets it open blobs under this key, or under one that begins so, up to a `/`."""
+        ...
+
+
+def covers(name: str, key: str) -> bool:
+    """Whether a name in an image is a key, or how it begins, up to a `/`."""
+    return key == name or (name.endswith("/") and key.startswith(name))
+
 
 @dataclass(frozen=True, slots=True)
 class ResealRule:
@@ -40,8 +49,7 @@ class ResealRule:
 
     def allows(self, source: str, target: str) -> bool:
         """Whether this is such a source, and the target."""
-        begins = self.source.endswith("/") and source.startswith(self.source)
-        return target == self.target and (source == self.source or begins)
+        return target == self.target and covers(self.source, source)
 
 
 def read_rules(top: TomlTable, sealers: Mapping[str, SealerConfig]) -> tuple[ResealRule, ...]:

@@ -26,7 +26,8 @@ from enclave_signer.sealing.vault_config import VaultConfig
 
 #: Bytes of one answer: 200 items have some 50 KiB.
 MAX_ANSWER_BYTES = 262144
-#: Connections to the server: each key has two requests under way at most.
+#: Connections to the server, and requests under way: each key has two at most, and clients choose among many names where a
+#: prefix is allowed. The others wait here: the library's own queue costs each answer time for each of them.
 MAX_CONNECTIONS = 16
 #: Seconds for which an idle connection is kept, before a firewall drops it.
 IDLE_S = 30.0
@@ -68,6 +69,7 @@ class VaultClient:
         # They log the addresses of requests and the headers of answers.
         for library in ("httpx", "httpcore"):
             logging.getLogger(library).setLevel(logging.WARNING)
+        self._places = trio.CapacityLimiter(MAX_CONNECTIONS)
         self._http = httpx.AsyncHTTPTransport(
             verify=_authority(config),
             trust_env=False,
@@ -81,7 +83,8 @@ class VaultClient:
             SealingUnavailable: No answer in time, or none in JSON.
         """
         with trio.move_on_after(self._call_s):
-            return await self._answered(request)
+            async with self._places:
+                return await self._answered(request)
         raise SealingUnavailable(f"the server {self._address} gave no answer within {self._call_s:g} s")
 
     async def aclose(self) -> None:

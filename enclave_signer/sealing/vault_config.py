@@ -117,6 +117,10 @@ class VaultConfig:
         """Whether blobs may name such a key, or keys that begin so up to a `/`."""
         return _KEY.fullmatch(name) is not None or _PREFIX.fullmatch(name) is not None
 
+    def opens(self, name: str) -> bool:
+        """Whether the image lets it open blobs under this key, or under one that begins so, up to a `/`."""
+        return self.allow_list.opens(name)
+
 
 def transit_key(name: str) -> TransitKey | None:
     """Return the place of a key by its whole name; None if that is not a valid name."""

@@ -139,7 +139,7 @@ class Server:
         source, network = stream.peer.source, stream.peer.network
         keychain = Keychain(self._limits.max_handles, self._open_keys, network)
         shared = (self.guard, self._resealing, self._prover)
-        session = Session(self._providers, keychain, *shared, stream, self._providers.release)
+        session = Session(self._providers.for_client(network), keychain, *shared, stream, self._providers.release)
         connection = Connection(stream, session, workers, Pace(self._round), self._limits, self._told_of_long_frame)
         if self._places.enter(connection, network):
             self._round.share(len(self._places))

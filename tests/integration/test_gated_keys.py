@@ -79,11 +79,14 @@ def _released_long_ago(broker: Broker) -> None:
     broker.asked()
 
 
-@pytest.fixture(scope="module")
-def blob(enclave: Enclave) -> bytes:
-    """A blob under the gated key, open nowhere."""
+@pytest.fixture
+def blob(enclave: Enclave, broker: Broker) -> bytes:
+    """A blob under the gated key, the last one that opened, and open nowhere."""
     with WireClient(enclave.address) as client:
-        return made(client)
+        blob = made(client)
+    broker.go_on(FRESH_S)
+    broker.asked()
+    return blob
 
 
 def made(client: WireClient) -> bytes:
@@ -198,25 +201,35 @@ def test_a_use_after_the_end_has_it_released_again(enclave: Enclave, broker: Bro
 
 
 @pytest.fixture(scope="module")
-def host(enclave: Enclave, broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A host with a gated key that is not released, TZ1, and one that is not gated."""
+def config(enclave: Enclave, broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a host with a gated key, TZ1, and one that is not gated."""
     config = write_config(tmp_path_factory.mktemp("host"), enclave.port, {key.pkh: BAKER for key in (TZ1, TZ2)})
     broker.set("released")
+    broker.go_on(FRESH_S + RETRY_S)
     import_keys(config, TZ1)
     broker.seal("free")
     import_keys(config, TZ2)
     broker.seal("gated")
-    broker.go_on(FRESH_S)
-    broker.set("held")
+    return config
+
+
+@pytest.fixture
+def host(config: Path) -> Iterator[Host]:
+    """A host whose keys are open, unless the broker was set otherwise."""
     with running_host(config) as running:
         yield running
 
 
+@pytest.fixture
+def _held(broker: Broker) -> None:
+    broker.set("held")
+
+
+@pytest.mark.usefixtures("_held")
 def test_a_host_serves_the_others_until_a_key_is_released_and_while_it_is_taken_back(
-    host: Host, broker: Broker
+    broker: Broker, host: Host
 ) -> None:
     held = "the enclave's sealer: not released yet: the broker waits for an approval"
-    broker.set("held")
     assert host.health() == (200, {"ready": True, "not_released": [f"{TZ1.pkh}: {held}"]})
     assert host.sign(TZ2.pkh, transaction(1)).status == 200
     answer = host.sign(TZ1.pkh, transaction(1))
@@ -257,8 +270,6 @@ def test_a_host_serves_the_others_until_a_key_is_released_and_while_it_is_taken_
 
 @pytest.mark.parametrize("mode", ["down", "hanging"])
 def test_a_broker_that_is_away_costs_a_host_its_gated_keys_alone(host: Host, broker: Broker, mode: str) -> None:
-    # Whatever the last test left behind.
-    host.process.send_signal(signal.SIGHUP)
     assert host.sign(TZ1.pkh, transaction(1)).status == 200
     broker.set(mode)
     broker.go_on(FRESH_S)
@@ -271,11 +282,8 @@ def test_a_broker_that_is_away_costs_a_host_its_gated_keys_alone(host: Host, bro
     assert (ready, [*health]) == (200, ["ready", "not_released"])
 
 
-def test_a_host_starts_while_the_broker_hangs(host: Host, broker: Broker) -> None:
-    config = host.config
-    host.stop()
+def test_a_host_starts_while_the_broker_hangs(config: Path, broker: Broker) -> None:
     broker.set("hanging")
-    broker.go_on(FRESH_S)
     with running_host(config) as again:
         told = "not released yet: the local sealer did not answer within 0.5 s"
         again.wait_for(f"key out of service: the enclave's sealer: {told}.* pkh={TZ1.pkh}")

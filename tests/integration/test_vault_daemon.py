@@ -103,6 +103,24 @@ def test_keys_already_opened_sign_on_whatever_the_server_does(server: OpenBao, t
     assert "/v1/" not in log
 
 
+def test_a_sealed_server_is_unavailable_and_comes_back_when_it_is_unsealed(server: OpenBao, tmp_path: Path) -> None:
+    image = written(server, tmp_path)
+    with (
+        running_enclave("--image", str(image), module="enclave_signer") as enclave,
+        WireClient(enclave.address) as client,
+    ):
+        opened, closed = (blob_of(client.call({call: "Ed25519"})) for call in ("GenerateAndImport", "Generate"))
+        server.seal()
+        for call in ({"Import": closed}, {"Generate": "Ed25519"}, {"PublicKeyFrom": opened}):
+            message = said(client.call(call))
+            assert family_of(message) is Family.UNAVAILABLE
+            assert "the server is sealed, or not ready: unseal it (503: Vault is sealed)" in message
+        assert "Ok" in client.call({"Sign": {"handle": 0, "message": MESSAGE, "version": 2}})
+        server.unseal()
+        for call in ({"Import": closed}, {"Generate": "Ed25519"}, {"PublicKeyFrom": opened}):
+            assert "Ok" in client.call(call)
+
+
 def test_a_hundred_keys_are_ready_soon_after_a_start(server: OpenBao, tmp_path: Path) -> None:
     image = written(server, tmp_path)
     with running_enclave("--image", str(image), "--retain", "0", module="enclave_signer") as enclave:

@@ -23,6 +23,11 @@ LOCAL = 'development = true\nsealers = ["local"]\n[local]\nsealing_key = "key"\n
 
 GATED = f"{SMALLEST}read_legacy = false\n[[gated]]\n"
 ATTESTED = "release = 'attested'\n"
+OTHER = f"{RING}/cryptoKeys/other"
+#: A gated key that only opens, beside one that seals and is not gated.
+FREE_TARGET = (
+    f"{SMALLEST}open_keys = ['{OTHER}']\nread_legacy = false\n[[gated]]\nkey = '{OTHER}'\n{ATTESTED}fresh_s = 60\n"
+)
 
 
 def refused(text: str, match: str) -> None:
@@ -121,6 +126,22 @@ def test_keys_that_are_released_only_to_the_attested() -> None:
         ),
         (f"{SMALLEST}[[reseal]]\nto = '{KEY}'", r"reseal\[0\]\.from: is missing"),
         (f"{GATED}key = 'anything'", r"gated\[0\]\.key: 'anything' must be a key of one of the sealers"),
+        (
+            f"{GATED}key = '{KEY}2'\n{ATTESTED}fresh_s = 60",
+            r"gated\[0\]\.key: '.*/seal2' is none that gcp_kms may open: nothing would be gated",
+        ),
+        (
+            f"{GATED}key = '{RING}2/'\n{ATTESTED}fresh_s = 60",
+            r"gated\[0\]\.key: '.*/signer2/' is none that gcp_kms may open",
+        ),
+        (
+            f"{FREE_TARGET}[[reseal]]\nfrom = '{OTHER}'\nto = '{KEY}'",
+            r"reseal: lets keys under '.*/other', which is gated, go to '.*/seal': gate that, too",
+        ),
+        (
+            f"{FREE_TARGET}[[reseal]]\nfrom = '{RING}/'\nto = '{KEY}'",
+            r"reseal: lets keys under '.*/other', which is gated, go to '.*/seal': gate that, too",
+        ),
         (f"{GATED}key = '{KEY}'", r"gated\[0\]\.release: is missing"),
         (f"{GATED}key = '{KEY}'\nrelease = 'to all'", r"gated\[0\]\.release: 'to all' is not known, known is attested"),
         (f"{GATED}key = '{KEY}'\n{ATTESTED}", r"gated\[0\]\.fresh_s: is missing"),

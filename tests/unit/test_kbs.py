@@ -198,6 +198,38 @@ def test_a_key_that_was_refused_is_asked_for_again_however_often_others_are_rele
     assert asked == [0, REFUSED_S, 2 * REFUSED_S, 3 * REFUSED_S, 100 + REFUSED_S]
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_key_that_is_denied_is_kept_from_no_older_answer(*, whole: bool) -> None:
+    denied = SealingRefused("policy")
+    asked: list[int] = []
+
+    async def fetch(keys: Sequence[KbsKey]) -> Fetched:
+        asked.append(len(keys))
+        if len(asked) == 1:
+            await trio.sleep(2)
+            return dict.fromkeys(keys, bytes(32))
+        await trio.lowlevel.checkpoint()
+        if whole:
+            raise denied
+        return dict.fromkeys(keys, denied)
+
+    async def main() -> None:
+        kbs = Kbs(KbsConfig(url=URL, ca_file=None, tee="snp", keys=(KEY,)), fetch)
+        async with trio.open_nursery() as nursery:
+
+            async def first() -> None:
+                with pytest.raises(SealingRefused, match="policy"):
+                    await kbs.cipher(KEY)
+
+            nursery.start_soon(first)
+            await trio.sleep(1)
+            with pytest.raises(SealingRefused, match="policy"):
+                await kbs.release(KEY.name, Credentials())
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert asked == [1, 1]
+
+
 def test_an_old_key_opens_where_the_first_one_is_refused() -> None:
     old = KbsKey(OLD_RESOURCE, commitment(OLD_KEK))
     blob = aes_gcm.seal(AESGCM(bytes(32)), BlobHeader("kbs", old.name, PUBLIC).encode(), PRIVATE)

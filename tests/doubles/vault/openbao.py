@@ -5,6 +5,7 @@ import shlex
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,6 +93,19 @@ class OpenBao:
         self._program.stop(signal.SIGKILL)
         assert self._program.process.stderr is not None
         self._program.process.stderr.close()
+
+    def seal(self) -> None:
+        """Have it forget its keys, as `bao operator seal` does."""
+        self.call("PUT", "sys/seal")
+        # It gives up being the active one first, and says so for a moment.
+        give_up = time.monotonic() + PATIENCE_S
+        while self.ask("GET", f"{MOUNT}/keys/{KEY_NAME}").status_code != 503:
+            assert time.monotonic() < give_up
+
+    def unseal(self) -> None:
+        """Start it again: its seal is opened by a file."""
+        self.kill()
+        self.start()
 
     def ask(self, method: str, path: str, body: object = None, token: str | None = None) -> httpx.Response:
         """Return the answer to a request by the server's administrator."""
