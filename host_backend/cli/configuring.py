@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from enclave_signer.tezos import TezosError, check_public_key_hash
+from host_backend.cli.next_command import next_command
 from host_backend.cli.presets import policy_lines
 from host_backend.config import Config, load_config
 from host_backend.durable import real_path, write_durably
@@ -33,9 +34,9 @@ def next_steps(pkhs: Sequence[str]) -> str:
     which = "this key signs" if len(pkhs) == 1 else "these keys sign"
     return (
         f"Next: {which} nothing before the configuration lists what it may sign. For a baker on mainnet:\n"
-        f"    enclave-host keys allow {pkh}\n"
+        f"    {next_command(f'keys allow {pkh}')}\n"
         "then, if the host runs:\n"
-        "    enclave-host reload"
+        f"    {next_command('reload')}"
     )
 
 
@@ -49,7 +50,7 @@ def write_first_config(file: Path) -> None:
         raise StateConflict(f"{file} exists: a configuration is never overwritten; name a new file with -c")
     _write(file, files("host_backend.cli").joinpath("first_config.yaml").read_bytes(), 0o640)
     click.echo(f"Wrote {file}")
-    click.echo(f"Next: read it, start enclave-signer, then enclave-host generate -c {file} --vault enclave --type tz4")
+    click.echo(f"Next: read it, start enclave-signer, then {next_command('generate --type tz4')}")
 
 
 def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: str) -> None:
@@ -75,7 +76,7 @@ def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: st
     _write(file, changed.encode(), 0o640)
     click.echo(f"Added to {file}:")
     click.echo("\n".join(lines))
-    click.echo("Next: enclave-host reload, if the host runs")
+    click.echo(f"Next: {next_command('reload')}, if the host runs")
 
 
 def _with_lines(text: str, lines: Sequence[str]) -> str | None:

@@ -92,7 +92,7 @@ def test_a_second_key_signs_without_a_restart(tmp_path: Path, local: Enclave) ->
         outcome = run_command("import", "-c", config, "--vault", VAULT, "-", given=TZ2.secret)
         assert outcome.code == 0
         assert outcome.stdout == f"Imported {TZ2.pkh}, in vault {VAULT}\n"
-        assert f"    enclave-host keys allow {TZ2.pkh}" in outcome.stderr.splitlines()
+        assert f"    enclave-host keys allow {TZ2.pkh} -c {config}" in outcome.stderr.splitlines()
         assert "level=info" not in outcome.stderr
         assert run_command("keys", "allow", "-c", config, "--chain", CHAIN_ID, TZ2.pkh).code == 0
         outcome = run_command("reload", "-c", config)

@@ -86,6 +86,8 @@ def test_all_is_well(config: Path) -> None:
     assert texts(checks, ENCLAVE, "ok")[0].endswith("answers, 2 keys opened and compared")
     assert texts(checks, KEY_FILE, "ok") == [f"{key_file(config)}: 2 keys"]
     assert texts(checks, "watermarks", "ok") == ["0 marks, all whole; no host runs"]
+    fix = "right for keys that have never signed; for others, `enclave-host watermark raise`"
+    assert texts(checks, "keys without a mark", "ok") == [f"{TZ1.pkh}: {fix}"]
     ((_, text),) = [(state, text) for name, state, text in checks if name == "disk"]
     assert re.match(rf"syncing {base(config)} takes \d+\.\d (ms, \d+\.\d ms|µs) at most", text)
     assert "whether it is right cannot be known from here" in texts(checks, "clock", "ok")[0]
@@ -106,6 +108,7 @@ def test_beside_a_running_host(config: Path) -> None:
         assert host.sign(TZ1.pkh, attestation(1)).status == 200
         checks = examined(config, 0)
         assert texts(checks, "watermarks", "ok") == [f"1 mark, all whole; in use by process {host.pid}"]
+        assert texts(checks, "keys without a mark", "ok") == []
         # It goes on as before.
         assert host.sign(TZ1.pkh, attestation(2)).status == 200
         assert host.health() == (200, {"ready": True})

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import pty
+import re
 import select
 import shlex
 import shutil
@@ -249,11 +250,17 @@ def test_two_at_once_take_different_ports(tmp_path: Path) -> None:
 
 
 def test_a_program_that_ends_by_itself_stops_the_other(tmp_path: Path) -> None:
-    with running_quickstart(tmp_path / "state") as quickstart:
+    folder = tmp_path / "state"
+    with running_quickstart(folder) as quickstart:
         programs = descendants(quickstart.pid)
         os.kill(programs[0], signal.SIGKILL)
         assert quickstart.wait() == 1
-        assert "A program ended unexpectedly: see the logs in" in quickstart.said
+        assert re.search(
+            rf"^enclave-signer was killed by signal 9 \(its log: {folder}/enclave_signer\.log\), so both are stopped\. "
+            r"To go on, run the same command again\.$",
+            quickstart.said,
+            re.MULTILINE,
+        )
     assert alive(programs) == []
 
 
