@@ -85,6 +85,8 @@ def _configuration(config: Config, file: Path) -> Iterator[Check]:
     )
     for warning in config.warnings:
         yield Check("configuration", WARNING, warning)
+    if config.server.jwt_users and file.stat().st_mode & 0o007:
+        yield Check("configuration", WARNING, f"{file} has passwords, and can be read by others: chmod o-rwx {file}")
     if not config.vaults:
         yield Check("configuration", WARNING, "no vault: nothing can sign; name one under `vaults`")
 

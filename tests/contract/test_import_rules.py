@@ -140,7 +140,7 @@ def test_nothing_knows_the_command_line_or_http() -> None:
 
 
 def test_no_clock_decides_about_marks() -> None:
-    """A clock that goes backwards changes nothing about marks: nobody who looks after them asks one."""
+    """A clock that goes backwards changes nothing about marks: no one who looks after them asks one."""
     for name, imported in IMPORTS.items():
         if within(name, ("host_backend.watermark", "enclave_signer.tezos")):
             assert not {other.partition(".")[0] for other in imported} & {"time", "datetime", "calendar"}, name

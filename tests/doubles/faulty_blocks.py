@@ -82,7 +82,7 @@ class FaultyBlocks:
 
 
 class FaultyDisk:
-    """Opens files whose writes and syncs fail as told.
+    """Opens files whose writes and syncs fail as a test asks.
 
     Attributes:
         calls: Writes and syncs so far, those that failed included.
@@ -157,7 +157,7 @@ class FaultyDisk:
         self.unsynced.clear()
 
     def lose_power(self, path: Path, loss: Loss = keep_old) -> None:
-        """Leave of a file what a disk has that lost power; call when nobody has it open."""
+        """Leave of a file what a disk has that lost power; call when no one has it open."""
         with path.open("r+b") as file:
             for offset, (old, new) in (self.unsynced | self.forgotten).items():
                 file.seek(offset)

@@ -27,7 +27,7 @@ import host_backend
 
 #: A length, or a process: what both sides read at once.
 NUMBER = struct.Struct(">I")
-#: It changes settings of the whole interpreter, and no program loads it unless it is told to.
+#: It changes settings of the whole interpreter, and no program loads it by default.
 _NOT_IMPORTED = "enclave_signer.curves.bls_py_ecc"
 
 

@@ -103,7 +103,7 @@ class Ours:
         self._config = uvicorn.Config(self._answer, http=Recorded, lifespan="off", log_config=None, interface="asgi3")
         self._config.load()
         self._reading = Reading()
-        #: Whether answers are given at the end of a head, so that nobody waits for a body.
+        #: Whether answers are given at the end of a head, so that no one waits for a body.
         self.answers_early = False
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

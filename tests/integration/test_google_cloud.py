@@ -246,7 +246,7 @@ def test_every_fault_has_its_answer_and_no_key_is_lost(
             cloud.kms.keys[KEY].enable(1)
             cloud.sts.fault = None
             cloud.launcher.write(token())
-            # At once for who has mended it; what is unavailable is tried again without being told.
+            # At once for who has mended it; what is unavailable is tried again by itself.
             host.process.send_signal(1)
             while sign(host) != 200:
                 host.wait_for("link to the enclave is ready|key opens again")
@@ -453,7 +453,7 @@ def test_the_suites_of_ports_run_at_an_address(cloud: GoogleCloud) -> None:
 def test_the_whole_way_with_keys_and_marks_in_firestore(
     tmp_path: Path, cloud: GoogleCloud, image: Image, way: str
 ) -> None:
-    """Launcher, STS, Cloud KMS, four keys, Firestore; both programs anew; the keys are back, and what they have signed."""
+    """Launcher, STS, Cloud KMS, four keys, Firestore; both programs restarted; the keys are back, and what they have signed."""
     if way == "tee-signer's":
         image.path.write_text(IMAGE + "write_legacy = true\n")
     if way == "slow":

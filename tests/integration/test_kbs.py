@@ -276,7 +276,7 @@ def test_each_handshake_has_a_key_and_a_nonce_of_its_own(broker: Broker) -> None
 
 
 class TestTls:
-    """The authorities of the image, and nobody else."""
+    """The authorities of the image, and no one else."""
 
     def test_another_authority_is_refused(self, broker: Broker, tmp_path: Path) -> None:
         other = Authority(tmp_path, "other")

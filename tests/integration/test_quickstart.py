@@ -1,4 +1,4 @@
-"""The first look: `make run` and `make demo`, and what a newcomer without python3-venv is told."""
+"""The first look: `make run` and `make demo`, and the text for a newcomer without python3-venv."""
 
 import asyncio
 import http.client

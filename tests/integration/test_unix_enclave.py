@@ -19,7 +19,7 @@ ALICE = KEYS["alice"]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the socket shall be, in a folder that is not there yet."""
+    """Where the socket will be, in a folder that is not there yet."""
     return tmp_path / "run" / "enclave.sock"
 
 

@@ -102,7 +102,7 @@ def test_stop_while_the_disk_takes_no_marks(config: Path) -> None:
     assert in_use_file(config).exists()
     with running_host(config) as host:
         assert not signs(host, block(1, payload=OTHER))
-        # Nobody got a signature at this level.
+        # No one got a signature at this level.
         assert signs(host, block(2, payload=OTHER))
         assert host.stop() == 0
     assert not in_use_file(config).exists()

@@ -185,7 +185,7 @@ def keep_log(base: Path) -> None:
 
 
 def lose_note_and_log(base: Path) -> None:
-    """What a container that is made anew leaves of a store that was mounted as one file."""
+    """What a new container leaves of a store that was mounted as one file."""
     lose_log(base)
     (base / FOLDER / IN_USE_NAME).unlink()
     connection = connect(base / NAME)
@@ -260,7 +260,7 @@ def test_giving_a_store_up_dies_anywhere(room: Path) -> None:
         if store_path(folder).exists():
             DEEDS["retire"](folder)
         assert not (folder / STORE_NAME).exists()
-        # What was signed is found by whoever comes next, and Signatory is kept out.
+        # What was signed is found by the next host, and Signatory is kept out.
         assert read_signatory_marks(folder) == SIGNED
         assert (folder / FOLDER / IN_USE_NAME).exists()
         with pytest.raises(ConfigError, match="watermark rebuild --above-level"):

@@ -1,4 +1,4 @@
-"""Proxies as people run them, in front of a real host: whoever hides requests in a body reaches nobody's connection."""
+"""Proxies as people run them, in front of a real host: requests hidden in a body reaches no one's connection."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Addresses to listen on, folders that cannot be had, and bugs that are told as bugs."""
+"""Addresses to listen on, folders that cannot be had, and bugs that are reported as bugs."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""A log that nobody reads stops nobody; what is lost is counted, and nothing is lost to whoever reads."""
+"""A log that no one reads stops no one; what is lost is counted, and nothing is lost while it is read."""
 
 import logging
 import os
@@ -70,7 +70,7 @@ def test_nobody_waits_for_a_reader_and_what_is_dropped_is_counted(pipe: Pipe) ->
         logger.info("%s", LINE, extra=log.fields(n=number))
     dropped = log.dropped_lines()
     assert 0 < dropped < total
-    # It returns although nobody reads.
+    # It returns although no one reads.
     log.flush()
     assert log.dropped_lines() == dropped
     found: list[str] = []
