@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -23,8 +24,12 @@ from host_backend.errors import (
     StoreUnavailable,
     reason_of,
 )
+from host_backend.reload_note import ReloadNote, read_note
 from host_backend.stores import process_on
 
+#: Seconds for a reload: a configuration of ten thousand keys takes some ten.
+RELOAD_WAIT_S = 60.0
+_POLL_S = 0.02
 _SECTION = re.compile(r"^tezos:[ \t]*(?P<value>[^#\r\n]*?)[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
@@ -122,16 +127,38 @@ def _write(file: Path, data: bytes, mode: int) -> None:
 
 
 def reload_host(config: Config) -> None:
-    """Have the running host read its configuration again.
+    """Have the running host read its configuration again, and wait until it has.
 
     Raises:
-        HostError: No host runs, or it is another user's.
+        ConfigError: It goes on with the old policies; the text says why.
+        HostError: No host runs, or it is another user's, or it has ended meanwhile.
     """
     host = process_on(config)
     if host is None:
         raise EnclaveUnavailable(f"no host runs on {config.base_dir}: start it with enclave-host serve")
+    asked = time.monotonic()
     try:
         os.kill(host, signal.SIGHUP)
     except OSError as error:
         raise EnclaveUnavailable(f"process {host} cannot be asked: {reason_of(error)}; run this as its user") from error
-    click.echo(f"Process {host} reads its configuration again. Its log says `policies reloaded`, or why not.")
+    note = _awaited(config.base_dir, host, asked)
+    if note is None:
+        click.echo(f"Process {host} still reads its configuration. Its log says `policies reloaded`, or why not.")
+    elif note.problem is not None:
+        raise ConfigError(f"process {host} goes on with the old policies: {note.problem}")
+    else:
+        click.echo(f"Process {host} has reloaded its policies")
+
+
+def _awaited(folder: Path, host: int, asked: float) -> ReloadNote | None:
+    """Return the note of a reload that began after it was asked for; None when that takes too long."""
+    while time.monotonic() < asked + RELOAD_WAIT_S:
+        note = read_note(folder)
+        if note is not None and note.pid == host and note.started >= asked:
+            return note
+        try:
+            os.kill(host, 0)
+        except ProcessLookupError:
+            raise EnclaveUnavailable(f"process {host} has ended: see its log") from None
+        time.sleep(_POLL_S)
+    return None

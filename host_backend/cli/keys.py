@@ -218,7 +218,7 @@ def allow(options: Options, pkh: str, preset: str, chain: str) -> None:
 @click.command("reload", cls=Command, example="enclave-host reload -c signatory.yaml")
 @takes_options
 def reload(options: Options) -> None:
-    """Make the running host read its policies again, as SIGHUP does."""
+    """Make the running host read its policies again, as SIGHUP does, and wait until it has."""
     from host_backend.cli.configuring import reload_host
 
     reload_host(options.load(warn=False))

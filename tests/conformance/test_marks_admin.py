@@ -133,7 +133,7 @@ def marks(admin: MarksAdmin) -> dict[MarkKey, Mark]:
 
 
 def refused(storage: Storage, act: Callable[[], object], text: str) -> None:
-    """What is refused says why, and has changed nothing that is reported of marks."""
+    """A refusal says why, and has changed nothing that is reported of marks."""
     before = storage.everything()
     with pytest.raises(ConfigError, match=text):
         act()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.contract.rooms import DOORS, IMPORTS, TABLE, imports, modules, within
 
-#: What is pure: no task, no socket, no file, no clock. Some read and write, by the calls of a port.
+#: Pure rooms: no task, no socket, no file, no clock. Some read and write, by the calls of a port.
 CORE = tuple(room for row in TABLE if row.ring == "core" for room in row.rooms)
 IMPURE = {"asyncio", "trio", "socket", "subprocess", "sqlite3", "time", "threading", "uvicorn", "starlette"}
 #: Concrete providers, and who may name them from outside.

@@ -13,7 +13,7 @@ from tests.doubles.processes import PATIENCE_S
 
 
 class Hold(Enum):
-    """What is kept back, from the next signature on and until the host's connection ends: nothing is given later."""
+    """Messages kept back, from the next signature on and until the host's connection ends: nothing is given later."""
 
     NOTHING = auto()
     #: Calls of `Sign` are recorded, and the enclave never hears of them.

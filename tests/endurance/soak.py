@@ -33,7 +33,7 @@ class Memory:
     seen: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def look(self, when: str, place: Stand) -> None:
-        """Note and print what is resident now."""
+        """Note and print the resident memory."""
         self.seen[when] = place.host.resident_bytes(), place.enclave.resident_bytes()
         host, enclave = (size / 2**20 for size in self.seen[when])
         print(f"{when:<8}{host:>8.1f} MiB host {enclave:>8.1f} MiB enclave", flush=True)

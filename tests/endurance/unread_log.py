@@ -1,4 +1,4 @@
-"""Both programs while no one reads their logs: every request is answered, and what is dropped is counted.
+"""Both programs while no one reads their logs: every request is answered, and dropped lines are counted.
 
 python -m tests.endurance.unread_log [REQUESTS]
 """

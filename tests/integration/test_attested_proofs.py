@@ -50,7 +50,7 @@ LIMITS = LinkLimits(
 
 async def eventually(is_so: Callable[[], bool]) -> None:
     """Return when something is so; a wait in vain ends by the limit around it."""
-    while not is_so():  # noqa: ASYNC110 -- what is watched tells no one
+    while not is_so():  # noqa: ASYNC110 -- the watched object has no event
         await asyncio.sleep(0)
 
 
@@ -220,7 +220,7 @@ def test_a_refusal_stops_the_connection_in_service(world: AttestedWorld) -> None
 
 
 def test_a_renewal_delays_no_signature(world: AttestedWorld) -> None:
-    """How long they take is printed; that all of them succeed on connections that change is what is held."""
+    """How long they take is printed; that all of them succeed on connections that change is asserted."""
 
     async def scenario(link: Link) -> None:
         times: list[float] = []

@@ -37,7 +37,7 @@ def config(tmp_path: Path, local: Enclave) -> Path:
 
 
 def entry(pkh: str, public_key: str, *policy: str) -> str:
-    """Return what is printed for a key, in Signatory's form."""
+    """Return the text printed for a key, in Signatory's form."""
     lines = [
         f"Public Key Hash:           {pkh}",
         f"Public Key:                {public_key}",

@@ -244,7 +244,7 @@ class Stage:
     def _query(self, played: Play) -> str:
         if not (self.access.signed and played.signed and played.pkh.startswith("tz")):
             return ""
-        # What is signed for a proof is what is signed for an empty message.
+        # A proof signs the same bytes as an empty message.
         return f"?authentication={signature_by(AUTH, authentication_bytes(played.pkh, played.message))}"
 
 

@@ -203,7 +203,7 @@ def version_off(cloud: GoogleCloud) -> None:
     cloud.kms.keys[KEY].disable(1)
 
 
-#: What is wrong, what the host says of it, and what a client is answered. Everything is right again afterwards.
+#: A fault, what the host says of it, and the answer to a client. Everything is right again afterwards.
 FAULTS = {
     "kms hangs": (kms(Fault(delay_s=3600)), "unavailable: Cloud KMS gave no answer in time", 503),
     "kms unavailable": (kms(Fault(Code.UNAVAILABLE)), "unavailable: Cloud KMS gave no answer", 503),
@@ -246,7 +246,7 @@ def test_every_fault_has_its_answer_and_no_key_is_lost(
             cloud.kms.keys[KEY].enable(1)
             cloud.sts.fault = None
             cloud.launcher.write(token())
-            # At once for who has mended it; what is unavailable is tried again by itself.
+            # At once for who has mended it; an unavailable service is tried again by itself.
             host.process.send_signal(1)
             while sign(host) != 200:
                 host.wait_for("link to the enclave is ready|key opens again")

@@ -1,4 +1,4 @@
-"""Sealing under keys of a key broker, over its double: handshakes that fail, each by name, and what is asked how often."""
+"""Sealing under keys of a key broker, over its double: handshakes that fail, each by name, and how often each thing is asked."""
 
 import json
 import logging

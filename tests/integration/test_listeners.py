@@ -169,7 +169,7 @@ def test_of_two_that_start_at_once_one_listens(tmp_path: Path, monkeypatch: pyte
     with listening(address), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(address.path))
     assert others
-    # What is left of the lock is in no one's way.
+    # The left-over lock is in no one's way.
     with listening(address):
         pass
 

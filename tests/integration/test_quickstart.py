@@ -34,7 +34,7 @@ from tests.doubles.secret_search import descendants
 
 
 def ask(url: str, body: str | None = None) -> tuple[int, dict[str, object]]:
-    """GET, or POST what is given."""
+    """GET, or POST the given body."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE_S)
     try:
@@ -163,7 +163,7 @@ def test_a_terminal_that_is_gone_is_no_error(tmp_path: Path) -> None:
 
 
 def refusal(folder: Path) -> str:
-    """Run on a folder that cannot be used, and return what is said."""
+    """Run on a folder that cannot be used, and return the text."""
     command = [sys.executable, "-m", "quickstart", str(folder), "--allow-memory-file-system"]
     outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (outcome.returncode, outcome.stdout) == (1, "")
@@ -269,7 +269,7 @@ def test_a_first_run_that_was_killed_is_no_obstacle(tmp_path: Path) -> None:
     with running_quickstart(folder) as quickstart:
         quickstart.stop()
     config = folder / "signatory.yaml"
-    # What is there before the first key was made.
+    # The state before the first key was made.
     lines = config.read_text().splitlines()
     config.write_text("\n".join(lines[: lines.index("tezos:") + 1]) + "\n")
     with running_quickstart(folder) as again:

@@ -1,4 +1,4 @@
-"""The daemon on a Unix socket, as real processes: who may come in, what is left behind, and a host that signs by it."""
+"""The daemon on a Unix socket, as real processes: who may come in, the files left behind, and a host that signs by it."""
 
 import os
 import signal

@@ -213,7 +213,7 @@ def replace(path: Path) -> None:
 
 
 def replace_by_a_copy(path: Path) -> None:
-    """The same bytes in another file: what is written from now on would not be in it."""
+    """The same bytes in another file: later marks would not be in it."""
     shutil.copy(path, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
 

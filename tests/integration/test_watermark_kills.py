@@ -144,7 +144,7 @@ def test_0_1_does_not_start_beside_the_new_store(room: Path) -> None:
     signed = SIGNED | {KEYS[0]: Mark(300, 0, digest("new"))}
     assert old_host_signs(room / "old", signed)
     nothing_is_signed_twice(room / "old", signed)
-    # A store of its own that was put back is refused by what is written in it.
+    # A store of its own that was put back is refused by its content.
     (room / "old" / f"{NAME}{TAKEN_OVER_SUFFIX}").rename(room / "old" / NAME)
     with pytest.raises(OldRefusal, match="version 2"):
         OldHost(room / "old")

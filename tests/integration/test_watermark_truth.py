@@ -1,4 +1,4 @@
-"""What is said to change nothing changes no byte; and every start that is refused names a way back, which is gone here."""
+"""Commands that are said to change nothing change no byte; and every refused start names a way back, which is gone here."""
 
 import errno
 import os

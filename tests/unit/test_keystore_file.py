@@ -316,7 +316,7 @@ def test_what_is_kept_by_a_link_lies_with_the_keys(path: Path, link: Path) -> No
 def test_a_link_that_was_turned_while_waiting_changes_nothing(
     path: Path, link: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is locked is what is read and written."""
+    """The locked file is the one read and written."""
     elsewhere = path.with_name("elsewhere.json")
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""A log that no one reads stops no one; what is lost is counted, and nothing is lost while it is read."""
+"""A log that no one reads stops no one; lost lines are counted, and nothing is lost while it is read."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ class Pipe:
             os.close(end)
 
     def all(self) -> str:
-        """Return what is written until the other end is closed."""
+        """Return all bytes written until the other end is closed."""
         data = b""
         while part := os.read(self.read, 1 << 16):
             data += part

@@ -1,4 +1,4 @@
-"""Encrypted PKCS#8 of version 2: the layer with the password, against OpenSSL and `cryptography`, and what is in it."""
+"""Encrypted PKCS#8 of version 2: the layer with the password, against OpenSSL and `cryptography`, and the key in it."""
 
 import hashlib
 from base64 import b64encode

@@ -1,4 +1,4 @@
-"""The policy hook against a real HTTP server: what it is asked, what its answers mean, what is no answer."""
+"""The policy hook against a real HTTP server: what it is asked, what its answers mean, what counts as no answer."""
 
 import asyncio
 import base64
