@@ -125,7 +125,7 @@ class LocalClient:
             Disconnected: The connection has ended.
             ValueError: The enclave gave another key: do not use it.
         """
-        return self._key(self._call(UseKey(pkh), ImportedKey), pkh)
+        return self._key(self.call(UseKey(pkh), ImportedKey), pkh)
 
     def open_key(self, blob: bytes, pkh: str, credentials: Credentials | None = None) -> "Key":
         """Return a sealed key, opened by the enclave: at its first use that asks what sealed it.
@@ -143,19 +143,29 @@ class LocalClient:
         if not self._initialized:
             self._ask(Initialize(credentials or Credentials()))
             self._initialized = True
-        return self._key(self._call(Import(blob), ImportedKey), pkh)
+        return self._key(self.call(Import(blob), ImportedKey), pkh)
+
+    def call(self, request: Request, expected: type[R]) -> R:
+        """Return what the enclave answers to a call of the wire; keys make theirs by it.
+
+        Args:
+            request: The call.
+            expected: What its answer must be.
+
+        Raises:
+            Refused: The enclave refuses it.
+            Disconnected: The connection has ended, or the answer is another kind.
+        """
+        result = self._ask(request)
+        if not isinstance(result, expected):
+            raise Disconnected("the enclave answered another call than was made: make a new client")
+        return result
 
     def _key(self, opened: ImportedKey, pkh: str) -> "Key":
         found = public_key_hash(opened.public_key)
         if found != pkh:
             raise ValueError(f"the enclave gave the key {found} for {pkh}")
         return Key(self, opened.public_key, opened.handle)
-
-    def _call(self, request: Request, expected: type[R]) -> R:
-        result = self._ask(request)
-        if not isinstance(result, expected):
-            raise Disconnected("the enclave answered another call than was made: make a new client")
-        return result
 
     def _ask(self, request: Request) -> Result:
         try:
@@ -205,7 +215,7 @@ class Key:
             Refused: No rule allows it.
             Disconnected: The connection has ended.
         """
-        return encode_public_key(self._client._call(GetPublicKey(self._handle), PublicKey))  # noqa: SLF001 -- one class in two parts
+        return encode_public_key(self._client.call(GetPublicKey(self._handle), PublicKey))
 
     def sign(self, message: bytes, version: SigningVersion = SigningVersion.LATEST) -> str:
         """Return a signature: `edsig…`, `spsig1…`, `p2sig…`, `BLsig…` or `mdsig…`.
@@ -219,7 +229,7 @@ class Key:
             Disconnected: The connection has ended.
         """
         call = Sign(self._handle, message, version)
-        return encode_signature(self._client._call(call, Signature))  # noqa: SLF001 -- as above
+        return encode_signature(self._client.call(call, Signature))
 
     def prove_possession(self) -> str:
         """Return a proof that a tz4 key is had: `BLsig…`.
@@ -228,4 +238,4 @@ class Key:
             Refused: No rule allows it, or the key is of another kind.
             Disconnected: The connection has ended.
         """
-        return encode_signature(self._client._call(ProvePossession(self._handle), Signature))  # noqa: SLF001 -- as above
+        return encode_signature(self._client.call(ProvePossession(self._handle), Signature))

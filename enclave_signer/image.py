@@ -8,12 +8,10 @@
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from enclave_signer.errors import ConfigError
 from enclave_signer.rights import Rule
 from enclave_signer.rights_config import UnixSocketConfig, read_rights, read_unix_socket
 from enclave_signer.sealing import gcp_names
@@ -23,10 +21,9 @@ from enclave_signer.sealing.kbs_config import KBS, SAMPLE, KbsConfig, read_kbs
 from enclave_signer.sealing.local_config import LOCAL, LocalKey, read_local
 from enclave_signer.sealing.reseal_rules import ResealRule, SealerConfig, read_rules
 from enclave_signer.sealing.vault_config import VAULT_TRANSIT, VaultConfig, read_vault_transit
-from enclave_signer.toml_table import TomlTable
+from enclave_signer.toml_file import read_toml
+from enclave_signer.toml_table import TomlTable, parse_toml
 
-#: An image has a few keys and identities to name.
-MAX_IMAGE_BYTES = 65536
 SEALERS = (GCP_KMS, VAULT_TRANSIT, KBS, LOCAL)
 CONFIDENTIAL_SPACE = "confidential_space"
 ATTESTERS = (CONFIDENTIAL_SPACE,)
@@ -94,18 +91,7 @@ def read_image(path: Path) -> Image:
     Raises:
         ConfigError: It cannot be read, or something in it is wrong; the text names file and dotted path.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_IMAGE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    if len(data) > MAX_IMAGE_BYTES:
-        raise ConfigError(f"{path}: has more than {MAX_IMAGE_BYTES} bytes")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8") from None
-    return parse_image(text, str(path))
+    return parse_image(read_toml(path), str(path))
 
 
 def parse_image(text: str, file: str) -> Image:
@@ -114,10 +100,7 @@ def parse_image(text: str, file: str) -> Image:
     Raises:
         ConfigError: Something in it is wrong; the text names the file, as given, and the dotted path.
     """
-    try:
-        top = TomlTable(tomllib.loads(text), file)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{file}: {error}") from None
+    top = parse_toml(text, file)
     development = top.flag("development", default=False)
     sealers = top.texts("sealers", required=True)
     for name in sealers:

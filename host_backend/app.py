@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from enclave_signer import __version__
@@ -19,6 +20,7 @@ from host_backend.metrics import Metrics
 from host_backend.metrics_page import metrics_page
 from host_backend.readings import build_reading, host_readings, process_readings
 from host_backend.reload import PolicyReload
+from host_backend.reload_note import write_note
 from host_backend.signer import Signer
 from host_backend.steps import Steps, Work
 from host_backend.stores import open_configured_vault, open_watermark_store
@@ -91,7 +93,8 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
             answers = Answers(signer, metrics, keys, steps, list_keys=octez.known_keys)
             servers |= _octez_servers(stack, octez, answers, places)
         freeze_objects()
-        reloading = PolicyReload(config, read, signer, steps, [vault.link.reread for vault in vaults])
+        rereads = [vault.link.reread for vault in vaults]
+        reloading = PolicyReload(config, read, signer, steps, rereads, partial(write_note, config.base_dir))
         await _run(servers, reloading.at_each(reload), stop)
     logger.info("stopped")
 

@@ -1,4 +1,4 @@
-"""Keeping the memory of a process that has a secret key from other processes, and from the disk."""
+"""Keeping the memory of a process that has secrets from other processes, and from the disk."""
 
 import ctypes
 import resource

@@ -7,6 +7,8 @@ Source: RFC 5958; `ring`, which wraps the public key's BIT STRING where the RFC 
 
 from dataclasses import dataclass
 
+from host_backend.der import NotDer, read_value
+
 _OCTET_STRING, _BIT_STRING, _SEQUENCE = 0x04, 0x03, 0x30
 _VERSION_1, _VERSION_2 = b"\x02\x01\x00", b"\x02\x01\x01"
 _ATTRIBUTES, _PUBLIC_KEY, _WRAPPED_PUBLIC_KEY = 0xA0, 0x81, 0xA1
@@ -27,58 +29,38 @@ class Version2:
     public_key: bytes | None
 
 
-class _NotThis(Exception):
-    """The bytes are something else."""
-
-
 def parse_version_2(der: bytes) -> Version2 | None:
     """Return a private key of version 2; None for anything else, damaged ones included."""
     try:
-        tag, body, rest = _value(der)
+        tag, body, rest = read_value(der)
         if tag != _SEQUENCE or rest or not body.startswith(_VERSION_2):
             return None
         return _parsed(body.removeprefix(_VERSION_2))
-    except _NotThis:
+    except NotDer:
         return None
 
 
 def _parsed(body: bytes) -> Version2:
-    tag, _, behind_algorithm = _value(body)
-    key_tag, _, rest = _value(behind_algorithm)
+    tag, _, behind_algorithm = read_value(body)
+    key_tag, _, rest = read_value(behind_algorithm)
     if (tag, key_tag) != (_SEQUENCE, _OCTET_STRING):
-        raise _NotThis
+        raise NotDer
     algorithm_and_key = body[: len(body) - len(rest)]
     public_key = None
     while rest:
-        tag, value, rest = _value(rest)
+        tag, value, rest = read_value(rest)
         if tag == _WRAPPED_PUBLIC_KEY:
-            inner, value, behind = _value(value)
+            inner, value, behind = read_value(value)
             if inner != _BIT_STRING or behind:
-                raise _NotThis
+                raise NotDer
         elif tag == _ATTRIBUTES:
             continue
         elif tag != _PUBLIC_KEY:
-            raise _NotThis
+            raise NotDer
         if public_key is not None or not value.startswith(_NO_UNUSED_BITS):
-            raise _NotThis
+            raise NotDer
         public_key = value.removeprefix(_NO_UNUSED_BITS)
     return Version2(_sequence(_VERSION_1 + algorithm_and_key), public_key)
-
-
-def _value(data: bytes) -> tuple[int, bytes, bytes]:
-    """Return the tag and the bytes of the first value, and what follows it."""
-    if len(data) < 2:
-        raise _NotThis
-    start, length = 2, data[1]
-    if length >= 0x80:
-        count = length & 0x7F
-        if not 1 <= count <= 2:
-            # More than 64 KiB, or no length at all.
-            raise _NotThis
-        start, length = 2 + count, int.from_bytes(data[2 : 2 + count], "big")
-    if len(data) < start + length:
-        raise _NotThis
-    return data[0], data[start : start + length], data[start + length :]
 
 
 def _sequence(body: bytes) -> bytes:

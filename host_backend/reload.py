@@ -6,13 +6,14 @@ is read by a process of its own, and thousands of keys are compared in steps.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from functools import cache
 
 from host_backend.config import Config
 from host_backend.config.review import meaning
-from host_backend.errors import ConfigError
+from host_backend.errors import ConfigError, reason_of
 from host_backend.log import fields
 from host_backend.policy import KeyPolicy
 from host_backend.signer import Signer
@@ -41,6 +42,8 @@ class PolicyReload:
         signer: Gets the policies, between two requests.
         steps: Does what takes long.
         also: What else reads files again then, whatever came of the policies; raises nothing.
+        note: Writes down when a reload began, and why the old policies stay, if they do; may raise OSError. It runs
+            in a thread.
     """
 
     def __init__(
@@ -50,31 +53,49 @@ class PolicyReload:
         signer: Signer,
         steps: Steps,
         also: Sequence[Callable[[], Awaitable[None]]] = (),
+        note: Callable[[float, str | None], None] | None = None,
     ) -> None:
         self._started_with = self._last = config
         self._read = read
         self._signer = signer
         self._steps = steps
         self._also = also
+        self._note = note
 
     async def at_each(self, asked: asyncio.Event) -> None:
         """Reload whenever the event is set, until cancelled; once more when it was set meanwhile, however often."""
         while True:
             await asked.wait()
             asked.clear()
-            await self.reload()
+            started = time.monotonic()
+            problem = await self.reload()
+            await self._write_down(started, problem)
             for reread in self._also:
                 await reread()
 
-    async def reload(self) -> None:
-        """Take the policies of the file as it is now; those in force stay when it cannot be used."""
+    async def _write_down(self, started: float, problem: str | None) -> None:
+        if self._note is not None:
+            try:
+                await asyncio.to_thread(self._note, started, problem)
+            except OSError as error:
+                logger.warning("what came of the reload cannot be noted: %s", reason_of(error))
+
+    async def reload(self) -> str | None:
+        """Take the policies of the file as it is now.
+
+        Returns:
+            Why those in force stay; None when they were replaced.
+        """
         try:
             await self._take_over(await self._read())
         except ConfigError as error:
             logger.error("the configuration was not reloaded, the old policies stay: %s", error)  # noqa: TRY400 -- no bug
+            return str(error)
         except Exception:
             # The one catch-all of this task: a bug here must not end a host that signs.
             logger.exception("the configuration was not reloaded because of a bug, the old policies stay")
+            return "a bug, see the log of the host"
+        return None
 
     async def _take_over(self, config: Config) -> None:
         # Metrics per key stay as they were at the start.

@@ -39,6 +39,7 @@ from enclave_signer.tezos import (
     parse_secret_key,
 )
 from host_backend.errors import MalformedRequest
+from host_backend.pbes2 import open_pbes2
 from host_backend.pkcs8 import parse_version_2
 from host_backend.wallets import form_of_bytes, form_of_pem, form_of_text
 
@@ -101,7 +102,7 @@ def open_secret_key(private_key: PrivateKey) -> SigningKey:
 def _read(data: bytes, ask_password: AskPassword) -> PrivateKey:
     if b"-----BEGIN" in data:
         block = _pem_block(data)
-        return _from_version_2(_pem_body(block)) or _converted(_load_pem, block, ask_password)
+        return _from_version_2(_pem_body(block, b"PRIVATE KEY")) or _converted(_load_pem, block, ask_password)
     try:
         text = data.decode("ascii").strip()
     except UnicodeDecodeError:
@@ -157,13 +158,13 @@ def _pem_block(data: bytes) -> bytes:
     raise MalformedRequest(f"the PEM text holds no whole private key: it needs one block of {known}")
 
 
-def _pem_body(block: bytes) -> bytes:
+def _pem_body(block: bytes, label: bytes) -> bytes:
     """Return the DER in a PEM block; nothing where its label or its lines say otherwise."""
-    lines = block.split()
-    if not block.startswith(b"-----BEGIN PRIVATE KEY-----"):
+    begin, end = b"-----BEGIN %b-----" % label, b"-----END %b-----" % label
+    if not block.startswith(begin):
         return b""
     try:
-        return b64decode(b"".join(lines[3:-3]), validate=True)
+        return b64decode(b"".join(block.removeprefix(begin).removesuffix(end).split()), validate=True)
     except ValueError:
         return b""
 
@@ -203,7 +204,7 @@ def _converted(load: Callable[[bytes, bytes | None], object], data: bytes, ask_p
         loaded = load(data, None)
     except TypeError:
         # Its word for: encrypted. An empty password is none to it.
-        loaded = _loaded_encrypted(load, data, ask_password())
+        return _decrypted_key(load, data, ask_password())
     except (ValueError, UnsupportedAlgorithm):
         raise MalformedRequest(_DAMAGED) from None
     return _of_a_curve(loaded)
@@ -230,8 +231,14 @@ def _name_and_secret(loaded: object) -> tuple[str, bytes]:
     return "another kind", b""
 
 
-def _loaded_encrypted(load: Callable[[bytes, bytes | None], object], data: bytes, password: bytes) -> object:
+def _decrypted_key(load: Callable[[bytes, bytes | None], object], data: bytes, password: bytes) -> PrivateKey:
     try:
-        return load(data, password)
+        return _of_a_curve(load(data, password))
     except (TypeError, ValueError, UnsupportedAlgorithm):
-        raise MalformedRequest("the password is wrong, or the private key is damaged") from None
+        # It says the same of a wrong password and of a key of version 2.
+        der = data if data.startswith(_DER_SEQUENCE) else _pem_body(data, b"ENCRYPTED PRIVATE KEY")
+        inner = open_pbes2(der, password)
+        found = None if inner is None else _from_version_2(inner)
+        if found is None:
+            raise MalformedRequest("the password is wrong, or the private key is damaged") from None
+        return found

@@ -35,11 +35,11 @@ async def _run(folder: Path, *, in_memory_allowed: bool) -> int:
     async with running_signer(folder, ["tz4"], in_memory_allowed=in_memory_allowed) as signer:
         introduce(signer)
         try:
-            await signer.wait_ended()
+            ended = await signer.wait_ended()
         except asyncio.CancelledError:
             say("\nStopping.")
             raise
-        say(f"A program ended unexpectedly: see the logs in {signer.folder}.")
+        say(f"\n{ended}, so both are stopped. To go on, run the same command again.")
     return 1
 
 

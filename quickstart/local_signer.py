@@ -23,6 +23,7 @@ VAULT = "enclave"
 ENCLAVE_SOCKET = Path("run") / "enclave.sock"
 #: What the keys of the first look may sign: what a baker's may.
 _POLICY = "{block: , preattestation: , attestation: , attestation_with_dal: }"
+_PROGRAMS = {"enclave_signer": "enclave-signer", "host_backend": "enclave-host"}
 
 
 class LocalSigner:
@@ -36,7 +37,8 @@ class LocalSigner:
         self.held: int | None = None
         self._in_memory_allowed = in_memory_allowed
         self._stack = AsyncExitStack()
-        self._processes: list[Process] = []
+        #: By module, in the order of their start.
+        self._processes: dict[str, Process] = {}
 
     @property
     def url(self) -> str:
@@ -97,9 +99,9 @@ class LocalSigner:
             raise StartFailed(f"{error}Its addresses stand in {self.config_file}") from None
 
     async def _start(self, module: str, arguments: Sequence[str], ready: str) -> None:
-        log = self._stack.enter_context((self.folder / f"{module}.log").open("ab", buffering=0))
+        log = self._stack.enter_context(self._log(module).open("ab", buffering=0))
         process = await self._stack.enter_async_context(_process(module, arguments, log, self.held))
-        self._processes.append(process)
+        self._processes[module] = process
         said: list[bytes] = []
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -113,14 +115,20 @@ class LocalSigner:
         log.write(line)
         self._stack.push_async_callback(_cancel, asyncio.create_task(_copy(process, log)))
 
-    async def wait_ended(self) -> None:
-        """Return when one of the programs has ended by itself."""
-        waiting = [asyncio.create_task(process.wait()) for process in self._processes]
+    async def wait_ended(self) -> str:
+        """Return which program has ended by itself, how, and where its log is."""
+        waiting = {asyncio.create_task(process.wait()): module for module, process in self._processes.items()}
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            (ended, *_), _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in waiting:
                 task.cancel()
+        module, code = waiting[ended], ended.result()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"{_PROGRAMS[module]} {how} (its log: {self._log(module)})"
+
+    def _log(self, module: str) -> Path:
+        return self.folder / f"{module}.log"
 
     async def stop(self) -> None:
         """Stop the host, then the enclave."""

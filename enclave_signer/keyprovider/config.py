@@ -1,6 +1,5 @@
 """The keyprovider's configuration: a TOML file of its own. Nothing in the signing daemon's configuration turns it on."""
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +8,9 @@ from enclave_signer.errors import ConfigError
 from enclave_signer.keyprovider.packets import MAX_KEY_ID_CHARS
 from enclave_signer.protocol.messages import Credentials
 from enclave_signer.sealing.kbs_config import KbsKey, is_commitment, key_of_uri
-from enclave_signer.toml_table import TomlTable
+from enclave_signer.toml_file import read_toml
+from enclave_signer.toml_table import TomlTable, parse_toml
 
-#: A configuration names a few keys.
-MAX_CONFIG_BYTES = 65536
 #: The name that Confidential Containers has clients use.
 DEFAULT_PROVIDER = "attestation-agent"
 
@@ -63,17 +61,7 @@ def read_config(path: Path) -> KeyproviderConfig:
     Raises:
         ConfigError: It cannot be read, or something in it is wrong; the text names file and dotted path.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path}: has more than {MAX_CONFIG_BYTES} bytes")
-    try:
-        return parse_config(data.decode(), str(path))
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8") from None
+    return parse_config(read_toml(path), str(path))
 
 
 def parse_config(text: str, file: str) -> KeyproviderConfig:
@@ -82,10 +70,7 @@ def parse_config(text: str, file: str) -> KeyproviderConfig:
     Raises:
         ConfigError: Something in it is wrong; the text names the file, as given, and the dotted path.
     """
-    try:
-        top = TomlTable(tomllib.loads(text), file)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{file}: {error}") from None
+    top = parse_toml(text, file)
     config = KeyproviderConfig(
         image=Path(top.text("image")),
         credentials=Credentials(_optional(top, "wip_provider_path"), _optional(top, "encryption_key_path")),

@@ -8,7 +8,6 @@
 """
 
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from enclave_signer.errors import BlobCorrupt
 from enclave_signer.keyprovider.errors import BadRequest
 from enclave_signer.keyprovider.packets import KEK_BYTES, MAX_KEY_ID_CHARS, NONCE_BYTES, TAG_BYTES
 from enclave_signer.keyprovider.strict_json import encode_bytes, read_bytes, read_object, text, write_object
+from enclave_signer.new_file import write_new_file
 from enclave_signer.protocol.messages import MAX_BLOB_BYTES
 
 VERSION = 1
@@ -134,18 +134,4 @@ def write_new(path: Path, file: KekFile) -> None:
         FileExistsError: There is a file of that name.
         OSError: It cannot be made.
     """
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(encode(file))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.link(unfinished, path)
-    finally:
-        unfinished.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_new_file(path, encode(file))

@@ -5,7 +5,6 @@ Not part of the production image: there a key management service seals for the m
 
 import math
 import os
-import secrets
 import stat
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
+from enclave_signer.new_file import write_new_file
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.errors import BadBlob
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
@@ -119,22 +119,7 @@ def _too_open(file: LocalKey, mode: int) -> str:
 
 
 def _create(path: Path) -> bytes:
-    # Complete and durable before it has its name: a key file cut short would lose every blob sealed under it.
+    # A key file cut short would lose every blob sealed under it.
     key = os.urandom(KEY_BYTES)
-    # What a crash leaves behind must not be in the way of the next start, whose process may have the same number.
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(unfinished, path)
-    finally:
-        unfinished.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_new_file(path, key)
     return key

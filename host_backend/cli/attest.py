@@ -7,7 +7,7 @@ import click
 from host_backend.cli.answer import Answer
 from host_backend.cli.command_help import Group
 from host_backend.cli.options import Options, takes_json, takes_options
-from host_backend.cli.parameters import VaultName
+from host_backend.cli.parameters import VaultName, named_vault
 
 _TOKEN = click.option(
     "--token",
@@ -30,9 +30,11 @@ _JWKS = click.option(
 @click.group(
     cls=Group,
     invoke_without_command=True,
-    example="enclave-host attest --vault enclave --policy policy.yaml",
+    example="enclave-host attest --policy policy.yaml",
 )
-@click.option("-v", "--vault", type=VaultName(), metavar="NAME", help="Vault whose enclave to verify.")
+@click.option(
+    "-v", "--vault", type=VaultName(), metavar="NAME", help="Vault whose enclave to verify [default: the only one]."
+)
 @_TOKEN
 @click.option(
     "--report", type=click.Path(path_type=Path), help="File with an answer of GET /attestation; needs --nonce."
@@ -71,13 +73,10 @@ def attest(
         return
     from host_backend.cli import attesting
 
-    if [vault, token_file, report].count(None) != 2:
+    if [vault, token_file, report].count(None) < 2:
         raise click.UsageError("name one of --vault NAME, --token FILE and --report FILE")
-    if vault is not None:
-        config = options.load()
-        if vault not in config.vaults:
-            raise click.UsageError(f"no vault {vault!r} in the configuration")
-        presented, of_vault = attesting.present(config.vaults[vault])
+    if token_file is None and report is None:
+        presented, of_vault = attesting.present(named_vault(options.load(), vault))
     else:
         options.start_logging()
         presented, of_vault = attesting.read_presented(token_file, report, nonce), attesting.Terms()

@@ -1,6 +1,7 @@
 """What the commands on backups do."""
 
 import asyncio
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ import click
 from enclave_signer import __version__
 from host_backend.backup import MAX_BACKUP_BYTES, Backup, BackupUnusable, decode_backup, encode_backup
 from host_backend.cli.marks import rebuild_marks
+from host_backend.cli.next_command import next_command
 from host_backend.cli.progress import progress
 from host_backend.config import Config, VaultConfig
 from host_backend.durable import create_folder, write_durably
@@ -35,7 +37,8 @@ def create_backup(config: Config, file: Path) -> None:
     except OSError as error:
         raise StoreUnavailable(f"backup {file} cannot be written: {reason_of(error)}") from error
     click.echo(f"Backed up {_counts(made)} to {file}")
-    click.echo(f"Next: enclave-host backup verify --enclave {file}; then keep it away from the sealing key.")
+    verify = next_command(shlex.join(("backup", "verify", "--enclave", str(file))))
+    click.echo(f"Next: {verify}; then keep it away from the sealing key.")
 
 
 def verify_backup(config: Config | None, file: Path) -> None:
@@ -85,7 +88,7 @@ def restore_backup(config: Config, file: Path, above_level: int, chains: Sequenc
     )
     for vault in vaults:
         click.echo(f"Vault {vault.name}: {_stored(vault, backup.keys[vault.name])}")
-    click.echo("Next: enclave-host doctor; then start the host.")
+    click.echo(f"Next: {next_command('doctor')}; then start the host.")
 
 
 def _stored(vault: VaultConfig, entries: Sequence[StoredKey]) -> str:

@@ -5,7 +5,7 @@ import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from host_backend.config import Config, UnixAddress, VaultConfig, load_config
 from host_backend.config.storage import KeysApart, KeysInBucket, KeysInFile, KeysInFirestore, MarksInFirestore
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
+from host_backend.policy import DEFAULT_POLICY
 from host_backend.stores import marks_admin, open_configured_vault, process_on, stored_keys
 from host_backend.watermark.base import MarksDescription, StoredMarks
 
@@ -32,6 +33,10 @@ IMPLAUSIBLE_COUNT = 5
 PLAUSIBLE_YEARS = range(2026, 2100)
 #: Seconds by which a file may seem to be of the future, or the clock to be moved, without a word: clocks are adjusted.
 CLOCK_TOLERANCE_S = 2.0
+#: Keys in one line.
+_MOST_NAMED = 5
+#: Kinds of request that move marks.
+_BAKING = DEFAULT_POLICY.requests | {"attestation_with_dal"}
 
 
 async def examine(config_file: Path, base_dir: str | None) -> AsyncIterator[Check]:
@@ -80,6 +85,8 @@ def _configuration(config: Config, file: Path) -> Iterator[Check]:
     )
     for warning in config.warnings:
         yield Check("configuration", WARNING, warning)
+    if config.server.jwt_users and file.stat().st_mode & 0o007:
+        yield Check("configuration", WARNING, f"{file} has passwords, and can be read by others: chmod o-rwx {file}")
     if not config.vaults:
         yield Check("configuration", WARNING, "no vault: nothing can sign; name one under `vaults`")
 
@@ -149,6 +156,20 @@ def _watermarks(config: Config, stored: int) -> Iterator[Check]:
         yield _no_marks(config, found, stored)
     else:
         yield _some_marks(found.stored, found)
+        if unmarked := _without_mark(config, found.stored):
+            fix = "for others, `enclave-host watermark raise`"
+            yield Check("keys without a mark", OK, f"{_first(unmarked)}: right for keys that have never signed; {fix}")
+
+
+def _without_mark(config: Config, stored: StoredMarks) -> list[str]:
+    """Return the listed keys that may sign for a baker, and whose first message may be of any level."""
+    marked = {key.pkh for key in (*stored.marks, *stored.refused)}
+    return sorted(pkh for pkh, policy in config.policies.items() if pkh not in marked and policy.requests & _BAKING)
+
+
+def _first(pkhs: Sequence[str]) -> str:
+    more = f", and {len(pkhs) - _MOST_NAMED} more" if len(pkhs) > _MOST_NAMED else ""
+    return ", ".join(pkhs[:_MOST_NAMED]) + more
 
 
 def _some_marks(stored: StoredMarks, found: MarksDescription) -> Check:

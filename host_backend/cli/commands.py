@@ -75,8 +75,11 @@ def serve(options: Options, *, no_list: bool, accept_store: str | None) -> None:
     with imported_to_stay():
         from host_backend.app import run_serve
         from host_backend.config.reading import read_config
+        from host_backend.inspection import forbid_inspection
         from host_backend.stores import accept_watermark_store
 
+        # It holds the secrets of tokens, and the keys of TLS.
+        forbid_inspection()
         config = options.load_to_serve()
     read_again = partial(read_config, options.config_file, options.base_dir)
     if accept_store is not None:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 
 from enclave_signer.tezos import TezosError, check_public_key_hash
+from host_backend.cli.next_command import next_command
 from host_backend.cli.presets import policy_lines
 from host_backend.config import Config, load_config
 from host_backend.durable import real_path, write_durably
@@ -22,8 +24,12 @@ from host_backend.errors import (
     StoreUnavailable,
     reason_of,
 )
+from host_backend.reload_note import ReloadNote, read_note
 from host_backend.stores import process_on
 
+#: Seconds for a reload: a configuration of ten thousand keys takes some ten.
+RELOAD_WAIT_S = 60.0
+_POLL_S = 0.02
 _SECTION = re.compile(r"^tezos:[ \t]*(?P<value>[^#\r\n]*?)[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
@@ -33,9 +39,9 @@ def next_steps(pkhs: Sequence[str]) -> str:
     which = "this key signs" if len(pkhs) == 1 else "these keys sign"
     return (
         f"Next: {which} nothing before the configuration lists what it may sign. For a baker on mainnet:\n"
-        f"    enclave-host keys allow {pkh}\n"
+        f"    {next_command(f'keys allow {pkh}')}\n"
         "then, if the host runs:\n"
-        "    enclave-host reload"
+        f"    {next_command('reload')}"
     )
 
 
@@ -49,7 +55,7 @@ def write_first_config(file: Path) -> None:
         raise StateConflict(f"{file} exists: a configuration is never overwritten; name a new file with -c")
     _write(file, files("host_backend.cli").joinpath("first_config.yaml").read_bytes(), 0o640)
     click.echo(f"Wrote {file}")
-    click.echo(f"Next: read it, start enclave-signer, then enclave-host generate -c {file} --vault enclave --type tz4")
+    click.echo(f"Next: read it, start enclave-signer, then {next_command('generate --type tz4')}")
 
 
 def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: str) -> None:
@@ -75,7 +81,7 @@ def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: st
     _write(file, changed.encode(), 0o640)
     click.echo(f"Added to {file}:")
     click.echo("\n".join(lines))
-    click.echo("Next: enclave-host reload, if the host runs")
+    click.echo(f"Next: {next_command('reload')}, if the host runs")
 
 
 def _with_lines(text: str, lines: Sequence[str]) -> str | None:
@@ -121,16 +127,38 @@ def _write(file: Path, data: bytes, mode: int) -> None:
 
 
 def reload_host(config: Config) -> None:
-    """Have the running host read its configuration again.
+    """Have the running host read its configuration again, and wait until it has.
 
     Raises:
-        HostError: No host runs, or it is another user's.
+        ConfigError: It goes on with the old policies; the text says why.
+        HostError: No host runs, or it is another user's, or it has ended meanwhile.
     """
     host = process_on(config)
     if host is None:
         raise EnclaveUnavailable(f"no host runs on {config.base_dir}: start it with enclave-host serve")
+    asked = time.monotonic()
     try:
         os.kill(host, signal.SIGHUP)
     except OSError as error:
         raise EnclaveUnavailable(f"process {host} cannot be asked: {reason_of(error)}; run this as its user") from error
-    click.echo(f"Process {host} reads its configuration again. Its log says `policies reloaded`, or why not.")
+    note = _awaited(config.base_dir, host, asked)
+    if note is None:
+        click.echo(f"Process {host} still reads its configuration. Its log says `policies reloaded`, or why not.")
+    elif note.problem is not None:
+        raise ConfigError(f"process {host} goes on with the old policies: {note.problem}")
+    else:
+        click.echo(f"Process {host} has reloaded its policies")
+
+
+def _awaited(folder: Path, host: int, asked: float) -> ReloadNote | None:
+    """Return the note of a reload that began after it was asked for; None when that takes too long."""
+    while time.monotonic() < asked + RELOAD_WAIT_S:
+        note = read_note(folder)
+        if note is not None and note.pid == host and note.started >= asked:
+            return note
+        try:
+            os.kill(host, 0)
+        except ProcessLookupError:
+            raise EnclaveUnavailable(f"process {host} has ended: see its log") from None
+        time.sleep(_POLL_S)
+    return None

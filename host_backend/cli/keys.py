@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,16 +10,14 @@ from enclave_signer.tezos import secret_key_labels
 from host_backend.cli.answer import Answer
 from host_backend.cli.command_help import Command, Group
 from host_backend.cli.options import Options, takes_json, takes_options, takes_password
-from host_backend.cli.parameters import Choice, VaultName
+from host_backend.cli.parameters import Choice, VaultName, named_vault
 from host_backend.cli.presets import MAINNET, PRESETS
-
-if TYPE_CHECKING:
-    from host_backend.config import Config, VaultConfig
 
 #: Names of key types, as Signatory takes them.
 _KEY_TYPES = {name: key_type for key_type in KeyType for name in (key_type.facts.name, key_type.facts.address)}
 _LABELS = ", ".join(secret_key_labels())
 _NAMES_IN_PEM = ", ".join(key_type.facts.name for key_type in KeyType if key_type.facts.pem_name is not None)
+_VAULT_HELP = "Vault to store the keys in [default: the only one]."
 _IMPORT_HELP = f"""Import secret keys; the enclave seals them.
 
 A key may be in base58, plain or encrypted ({_LABELS}), with or without `unencrypted:` or `encrypted:` before it, as
@@ -46,8 +43,8 @@ def list_keys(options: Options, *, answer: Answer) -> None:
     asyncio.run(list_all(options.load(), answer))
 
 
-@click.command(cls=Command, example="enclave-host generate --vault enclave --type tz4")
-@click.option("-v", "--vault", type=VaultName(), required=True, metavar="NAME", help="Vault to store the keys in.")
+@click.command(cls=Command, example="enclave-host generate --type tz4")
+@click.option("-v", "--vault", type=VaultName(), metavar="NAME", help=_VAULT_HELP)
 @click.option(
     "-n",
     "--num",
@@ -68,7 +65,7 @@ def list_keys(options: Options, *, answer: Answer) -> None:
 )
 @takes_json
 @takes_options
-def generate(options: Options, vault: str, num: int, kind: str, *, answer: Answer) -> None:
+def generate(options: Options, vault: str | None, num: int, kind: str, *, answer: Answer) -> None:
     """Generate keys inside the enclave."""
     import asyncio
 
@@ -77,7 +74,7 @@ def generate(options: Options, vault: str, num: int, kind: str, *, answer: Answe
 
     config, key_type = options.load(), _KEY_TYPES[kind]
     check_on(key_type, config.experimental)
-    asyncio.run(generate_keys(config, _vault(config, vault, "generate"), key_type, num, answer))
+    asyncio.run(generate_keys(config, named_vault(config, vault), key_type, num, answer))
 
 
 @click.command(
@@ -85,12 +82,12 @@ def generate(options: Options, vault: str, num: int, kind: str, *, answer: Answe
     cls=Command,
     help=_IMPORT_HELP,
     example=(
-        "enclave-host import --vault enclave --from key.pem",
-        "enclave-host import --vault enclave --from-octez ~/.tezos-client",
+        "enclave-host import --from key.pem",
+        "enclave-host import --from-octez ~/.tezos-client",
     ),
 )
 @click.argument("secret_keys", nargs=-1, metavar="[SECRET_KEY]...")
-@click.option("-v", "--vault", type=VaultName(), required=True, metavar="NAME", help="Vault to store the keys in.")
+@click.option("-v", "--vault", type=VaultName(), metavar="NAME", help=_VAULT_HELP)
 @click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File that holds one secret key.")
 @click.option(
     "--from-octez",
@@ -105,7 +102,7 @@ def generate(options: Options, vault: str, num: int, kind: str, *, answer: Answe
 def import_keys(  # Longer than most: an argument for each option.
     options: Options,
     secret_keys: Sequence[str],
-    vault: str,
+    vault: str | None,
     source: Path | None,
     from_octez: Path | None,
     password: str | None,
@@ -125,7 +122,7 @@ def import_keys(  # Longer than most: an argument for each option.
 
     forbid_inspection()
     config = options.load()
-    target = _vault(config, vault, "import")
+    target = named_vault(config, vault)
     check_option_map(opt)
     if from_octez is not None:
         if secret_keys or source is not None:
@@ -177,7 +174,7 @@ def reseal(
     if (undo or redo) and (again or target is not None):
         raise click.UsageError("--undo and --redo restore the replaced blobs: leave out --to and --again.")
     config = options.load()
-    vaults = [*config.vaults.values()] if vault is None else [_vault(config, vault, "reseal")]
+    vaults = [*config.vaults.values()] if vault is None else [named_vault(config, vault)]
     if undo or redo:
         asyncio.run(undo_resealing(vaults, answer, redo=redo, dry_run=dry_run))
     else:
@@ -221,16 +218,7 @@ def allow(options: Options, pkh: str, preset: str, chain: str) -> None:
 @click.command("reload", cls=Command, example="enclave-host reload -c signatory.yaml")
 @takes_options
 def reload(options: Options) -> None:
-    """Make the running host read its policies again, as SIGHUP does."""
+    """Make the running host read its policies again, as SIGHUP does, and wait until it has."""
     from host_backend.cli.configuring import reload_host
 
     reload_host(options.load(warn=False))
-
-
-def _vault(config: "Config", name: str, command: str) -> "VaultConfig":
-    from host_backend.errors import ConfigError
-
-    if name not in config.vaults:
-        known = ", ".join(config.vaults) or "none"
-        raise ConfigError(f"{command}: vault {name} is not found, the configuration has: {known}")
-    return config.vaults[name]

@@ -32,7 +32,6 @@ def describe(key: VaultKey, policy: KeyPolicy | None) -> str:
     lines = [
         ("Public Key Hash:", key.pkh),
         ("Public Key:", encode_public_key(key.public_key)),
-        ("Reference:", ""),
         ("Vault:", VAULT_DRIVER),
         ("Active:", "false" if policy is None else "true"),
     ]

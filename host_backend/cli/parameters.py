@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 from host_backend.suggestion import suggestion
 
 if TYPE_CHECKING:
-    from host_backend.config import Config
+    from host_backend.config import Config, VaultConfig
 
 
 class Choice(click.Choice[str]):
@@ -48,6 +48,24 @@ class VaultName(_FromConfiguration):
     def names(self, config: "Config") -> Iterable[str]:
         """Return the names under `vaults`."""
         return config.vaults
+
+
+def named_vault(config: "Config", name: str | None) -> "VaultConfig":
+    """Return the vault of that name; without one, the only vault that there is.
+
+    Raises:
+        ConfigError: There is none of that name, or the name is missing and there are several.
+    """
+    from host_backend.errors import ConfigError
+
+    known = ", ".join(config.vaults) or "none"
+    if name is None:
+        if len(config.vaults) != 1:
+            raise ConfigError(f"name a vault with --vault, the configuration has: {known}")
+        (name,) = config.vaults
+    if name not in config.vaults:
+        raise ConfigError(f"vault {name} is not found, the configuration has: {known}")
+    return config.vaults[name]
 
 
 class KeyHash(_FromConfiguration):

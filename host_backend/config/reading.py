@@ -24,6 +24,7 @@ from typing import IO, cast
 from enclave_signer import __version__
 from host_backend.config import Config, load_config
 from host_backend.errors import ConfigError
+from host_backend.inspection import forbid_inspection
 from host_backend.policy import KeyPolicy
 
 #: Seconds for reading a configuration: ten thousand keys take some ten.
@@ -123,6 +124,7 @@ def _exactly(stream: IO[bytes], length: int) -> bytes:
 def write_parts() -> None:
     """Be the process: read the file that the command line names, and write it to standard output in parts."""
     os.nice(_NICE)
+    forbid_inspection()
     # All of it is in use until the end.
     gc.disable()
     file, *base_dir = sys.argv[1:]

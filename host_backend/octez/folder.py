@@ -1,6 +1,7 @@
 """The folder of octez-signer (`~/.tezos-signer`, its `--base-dir`), read and never changed: JSON files, under Octez' lock."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from host_backend import strict_json
@@ -11,7 +12,7 @@ from host_backend.errors import ConfigError, StoreUnavailable
 MAX_FILE_BYTES = 16 * 1024 * 1024
 #: Seconds that Octez may have its lock: it signs under it.
 LOCK_WAIT_S = 10.0
-#: The file that Octez locks.
+#: The file that Octez locks, from the first key on.
 LOCK_NAME = "wallet_lock"
 
 
@@ -58,17 +59,28 @@ class Entry:
         return self._value
 
 
-def read_files(folder: Path, names: tuple[str, ...]) -> list[Entry]:
-    """Return the contents of those files that exist, in order.
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold Octez' lock on a folder while its files are read or written.
 
     Raises:
-        ConfigError: There is no such folder, or a file is not JSON, or too large.
-        StoreUnavailable: One cannot be read; or Octez has held its lock for long.
+        ConfigError: There is no such folder.
+        StoreUnavailable: Octez has held the lock for long.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder: name the one that octez-signer had as --base-dir")
     with record_locked(folder / LOCK_NAME, LOCK_WAIT_S):
-        return [_parsed(folder / name) for name in names if _is_there(folder / name)]
+        yield
+
+
+def read_files(folder: Path, names: tuple[str, ...]) -> list[Entry]:
+    """Return the contents of those files that exist, in order; the folder is `held`.
+
+    Raises:
+        ConfigError: A file is not JSON, or too large.
+        StoreUnavailable: One cannot be read.
+    """
+    return [_parsed(folder / name) for name in names if _is_there(folder / name)]
 
 
 def _is_there(file: Path) -> bool:

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from enclave_signer.tezos import Family, Right, TezosError, check_public_key_hash, decode
-from host_backend.durable import record_locked, write_durably
-from host_backend.errors import StoreUnavailable, reason_of
-from host_backend.octez.folder import LOCK_NAME, LOCK_WAIT_S, Entry, read_files
+from host_backend.durable import write_durably
+from host_backend.errors import ConfigError, StoreUnavailable, reason_of
+from host_backend.octez.folder import LOCK_NAME, Entry, held, read_files
+from host_backend.octez.wallet import WALLET_NAMES
 from host_backend.watermark.rule import MAX_ROUND, Mark, MarkKey, in_range, merged, union
 
 _FILES = {
@@ -35,6 +36,11 @@ def read_octez_marks(folder: Path) -> dict[MarkKey, Mark]:
         ConfigError: A file is not what octez-signer writes; the text names it. Nothing may be signed without its marks.
         StoreUnavailable: A file cannot be read.
     """
+    with held(folder):
+        return _read(folder)
+
+
+def _read(folder: Path) -> dict[MarkKey, Mark]:
     marks: dict[MarkKey, Mark] = {}
     for right, names in _FILES.items():
         for file in read_files(folder, names):
@@ -93,19 +99,40 @@ def write_octez_marks(folder: Path, marks: Mapping[MarkKey, Mark]) -> None:
     again.
 
     Raises:
-        ConfigError: A file that is there is not what octez-signer writes.
+        ConfigError: The folder is not one of octez-signer, or a file in it is not what that writes.
         StoreUnavailable: Not all of it is written: octez-signer must not start on these files.
     """
-    together = union(read_octez_marks(folder), marks)
+    with held(folder):
+        _require_octez(folder)
+        _write(folder, union(_read(folder), marks))
+
+
+def _require_octez(folder: Path) -> None:
+    """Pass for a folder in which octez-signer has something, and for an empty one, which it may be given.
+
+    Raises:
+        ConfigError: It is another program's: octez-signer would start elsewhere, without these marks.
+    """
     try:
-        with record_locked(folder / LOCK_NAME, LOCK_WAIT_S):
-            for right, (name, *_) in _FILES.items():
-                chains: dict[str, dict[str, object]] = {}
-                for key, mark in sorted(together.items()):
-                    if key.right is right:
-                        digest = mark.digest or bytes(_DIGEST_BYTES)
-                        state = {"level": mark.level, "round": mark.round, "hash": digest.hex()}
-                        chains.setdefault(key.chain_id, {})[key.pkh] = state
-                write_durably(folder / name, json.dumps(chains, indent=2).encode())
+        names = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise StoreUnavailable(f"{folder} cannot be read: {reason_of(error)}") from error
+    own = {LOCK_NAME, *WALLET_NAMES, *(name for names in _FILES.values() for name in names)}
+    if names and not names & own:
+        raise ConfigError(
+            f"{folder} has nothing of octez-signer in it: name the folder that it gets as --base-dir, or a new, empty one"
+        )
+
+
+def _write(folder: Path, marks: Mapping[MarkKey, Mark]) -> None:
+    try:
+        for right, (name, *_) in _FILES.items():
+            chains: dict[str, dict[str, object]] = {}
+            for key, mark in sorted(marks.items()):
+                if key.right is right:
+                    digest = mark.digest or bytes(_DIGEST_BYTES)
+                    state = {"level": mark.level, "round": mark.round, "hash": digest.hex()}
+                    chains.setdefault(key.chain_id, {})[key.pkh] = state
+            write_durably(folder / name, json.dumps(chains, indent=2).encode())
     except OSError as error:
         raise StoreUnavailable(f"the high watermarks in {folder} cannot be written: {reason_of(error)}") from error

@@ -11,9 +11,11 @@ from pathlib import Path
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import TezosError, check_public_key_hash, parse_public_key
 from host_backend.errors import ConfigError
-from host_backend.octez.folder import Entry, read_file, read_files
+from host_backend.octez.folder import Entry, held, read_file, read_files
 
 _HASHES, _SECRETS, _AUTHORIZED = "public_key_hashs", "secret_keys", "authorized_keys"
+#: Files in which a folder of Octez has keys.
+WALLET_NAMES = (_HASHES, _SECRETS, _AUTHORIZED, "public_keys")
 #: Values that hold a secret key; one without a scheme does, too.
 _HELD = ("unencrypted", "encrypted")
 #: Where the key is otherwise, by the scheme of its value.
@@ -59,7 +61,8 @@ def read_wallet(place: Path) -> Wallet:
     """
     if place.is_file():
         return Wallet(tuple(_keys(read_file(place), {})), frozenset(), {})
-    found = {name: read_files(place, (name,)) for name in (_HASHES, _SECRETS, _AUTHORIZED)}
+    with held(place):
+        found = {name: read_files(place, (name,)) for name in (_HASHES, _SECRETS, _AUTHORIZED)}
     if not any(found.values()):
         raise ConfigError(f"{place} has no {_SECRETS}: name the folder that octez-signer had as --base-dir, or a file")
     hashes = {name: _pkh(value) for file in found[_HASHES] for name, value in _named(file)}

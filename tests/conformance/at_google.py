@@ -75,7 +75,7 @@ def firestore_is_configured() -> bool:
 
 
 def new_place() -> FirestorePlace:
-    """A collection that nobody has used."""
+    """A collection that no one has used."""
     return FirestorePlace(
         os.environ["FIRESTORE_PROJECT"],
         os.environ.get("FIRESTORE_DATABASE", "(default)"),
@@ -95,7 +95,7 @@ def storage_is_configured() -> bool:
 
 
 def new_prefix() -> BucketPlace:
-    """A prefix that nobody has used."""
+    """A prefix that no one has used."""
     prefix = f"conformance-{secrets.token_hex(8)}/"
     file = Path(os.environ.get("STORAGE_CREDENTIALS", ""))
     return BucketPlace(os.environ["STORAGE_BUCKET"], prefix, credentials_file=file)

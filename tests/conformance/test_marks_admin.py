@@ -50,7 +50,7 @@ class InFile:
             await store.aclose()
 
     def everything(self) -> object:
-        """Whatever is told of marks."""
+        """Everything that is reported of marks."""
         return everything_in(self._folder)
 
     def signatory(self) -> dict[MarkKey, Mark]:
@@ -133,7 +133,7 @@ def marks(admin: MarksAdmin) -> dict[MarkKey, Mark]:
 
 
 def refused(storage: Storage, act: Callable[[], object], text: str) -> None:
-    """What is refused says why, and has changed nothing that is told of marks."""
+    """A refusal says why, and has changed nothing that is reported of marks."""
     before = storage.everything()
     with pytest.raises(ConfigError, match=text):
         act()

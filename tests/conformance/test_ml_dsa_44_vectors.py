@@ -71,7 +71,7 @@ def test_signatures_of_others(item: dict[str, Any]) -> None:
     assert of_seed(item["seed"]).data == key
     message, context = bytes.fromhex(item["message"]), bytes.fromhex(item["context"])
     MLDSA44PublicKey.from_public_bytes(key).verify(signature, message, context or None)
-    # What is signed here is the digest of a message, never the message itself.
+    # The digest of a message is signed here, never the message itself.
     with pytest.raises(InvalidSignature):
         THE_CURVE.parse_public_key(key).verify(Signature(KeyType.ML_DSA_44, signature), message, LATEST)
 

@@ -62,7 +62,7 @@ def test_keys_of_another_size(group: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("group", OF_KEYS, ids=first_source)
 def test_a_signature_of_the_message_itself_is_none_of_its_digest(group: dict[str, Any]) -> None:
-    """What is signed here is the digest of a message: of all these, valid or malformed, none may be released."""
+    """The digest of a message is signed here: of all these, valid or malformed, none may be released."""
     key = THE_CURVE.parse_public_key(bytes.fromhex(group["pk"]))
     for item in group["tests"]:
         signature = Signature(KeyType.ML_DSA_44, bytes.fromhex(item["signature"]))

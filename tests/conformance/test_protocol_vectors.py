@@ -22,7 +22,7 @@ REFUSED = {
     "double_baking_evidence, signatures of 2420 bytes": "a tz5 key cannot bake",
 }
 READ = [item for item in ITEMS if item["name"] not in REFUSED]
-#: Without a JSON form: packed data, and what nobody signs.
+#: Without a JSON form: packed data, and what no one signs.
 WITHOUT_JSON = 6
 STAKING = {"stake", "unstake", "finalize_unstake", "set_delegate_parameters"}
 

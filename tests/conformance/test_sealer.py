@@ -109,7 +109,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     assert image.gcp_kms is not None
     with running_google_cloud(tmp_path) as cloud:
         provider = GcpKms(image.gcp_kms, cloud.places())
-        # Without its beginning, one of ours cannot be told from one of tee-signer's.
+        # Without its beginning, one of ours cannot be distinguished from one of tee-signer's.
         yield Opened(provider, BlobCorrupt if image.gcp_kms.read_legacy else SealingRefused)
         trio.run(provider.aclose)
 
@@ -143,7 +143,7 @@ def test_every_truncation_is_refused(opened: Opened) -> None:
 
 
 def test_two_blobs_swapped_open_as_what_they_are(opened: Opened) -> None:
-    """Whoever keeps them compares: that is the host's part."""
+    """The host, which keeps them, compares: that is the host's part."""
     (one, first), (two, second) = (opened.seal(curve(KeyType.BLS).generate()) for _ in range(2))
     assert (opened.unseal(two).public_key, opened.unseal(one).public_key) == (second.public_key, first.public_key)
 

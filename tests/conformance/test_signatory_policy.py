@@ -93,7 +93,7 @@ def test_policy_configuration(tmp_path: Path, number: int, item: dict[str, Any])
     try:
         load(tmp_path, f"tezos: {{{PKH}: {{allow: {json.dumps(item['allow'])}}}}}")
     except ConfigError as refusal:
-        # Ours goes on with what is known, after a comma.
+        # Ours goes on with the known ones, after a comma.
         error = str(refusal).partition(f"{PKH}.allow.")[2].partition(": ")[2].partition(",")[0]
     assert (error is None) == (item["error"] is None)
     check(f"policy config {number}", error, item["error"])

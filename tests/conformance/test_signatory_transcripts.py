@@ -1,4 +1,4 @@
-"""The answers of Signatory to 157 fixed requests, played to our two programs: the same, but for what is stricter."""
+"""The answers of Signatory to 157 fixed requests, played to our two programs: the same, except where ours are stricter."""
 
 import json
 from collections.abc import Iterator

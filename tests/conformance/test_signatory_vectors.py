@@ -1,4 +1,4 @@
-"""Keys, texts and messages collected from Signatory mean the same to us, except what is refused on purpose."""
+"""Keys, texts and messages collected from Signatory mean the same to us, except those refused on purpose."""
 
 import hashlib
 import json

@@ -305,7 +305,7 @@ def test_closing_answers_those_who_wait(use: Use) -> None:
         begun = answers.count(ADVANCE)
         assert answers[:begun] == [ADVANCE] * begun
         assert all(isinstance(answer, StoreUnavailable) and "is closed" in str(answer) for answer in answers[begun:])
-        # A store of this machine has nobody to wait for.
+        # A store of this machine has no one to wait for.
         assert begun == 20 or isinstance(store, FirestoreWatermarkStore)
 
     use(scenario)

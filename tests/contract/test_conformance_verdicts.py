@@ -49,7 +49,7 @@ def test_every_verdict_has_its_own_name_and_says_where_it_comes_from(group: str)
     assert len(names) == len(set(names))
     for verdict in FILES[group]["verdicts"]:
         assert verdict["source"]
-        # A verdict that nobody shares says why it is right all the same.
+        # A verdict that no one shares says why it is right all the same.
         assert verdict["agreed_by"] or verdict["why"] or group == "messages"
         if group != "messages":
             assert set(verdict["agreed_by"]) <= OTHERS

@@ -1,4 +1,4 @@
-"""Every type of key in every table: what is missing for one is named here."""
+"""Every type of key in every table: anything missing for one is named here."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The documents say what is so: links, commands, limits, errors, lists of names."""
+"""The documents are true: links, commands, limits, errors, lists of names."""
 
 import logging
 import re

@@ -167,7 +167,7 @@ def test_blobs_of_tee_signer_may_be_sealed_under_the_new_key(tmp_path: Path) -> 
 
 
 def texts() -> Iterator[str]:
-    """Yield what is said when Google, the launcher or the image refuses."""
+    """Yield the texts when Google, the launcher or the image refuses."""
     for method in gcp_answers.Method:
         for status in (*gcp_answers._MEANINGS, "INVALID_ARGUMENT"):
             yield str(gcp_answers.failure(gcp_answers.Call(method, "KEY", "PRINCIPAL"), status, ""))

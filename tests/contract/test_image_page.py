@@ -1,4 +1,4 @@
-"""The page about the image's configuration says what the daemon reads, and what nobody may set beside it."""
+"""The page about the image's configuration says what the daemon reads, and what no one may set beside it."""
 
 import re
 

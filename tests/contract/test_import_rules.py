@@ -7,7 +7,7 @@ import pytest
 
 from tests.contract.rooms import DOORS, IMPORTS, TABLE, imports, modules, within
 
-#: What is pure: no task, no socket, no file, no clock. Some read and write, by the calls of a port.
+#: Pure rooms: no task, no socket, no file, no clock. Some read and write, by the calls of a port.
 CORE = tuple(room for row in TABLE if row.ring == "core" for room in row.rooms)
 IMPURE = {"asyncio", "trio", "socket", "subprocess", "sqlite3", "time", "threading", "uvicorn", "starlette"}
 #: Concrete providers, and who may name them from outside.
@@ -140,7 +140,7 @@ def test_nothing_knows_the_command_line_or_http() -> None:
 
 
 def test_no_clock_decides_about_marks() -> None:
-    """A clock that goes backwards changes nothing about marks: nobody who looks after them asks one."""
+    """A clock that goes backwards changes nothing about marks: no one who looks after them asks one."""
     for name, imported in IMPORTS.items():
         if within(name, ("host_backend.watermark", "enclave_signer.tezos")):
             assert not {other.partition(".")[0] for other in imported} & {"time", "datetime", "calendar"}, name

@@ -1,4 +1,4 @@
-"""The operations kit names what is there: metrics, documents, programs, folders."""
+"""The operations kit names only what exists: metrics, documents, programs, folders."""
 
 import json
 import re

@@ -27,7 +27,7 @@ def quoted() -> Iterator[str]:
 
 @cache
 def texts() -> str:
-    """Return all texts in the code of both programs, a line each, with `…` for what is put into them."""
+    """Return all texts in the code of both programs, a line each, with `…` for the values put into them."""
     lines = []
     for package in ("enclave_signer", "host_backend"):
         for path in (ROOT / package).rglob("*.py"):

@@ -16,7 +16,7 @@ def test_every_module_has_a_room_and_every_room_is_there() -> None:
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.rooms[0])
 def test_a_room_imports_what_the_table_says(row: Row) -> None:
-    """`make fix` writes the column: then see whether the room should need what is new in it."""
+    """`make fix` writes the column: then see whether the room should need the new imports in it."""
     assert row.imports == imports_of(row)
 
 

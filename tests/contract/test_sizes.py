@@ -1,4 +1,4 @@
-"""Functions, classes and files are short; what is longer says why, in a comment or docstring: `Longer than most: …`."""
+"""Functions, classes and files are short; a longer one says why, in a comment or docstring: `Longer than most: …`."""
 
 import ast
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def fields(class_: ast.ClassDef) -> set[str]:
 
 
 def too_long(tree: ast.Module, lines: list[str]) -> Iterator[str]:
-    """Yield what is longer than it may be, and says no reason in its first lines."""
+    """Yield everything longer than it may be, and says no reason in its first lines."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue

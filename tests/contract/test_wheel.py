@@ -1,4 +1,4 @@
-"""What is installed: types for those who import it, and the documents that texts of the programs name."""
+"""The installed files: types for those who import it, and the documents that texts of the programs name."""
 
 import re
 import subprocess

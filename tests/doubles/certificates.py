@@ -1,4 +1,4 @@
-"""An authority, and certificates that it signed, as PEM files; made anew for each test."""
+"""An authority, and certificates that it signed, as PEM files; made for each test."""
 
 import datetime
 import ipaddress

@@ -1,4 +1,4 @@
-"""Stands between host and enclave: records what reaches it, and can keep signatures from being asked for or told."""
+"""Stands between host and enclave: records what reaches it, and can hold back requests for signatures, or the answers."""
 
 import socket
 import struct
@@ -13,7 +13,7 @@ from tests.doubles.processes import PATIENCE_S
 
 
 class Hold(Enum):
-    """What is kept back, from the next signature on and until the host's connection ends: nothing is given later."""
+    """Messages kept back, from the next signature on and until the host's connection ends: nothing is given later."""
 
     NOTHING = auto()
     #: Calls of `Sign` are recorded, and the enclave never hears of them.
@@ -34,7 +34,7 @@ class EnclaveProxy:
         self._threads: list[threading.Thread] = []
         #: Every message that the host has asked the enclave to sign, in order, held back or not.
         self.messages: list[bytes] = []
-        #: Signatures that were kept from being asked for, or told.
+        #: Signatures whose request or answer was held back.
         self.held = 0
         #: Called with whatever came from the host, before anything else is done with it.
         self.on_bytes: Callable[[bytes], None] = lambda _: None

@@ -1,4 +1,4 @@
-"""A vault without an enclave, which signs or fails as it is told."""
+"""A vault without an enclave, which signs or fails as a test asks."""
 
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from host_backend.vault.keys import VaultKey, opened_key

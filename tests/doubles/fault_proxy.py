@@ -39,7 +39,7 @@ class Fault(StrEnum):
     RESET = "reset"
     #: Nothing passes, on old connections and new ones; when it ends, what was held passes.
     BLACK_HOLE = "black hole"
-    #: As if nobody were there: every connection is reset, and every new one.
+    #: As if no one were there: every connection is reset, and every new one.
     AWAY = "away"
     #: Answers only: one bit of the frame is another one. Not among `FAULTS`, after which every key signs at once: of an
     #: answer to `Import` it takes a key out of service for a while.

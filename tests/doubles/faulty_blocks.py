@@ -1,6 +1,6 @@
 """A watermark file on a disk that fails, tears and forgets, on demand. The rest is the real file.
 
-What a disk may do is modelled on what is known of real ones: a write that fails may have been taken in part, up to a
+What a disk may do is modelled on real ones: a write that fails may have been taken in part, up to a
 block; a sync that fails says nothing of what was written; what was written since the last good sync may be lost by
 block, each in its old or its new form; and a failed sync may leave the new form in memory, where it is read, but never
 written to the disk unless it is written again.
@@ -82,7 +82,7 @@ class FaultyBlocks:
 
 
 class FaultyDisk:
-    """Opens files whose writes and syncs fail as told.
+    """Opens files whose writes and syncs fail as a test asks.
 
     Attributes:
         calls: Writes and syncs so far, those that failed included.
@@ -119,7 +119,7 @@ class FaultyDisk:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Let no write or sync happen meanwhile: what is copied then is what a kill at one moment leaves."""
+        """Let no write or sync happen meanwhile: a copy made then is what a kill at one moment leaves."""
         with self._moving:
             yield
 
@@ -157,7 +157,7 @@ class FaultyDisk:
         self.unsynced.clear()
 
     def lose_power(self, path: Path, loss: Loss = keep_old) -> None:
-        """Leave of a file what a disk has that lost power; call when nobody has it open."""
+        """Leave of a file what a disk has that lost power; call when no one has it open."""
         with path.open("r+b") as file:
             for offset, (old, new) in (self.unsynced | self.forgotten).items():
                 file.seek(offset)

@@ -27,7 +27,7 @@ import host_backend
 
 #: A length, or a process: what both sides read at once.
 NUMBER = struct.Struct(">I")
-#: It changes settings of the whole interpreter, and no program loads it unless it is told to.
+#: It changes settings of the whole interpreter, and no program loads it by default.
 _NOT_IMPORTED = "enclave_signer.curves.bls_py_ecc"
 
 
@@ -64,7 +64,7 @@ def keep_coverage() -> None:
 
 
 def serve(asked: socket.socket) -> Request | None:
-    """Start what is asked for until the other side has ended; return twice: in each new process, what it is to run."""
+    """Start programs on request until the other side has ended; return twice: in each new process, what it is to run."""
     while True:
         head, streams, _, _ = socket.recv_fds(asked, NUMBER.size, 3)
         if not head:

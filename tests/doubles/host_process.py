@@ -114,7 +114,7 @@ def run_command(
 ) -> Outcome:
     """Run `enclave-host` with arguments and standard input until it ends.
 
-    `prefix` is a command that runs it; `module`, what is run.
+    `prefix` is a command that runs it; `module`, the module that is run.
     """
     command = [*prefix, sys.executable, "-m", module, *map(str, arguments)]
     pipe = subprocess.PIPE
@@ -188,7 +188,7 @@ def ask(port: int, method: str, path: str, body: str | bytes | None = None) -> A
 
 
 class Host(Program):
-    """A running `enclave-host serve`; `prefix` is a command that runs it, such as a tracer, `module` what is run."""
+    """A running `enclave-host serve`; `prefix` is a command that runs it, such as a tracer, `module` the module that is run."""
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ LARGE_BYTES = 32 * 1024 * 1024
 
 
 class Hasty(HttpProtocol):
-    """Closes what is incomplete as soon as the loop has looked at its sockets a few times."""
+    """Closes incomplete requests as soon as the loop has looked at its sockets a few times."""
 
     request_s = 0.02
     write_s = 0.02

@@ -15,7 +15,7 @@ _DESCRIPTIONS = {"$schema", "$defs", "title", "description"}
 
 
 def problems(value: object, schema: dict[str, Any], root: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Yield what is wrong with a value, with its place."""
+    """Yield each fault of a value, with its place."""
     for keyword, argument in schema.items():
         if keyword in _DESCRIPTIONS:
             continue

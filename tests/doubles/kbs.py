@@ -84,14 +84,14 @@ def refusal(name: str, detail: str) -> Answer:
 class KbsDouble:
     """The broker. A test may set any of its attributes while it serves.
 
-    `before` has what runs before a step; `instead` what is answered in its place; `hang` the steps without an answer.
+    `before` has what runs before a step; `instead` the answer in its place; `hang` the steps without an answer.
     """
 
     def __init__(self) -> None:
         self.version = "0.4.0"
         self.resources: dict[str, bytes] = {}
         self.policy: Policy = affirming_policy
-        #: Whether reference values are registered: what is verified is affirming then.
+        #: Whether reference values are registered: verified evidence is affirming then.
         self.affirming = True
         self.trusts_tokens = True
         self.sessions: dict[str, Session] = {}

@@ -18,7 +18,7 @@ def wrapping(kek: bytes) -> str:
 
 
 class Keyprovider:
-    """What is configured.
+    """The configuration.
 
     Args:
         folder: Its own.

@@ -15,7 +15,7 @@ SIGNATORY: dict[str, Any] = json.loads((VECTORS / "signatory-vectors.json").read
 PAYLOADS: dict[str, bytes] = {item["id"]: bytes.fromhex(item["hex"]) for item in SIGNATORY["payloads"]}
 
 _CURVES = {"ed25519": KeyType.ED25519, "secp256k1": KeyType.SECP256K1, "p256": KeyType.P256, "bls": KeyType.BLS}
-#: The chain of the messages made here, unless told otherwise: another chain has marks of its own.
+#: The chain of the messages made here, unless another is named: each chain has marks of its own.
 CHAIN = 0xB3D79F99
 CHAIN_ID = "NetXo5iVw1vBoxM"
 

@@ -1,4 +1,4 @@
-"""Hashes of keys that nobody has, as many as are wanted."""
+"""Hashes of keys that no one has, as many as are wanted."""
 
 from enclave_signer.protocol.messages import KeyType, PublicKey
 from enclave_signer.tezos import public_key_hash

@@ -8,7 +8,7 @@ from host_backend.keystore.base import Before, KeptKeys, StoredKey
 
 
 class MemoryKeys:
-    """A key store that can be told to fail."""
+    """A key store that fails on request."""
 
     #: Long: who waits for a key asks for it.
     look_s = 600.0

@@ -91,16 +91,16 @@ def lawful(marks: Mapping[MarkKey, Mark], given: Set[MarkKey], key: MarkKey, ask
 
 
 class ModelledStore(RuleBasedStateMachine):
-    """One store, opened and lost again and again, and what is known of it."""
+    """One store, opened and lost again and again, and all that is known of it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        # In memory where that can be had: thousands of syncs take minutes on a disk, and what is lost is simulated.
+        # In memory where that can be had: thousands of syncs take minutes on a disk, and losses are simulated.
         self.root = Path(tempfile.mkdtemp(prefix="watermark-machine-", dir="/dev/shm" if SHM.is_dir() else None))
         self.disk = FaultyDisk()
         self.model: dict[MarkKey, Mark] = {}
-        #: Rights that are refused, and what is known of their marks.
+        #: Rights that are refused, and the known bounds of their marks.
         self.refused: dict[MarkKey, Mark] = {}
         #: Rights that have a slot, with a mark or without: their chains count.
         self.given: set[MarkKey] = set()
@@ -198,7 +198,7 @@ class ModelledStore(RuleBasedStateMachine):
         return await asyncio.gather(*(self.store.advance(*request) for request in batch), return_exceptions=True)
 
     async def settle(self) -> None:
-        """Have the store write again what is in doubt, before it refuses this."""
+        """Have the store write again the copies in doubt, before it refuses this."""
         key = next((key for key in KEYS if key not in self.refused), None)
         if key is not None:
             with pytest.raises(WatermarkRejected):

@@ -1,4 +1,4 @@
-"""A small image as a folder (OCI layout), and what is in one: no registry is needed."""
+"""A small image as a folder (OCI layout), and its files: no registry is needed."""
 
 import gzip
 import hashlib

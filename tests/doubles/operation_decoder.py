@@ -1,6 +1,6 @@
 """Reads operations into the JSON form that `operation_encoder` writes from; shares nothing with the decoder under test.
 
-It takes more than one spelling of many things, such as long forms of numbers: what is written again of them has other bytes.
+It takes more than one spelling of many things, such as long forms of numbers: written again, they have other bytes.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Unreadable(Exception):
 
 
 class Bytes:
-    """What is left of a message, or of a part of it."""
+    """The rest of a message, or of a part of it."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data

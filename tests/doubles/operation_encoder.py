@@ -1,6 +1,6 @@
 """Writes operations from their JSON form, by the field table of Octez' documentation; knows nothing of the decoder under test.
 
-The JSON form is that of Octez' RPCs, except that what is base58 there is hex here, and that addresses and keys name their kind:
+The JSON form is that of Octez' RPCs, except that base58 there is hex here, and that addresses and keys name their kind:
 `tz4:<hex>`, `KT1:<hex>`, `BLpk:<hex>`.
 
 Source: Octez, the generated descriptions of its encodings for protocol 024, its sources for 025, and `data-encoding` for numbers

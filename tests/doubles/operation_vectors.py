@@ -28,7 +28,7 @@ def encoded(vector: Mapping[str, Any]) -> str:
 
 
 def filled(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the bytes of what is made up anew; what is recorded stays as it is."""
+    """Rewrite the bytes of made-up messages; recorded ones stay as they are."""
     made = {member: [{**item, "hex": encoded(item)} for item in document[member]] for member in ("made", "packed")}
     return {**document, **made}
 

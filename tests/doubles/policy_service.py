@@ -1,4 +1,4 @@
-"""A policy hook as a real HTTP server on a free port: answers what it is told to, and keeps what it was asked."""
+"""A policy hook as a real HTTP server on a free port: gives the answers of a test, and keeps the questions."""
 
 import json
 import threading

@@ -151,7 +151,7 @@ def _haproxy(folder: Path, text: str) -> Iterator[None]:
 
 
 def _free_port() -> int:
-    """Return a port that nobody listens on: neither proxy says which one it was given."""
+    """Return a port that no one listens on: neither proxy says which one it was given."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

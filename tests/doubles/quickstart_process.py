@@ -1,4 +1,4 @@
-"""`make run` without make: both programs on a folder, until told to stop."""
+"""`make run` without make: both programs on a folder, until asked to stop."""
 
 import os
 import re

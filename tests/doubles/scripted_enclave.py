@@ -12,7 +12,7 @@ from tests.doubles.asyncio_server import AsyncioServer
 
 
 class ScriptedEnclave:
-    """Takes one connection; keeps the calls in order, and says what it is told to."""
+    """Takes one connection; keeps the calls in order, and gives the answers of a test."""
 
     def __init__(self) -> None:
         self.calls: asyncio.Queue[Request] = asyncio.Queue()

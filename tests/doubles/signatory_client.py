@@ -20,7 +20,7 @@ CREDENTIALS = {"wip_provider_path": "projects/1/p", "encryption_key_path": "proj
 
 
 class VaultError(Exception):
-    """What Signatory's caller is told."""
+    """What Signatory's caller gets."""
 
 
 class Cancelled(Exception):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def files_up_to(limit_bytes: int) -> Iterator[None]:
-    """Let no file grow beyond a size meanwhile; whoever tries gets an `OSError` (Python ignores SIGXFSZ)."""
+    """Let no file grow beyond a size meanwhile; a write beyond it is an `OSError` (Python ignores SIGXFSZ)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
     try:

@@ -39,7 +39,7 @@ OTHER = bytes(32)
 LAST_BLOCK, LAST_ATTESTATION = 9, 10
 LOCK = "watermark.lock"
 OLD_STORE = "watermark.sqlite"
-#: What is said to change nothing.
+#: Commands that are said to change nothing.
 LOOKS = (("watermark", "show"), ("watermark", "show", "--json"), ("doctor",), ("list",), ("config", "check"))
 #: How a text might tell people to take away what keeps a double signature away.
 DANGEROUS_ADVICE = re.compile(r"\b(remove|delete|erase|unlink|rm|move)\b", re.IGNORECASE)
@@ -194,7 +194,7 @@ def old_store(config: Path) -> None:
 
 
 def old_store_after_a_crash(config: Path) -> None:
-    """One whose host was killed: its note is there, or a log with what is not in the file."""
+    """One whose host was killed: its note is there, or a log with marks that are not in the file."""
     old_store(config)
     if in_use_file(config).exists():
         in_use_file(config).write_bytes(_OLD_NOTE)

@@ -1,4 +1,4 @@
-"""Clocks that go when they are told to, and work that is done at once."""
+"""Clocks that a test moves, and work that is done at once."""
 
 import asyncio
 from typing import TypeVar

@@ -157,7 +157,7 @@ def _key_type(value: object) -> KeyType:
 
 
 def _open(name: str, value: object) -> SigningKey:
-    """Return an opened key; sizes and ranges are told in the words of the library of each curve."""
+    """Return an opened key; sizes and ranges are reported in the words of the library of each curve."""
     data, key_type = _bytes(value), key_type_named(name)
     if len(data) != 32:
         if key_type is KeyType.ED25519:

@@ -1,4 +1,4 @@
-"""Programs whose log nobody reads once they are ready, until a test does."""
+"""Programs whose log no one reads once they are ready, until a test does."""
 
 import threading
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class _Unread(Program):
         self._resumed.set()
 
     def end_unread(self) -> int:
-        """Stop it in order while nobody reads, and return its exit code; what it could write is in `log` then."""
+        """Stop it in order while no one reads, and return its exit code; what it could write is in `log` then."""
         self.process.terminate()
         code = self.process.wait(60)
         self.read_on()

@@ -28,7 +28,7 @@ async def advance_for_ever(store: FileWatermarkStore, run: int, number: int, lev
         level += 1
         for round_ in range(3):
             await store.advance(key(number), mark(run, level, round_))
-            # One write, past every buffer: what is in the pipe was said, whatever happens next.
+            # One write, past every buffer: everything in the pipe was said, whatever happens next.
             os.write(sys.stdout.fileno(), b"%d %d %d\n" % (number, level, round_))
 
 

@@ -97,7 +97,7 @@ def _right(read: Reading) -> tuple[str, str, int, int]:
 def by_evidence(message: bytes) -> bool | None:
     """Tell whether evidence may hold a message; None where it never does.
 
-    What is held ends with a signature of either size, so that surplus bytes could pass for a part of the one or the other.
+    The held bytes end with a signature of either size, so that surplus bytes could pass for a part of the one or the other.
     """
     if message[0] == 0x11:
         if message[-1] not in _VOTES:

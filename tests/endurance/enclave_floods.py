@@ -1,4 +1,4 @@
-"""How long a host that connects anew waits beside strangers at the enclave's port; a line for each kind of them.
+"""How long a host that reconnects waits beside strangers at the enclave's port; a line for each kind of them.
 
 python -m tests.endurance.enclave_floods [SECONDS OF EACH]
 """
@@ -51,7 +51,7 @@ def dial(port: int, number: int) -> socket.socket:
 
 
 def flood(port: int, kind: str, running: Event, stop: Event) -> None:
-    """Send calls on all connections without end, take the answers, connect anew what was closed."""
+    """Send calls on all connections without end, take the answers, reconnect where a connection was closed."""
     raise_limit()
     calls = FLOODS[kind]
     selector = selectors.DefaultSelector()
@@ -137,7 +137,7 @@ def told(seconds: list[float]) -> str:
 
 
 def measure(enclave: Enclave, what: str, seconds: float) -> None:
-    """Connect anew again and again, and sign on a connection that was there."""
+    """Reconnect again and again, and sign on a connection that was there."""
     initialized: list[float] = []
     imported: list[float] = []
     signed: list[float] = []

@@ -7,7 +7,7 @@ is answered, by closing their HTTP connection or by cancelling. Every signature 
 
 - Every signature must be exactly that of the message that was asked for.
 - A message that the watermark refused must never be signed, nor ever reach the link.
-- Every request that nobody gave up must be answered within its limit, with a signature, 409 where due, 502 or 503.
+- Every request that no one gave up must be answered within its limit, with a signature, 409 where due, 502 or 503.
 - A request that is made when a fault ends, and again when it fails, must succeed within a second.
 """
 
@@ -122,7 +122,7 @@ class Course:
             writer.write(head.encode() + body)
             answer = await reader.read()
         finally:
-            # Whoever gives up leaves before the answer.
+            # A client that gives up leaves before the answer.
             writer.transport.abort()
         head_, _, content = answer.partition(b"\r\n\r\n")
         status = int(head_.split()[1]) if head_ else 0
@@ -186,7 +186,7 @@ class Course:
 
 
 class Caller:
-    """Signs until told to stop; each has its own chain, so that each has its own marks."""
+    """Signs until asked to stop; each has its own chain, so that each has its own marks."""
 
     def __init__(self, course: Course, number: int) -> None:
         self._course = course

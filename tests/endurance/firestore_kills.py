@@ -111,7 +111,7 @@ def check_repeat(host: Host, series: Series, counts: KillCounts) -> None:
 
 @contextmanager
 def two_hosts(double: FirestoreDouble, folder: Path) -> Iterator[tuple[tuple[Site, EnclaveProxy], ...]]:
-    """Give two configurations for one store and one enclave, and what is between each of them and the enclave."""
+    """Give two configurations for one store and one enclave, and the proxy between each of them and the enclave."""
     with ExitStack() as stack:
         enclave = stack.enter_context(unguarded_enclave(folder / "sealing.key"))
         found = []

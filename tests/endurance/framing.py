@@ -1,7 +1,7 @@
 """What our protocol takes for requests, beside what h11 does: `python -m tests.endurance.framing N`.
 
 N connections with a few requests each, most of them odd somewhere: every framing header, offers to change the protocol, chunks,
-trailers, ends of lines, and bytes at random; cut into reads in every way. What is executed must be, request by request, what h11
+trailers, ends of lines, and bytes at random; cut into reads in every way. The requests executed must be, one by one, what h11
 reads at that place: method, target and body. Ours may stop earlier, and then ends the connection; it never goes further.
 
 The connections are the same in every run.
@@ -60,7 +60,7 @@ class Recorded(HttpProtocol):
 
 
 class Wire(asyncio.Transport):
-    """Takes what is written, and closes."""
+    """Takes the written bytes, and closes."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
@@ -103,7 +103,7 @@ class Ours:
         self._config = uvicorn.Config(self._answer, http=Recorded, lifespan="off", log_config=None, interface="asgi3")
         self._config.load()
         self._reading = Reading()
-        #: Whether answers are given at the end of a head, so that nobody waits for a body.
+        #: Whether answers are given at the end of a head, so that no one waits for a body.
         self.answers_early = False
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -117,7 +117,7 @@ def unread(host: Host, stack: ExitStack) -> None:
 
 
 def malformed(host: Host, stack: ExitStack) -> None:
-    """Send what is no HTTP."""
+    """Send bytes that are not HTTP."""
     for number in range(500):
         stream = stack.enter_context(connect(host))
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Both programs while nobody reads their logs: every request is answered, and what is dropped is counted.
+"""Both programs while no one reads their logs: every request is answered, and dropped lines are counted.
 
 python -m tests.endurance.unread_log [REQUESTS]
 """
@@ -32,14 +32,14 @@ def ask_host(host: UnreadHost, requests: int) -> None:
 
 
 def ask_enclave(address: tuple[str, int], requests: int) -> None:
-    """Connect anew for every call."""
+    """Reconnect for every call."""
     for _ in range(requests):
         with WireClient(address) as client:
             assert "Err" in client.call({"PublicKey": 0})
 
 
 def main() -> None:
-    """Ask, stop the programs in order while nobody reads, and print what their logs say; then once more, reading again."""
+    """Ask, stop the programs in order while no one reads, and print what their logs say; then once more, reading again."""
     requests = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     for read_again in (False, True):
         with tempfile.TemporaryDirectory() as name:
@@ -65,7 +65,7 @@ def main() -> None:
                         print(
                             f"{what}: {requests} requests answered while nobody read; "
                             f"{'read again' if read_again else 'never read again'}: {lines} lines, "
-                            f"{dropped} told as dropped; exit code {code}; resident {memory} MiB",
+                            f"{dropped} reported as dropped; exit code {code}; resident {memory} MiB",
                             flush=True,
                         )
                         assert code == 0

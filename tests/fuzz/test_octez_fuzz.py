@@ -29,7 +29,7 @@ def test_any_bytes(data: bytes, sizes: list[int]) -> None:
 
 
 def requests(data: bytes, sizes: list[int]) -> list[object]:
-    """Return the requests in bytes that come in pieces, and None at the end for what is none."""
+    """Return the requests in bytes that come in pieces, and None at the end for bytes that are not a request."""
     frames, found, at = Frames(), list[object](), 0
     for size in (*sizes, len(data)):
         frames.feed(data[at : at + size])

@@ -1,4 +1,4 @@
-"""Proofs of a running link: renewed beside it, missed when Google is away, and of no use to whoever stands in between."""
+"""Proofs of a running link: renewed beside it, missed when Google is away, and of no use to a machine in between."""
 
 import asyncio
 import ssl
@@ -49,8 +49,8 @@ LIMITS = LinkLimits(
 
 
 async def eventually(is_so: Callable[[], bool]) -> None:
-    """Return when something is so; whoever waits in vain is stopped by the limit around it."""
-    while not is_so():  # noqa: ASYNC110 -- what is watched tells nobody
+    """Return when something is so; a wait in vain ends by the limit around it."""
+    while not is_so():  # noqa: ASYNC110 -- the watched object has no event
         await asyncio.sleep(0)
 
 
@@ -220,7 +220,7 @@ def test_a_refusal_stops_the_connection_in_service(world: AttestedWorld) -> None
 
 
 def test_a_renewal_delays_no_signature(world: AttestedWorld) -> None:
-    """How long they take is printed; that all of them succeed on connections that change is what is held."""
+    """How long they take is printed; that all of them succeed on connections that change is asserted."""
 
     async def scenario(link: Link) -> None:
         times: list[float] = []

@@ -37,11 +37,10 @@ def config(tmp_path: Path, local: Enclave) -> Path:
 
 
 def entry(pkh: str, public_key: str, *policy: str) -> str:
-    """Return what is printed for a key, in Signatory's form."""
+    """Return the text printed for a key, in Signatory's form."""
     lines = [
         f"Public Key Hash:           {pkh}",
         f"Public Key:                {public_key}",
-        "Reference:                 ",
         "Vault:                     ConfidentialSpace",
         f"Active:                    {'true' if policy else 'false'}",
         *policy,
@@ -83,12 +82,18 @@ def test_generate_makes_one_tz1_key_unless_told_otherwise(config: Path) -> None:
 def test_vaults_that_are_not_named_well(config: Path, command: str) -> None:
     words = [TZ1.secret] if command == "import" else []
     outcome = run_command(command, "-c", config, "--vault", "nosuch", *words)
-    assert refused(outcome, 2) == f"{command}: vault nosuch is not found, the configuration has: {VAULT}"
+    assert refused(outcome, 2) == f"vault nosuch is not found, the configuration has: {VAULT}"
+    second = "other: {driver: confidentialspace, config: {host: 127.0.0.1, port: 1, storage: {config: other.json}}}"
+    config.write_text(config.read_text().replace("tezos:", f"  {second}\ntezos:"))
     outcome = run_command(command, "-c", config, *words)
-    assert outcome.code == 2
-    assert "'--vault'" in outcome.error
-    assert "Traceback" not in outcome.stderr
+    assert refused(outcome, 2) == f"name a vault with --vault, the configuration has: {VAULT}, other"
     assert stored_hashes(config) == []
+
+
+def test_the_only_vault_needs_no_name(config: Path) -> None:
+    assert run_command("generate", "-c", config).code == 0
+    assert run_command("import", "-c", config, "-", given=TZ1.secret).stdout.endswith(f"in vault {VAULT}\n")
+    assert len(stored_hashes(config)) == 2
 
 
 @pytest.mark.parametrize(

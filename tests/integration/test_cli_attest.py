@@ -1,4 +1,4 @@
-"""`enclave-host attest`: a token in a file, a policy, and what is said of both."""
+"""`enclave-host attest`: a token in a file, a policy, and the judgement of both."""
 
 import json
 from pathlib import Path

@@ -92,14 +92,17 @@ def test_a_second_key_signs_without_a_restart(tmp_path: Path, local: Enclave) ->
         outcome = run_command("import", "-c", config, "--vault", VAULT, "-", given=TZ2.secret)
         assert outcome.code == 0
         assert outcome.stdout == f"Imported {TZ2.pkh}, in vault {VAULT}\n"
-        assert f"    enclave-host keys allow {TZ2.pkh}" in outcome.stderr.splitlines()
+        assert f"    enclave-host keys allow {TZ2.pkh} -c {config}" in outcome.stderr.splitlines()
         assert "level=info" not in outcome.stderr
         assert run_command("keys", "allow", "-c", config, "--chain", CHAIN_ID, TZ2.pkh).code == 0
         outcome = run_command("reload", "-c", config)
         assert (outcome.code, outcome.stderr) == (0, "")
-        assert outcome.stdout.startswith(f"Process {host.pid} reads its configuration again.")
-        host.wait_for("policies reloaded")
+        assert outcome.stdout == f"Process {host.pid} has reloaded its policies\n"
         assert host.sign(TZ2.pkh, attestation(5)).status == 200
+        config.write_text(config.read_text().rstrip("\n"))
+        said = refused(run_command("reload", "-c", config), 2)
+        assert said.startswith(f"process {host.pid} goes on with the old policies: the file ends within a line")
+        assert host.sign(TZ2.pkh, attestation(6)).status == 200
         assert host.stop() == 0
 
 

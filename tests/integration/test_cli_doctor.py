@@ -46,7 +46,7 @@ def config(tmp_path: Path, local: Enclave) -> Path:
 
 
 def examined(config: Path, code: int, module: str = "host_backend") -> list[tuple[str, str, str]]:
-    """Run the doctor; return check, state and text of each line, which must be told alike in both forms."""
+    """Run the doctor; return check, state and text of each line, which must be the same in both forms."""
     outcome = run_command("doctor", "-c", config, "--json", module=module)
     assert outcome.code == code, outcome.stderr
     answer = json.loads(outcome.stdout)
@@ -86,6 +86,8 @@ def test_all_is_well(config: Path) -> None:
     assert texts(checks, ENCLAVE, "ok")[0].endswith("answers, 2 keys opened and compared")
     assert texts(checks, KEY_FILE, "ok") == [f"{key_file(config)}: 2 keys"]
     assert texts(checks, "watermarks", "ok") == ["0 marks, all whole; no host runs"]
+    fix = "right for keys that have never signed; for others, `enclave-host watermark raise`"
+    assert texts(checks, "keys without a mark", "ok") == [f"{TZ1.pkh}: {fix}"]
     ((_, text),) = [(state, text) for name, state, text in checks if name == "disk"]
     assert re.match(rf"syncing {base(config)} takes \d+\.\d (ms, \d+\.\d ms|µs) at most", text)
     assert "whether it is right cannot be known from here" in texts(checks, "clock", "ok")[0]
@@ -106,6 +108,7 @@ def test_beside_a_running_host(config: Path) -> None:
         assert host.sign(TZ1.pkh, attestation(1)).status == 200
         checks = examined(config, 0)
         assert texts(checks, "watermarks", "ok") == [f"1 mark, all whole; in use by process {host.pid}"]
+        assert texts(checks, "keys without a mark", "ok") == []
         # It goes on as before.
         assert host.sign(TZ1.pkh, attestation(2)).status == 200
         assert host.health() == (200, {"ready": True})
@@ -120,7 +123,7 @@ def test_after_a_host_that_was_killed(config: Path) -> None:
     text = texts(examined(config, 0), "watermarks", "warning")[-1]
     assert text.startswith("1 mark, all whole; the last host did not end in order: ")
     assert contents(config.parent) == before
-    # A store that is lost is told, and looking makes none in its place.
+    # A lost store is reported, and looking makes none in its place.
     store_file(config).unlink()
     (text,) = texts(examined(config, 1), "watermarks", "failed")
     assert text.startswith(
@@ -317,3 +320,14 @@ def test_an_enclave_that_stands_still_is_a_finding_and_list_shows_what_is_stored
     assert outcome.error.endswith("did not answer in time: start enclave-signer")
     assert re.findall(r"^Out of Service: +(\S+)$", outcome.stdout, re.MULTILINE) == [TZ1.pkh, TZ2.pkh]
     assert outcome.stdout.count("stored, and not opened: ") == 2
+
+
+def test_a_configuration_with_passwords_that_others_read(config: Path) -> None:
+    users = (
+        "{alice: {password: 'a Password 1 of some length', secret: 'a Secret 1 of more than thirty-two characters'}}"
+    )
+    config.write_text(config.read_text().replace("server: {", f"server: {{jwt: {{users: {users}}}, "))
+    for mode, expected in ((0o644, 1), (0o640, 0)):
+        config.chmod(mode)
+        found = texts(examined(config, 0), "configuration", "warning")
+        assert len([text for text in found if text.startswith(f"{config} has passwords")]) == expected

@@ -244,7 +244,7 @@ class Stage:
     def _query(self, played: Play) -> str:
         if not (self.access.signed and played.signed and played.pkh.startswith("tz")):
             return ""
-        # What is signed for a proof is what is signed for an empty message.
+        # A proof signs the same bytes as an empty message.
         return f"?authentication={signature_by(AUTH, authentication_bytes(played.pkh, played.message))}"
 
 
@@ -257,7 +257,7 @@ class Unwritable(logging.Handler):
 
 @contextmanager
 def failing_log() -> Iterator[None]:
-    """Have every access line raise what nobody expects."""
+    """Have every access line raise what no one expects."""
     logger, handler = logging.getLogger("host_backend.api.access_log"), Unwritable()
     level = logger.level
     logger.setLevel(logging.INFO)
@@ -310,7 +310,7 @@ def test_what_is_described_is_what_is_answered(access: Access, monkeypatch: pyte
                 answer = await stage.play(played)
                 assert (answer.status, media_of(answer)) == (played.status, played.media), played
                 if played.media == JSON and played.status >= 400:
-                    # It has the form of a refusal; of a bug nothing is told.
+                    # It has the form of a refusal; of a bug nothing is shown.
                     assert (answer.message == "internal error") is (played.status == 500)
                 answered.add((played.method, played.route, answer.status, media_of(answer)))
             return described

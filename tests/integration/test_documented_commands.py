@@ -53,7 +53,7 @@ class Reader:
         self._ports = {"127.0.0.1:9583": str(config.server.utility_address)}
 
     def do(self, line: str) -> None:
-        """Run a line; what is to keep running runs until something needs it stopped."""
+        """Run a line; a program that serves runs until something needs it stopped."""
         for documented, actual in self._ports.items():
             line = line.replace(documented, actual)
         words = shlex.split(line)

@@ -38,7 +38,7 @@ KEY = MarkKey("NetXo5iVw1vBoxM", TZ1.pkh, Right.BLOCK)
 
 @dataclass
 class Watched:
-    """A disk that keeps in order which marks are written to it and synced, and what else is told."""
+    """A disk that keeps in order which marks are written to it and synced, and everything else that is reported."""
 
     events: list[str] = field(default_factory=list)
     #: Chain, level and round of every mark that was written and then synced.

@@ -133,7 +133,7 @@ def test_a_stop_comes_after_all_that_was_read() -> None:
 
 
 def test_a_stop_does_not_take_answers_back_from_a_client_that_goes_on_sending() -> None:
-    """To close a socket with bytes that nobody read is to reset it, and a reset throws away what is on its way."""
+    """To close a socket with bytes that no one read is to reset it, and a reset throws away bytes on their way."""
 
     async def main(world: World) -> None:
         stream = await world.connect()

@@ -58,7 +58,7 @@ def play(tmp_path: Path) -> Play:
 
 
 def test_bytes_that_were_decrypted_already_are_not_waited_for(play: Play) -> None:
-    """A record is larger than one read: what is left of it shows in no socket."""
+    """A record is larger than one read: its rest shows in no socket."""
 
     async def main(tls: TlsWorld) -> None:
         stream = await tls.connect()

@@ -1,4 +1,4 @@
-"""The enclave's end of TLS: who gets in, who is told what, and what those who never end their handshake cost others."""
+"""The enclave's end of TLS: who gets in, what others learn, and what those who never end their handshake cost others."""
 
 import json
 import socket
@@ -94,7 +94,7 @@ def signing(enclave: Enclave, files: ClientFiles, stack: ExitStack) -> Client:
 
 
 def said_to(enclave: Enclave, context: ssl.SSLContext) -> str:
-    """Return what a client is told that is refused: by its handshake, or at its first read."""
+    """Return what a refused client learns: by its handshake, or at its first read."""
     with ExitStack() as stack, pytest.raises(ssl.SSLError) as refusal:
         Client(stack, enclave, context).ask({"Initialize": {}})
     return str(refusal.value)

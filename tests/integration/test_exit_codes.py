@@ -1,4 +1,4 @@
-"""Exit codes: 2 is for the configuration and wrong usage alone; what is held, taken, missing or away is 1."""
+"""Exit codes: 2 is for the configuration and wrong usage alone; anything held, taken, missing or away is 1."""
 
 import json
 import socket

@@ -112,7 +112,7 @@ def test_marks_move_between_the_drivers_and_back(site: Site) -> None:
     site.configure(FILE_WATERMARKS)
     assert "kept its marks in Firestore" in site.command("serve", code=2)
 
-    # To another collection: the first one is used by nobody any more.
+    # To another collection: the first one is used by no one any more.
     site.configure("{driver: gcp, config: {project: p, collection: other}}")
     site.command("watermark", "migrate")
     assert site.marks() == [("attestation", 20)]

@@ -32,7 +32,7 @@ def test_two_hosts_never_allow_two_messages_for_one_right(tmp_path: Path, pessim
 
 
 def killed_after(double: FirestoreDouble, calls: int, folder: Path, run: int, level: int) -> list[int]:
-    """Run a host until so many calls were done, and kill it before it has the last answer; return what it was told."""
+    """Run a host until so many calls were done, and kill it before it has the last answer; return what it learned."""
     command = [sys.executable, "-m", "tests.doubles.google.watermark_child", double.address]
     with start([*command, str(folder), str(run), str(level)], stdout=subprocess.PIPE, text=True) as host:
         left = calls
@@ -62,7 +62,7 @@ def test_a_host_that_is_killed_leaves_whole_documents_and_nothing_is_signed_twic
             told = killed_after(double, calls, tmp_path, number, level)
             found = signatory_marks(double).get(KEY)
             highest = max(told, default=level)
-            # One that it was not told of may be there.
+            # One whose answer it did not get may be there.
             assert found is None or found.level in {highest, highest + 1}
             assert found is not None or not told
             asyncio.run(_look(double, tmp_path, number, told, found))

@@ -288,6 +288,15 @@ def test_the_way_back(config: Path, folder: Path) -> None:
         assert host.sign(TZ1.pkh, block(200)).status == 200
         assert "is in use by" in refused(run_command("watermark", "export", "-c", config, "--to-octez", folder), 1)
         assert host.stop() == 0
+    others = folder.parent / "others"
+    others.mkdir()
+    (others / "config.json").touch()
+    export = ("watermark", "export", "-c", config, "--to-octez")
+    assert "has nothing of octez-signer in it" in refused(run_command(*export, others), 2)
+    assert [path.name for path in others.iterdir()] == ["config.json"]
+    (others / "config.json").unlink()
+    assert run_command(*export, others).code == 0
+    assert (others / "block_high_watermarks").exists()
     done = run_command("watermark", "export", "-c", config, "--to-octez", folder)
     assert done.code == 0, done.stderr
     blocks = json.loads((folder / "block_high_watermarks").read_text())

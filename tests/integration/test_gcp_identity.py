@@ -150,7 +150,7 @@ def test_a_token_that_google_does_not_take_is_exchanged_anew(place: Place, clock
         identity.forget(first)
         second = await identity.access()
         assert second is not first
-        # Whoever comes late with the first one takes nothing away.
+        # A task that comes late with the first one takes nothing away.
         identity.forget(first)
         assert await identity.access() is second
         # Nor is the second one exchanged again at once: it may be the service that takes none.

@@ -203,7 +203,7 @@ def version_off(cloud: GoogleCloud) -> None:
     cloud.kms.keys[KEY].disable(1)
 
 
-#: What is wrong, what the host says of it, and what a client is answered. Everything is right again afterwards.
+#: A fault, what the host says of it, and the answer to a client. Everything is right again afterwards.
 FAULTS = {
     "kms hangs": (kms(Fault(delay_s=3600)), "unavailable: Cloud KMS gave no answer in time", 503),
     "kms unavailable": (kms(Fault(Code.UNAVAILABLE)), "unavailable: Cloud KMS gave no answer", 503),
@@ -246,7 +246,7 @@ def test_every_fault_has_its_answer_and_no_key_is_lost(
             cloud.kms.keys[KEY].enable(1)
             cloud.sts.fault = None
             cloud.launcher.write(token())
-            # At once for who has mended it; what is unavailable is tried again without being told.
+            # At once for who has mended it; an unavailable service is tried again by itself.
             host.process.send_signal(1)
             while sign(host) != 200:
                 host.wait_for("link to the enclave is ready|key opens again")
@@ -453,7 +453,7 @@ def test_the_suites_of_ports_run_at_an_address(cloud: GoogleCloud) -> None:
 def test_the_whole_way_with_keys_and_marks_in_firestore(
     tmp_path: Path, cloud: GoogleCloud, image: Image, way: str
 ) -> None:
-    """Launcher, STS, Cloud KMS, four keys, Firestore; both programs anew; the keys are back, and what they have signed."""
+    """Launcher, STS, Cloud KMS, four keys, Firestore; both programs restarted; the keys are back, and what they have signed."""
     if way == "tee-signer's":
         image.path.write_text(IMAGE + "write_legacy = true\n")
     if way == "slow":

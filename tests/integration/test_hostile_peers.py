@@ -70,7 +70,7 @@ def test_5000_silent_connections_are_held_to_the_limit(guarded: Enclave, client:
         for stranger in strangers[:-kept]:
             assert stranger.recv(1) == b""
         assert signs(client)
-        # Whoever came last has a place, and is served.
+        # The last to come has a place, and is served.
         strangers[-1].sendall(bytes.fromhex("0000000da16a496e697469616c697a65a0"))
         assert strangers[-1].recv(4) == b"\0\0\0\5"
         check_unharmed(guarded, client, before, "5000 silent connections")

@@ -65,7 +65,7 @@ def test_a_client_that_hangs_up_early_disturbs_nobody(host: Host, share: int) ->
     for _ in range(5):
         stream = socket.create_connection(("127.0.0.1", host.port), timeout=PATIENCE_S)
         stream.sendall(data)
-        # A reset: whatever the host has to say finds nobody.
+        # A reset: whatever the host has to say finds no one.
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         stream.close()
     for key in FOUR:

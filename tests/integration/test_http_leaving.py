@@ -1,4 +1,4 @@
-"""Strangers who ask for what takes long, and leave or stay, at the host's ports: nobody else is refused for that."""
+"""Strangers who ask for what takes long, and leave or stay, at the host's ports: no one else is refused for that."""
 
 import http.client
 import json
@@ -70,7 +70,7 @@ def test_whoever_asks_and_leaves_takes_nothing_from_others(tmp_path: Path) -> No
 
 
 class HangingHook:
-    """Answers nobody until it is released."""
+    """Answers no one until it is released."""
 
     def __init__(self, service: PolicyService) -> None:
         self.released = threading.Event()

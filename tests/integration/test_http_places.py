@@ -1,4 +1,4 @@
-"""Strangers by the thousand at the host's ports keep nobody from signing, and the host from nothing that it needs."""
+"""Strangers by the thousand at the host's ports keep no one from signing, and the host from nothing that it needs."""
 
 import http.client
 import json
@@ -64,7 +64,7 @@ def asks_for_mode(client: socket.socket) -> None:
 def kept_alive(port: int) -> Iterator[http.client.HTTPConnection]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     connection.connect()
-    # It would connect anew without a word.
+    # It would reconnect without a word.
     connection.auto_open = 0
     try:
         yield connection
@@ -93,7 +93,7 @@ def test_a_new_baker_is_served_beside_silent_strangers(
                 signs(baker, 2 + number)
         for number in range(20):
             assert host.sign(TZ1.pkh, transaction(number)).status == 200
-        # Whoever asks is not displaced.
+        # A client that asks is not displaced.
         signs(baker, 2 + SIGNING_PLACES)
         assert host.stop() == 0
         assert 'msg="clients that were silent longest closed for newcomers"' in host.log

@@ -29,7 +29,7 @@ POLICIES = {key.pkh: BAKER for key in (BAKES, TRANSFERS)} | {
 }
 #: Connections that flood.
 FLOOD = 30
-#: Of their requests, those that may be told of before the one that came last: one may be under way, another one next.
+#: Of their requests, those that may be logged before the one that came last: one may be under way, another one next.
 FEW = 5
 MINE, ANOTHER = "127.0.0.1", "127.0.0.2"
 #: Integers in a message of nearly 32 KiB, which takes long to read.
@@ -84,7 +84,7 @@ def connect(host: Host, source: str) -> socket.socket:
 
 
 def told_before(host: Host, flood: Request, last: Request, source: str = MINE) -> int:
-    """Return how many of `FLOOD` requests are told of before one that comes last, from a source."""
+    """Return how many of `FLOOD` requests are logged before one that comes last, from a source."""
     with ExitStack() as stack:
         many = [stack.enter_context(connect(host, MINE)) for _ in range(FLOOD)]
         one = stack.enter_context(connect(host, source))

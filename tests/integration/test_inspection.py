@@ -1,6 +1,7 @@
-"""The memory of the daemon is closed to other processes of its user; what a privileged one may read, nothing prevents."""
+"""The memory of both programs is closed to other processes of its user; what a privileged one may read, nothing prevents."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.doubles.host_process import ask, run_command, running_host, write_config
 from tests.doubles.processes import ROOT, Enclave, running_local_enclave
 from tests.doubles.starting import interpreters_of_their_own
 
@@ -59,6 +61,22 @@ def test_no_process_of_the_same_user_can_read_it(name: str, tmp_path: Path) -> N
         "enclave_signer", "--sealing-key", str(tmp_path / "key"), "--make-sealing-key"
     ) as enclave:
         assert read(enclave.pid, name) == "forbidden"
+
+
+def test_no_process_of_the_same_user_can_read_what_the_host_holds(tmp_path: Path) -> None:
+    """The secrets of tokens, and the keys of TLS; what it says of itself it can still read."""
+    users = (
+        "{alice: {password: 'a Password 1 of some length', secret: 'a Secret 1 of more than thirty-two characters'}}"
+    )
+    config = write_config(tmp_path, 1)
+    config.write_text(config.read_text().replace("server: {", f"server: {{jwt: {{users: {users}}}, "))
+    assert run_command("watermark", "init", "-c", config).code == 0
+    with running_host(config, prefix=UNPRIVILEGED[:-1]) as host:
+        assert {read(host.pid, name) for name in ("mem", "environ", "maps")} == {"forbidden"}
+        assert resource.prlimit(host.pid, resource.RLIMIT_CORE) == (0, 0)
+        page = ask(host.utility_port, "GET", "/metrics").body.decode()
+        assert re.search(r"^process_open_fds [1-9]", page, re.MULTILINE)
+        assert re.search(r"^process_resident_memory_bytes [1-9]", page, re.MULTILINE)
 
 
 def test_a_process_that_does_not_forbid_it_can_be_read() -> None:

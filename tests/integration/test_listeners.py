@@ -79,7 +79,7 @@ def test_tls(folder: Path, sealed: Enclave) -> None:
         assert status_over_tls(host, client_context(authority)) == 200
         with pytest.raises(ssl.SSLCertVerificationError):
             status_over_tls(host, client_context(Authority(folder, "stranger")))
-        # Who speaks no TLS disturbs nobody; metrics and health stay plain.
+        # Who speaks no TLS disturbs no one; metrics and health stay plain.
         with socket.create_connection(("127.0.0.1", host.port), PATIENCE_S) as stream:
             stream.sendall(b"GET /authorized_keys HTTP/1.1\r\n\r\n")
             assert b"200" not in stream.recv(100)
@@ -145,7 +145,7 @@ def test_a_unix_socket_from_start_to_stop(folder: Path, sealed: Enclave) -> None
         oracles.verify(TZ1, OctezClient(path).sign(TZ1.pkh, transaction(1)), transaction(1))
         host.process.kill()
         host.process.wait(PATIENCE_S)
-    # Left behind, nobody listens.
+    # Left behind, no one listens.
     assert stat.S_ISSOCK(path.stat().st_mode)
     with running_host(config) as host:
         oracles.verify(TZ1, OctezClient(path).sign(TZ1.pkh, transaction(2)), transaction(2))
@@ -191,7 +191,7 @@ def test_of_two_that_start_at_once_one_listens(tmp_path: Path, monkeypatch: pyte
     with listening(address), socket.socket(socket.AF_UNIX) as client:
         client.connect(str(address.path))
     assert others
-    # What is left of the lock is in nobody's way.
+    # The left-over lock is in no one's way.
     with listening(address):
         pass
 

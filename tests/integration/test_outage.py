@@ -1,4 +1,4 @@
-"""An enclave that dies, or never answers: told in words, no mark is moved, and it all comes back by itself."""
+"""An enclave that dies, or never answers: reported in words, no mark is moved, and it all comes back by itself."""
 
 import signal
 import socket
@@ -17,7 +17,7 @@ TZ1, *_, TZ4 = FOUR
 
 
 def check_refusals(host: Host) -> None:
-    """Pass when nobody gets a signature, at a time when there is no enclave."""
+    """Pass when no one gets a signature, at a time when there is no enclave."""
     asked = [(key.pkh, message) for key in FOUR for message in (transaction(1), attestation(1))]
     with ThreadPoolExecutor(len(asked)) as pool:
         answers = list(pool.map(lambda request: host.sign(*request), asked))
@@ -44,7 +44,7 @@ def test_an_enclave_that_ends_moves_no_mark_and_is_found_again(tmp_path: Path, n
             enclave.stop(number)
             check_refusals(host)
             with running_local_enclave(tmp_path / "sealing.key", "--listen", f"127.0.0.1:{port}"):
-                # The first request after the port is back, of each key: nobody did anything, and no mark had moved.
+                # The first request after the port is back, of each key: no one did anything, and no mark had moved.
                 for key in FOUR:
                     other = attestation(1, payload=b"\x55" * 32)
                     oracles.verify(key, host.sign(key.pkh, other).signature, other)
@@ -76,7 +76,7 @@ def test_a_host_starts_before_its_enclave(tmp_path: Path) -> None:
 def test_a_host_can_be_stopped_while_its_enclave_never_answers(tmp_path: Path, number: signal.Signals) -> None:
     with running_local_enclave(tmp_path / "sealing.key") as enclave:
         import_keys(write_config(tmp_path, enclave.port), TZ1)
-    # The kernel takes the connection, and nobody ever answers.
+    # The kernel takes the connection, and no one ever answers.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = Host(write_config(tmp_path, silent.getsockname()[1]))
         try:
@@ -100,7 +100,7 @@ def test_version_0_of_a_bls_key_never_reaches_the_wire(tmp_path: Path) -> None:
                     "version 0 cannot be signed by a tz4 key: use version 1 or 2",
                 )
             assert proxy.messages == []
-            # Nobody else pays, and no mark has moved.
+            # No one else pays, and no mark has moved.
             for key in FOUR:
                 other = attestation(1, payload=b"\x55" * 32)
                 oracles.verify(key, host.sign(key.pkh, other).signature, other)

@@ -56,7 +56,7 @@ def test_stock_octez_has_possession_proved(host: Host) -> None:
     assert proof(host, TWO.pkh) == (200, PROOFS[TWO.name])
     assert proof(host, TWO.pkh, bls_pk=TWO.public_key) == (200, PROOFS[TWO.name])
     assert proof(host, CLOSED.pkh) == (401, "missing authentication signature field")
-    # Whoever signs is still looked at, and nothing else is to be had unsigned.
+    # The signer is still checked, and nothing else is to be had unsigned.
     assert proof(host, TWO.pkh, authentication="nonsense")[0] == 400
     assert OctezClient(host.address).ask("POST", f"/keys/{ONE.pkh}", f'"{transaction(1).hex()}"').status == 401
 

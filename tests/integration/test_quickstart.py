@@ -1,10 +1,11 @@
-"""The first look: `make run` and `make demo`, and what a newcomer without python3-venv is told."""
+"""The first look: `make run` and `make demo`, and the text for a newcomer without python3-venv."""
 
 import asyncio
 import http.client
 import json
 import os
 import pty
+import re
 import select
 import shlex
 import shutil
@@ -33,7 +34,7 @@ from tests.doubles.secret_search import descendants
 
 
 def ask(url: str, body: str | None = None) -> tuple[int, dict[str, object]]:
-    """GET, or POST what is given."""
+    """GET, or POST the given body."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE_S)
     try:
@@ -162,7 +163,7 @@ def test_a_terminal_that_is_gone_is_no_error(tmp_path: Path) -> None:
 
 
 def refusal(folder: Path) -> str:
-    """Run on a folder that cannot be used, and return what is said."""
+    """Run on a folder that cannot be used, and return the text."""
     command = [sys.executable, "-m", "quickstart", str(folder), "--allow-memory-file-system"]
     outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (outcome.returncode, outcome.stdout) == (1, "")
@@ -249,11 +250,17 @@ def test_two_at_once_take_different_ports(tmp_path: Path) -> None:
 
 
 def test_a_program_that_ends_by_itself_stops_the_other(tmp_path: Path) -> None:
-    with running_quickstart(tmp_path / "state") as quickstart:
+    folder = tmp_path / "state"
+    with running_quickstart(folder) as quickstart:
         programs = descendants(quickstart.pid)
         os.kill(programs[0], signal.SIGKILL)
         assert quickstart.wait() == 1
-        assert "A program ended unexpectedly: see the logs in" in quickstart.said
+        assert re.search(
+            rf"^enclave-signer was killed by signal 9 \(its log: {folder}/enclave_signer\.log\), so both are stopped\. "
+            r"To go on, run the same command again\.$",
+            quickstart.said,
+            re.MULTILINE,
+        )
     assert alive(programs) == []
 
 
@@ -262,7 +269,7 @@ def test_a_first_run_that_was_killed_is_no_obstacle(tmp_path: Path) -> None:
     with running_quickstart(folder) as quickstart:
         quickstart.stop()
     config = folder / "signatory.yaml"
-    # What is there before the first key was made.
+    # The state before the first key was made.
     lines = config.read_text().splitlines()
     config.write_text("\n".join(lines[: lines.index("tezos:") + 1]) + "\n")
     with running_quickstart(folder) as again:

@@ -154,7 +154,7 @@ def test_other_credentials_do_not_get_them() -> None:
         ok(await call(stream, {"Import": BLOBS[0]}))
         sealer.away = True
         assert await call(other, {"Import": BLOBS[0]}) == err(f"unavailable: {AWAY}")
-        # Nobody initialized with these before, so that there is no sealer either.
+        # No one initialized with these before, so that there is no sealer either.
         stranger = await world.connect(initialize=False)
         assert await call(stranger, {"Initialize": {}}) == err(f"unavailable: {AWAY}")
         # A refusal is no absence.

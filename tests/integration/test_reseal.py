@@ -1,4 +1,4 @@
-"""`enclave-host reseal`, with the daemon and Cloud KMS's double: where keys may go, what is left when they do not."""
+"""`enclave-host reseal`, with the daemon and Cloud KMS's double: where keys may go, the state when they do not."""
 
 import json
 import re
@@ -76,7 +76,7 @@ class World:
         return sealed(self.cloud.kms, key, KEY if kek == LEGACY else kek, legacy=kek == LEGACY)
 
     def store(self, *keks: str) -> bytes:
-        """Store one key under each, and return what is in the file then."""
+        """Store one key under each, and return the content of the file then."""
         write_key_file(self.file, [(key, self.blob(key, kek)) for key, kek in zip(FOUR, keks, strict=False)])
         return self.file.read_bytes()
 
@@ -351,7 +351,7 @@ class TestKilled:
         return int(done.stdout)
 
     def blobs(self, folder: Path) -> set[tuple[str, bytes]]:
-        """Return what is in the key file and in its copies."""
+        """Return the content of the key file and in its copies."""
         name = key_file(Path("x")).name
         return {each for file in folder.glob(f"{name}*") if file.suffix != ".lock" for each in read_key_file(file)}
 

@@ -1,4 +1,4 @@
-"""What seals the keys is away, says no, or was given something else: each is told apart, and ends by itself where it can."""
+"""What seals the keys is away, says no, or was given something else: each is distinguished, and ends by itself where it can."""
 
 import base64
 import json

@@ -75,7 +75,7 @@ def _interpreters() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> Traces:
-    """Do everything that has to do with keys, right and wrong, at the highest log level, and keep what is seen of it."""
+    """Do everything that has to do with keys, right and wrong, at the highest log level, and keep all that is seen of it."""
     folder = tmp_path_factory.mktemp("secrets")
     # The sealing key is the one file that may lie beside: it opens the blobs, so it is not searched.
     sealing_key = tmp_path_factory.mktemp("sealing") / "sealing.key"

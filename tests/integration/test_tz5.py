@@ -152,7 +152,7 @@ def test_an_account_from_its_key_to_a_signed_operation(tmp_path: Path, local: En
             assert parse_message(prefixed) == GenericMessage((*operations, "signature_prefix"))
             taken_apart = prefixed[-2356:] + signature[-FRAGMENT_BYTES:]
             verified(public_key, prefixed[: -2356 - 2], text_of(taken_apart))
-        # Signed by nobody.
+        # Signed by no one.
         assert host.sign(pkh, prefixed).status == 403
 
 

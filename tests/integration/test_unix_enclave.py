@@ -1,4 +1,4 @@
-"""The daemon on a Unix socket, as real processes: who may come in, what is left behind, and a host that signs by it."""
+"""The daemon on a Unix socket, as real processes: who may come in, the files left behind, and a host that signs by it."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ ALICE = KEYS["alice"]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the socket shall be, in a folder that is not there yet."""
+    """Where the socket will be, in a folder that is not there yet."""
     return tmp_path / "run" / "enclave.sock"
 
 

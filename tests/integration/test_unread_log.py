@@ -1,4 +1,4 @@
-"""Whoever reads the logs, or does not, or never did: both programs serve on, and end in order."""
+"""With logs that are read, no longer read, or never read, both programs serve on, and end in order."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_a_host_whose_log_nobody_reads(tmp_path: Path, *, read_again: bool) -> N
                 return
             host.read_on()
             assert host.stop() == 0
-            # Nothing is lost to whoever reads again.
+            # Nothing is lost once they are read again.
             assert host.log.count("Signed generic successfully") == REQUESTS
             assert host.log.splitlines()[-1].endswith('msg="stopped"')
             assert "dropped" not in host.log

@@ -1,4 +1,4 @@
-"""A damaged copy of a mark costs its right, and nothing else: told everywhere, and mended by `watermark raise` alone."""
+"""A damaged copy of a mark costs its right, and nothing else: reported everywhere, and mended by `watermark raise` alone."""
 
 import re
 from collections.abc import Iterator
@@ -107,7 +107,7 @@ def test_a_damaged_copy_costs_one_right_until_it_is_raised(
     number, slot = slot_of(config, Right.BLOCK)
     spoil(config, slot_offset(number, (slot.record.sequence + (not newest)) % COPIES))
     stored = LAST_BLOCK - 1 if newest else LAST_BLOCK
-    # Whoever stopped in order has handed the last one to Signatory's files, where it is found.
+    # A host that stopped in order has handed the last one to Signatory's files, where it is found.
     known = stored if killed else LAST_BLOCK
     shown(config, known)
     named(refused(watermark(config, "init"), 1))

@@ -102,7 +102,7 @@ def test_stop_while_the_disk_takes_no_marks(config: Path) -> None:
     assert in_use_file(config).exists()
     with running_host(config) as host:
         assert not signs(host, block(1, payload=OTHER))
-        # Nobody got a signature at this level.
+        # No one got a signature at this level.
         assert signs(host, block(2, payload=OTHER))
         assert host.stop() == 0
     assert not in_use_file(config).exists()
@@ -213,7 +213,7 @@ def replace(path: Path) -> None:
 
 
 def replace_by_a_copy(path: Path) -> None:
-    """The same bytes in another file: what is written from now on would not be in it."""
+    """The same bytes in another file: later marks would not be in it."""
     shutil.copy(path, path.with_suffix(".new"))
     path.with_suffix(".new").replace(path)
 

@@ -1,6 +1,6 @@
 """A disk that fails at every call, in every way, while rights sign: nothing is signed twice, and every answer is durable.
 
-Whoever gets no answer asks at once for another message in the same place, which is the worst that a client can do.
+A client without an answer asks at once for another message in the same place, which is the worst that a client can do.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ class Run:
             await self.ask(store, key, mark)
 
     async def reopen_and_ask(self) -> bool:
-        """Start anew, and ask for other messages where something was signed; return whether rights are refused."""
+        """Restart, and ask for other messages where something was signed; return whether rights are refused."""
         found = marks_of(self.base).read()
         store = await opened(self.base)
         refused = dict(store.refused)
@@ -261,13 +261,13 @@ def test_killed_with_marks_in_memory_alone_and_then_the_power_is_lost(room: Path
 
 
 def headers_first(offset: int, old: bytes, new: bytes) -> bytes:
-    """A disk that writes in another order than it was told to."""
+    """A disk that writes in another order than it was asked to."""
     return new if offset in {header_offset(copy) for copy in range(HEADERS)} else old
 
 
 @pytest.mark.parametrize("loss", [keep_old, headers_first, keep_new])
 def test_the_power_is_lost_while_a_killed_store_is_opened(room: Path, loss: Loss) -> None:
-    """Nobody is needed, and nothing is refused, whatever is lost of what the opening makes durable."""
+    """No one is needed, and nothing is refused, whatever is lost of what the opening makes durable."""
     total = calls_of_a_run(room)
     with asyncio.Runner() as runner:
         for number in range(20, total + 1, 17):

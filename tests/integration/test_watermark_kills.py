@@ -144,7 +144,7 @@ def test_0_1_does_not_start_beside_the_new_store(room: Path) -> None:
     signed = SIGNED | {KEYS[0]: Mark(300, 0, digest("new"))}
     assert old_host_signs(room / "old", signed)
     nothing_is_signed_twice(room / "old", signed)
-    # A store of its own that was put back is refused by what is written in it.
+    # A store of its own that was put back is refused by its content.
     (room / "old" / f"{NAME}{TAKEN_OVER_SUFFIX}").rename(room / "old" / NAME)
     with pytest.raises(OldRefusal, match="version 2"):
         OldHost(room / "old")
@@ -185,7 +185,7 @@ def keep_log(base: Path) -> None:
 
 
 def lose_note_and_log(base: Path) -> None:
-    """What a container that is made anew leaves of a store that was mounted as one file."""
+    """What a new container leaves of a store that was mounted as one file."""
     lose_log(base)
     (base / FOLDER / IN_USE_NAME).unlink()
     connection = connect(base / NAME)
@@ -260,7 +260,7 @@ def test_giving_a_store_up_dies_anywhere(room: Path) -> None:
         if store_path(folder).exists():
             DEEDS["retire"](folder)
         assert not (folder / STORE_NAME).exists()
-        # What was signed is found by whoever comes next, and Signatory is kept out.
+        # What was signed is found by the next host, and Signatory is kept out.
         assert read_signatory_marks(folder) == SIGNED
         assert (folder / FOLDER / IN_USE_NAME).exists()
         with pytest.raises(ConfigError, match="watermark rebuild --above-level"):

@@ -1,8 +1,8 @@
 """What every command on marks does in every state of a folder: the table is the test.
 
-A lock that nobody holds, left by a process that is gone, is like none. In every state: what is refused has changed no byte,
+A lock that nobody holds, left by a process that is gone, is like none. In every state: a refusal has changed no byte,
 names the way back, and never advises to take away what keeps a double signature away; and what Signatory has marked is
-told wherever marks are missing.
+reported wherever marks are missing.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What is said to change nothing changes no byte; and every start that is refused names a way back, which is gone here."""
+"""Commands that are said to change nothing change no byte; and every refused start names a way back, which is gone here."""
 
 import errno
 import os
@@ -84,7 +84,7 @@ def test_a_refused_start_changes_no_byte_and_names_the_way_back(
     assert str(base(config) / state.names) in text
     assert state.command in _COMMAND.findall(text)
     assert not DANGEROUS_ADVICE.search(text)
-    # The doctor knows before a start is tried; what cannot be shown is told in the same way.
+    # The doctor knows before a start is tried; what cannot be shown is reported in the same way.
     assert doctor.code == 1
     (failed,) = (line for line in doctor.stdout.splitlines() if line.startswith("failed: watermarks: "))
     assert _COMMAND.search(failed)
@@ -133,10 +133,10 @@ def test_a_way_back_that_cannot_be_gone_to_its_end_leaves_the_start_refused(
 def test_files_that_may_not_be_read_stop_the_start_and_stay(
     tmp_path: Path, local: Enclave, histories: dict[bool, Path]
 ) -> None:
-    """Not to be reached is not damaged: nothing is to be made anew."""
+    """Not to be reached is not damaged: nothing is to be remade."""
     config = spread(tmp_path, local, histories[False])
     for file in (store_file(config), signatory_file(config)):
-        # Whoever is root may read it all the same.
+        # Root may read it all the same.
         before = tree(config)
         file.chmod(0o000)
         text = refused(run_command("serve", "-c", config, prefix=UNPRIVILEGED), 1)

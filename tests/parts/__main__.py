@@ -1,4 +1,4 @@
-"""`make parts`: tests that need more than Python and pip, one row a part: ran, failed, or what is not installed.
+"""`make parts`: tests that need more than Python and pip, one row a part: ran, failed, or not installed.
 
 With `--all` it is an error when a part could not run: a test that did not run has shown nothing.
 """
@@ -23,7 +23,7 @@ class Part:
 
     Attributes:
         name: The module of its tests, without `part_`.
-        missing: Returns what is not there; None when it can run.
+        missing: Returns the parts that are not there; None when it can run.
         only: Which of its tests, by a word in their names; all where it is empty.
     """
 
@@ -59,7 +59,7 @@ def _programs(*names: str) -> Callable[[], str | None]:
 
 
 def _image(*runtime: str) -> Callable[[], str | None]:
-    """Return what is missing to build the image, and to run it."""
+    """Return the parts missing to build the image, and to run it."""
 
     def missing() -> str | None:
         if os.geteuid() != 0:
@@ -71,7 +71,7 @@ def _image(*runtime: str) -> Callable[[], str | None]:
 
 
 def _buildkit() -> str | None:
-    """Return what is missing to build by Docker: its old builder makes all targets, also those with another configuration."""
+    """Return the parts missing to build by Docker: its old builder makes all targets, also those with another configuration."""
     if missing := _image("dockerd", "docker")():
         return missing
     version = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=False).stdout
@@ -82,7 +82,7 @@ def _buildkit() -> str | None:
 
 
 def _skopeo() -> str | None:
-    """Return what is missing to fetch two versions of skopeo, and to run them."""
+    """Return the parts missing to fetch two versions of skopeo, and to run them."""
     if os.geteuid() != 0:
         return "root, to unpack another Debian"
     library = next((name for name in ("gpgme", "devmapper") if find_library(name) is None), None)

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -35,6 +35,10 @@ TRANSFER = 'transfer({ to: "tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb", amount: 1 })'
 def paid_storage(amount: int) -> str:
     """Return what a program in JavaScript sends in place of `TRANSFER`."""
     return f'increasePaidStorage({{ amount: {amount}, destination: "KT1PWx2mnDueood7fEmfbBDKx1D9BAnnXitn" }})'
+
+
+#: What these clients write for 100 and for 128: numbers with a sign, as Octez reads them.
+_AS_MINUS_36, _AS_64 = b"\x64", b"\x80\x01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +148,21 @@ def npm(folder: Path) -> Path:
     install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     subprocess.run(install, cwd=folder, check=True, timeout=PATIENCE_S)
     return folder
+
+
+def check_paid_storage(send: Callable[[str], Sent], key: KnownKey, refusal: str) -> None:
+    """See what a client in JavaScript makes of amounts of paid storage: right below 64, wrong from there on.
+
+    Args:
+        send: Runs the client with what it does in place of `TRANSFER`.
+        key: Signs.
+        refusal: What the client says when the host refuses what it wrote.
+    """
+    check_sent(send(paid_storage(63)), key)
+    refused = send(paid_storage(64))
+    assert (refused.code, refused.operation) == (1, b"")
+    assert refusal in refused.said
+    for amount, written in ((100, _AS_MINUS_36), (128, _AS_64)):
+        wrong = send(paid_storage(amount))
+        check_sent(wrong, key)
+        assert written + b"\x01" in wrong.operation

@@ -16,7 +16,7 @@ SIZES = {"desk": (1280, 800), "phone": (390, 844), "narrow": (320, 568)}
 PAGES = {"landing": (True, "/"), "docs": (True, "/docs"), "docs-of-signing": (False, "/docs")}
 #: Where pictures are kept to be looked at; else they go with the test.
 PICTURES = os.environ.get("SCREENSHOTS")
-#: How bright the text and what is behind it are, from 0 to 765.
+#: How bright the text and its background are, from 0 to 765.
 BRIGHTNESS = """(() => {
   const sum = text => text.match(/\\d+/g).slice(0, 3).map(Number).reduce((a, b) => a + b);
   const style = getComputedStyle(document.body);

@@ -2,7 +2,7 @@
 
 It keeps no two writers apart, and does not look at versions, so it says nothing of races; those are for our own double,
 which is stricter. Nor does it know `ListDocuments`, by which all keys are read page by page: it has no call that pages
-(a query with a limit and a cursor gives the first page for ever). So what is stored is read key by key here.
+(a query with a limit and a cursor gives the first page for ever). So stored keys are read one by one here.
 """
 
 import asyncio

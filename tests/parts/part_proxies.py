@@ -1,4 +1,4 @@
-"""Proxies as people run them, in front of a real host: whoever hides requests in a body reaches nobody's connection."""
+"""Proxies as people run them, in front of a real host: requests hidden in a body reaches no one's connection."""
 
 import itertools
 import json
@@ -123,7 +123,7 @@ def test_hidden_requests_reach_nobody(host: Host, client: Client) -> None:
             status, signature = client.sign(message)
             try:
                 oracles.verify(ALLOWED, signature, message)
-            except Exception:  # noqa: BLE001 -- whatever an oracle says of what is no signature
+            except Exception:  # noqa: BLE001 -- whatever an oracle says of bytes that are not a signature
                 wrong += 1
             else:
                 wrong += status != 200

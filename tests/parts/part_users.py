@@ -16,7 +16,7 @@ from tests.doubles.processes import PATIENCE_S, ROOT, Program, UnixEnclave, kept
 from tests.doubles.wire import WireClient
 
 ALICE = KEYS["alice"]
-#: A user that is nobody's, and no root.
+#: A user that is no one's, and no root.
 STRANGER = 65534
 #: Connects, calls, and says what came back.
 CLIENT = """

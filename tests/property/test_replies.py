@@ -1,4 +1,4 @@
-"""However the bytes of answers are cut, and wherever they break: no caller gets another's answer, none is told twice."""
+"""However the bytes of answers are cut, and wherever they break: no caller gets another's answer, none is answered twice."""
 
 from itertools import pairwise
 
@@ -93,7 +93,7 @@ def test_answers_however_broken(count: int, before: int, cuts: list[int], noise:
             assert told == signature(number)
         else:
             assert isinstance(told, HostError | Signature)
-    # A signature is told to the caller whose place it stands at, and only in an unbroken row from the first.
+    # A signature goes to the caller whose place it stands at, and only in an unbroken row from the first.
     told_signatures = [isinstance(caller.told[0], Signature) for caller in callers]
     assert told_signatures == sorted(told_signatures, reverse=True)
 

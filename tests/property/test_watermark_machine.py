@@ -1,9 +1,9 @@
-"""A watermark store under everything at once: it never allows two messages where one is due, nor refuses what is due.
+"""A watermark store under everything at once: it never allows two messages where one is due, nor refuses one that is due.
 
 - A damaged copy refuses its right, and no other, until the right is raised.
 - Signatory's files are written by export and at every stop, changed by Signatory between two runs and, against all
   rules, in the midst of one, and read again at every start.
-- What is expected: `tests/doubles/modelled_store.py`.
+- The expected outcome: `tests/doubles/modelled_store.py`.
 """
 
 import asyncio
@@ -197,7 +197,7 @@ class WatermarkMachine(ModelledStore):
             if level >= 0:
                 with pytest.raises(ConfigError, match="damaged"):
                     self.admin().raise_mark(key, Mark(level, 0, None))
-        # A person raises it above everything that was signed, and above what is known.
+        # A person raises it above everything that was signed, and above the known marks.
         level = max(signed, known.level) + 1 + above
         self.admin().raise_mark(key, Mark(level, 0, None))
         del self.refused[key]

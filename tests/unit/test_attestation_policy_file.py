@@ -1,4 +1,4 @@
-"""Policies in files: strict, with the line of what is wrong; and those that are made of a token."""
+"""Policies in files: strict, with the line of the fault; and those that are made of a token."""
 
 import time
 from datetime import date

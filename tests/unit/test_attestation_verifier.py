@@ -177,7 +177,7 @@ def test_one_claim_altered_is_refused_by_its_name(claim: str, value: object) -> 
     if claim == "exp - iat" and isinstance(value, int):
         changed = {"exp": int(NOW) + value}
     elif claim == "exp":
-        # So that the token's life is not what is wrong.
+        # So that the token's life is not the fault.
         changed["iat"] = int(NOW) - 3600
     with pytest.raises(AttestationRefused) as refused:
         checked(ISSUER.token(claims(NOW, **changed)))

@@ -1,4 +1,4 @@
-"""What one process proves: budgets, answers given twice, and what is refused where nothing can be bound."""
+"""What one process proves: budgets, answers given twice, and refusals where nothing can be bound."""
 
 from collections.abc import Awaitable, Callable
 

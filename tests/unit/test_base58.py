@@ -1,4 +1,4 @@
-"""Base58check: the table, the limits, and errors that say what is wrong without repeating the text."""
+"""Base58check: the table, the limits, and errors that name the fault without repeating the text."""
 
 from hashlib import sha512
 

@@ -28,7 +28,7 @@ def sha256_of_parts(*parts: bytes) -> str:
 
 
 def test_known_answers() -> None:
-    """Written down once: whoever verifies tokens elsewhere counts on them."""
+    """Written down once: those who verify tokens elsewhere count on them."""
     assert (
         token_nonce(Purpose.CHANNEL, NONCE, CHANNEL, ATTESTED, INVENTORY)
         == sha256_of_parts(

@@ -1,4 +1,4 @@
-"""BLS signatures that are verified together: as good as one by one, also against whoever knows of all of them."""
+"""BLS signatures that are verified together: as good as one by one, also against an attacker who knows all of them."""
 
 import random
 from collections.abc import Callable

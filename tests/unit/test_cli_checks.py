@@ -28,7 +28,7 @@ def test_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = checks._disk(tmp_path)
     assert found.state == "warning"
     assert found.text.startswith(f"syncing {tmp_path} takes 300.0 ms, 9000.0 ms at most: every consensus signature")
-    # One slow sync among fast ones is told, and no reason to warn.
+    # One slow sync among fast ones is reported, and no reason to warn.
     monkeypatch.setattr(checks, "sync_times_s", lambda *_: [0.001, 0.001, 9.0])
     assert checks._disk(tmp_path).state == "ok"
 

@@ -1,4 +1,4 @@
-"""Messages to bytes and back; what is tolerated, and what is refused."""
+"""Messages to bytes and back; tolerated forms, and refused ones."""
 
 import cbor2
 import pytest

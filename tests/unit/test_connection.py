@@ -1,4 +1,4 @@
-"""One stream to the enclave: whatever callers and enclave do, nobody gets another's answer and nobody waits for ever."""
+"""One stream to the enclave: whatever callers and enclave do, no one gets another's answer and no one waits for ever."""
 
 import asyncio
 import select

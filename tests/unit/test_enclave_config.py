@@ -103,7 +103,7 @@ seal_keys = ["projects/p/locations/l/keyRings/r/cryptoKeys/k"]
 
 
 class TestImage:
-    """Whoever starts the machine chooses flags and environment, and decides nothing that the image decides."""
+    """The operator of the machine chooses flags and environment, and decides nothing that the image decides."""
 
     def image(self, folder: Path, more: str = "") -> list[str]:
         path = folder / "image.toml"
@@ -147,7 +147,7 @@ TLS = f'listeners = ["0.0.0.0:99"]\ntls.clients = ["{KEY_DIGEST}"]\n'
 
 
 class TestOtherMachines:
-    """Whoever is between this machine and another one reads along without TLS: that has to be asked for."""
+    """An attacker between this machine and another one reads along without TLS: that has to be asked for."""
 
     def test_the_refusal_names_both_ways_out(self) -> None:
         with pytest.raises(

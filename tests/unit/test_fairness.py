@@ -161,7 +161,7 @@ def test_who_leaves_keeps_nobody_waiting() -> None:
             await wait_all_tasks_blocked()
             leaving.cancel()
             await wait_all_tasks_blocked()
-        # Whoever is let through and cancelled at once leaves, too.
+        # A caller that is let through and cancelled at once leaves, too.
         with trio.CancelScope() as scope:
             scope.cancel()
             await decode(frames, 9, done)

@@ -1,4 +1,4 @@
-"""What an `Err` means is told by its first words, from one list."""
+"""What an `Err` means is in its first words, from one list."""
 
 import json
 from pathlib import Path

@@ -134,7 +134,7 @@ def test_transactions_that_meet_lose_nothing(use: Use) -> None:
             done = 0
             while done < 5:
                 try:
-                    # Decorated anew each time: one that is shared sends the ids of others.
+                    # Decorated again each time: one that is shared sends the ids of others.
                     await firestore.async_transactional(add)(client.transaction())
                 except (ValueError, exceptions.Aborted):
                     continue

@@ -1,4 +1,4 @@
-"""For whom a proxy asks, and what is not believed."""
+"""For whom a proxy asks, and which headers are not believed."""
 
 from contextlib import suppress
 from ipaddress import ip_address, ip_network

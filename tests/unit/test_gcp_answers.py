@@ -1,4 +1,4 @@
-"""What an answer of Cloud KMS means, what checksums are, and which variables nobody may set."""
+"""What an answer of Cloud KMS means, what checksums are, and which variables no one may set."""
 
 import pytest
 

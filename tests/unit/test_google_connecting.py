@@ -18,7 +18,7 @@ SECRET = "c2VjcmV0IGNyZWRlbnRpYWxz"
 
 @pytest.fixture(scope="module")
 def account() -> str:
-    """A service account that nobody has."""
+    """A service account that no one has."""
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )

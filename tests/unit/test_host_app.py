@@ -1,4 +1,4 @@
-"""Addresses to listen on, folders that cannot be had, and bugs that are told as bugs."""
+"""Addresses to listen on, folders that cannot be had, and bugs that are reported as bugs."""
 
 import gc
 import json
@@ -209,7 +209,7 @@ class SomeVault(Vault):
         ("a", [SomeVault("b")], ["no key …, a: in no vault"], ["a: in no vault"]),
         ("ab", [SomeVault(out="ba")], ["no key …, a: broken"], ["b: broken", "a: broken"]),
         ("ab", [SomeVault(out="a")], ["no key …, a: broken"], ["a: broken", "b: in no vault"]),
-        # What is stored where the enclave is away is not named beside that.
+        # A stored key of an enclave that is away is not named beside that.
         ("ab", [SomeVault(stored="ab", problem="away")], ["v: away"], []),
         ("ab", [SomeVault("b"), SomeVault(stored="a", problem="away")], ["v: away"], []),
         (

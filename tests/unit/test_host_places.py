@@ -46,7 +46,7 @@ def test_a_newcomer_displaces_whoever_was_silent_longest() -> None:
     assert room.gone == ["b"]
     assert room.taken["b"].client.displaced
     assert len(room.places) == 3
-    # It is lost later: that frees nobody else's place.
+    # It is lost later: that frees no one else's place.
     room.taken["b"].leave()
     assert len(room.places) == 3
     assert room.enter("e", "10.0.0.5", now=7)
@@ -89,7 +89,7 @@ def test_whoever_had_no_answer_yet_goes_first_after_a_second() -> None:
     assert room.enter("served", HOST, now=0)
     assert room.enter("handshake", STRANGER, now=1, served=False)
     assert room.enter("served later", OTHER, now=2)
-    # It had no time yet: whoever is silent longest goes.
+    # It had no time yet: the one silent longest goes.
     assert room.enter("d", "10.0.0.4", now=1 + BEGINNING_S / 2)
     assert room.enter("e", "10.0.0.5", now=1 + BEGINNING_S)
     assert room.gone == ["served", "handshake"]

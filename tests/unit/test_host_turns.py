@@ -51,7 +51,7 @@ def behind_one(scenario: Callable[[Line], Awaitable[None]], line: Line) -> Line:
             await scenario(line)
             assert line.had == []
         await line.end()
-        # Nobody holds it any more.
+        # No one holds it any more.
         await line.come("last")
         await line.end()
         assert line.had.pop() == "last"

@@ -1,4 +1,4 @@
-"""Where requests end: offers of other protocols, chunks and trailers, and what is refused with which words."""
+"""Where requests end: offers of other protocols, chunks and trailers, and refusals with their words."""
 
 from contextlib import suppress
 

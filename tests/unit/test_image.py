@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import MAX_IMAGE_BYTES, AttestationConfig, parse_image, read_image
+from enclave_signer.image import AttestationConfig, parse_image, read_image
 from enclave_signer.protocol.blob import LEGACY
 from enclave_signer.sealing.allow_list import AllowList
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig
 from enclave_signer.sealing.local_config import LocalKey
 from enclave_signer.sealing.reseal_rules import ResealRule
+from enclave_signer.toml_file import MAX_FILE_BYTES
 
 PROVIDER = "projects/691249393555/locations/global/workloadIdentityPools/signer-pool/providers/cs"
 RING = "projects/tz-keys/locations/europe-west4/keyRings/signer"
@@ -181,7 +182,7 @@ def test_prefixes_of_keys_end_at_a_slash(cut: str) -> None:
         (lambda path: None, "No such file"),
         (lambda path: path.mkdir(), "Is a directory"),
         (lambda path: path.write_bytes(b"\xff"), "is not UTF-8"),
-        (lambda path: path.write_bytes(b"#" * (MAX_IMAGE_BYTES + 1)), "has more than 65536 bytes"),
+        (lambda path: path.write_bytes(b"#" * (MAX_FILE_BYTES + 1)), "has more than 65536 bytes"),
         (lambda path: path.write_text("a = " + "[" * 60000), "image.toml: "),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is imported at a start: nothing that a plain configuration does not need, and it is not looked through again."""
+"""The modules imported at a start: nothing that a plain configuration does not need, and it is not looked through again."""
 
 import gc
 import os

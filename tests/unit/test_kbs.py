@@ -101,7 +101,7 @@ class TestJwe:
 
 
 class TestKek:
-    """What is released must be what the image commits to."""
+    """A released key must be the one that the image commits to."""
 
     def test_commitment_and_sealing_key(self) -> None:
         """Computed with hashlib and hmac alone; a change would leave every blob closed."""

@@ -1,4 +1,4 @@
-"""Places by key: shares, what is said when there is none in time, and that they are given back."""
+"""Places by key: shares, the text when there is none in time, and that they are given back."""
 
 from collections.abc import Awaitable, Callable
 

@@ -42,7 +42,7 @@ def test_what_is_stored_is_due_in_stored_order() -> None:
     assert keys.due(0) == [BOB.pkh]
     keys.note_opened(ALICE)
     assert (keys.due(0), keys.opens(ALICE.pkh), keys.whole) == ([BOB.pkh], True, True)
-    # What is stored as it was is no news; what was changed is tried, and its key stays known.
+    # A key stored as it was is no news; a changed one is tried, and its key stays known.
     keys.store(ALICE.pkh, BLOB)
     assert keys.due(0) == [BOB.pkh]
     keys.store(ALICE.pkh, (b"another",))

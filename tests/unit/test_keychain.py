@@ -178,7 +178,7 @@ def test_one_address_has_its_share(open_keys: OpenKeys) -> None:
     for chain in (stranger, keychain(open_keys)):
         with pytest.raises(KeyFault, match="holds 3 opened keys for your address"):
             chain.add(b"more", new_key())
-    # What is open already costs nothing, whoever opened it, and what the host had is still there.
+    # An open key costs nothing, by any session, and what the host had is still there.
     stranger.add(b"0", new_key())
     assert host.find(b"of the host") is not None
     stranger.close()

@@ -171,7 +171,7 @@ def test_nothing_is_replaced_that_could_not_be_kept_aside(path: Path) -> None:
 
 
 def test_key_found_stored_is_durable_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever stored it may have died between renaming the file and the fsync of the folder."""
+    """The program that stored it may have died between renaming the file and the fsync of the folder."""
     add(path, STORED)
     folders: list[bool] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: folders.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
@@ -316,7 +316,7 @@ def test_what_is_kept_by_a_link_lies_with_the_keys(path: Path, link: Path) -> No
 def test_a_link_that_was_turned_while_waiting_changes_nothing(
     path: Path, link: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is locked is what is read and written."""
+    """The locked file is the one read and written."""
     elsewhere = path.with_name("elsewhere.json")
 
     @contextmanager

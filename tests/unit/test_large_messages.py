@@ -57,7 +57,7 @@ def signing(scenario: Callable[[Signer, Ended], Awaitable[None]], policy: KeyPol
 
 
 def refusal(policy: KeyPolicy, message: bytes, pkh: str = TZ1) -> tuple[HostError, Record]:
-    """Return why a message is not signed, and what was told of it."""
+    """Return why a message is not signed, and what was reported of it."""
     found: list[tuple[HostError, Record]] = []
 
     async def scenario(signer: Signer, ended: Ended) -> None:

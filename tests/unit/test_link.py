@@ -190,7 +190,7 @@ def test_a_request_that_waits_is_served_when_the_enclave_is_back() -> None:
         await enclave.listen(enclave.port)
         assert await asked == right(TZ1)
 
-    # Nobody would come back for an hour, if nobody waited.
+    # No one would come back for an hour, if no one waited.
     play(scenario, limits=replace(QUICK, first_pause_s=3600.0, longest_pause_s=3600.0, wanted_s=0.001))
 
 
@@ -200,7 +200,7 @@ def test_a_signature_has_a_limit_in_all() -> None:
         with pytest.raises(EnclaveUnavailable, match=r"gave no signature within 0\.05 s"):
             await vault.sign(TZ1, b"message")
         held.set()
-        # Its caller has left, and its answer is nobody else's.
+        # Its caller has left, and its answer is no one else's.
         assert await vault.sign(TZ1, b"another message") == right(TZ1, b"another message")
         assert vault.link.generation == 1
 
@@ -253,7 +253,7 @@ def test_a_name_is_resolved_at_every_attempt(monkeypatch: pytest.MonkeyPatch) ->
                 stored(TZ1), Endpoint(Address("enclave.test", enclave.port)), limits=QUICK, must_succeed=False
             )
             async with opened as vault:
-                # Nobody listens at the old address; the enclave has moved.
+                # No one listens at the old address; the enclave has moved.
                 assert vault.problem is not None
                 before = len(asked)
                 assert before >= 1

@@ -122,7 +122,7 @@ def test_a_blob_that_is_opened_for_the_first_time_delays_no_signature() -> None:
         await sign_a_hundred(vault)
         tried.set()
         await looking
-        # All keys are opened anew, beside the connection on which signatures go on.
+        # All keys are opened again, beside the connection on which signatures go on.
         await enclave.wait_until(lambda: 3 in {number for number, _ in enclave.asked(Import)})
         asked = asyncio.create_task(vault.sign(BOB, b"message"))
         await sign_a_hundred(vault)

@@ -65,7 +65,7 @@ def test_a_connection_that_opens_less_does_not_replace_the_one_in_service(caplog
         enclave.instead = lambda _, request: away if request == refused else None
         keys.stored.append(StoredKey(BOB, blob(BOB)))
         await vault.look_again()
-        # More than once: it is tried again, and told once.
+        # More than once: it is tried again, and reported once.
         await enclave.wait_until(lambda: len([call for _, call in enclave.calls if call == refused]) > 3)
         reason = f"{TZ2} signs, and does not open on a new connection: the enclave refused: the sealer is away"
         assert vault.degraded == [f"vault: new keys are not in service yet: {reason}"]

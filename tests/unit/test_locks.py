@@ -218,7 +218,7 @@ def test_a_lock_file_that_another_holds_keeps_a_quiet_one_out(tmp_path: Path) ->
 
 
 def test_a_lock_file_that_appears_meanwhile_and_is_held_makes_the_claim_fail(tmp_path: Path) -> None:
-    """Whoever makes the file, as version 0.1 does, has not looked at the folder's lock."""
+    """A program that makes the file, as version 0.1 does, has not looked at the folder's lock."""
     path = tmp_path / "the.lock"
     with locked_quietly(path) as claim:
         with locked(path):

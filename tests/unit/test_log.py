@@ -26,7 +26,7 @@ def root_as_it_was() -> Iterator[None]:
 
 
 def text_line(message: str, *, level: int = logging.INFO, **values: object) -> str:
-    """Return what is logged, without the time."""
+    """Return the logged lines, without the time."""
     stream = io.StringIO()
     configure(logging.DEBUG, as_json=False, stream=stream)
     logger.log(level, message, extra=fields(**values))

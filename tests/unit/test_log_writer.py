@@ -1,4 +1,4 @@
-"""A log that nobody reads stops nobody; what is lost is counted, and nothing is lost to whoever reads."""
+"""A log that no one reads stops no one; lost lines are counted, and nothing is lost while it is read."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ class Pipe:
             os.close(end)
 
     def all(self) -> str:
-        """Return what is written until the other end is closed."""
+        """Return all bytes written until the other end is closed."""
         data = b""
         while part := os.read(self.read, 1 << 16):
             data += part
@@ -70,7 +70,7 @@ def test_nobody_waits_for_a_reader_and_what_is_dropped_is_counted(pipe: Pipe) ->
         logger.info("%s", LINE, extra=log.fields(n=number))
     dropped = log.dropped_lines()
     assert 0 < dropped < total
-    # It returns although nobody reads.
+    # It returns although no one reads.
     log.flush()
     assert log.dropped_lines() == dropped
     found: list[str] = []

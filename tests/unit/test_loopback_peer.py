@@ -34,7 +34,7 @@ def test_the_end_of_an_own_process_is_found_once_it_is_taken_in(host: str) -> No
     listener = socket.create_server((host, 0), family=family)
     with connected(listener) as own:
         ends = end_of(own.getsockname()), end_of(own.getpeername())
-        # What nobody has taken in yet is shown as root's.
+        # What no one has taken in yet is shown as root's.
         assert peer_uid(*ends) is None
         with listener.accept()[0]:
             assert peer_uid(*ends) == os.geteuid()

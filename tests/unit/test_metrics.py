@@ -1,4 +1,4 @@
-"""What is counted of each outcome, and that labels stay few."""
+"""The counters of each outcome, and that labels stay few."""
 
 from collections.abc import Sequence
 from math import inf, nan

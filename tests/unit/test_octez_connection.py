@@ -35,7 +35,7 @@ def no_answers() -> Answers:
 
 
 class HeldAnswers(Answers):
-    """Answers when it is told to."""
+    """Answers when a test asks."""
 
     def __init__(self, size: int = 0) -> None:
         self.begun = asyncio.Semaphore(0)
@@ -168,7 +168,7 @@ def test_a_client_that_sends_ahead_is_read_no_further() -> None:
         client[1].write(KEYS * 1_000_000)
         await held[0].begun.acquire()
         (connection,) = server._clients
-        while not connection._read_paused:  # noqa: ASYNC110 -- it tells nobody
+        while not connection._read_paused:  # noqa: ASYNC110 -- it tells no one
             await asyncio.sleep(0)
         for _ in range(100):
             await asyncio.sleep(0)

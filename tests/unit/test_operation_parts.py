@@ -1,4 +1,4 @@
-"""The larger fields of operations: what is nested is read as strictly as what is not."""
+"""The larger fields of operations: nested ones are read as strictly as others."""
 
 import re
 from collections.abc import Callable

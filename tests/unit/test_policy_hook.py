@@ -1,4 +1,4 @@
-"""The policy hook against a real HTTP server: what it is asked, what its answers mean, what is no answer."""
+"""The policy hook against a real HTTP server: what it is asked, what its answers mean, what counts as no answer."""
 
 import asyncio
 import base64
@@ -309,7 +309,7 @@ def test_so_many_questions_at_a_time_the_others_wait_in_order(monkeypatch: pytes
             await asyncio.wait(questions, return_when=asyncio.FIRST_COMPLETED)
             questions = [question for question in questions if not question.done()]
         assert sorted(asked) == [bytes([number]) for number in range(6)]
-        # The time of whoever waits runs.
+        # The time of a waiting request runs.
         hook = PolicyHook(HookConfig(f"http://127.0.0.1:{server.port}", None, 0.05))
         late = await asyncio.gather(*(hook.check(PKH, b"", CALLER) for _ in range(4)), return_exceptions=True)
         assert [type(each) for each in late] == [HookUnavailable] * 4

@@ -186,7 +186,7 @@ def test_other_identities_have_a_release_of_their_own_and_there_is_a_most_of_the
             assert other is not None
             assert not other.fresh
         assert len(scene.providers._releases) == MAX_RELEASES
-        # What is made up goes first.
+        # Made-up credentials go first.
         assert scene.release.fresh
 
     play(scenario, Identified())

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from subprocess import Popen
@@ -15,6 +16,7 @@ from host_backend.config.reading import KEYS_PER_PART, ReadingFailed, read_confi
 from host_backend.errors import ConfigError
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from host_backend.reload import LINES_AT_ONCE, PolicyReload
+from host_backend.reload_note import ReloadNote, read_note, write_note
 from host_backend.signer import Signer
 from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.known_keys import FOUR, KEYS
@@ -310,3 +312,61 @@ def test_what_was_null_before_may_stay_so(tmp_path: Path) -> None:
     file.write_text(f"tezos:\n  {FOUR[1].pkh}: {{allow: {{block: }}}}\n  {PKH}:")
     asyncio.run(reload_of(signer, lambda: read_config(file), started_with).reload())
     assert signer.policies == load_config(file).policies
+
+
+def test_what_came_of_each_reload_is_noted_and_a_note_that_cannot_be_is_no_obstacle(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    outcomes: list[Config | Exception] = [
+        config_of({PKH: OTHER}),
+        ConfigError("line 3: wrong"),
+        ZeroDivisionError(),
+        config_of({}),
+    ]
+    signer, notes = signer_of({}), list[ReloadNote | None]()
+
+    async def read() -> Config:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def note(started: float, problem: str | None) -> None:
+        if not outcomes:
+            raise OSError(28, "No space left on device")
+        write_note(tmp_path, started, problem)
+
+    async def scenario() -> None:
+        asked = asyncio.Event()
+
+        async def look() -> None:
+            notes.append(read_note(tmp_path))
+            if outcomes:
+                asked.set()
+            else:
+                done.set()
+
+        done = asyncio.Event()
+        reloading = PolicyReload(config_of({}), read, signer, eager_steps(), [look], note)
+        asked.set()
+        task = asyncio.create_task(reloading.at_each(asked))
+        await done.wait()
+        task.cancel()
+
+    asyncio.run(scenario())
+    first, second, third, last = notes
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.problem, second.problem) == (None, "line 3: wrong")
+    assert third.problem == "a bug, see the log of the host"
+    assert first.pid == os.getpid()
+    assert first.started <= second.started <= third.started
+    assert last == third
+    assert "what came of the reload cannot be noted: No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"pid": 1}', b"\xff"])
+def test_a_note_that_cannot_be_read_is_none(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "last-reload.json").write_bytes(data)
+    assert read_note(tmp_path) is None

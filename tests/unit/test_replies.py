@@ -34,7 +34,7 @@ from host_backend.errors import (
 
 
 class Caller:
-    """Keeps what it is told, and fails when told twice."""
+    """Keeps its answer, and fails at a second one."""
 
     def __init__(self) -> None:
         self.told: Result | HostError = None

@@ -1,4 +1,4 @@
-"""Whose key signed a request: whoever sends wrong signatures waits behind its own, and known clients wait for nobody."""
+"""Whose key signed a request: a sender of wrong signatures waits behind its own, and known clients wait for no one."""
 
 import asyncio
 import threading

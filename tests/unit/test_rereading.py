@@ -1,4 +1,4 @@
-"""Files of an enclave that are read again: what is used, what stays, and what is said of it."""
+"""Files of an enclave that are read again: which are used, which stay, and the log of it."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What may be sealed anew is what the image lists; anything else is refused before any provider hears of it."""
+"""Only keys that the image lists may be resealed; anything else is refused before any provider hears of it."""
 
 from collections.abc import Sequence
 

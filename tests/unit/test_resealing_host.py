@@ -1,4 +1,4 @@
-"""What the host believes of an enclave that seals keys anew: only a blob of the key that it asked for."""
+"""What the host believes of an enclave that reseals keys: only a blob of the key that it asked for."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

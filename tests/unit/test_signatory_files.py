@@ -197,7 +197,7 @@ def test_saved_marks_never_lower_those_that_are_there(tmp_path: Path) -> None:
     write_signatory_marks(tmp_path, {key(Right.BLOCK): Mark(9, 0, DIGEST), key(Right.ATTESTATION): Mark(9, 0, DIGEST)})
     folder.save({key(Right.BLOCK): Mark(8, 5, None), key(Right.ATTESTATION): Mark(9, 1, None)})
     assert folder.read() == {key(Right.BLOCK): Mark(9, 0, DIGEST), key(Right.ATTESTATION): Mark(9, 1, None)}
-    # Saving lets nobody in.
+    # Saving lets no one in.
     assert folder.left_behind
 
 

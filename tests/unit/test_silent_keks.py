@@ -1,4 +1,4 @@
-"""KEKs that give no answer: what is left out of the next attempt, and what is asked for when all were silent."""
+"""KEKs that give no answer: which are left out of the next attempt, and which are asked for when all were silent."""
 
 from enclave_signer.protocol.blob import BlobHeader
 from enclave_signer.protocol.messages import KeyType, PublicKey

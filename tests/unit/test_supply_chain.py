@@ -1,4 +1,4 @@
-"""Known vulnerabilities of locked packages: found, accepted by name, and never taken for good where nobody was asked."""
+"""Known vulnerabilities of locked packages: found, accepted by name, and never taken for good where no one was asked."""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Logging in, tokens, and what is none."""
+"""Logging in, tokens, and texts that are not tokens."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Whose turn it is. What is asserted holds in whatever order trio runs the tasks of one pass."""
+"""Whose turn it is. The assertions hold in whatever order trio runs the tasks of one pass."""
 
 import itertools
 from collections.abc import Awaitable, Callable

@@ -116,7 +116,7 @@ def test_a_wrong_signature_is_given_to_nobody_and_ends_the_connection(
         assert "ERROR    host_backend.vault.verification:" in caplog.text
         with pytest.raises(EnclaveUnavailable, match="the connection to the enclave was closed"):
             await vault.sign(pkh(key), b"message")
-        # Nobody asked again for what was signed wrongly.
+        # No one asked again for what was signed wrongly.
         assert len(enclave.asked(Sign)) == 1
 
     play(MemoryKeys(stored(key)), scenario)

@@ -1,4 +1,4 @@
-"""Batches: what is asked together, and what becomes of the others when one is refused or leaves."""
+"""Batches: calls asked together, and what becomes of the others when one is refused or leaves."""
 
 from collections.abc import Awaitable, Callable, Sequence
 

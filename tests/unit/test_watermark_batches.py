@@ -1,4 +1,4 @@
-"""Requests that come together: one sync for all, one outcome, and whoever leaves disturbs nobody."""
+"""Requests that come together: one sync for all, one outcome, and a caller that leaves disturbs no other."""
 
 import asyncio
 from collections.abc import Iterable
@@ -61,7 +61,7 @@ async def let_tasks_run() -> None:
 async def ask_while_stalled(
     store: FileWatermarkStore, disk: FaultyDisk, asked: Iterable[tuple[MarkKey, Mark]]
 ) -> tuple["asyncio.Task[Verdict]", list["asyncio.Task[Verdict]"]]:
-    """Ask for A, and for others while A is being written; nobody is answered before the disk goes on."""
+    """Ask for A, and for others while A is being written; no one is answered before the disk goes on."""
     disk.gate.clear()
     first = asyncio.create_task(store.advance(KEY, A))
     await stall(disk)

@@ -1,4 +1,4 @@
-"""Bugs in the middle of `FileWatermarkStore`, and marks that nobody can have: answered, and nobody else is disturbed."""
+"""Bugs in the middle of `FileWatermarkStore`, and marks that no one can have: answered, and no one else is disturbed."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`FileWatermarkStore` answers for what is durable, and for nothing else: closing, crashes, failing disks."""
+"""`FileWatermarkStore` answers for durable marks, and for nothing else: closing, crashes, failing disks."""
 
 import errno
 import os

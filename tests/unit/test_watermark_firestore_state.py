@@ -64,7 +64,7 @@ def ask(double: FirestoreDouble, folder: Path, mark: Mark, collection: str = "wa
 
 
 def refused(double: FirestoreDouble, folder: Path, act: Callable[[], object], *texts: str) -> None:
-    """What is refused says why, proposes nothing that makes marks lower, and has changed nothing."""
+    """A refusal says why, proposes nothing that makes marks lower, and has changed nothing."""
     before = everything_in(folder), double.names()
     with pytest.raises(ConfigError) as caught:
         act()

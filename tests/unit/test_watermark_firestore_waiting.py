@@ -1,4 +1,4 @@
-"""What waits in the watermark store in Firestore: bounded, dropped when nobody waits for it, and ended by closing."""
+"""What waits in the watermark store in Firestore: bounded, dropped when no one waits for it, and ended by closing."""
 
 import asyncio
 import threading

@@ -166,7 +166,7 @@ def test_a_folder_is_taken_even_if_its_link_was_turned(real: Path, base: Path) -
 
 
 def test_a_lock_that_is_a_link_too_is_one_lock(real: Path, base: Path) -> None:
-    """Whoever moved all files of a folder to a volume, and linked them."""
+    """All files of a folder were moved to a volume, and linked."""
     (base / LOCK_NAME).symlink_to(real.with_name("marks.lock"))
     created(base)
     advance(base, KEY, A)

@@ -1,4 +1,4 @@
-"""Marks in memory on a real folder: they begin with Signatory's, and nobody starts there again as if nothing was signed."""
+"""Marks in memory on a real folder: they begin with Signatory's, and no one starts there again as if nothing was signed."""
 
 import asyncio
 import os
@@ -61,7 +61,7 @@ def test_it_takes_the_folder_and_leaves_a_note_for_good(tmp_path: Path) -> None:
             created(tmp_path)
         assert MemoryMarks(tmp_path).describe().host == os.getpid()
         assert SignatoryFolder(tmp_path).left_behind
-    # Signatory does not start here any more, as nobody knows what was signed.
+    # Signatory does not start here any more, as no one knows what was signed.
     assert SignatoryFolder(tmp_path).forgotten
     keep_in_memory(tmp_path)
     assert SignatoryFolder(tmp_path).forgotten
@@ -93,7 +93,7 @@ def test_nor_does_one_that_is_put_back(base: Path) -> None:
     for use_it in (open_and_close, raise_one, export):
         with pytest.raises(ConfigError, match=r"`watermark\.driver: mem`"):
             use_it(base)
-    # The note outlives a try to make the marks anew that failed.
+    # The note outlives a failed try to remake the marks.
     with files_up_to(100_000), pytest.raises(StoreUnavailable, match="File too large"):
         marks_of(base).rebuild([], [], 20, ".damaged")
     with pytest.raises(ConfigError, match=r"`watermark\.driver: mem`"):

@@ -128,7 +128,7 @@ def test_where_the_file_cannot_grow_only_new_rights_are_refused(base: Path) -> N
                 REPEAT,
                 WatermarkRejected,
             ]
-            # The store is well: nobody else is kept from signing.
+            # The store is well: no one else is kept from signing.
             assert store.problem is None
         assert await ask(store, [KEY, OTHER]) == [ADVANCE, ADVANCE]
 

@@ -56,7 +56,7 @@ REFUSALS = [
     (STORED, Mark(9, 6, B), "a higher level or round may have been signed already"),
     (STORED, Mark(0, 0, B), "a higher level or round may have been signed already"),
     (Mark(LAST, LAST, A), Mark(0, 0, B), "a higher level or round may have been signed already"),
-    # No digest stored: an identical request cannot be told from another one.
+    # No digest stored: an identical request cannot be distinguished from another one.
     (Mark(10, 5, None), Mark(10, 5, A), "which message was signed there is not known"),
     (Mark(10, 5, None), Mark(10, 5, None), "which message was signed there is not known"),
     # The stored digest with another level or round: a lie, whichever way.

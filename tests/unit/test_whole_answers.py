@@ -22,7 +22,7 @@ async def whole(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def answered(*, keep_alive: bool = True, disconnected: bool = False) -> list[bytes | str]:
-    """What is called to answer a request, in order."""
+    """The functions called to answer a request, in order."""
     calls: list[bytes | str] = []
     cycle = SimpleNamespace(
         scope={},

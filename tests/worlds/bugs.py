@@ -22,7 +22,7 @@ class Bug:
     """A bug.
 
     Attributes:
-        name: What is wrong with it.
+        name: The fault.
         module: Where it is planted.
         function: In which function or method of it.
         right: What stands there, once.
@@ -139,7 +139,7 @@ BUGS = (
     except Exception""",
         soon=329,
     ),
-    Bug("what is read is believed to be durable", f"{_FILE}slots", "SlotFile.begin", "if last:", "if False:"),
+    Bug("marks that were read are believed to be durable", f"{_FILE}slots", "SlotFile.begin", "if last:", "if False:"),
     Bug(
         "handles outlive their connection",
         *("host_backend.enclave.in_service", "InService.put"),

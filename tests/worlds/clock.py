@@ -22,7 +22,7 @@ _LAST_ROUNDS = 3
 
 
 class _Turn(list[Any]):
-    """What a program will do: itself, what is called with what, in which context, and when. A list is made fastest."""
+    """What a program will do: itself, each callback with its arguments, in which context, and when. A list is made fastest."""
 
     __slots__ = ()
 

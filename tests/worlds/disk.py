@@ -1,6 +1,6 @@
 """A disk with one watermark file, which tears, forgets, misdirects and rots.
 
-What a disk may do is modelled on what is known of real ones; `tests/doubles/faulty_blocks.py` has the same in words.
+What a disk may do is modelled on real ones; `tests/doubles/faulty_blocks.py` has the same in words.
 Blocks are durable, or in memory alone: written since the last good sync, or since a sync that failed.
 """
 
@@ -79,7 +79,7 @@ class Disk:
         return self.durable | self.lost | self.memory, self.size
 
     def lose_power(self) -> bool:
-        """Leave of what is in memory alone the old, the new, or a part of either, block by block; tell whether any tore."""
+        """Leave of unsynced blocks the old, the new, or a part of either, block by block; tell whether any tore."""
         torn = False
         for number, new in (self.lost | self.memory).items():
             old = self.durable.get(number, _ZEROS)

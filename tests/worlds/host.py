@@ -228,7 +228,7 @@ class Host:
             signature = await self.signer.sign(pkh, message, SigningVersion.LATEST)
         except HostError as error:
             told(error)
-            # Whoever it passed through is not kept by it.
+            # It keeps no caller that it passed through.
             error.__traceback__ = error.__context__ = error.__cause__ = None
         else:
             told(signature.data)

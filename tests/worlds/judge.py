@@ -2,7 +2,7 @@
 
 - Safe: of one key, chain and right no two messages of one level and round are ever signed, whether anyone gets the
   signature or not. No store that keeps what it has synced allows two, whatever enclaves would say to it.
-- True: what is released is the signature of the key and the message that were asked for. One request for a key makes no
+- True: a released signature is that of the key and the message that were asked for. One request for a key makes no
   two keys.
 - Alive: once nothing goes wrong any more, every right signs again.
 """

@@ -55,7 +55,7 @@ class Network:
             wire.cut()
 
     def calm(self) -> None:
-        """Let nothing more happen to chunks; what is silent ends."""
+        """Let nothing more happen to chunks; silent connections end."""
         self.faults.clear()
         for wire in [wire for wire in self.wires if wire.silent]:
             wire.cut()
@@ -100,7 +100,7 @@ class Wire(asyncio.Transport):
         if network.faults:
             fault = network.faults.pop(0)
             if fault == "garbled" and not direction:
-                # What is asked for is kept from that by TCP's sums, or by TLS: an enclave signs what it reads.
+                # Requests are kept from that by TCP's sums, or by TLS: an enclave signs what it reads.
                 network.faults.insert(0, fault)
             elif fault == "late":
                 late = 0.3 + 2 * self._chance.random()

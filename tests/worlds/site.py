@@ -77,7 +77,7 @@ class Site:
             self.forgot = True
 
     def lose_power(self) -> None:
-        """Lose what is in memory alone, or parts of it."""
+        """Lose unsynced blocks, or parts of it."""
         self.torn = self.disk.lose_power() or self.torn
 
     def _some_block(self) -> int:

@@ -276,7 +276,7 @@ class World:
         fault(self, chance.choice(self.sites))
 
     def _find_peace(self) -> None:
-        """Let nothing more go wrong, and bring up again what is down; then have people mend what only people can."""
+        """Let nothing more go wrong, and restart all programs; then have people mend what only they can."""
         self.say("peace")
         self._calm = True
         for faults in (self.kms.faults, self.cloud.faults):

@@ -1,6 +1,6 @@
 """`enclave-host` whose Cloud Storage is the double at the address in `STORAGE_DOUBLE`.
 
-It seals as many keys anew together as `RESEALED_TOGETHER` says, if that is set, so that a few keys are several batches.
+It reseals as many keys together as `RESEALED_TOGETHER` says, if that is set, so that a few keys are several batches.
 """
 
 import os

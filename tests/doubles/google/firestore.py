@@ -1,4 +1,4 @@
-"""A Firestore on loopback that refuses what the service refuses, and fails as it is told.
+"""A Firestore on loopback that refuses what the service refuses, and fails as a test asks.
 
 `python -m tests.doubles.google.firestore [pessimistic]` prints its port and serves until it is ended.
 """
@@ -21,7 +21,7 @@ from tests.doubles.google.firestore_documents import Code, Documents, Message, R
 
 #: Calls that wait for locks have a thread each, and those that they wait for need one, too.
 _THREADS = 256
-#: Documents of a page, where nobody asks for fewer; the service's own choice is not known.
+#: Documents of a page, where no one asks for fewer; the service's own choice is not known.
 _PAGE = 100
 #: Seconds that a call hangs which is never answered: longer than anybody waits.
 _HANG_S = 60.0
@@ -95,7 +95,7 @@ class FirestoreDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.faults: Faults = no_faults
         #: Calls so far, by method.
         self.calls: Counter[str] = Counter()
-        #: Told of every call once it is done, before its answer goes out.
+        #: Called after every call, before its answer goes out.
         self.on_done: Callable[[str], None] = lambda _method: None
         self.address = ""
         self._closing = threading.Event()
@@ -152,7 +152,7 @@ class FirestoreDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
         if fault in {Fault.LOST, Fault.TIMED_OUT_AFTER}:
             self._done(name, function, message)
         if fault is not None:
-            context.abort(_CODES[fault], f"the double was told to: {fault.name}")
+            context.abort(_CODES[fault], f"the double was asked to: {fault.name}")
         answer = self._done(name, function, message)
         if isinstance(answer, Refused):
             context.abort(answer.code, str(answer))

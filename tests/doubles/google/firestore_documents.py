@@ -2,9 +2,9 @@
 
 Two ways to keep transactions apart, as it is not known which one the service follows when:
 
-- `pessimistic`: a read in a transaction takes a lock, and whoever wants to write waits for it, 3 s at most. In a deadlock
+- `pessimistic`: a read in a transaction takes a lock, and a writer waits for it, 3 s at most. In a deadlock
   the older first attempt wins, and the other one is aborted.
-- `optimistic`: nobody waits; a commit whose reads have changed is aborted.
+- `optimistic`: no one waits; a commit whose reads have changed is aborted.
 """
 
 import datetime
@@ -44,7 +44,7 @@ class Stored:
 class Documents:
     """Documents by full name, a version of every name that was ever written, and the locks of open transactions.
 
-    Whoever calls has `changed`.
+    The caller holds `changed`.
 
     Attributes:
         idle_s: Seconds without a call after which a transaction is over, and its locks are gone.

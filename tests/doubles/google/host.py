@@ -1,6 +1,6 @@
 """`enclave-host` whose Firestore is the double at the address in `FIRESTORE_DOUBLE`.
 
-It seals as many keys anew together as `RESEALED_TOGETHER` says, if that is set, so that a few keys are several batches.
+It reseals as many keys together as `RESEALED_TOGETHER` says, if that is set, so that a few keys are several batches.
 """
 
 import os
@@ -11,7 +11,7 @@ from host_backend.google import connecting
 from tests.doubles.google.clients import transport_to
 
 if __name__ == "__main__":
-    # Wherever the configuration says, and whoever asks.
+    # Wherever the configuration says, for every caller.
     connecting.find_credentials = lambda place: None
     connecting.open_transport = lambda credentials: transport_to(os.environ["FIRESTORE_DOUBLE"])
     if batch := os.environ.get("RESEALED_TOGETHER"):

@@ -41,7 +41,7 @@ class _Threads(socketserver.ThreadingMixIn):
     request_queue_size = 256
 
     def handle_error(self, *_: object) -> None:
-        """Whoever asked may be gone."""
+        """The client may be gone."""
 
 
 class _TcpServer(_Threads, socketserver.TCPServer):

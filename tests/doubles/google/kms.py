@@ -145,7 +145,7 @@ class KmsDouble(grpc.GenericRpcHandler):  # type: ignore[misc]
         if not bearer.startswith("Bearer ") or digest is None:
             _abort(context, Code.UNAUTHENTICATED, "Request had invalid authentication credentials.")
         key, permission = self.keys.get(name), f"cloudkms.cryptoKeyVersions.useTo{method}"
-        # Whoever may not see a key is not told whether it exists.
+        # A caller that may not see a key does not learn whether it exists.
         if key is None or permission not in key.grants.get(digest, frozenset()):
             _abort(context, Code.PERMISSION_DENIED, f"Permission '{permission}' denied on resource '{name}'.")
         return key

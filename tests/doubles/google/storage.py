@@ -70,7 +70,7 @@ def these_faults(call: str, *faults: Fault) -> Faults:
 
 @dataclass
 class StorageDouble:
-    """A bucket. `calls` counts what was asked; `on_done` is told of every change after it was done."""
+    """A bucket. `calls` counts what was asked; `on_done` is called after every change."""
 
     objects: dict[str, Stored] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)

@@ -28,7 +28,7 @@ async def main(address: str, folder: str, run: str, first_level: str) -> None:
         while True:
             level += 1
             await store.advance(KEY, mark(int(run), level))
-            # One write, past every buffer: what is in the pipe was said, whatever happens next.
+            # One write, past every buffer: everything in the pipe was said, whatever happens next.
             os.write(sys.stdout.fileno(), b"%d\n" % level)
 
 
