@@ -3,7 +3,7 @@
 `python -m benchmarks.burst [--old CHECKOUT]` starts both programs with as many keys, each asked on a connection of its own,
 and counts from the first request of a burst to the last answer. Every preattestation and attestation moves a mark. With
 another checkout of this repository, the programs of both run side by side, and are asked in turn. `--client` names a
-compiled client that asks instead: `benchmarks.client` says what is asked of it.
+compiled client that asks instead: `benchmarks.client` says how it is asked.
 """
 
 import argparse

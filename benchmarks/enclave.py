@@ -3,7 +3,7 @@
 `python -m benchmarks.enclave [--old CHECKOUT]` starts a daemon with the local sealer and loads it from this process; both
 share the machine. Latency is from before the call is written to after its answer is read, in milliseconds. With another
 checkout of this repository, the daemons of both run side by side, and are loaded in turn. `--client` names
-a compiled client that makes the load instead: `benchmarks.client` says what is asked of it.
+a compiled client that makes the load instead: `benchmarks.client` says how it is asked.
 """
 
 import argparse

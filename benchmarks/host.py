@@ -3,7 +3,7 @@
 `python -m benchmarks.host [--old CHECKOUT]` starts `enclave-signer` and `enclave-host serve` for each type of keys, and
 asks for attestations of rising levels, so that each one moves a mark. Every client has a connection and keys of its own.
 With another checkout of this repository, the programs of both run side by side, and are asked in turn. `--client` names a
-compiled client that asks instead: `benchmarks.client` says what is asked of it.
+compiled client that asks instead: `benchmarks.client` says how it is asked.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 Peers are not run: their figures stand in `peers.json`, with the machines that they were measured on. The one most like
 this machine counts. The factor of this machine to it, for what the row is made of, turns their figure into one for here:
 rates are divided by it, times multiplied. Rows with a factor outside 0.5 to 2 do not count. `--write` puts the table
-into the document.
+into the document, and draws its pictures.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-from benchmarks import burst, client, enclave, host, scale
+from benchmarks import burst, client, enclave, host, pictures, scale
 from benchmarks.machine import Machine, machine_line, processor, this_machine
+from benchmarks.pictures import DOCUMENT
 from benchmarks.restore import restores
 from benchmarks.turns import ERRORS, ROOT, in_turn
 from tests.doubles.host_process import CONFIG_NAME
 
-DOCUMENT = ROOT / "docs" / "performance.md"
 PEERS = Path(__file__).with_name("peers.json")
 SHAPES = dict(zip(enclave.SHAPES, ("1 in flight", "16 connections", "64 in flight"), strict=True))
 #: Factors beyond these compare machines that are too different.
@@ -187,6 +187,7 @@ def main() -> None:
         print(ERRORS, host.configuration_text(Path(name) / "http" / "this-tz1" / CONFIG_NAME), text, sep="\n")
     if options.write:
         DOCUMENT.write_text(_PART.sub(lambda _: f"{text}\n", DOCUMENT.read_text()))
+        pictures.write()
 
 
 if __name__ == "__main__":
