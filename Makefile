@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity bench-http bench-burst bench-scale bench-stages bench-table endurance endurance-firestore faults fuzz fuzz-http soak chaos worlds world requirements clean
+.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity bench-http bench-burst bench-scale bench-stages bench-table endurance endurance-firestore faults fuzz fuzz-http wheel-compiled test-compiled soak chaos worlds world requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -42,12 +42,13 @@ sbom: ## what each program is installed from, in CycloneDX's form
 	@scripts/environment $(VENV) requirements-dev.txt
 	@$(BIN)/python -m supply_chain.sbom "$(or $(OUT),build/sbom)"
 
-fix: ## repair format and what the linter can; write the tables of rooms, limits and dependencies
+fix: ## repair format and what the linter can; write the tables of rooms, limits and dependencies, draw the pictures
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m tests.contract.rooms
 	$(BIN)/python -m tests.contract.limits
 	$(BIN)/python -m supply_chain.page
+	$(BIN)/python -m benchmarks.pictures
 
 conformance: ## play the verdicts of conformance/ to a signer; URL=http://HOST:PORT KEY=tz1…, a throw-away key; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements.txt
@@ -153,6 +154,17 @@ fuzz-http: ## schemathesis asks a running host what its OpenAPI documents allow,
 	@scripts/environment .venv-schemathesis requirements-schemathesis.txt
 	@$(BIN)/python -m fuzz.apis .venv-schemathesis/bin/schemathesis $(or $(EXAMPLES),100)
 
+wheel-compiled: ## a wheel for this Python in which the modules asked most are compiled, into dist/compiled; needs a C compiler
+	@scripts/environment .venv-compiled requirements-dev.txt
+	@scripts/environment .venv-compiled requirements-compiled.txt
+	@HATCH_BUILD_HOOK_ENABLE_CUSTOM=true .venv-compiled/bin/python -m hatchling build -t wheel -d dist/compiled
+
+test-compiled: wheel-compiled ## the tests without processes, with the compiled modules, in build/compiled; then both forms give the same answers
+	@.venv-compiled/bin/python -m compiled.tree dist/compiled build/compiled
+	cd build/compiled && PYTHONPATH=$$PWD ../../.venv-compiled/bin/python -m pytest -p compiled.plugin \
+		--numprocesses 2 --dist loadfile tests/unit tests/vectors tests/property tests/conformance
+	.venv-compiled/bin/python -m tests.endurance.compiled build/compiled $(or $(INPUTS),1000000)
+
 parts: ## tests that need more than Python and pip: a table of what ran; ARGUMENTS=--all fails when a part is missing
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.parts $(ARGUMENTS)
@@ -197,7 +209,9 @@ requirements: ## resolve the dependencies anew; needs uv
 		--no-emit-index-url --no-header - -o requirements-build.txt
 	printf 'schemathesis>=4.32,<5\n' | uv pip compile --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --constraint requirements-dev.txt - -o requirements-schemathesis.txt
+	printf 'setuptools>=80\n' | uv pip compile --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header - -o requirements-compiled.txt
 	@echo "Now: make advisories; make fix"
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .venv-fuzz .venv-schemathesis .schemathesis .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) .venv-fuzz .venv-schemathesis .venv-compiled .schemathesis .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

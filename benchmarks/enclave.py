@@ -2,7 +2,8 @@
 
 `python -m benchmarks.enclave [--old CHECKOUT]` starts a daemon with the local sealer and loads it from this process; both
 share the machine. Latency is from before the call is written to after its answer is read, in milliseconds. With another
-checkout of this repository, the daemons of both run side by side, and are loaded in turn.
+checkout of this repository, the daemons of both run side by side, and are loaded in turn. `--client` names
+a compiled client that makes the load instead: `benchmarks.client` says how it is asked.
 """
 
 import argparse
@@ -17,11 +18,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
+from operator import methodcaller
 from pathlib import Path
 from statistics import median
 
 import cbor2
 
+from benchmarks import client
 from benchmarks.machine import machine_line
 from benchmarks.turns import (
     ERRORS,
@@ -48,26 +51,52 @@ class Measured:
 
     def __init__(self, name: str, program: Program) -> None:
         self.name = name
-        self._program = program
-        self._port = int(program.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+        self.program = program
+        self.port = int(program.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
         self.busy: dict[tuple[str, Shape], list[float]] = {}
         self.rates: dict[tuple[str, Shape], list[float]] = {}
         self.latencies: dict[tuple[str, Shape], list[float]] = {}
 
     def measure(self, curve: str, shape: Shape, seconds: float) -> None:
         """Take one turn."""
-        busy = processor_seconds(self._program)
-        rate, latencies = measure(partial(connected, self._port), curve, shape, seconds)
-        self.busy.setdefault((curve, shape), []).append((processor_seconds(self._program) - busy) / len(latencies))
+        busy = processor_seconds(self.program)
+        rate, latencies = measure(partial(connected, self.port), curve, shape, seconds)
+        self.busy.setdefault((curve, shape), []).append((processor_seconds(self.program) - busy) / len(latencies))
         self.rates.setdefault((curve, shape), []).append(rate)
         self.latencies.setdefault((curve, shape), []).extend(latencies)
 
+    def columns(self, curve: str, shape: Shape) -> str:
+        """Return the columns of latencies."""
+        return latency_columns(self.latencies[curve, shape])
+
     def line(self, curve: str, shape: Shape) -> str:
         """Return a line of the table."""
-        rate, latencies = median(self.rates[curve, shape]), self.latencies[curve, shape]
-        busy = median(self.busy[curve, shape]) * 1e6
-        columns = f"{self.name:<5} {rate:>8.0f} {latency_columns(latencies)} {busy:>7.1f}"
+        rate, busy = median(self.rates[curve, shape]), median(self.busy[curve, shape]) * 1e6
+        columns = f"{self.name:<5} {rate:>8.0f} {self.columns(curve, shape)} {busy:>7.1f}"
         return f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {columns}"
+
+
+class MeasuredByClient(Measured):
+    """The same, where a client of one's own makes the load."""
+
+    def __init__(self, client_program: Path, one: Measured) -> None:
+        super().__init__(one.name, one.program)
+        self._client_program = client_program
+        self._reports: dict[tuple[str, Shape], list[client.Report]] = {}
+
+    def measure(self, curve: str, shape: Shape, seconds: float) -> None:
+        """Take one turn."""
+        busy = processor_seconds(self.program)
+        connections, depth = shape
+        load = ("--conns", connections, "--depth", depth, "--seconds", seconds)
+        report = client.run(self._client_program, "rpc", "--addr", f"127.0.0.1:{self.port}", "--curve", curve, *load)
+        self.busy.setdefault((curve, shape), []).append((processor_seconds(self.program) - busy) / report.count)
+        self.rates.setdefault((curve, shape), []).append(report.rate)
+        self._reports.setdefault((curve, shape), []).append(report)
+
+    def columns(self, curve: str, shape: Shape) -> str:
+        """Return the columns of latencies."""
+        return client.columns(self._reports[curve, shape])
 
 
 @contextmanager
@@ -180,6 +209,7 @@ def main() -> None:
     parser.add_argument("--old", type=Path, metavar="CHECKOUT", help="another checkout, to compare with")
     parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.6, help="length of each measurement (default: %(default)s)")
+    client.add_option(parser)
     options = parser.parse_args()
     print(machine_line())
     print(f"{'curve':<10} {'connections':>11} {'in flight':>9} {'':<5} {'rate/s':>8} {LATENCY_HEAD} {'CPU us':>7}")
@@ -187,10 +217,10 @@ def main() -> None:
         measured = [stack.enter_context(daemon("this", ROOT))]
         if options.old:
             measured.append(stack.enter_context(daemon("other", options.old.resolve())))
+        if options.client:
+            measured = [MeasuredByClient(options.client, one) for one in measured]
         for curve, shape in product(CURVES, SHAPES):
-            in_turn(
-                measured, options.turns, partial(Measured.measure, curve=curve, shape=shape, seconds=options.seconds)
-            )
+            in_turn(measured, options.turns, methodcaller("measure", curve, shape, options.seconds))
             for one in measured:
                 print(one.line(curve, shape), flush=True)
             if options.old:

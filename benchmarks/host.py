@@ -2,7 +2,8 @@
 
 `python -m benchmarks.host [--old CHECKOUT]` starts `enclave-signer` and `enclave-host serve` for each type of keys, and
 asks for attestations of rising levels, so that each one moves a mark. Every client has a connection and keys of its own.
-With another checkout of this repository, the programs of both run side by side, and are asked in turn.
+With another checkout of this repository, the programs of both run side by side, and are asked in turn. `--client` names a
+compiled client that asks instead: `benchmarks.client` says how it is asked.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
+from benchmarks import client
 from benchmarks.machine import machine_line
 from benchmarks.turns import (
     ERRORS,
@@ -50,6 +52,7 @@ class Client:
     def __init__(self, port: int, *pkhs: str) -> None:
         self.port = port
         head = "POST /keys/{} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        self.pkhs = pkhs
         self.heads = [head.format(pkh).encode() for pkh in pkhs]
         self.place = 0
         self.level = 0
@@ -125,11 +128,44 @@ class Measured:
         """Return the median of each turn, in seconds."""
         return [median(took) for took in self.turns[count]]
 
+    def latencies(self, count: int) -> str:
+        """Return the columns of latencies."""
+        return latency_columns([seconds for turn in self.turns[count] for seconds in turn])
+
     def line(self, count: int) -> str:
         """Return a line of the table."""
-        took = [seconds for turn in self.turns[count] for seconds in turn]
         rate, busy = median(self.rates[count]), median(self.busy[count]) * 1e3
-        return f"{count:>7} {self.name:<5} {rate:>10.0f} {latency_columns(took)} {busy:>8.3f}"
+        return f"{count:>7} {self.name:<5} {rate:>10.0f} {self.latencies(count)} {busy:>8.3f}"
+
+
+class MeasuredByClient(Measured):
+    """The same, where a client of one's own asks."""
+
+    def __init__(self, program: Path, site: Measured) -> None:
+        super().__init__(site.name, site.host, site.clients)
+        self._program = program
+        self._pkhs = [pkh for each in site.clients for pkh in each.pkhs]
+        self._level = 1
+        self._reports: dict[int, list[client.Report]] = {count: [] for count in self.turns}
+
+    def measure(self, seconds: float) -> None:
+        """Take one turn."""
+        for count, reports in self._reports.items():
+            busy = processor_seconds(self.host)
+            asked = ("http", "--conns", count, "--seconds", seconds, "--base", self._level)
+            report = client.over_http(self._program, self.clients[0].port, self._pkhs, *asked)
+            self._level += client.LEVELS
+            self.busy[count].append((processor_seconds(self.host) - busy) / report.count)
+            self.rates[count].append(report.rate)
+            reports.append(report)
+
+    def medians(self, count: int) -> list[float]:
+        """Return the median of each turn, in seconds."""
+        return [report.latencies[0] for report in self._reports[count]]
+
+    def latencies(self, count: int) -> str:
+        """Return the columns of latencies."""
+        return client.columns(self._reports[count])
 
 
 #: What stands above the lines of `Measured`.
@@ -175,14 +211,18 @@ def serving(
         yield Measured(name, serve, [Client(port, *pkhs[place::count]) for place in range(count)])
 
 
-def measured(folder: Path, key_type: str, turns: int, seconds: float, old: Path | None = None) -> list[Measured]:
-    """Measure keys of one type: this checkout, and another one if there is one."""
+def measured(
+    folder: Path, key_type: str, turns: int, seconds: float, old: Path | None = None, program: Path | None = None
+) -> list[Measured]:
+    """Measure keys of one type: this checkout, and another one if there is one; `program` asks, if it is given."""
     checkouts = {"this": ROOT, **({"other": old.resolve()} if old else {})}
     with ExitStack() as stack:
         sites = [
             stack.enter_context(serving(name, checkout, folder / f"{name}-{key_type}", key_type, KEYS))
             for name, checkout in checkouts.items()
         ]
+        if program:
+            sites = [MeasuredByClient(program, site) for site in sites]
         in_turn(sites, turns, lambda one: one.measure(seconds))
     return sites
 
@@ -195,12 +235,13 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each number of clients (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    client.add_option(parser)
     options = parser.parse_args()
     print(machine_line(options.folder))
     print(f"{'':<4} {HEAD}")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         for key_type in options.types:
-            each = measured(Path(name), key_type, options.turns, options.seconds, options.old)
+            each = measured(Path(name), key_type, options.turns, options.seconds, options.old, options.client)
             for count in CLIENTS:
                 for one in each:
                     print(f"{key_type:<4} {one.line(count)}", flush=True)

@@ -4,7 +4,7 @@
 Peers are not run: their figures stand in `peers.json`, with the machines that they were measured on. The one most like
 this machine counts. The factor of this machine to it, for what the row is made of, turns their figure into one for here:
 rates are divided by it, times multiplied. Rows with a factor outside 0.5 to 2 do not count. `--write` puts the table
-into the document.
+into the document, and draws its pictures.
 """
 
 import argparse
@@ -14,19 +14,19 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from math import log
+from operator import methodcaller
 from pathlib import Path
 from statistics import median
 from typing import Literal
 
-from benchmarks import burst, enclave, host, scale
+from benchmarks import burst, client, enclave, host, pictures, scale
 from benchmarks.machine import Machine, machine_line, processor, this_machine
+from benchmarks.pictures import DOCUMENT
 from benchmarks.restore import restores
 from benchmarks.turns import ERRORS, ROOT, in_turn
 from tests.doubles.host_process import CONFIG_NAME
 
-DOCUMENT = ROOT / "docs" / "performance.md"
 PEERS = Path(__file__).with_name("peers.json")
 SHAPES = dict(zip(enclave.SHAPES, ("1 in flight", "16 connections", "64 in flight"), strict=True))
 #: Factors beyond these compare machines that are too different.
@@ -98,36 +98,36 @@ class Row:
         return f"| {' | '.join(cells)} |"
 
 
-def over_http(folder: Path, turns: int, seconds: float) -> Iterator[tuple[str, float]]:
+def over_http(folder: Path, turns: int, seconds: float, program: Path | None) -> Iterator[tuple[str, float]]:
     """Yield rates of sixteen clients, and milliseconds of one."""
     for key_type in host.TYPES:
-        (one,) = host.measured(folder, key_type, turns, seconds)
+        (one,) = host.measured(folder, key_type, turns, seconds, program=program)
         yield f"HTTP {key_type}, 16 clients", median(one.rates[16])
         yield f"HTTP {key_type}, 1 client, p50", median(one.medians(1)) * 1e3
 
 
-def bursts(folder: Path, turns: int) -> Iterator[tuple[str, float]]:
+def bursts(folder: Path, turns: int, program: Path | None) -> Iterator[tuple[str, float]]:
     """Yield seconds."""
     for key_type in ("tz1", "tz4"):
-        (one,) = burst.measured(folder, key_type, turns)
+        (one,) = burst.measured(folder, key_type, turns, program=program)
         yield f"burst of {burst.DELEGATES} delegates, {key_type}", median(one.turns)
 
 
-def on_the_wire(turns: int, seconds: float) -> Iterator[tuple[str, float]]:
+def on_the_wire(turns: int, seconds: float, program: Path | None) -> Iterator[tuple[str, float]]:
     """Yield rates."""
-    with enclave.daemon("this", ROOT) as one:
+    with enclave.daemon("this", ROOT) as daemon:
+        one = enclave.MeasuredByClient(program, daemon) if program else daemon
         for curve in enclave.CURVES:
             for shape, name in SHAPES.items():
-                turn = partial(enclave.Measured.measure, curve=curve, shape=shape, seconds=seconds)
-                in_turn([one], turns, turn)
+                in_turn([one], turns, methodcaller("measure", curve, shape, seconds))
                 yield f"wire {curve}, {name}", median(one.rates[curve, shape])
 
 
-def figures(folder: Path, turns: int, seconds: float) -> Iterator[tuple[str, float]]:
+def figures(folder: Path, turns: int, seconds: float, program: Path | None) -> Iterator[tuple[str, float]]:
     """Measure everything that the peers were measured by, and yield its names and figures."""
-    yield from over_http(folder / "http", turns, seconds)
-    yield from bursts(folder / "burst", turns)
-    yield from on_the_wire(turns, seconds / 4)
+    yield from over_http(folder / "http", turns, seconds, program)
+    yield from bursts(folder / "burst", turns, program)
+    yield from on_the_wire(turns, seconds / 4, program)
     yield "start to ready, 1000 local blobs", median(scale.starts(folder / "starts", 1000, turns))
     yield _RESTORE, median(restores(folder / "restore", 1000, 50.0, turns))
 
@@ -145,14 +145,14 @@ def scale_line(few: scale.Cost, many: scale.Cost) -> str:
     return f"| a signature with 10 and with 10 000 keys | {ours} | | | {ratio:.2f} | ≤ {SCALE_BAR} | {held} |"
 
 
-def table(folder: Path, turns: int, seconds: float, machines: Machines) -> Iterator[str]:
+def table(folder: Path, turns: int, seconds: float, machines: Machines, program: Path | None) -> Iterator[str]:
     """Measure everything, and yield the lines of the table."""
     rows = [row for row in peers() if machines.keys() & row.figures.keys()]
     for name in ("http", "burst"):
         (folder / name).mkdir()
     before = this_machine(folder)
     ours = {}
-    for name, figure in figures(folder, turns, seconds):
+    for name, figure in figures(folder, turns, seconds, program):
         print(f"{name}: {figure:.4g}", flush=True)
         ours[name] = figure
     print(scale.HEAD)
@@ -178,14 +178,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn over HTTP (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
     parser.add_argument("--machine", choices=MACHINES, help="whose figures count (default: the one most like this)")
+    client.add_option(parser)
     options = parser.parse_args()
     machines = {options.machine: MACHINES[options.machine]} if options.machine else MACHINES
     print(machine_line(options.folder), flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        text = "\n".join(table(Path(name), options.turns, options.seconds, machines))
+        text = "\n".join(table(Path(name), options.turns, options.seconds, machines, options.client))
         print(ERRORS, host.configuration_text(Path(name) / "http" / "this-tz1" / CONFIG_NAME), text, sep="\n")
     if options.write:
         DOCUMENT.write_text(_PART.sub(lambda _: f"{text}\n", DOCUMENT.read_text()))
+        pictures.write()
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def single_entry(item: Item, what: str) -> tuple[str, Item]:
 def fields(item: Item, what: str, required: frozenset[str], optional: frozenset[str] = frozenset()) -> dict[str, Item]:
     """Return a map that has every required field and none but the known ones."""
     entries = text_map(item, what)
-    if missing := required - entries.keys():
+    if missing := required.difference(entries):
         raise BadMessage(f"{what} lacks the field {min(missing)!r}")
     if unknown := entries.keys() - required - optional:
         raise BadMessage(f"{what} has the unknown field {min(unknown)[:40]!r}")

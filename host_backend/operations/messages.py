@@ -9,7 +9,6 @@
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES
 from enclave_signer.tezos import (
@@ -55,13 +54,12 @@ class GenericMessage:
 
 @dataclass(frozen=True, slots=True)
 class PackedMessage:
-    """One packed Micheline value, such as contracts check signatures of.
+    """One packed Micheline value, such as contracts check signatures of."""
 
-    Attributes:
-        operations: Always empty: there is nothing in it that a policy could tell apart.
-    """
-
-    operations: ClassVar[tuple[str, ...]] = ()
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Always empty: there is nothing in it that a policy could tell apart."""
+        return ()
 
 
 Message = ConsensusMessage | GenericMessage | PackedMessage

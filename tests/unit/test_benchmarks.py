@@ -1,7 +1,11 @@
 """The benchmarks can describe the machine, whatever curves there are, and compare with figures of other machines."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from benchmarks import client
 from benchmarks.machine import Machine, machine_line
 from benchmarks.table import MACHINES, Machines, Row, peers
 from enclave_signer.protocol.key_types import KeyType
@@ -60,3 +64,23 @@ def test_a_restore_also_has_a_bar_in_seconds() -> None:
 def test_every_figure_of_a_peer_has_a_machine() -> None:
     assert {name for each in peers() for name in each.figures} == MACHINES.keys()
     assert all(each.scaled_by in MACHINES[name] for each in peers() for name in each.figures)
+
+
+def reported(**changed: float) -> dict[str, float]:
+    latencies = {"p50_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3.0, "p999_ms": 4.0}
+    return {"n": 10, "errors": 0, "s": 2.0, **latencies, "other": 1, **changed}
+
+
+def test_a_client_of_ones_own_says_in_its_last_line_what_it_measured(tmp_path: Path) -> None:
+    program = tmp_path / "client"
+    program.write_text(f'#!/bin/sh\necho "$@"; cat "$5" >&2; echo \'{json.dumps(reported())}\'\n')
+    program.chmod(0o755)
+    report = client.over_http(program, 1, ["tz1a", "tz1b"], "http", "--conns", 16)
+    assert (report.rate, report.latencies) == (5.0, (0.001, 0.002, 0.003, 0.004))
+    assert client.columns([report, report]).split() == ["1.000", "2.000", "3.000", "4.000"]
+
+
+@pytest.mark.parametrize("changed", [{"errors": 1}, {"n": 0}])
+def test_an_error_of_it_ends_the_run(changed: dict[str, float]) -> None:
+    with pytest.raises(SystemExit, match="the client had errors, or nothing was asked"):
+        client.read(json.dumps(reported(**changed)))

@@ -1,0 +1,36 @@
+"""`python -m compiled.tree WHEELS FOLDER`: a copy of this checkout, with the packages as the newest wheel in a folder has them.
+
+Tests and benchmarks that run in the copy get the compiled modules, and are themselves as they are here.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from zipfile import ZipFile
+
+ROOT = Path(__file__).parents[1]
+#: Not in the wheel, or made from other things.
+_LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "*.so")
+
+
+def make(wheel: Path, folder: Path) -> None:
+    """Make the copy; what was in the folder before is removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT, folder, ignore=_left_out)
+    with ZipFile(wheel) as archive:
+        archive.extractall(folder, [name for name in archive.namelist() if ".data/" not in name])
+
+
+def _left_out(folder: str, names: list[str]) -> Iterable[str]:
+    return _LEFT_OUT(folder, names)
+
+
+def main() -> None:
+    """Make the copy that the arguments ask for."""
+    wheels, folder = map(Path, sys.argv[1:])
+    make(max(wheels.glob("*.whl"), key=lambda path: path.stat().st_mtime), folder)
+
+
+if __name__ == "__main__":
+    main()
