@@ -21,8 +21,8 @@ from enclave_signer.sealing.kbs_config import KBS, SAMPLE, KbsConfig, read_kbs
 from enclave_signer.sealing.local_config import LOCAL, LocalKey, read_local
 from enclave_signer.sealing.reseal_rules import ResealRule, SealerConfig, read_rules
 from enclave_signer.sealing.vault_config import VAULT_TRANSIT, VaultConfig, read_vault_transit
-from enclave_signer.toml_file import read_toml
-from enclave_signer.toml_table import TomlTable, parse_toml
+from enclave_signer.toml_file import parse_toml, read_toml
+from enclave_signer.toml_table import TomlTable
 
 SEALERS = (GCP_KMS, VAULT_TRANSIT, KBS, LOCAL)
 CONFIDENTIAL_SPACE = "confidential_space"

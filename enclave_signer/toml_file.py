@@ -1,8 +1,10 @@
-"""The text of a TOML file, of bounded size."""
+"""TOML files of bounded size: their text, and its outermost table."""
 
+import tomllib
 from pathlib import Path
 
 from enclave_signer.errors import ConfigError
+from enclave_signer.toml_table import TomlTable
 
 #: Bytes of a file: an image, or a keyprovider, has a few keys and identities to name.
 MAX_FILE_BYTES = 65536
@@ -25,3 +27,19 @@ def read_toml(path: Path) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8") from None
+
+
+def parse_toml(text: str, file: str) -> TomlTable:
+    """Return the outermost table of a text.
+
+    Args:
+        text: In TOML.
+        file: How refusals name the file.
+
+    Raises:
+        ConfigError: It is not TOML.
+    """
+    try:
+        return TomlTable(tomllib.loads(text), file)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{file}: {error}") from None

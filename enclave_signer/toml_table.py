@@ -1,6 +1,5 @@
 """A table of a TOML file, read strictly: every refusal names the file and the dotted path, and no field goes unread."""
 
-import tomllib
 from collections.abc import Iterator, Mapping
 
 from enclave_signer.errors import ConfigError
@@ -9,22 +8,6 @@ from enclave_signer.errors import ConfigError
 MAX_TEXT_CHARS = 1024
 #: Entries of one list: an image has a few keys and providers.
 MAX_ENTRIES = 64
-
-
-def parse_toml(text: str, file: str) -> "TomlTable":
-    """Return the outermost table of a text.
-
-    Args:
-        text: In TOML.
-        file: How refusals name the file.
-
-    Raises:
-        ConfigError: It is not TOML.
-    """
-    try:
-        return TomlTable(tomllib.loads(text), file)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{file}: {error}") from None
 
 
 class TomlTable:

@@ -93,9 +93,8 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
             answers = Answers(signer, metrics, keys, steps, list_keys=octez.known_keys)
             servers |= _octez_servers(stack, octez, answers, places)
         freeze_objects()
-        rereads = [vault.link.reread for vault in vaults]
-        reloading = PolicyReload(config, read, signer, steps, rereads, partial(write_note, config.base_dir))
-        await _run(servers, reloading.at_each(reload), stop)
+        also, note = [vault.link.reread for vault in vaults], partial(write_note, config.base_dir)
+        await _run(servers, PolicyReload(config, read, signer, steps, also, note).at_each(reload), stop)
     logger.info("stopped")
 
 

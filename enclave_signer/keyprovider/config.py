@@ -8,8 +8,8 @@ from enclave_signer.errors import ConfigError
 from enclave_signer.keyprovider.packets import MAX_KEY_ID_CHARS
 from enclave_signer.protocol.messages import Credentials
 from enclave_signer.sealing.kbs_config import KbsKey, is_commitment, key_of_uri
-from enclave_signer.toml_file import read_toml
-from enclave_signer.toml_table import TomlTable, parse_toml
+from enclave_signer.toml_file import parse_toml, read_toml
+from enclave_signer.toml_table import TomlTable
 
 #: The name that Confidential Containers has clients use.
 DEFAULT_PROVIDER = "attestation-agent"
