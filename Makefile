@@ -136,7 +136,7 @@ faults: ## 10 000 signatures through a link on which everything goes wrong; then
 	$(BIN)/python -m tests.endurance.link_times
 	$(BIN)/python -m tests.endurance.sealer_faults
 
-worlds: ## 300 000 simulated worlds and the planted bugs, some 15 minutes; ARGUMENTS=--help
+worlds: ## 300 000 simulated worlds and the planted bugs, some 15 minutes of two cores; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m tests.worlds $(ARGUMENTS)
 

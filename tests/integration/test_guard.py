@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,12 +19,12 @@ def guarded() -> Iterator[Enclave]:
         yield daemon
 
 
-def sign(message: bytes, version: int = 2, handle: int = 0) -> dict[str, object]:
+def sign(message: bytes | list[int], version: int = 2, handle: int = 0) -> dict[str, object]:
     return {"Sign": {"handle": handle, "message": message, "version": version}}
 
 
-def sign_with(key: KnownKey, message: bytes) -> dict[str, object]:
-    return {"SignWith": {"encrypted_private_key": key.clear_blob, "message": message, "version": 2}}
+def sign_with(key: KnownKey, message: bytes | list[int], version: int = 2) -> dict[str, object]:
+    return {"SignWith": {"encrypted_private_key": key.clear_blob, "message": message, "version": version}}
 
 
 def client_of(enclave: Enclave, key: KnownKey) -> WireClient:
@@ -86,6 +87,26 @@ def test_a_bls_key_signs_one_message_under_both_versions_and_no_second_one(guard
         for version in (1, 2, 255):
             refused(client.call(sign(attestation(5, payload=B), version)))
         assert "Ok" in client.call({"ProvePossession": 0})
+
+
+@pytest.mark.parametrize("key", FOUR, ids=lambda key: key.name)
+def test_of_many_connections_in_every_form_one_message_is_signed(guarded: Enclave, key: KnownKey) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client_of(guarded, key)) for _ in range(16)]
+        for level in range(1, 4):
+            asked = []
+            for number, client in enumerate(clients):
+                message = attestation(level, payload=bytes([number]) * 32)
+                for version in (1, 2, 255):
+                    forms = (message, list(message))
+                    calls = [sign(message, version), *(sign_with(key, form, version) for form in forms)]
+                    asked += [(client, call, message) for call in (*calls, sign(list(message), version))]
+            for client, call, _ in asked:
+                client.send(call)
+            replies = [(message, client.receive()) for client, _, message in asked]
+            signed = {message for message, reply in replies if "Ok" in reply}
+            assert len(signed) == 1
+            assert {message for message, reply in replies if "Err" in reply and refused(reply)}.isdisjoint(signed)
 
 
 def test_it_does_not_guess(guarded: Enclave) -> None:

@@ -1,6 +1,7 @@
 """Worlds at the command line: `make worlds`, and `make world SEED=…`, which tells what happens in one of them."""
 
 import argparse
+import os
 import sys
 import time
 from operator import lt
@@ -19,7 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this world alone, and tell what happens")
     parser.add_argument("--worlds", type=int, default=300_000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="one for each core if not given")
     parser.add_argument("--most", type=int, default=5000, help="worlds in which each planted bug must be found")
     parser.add_argument("--soon", action="store_true", help="look for each bug first where it showed before")
     parser.add_argument("--without-bugs", action="store_true", help="leave the planted bugs out")

@@ -32,7 +32,7 @@ def quick() -> Iterator[None]:
         yield
 
 
-# Some 30 s of one core. It is the last file of the suite, when the other core has nothing to do any more.
+# Some 30 s of one core. It is the last file of the suite, when the other cores have nothing to do any more.
 @pytest.mark.timeout(900)
 def test_many_worlds_are_safe_and_every_planted_bug_is_found() -> None:
     # Not measured for coverage: it would take five times as long.
