@@ -1,6 +1,6 @@
 """`Sign`, the most frequent call, and its answer, without the encoder and the decoder of CBOR.
 
-- What is read here means what `codec` says it means, and what is written is what `codec` writes: tests compare them.
+- Both are read and written exactly as `codec` does it: tests compare them.
 - `read_sign` reads what our host and Signatory write: the fields in this order, a message of 24 bytes or more.
 - Everything else is left to the strict decoder, which also names the fault.
 """
@@ -12,7 +12,7 @@ from enclave_signer.protocol import cbor, codec
 from enclave_signer.protocol.framing import encode_frame
 from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, KeyType, Sign, Signature, SigningVersion
 
-#: Frames of calls of which is known what stands around the message: one for each key and size of messages, 100 bytes.
+#: Keys and sizes of messages for which the bytes around the message are known, some 100 each.
 MAX_KNOWN_CALLS = 4096
 
 _VERSION = b"\x67version"
