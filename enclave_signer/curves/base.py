@@ -107,33 +107,17 @@ class VerifyingKey(Protocol):
         ...
 
 
-class Expected(Protocol):
-    """A verification of which a part can be done before there is a signature; see `bls_expected`."""
-
-    def prepare(self) -> None:
-        """Do that part, if it was not done yet; in any thread, but in one at a time."""
-        ...
-
-    def verify(self, signature: Signature) -> None:
-        """Return when the signature is right; see `VerifyingKey.verify`."""
-        ...
-
-
 class SignatureCheck(NamedTuple):
-    """A signature that has to be verified; `expected`, if there is one, is of the same key, message and version."""
+    """A signature that has to be verified."""
 
     key: VerifyingKey
     signature: Signature
     message: bytes
     version: SigningVersion
-    expected: Expected | None = None
 
     def verify(self) -> None:
         """Return when it is right; see `VerifyingKey.verify`."""
-        if self.expected is not None:
-            self.expected.verify(self.signature)
-        else:
-            self.key.verify(self.signature, self.message, self.version)
+        self.key.verify(self.signature, self.message, self.version)
 
 
 class Curve(Protocol):

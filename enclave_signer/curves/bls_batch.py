@@ -26,13 +26,6 @@ _CONTEXT_WORDS = -(-_blst.blst_pairing_sizeof() // 8)
 _TAGS = {suite: ffi.new("uint8_t[]", suite.tag) for suite in (AUGMENTATION, POSSESSION)}
 
 
-def new_context(suite: Suite) -> CData:
-    """Return a context to which signatures or messages of a suite can be added."""
-    context = ffi.new("uint64_t[]", _CONTEXT_WORDS)
-    _blst.blst_pairing_init(context, HASH_TO_CURVE, _TAGS[suite], len(suite.tag))
-    return context
-
-
 def all_verify(checks: Sequence[SignatureCheck]) -> bool:
     """Return whether all signatures are their keys'; False also when they cannot be verified together.
 
@@ -44,7 +37,8 @@ def all_verify(checks: Sequence[SignatureCheck]) -> bool:
         if len(suites) != 1:
             return False
         suite = suites.pop()
-        context = new_context(suite)
+        context = ffi.new("uint64_t[]", _CONTEXT_WORDS)
+        _blst.blst_pairing_init(context, HASH_TO_CURVE, _TAGS[suite], len(suite.tag))
         if not all(_is_added(context, check, suite) for check in checks):
             return False
     except CurveError:

@@ -102,10 +102,6 @@ class Library(Protocol):
         """Whether it is in the prime-order group."""
         ...
 
-    def blst_p2_affine_in_g2(self, point: CData, /) -> bool:
-        """Whether it is in the prime-order group."""
-        ...
-
     def blst_core_verify_pk_in_g1(
         self,
         public_key: CData,
@@ -146,30 +142,6 @@ class Library(Protocol):
         /,
     ) -> int:
         """Add a signature, its weight little-endian; checks the points' groups first, as the flags say."""
-        ...
-
-    def blst_pairing_chk_n_aggr_pk_in_g1(
-        self,
-        context: CData,
-        public_key: CData,
-        check_key: bool,  # noqa: FBT001 -- as in C
-        signature: CData,
-        check_signature: bool,  # noqa: FBT001 -- as in C
-        message: bytes,
-        size: int,
-        front: bytes,
-        front_size: int,
-        /,
-    ) -> int:
-        """Add a message without a weight; a signature of NULL is none."""
-        ...
-
-    def blst_fp12_sizeof(self) -> int:
-        """Bytes of a pairing's value."""
-        ...
-
-    def blst_aggregated_in_g2(self, out: CData, signature: CData, /) -> None:
-        """Pair a signature with the generator; its group is not checked."""
         ...
 
     def blst_pairing_commit(self, context: CData, /) -> None:

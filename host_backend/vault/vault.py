@@ -32,7 +32,6 @@ from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest
 from host_backend.keystore.base import KeyStore
 from host_backend.leaving import waiting
-from host_backend.vault.ahead import begun, verified_ahead
 from host_backend.vault.asking import Asking, why_not_open
 from host_backend.vault.keyring import Keyring
 from host_backend.vault.keys import Pauses, VaultKey
@@ -267,10 +266,8 @@ class Vault:
         """Return a verified signature of a key that is at hand; see `sign`."""
         if len(message) > MAX_MESSAGE_BYTES:
             raise MalformedRequest(f"message of {len(message)} bytes, the limit is {MAX_MESSAGE_BYTES}")
-        slow = key.public_key.key_type.facts.slow
-        ahead = verified_ahead(key, message, version, self.link, self.verification) if slow else None
         client, signature = await self._asking.ask(key.pkh, lambda client: client.sign(key.pkh, message, version))
-        check = SignatureCheck(key.verifying_key, signature, message, version, begun(ahead))
+        check = SignatureCheck(key.verifying_key, signature, message, version)
         await self.verification.pass_signature(client, key, check)
         return signature
 

@@ -37,11 +37,6 @@ class Verification:
         #: Signatures and proofs that were wrong.
         self.failures = 0
 
-    @property
-    def idle(self) -> bool:
-        """Whether no slow signature is verified at the moment."""
-        return self._batches.idle
-
     async def pass_signature(self, client: SigningClient, key: VaultKey, check: SignatureCheck) -> None:
         """Return when a signature may be released.
 

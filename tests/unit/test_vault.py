@@ -1,14 +1,13 @@
 """What a vault believes of its enclave: nothing that it has not checked."""
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
-from enclave_signer.curves import SigningKey, curve, expected_signature
+from enclave_signer.curves import SigningKey, curve
 from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
@@ -21,7 +20,6 @@ from enclave_signer.protocol.messages import (
     PublicKey,
     SealedKey,
     Sign,
-    Signature,
     SigningVersion,
 )
 from enclave_signer.tezos import parse_secret_key, public_key_hash
@@ -30,7 +28,6 @@ from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest, StoreUnavailable
 from host_backend.keystore.base import StoredKey
-from host_backend.vault import ahead as ahead_module
 from host_backend.vault import batches
 from host_backend.vault.choice import find_vault
 from host_backend.vault.vault import Vault, open_vault
@@ -376,53 +373,3 @@ def test_arguments_of_another_kind(call: Callable[[Vault], Awaitable[object]], t
         assert not enclave.calls
 
     play(MemoryKeys(stored(TZ1)), scenario)
-
-
-class Counting:
-    """Of a signature, counts whether the part that can be done before it came was done."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.prepared = threading.Semaphore(0)
-        monkeypatch.setattr(ahead_module, "expected_signature", self.expected_signature)
-
-    def expected_signature(self, *of: Any) -> Any:
-        expected = expected_signature(*of)
-        ahead = self
-
-        class Counted:
-            def prepare(self) -> None:
-                assert expected is not None
-                expected.prepare()
-                ahead.prepared.release()
-
-            def verify(self, signature: Signature) -> None:
-                assert expected is not None
-                expected.verify(signature)
-
-        return Counted()
-
-
-def test_a_lone_bls_request_is_verified_in_part_while_the_enclave_signs(monkeypatch: pytest.MonkeyPatch) -> None:
-    ahead = Counting(monkeypatch)
-
-    async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
-        assert await vault.sign(pkh(TZ4), b"message") == TZ4.sign(b"message", SigningVersion.V2)
-        assert await asyncio.to_thread(ahead.prepared.acquire, timeout=PATIENCE_S)
-        enclave.instead = wrong_signature(TZ4)
-        with pytest.raises(EnclaveRefused, match="does not verify"):
-            await vault.sign(pkh(TZ4), b"message")
-
-    play(MemoryKeys(stored(TZ4)), scenario)
-
-
-def test_of_several_bls_requests_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    ahead = Counting(monkeypatch)
-
-    async def scenario(vault: Vault, _: AutoEnclave) -> None:
-        asked = [vault.sign(pkh(TZ4), b"message %d" % number) for number in range(3)]
-        assert await asyncio.gather(*asked) == [
-            TZ4.sign(b"message %d" % number, SigningVersion.V2) for number in range(3)
-        ]
-
-    play(MemoryKeys(stored(TZ4)), scenario)
-    assert not ahead.prepared.acquire(blocking=False)
