@@ -14,14 +14,16 @@ or did not stop in order, or one grows. The same seed gives the same faults in t
 import argparse
 import json
 import random
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
@@ -143,32 +145,32 @@ def run(seconds: float, folder: Path, seed: int = SEED, faults: Sequence[ChaosFa
 
 
 def _both_halves(site: ChaoticSite, result: Result, seconds: float, seed: int, faults: Sequence[ChaosFault]) -> None:
-    _episodes(site, result, seconds / 2, schedule(seed, faults))
-    with strangers_everywhere(site):
-        time.sleep(min(STRANGERS_S, seconds / 10))
+    # Their levels only rise, as all marks do.
+    probes = {host: Probe(Door(result.book, partial(site.port, host)), KEYS_OF[host]) for host in HOSTS}
+    episodes = partial(_episodes, site, result, probes)
+    episodes(seconds / 2, schedule(seed, faults))
+    crowds = ChaosFault("strangers everywhere", frozenset(), strangers_everywhere)
+    episodes(0.0, iter([Episode((crowds,), min(STRANGERS_S, seconds / 10), 0.0, starts_early=False)]))
     watch = result.watch = Watch({name: site.units[name].resident for name in PROGRAMS})
     with watch.looking():
-        _episodes(site, result, seconds / 2, schedule(seed, [fault for fault in faults if not fault.restarts]))
+        episodes(seconds / 2, schedule(seed, [fault for fault in faults if not fault.restarts]))
 
 
 def _bakers(site: ChaoticSite, book: Book, seed: int) -> list[Baker]:
     return [
-        Baker(Door(book, lambda host=host: site.port(host)), key, make, f"{seed} {key.pkh} {make.__name__}")  # type: ignore[misc]
+        Baker(Door(book, partial(site.port, host)), key, make, f"{seed} {key.pkh} {make.__name__}")
         for host, keys in KEYS_OF.items()
         for key in keys
         for make in MAKERS
     ]
 
 
-def _episodes(site: ChaoticSite, result: Result, seconds: float, episodes: Iterator[Episode]) -> None:
+def _episodes(
+    site: ChaoticSite, result: Result, probes: Mapping[str, Probe], seconds: float, episodes: Iterator[Episode]
+) -> None:
+    """Have one episode after the other until so many seconds have passed."""
     began = time.monotonic()
-    probes = {
-        host: Probe(Door(result.book, lambda host=host: site.port(host)), KEYS_OF[host])  # type: ignore[misc]
-        for host in HOSTS
-    }
     for episode in episodes:
-        if time.monotonic() - began > seconds:
-            return
         with ExitStack() as stack:
             for fault in episode.faults:
                 result.faults[fault.name] += 1
@@ -190,6 +192,8 @@ def _episodes(site: ChaoticSite, result: Result, seconds: float, episodes: Itera
         now = time.monotonic()
         print(f"{now - began:6.1f} s  {names}: {episode.seconds:.1f} s, back after {now - healed:.2f} s", flush=True)
         time.sleep(episode.peace_s)
+        if time.monotonic() - began > seconds:
+            return
 
 
 def _try_to_start(site: ChaoticSite) -> None:
@@ -258,6 +262,8 @@ def main() -> None:
     parser.add_argument("seconds", nargs="?", type=float, default=DEFAULT_S, help="how long (%(default)g)")
     parser.add_argument("--seed", type=int, default=SEED, help="the same faults in the same order (%(default)s)")
     given = parser.parse_args()
+    # Ended in order: processes and mounts of a run end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     print(f"seed {given.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, interpreters_of_their_own():
         result = run(given.seconds, Path(folder), given.seed, mount=True)

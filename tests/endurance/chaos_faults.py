@@ -19,7 +19,7 @@ from tests.doubles.google.kms import Fault as KmsFault
 from tests.doubles.google.launcher import token
 from tests.endurance.chaos_site import PROGRAMS, ChaoticSite
 
-#: Seconds that a program stands still: longer than every limit of a request.
+#: Seconds that a program stands still: longer than each limit of a request, 5 s at most.
 STOPPED_S = (6.0, 8.0)
 #: Seconds of every other fault.
 OTHERS_S = (1.0, 4.0)

@@ -15,7 +15,7 @@ def test_faults_at_once_cost_no_mark_and_no_host(tmp_path: Path) -> None:
     faults = [fault for fault in all_faults() if fault.name in KINDS]
     result = run(SECONDS, tmp_path, faults=faults, mount=False)
     assert not result.bad, report(result)
-    assert result.faults.keys() <= set(KINDS)
+    assert result.faults.keys() <= {*KINDS, "strangers everywhere"}
     assert len(result.faults) > 1
     assert result.back_s.keys() == set(HOSTS)
     assert result.book.oracle.statuses[200] > 0

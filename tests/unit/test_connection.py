@@ -409,22 +409,27 @@ def reset_stream() -> socket.socket:
     return stream
 
 
-@pytest.mark.parametrize("loop_factory", LOOPS)
-def test_a_connection_that_is_reset_before_it_begins_has_ended(
-    loop_factory: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    async def run() -> None:
-        failures: list[object] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-        ended: asyncio.Future[Unanswered] = asyncio.get_running_loop().create_future()
-        connection = EnclaveConnection(600, 600, ended.set_result)
-        async with asyncio.timeout(PATIENCE_S):
-            await asyncio.get_running_loop().create_connection(lambda: connection, sock=reset_stream())
-            assert "the connection to the enclave was lost" in str(await ended)
-            with pytest.raises(Unanswered, match="was lost"):
-                await connection.ask(call(0))
-        assert not connection.alive
-        assert failures == []
+class ResetTransport(asyncio.Transport):
+    """What an event loop has of a connection that was reset just now."""
 
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(run())
+    def __init__(self, stream: socket.socket) -> None:
+        super().__init__({"socket": stream})
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_connection_that_is_reset_before_it_begins_has_ended() -> None:
+    async def run(transport: ResetTransport) -> None:
+        ended: list[Unanswered] = []
+        connection = EnclaveConnection(600, 600, ended.append)
+        connection.connection_made(transport)
+        assert ["the connection to the enclave was lost" in str(reason) for reason in ended] == [True]
+        assert transport.aborted
+        assert not connection.alive
+        with pytest.raises(Unanswered, match="was lost"):
+            await connection.ask(call(0))
+
+    with reset_stream() as stream:
+        asyncio.run(run(ResetTransport(stream)))
