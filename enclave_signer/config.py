@@ -67,6 +67,10 @@ class Limits:
         """Keys that all connections of one address may keep open: half of all, and those of one in any case."""
         return min(self.max_open_keys, max(self.max_open_keys // 2, self.max_handles))
 
+    def open_keys_of_share(self, shares: int | None) -> int:
+        """Return how many keys one of so many shares may keep open; None: one of the addresses."""
+        return self.open_keys_per_address if shares is None else max(1, self.max_open_keys // shares)
+
 
 DEFAULT_LIMITS = Limits()
 

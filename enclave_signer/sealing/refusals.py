@@ -1,4 +1,4 @@
-"""What is remembered of a gated key's failures: for how long they answer which blobs, and which blobs may say so.
+"""Failures of a gated key that are remembered: for how long they answer which blobs, and which blobs may say so.
 
 - A failure that is about the key answers all blobs. One of blobs answers these, until as many were refused as
   `MAX_REFUSED` says: then all.

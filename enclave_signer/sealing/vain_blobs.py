@@ -12,7 +12,7 @@ from enclave_signer.errors import NotReleased
 #: Blobs of one client under one key that may fail to open within `retry_s`, besides those under way: a host has few damaged
 #: ones, and comes again.
 MAX_VAIN = 16
-#: Clients that are told apart, as many as there are connections; more share what one has.
+#: Clients that are counted apart, as many as there are connections; more share what one has.
 MAX_CLIENTS = 256
 _OTHERS = ""
 

@@ -72,7 +72,7 @@ class Server:
         self._accepting = trio.CancelScope()
         self._open_keys = OpenKeys(
             limits.max_open_keys,
-            limits.open_keys_per_address,
+            limits.open_keys_of_share(listener.shares),
             limits.retain_s,
             trio.current_time,
             by_hash=listener.by_rules,

@@ -106,3 +106,9 @@ def test_the_share_of_connections_leaves_a_host_its_own(limit: int, share: int) 
 )
 def test_the_share_of_keys_is_at_least_that_of_a_connection(limit: int, handles: int, share: int) -> None:
     assert Limits(max_open_keys=limit, max_handles=handles).open_keys_per_address == share
+
+
+@pytest.mark.parametrize(("shares", "connections", "keys"), [(None, 128, 32768), (1, 256, 65536), (3, 85, 21845)])
+def test_rules_have_equal_shares_of_connections_and_of_keys(shares: int | None, connections: int, keys: int) -> None:
+    limits = Limits()
+    assert (limits.connections_of_share(shares), limits.open_keys_of_share(shares)) == (connections, keys)
