@@ -4,7 +4,7 @@ VENV ?= .venv
 STATE ?= .state
 BIN = $(VENV)/bin
 
-.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity bench-http bench-burst bench-scale bench-stages bench-table endurance endurance-firestore faults fuzz fuzz-http wheel-compiled test-compiled soak chaos worlds world requirements clean
+.PHONY: help run demo test check audit advisories sbom fix conformance parts image image-root image-development image-host bench bench-channel bench-floods bench-local bench-marks bench-octez bench-restore bench-watchers bench-capacity bench-http bench-burst bench-scale bench-stages bench-instructions bench-table endurance endurance-firestore faults fuzz fuzz-http wheel-compiled test-compiled soak chaos worlds world requirements clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
@@ -107,6 +107,10 @@ bench-scale: ## the cost of a signature and the start, with 10 to 10 000 keys; A
 bench-stages: ## where the time of a request goes; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
 	$(BIN)/python -m benchmarks.stages $(ARGUMENTS)
+
+bench-instructions: ## how many instructions a signature over HTTP takes, by perf or callgrind; OLD names another checkout
+	@scripts/environment $(VENV) requirements-dev.txt
+	$(BIN)/python -m benchmarks.instructions $(if $(OLD),--old $(OLD)) $(ARGUMENTS)
 
 bench-table: ## our figures beside those of the Go and Rust signers, on a quiet machine; ARGUMENTS=--write puts them into the page
 	@scripts/environment $(VENV) requirements-dev.txt

@@ -92,9 +92,17 @@ class Client:
 class Measured:
     """The clients of one checkout's programs, and, by their number, a list of seconds for each turn."""
 
-    def __init__(self, name: str, host: Program, clients: Sequence[Client], counts: Sequence[int] = CLIENTS) -> None:
+    def __init__(
+        self,
+        name: str,
+        host: Program,
+        clients: Sequence[Client],
+        counts: Sequence[int] = CLIENTS,
+        daemon: Program | None = None,
+    ) -> None:
         self.name = name
         self.host = host
+        self.daemon = daemon
         self.clients = clients
         self.turns: dict[int, list[list[float]]] = {count: [] for count in counts}
         self.rates: dict[int, list[float]] = {count: [] for count in counts}
@@ -191,13 +199,24 @@ def serving(
     key_type: str = "tz1",
     keys: int = max(CLIENTS),
     module: str = "host_backend",
+    prefix: Sequence[str] = (),
 ) -> Iterator[Measured]:
-    """Run both programs of a checkout, with clients that share the keys out; `module` is run to serve."""
+    """Run both programs of a checkout, with clients that share the keys out.
+
+    Args:
+        name: Of the checkout, in tables.
+        checkout: Whose programs are run.
+        folder: Made here, for all their files.
+        key_type: Of the keys.
+        keys: How many are made.
+        module: Run to serve.
+        prefix: What stands before both commands, such as a program that watches them.
+    """
     folder.mkdir()
     environment = environment_of(checkout)
     sealing_key = ("--sealing-key", str(sealing_key_in(folder)))
     enclave = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", *sealing_key]
-    with running(enclave, environment) as daemon, ExitStack() as stack:
+    with running([*prefix, *enclave], environment) as daemon, ExitStack() as stack:
         port = port_of(daemon, "listening")
         config = write_config(folder, port, watermark=WATERMARK)
         host = [sys.executable, "-m", "host_backend"]
@@ -205,10 +224,12 @@ def serving(
         subprocess.run(generate, env={**os.environ, **environment}, capture_output=True, check=True)
         pkhs = stored_hashes(config)
         write_config(folder, port, dict.fromkeys(pkhs, BAKER), watermark=WATERMARK)
-        serve = stack.enter_context(running([sys.executable, "-m", module, "serve", "-c", str(config)], environment))
+        command = [*prefix, sys.executable, "-m", module, "serve", "-c", str(config)]
+        serve = stack.enter_context(running(command, environment))
         port = port_of(serve, '"HTTP server is listening for connections')
         count = max(CLIENTS)
-        yield Measured(name, serve, [Client(port, *pkhs[place::count]) for place in range(count)])
+        clients = [Client(port, *pkhs[place::count]) for place in range(count)]
+        yield Measured(name, serve, clients, daemon=daemon)
 
 
 def measured(
