@@ -34,7 +34,7 @@ _HASHES = {
 
 
 def open_pbes2(der: bytes, password: bytes) -> bytes | None:
-    """Return what is encrypted in a PKCS#8 structure; None where it is of another kind, or the password is wrong."""
+    """Return the encrypted contents of a PKCS#8 structure; None where it is of another kind, or the password is wrong."""
     try:
         return _opened(der, password)
     except (NotDer, KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""A time limit for what every signature waits for: `asyncio.timeout` in a third of its time.
+"""A time limit for the waits of every signature: `asyncio.timeout` in a third of its time.
 
 That one is a class of three states whose limit can be moved, and whose entry and exit are coroutines. What is missing
 here is only that.
@@ -9,7 +9,7 @@ from types import TracebackType
 
 
 class TimeLimit:
-    """Ends what is awaited inside by `TimeoutError` when it takes longer; use it as a context manager, once.
+    """Ends the wait inside by `TimeoutError` when it takes longer; use it as a context manager, once.
 
     Args:
         seconds: Above zero.

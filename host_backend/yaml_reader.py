@@ -1,8 +1,8 @@
 """YAML as nodes that know their lines: what libyaml reads, within bounds.
 
-- A text is what is written: `no`, `0x1F` and `1:30` are texts. Null alone is told from them.
+- A scalar is the text as written: `no`, `0x1F` and `1:30` are texts. Only null is not.
 - Nodes stay within `MAX_DEPTH` and `MAX_VALUES`, which hold as if every alias were written out.
-- What is wrong is said without a word of the file: a password may have met YAML's syntax.
+- Errors quote no word of the file: a password may have met YAML's syntax.
 
 Source: libyaml, of which Signatory's library is a translation into Go; YAML 1.2, 10.3.2, for null.
 """
@@ -38,12 +38,12 @@ MAX_VALUES = 1_000_000
 NULL = "tag:yaml.org,2002:null"
 MERGE = "tag:yaml.org,2002:merge"
 _TEXT = "tag:yaml.org,2002:str"
-#: What is neither quoted nor tagged, and no text.
+#: Scalars, neither quoted nor tagged, that are not texts.
 _MEANINGS = {**dict.fromkeys(("", "~", "null", "Null", "NULL"), NULL), "<<": MERGE}
 
 
 class NotYaml(Exception):
-    """What is wrong with a file, and where; `line` is from 1."""
+    """A fault of a file, and its place; `line` is from 1."""
 
     def __init__(self, problem: str, line: int) -> None:
         super().__init__(problem)

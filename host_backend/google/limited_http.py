@@ -44,7 +44,7 @@ class _Adapter(HTTPAdapter):
             if call is not None and len(content) > call.most_bytes:
                 response.close()
                 raise RequestException(f"an answer has more than {call.most_bytes} bytes")
-        response._content = bytes(content)  # noqa: SLF001 -- as the library does for what is no stream
+        response._content = bytes(content)  # noqa: SLF001 -- as the library does without a stream
         return response
 
 

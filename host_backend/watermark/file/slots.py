@@ -92,7 +92,7 @@ class SlotFile:
             self.refused[key] = merged(self.refused[key], marks[key])
 
     def keep_known(self, marks: Mapping[MarkKey, Mark]) -> None:
-        """Do as `learn`, and store what is known now; durable when this returns.
+        """Do as `learn`, and store everything known now; durable when this returns.
 
         Raises:
             OSError: In doubt; see `Commits.settle`.
