@@ -131,7 +131,7 @@ def reload_host(config: Config) -> None:
 
     Raises:
         ConfigError: It goes on with the old policies; the text says why.
-        HostError: No host runs, or it is another user's, or it has ended meanwhile.
+        HostError: No host runs, or it is another user's, or it has ended meanwhile, or has not said what came of it.
     """
     host = process_on(config)
     if host is None:
@@ -143,11 +143,10 @@ def reload_host(config: Config) -> None:
         raise EnclaveUnavailable(f"process {host} cannot be asked: {reason_of(error)}; run this as its user") from error
     note = _awaited(config.base_dir, host, asked)
     if note is None:
-        click.echo(f"Process {host} still reads its configuration. Its log says `policies reloaded`, or why not.")
-    elif note.problem is not None:
+        raise EnclaveUnavailable(f"process {host} has not said within {RELOAD_WAIT_S:g} s what came of it: see its log")
+    if note.problem is not None:
         raise ConfigError(f"process {host} goes on with the old policies: {note.problem}")
-    else:
-        click.echo(f"Process {host} has reloaded its policies")
+    click.echo(f"Process {host} has reloaded its policies")
 
 
 def _awaited(folder: Path, host: int, asked: float) -> ReloadNote | None:
