@@ -39,6 +39,12 @@ class Patient(Hasty):
     write_s = 600
 
 
+class Unread(Patient):
+    """Leaves soon clients that do not read their answers."""
+
+    write_s = 0.02
+
+
 class Restless(Patient):
     """Leaves idle clients soon."""
 
