@@ -13,7 +13,7 @@ import click
 
 from enclave_signer.tezos import TezosError, check_public_key_hash
 from host_backend.cli.next_command import next_command
-from host_backend.cli.presets import policy_lines
+from host_backend.cli.presets import BAKING, PRESETS, policy_lines
 from host_backend.config import Config, load_config
 from host_backend.durable import real_path, write_durably
 from host_backend.errors import (
@@ -35,11 +35,13 @@ _SECTION = re.compile(r"^tezos:[ \t]*(?P<value>[^#\r\n]*?)[ \t]*(?:#.*)?$", re.M
 
 def next_steps(pkhs: Sequence[str]) -> str:
     """Return what to do for keys that are not listed yet to sign."""
-    (pkh, *_) = pkhs
+    pkh = pkhs[0]
+    bakes = check_public_key_hash(pkh).facts.bakes
     which = "this key signs" if len(pkhs) == 1 else "these keys sign"
     return (
-        f"Next: {which} nothing before the configuration lists what it may sign. For a baker on mainnet:\n"
-        f"    {next_command(f'keys allow {pkh}')}\n"
+        f"Next: {which} nothing before the configuration lists what it may sign. "
+        f"{'For a baker on mainnet' if bakes else 'To stake and to vote'}:\n"
+        f"    {next_command(f'keys allow {pkh}' if bakes else f'keys allow {pkh} --for staking')}\n"
         "then, if the host runs:\n"
         f"    {next_command('reload')}"
     )
@@ -65,15 +67,17 @@ def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: st
         HostError: The key is listed already, or the file is written so that lines cannot be added; nothing is changed.
     """
     try:
-        check_public_key_hash(pkh)
+        facts = check_public_key_hash(pkh).facts
     except TezosError as error:
         raise MalformedRequest(str(error)) from None
+    if preset in BAKING and not facts.bakes:
+        others = ", ".join(name for name in PRESETS if name not in BAKING)
+        raise MalformedRequest(f"{facts.address} keys never bake: say with --for what it is for, one of {others}")
     before = load_config(file, base_dir)
     if pkh in before.policies:
         raise ConfigError(f"{file} lists {pkh} already: change what it may sign there, then enclave-host reload")
     lines = policy_lines(pkh, preset, chain)
-    text = file.read_text(encoding="utf-8").rstrip("\n") + "\n"
-    changed = _with_lines(text, lines)
+    changed = _with_lines(_text_of(file).rstrip("\n") + "\n", lines)
     if changed is None or not _is_right(file, base_dir, changed, before, pkh):
         raise ConfigError(
             f"lines cannot be added to {file} as it is written; add them under `tezos:` yourself:\n" + "\n".join(lines)
@@ -82,6 +86,13 @@ def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: st
     click.echo(f"Added to {file}:")
     click.echo("\n".join(lines))
     click.echo(f"Next: {next_command('reload')}, if the host runs")
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not in UTF-8: lines are added to no other; convert it first") from None
 
 
 def _with_lines(text: str, lines: Sequence[str]) -> str | None:

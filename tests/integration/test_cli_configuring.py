@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from enclave_signer.protocol.messages import KeyType, PublicKey
+from enclave_signer.tezos import public_key_hash
+from host_backend.cli.configuring import next_steps
 from host_backend.cli.presets import MAINNET, PRESETS, policy_lines
 from host_backend.config import load_config
 from host_backend.config.review import review
@@ -76,6 +79,27 @@ def test_a_hash_that_is_none_is_not_added(tmp_path: Path) -> None:
     (tmp_path / "c").write_text("tezos: {}\n")
     assert run_command("keys", "allow", "-c", tmp_path / "c", f"{TZ1.pkh}x").code == 2
     assert (tmp_path / "c").read_text() == "tezos: {}\n"
+
+
+def test_a_key_that_never_bakes_is_not_allowed_to(tmp_path: Path) -> None:
+    config = tmp_path / "c"
+    config.write_text("experimental: {tz5: true}\ntezos: {}\n")
+    pkh = public_key_hash(PublicKey(KeyType.ML_DSA_44, bytes(KeyType.ML_DSA_44.facts.public_key_bytes)))
+    for preset in ((), ("--for", "companion")):
+        said = refused(run_command("keys", "allow", "-c", config, pkh, *preset), 2)
+        assert said == "tz5 keys never bake: say with --for what it is for, one of staking, registering, paying"
+    assert config.read_text() == "experimental: {tz5: true}\ntezos: {}\n"
+    assert "To stake and to vote:\n    enclave-host keys allow " in next_steps([pkh])
+    assert f"{pkh} --for staking" in next_steps([pkh])
+
+
+def test_a_file_that_is_not_in_utf_8_stays_as_it_is(tmp_path: Path) -> None:
+    config = tmp_path / "c"
+    config.write_text("tezos: {}\n", encoding="utf-16")
+    before = config.read_bytes()
+    said = refused(run_command("keys", "allow", "-c", config, TZ1.pkh), 2)
+    assert said == f"{config} is not in UTF-8: lines are added to no other; convert it first"
+    assert config.read_bytes() == before
 
 
 def test_presets_are_those_of_the_page() -> None:
