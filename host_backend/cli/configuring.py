@@ -15,7 +15,7 @@ from enclave_signer.tezos import TezosError, check_public_key_hash
 from host_backend.cli.next_command import next_command
 from host_backend.cli.presets import BAKING, PRESETS, policy_lines
 from host_backend.config import Config, load_config
-from host_backend.durable import real_path, write_durably
+from host_backend.durable import locked_itself, real_path, write_durably
 from host_backend.errors import (
     ConfigError,
     EnclaveUnavailable,
@@ -30,6 +30,8 @@ from host_backend.stores import process_on
 #: Seconds for a reload: a configuration of ten thousand keys takes some ten.
 RELOAD_WAIT_S = 60.0
 _POLL_S = 0.02
+#: Seconds to wait for another command that changes the configuration: it takes some hundred milliseconds.
+LOCK_WAIT_S = 30.0
 _SECTION = re.compile(r"^tezos:[ \t]*(?P<value>[^#\r\n]*?)[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
@@ -73,19 +75,30 @@ def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: st
     if preset in BAKING and not facts.bakes:
         others = ", ".join(name for name in PRESETS if name not in BAKING)
         raise MalformedRequest(f"{facts.address} keys never bake: say with --for what it is for, one of {others}")
+    lines = policy_lines(pkh, preset, chain)
+    try:
+        with locked_itself(real_path(file), LOCK_WAIT_S):
+            _add_lines(file, base_dir, pkh, lines)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {reason_of(error)}") from error
+    click.echo(f"Added to {file}:")
+    click.echo("\n".join(lines))
+    click.echo(f"Next: {next_command('reload')}, if the host runs")
+
+
+def _add_lines(file: Path, base_dir: str | None, pkh: str, lines: Sequence[str]) -> None:
+    text = _text_of(file)
     before = load_config(file, base_dir)
     if pkh in before.policies:
         raise ConfigError(f"{file} lists {pkh} already: change what it may sign there, then enclave-host reload")
-    lines = policy_lines(pkh, preset, chain)
-    changed = _with_lines(_text_of(file).rstrip("\n") + "\n", lines)
+    changed = _with_lines(text.rstrip("\n") + "\n", lines)
     if changed is None or not _is_right(file, base_dir, changed, before, pkh):
         raise ConfigError(
             f"lines cannot be added to {file} as it is written; add them under `tezos:` yourself:\n" + "\n".join(lines)
         )
+    if _text_of(file) != text:
+        raise StateConflict(f"{file} was changed meanwhile, by an editor perhaps: nothing was added, run this again")
     _write(file, changed.encode(), 0o640)
-    click.echo(f"Added to {file}:")
-    click.echo("\n".join(lines))
-    click.echo(f"Next: {next_command('reload')}, if the host runs")
 
 
 def _text_of(file: Path) -> str:
@@ -154,11 +167,13 @@ def reload_host(config: Config) -> None:
         raise EnclaveUnavailable(f"process {host} cannot be asked: {reason_of(error)}; run this as its user") from error
     note = _awaited(config.base_dir, host, asked)
     if note is None:
-        click.echo(f"Process {host} still reads its configuration. Its log says `policies reloaded`, or why not.")
-    elif note.problem is not None:
+        raise EnclaveUnavailable(
+            f"process {host} has not reloaded its policies within {RELOAD_WAIT_S:g} s: the old ones hold until its log "
+            "says `policies reloaded`"
+        )
+    if note.problem is not None:
         raise ConfigError(f"process {host} goes on with the old policies: {note.problem}")
-    else:
-        click.echo(f"Process {host} has reloaded its policies")
+    click.echo(f"Process {host} has reloaded its policies")
 
 
 def _awaited(folder: Path, host: int, asked: float) -> ReloadNote | None:
