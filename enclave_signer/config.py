@@ -227,7 +227,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors repeat no secret key that was given by mistake."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong, and exit."""
+        """Say the fault, and exit."""
         super().error(masked(message))
 
 
