@@ -54,7 +54,7 @@ from host_backend.operations.fields import public_key_hash as hash_field
 from host_backend.operations.messages import parse_message
 from host_backend.operations.parts import signature as signature_field
 from host_backend.policy import DEFAULT_POLICY
-from host_backend.secret_keys import read_secret_key
+from host_backend.secret_keys import _public_halves, read_secret_key
 from quickstart import demo
 from tests.doubles.known_keys import attestation, block, preattestation
 from tests.doubles.known_keys import transaction as transaction_message
@@ -298,6 +298,7 @@ def test_secret_keys_are_read_in_pem_and_der(key_type: KeyType, encoding: Encodi
     made = IN_PEM[str(key_type.facts.pem_name)](secret(key_type).data)
     found = read_secret_key(made.private_bytes(encoding, PrivateFormat.PKCS8, NoEncryption()), lambda: PASSWORD)
     assert (found.key_type, found.data) == (key_type, secret(key_type).data)
+    assert opened(key_type).public_key.data in _public_halves(made)
 
 
 # What clients sign, and operations
