@@ -35,8 +35,8 @@ class Hasty(HttpProtocol):
 class Patient(Hasty):
     """Closes nothing for its time."""
 
-    request_s = 600
-    write_s = 600
+    request_s = 600.0
+    write_s = 600.0
 
 
 class Unread(Patient):
