@@ -41,5 +41,7 @@ def parse_toml(text: str, file: str) -> TomlTable:
     """
     try:
         return TomlTable(tomllib.loads(text), file)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: {error}") from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{file}: has a number that is too long, or is nested too deeply") from None

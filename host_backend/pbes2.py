@@ -1,12 +1,15 @@
 """PBES2, the encryption of PKCS#8 with a password, for keys that `cryptography` does not read behind it.
 
-PBKDF2 or scrypt, then AES in CBC mode: what OpenSSL and the libraries of Rust and Go write.
+- PBKDF2 or scrypt, then AES in CBC mode: what OpenSSL and the libraries of Rust and Go write.
+- A file says itself what its decryption costs, and `cryptography` has no limit: what costs more than `MAX_ITERATIONS` and
+  `MAX_SCRYPT_BYTES` is for neither.
 
 Source: RFC 8018, appendix A; RFC 7914, section 7.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import prod
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -19,7 +22,7 @@ from host_backend.der import NotDer, members
 MAX_ITERATIONS = 10_000_000
 #: Bytes of memory for scrypt: four times the most that libraries choose by themselves.
 MAX_SCRYPT_BYTES = 256 * 1024 * 1024
-_SEQUENCE = 0x30
+_INTEGER, _SEQUENCE = 0x02, 0x30
 # Object identifiers, in DER.
 _PBES2 = bytes.fromhex("2a864886f70d01050d")
 _PBKDF2 = bytes.fromhex("2a864886f70d01050c")
@@ -33,11 +36,31 @@ _HASHES = {
 }
 
 
+def costs_too_much(der: bytes) -> bool:
+    """Whether the decryption of a PKCS#8 structure would take too long, or too much memory, by any of its schemes."""
+    try:
+        ((_, whole),) = members(der)
+        numbers = [*_numbers(members(whole)[:1])]
+    except (NotDer, ValueError):
+        # Nothing reads it.
+        return False
+    return max(numbers, default=0) > MAX_ITERATIONS or (_SCRYPT in whole and 128 * prod(numbers[:3]) > MAX_SCRYPT_BYTES)
+
+
+def _numbers(values: Sequence[tuple[int, bytes]]) -> Iterator[int]:
+    """Yield the integers in values and in the sequences in them."""
+    for tag, value in values:
+        if tag == _SEQUENCE:
+            yield from _numbers(members(value))
+        elif tag == _INTEGER:
+            yield int.from_bytes(value, "big")
+
+
 def open_pbes2(der: bytes, password: bytes) -> bytes | None:
     """Return the encrypted contents of a PKCS#8 structure; None where it is of another kind, or the password is wrong."""
     try:
         return _opened(der, password)
-    except (NotDer, KeyError, ValueError):
+    except (NotDer, LookupError, ValueError):
         return None
 
 

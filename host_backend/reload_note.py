@@ -1,9 +1,15 @@
-"""What came of a reload: a note in `base_dir`, by which the command that asked for it learns that."""
+"""What came of a reload: a note in `base_dir`, by which the command that asked for it learns that.
+
+What begins like a secret key is masked in it, as in the log. Nothing that stands in the way of the note, not even a pipe,
+holds up the host or the command.
+"""
 
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from enclave_signer.tezos import masked
 
 NAME = "last-reload.json"
 #: Characters of a reason; many faults of one file have some thousands.
@@ -33,9 +39,10 @@ def write_note(folder: Path, started: float, problem: str | None) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    note = ReloadNote(os.getpid(), started, None if problem is None else problem[:MAX_REASON_CHARS])
+    note = ReloadNote(os.getpid(), started, None if problem is None else masked(problem)[:MAX_REASON_CHARS])
     unfinished = folder / f".{NAME}"
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(asdict(note), file)
     unfinished.replace(folder / NAME)
@@ -44,7 +51,8 @@ def write_note(folder: Path, started: float, problem: str | None) -> None:
 def read_note(folder: Path) -> ReloadNote | None:
     """Return the last note; None where there is none that can be read."""
     try:
-        with (folder / NAME).open("rb") as file:
+        # A pipe would be waited for.
+        with os.fdopen(os.open(folder / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             return ReloadNote(**json.loads(file.read(MAX_NOTE_BYTES)))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None

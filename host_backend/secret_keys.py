@@ -14,7 +14,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from hashlib import pbkdf2_hmac
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
@@ -39,7 +39,7 @@ from enclave_signer.tezos import (
     parse_secret_key,
 )
 from host_backend.errors import MalformedRequest
-from host_backend.pbes2 import open_pbes2
+from host_backend.pbes2 import costs_too_much, open_pbes2
 from host_backend.pkcs8 import parse_version_2
 from host_backend.wallets import form_of_bytes, form_of_pem, form_of_text
 
@@ -58,7 +58,8 @@ _PLAIN_KINDS = {
 _URIS = {"unencrypted:": Family.PRIVATE_KEY, "encrypted:": Family.ENCRYPTED_PRIVATE_KEY}
 _PEM_KEY_TYPES = {key_type.facts.pem_name: key_type for key_type in KeyType if key_type.facts.pem_name is not None}
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
-_PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", b"ENCRYPTED PRIVATE KEY")
+_ENCRYPTED = b"ENCRYPTED PRIVATE KEY"
+_PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", _ENCRYPTED)
 _DER_SEQUENCE = b"\x30"
 _DAMAGED = "the private key is damaged, or of a kind that Tezos does not have"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -232,11 +233,17 @@ def _name_and_secret(loaded: object) -> tuple[str, bytes]:
 
 
 def _decrypted_key(load: Callable[[bytes, bytes | None], object], data: bytes, password: bytes) -> PrivateKey:
+    der = data if data.startswith(_DER_SEQUENCE) else _pem_body(data, _ENCRYPTED)
+    if data.startswith(b"-----BEGIN " + _ENCRYPTED) and not der:
+        raise MalformedRequest(_DAMAGED)
+    if costs_too_much(der):
+        raise MalformedRequest(
+            "the private key is encrypted at too high a cost: encrypt it with fewer rounds, or less memory"
+        )
     try:
         return _of_a_curve(load(data, password))
-    except (TypeError, ValueError, UnsupportedAlgorithm):
+    except (TypeError, ValueError, UnsupportedAlgorithm, InternalError):
         # It says the same of a wrong password and of a key of version 2.
-        der = data if data.startswith(_DER_SEQUENCE) else _pem_body(data, b"ENCRYPTED PRIVATE KEY")
         inner = open_pbes2(der, password)
         found = None if inner is None else _from_version_2(inner)
         if found is None:

@@ -185,6 +185,9 @@ class _Composer:
 def _tag(event: ScalarEvent) -> str:
     # A lone `!` says nothing.
     if event.tag not in {None, "!"}:
+        # `!!null` before a restriction would remove it, and Signatory's library refuses it.
+        if event.tag in {NULL, MERGE} and _MEANINGS.get(event.value) != event.tag:
+            raise _at(cast("Mark", event.start_mark), "the tag of a value says that it is something else")
         return event.tag
     plain, _ = event.implicit
     return _MEANINGS.get(event.value, _TEXT) if plain or event.tag else _TEXT

@@ -203,7 +203,7 @@ def authorities(image_toml: Path) -> list[Path]:
     for table in WITH_AUTHORITIES:
         named = says[table].get("ca_file") if isinstance(says.get(table), dict) else None
         if isinstance(named, str) and named != PUBLIC_AUTHORITIES:
-            path = image_toml.with_name(Path(named).name)
+            path = image_toml.with_name(Path(named).name or "ca.pem")
             within = f"/{IMAGE_TOML.with_name(path.name)}"
             if named != within:
                 raise CannotMake(f"{image_toml}: {table}.ca_file: {named} is in no image: put it beside, as {within}")

@@ -113,9 +113,10 @@ class Providers:
         """Return what opens sealers for the sessions of a client: an address, or what counts as it."""
         return _ClientSealers(self, self._clients.named(client))
 
-    async def open_sealer_named(self, name: str, credentials: Credentials) -> Sealer:
-        """Return what seals by the provider of that name, which must be here; otherwise as `open_sealer`."""
-        return await self._session_sealer(self._by_name[name], credentials)
+    async def open_sealer_named(self, name: str, credentials: Credentials, client: str | None = None) -> Sealer:
+        """Return what seals by the provider of that name, which must be here, for a client; otherwise as `open_sealer`."""
+        places = None if client is None else self._clients.named(client)
+        return await self._session_sealer(self._by_name[name], credentials, places)
 
     async def _session_sealer(
         self, provider: SealerProvider, credentials: Credentials, client: ClientPlaces | None = None

@@ -24,16 +24,19 @@ class ResealingByImage:
     Args:
         providers: Of the process.
         rules: What the image allows; None where no image does, and the daemon seals by a file.
+        client: Who asks: an address, or what counts as it; None: the process itself.
     """
 
-    def __init__(self, providers: Providers, rules: Sequence[ResealRule] | None) -> None:
+    def __init__(self, providers: Providers, rules: Sequence[ResealRule] | None, client: str | None = None) -> None:
         self._providers = providers
         self._rules = rules
+        self._client = client
 
     async def open_target(self, blob: bytes, target: str, credentials: Credentials) -> Sealer:
         """Return the sealer that reseals a blob under the key `target`; see `Resealing`."""
         sealer = self._sealer(_source(blob), target)
-        return await self._providers.open_sealer_named(sealer, replace(credentials, encryption_key_path=target))
+        credentials = replace(credentials, encryption_key_path=target)
+        return await self._providers.open_sealer_named(sealer, credentials, self._client)
 
     def _sealer(self, source: str, target: str) -> str:
         if self._rules is None:

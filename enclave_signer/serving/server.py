@@ -64,7 +64,7 @@ class Server:
     ) -> None:
         self._listener = listener
         self._providers = providers
-        self._resealing = ResealingByImage(providers, reseal)
+        self._reseal = reseal
         self._limits = limits
         share = limits.connections_of_share(listener.shares)
         self._places = Places(limits.max_connections, share, self._displaced)
@@ -138,7 +138,8 @@ class Server:
     def _admit(self, stream: Stream, nursery: trio.Nursery, workers: Workers) -> None:
         source, network = stream.peer.source, stream.peer.network
         keychain = Keychain(self._limits.max_handles, self._open_keys, network)
-        shared = (self.guard, self._resealing, self._prover)
+        resealing = ResealingByImage(self._providers, self._reseal, network)
+        shared = (self.guard, resealing, self._prover)
         session = Session(self._providers.for_client(network), keychain, *shared, stream, self._providers.release)
         connection = Connection(stream, session, workers, Pace(self._round), self._limits, self._told_of_long_frame)
         if self._places.enter(connection, network):

@@ -16,6 +16,8 @@ from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.client_places import PLACES, WAIT_S
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.providers import Providers
+from enclave_signer.sealing.reseal_rules import ResealRule
+from enclave_signer.sealing.resealing import ResealingByImage
 from enclave_signer.sealing.vault_client import MAX_CONNECTIONS, VaultClient, VaultRequest
 from enclave_signer.sealing.vault_config import AppRoleLogin, VaultConfig
 from tests.doubles.certificates import Authority
@@ -41,7 +43,10 @@ class Slow:
         return self
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
-        raise NotImplementedError
+        del private_key, public_key
+        self.asked += 1
+        await self.answer.wait()
+        return b""
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         del blob
@@ -93,6 +98,27 @@ def test_a_client_has_a_share_of_the_calls_over_all_its_connections(gated: tuple
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
     assert refused == [f"{PLACES} calls of this client had no answer of a sealer for {WAIT_S:g} s"] * PLACES
+
+
+def test_keys_that_are_sealed_again_have_places_too() -> None:
+    slow = Slow()
+    key = PrivateKey(KeyType.ED25519, bytes(32))
+
+    async def main() -> None:
+        providers = Providers([slow])
+        rules = [ResealRule("slow/", "slow/new", "slow")]
+        async with providers.running(), trio.open_nursery() as nursery:
+            for _ in range(2):
+                # One for each connection.
+                resealing = ResealingByImage(providers, rules, "192.0.2.1")
+                for number in range(PLACES):
+                    to = await resealing.open_target(blob(number), "slow/new", Credentials())
+                    nursery.start_soon(to.seal, key, PUBLIC)
+            await wait_all_tasks_blocked()
+            assert slow.asked == PLACES
+            slow.answer.set()
+
+    trio.run(main)
 
 
 def test_a_server_is_asked_as_much_at_once_as_there_are_connections(

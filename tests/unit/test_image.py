@@ -14,6 +14,7 @@ from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig
 from enclave_signer.sealing.local_config import LocalKey
 from enclave_signer.sealing.reseal_rules import ResealRule
 from enclave_signer.toml_file import MAX_FILE_BYTES
+from image.root import CannotMake, authorities
 
 PROVIDER = "projects/691249393555/locations/global/workloadIdentityPools/signer-pool/providers/cs"
 RING = "projects/tz-keys/locations/europe-west4/keyRings/signer"
@@ -183,7 +184,8 @@ def test_prefixes_of_keys_end_at_a_slash(cut: str) -> None:
         (lambda path: path.mkdir(), "Is a directory"),
         (lambda path: path.write_bytes(b"\xff"), "is not UTF-8"),
         (lambda path: path.write_bytes(b"#" * (MAX_FILE_BYTES + 1)), "has more than 65536 bytes"),
-        (lambda path: path.write_text("a = " + "[" * 60000), "image.toml: "),
+        (lambda path: path.write_text("a = " + "[" * 60000), "has a number that is too long, or is nested too deeply"),
+        (lambda path: path.write_text("a = " + "9" * 5000), "has a number that is too long, or is nested too deeply"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Path], object], match: str) -> None:
@@ -238,3 +240,11 @@ def test_tokens_for_others_are_not_those_of_the_exchange() -> None:
 def test_a_port_is_plain_or_it_is_not() -> None:
     with pytest.raises(ConfigError, match="insecure_plain_tcp: there is TLS"):
         parse_image(f"insecure_plain_tcp = true\n{SMALLEST}[tls]\nclients = ['{DIGEST}']", "image.toml")
+
+
+@pytest.mark.parametrize("name", ["", "/", ".", "/etc/enclave-signer/.."])
+def test_a_file_of_authorities_without_a_name_is_in_no_image(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "image.toml"
+    path.write_text(f"vault_transit = {{ca_file = '{name}'}}\n")
+    with pytest.raises(CannotMake, match=r"image\.toml: vault_transit\.ca_file: "):
+        authorities(path)

@@ -104,3 +104,33 @@ def test_damaged_forms_raise_nothing() -> None:
     for place in range(len(form)):
         assert open_pbes2(form[:place], PASSWORD) is None
         open_pbes2(form[:place] + bytes((form[place] ^ 0x20,)) + form[place + 1 :], PASSWORD)
+
+
+#: What `cryptography` would work on for hours, take gigabytes for, or panic at.
+COSTLY = {
+    "many rounds": (_PBKDF2, number(2**31 - 1) + SHA256),
+    "more rounds than it can count": (_PBKDF2, number(2**31) + SHA256),
+    "much memory": (_SCRYPT, number(2**19) + number(8) + number(1)),
+    "large blocks": (_SCRYPT, number(2) + number(2**21) + number(1)),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+@pytest.mark.parametrize("lines", [b"", b"X: y\n\n"])
+def test_no_library_is_given_what_costs_more_than_is_allowed(name: str, lines: bytes) -> None:
+    form = sealed(VERSION_1, *COSTLY[name], bytes(32))
+    pem = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n%b%b\n-----END ENCRYPTED PRIVATE KEY-----\n"
+    for data in (form, pem % (lines, b64encode(form))):
+        with pytest.raises(MalformedRequest, match=r"at too high a cost|is damaged"):
+            read_secret_key(data, lambda: PASSWORD)
+
+
+@pytest.mark.parametrize("cost", [0, 3])
+def test_what_openssl_refuses_is_refused(cost: int) -> None:
+    form = sealed(VERSION_1, _SCRYPT, number(cost) + number(8) + number(1), bytes(32))
+    with pytest.raises(MalformedRequest, match="the password is wrong, or the private key is damaged"):
+        read_secret_key(form, lambda: PASSWORD)
+
+
+def test_an_empty_name_of_a_hash_raises_nothing() -> None:
+    assert open_pbes2(sealed(VERSION_1, _PBKDF2, number(2) + tlv(0x30, b""), bytes(32)), PASSWORD) is None

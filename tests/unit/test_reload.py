@@ -366,7 +366,29 @@ def test_what_came_of_each_reload_is_noted_and_a_note_that_cannot_be_is_no_obsta
     assert "what came of the reload cannot be noted: No space left on device" in caplog.text
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"pid": 1}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"pid": 1}', b"\xff", b"[" * 100_000])
 def test_a_note_that_cannot_be_read_is_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "last-reload.json").write_bytes(data)
     assert read_note(tmp_path) is None
+
+
+def test_a_pipe_in_place_of_a_note_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "last-reload.json")
+    assert read_note(tmp_path) is None
+    os.mkfifo(tmp_path / ".last-reload.json")
+    write_note(tmp_path, 1.0, None)
+    assert read_note(tmp_path) == ReloadNote(os.getpid(), 1.0, None)
+
+
+def test_a_note_does_not_write_through_another_name(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("kept")
+    (tmp_path / ".last-reload.json").hardlink_to(other)
+    write_note(tmp_path, 1.0, None)
+    assert other.read_text() == "kept"
+
+
+def test_a_note_holds_no_secret_key(tmp_path: Path) -> None:
+    secret = FOUR[0].secret
+    write_note(tmp_path, 1.0, f"unknown value {secret}")
+    assert secret not in (tmp_path / "last-reload.json").read_text()

@@ -147,6 +147,11 @@ def test_an_anchor_may_stand_twice_and_is_not_told_of(tmp_path: Path) -> None:
     assert [item.text() for item in load(tmp_path, "[&a x, *a, &a y, *a]").items()] == ["x", "x", "y", "y"]
 
 
+@pytest.mark.parametrize("null", ["", "~", "null", '""', "'null'"])
+def test_null_may_have_its_tag(tmp_path: Path, null: str) -> None:
+    assert load(tmp_path, f"a: !!null {null}\n").mapping()["a"].is_null
+
+
 def test_what_is_merged_comes_last_and_replaces_nothing(tmp_path: Path) -> None:
     top = load(tmp_path, "a: {<<: [{y: 1, x: 1}, {y: 2, z: 2}], x: 0}").mapping()["a"]
     assert [(name, entry.text()) for name, entry in top.mapping().items()] == [("x", "0"), ("y", "1"), ("z", "2")]
@@ -170,6 +175,8 @@ def test_what_is_merged_comes_last_and_replaces_nothing(tmp_path: Path) -> None:
         (b"a: \xff\xfe\n", ":1: not readable as YAML: invalid start byte"),
         (b"\x00\x01", ":1: not readable as YAML: control characters are not allowed"),
         (b"\x7fELF" + bytes(100), ":1: not readable as YAML: control characters are not allowed"),
+        ("a: !!null x\n", ":1: not readable as YAML: the tag of a value says that it is something else"),
+        ("!!merge x: {a: 1}\n", ":1: not readable as YAML: the tag of a value says that it is something else"),
         ("[" * 200, ":1: not readable as YAML: nested too deeply"),
         ("{a: " * 33, ":1: not readable as YAML: nested too deeply"),
         ("\n".join(" " * depth + "a:" for depth in range(2000)), ":32: not readable as YAML: nested too deeply"),
