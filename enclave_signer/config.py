@@ -4,13 +4,14 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from enclave_signer import __version__
 from enclave_signer.addresses import DEFAULT_PORT, Address, UnixAddress, parse_listen, parse_port
 from enclave_signer.errors import ConfigError
 from enclave_signer.protocol.framing import MAX_FRAME_BYTES
 from enclave_signer.sealing.local_config import LocalKey
+from enclave_signer.tezos.masking import masked
 
 if TYPE_CHECKING:
     from enclave_signer.image import Image
@@ -222,8 +223,16 @@ _EXAMPLES = """examples:
   enclave-signer --image image.toml"""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors repeat no secret key that was given by mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say the fault, and exit."""
+        super().error(masked(message))
+
+
+def _parser() -> Parser:
+    parser = Parser(
         prog="enclave-signer",
         usage="%(prog)s [OPTIONS]",
         description="Hold Tezos keys and sign with them, for a host that speaks length-prefixed CBOR.",

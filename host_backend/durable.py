@@ -135,6 +135,29 @@ def locked(path: Path, wait_s: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
+def locked_itself(path: Path, wait_s: float) -> Iterator[None]:
+    """Hold an exclusive lock on a file that is read, and then replaced: two at once would lose what one of them wrote.
+
+    Args:
+        path: The file, behind all links.
+        wait_s: How long to wait for another holder.
+
+    Raises:
+        LockHeld: Another process kept it for longer than that.
+        OSError: It cannot be opened.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            _lock(descriptor, path, wait_s)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
 def locked_among_others(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file in a folder that others may write to.
 

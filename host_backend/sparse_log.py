@@ -1,9 +1,8 @@
 """Warnings of what strangers can cause as often as they like: a flood must not fill the log."""
 
+import asyncio
 import logging
 import math
-import time
-from collections.abc import Callable
 
 from host_backend.log import fields
 
@@ -14,27 +13,32 @@ SPARSE_LOG_S = 10.0
 
 
 class SparseLog:
-    """Warnings of one kind: the first at once, then one per `SPARSE_LOG_S` that says how many there were.
+    """Warnings of one kind: the first at once, then one per `SPARSE_LOG_S`, the last, that says how many there were."""
 
-    Args:
-        clock: Seconds since any moment; never set back.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._untold = 0
-        self._told = -math.inf
+    def __init__(self) -> None:
+        self._unwritten = 0
+        self._written = -math.inf
+        self._text = ""
+        self._values: dict[str, object] = {}
 
     def warn(self, text: str, **values: object) -> None:
-        """Count, and write the warning if it is time for one.
+        """Count, and write the warning if it is time for one, else then.
 
         Args:
             text: The warning.
             values: Its fields.
         """
-        self._untold += 1
-        now = self._clock()
-        if now - self._told >= SPARSE_LOG_S:
-            logger.warning("%s", text, extra=fields(times=self._untold, **values))
-            self._told = now
-            self._untold = 0
+        self._unwritten += 1
+        self._text, self._values = text, values
+        loop = asyncio.get_running_loop()
+        left_s = self._written + SPARSE_LOG_S - loop.time()
+        if left_s <= 0:
+            self._write(loop)
+        elif self._unwritten == 1:
+            loop.call_later(left_s, self._write, loop)
+
+    def _write(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._unwritten:
+            logger.warning("%s", self._text, extra=fields(times=self._unwritten, **self._values))
+            self._written = loop.time()
+            self._unwritten = 0

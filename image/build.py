@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,9 +162,19 @@ def build_image(target: str, image_toml: Path | None, out: Path, *, base: str | 
         layer = out / "layer.tar.gz"
         with_layer(out / "oci", layer)
         layer.unlink()
-        tag = buildah.run("pull", "--quiet", f"oci:{out}/oci:latest").strip()
+        tag = _pulled(buildah, out / "oci")
     buildah.run("push", tag, f"docker-archive:{out}/image.tar:{name}:latest")
     return read_layout(out / "oci")
+
+
+def _pulled(buildah: Buildah, layout: Path) -> str:
+    """Take a layout into buildah's store; return the image's id there."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Of a folder the path becomes the image's name, and not every path is one.
+        archive = Path(folder, "oci.tar")
+        with tarfile.open(archive, "w") as tar:
+            tar.add(layout, arcname=".")
+        return buildah.run("pull", "--quiet", f"oci-archive:{archive}").strip()
 
 
 def build_by_docker(target: str, image_toml: Path | None, *, base: str | None, work: Path, name: str) -> str:

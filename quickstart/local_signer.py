@@ -187,7 +187,10 @@ async def _process(module: str, arguments: Sequence[str], log: IO[bytes], held: 
                     await process.wait()
 
 
-def _check_length(path: Path) -> None:
+def _check_path(path: Path) -> None:
+    odd = next((character for character in str(path) if character in "#$'\":\\" or not character.isprintable()), None)
+    if odd is not None:
+        raise StartFailed(f"{path.parent.parent}: a configuration does not take {odd!r} in a path: use another folder")
     if (too_long := len(os.fsencode(path)) - MAX_UNIX_PATH_BYTES) > 0:
         raise StartFailed(f"{path}: {too_long} bytes too long for a Unix socket: use a folder with a shorter path")
 
@@ -230,7 +233,7 @@ async def _running(signer: LocalSigner, key_types: Sequence[str]) -> AsyncIterat
             await signer.start_enclave()
         else:
             signer.first_run = True
-            _check_length(signer.folder / ENCLAVE_SOCKET)
+            _check_path(signer.folder / ENCLAVE_SOCKET)
             ports = free_port(6732), free_port(9583)
             signer.write_config((), ports)
             try:

@@ -15,7 +15,7 @@ import trio
 from enclave_signer import __version__, log
 from enclave_signer.__main__ import EXIT_CONFIG, EXIT_FAILED, forbid_inspection, open_providers
 from enclave_signer.addresses import UnixAddress
-from enclave_signer.config import LOG_LEVELS, Config
+from enclave_signer.config import LOG_LEVELS, Config, Parser
 from enclave_signer.errors import ConfigError, EnclaveSignerError
 from enclave_signer.image import Image, read_image
 from enclave_signer.keyprovider.answering import Answering
@@ -217,7 +217,7 @@ def _given(path: Path) -> bytes:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog=_PROGRAM,
         description="Wrap and unwrap keys of encrypted container images (ocicrypt).",
         epilog=_EXAMPLES,
@@ -234,7 +234,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: "argparse._SubParsersAction[Parser]",
     name: str,
     run: Callable[..., object],
     help_text: str,

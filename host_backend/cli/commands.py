@@ -135,6 +135,9 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(_said("interrupted", 1, answer))
     except click.ClickException as error:
+        from enclave_signer.tezos import masked
+
+        vars(error).update(message=masked(error.message))
         error.show()
         _answer(answer, error.format_message(), error.exit_code)
         sys.exit(error.exit_code)

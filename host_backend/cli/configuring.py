@@ -13,9 +13,9 @@ import click
 
 from enclave_signer.tezos import TezosError, check_public_key_hash
 from host_backend.cli.next_command import next_command
-from host_backend.cli.presets import policy_lines
+from host_backend.cli.presets import BAKING, PRESETS, policy_lines
 from host_backend.config import Config, load_config
-from host_backend.durable import real_path, write_durably
+from host_backend.durable import locked_itself, real_path, write_durably
 from host_backend.errors import (
     ConfigError,
     EnclaveUnavailable,
@@ -30,16 +30,20 @@ from host_backend.stores import process_on
 #: Seconds for a reload: a configuration of ten thousand keys takes some ten.
 RELOAD_WAIT_S = 60.0
 _POLL_S = 0.02
+#: Seconds to wait for another command that changes the configuration: it takes some hundred milliseconds.
+LOCK_WAIT_S = 30.0
 _SECTION = re.compile(r"^tezos:[ \t]*(?P<value>[^#\r\n]*?)[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
 def next_steps(pkhs: Sequence[str]) -> str:
     """Return what to do for keys that are not listed yet to sign."""
-    (pkh, *_) = pkhs
+    pkh = pkhs[0]
+    bakes = check_public_key_hash(pkh).facts.bakes
     which = "this key signs" if len(pkhs) == 1 else "these keys sign"
     return (
-        f"Next: {which} nothing before the configuration lists what it may sign. For a baker on mainnet:\n"
-        f"    {next_command(f'keys allow {pkh}')}\n"
+        f"Next: {which} nothing before the configuration lists what it may sign. "
+        f"{'For a baker on mainnet' if bakes else 'To stake and to vote'}:\n"
+        f"    {next_command(f'keys allow {pkh}' if bakes else f'keys allow {pkh} --for staking')}\n"
         "then, if the host runs:\n"
         f"    {next_command('reload')}"
     )
@@ -65,23 +69,43 @@ def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: st
         HostError: The key is listed already, or the file is written so that lines cannot be added; nothing is changed.
     """
     try:
-        check_public_key_hash(pkh)
+        facts = check_public_key_hash(pkh).facts
     except TezosError as error:
         raise MalformedRequest(str(error)) from None
+    if preset in BAKING and not facts.bakes:
+        others = ", ".join(name for name in PRESETS if name not in BAKING)
+        raise MalformedRequest(f"{facts.address} keys never bake: say with --for what it is for, one of {others}")
+    lines = policy_lines(pkh, preset, chain)
+    try:
+        with locked_itself(real_path(file), LOCK_WAIT_S):
+            _add_lines(file, base_dir, pkh, lines)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {reason_of(error)}") from error
+    click.echo(f"Added to {file}:")
+    click.echo("\n".join(lines))
+    click.echo(f"Next: {next_command('reload')}, if the host runs")
+
+
+def _add_lines(file: Path, base_dir: str | None, pkh: str, lines: Sequence[str]) -> None:
+    text = _text_of(file)
     before = load_config(file, base_dir)
     if pkh in before.policies:
         raise ConfigError(f"{file} lists {pkh} already: change what it may sign there, then enclave-host reload")
-    lines = policy_lines(pkh, preset, chain)
-    text = file.read_text(encoding="utf-8").rstrip("\n") + "\n"
-    changed = _with_lines(text, lines)
+    changed = _with_lines(text.rstrip("\n") + "\n", lines)
     if changed is None or not _is_right(file, base_dir, changed, before, pkh):
         raise ConfigError(
             f"lines cannot be added to {file} as it is written; add them under `tezos:` yourself:\n" + "\n".join(lines)
         )
+    if _text_of(file) != text:
+        raise StateConflict(f"{file} was changed meanwhile, by an editor perhaps: nothing was added, run this again")
     _write(file, changed.encode(), 0o640)
-    click.echo(f"Added to {file}:")
-    click.echo("\n".join(lines))
-    click.echo(f"Next: {next_command('reload')}, if the host runs")
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not in UTF-8: lines are added to no other; convert it first") from None
 
 
 def _with_lines(text: str, lines: Sequence[str]) -> str | None:
@@ -131,7 +155,7 @@ def reload_host(config: Config) -> None:
 
     Raises:
         ConfigError: It goes on with the old policies; the text says why.
-        HostError: No host runs, or it is another user's, or it has ended meanwhile, or has not said what came of it.
+        HostError: No host runs, or it is another user's, or it has ended meanwhile.
     """
     host = process_on(config)
     if host is None:
@@ -143,7 +167,10 @@ def reload_host(config: Config) -> None:
         raise EnclaveUnavailable(f"process {host} cannot be asked: {reason_of(error)}; run this as its user") from error
     note = _awaited(config.base_dir, host, asked)
     if note is None:
-        raise EnclaveUnavailable(f"process {host} has not said within {RELOAD_WAIT_S:g} s what came of it: see its log")
+        raise EnclaveUnavailable(
+            f"process {host} has not reloaded its policies within {RELOAD_WAIT_S:g} s: the old ones hold until its log "
+            "says `policies reloaded`"
+        )
     if note.problem is not None:
         raise ConfigError(f"process {host} goes on with the old policies: {note.problem}")
     click.echo(f"Process {host} has reloaded its policies")

@@ -26,6 +26,8 @@ _PRESETS = {
     "paying": _PAYING,
 }
 PRESETS = tuple(_PRESETS)
+#: Of keys that bake, and of no others.
+BAKING = ("consensus", "companion")
 
 
 def policy_lines(pkh: str, preset: str, chain: str) -> list[str]:

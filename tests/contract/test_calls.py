@@ -27,6 +27,7 @@ from enclave_signer.protocol.messages import (
     SignWith,
     UseKey,
 )
+from enclave_signer.rights import WITHOUT_KEY, _key_of
 
 ONE_OF_EACH: list[Request] = [
     Initialize(Credentials()),
@@ -67,3 +68,12 @@ def test_what_may_leave_the_enclave_has_the_time_of_its_sealer() -> None:
     """A call that is taken for a fast one would end the connection whenever its sealer is slow."""
     fast = {name for name, row in CALLS.items() if not row.asks_sealer}
     assert fast == {"Sign", "PublicKey", "ProvePossession", "ProvePossessionOf", "UseKey"}
+
+
+def test_rules_for_clients_know_with_which_key_a_call_is_made() -> None:
+    """A call whose key they do not know is refused to clients that may use some keys only."""
+    key = PublicKey(KeyType.ED25519, bytes(32))
+    unknown = {call_of(call).name for call in ONE_OF_EACH if _key_of(call, lambda _: key) is None}
+    named_by_a_blob = {"Import", "SignWith", "PublicKeyFrom", "Reseal"}
+    made_by_the_call = {"ImportUnencrypted", "Generate", "GenerateAndImport"}
+    assert unknown - WITHOUT_KEY == named_by_a_blob | made_by_the_call | {"UseKey"}

@@ -86,6 +86,14 @@ def test_cddl_defines_what_it_uses(text: str) -> None:
     assert set(re.findall(r"[a-z][\w-]*", bare)) <= set(defined) | PRELUDE
 
 
+@pytest.mark.parametrize("text", [CDDL, BLOB_CDDL], ids=["wire", "blob"])
+@pytest.mark.parametrize("rule", ["key-type", "private-key"])
+def test_cddl_has_the_curves_of_the_code(text: str, rule: str) -> None:
+    found = re.search(rf"^{rule} *= ([^;\n]*)", text, re.MULTILINE)
+    assert found is not None
+    assert set(re.findall(r'"(\w+)"', found[1])) == set(KeyType)
+
+
 def test_cddl_has_the_sizes_of_the_code() -> None:
     assert (
         f"message     = bstr .size (0..{messages.MAX_MESSAGE_BYTES}) / [0*{messages.MAX_MESSAGE_BYTES} octet]" in CDDL

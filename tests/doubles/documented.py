@@ -1,5 +1,6 @@
 """Blocks of commands of a document, run as they stand there, but for the environment, which is there already."""
 
+import os
 import re
 import subprocess
 import sys
@@ -35,6 +36,10 @@ def _without_make(line: str) -> str:
     dry = subprocess.run(
         ["make", "--dry-run", "--no-print-directory", *line.split()[1:], f"BIN={Path(sys.executable).parent}"],
         cwd=ROOT,
+        # Not what a make above this one was given.
+        env={
+            name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKEOVERRIDES", "ARGUMENTS"}
+        },
         capture_output=True,
         text=True,
         check=True,

@@ -35,8 +35,14 @@ class Hasty(HttpProtocol):
 class Patient(Hasty):
     """Closes nothing for its time."""
 
-    request_s = 600
-    write_s = 600
+    request_s = 600.0
+    write_s = 600.0
+
+
+class Unread(Patient):
+    """Leaves soon clients that do not read their answers."""
+
+    write_s = 0.02
 
 
 class Restless(Patient):

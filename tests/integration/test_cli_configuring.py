@@ -1,17 +1,24 @@
 """From no configuration to a second key that signs, by commands alone: `config init`, `keys allow`, `reload`."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from enclave_signer.protocol.messages import KeyType, PublicKey
+from enclave_signer.tezos import public_key_hash
+from host_backend.cli import configuring
+from host_backend.cli.configuring import next_steps
 from host_backend.cli.presets import MAINNET, PRESETS, policy_lines
 from host_backend.config import load_config
 from host_backend.config.review import review
+from host_backend.errors import EnclaveUnavailable
 from tests.contract.markdown import DOCS, blocks
 from tests.doubles.host_process import BAKER, VAULT, import_keys, refused, run_command, running_host, write_config
 from tests.doubles.known_keys import CHAIN_ID, FOUR, attestation
-from tests.doubles.processes import Enclave
+from tests.doubles.processes import PATIENCE_S, ROOT, Enclave
 
 TZ1, TZ2, TZ3, TZ4 = FOUR
 
@@ -76,6 +83,50 @@ def test_a_hash_that_is_none_is_not_added(tmp_path: Path) -> None:
     (tmp_path / "c").write_text("tezos: {}\n")
     assert run_command("keys", "allow", "-c", tmp_path / "c", f"{TZ1.pkh}x").code == 2
     assert (tmp_path / "c").read_text() == "tezos: {}\n"
+
+
+def test_a_key_that_never_bakes_is_not_allowed_to(tmp_path: Path) -> None:
+    config = tmp_path / "c"
+    config.write_text("experimental: {tz5: true}\ntezos: {}\n")
+    pkh = public_key_hash(PublicKey(KeyType.ML_DSA_44, bytes(KeyType.ML_DSA_44.facts.public_key_bytes)))
+    for preset in ((), ("--for", "companion")):
+        said = refused(run_command("keys", "allow", "-c", config, pkh, *preset), 2)
+        assert said == "tz5 keys never bake: say with --for what it is for, one of staking, registering, paying"
+    assert config.read_text() == "experimental: {tz5: true}\ntezos: {}\n"
+    assert "To stake and to vote:\n    enclave-host keys allow " in next_steps([pkh])
+    assert f"{pkh} --for staking" in next_steps([pkh])
+
+
+def test_a_file_that_is_not_in_utf_8_stays_as_it_is(tmp_path: Path) -> None:
+    config = tmp_path / "c"
+    config.write_text("tezos: {}\n", encoding="utf-16")
+    before = config.read_bytes()
+    said = refused(run_command("keys", "allow", "-c", config, TZ1.pkh), 2)
+    assert said == f"{config} is not in UTF-8: lines are added to no other; convert it first"
+    assert config.read_bytes() == before
+
+
+def test_keys_that_are_allowed_at_once_are_all_listed(tmp_path: Path) -> None:
+    config = tmp_path / "c"
+    config.write_text("tezos: {}\n")
+    words = [sys.executable, "-m", "host_backend", "keys", "allow", "-c", str(config)]
+    running = [subprocess.Popen([*words, key.pkh], cwd=ROOT, stdout=subprocess.DEVNULL) for key in FOUR]
+    assert [process.wait(PATIENCE_S) for process in running] == [0, 0, 0, 0]
+    assert load_config(config).policies.keys() == {key.pkh for key in FOUR}
+
+
+def test_a_reload_that_takes_too_long_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deaf = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", deaf]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as host:
+        assert host.stdout is not None
+        host.stdout.readline()
+        monkeypatch.setattr(configuring, "process_on", lambda _: host.pid)
+        monkeypatch.setattr(configuring, "RELOAD_WAIT_S", 0.01)
+        config = tmp_path / "c"
+        config.write_text(f"base_dir: {tmp_path}\n")
+        with pytest.raises(EnclaveUnavailable, match="has not reloaded its policies"):
+            configuring.reload_host(load_config(config))
 
 
 def test_presets_are_those_of_the_page() -> None:

@@ -300,6 +300,15 @@ def test_a_folder_with_too_long_a_path_is_told_in_words(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == [LOCK]
 
 
+@pytest.mark.parametrize("name", ["a #b", "a$HOME", "a'b", "a: b", "a\nb"])
+def test_a_folder_that_a_configuration_cannot_name_is_refused(tmp_path: Path, name: str) -> None:
+    command = [sys.executable, "-m", "quickstart", str(tmp_path / name)]
+    outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith(f"make run: {tmp_path / name}: a configuration does not take ")
+    assert [path.name for path in (tmp_path / name).iterdir()] == [LOCK]
+
+
 def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     """Its configuration names a port, and an enclave on it is what the next run starts."""
     with running_quickstart(tmp_path) as first:

@@ -118,3 +118,29 @@ def test_a_file_that_others_read_gets_a_warning(config: Path, tmp_path: Path, mo
     outcome = run_command("import", "-c", config, "--vault", VAULT, "--from", secret)
     assert outcome.code == 0
     assert (f"{secret} can be read by others: chmod 600 {secret}" in outcome.stderr) == warned
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("host_backend", TZ1.secret),
+        ("host_backend", f"--{TZ1.secret}"),
+        ("host_backend", "watermark", "raise", "main", "tz1", TZ1.secret, "3"),
+        ("host_backend", "generate", "-t", TZ1.secret),
+        ("host_backend", "generate", "-n", TZ1.secret),
+        ("host_backend", "list", "--json", TZ1.secret),
+        ("enclave_signer", TZ1.secret),
+        ("enclave_signer", "--log", TZ1.secret),
+        ("enclave_signer.keyprovider", TZ1.secret),
+        ("enclave_signer.keyprovider", "serve", f"--{TZ1.secret}"),
+    ],
+    ids=" ".join,
+)
+def test_a_key_given_as_a_word_of_the_command_is_not_repeated(words: tuple[str, ...]) -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", *words], capture_output=True, text=True, check=False, input="", cwd=ROOT
+    )
+    assert outcome.returncode == 2
+    assert TZ1.secret[4:] not in outcome.stdout + outcome.stderr
+    # What argparse stops at may be a missing option, not the key.
+    assert f"{TZ1.secret[:4]}***" in outcome.stderr or "required" in outcome.stderr

@@ -55,13 +55,13 @@ def test_two_builds_from_two_folders_have_one_digest(built: Built, tmp_path: Pat
     for number, path in enumerate(source.rglob("*.py")):
         os.utime(path, (number * 86400, number * 86400))
     command = [sys.executable, "image/build.py", "--image-toml", str(image_toml(tmp_path))]
-    command += ["--name", "production-of-parts", "--out", str(tmp_path / "out")]
+    command += ["--name", "production-of-parts", "--out", str(tmp_path / "Out")]
     if "IMAGE_BASE" in os.environ:
         command += ["--base", os.environ["IMAGE_BASE"]]
     said = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
     assert built.digest in said.stdout
-    assert (tmp_path / "out" / "sbom.json").read_bytes() == (built_image.KEPT / "production" / "sbom.json").read_bytes()
+    assert (tmp_path / "Out" / "sbom.json").read_bytes() == (built_image.KEPT / "production" / "sbom.json").read_bytes()
     print(f"\n{said.stdout}")
 
 

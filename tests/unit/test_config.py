@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.protocol.messages import Credentials, KeyType
-from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config
+from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config, watermark
 from host_backend.config.channel import AttestationConfig, TlsFiles
 from host_backend.config.metrics import MAX_PER_KEY
 from host_backend.config.storage import (
@@ -350,6 +350,13 @@ def test_watermark_settings(tmp_path: Path) -> None:
 
 
 SECRET = '{"type": "service_account", "private_key": "edsk"}'
+
+
+@pytest.mark.parametrize("driver", watermark._FIELDS)
+def test_marks_are_kept_by_the_driver_that_is_named(tmp_path: Path, driver: str) -> None:
+    fields = {"gcp": "project: p"}.get(driver, "max_level_jump: 1")
+    config = load(tmp_path, f"watermark: {{driver: {driver}, config: {{{fields}}}}}")
+    assert config.watermark.storage.driver == driver
 
 
 @pytest.mark.parametrize("driver", ["gcp", "firestore"])

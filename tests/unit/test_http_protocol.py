@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from host_backend.api.http_framing import MAX_HEAD_BYTES
 from host_backend.api.http_protocol import MAX_REQUEST_BYTES, MAX_WAITING
-from tests.doubles.http_server import REQUEST, TOO_LARGE, Connect, Hasty, Patient, Restless, app, rest, serve
+from tests.doubles.http_server import REQUEST, TOO_LARGE, Connect, Hasty, Patient, Restless, Unread, app, rest, serve
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_a_client_that_does_not_read(last: bytes) -> None:
         reader, writer = await connect()
         writer.write(REQUEST)
         await reader.readuntil(b"ok")
-        await Hasty.made[0].lost.wait()
+        await Unread.made[0].lost.wait()
 
-    serve(Hasty, scenario)
+    serve(Unread, scenario)
 
 
 def test_heads_within_the_limit_one_after_the_other() -> None:

@@ -3,20 +3,17 @@
 import asyncio
 import logging
 import os
-import signal
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
 import pytest
 
-from host_backend.cli import configuring
 from host_backend.config import Config, MetricsConfig, load_config, reading
 from host_backend.config.metrics import MAX_PER_KEY
 from host_backend.config.reading import KEYS_PER_PART, ReadingFailed, read_config
-from host_backend.errors import ConfigError, EnclaveUnavailable
+from host_backend.errors import ConfigError
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from host_backend.reload import LINES_AT_ONCE, PolicyReload
 from host_backend.reload_note import ReloadNote, read_note, write_note
@@ -395,15 +392,3 @@ def test_a_note_holds_no_secret_key(tmp_path: Path) -> None:
     secret = FOUR[0].secret
     write_note(tmp_path, 1.0, f"unknown value {secret}")
     assert secret not in (tmp_path / "last-reload.json").read_text()
-
-
-def test_a_command_that_learns_nothing_of_its_reload_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuring, "process_on", lambda _: os.getpid())
-    monkeypatch.setattr(configuring, "RELOAD_WAIT_S", 0.0)
-    config = replace(config_of({}), base_dir=tmp_path)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with pytest.raises(EnclaveUnavailable, match="has not said within 0 s what came of it"):
-            configuring.reload_host(config)
-    finally:
-        signal.signal(signal.SIGHUP, before)

@@ -219,7 +219,7 @@ def test_a_generated_key_is_announced_only_when_it_is_stored() -> None:
         assert [stored.pkh for stored in store.stored] == [key.pkh]
         assert await vault.sign(key.pkh, b"message")
 
-    play(store, scenario)
+    play(store, scenario, limits=WAITING)
 
 
 def test_a_generated_key_of_another_curve_is_not_kept() -> None:
