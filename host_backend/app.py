@@ -83,7 +83,7 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
             logger.info("stopped before it was ready")
             return
         signer = Signer(config.policies, vaults, watermark, hook=_hook(config), observer=metrics)
-        _log_missing_keys(config, vaults)
+        _log_idle_keys(config, vaults)
         utility = _utility_app(config, signer, vaults, watermark, metrics, steps, stop)
         keys, places = _request_keys(config), _places(config)
         servers = _servers(stack, config, _signing_app(config, signer, metrics, steps, keys), utility, places)
@@ -275,7 +275,9 @@ async def _serving_vault(config: Config, name: str, *, list_keys: bool) -> Async
         yield vault
 
 
-def _log_missing_keys(config: Config, vaults: Sequence[Vault]) -> None:
+def _log_idle_keys(config: Config, vaults: Sequence[Vault]) -> None:
+    if all(policy.allows_nothing for policy in config.policies.values()):
+        logger.warning("no key under `tezos` may sign anything: every request is refused")
     held = {key.pkh for vault in vaults for key in vault.keys}
     for pkh in config.policies.keys() - held:
         logger.warning("a key under `tezos` is not ready in any vault", extra=fields(pkh=pkh))

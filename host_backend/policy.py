@@ -57,6 +57,11 @@ class KeyPolicy:
     #: Whether its messages may stand in the log.
     log_payloads: bool = False
 
+    @property
+    def allows_nothing(self) -> bool:
+        """Whether every request for this key is denied."""
+        return not self.requests and not self.allow_proof_of_possession
+
     def check_user(self, pkh: str, caller: Caller) -> None:
         """Pass when this user may use the key.
 

@@ -1,29 +1,37 @@
 """Whether the host is ready, and what keeps which key from signing."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from host_backend.api.parts import json_list
 from host_backend.errors import EnclaveRefused
+from host_backend.policy import KeyPolicy
 from host_backend.steps import Work
 from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore
 
+NOTHING_ALLOWED = "no key under `tezos` may sign anything: enclave-host keys allow lists what one may sign"
+
 
 def health(
-    vaults: Sequence[Vault], watermark: WatermarkStore, pkhs: Collection[str], *, stopping: bool
+    vaults: Sequence[Vault], watermark: WatermarkStore, policies: Mapping[str, KeyPolicy], *, stopping: bool
 ) -> Work[tuple[bool, bytes]]:
     """Return whether the host is ready, and the body that says so, and why not."""
     out = [vault.out_of_service for vault in vaults]
     idle: dict[str, str] = {}
-    for pkh in list(pkhs):
+    some_signs = False
+    for pkh, policy in list(policies.items()):
         yield None
         # Most keys are done with here, at the least cost: there may be thousands.
         if not any(vault.serves(pkh) for vault in vaults) and (why := why_idle(pkh, vaults, out)) is not None:
             idle[pkh] = why
+        elif not (some_signs or policy.allows_nothing):
+            some_signs = True
     problems = [f"{vault.name}: {vault.problem}" for vault in vaults if vault.problem is not None]
-    if idle and len(idle) == len(pkhs):
+    if idle and not some_signs:
         pkh, why = next(iter(idle.items()))
         problems.append(f"no key under `tezos` can sign; the first of them, {pkh}: {why}")
+    elif not some_signs:
+        problems.append(NOTHING_ALLOWED)
     if watermark.problem is not None:
         problems.append(watermark.problem)
     if stopping:

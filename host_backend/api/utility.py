@@ -1,6 +1,6 @@
 """The utility routes: the landing page, health, life, metrics, what proves the enclaves, and the description of all of these."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from host_backend.api.route_table import REPORT, UTILITY, Described
 from host_backend.attestation.report import AskReport
 from host_backend.exposition import CONTENT_TYPE
 from host_backend.metrics import LastSigned
+from host_backend.policy import KeyPolicy
 from host_backend.steps import Kept, Steps, Work
 from host_backend.vault.vault import Vault
 from host_backend.watermark.base import WatermarkStore
@@ -30,7 +31,7 @@ _GZIPPED = {**_PLAIN, "content-encoding": "gzip"}
 def utility_app(
     vaults: Sequence[Vault],
     watermark: WatermarkStore,
-    listed: Callable[[], Collection[str]],
+    listed: Callable[[], Mapping[str, KeyPolicy]],
     stopping: Callable[[], bool],
     metrics_page: Callable[[], Work[tuple[bytes, ...]]],
     steps: Steps,
@@ -42,7 +43,7 @@ def utility_app(
     Args:
         vaults: Whose links and keys are reported.
         watermark: Whose problem is reported.
-        listed: Hashes of the keys under `tezos`; asked at each request, as they change at SIGHUP.
+        listed: The policies of the keys under `tezos`, by hash; asked at each request, as they change at SIGHUP.
         stopping: Whether the host is about to stop.
         metrics_page: Begins to make what `/metrics` shows.
         steps: Does what takes long.

@@ -88,7 +88,9 @@ def restore_backup(config: Config, file: Path, above_level: int, chains: Sequenc
     )
     for vault in vaults:
         click.echo(f"Vault {vault.name}: {_stored(vault, backup.keys[vault.name])}")
-    click.echo(f"Next: {next_command('doctor')}; then start the host.")
+    click.echo(
+        f"Next: {next_command('doctor')}. Start a host on it only where no other has these keys: not after a drill."
+    )
 
 
 def _stored(vault: VaultConfig, entries: Sequence[StoredKey]) -> str:

@@ -176,6 +176,8 @@ def _loose_ends(config: Config) -> Iterator[str]:
 
 
 def _notes(config: Config) -> Iterator[str]:
+    if all(policy.allows_nothing for policy in config.policies.values()):
+        yield "tezos: no key may sign anything, every request is refused: enclave-host keys allow lists what one may sign"
     if not config.base_dir.is_absolute():
         text = (
             f"base_dir: {config.base_dir} is relative to the folder in which each command is started: another folder, "

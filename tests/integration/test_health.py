@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from host_backend.api.health import NOTHING_ALLOWED
 from tests.doubles.host_process import BAKER, Answer, Host, ask, import_keys, key_file, running_host, write_config
 from tests.doubles.known_keys import FOUR, transaction
 from tests.doubles.processes import PATIENCE_S, Enclave, running_local_enclave
@@ -66,7 +67,8 @@ def test_nothing_is_configured(tmp_path: Path, local: Enclave) -> None:
     config = write_config(tmp_path, local.port)
     import_keys(config, TZ1)
     with running_host(config) as host:
-        assert host.health() == (200, {"ready": True})
+        assert host.health() == (503, {"ready": False, "reasons": [NOTHING_ALLOWED]})
+        assert "no key under `tezos` may sign anything: every request is refused" in host.log
 
 
 def test_keys_listed_at_a_reload_count(config: Path, local: Enclave) -> None:

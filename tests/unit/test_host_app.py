@@ -13,6 +13,7 @@ from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersio
 from enclave_signer.tezos import parse_public_key
 from host_backend.api.access_log import client_address
 from host_backend.api.auth import RequestKeys
+from host_backend.api.health import NOTHING_ALLOWED
 from host_backend.api.listeners import bind
 from host_backend.api.signing import signing_app
 from host_backend.api.utility import utility_app
@@ -24,7 +25,7 @@ from host_backend.config import Address, load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
 from host_backend.exposition import page
 from host_backend.metrics import Metrics
-from host_backend.policy import ANYONE, Caller
+from host_backend.policy import ANYONE, DEFAULT_POLICY, Caller, KeyPolicy
 from host_backend.signer import Signer
 from host_backend.steps import Steps
 from host_backend.stores import marks_admin
@@ -147,7 +148,7 @@ def test_an_ipv4_client_is_told_of_as_such_on_any_socket() -> None:
 
 def test_a_damaged_mark_is_told_by_the_health_of_the_host_which_is_ready() -> None:
     store = MemoryWatermarkStore()
-    app = utility_app([], store, list, lambda: False, lambda: page(()), Steps())
+    app = utility_app([SomeVault("a")], store, lambda: {"a": DEFAULT_POLICY}, lambda: False, lambda: page(()), Steps())
     assert json.loads(ask_app(app, "GET", "/healthz").body) == {"ready": True}
     store.refused = {KEY: "the mark is damaged"}
     answer = ask_app(app, "GET", "/healthz")
@@ -199,8 +200,8 @@ class SomeVault(Vault):
 @pytest.mark.parametrize(
     ("listed", "vaults", "reasons", "degraded"),
     [
-        ("", [], [], []),
-        ("", [SomeVault(out="a")], [], ["a: broken"]),
+        ("", [], [NOTHING_ALLOWED], []),
+        ("", [SomeVault(out="a")], [NOTHING_ALLOWED], ["a: broken"]),
         ("a", [SomeVault("a")], [], []),
         ("ab", [SomeVault("b")], [], ["a: in no vault"]),
         ("ab", [SomeVault("b", stored="a")], [], ["a: not in service yet"]),
@@ -224,12 +225,28 @@ class SomeVault(Vault):
 def test_health_is_that_of_the_keys_that_are_listed(
     listed: str, vaults: list[Vault], reasons: list[str], degraded: list[str]
 ) -> None:
-    app = utility_app(vaults, MemoryWatermarkStore(), lambda: listed, lambda: False, lambda: page(()), Steps())
+    policies = dict.fromkeys(listed, DEFAULT_POLICY)
+    app = utility_app(vaults, MemoryWatermarkStore(), lambda: policies, lambda: False, lambda: page(()), Steps())
     answer = ask_app(app, "GET", "/healthz")
     body = json.loads(answer.body)
     assert (answer.status, body["ready"]) == (503 if reasons else 200, not reasons)
     whole = [each.replace("…", "under `tezos` can sign; the first of them") for each in reasons]
     assert (body.get("reasons", []), body.get("degraded", [])) == (whole, degraded)
+
+
+@pytest.mark.parametrize(
+    ("of_b", "reasons"),
+    [
+        (KeyPolicy(frozenset()), [NOTHING_ALLOWED]),
+        (KeyPolicy(frozenset(), allow_proof_of_possession=True), []),
+        (DEFAULT_POLICY, []),
+    ],
+)
+def test_a_key_that_may_sign_nothing_makes_no_host_ready(of_b: KeyPolicy, reasons: list[str]) -> None:
+    policies = {"a": KeyPolicy(frozenset()), "b": of_b}
+    vaults = [SomeVault("ab")]
+    app = utility_app(vaults, MemoryWatermarkStore(), lambda: policies, lambda: False, lambda: page(()), Steps())
+    assert json.loads(ask_app(app, "GET", "/healthz").body).get("reasons", []) == reasons
 
 
 def test_a_refusal_is_answered_with_its_text() -> None:

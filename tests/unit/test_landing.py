@@ -17,6 +17,7 @@ from host_backend.api.route_table import UTILITY
 from host_backend.api.utility import utility_app
 from host_backend.exposition import page as no_metrics
 from host_backend.metrics import LastSigned
+from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from host_backend.steps import Steps
 from host_backend.vault.vault import Vault
 from host_backend.watermark.memory import MemoryWatermarkStore
@@ -46,7 +47,13 @@ def app_of(
 ) -> Starlette:
     steps = Steps()
     return utility_app(
-        vaults, MemoryWatermarkStore(), lambda: listed, lambda: False, lambda: no_metrics(()), steps, signed
+        vaults,
+        MemoryWatermarkStore(),
+        lambda: dict.fromkeys(listed, DEFAULT_POLICY),
+        lambda: False,
+        lambda: no_metrics(()),
+        steps,
+        signed,
     )
 
 
@@ -149,9 +156,9 @@ def test_who_wants_json(accept: str, json_wanted: bool) -> None:
 def test_the_page_is_made_once_for_all_who_ask_meanwhile() -> None:
     made = []
 
-    def listed() -> list[str]:
+    def listed() -> dict[str, KeyPolicy]:
         made.append(1)
-        return ["a"]
+        return {"a": DEFAULT_POLICY}
 
     no_vaults = utility_app([], MemoryWatermarkStore(), listed, lambda: False, lambda: no_metrics(()), Steps())
 

@@ -33,7 +33,7 @@ def page_of(parts: tuple[bytes, ...]) -> Callable[[], Work[tuple[bytes, ...]]]:
     ],
 )
 def test_a_page_of_metrics_comes_in_gzip_if_that_is_taken(offer: str | None, *, compressed: bool) -> None:
-    app = utility_app([], MemoryWatermarkStore(), set, lambda: False, page_of(PAGE), Steps())
+    app = utility_app([], MemoryWatermarkStore(), dict, lambda: False, page_of(PAGE), Steps())
     answer = ask_app(app, "GET", "/metrics", headers={} if offer is None else {"accept-encoding": offer})
     assert answer.status == 200
     assert answer.headers["vary"] == "accept-encoding"

@@ -147,7 +147,7 @@ def test_work_that_fails_is_told_to_all_who_ask_and_begun_anew() -> None:
 
 
 def test_a_page_of_many_series_is_made_in_steps_and_in_parts() -> None:
-    pkhs = [f"tz1{number:033d}" for number in range(1000)]
+    pkhs = {f"tz1{number:033d}": DEFAULT_POLICY for number in range(1000)}
     metrics = Metrics(lambda: pkhs, "file")
     for pkh in pkhs:
         metrics.handled(pkh, 200, 0.001)
@@ -188,7 +188,7 @@ class QuickSigner(Signer):
 
 def test_signatures_are_given_while_a_page_of_many_keys_is_made() -> None:
     done_in_order: list[str] = []
-    pkhs = [f"tz1{number:033d}" for number in range(1000)]
+    pkhs = {f"tz1{number:033d}": DEFAULT_POLICY for number in range(1000)}
     metrics = Metrics(lambda: pkhs, "file")
     for pkh in pkhs:
         metrics.handled(pkh, 200, 0.001)
@@ -199,7 +199,7 @@ def test_signatures_are_given_while_a_page_of_many_keys_is_made() -> None:
         return parts
 
     async def scenario() -> None:
-        watched = utility_app([], MemoryWatermarkStore(), list, lambda: False, make, eager_steps())
+        watched = utility_app([], MemoryWatermarkStore(), dict, lambda: False, make, eager_steps())
         signing = signing_app(QuickSigner({}, [], MemoryWatermarkStore()), Metrics(dict, "memory"))
         asked = asyncio.create_task(ask(watched, "GET", "/metrics"))
         await asyncio.sleep(0)
@@ -213,7 +213,7 @@ def test_signatures_are_given_while_a_page_of_many_keys_is_made() -> None:
 
 
 def test_health_and_known_keys_of_many_keys_are_made_in_steps() -> None:
-    pkhs = [f"tz1{number:033d}" for number in range(1000)]
+    pkhs = {f"tz1{number:033d}": DEFAULT_POLICY for number in range(1000)}
     looks = 0
 
     class SomeVault(Vault):
