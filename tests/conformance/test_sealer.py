@@ -299,6 +299,6 @@ class TestKeyFile:
         command = [sys.executable, "-m", "enclave_signer", "--sealing-key", str(tmp_path)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 2
-        start, refusal = ended.stderr.splitlines()
+        start, *_, refusal = ended.stderr.splitlines()
         assert 'msg="enclave-signer is starting"' in start
         assert refusal.startswith("enclave-signer: sealing key file")
