@@ -9,7 +9,8 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, TypeVar
+from statistics import median
+from typing import Any, ClassVar, TypeVar
 
 from host_backend import app
 from host_backend.cli.commands import main
@@ -26,11 +27,12 @@ PROBE_S = 0.001
 
 
 class MeasuredSteps(Steps):
-    """Notes the longest step, by the processor's time: a busy machine makes any step look long."""
+    """Notes the longest step of each piece of work, by the processor's time: a busy machine makes any step look long."""
 
     def __init__(self) -> None:
         super().__init__(self._look)
         self._began: tuple[float, float] | None = None
+        self._longest_s = 0.0
 
     def _look(self) -> float:
         now = time.perf_counter()
@@ -42,7 +44,7 @@ class MeasuredSteps(Steps):
 
     def _note(self) -> None:
         if self._began is not None:
-            Longest.step_s = max(Longest.step_s, time.thread_time() - self._began[1])
+            self._longest_s = max(self._longest_s, time.thread_time() - self._began[1])
             self._began = None
 
     async def count(self, work: Work[T]) -> tuple[T, int]:
@@ -51,19 +53,26 @@ class MeasuredSteps(Steps):
             return await super().count(work)
         finally:
             self._note()
+            Longest.steps_s.append(self._longest_s)
+            self._longest_s = 0.0
 
 
 class Longest:
-    """Seconds since they were last reported."""
+    """Seconds since they were last reported; of the longest steps of each piece of work the median.
 
-    step_s = 0.0
+    The processor's time of one step has what the kernel and the machine below it do meanwhile.
+    """
+
+    steps_s: ClassVar[list[float]] = []
     held_s = 0.0
 
     @classmethod
     def tell(cls) -> None:
         """Write them down, and start again."""
-        write_down(f"{cls.step_s * 1e3:.2f} {cls.held_s * 1e3:.2f} {dropped_lines()}")
-        cls.step_s = cls.held_s = 0.0
+        step_s = median(cls.steps_s) if cls.steps_s else 0.0
+        write_down(f"{step_s * 1e3:.2f} {cls.held_s * 1e3:.2f} {dropped_lines()}")
+        cls.steps_s.clear()
+        cls.held_s = 0.0
 
     @classmethod
     async def probe(cls) -> None:

@@ -2,8 +2,8 @@
 
 `python -m benchmarks.watchers [--keys N]` starts `enclave-signer` and `enclave-host serve` with as many keys, has some of
 them sign, and asks for everything while one client has attestations signed. For each it prints the size, the time until
-all of it came, the processor's time of the longest step, how long the event loop was held at most (on a busy machine by
-others, too), and the times of the client's signatures.
+all of it came, the processor's time of the longest step (of several pages the median), how long the event loop was held
+at most (on a busy machine by others, too), and the times of the client's signatures.
 """
 
 import argparse

@@ -60,7 +60,7 @@ def host_readings(vaults: Sequence[Vault], watermark: WatermarkStore) -> list[Re
 
     return [
         of_vaults("enclave_link_up", "Whether the enclave can be asked", lambda v: v.problem is None),
-        of_vaults("enclave_keys_ready", "Keys that can sign", lambda v: 0 if v.problem else len(v.keys)),
+        of_vaults("enclave_keys_ready", "Keys that can sign", lambda v: 0 if v.problem else v.ready_count),
         of_vaults("enclave_keys_quarantined", "Keys out of service", lambda v: len(v.quarantined)),
         of_vaults(
             "enclave_reconnects",

@@ -19,7 +19,8 @@ def health(
     out = [vault.out_of_service for vault in vaults]
     idle: dict[str, str] = {}
     some_signs = False
-    for pkh, policy in list(policies.items()):
+    # No copy: policies are replaced as a whole.
+    for pkh, policy in policies.items():
         yield None
         # Most keys are done with here, at the least cost: there may be thousands.
         if not any(vault.serves(pkh) for vault in vaults) and (why := why_idle(pkh, vaults, out)) is not None:

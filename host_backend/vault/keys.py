@@ -183,6 +183,21 @@ class Keys:
         """Return why a key is out of service, also while it is tried again; None when it is not known to be."""
         return self.waiting.get(pkh) or self.unreleased.get(pkh) or self.quarantined.get(pkh)
 
+    @property
+    def out(self) -> dict[str, str]:
+        """All keys that are out of service, and why."""
+        return {**self.waiting, **self.unreleased, **self.quarantined}
+
+    @property
+    def ready(self) -> tuple[VaultKey, ...]:
+        """The keys that are not out of service, in the order in which they were opened first."""
+        return tuple(key for pkh, key in self.opened.items() if self.out_of_service(pkh) is None)
+
+    @property
+    def ready_count(self) -> int:
+        """How many keys are not out of service; where none is, this takes no time, however many there are."""
+        return len(self.opened) - sum(pkh in self.opened for pkh in self.out)
+
     def good(self, pkh: str) -> bytes | None:
         """Return the sealed form of a stored key that opened last; None when none ever did."""
         return self._lives[pkh].good

@@ -76,8 +76,12 @@ class Vault:
     @property
     def keys(self) -> tuple[VaultKey, ...]:
         """The keys that are not out of service, in the order in which they were opened first."""
-        table = self._ring.keys
-        return tuple(key for pkh, key in table.opened.items() if table.out_of_service(pkh) is None)
+        return self._ring.keys.ready
+
+    @property
+    def ready_count(self) -> int:
+        """How many keys are not out of service."""
+        return self._ring.keys.ready_count
 
     @property
     def quarantined(self) -> dict[str, str]:
@@ -87,8 +91,7 @@ class Vault:
     @property
     def out_of_service(self) -> dict[str, str]:
         """Hashes of all stored keys that cannot sign, and why; also where the sealer is away, or the entry is no key."""
-        keys = self._ring.keys
-        return {**keys.waiting, **keys.unreleased, **keys.quarantined, **self._ring.damaged}
+        return {**self._ring.keys.out, **self._ring.damaged}
 
     @property
     def unreleased(self) -> dict[str, str]:
