@@ -69,7 +69,7 @@ def test_the_scripts_alone_give_the_layer(built: Built, tmp_path: Path) -> None:
     base = tmp_path / "base"
     with tarfile.open(make_base(built_image.WORK / "base.tar")) as tar:
         tar.extraction_filter = getattr(tarfile, "tar_filter", None)
-        tar.extractall(base)  # noqa: S202 -- a base that was made here
+        tar.extractall(base)
     source = image_root.copied_source(base / "source")
     shutil.copytree(image_root.WHEELS, source / "build" / "wheels")
     image_toml(source)
