@@ -24,7 +24,9 @@ VECTORS: dict[str, Any] = json.loads((ROOT / "tests" / "vectors" / "keyprovider-
 KEY, OLD, MISSING, DAMAGED = VECTORS["key_id"], "kbs:///default/key/old", "kbs:///default/key/none", "damaged"
 SECRET = b'{"symkey":"a layer\'s key, in no log"}'
 LAYERS_KEK = bytes.fromhex(VECTORS["kek_hex"])
-KEKS = {KEY: LAYERS_KEK, OLD: None, MISSING: None, DAMAGED: None}
+RECORDED = VECTORS["coco"]["recorded"]
+SAMPLE = json.loads(RECORDED["packet"])["kid"]
+KEKS = {KEY: LAYERS_KEK, OLD: None, MISSING: None, DAMAGED: None, SAMPLE: None}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Keyprovider:
     for key_id in (KEY, OLD):
         done = keyprovider.store(key_id, "--from", str(keyprovider.folder / "raw"))
         assert (done.returncode, done.stdout) == (0, f"{commitment(LAYERS_KEK)}\n"), done.stderr
+    (keyprovider.folder / "sample").write_bytes(bytes.fromhex(RECORDED["kek_hex"]))
+    assert keyprovider.store(SAMPLE, "--from", str(keyprovider.folder / "sample")).returncode == 0
     (keyprovider.folder / "3.kek").write_bytes((keyprovider.folder / "0.kek").read_bytes())
     return keyprovider
 
@@ -96,6 +100,11 @@ def test_recorded_calls_of_skopeo_are_answered(place: Place, exchange: dict[str,
 def test_a_packet_of_confidential_containers_opens(unix: Path, coco: dict[str, str]) -> None:
     answer = call(unix, "UnWrapKey", body_of(unwrap_request(coco["packet"].encode())))
     assert secret_of(answer.message).hex() == VECTORS["coco"]["optsdata_hex"]
+
+
+def test_a_packet_that_coco_keyprovider_made_opens(unix: Path) -> None:
+    answer = call(unix, "UnWrapKey", body_of(unwrap_request(RECORDED["packet"].encode())))
+    assert secret_of(answer.message).decode() == RECORDED["optsdata"]
 
 
 @pytest.mark.parametrize("parameters", [KEY, f"cc_kbc::{KEY}", f"keyid={KEY}::algorithm=A256GCM", "Enabled", None])
