@@ -51,7 +51,9 @@ def unpacked(target: str, folder: Path, text: str | None = IMAGE) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     for layer in read_layout(image(target, text) / "oci").layers:
         with tarfile.open(layer) as tar:
-            tar.extractall(folder, filter="tar")
+            # The first releases of Python 3.11 have no filters.
+            tar.extraction_filter = getattr(tarfile, "tar_filter", None)
+            tar.extractall(folder)
     return folder
 
 
