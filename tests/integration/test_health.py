@@ -82,7 +82,10 @@ def test_keys_listed_at_a_reload_count(config: Path, local: Enclave) -> None:
             host.process.send_signal(signal.SIGHUP)
             host.wait_for(f"key listed.* pkh={listed[-1].pkh}")
             host.wait_for(f"(?s)pkh={listed[-1].pkh}.*policies reloaded")
-            assert host.health() == expected
+            # On a busy machine an answer that took several steps is kept for a second.
+            ends = time.monotonic() + PATIENCE_S
+            while (found := host.health()) != expected:
+                assert time.monotonic() < ends, found
 
 
 def heads(port: int, path: str) -> tuple[Answer, Answer]:
