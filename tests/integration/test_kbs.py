@@ -1,6 +1,5 @@
 """Sealing under keys of a key broker, over its double: blobs, and a broker that is away or takes a key back."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,31 +20,19 @@ from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.kbs import LIMIT_S
 from enclave_signer.sealing.providers import Providers
 from tests.doubles.certificates import Authority
-from tests.doubles.kbs import KbsDouble, allow_all, default_policy, running_kbs, server_tls
+from tests.doubles.kbs import KbsDouble, allow_all, default_policy, server_tls
 from tests.doubles.kbs_broker import (
     BOTH,
     HANDSHAKE,
     PRIVATE,
     PUBLIC,
     Broker,
-    broker_as_new,
     opening,
     refusal_of,
     seal,
     with_sealer,
 )
 from tests.doubles.kbs_image import KEK, OLD_KEK, OLD_RESOURCE, RESOURCE, name_of
-
-
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KbsDouble, Authority]]:
-    with running_kbs(tmp_path_factory.mktemp("kbs")) as both:
-        yield both
-
-
-@pytest.fixture
-def broker(serving: tuple[KbsDouble, Authority]) -> Broker:
-    return broker_as_new(*serving)
 
 
 class TestBlobs:

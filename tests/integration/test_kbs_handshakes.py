@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -23,27 +23,15 @@ from enclave_signer.sealing.kbs_http import MAX_ANSWER_BYTES, Http
 from enclave_signer.sealing.kbs_jwe import TeeKey
 from enclave_signer.sealing.kbs_messages import attest_body, auth_body, report_data, sample_evidence
 from tests.doubles.certificates import Authority
-from tests.doubles.kbs import Answer, KbsDouble, default_policy, running_kbs
+from tests.doubles.kbs import Answer, KbsDouble, default_policy
 from tests.doubles.kbs_broker import (
     HANDSHAKE,
     Broker,
-    broker_as_new,
     refusal_of,
     seal,
     with_sealer,
 )
 from tests.doubles.kbs_image import KEK, OLD_KEK, RESOURCE, kbs_image
-
-
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KbsDouble, Authority]]:
-    with running_kbs(tmp_path_factory.mktemp("kbs")) as both:
-        yield both
-
-
-@pytest.fixture
-def broker(serving: tuple[KbsDouble, Authority]) -> Broker:
-    return broker_as_new(*serving)
 
 
 def wrong_cookie(broker: KbsDouble) -> None:

@@ -20,28 +20,15 @@ from enclave_signer.sealing.kbs_client import agent_evidence
 from enclave_signer.sealing.kbs_http import MAX_ANSWER_BYTES
 from enclave_signer.sealing.kbs_jwe import TeeKey
 from enclave_signer.sealing.kbs_messages import attest_body, auth_body, report_data, sample_evidence
-from tests.doubles.certificates import Authority
 from tests.doubles.google.http_service import Answered, Asked, http_service
-from tests.doubles.kbs import KbsDouble, allow_all, default_policy, running_kbs
+from tests.doubles.kbs import allow_all, default_policy
 from tests.doubles.kbs_broker import (
     Broker,
-    broker_as_new,
     refusal_of,
     seal,
     with_sealer,
 )
 from tests.doubles.kbs_image import KEK, RESOURCE
-
-
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KbsDouble, Authority]]:
-    with running_kbs(tmp_path_factory.mktemp("kbs")) as both:
-        yield both
-
-
-@pytest.fixture
-def broker(serving: tuple[KbsDouble, Authority]) -> Broker:
-    return broker_as_new(*serving)
 
 
 class TestAgent:
