@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
+from unittest.mock import patch
 
+from host_backend.vault import keys
 from tests.worlds.bugs import Bug
 from tests.worlds.clock import running_loop
 from tests.worlds.geometry import small_files
@@ -70,8 +73,10 @@ def quickly() -> Iterator[None]:
     gc.disable()
     # What is there already need not be looked at each time.
     gc.freeze()
+    # Of the same few keys all the time.
+    hashes = lru_cache(64)(keys.public_key_hash)
     try:
-        with small_files(), running_loop(), thawed():
+        with small_files(), running_loop(), thawed(), patch.object(keys, "public_key_hash", hashes):
             yield
     finally:
         gc.unfreeze()
