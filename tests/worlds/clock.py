@@ -38,6 +38,7 @@ def _own_running_loop() -> Iterator[None]:
     """
     holder: list[Process | None] = [None]
     found = partial(itemgetter(0), holder)
+    current_tasks = tasks._current_tasks  # type: ignore[attr-defined]
     with ExitStack() as stack:
         for module, name in (
             (asyncio, "get_running_loop"),
@@ -47,7 +48,9 @@ def _own_running_loop() -> Iterator[None]:
             stack.enter_context(patch.object(module, name, found))
         stack.enter_context(patch.object(events, "_get_event_loop", lambda stacklevel=0: holder[0]))
         # The list of all tasks is not asked for, and takes as long to keep as a task to make.
-        stack.enter_context(patch.object(tasks._all_tasks, "add", id))
+        stack.enter_context(patch.object(tasks._all_tasks, "add", id))  # type: ignore[attr-defined]
+        for module in (asyncio, tasks):
+            stack.enter_context(patch.object(module, "current_task", lambda: current_tasks.get(holder[0])))
         stack.enter_context(patch.object(sys.modules[__name__], "_set_running", partial(holder.__setitem__, 0)))
         yield
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from unittest.mock import patch
 
+from enclave_signer.tezos import public_key_hash
 from host_backend.vault import keys
 from tests.worlds.bugs import Bug
 from tests.worlds.clock import running_loop
@@ -74,7 +75,7 @@ def quickly() -> Iterator[None]:
     # What is there already need not be looked at each time.
     gc.freeze()
     # Of the same few keys all the time.
-    hashes = lru_cache(64)(keys.public_key_hash)
+    hashes = lru_cache(64)(public_key_hash)
     try:
         with small_files(), running_loop(), thawed(), patch.object(keys, "public_key_hash", hashes):
             yield
