@@ -67,7 +67,7 @@ class Totals:
 
 @contextmanager
 def quickly() -> Iterator[None]:
-    """Run worlds meanwhile: small files, no log, and no garbage collected within a world."""
+    """Run worlds meanwhile: small files, no log, no garbage collected within a world, and what else makes them faster."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     enabled = gc.isenabled()
