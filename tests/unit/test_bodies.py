@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from host_backend.api.signing import parse_body
+from host_backend.api.bodies import parse_body
 from host_backend.errors import MalformedRequest
 
 
