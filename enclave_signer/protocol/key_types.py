@@ -43,7 +43,7 @@ class CurveTexts:
         hash_prefix: The prefix of addresses; see `Beginning`.
         public_key: How public keys begin.
         private_keys: How private keys begin, and the bytes that follow: the key, alone or before its public key, or what was
-            made of it. The first is the usual form, and what is encrypted.
+            made of it. The first is the usual form; encrypted keys hold it.
         encrypted_key: How encrypted private keys begin.
         signature: How signatures begin.
         little_endian: Whether a private key is the other way round.
