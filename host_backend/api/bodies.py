@@ -46,7 +46,8 @@ def parse_body(body: bytes) -> bytes:
         with suppress(ValueError):
             return binascii.unhexlify(body[1:-1])
     try:
-        text = json.loads(body)
+        # Of bytes it would also read UTF-16 and UTF-32.
+        text = json.loads(body.decode())
     except (ValueError, RecursionError):
         raise MalformedRequest("the body must be a JSON string of hex") from None
     if text is None:

@@ -12,7 +12,7 @@ from host_backend.errors import MalformedRequest
 def by_json(body: bytes) -> bytes | None:
     """What JSON and hex say; None: it is refused."""
     try:
-        text = json.loads(body)
+        text = json.loads(body.decode())
         return b"" if text is None else binascii.unhexlify(text)
     except (ValueError, TypeError):
         return None
