@@ -1,8 +1,10 @@
 """What chance does in a world: `Random`, in less time where it is asked most."""
 
-from collections.abc import Sequence
 from random import Random
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsLenAndGetItem
 
 T = TypeVar("T")
 
@@ -10,7 +12,7 @@ T = TypeVar("T")
 class Chance(Random):
     """The same choices as those of `Random`, of anything but nothing, in half the time."""
 
-    def choice(self, among: Sequence[T]) -> T:
+    def choice(self, among: "SupportsLenAndGetItem[T]") -> T:
         """Return one of some, each as likely."""
         number = len(among)
         bits = number.bit_length()

@@ -37,7 +37,11 @@ def _own_running_loop() -> Iterator[None]:
     holder: list[Process | None] = [None]
     found = partial(itemgetter(0), holder)
     with ExitStack() as stack:
-        for module, name in ((asyncio, "get_running_loop"), (events, "get_running_loop"), (events, "_get_running_loop")):
+        for module, name in (
+            (asyncio, "get_running_loop"),
+            (events, "get_running_loop"),
+            (events, "_get_running_loop"),
+        ):
             stack.enter_context(patch.object(module, name, found))
         stack.enter_context(patch.object(events, "_get_event_loop", lambda stacklevel=0: holder[0]))
         stack.enter_context(patch.object(sys.modules[__name__], "_set_running", partial(holder.__setitem__, 0)))
@@ -216,9 +220,7 @@ class Process:
         scheduler = self._scheduler
         number = scheduler.numbers = scheduler.numbers + 1
         now = scheduler.now
-        timer = _Timer(
-            (when if when > now else now, number, self, callback, args, self._context if context is None else context)
-        )
+        timer = _Timer((max(when, now), number, self, callback, args, self._context if context is None else context))
         if not self.dead:
             heappush(scheduler.timers, timer)
         return timer
