@@ -117,7 +117,10 @@ def in_turn(measured: Sequence[T], turns: int, measure: Callable[[T], None]) -> 
 
 def ratio_text(new: Iterable[float], old: Iterable[float]) -> str:
     """Return the median of the ratios within each turn, and the middle half of them."""
-    ratios = sorted(one / other for one, other in zip(new, old, strict=True))
+    # The processor's time comes in hundredths of a second: a short turn may have none.
+    ratios = sorted(one / other for one, other in zip(new, old, strict=True) if other)
+    if not ratios:
+        return "unknown"
     quarter = len(ratios) // 4
     return f"{median(ratios):.2f} ({ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f})"
 

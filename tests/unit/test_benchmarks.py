@@ -10,7 +10,7 @@ import pytest
 from benchmarks import client
 from benchmarks.machine import Machine, machine_line
 from benchmarks.table import MACHINES, Machines, Row, peers
-from benchmarks.turns import Side, add_side_options, column, print_ratios, sides
+from benchmarks.turns import Side, add_side_options, column, print_ratios, ratio_text, sides
 from enclave_signer.protocol.key_types import KeyType
 
 HERE = Machine(bls_us=400, ed25519_us=20.0, blake2b_us=1000, loop_ms=4.6, sync_ms=0.18)
@@ -116,3 +116,8 @@ def test_ratios_are_those_of_turns_and_what_no_peer_shows_is_left_out(capsys: py
         "this : peer, rate 1.00 (1.00 to 1.00)",
     ]
     assert (column(nan, 3, 1), column(1.26, 4, 1)) == ("  -", " 1.3")
+
+
+def test_turns_too_short_for_the_clock_of_the_processor_have_no_ratio() -> None:
+    assert ratio_text([1.0, 2.0], [0.0, 1.0]) == "2.00 (2.00 to 2.00)"
+    assert ratio_text([1.0], [0.0]) == "unknown"
