@@ -2,7 +2,7 @@
 
 `python -m benchmarks.enclave` starts a daemon with the local sealer and loads it from this process; both share the machine.
 Latency is from before the call is written to after its answer is read, in milliseconds. What `benchmarks.turns` names runs
-beside it, and is loaded in turn; a peer is told `Initialize` without credentials. `--client` names a compiled client that
+beside it, and is loaded in turn; a peer gets `Initialize` without credentials. `--client` names a compiled client that
 makes the load instead: `benchmarks.client` says how it is asked.
 """
 

@@ -296,6 +296,8 @@ def measured(
 ) -> list[Measured]:
     """Measure all sides with keys of one type; `program` asks, if it is given."""
     with every_side(compared, folder, key_type, KEYS, peer_keys) as sites:
+        if min(len(site.clients) for site in sites) < max(CLIENTS):
+            raise SystemExit(f"the peer needs {max(CLIENTS)} {key_type} keys, one for each client")
         asked = [MeasuredByClient(program, site) if program else site for site in sites]
         in_turn(asked, turns, lambda one: one.measure(seconds))
     return asked

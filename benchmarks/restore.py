@@ -47,7 +47,7 @@ EXCHANGES_S = (0.0, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """One restore. What is not known of a peer is not a number.
+    """One restore. A figure that a peer does not show is not a number.
 
     Attributes:
         ready_s: Seconds from the request for an access token until all keys can sign.

@@ -1,7 +1,7 @@
 """Stages: where the time of a request goes.
 
 `python -m benchmarks.stages` loads a host with one client, then with sixteen. For each it prints how long a request was in
-each stage, as the host's own metrics count it, and what is left to HTTP, the kernel and the client; and the processor's
+each stage, as the host's own metrics count it, and the rest, of HTTP, the kernel and the client; and the processor's
 time by module of ours, from samples. What `benchmarks.turns` names runs beside it, and is asked in turn; a peer does not
 say where its time goes. Sampling slows the host: compare parts of one run, not rates with other benchmarks.
 """

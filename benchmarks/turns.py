@@ -1,4 +1,4 @@
-"""What is measured beside another, in turn, as machines are noisy: the ratios of turns count.
+"""The sides of a comparison, measured in turn, as machines are noisy: the ratios of turns count.
 
 Beside this checkout stands another one (`--old`), or another configuration (`--host-line`, `--enclave-argument`), or both;
 and a peer (`--peer`), which is any program that speaks the same wire or HTTP. The programs of another checkout run in the
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What is measured: both programs of a checkout with a configuration, or a peer.
+    """One side of a comparison: both programs of a checkout with a configuration, or a peer.
 
     Attributes:
         name: What tables call it.
@@ -117,7 +117,10 @@ def in_turn(measured: Sequence[T], turns: int, measure: Callable[[T], None]) -> 
 
 def ratio_text(new: Iterable[float], old: Iterable[float]) -> str:
     """Return the median of the ratios within each turn, and the middle half of them."""
-    ratios = sorted(one / other for one, other in zip(new, old, strict=True))
+    # The processor's time comes in hundredths of a second: a short turn may have none.
+    ratios = sorted(one / other for one, other in zip(new, old, strict=True) if other)
+    if not ratios:
+        return "unknown"
     quarter = len(ratios) // 4
     return f"{median(ratios):.2f} ({ratios[quarter]:.2f} to {ratios[-1 - quarter]:.2f})"
 
@@ -127,7 +130,7 @@ def print_ratios(names: Sequence[str], **figures: Sequence[Sequence[float]]) -> 
 
     Args:
         names: Of the sides; this one comes first.
-        figures: For each side, those of its turns. What is not known of a side is left out.
+        figures: For each side, those of its turns. Those not known of a side are left out.
     """
     for place, name in enumerate(names[1:], 1):
         known = {figure: of for figure, of in figures.items() if not isnan(sum(of[place]))}
