@@ -43,9 +43,19 @@ int blst_p2_uncompress(blst_p2_affine *out, const uint8_t in[96]);
 _Bool blst_p1_affine_is_inf(const blst_p1_affine *a);
 _Bool blst_p2_affine_is_inf(const blst_p2_affine *a);
 _Bool blst_p1_affine_in_g1(const blst_p1_affine *p);
+_Bool blst_p2_affine_in_g2(const blst_p2_affine *p);
 int blst_core_verify_pk_in_g1(const blst_p1_affine *pk, const blst_p2_affine *signature, _Bool hash_or_encode,
                               const uint8_t *msg, size_t msg_len, const uint8_t *dst, size_t dst_len,
                               const uint8_t *aug, size_t aug_len);
+
+void blst_p1_to_affine(blst_p1_affine *out, const blst_p1 *in);
+void blst_p2_to_affine(blst_p2_affine *out, const blst_p2 *in);
+size_t blst_p1s_mult_pippenger_scratch_sizeof(size_t npoints);
+size_t blst_p2s_mult_pippenger_scratch_sizeof(size_t npoints);
+void blst_p1s_mult_pippenger(blst_p1 *ret, const blst_p1_affine *const points[], size_t npoints,
+                             const uint8_t *const scalars[], size_t nbits, void *scratch);
+void blst_p2s_mult_pippenger(blst_p2 *ret, const blst_p2_affine *const points[], size_t npoints,
+                             const uint8_t *const scalars[], size_t nbits, void *scratch);
 
 size_t blst_pairing_sizeof(void);
 void blst_pairing_init(void *ctx, _Bool hash_or_encode, const uint8_t *dst, size_t dst_len);

@@ -102,6 +102,9 @@ class KeyType(StrEnum):
 
     facts: CurveFacts
 
+    # That of `Enum` is Python, and keys are found by their type for every message.
+    __hash__ = str.__hash__
+
     def __new__(cls, wire_name: str, facts: CurveFacts) -> Self:
         """Make a member of a name and a row; nothing is made at run time, `values.key_type` finds one by its name."""
         member = str.__new__(cls, wire_name)
