@@ -29,6 +29,11 @@ class Batches:
         self._under_way = 0
         self._sparse_log = SparseLog()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is verified."""
+        return not self._under_way
+
     async def verify(self, check: SignatureCheck) -> None:
         """Return when a signature is right.
 

@@ -37,6 +37,11 @@ class Verification:
         #: Signatures and proofs that were wrong.
         self.failures = 0
 
+    @property
+    def may_begin(self) -> bool:
+        """Whether a slow signature that is awaited alone gains by a verification begun before it is there."""
+        return not self._in_background and self._batches.idle
+
     async def pass_signature(self, client: SigningClient, key: VaultKey, check: SignatureCheck) -> None:
         """Return when a signature may be released.
 
