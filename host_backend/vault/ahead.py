@@ -1,7 +1,8 @@
 """The part of a BLS verification that needs no signature, done while the enclave signs.
 
 - It is done for a request that is alone: the signatures of several are verified together, which is cheaper.
-- The event loop does it, 0.37 ms that it would wait for the enclave; a thread would often begin too late.
+- The event loop does it, 0.37 ms that it would wait for the enclave; a thread would often begin too late. So it is not done
+  where keys of other curves sign as well: their requests would wait.
 """
 
 import asyncio

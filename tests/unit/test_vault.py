@@ -464,3 +464,30 @@ def test_nothing_is_begun_for_what_is_verified_in_the_background(monkeypatch: py
 
     play(MemoryKeys(stored(TZ4)), scenario, in_background=True)
     assert not ahead.begun
+
+
+def test_after_several_the_next_lone_one_is_not_begun_but_the_one_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BATCHES", 1)
+    ahead = Ahead(monkeypatch)
+
+    async def scenario(vault: Vault, _: AutoEnclave) -> None:
+        await asyncio.gather(*(vault.sign(pkh(TZ4), b"message %d" % number) for number in range(3)))
+        await vault.sign(pkh(TZ4), b"the next")
+        assert ahead.begun == 0
+        await vault.sign(pkh(TZ4), b"the one after")
+        assert ahead.begun == 1
+
+    play(MemoryKeys(stored(TZ4)), scenario)
+
+
+def test_beside_a_key_of_another_curve_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = Ahead(monkeypatch)
+
+    async def scenario(vault: Vault, _: AutoEnclave) -> None:
+        await vault.sign(pkh(BOB), b"message")
+        await vault.sign(pkh(TZ4), b"message")
+        assert ahead.begun == 0
+        await vault.sign(pkh(TZ4), b"another")
+        assert ahead.begun == 1
+
+    play(MemoryKeys(stored(TZ4), stored(BOB)), scenario)
