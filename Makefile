@@ -189,9 +189,9 @@ image-host: ## an image of the host, which is not measured
 	@scripts/environment $(VENV) requirements.txt
 	@$(BIN)/python -m image.build --target host $(ARGUMENTS)
 
-soak: ## 50 signatures a second with a fault every ten seconds; does memory grow? SECONDS=600
+soak: ## 50 signatures a second with a fault every ten seconds; does memory grow? SECONDS=600; ARGUMENTS='--leak request': is that found?
 	@scripts/environment $(VENV) requirements-dev.txt
-	$(BIN)/python -m tests.endurance.soak $(or $(SECONDS),600)
+	$(BIN)/python -m tests.endurance.soak $(or $(SECONDS),600) $(ARGUMENTS)
 
 chaos: ## everything fails at once, under load; SECONDS=600; ARGUMENTS='--seed NUMBER' for other faults
 	@scripts/environment $(VENV) requirements-dev.txt

@@ -8,6 +8,7 @@
 """
 
 import secrets
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from enclave_signer.errors import EnclaveSignerError
@@ -136,12 +137,35 @@ class SignatureCheck(NamedTuple):
             self.key.verify(self.signature, self.message, self.version)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownAnswer:
+    """A public test key and what a curve must give for it.
+
+    Attributes:
+        private_key: The key.
+        public_key: Its public key.
+        signatures: Its signatures over `known_answers.MESSAGE`. A curve whose signatures are hedged need not make the same
+            ones, but must accept them.
+        proof: Its proof of possession, of a curve that has them.
+    """
+
+    private_key: bytes
+    public_key: bytes
+    signatures: tuple[tuple[SigningVersion, bytes], ...]
+    proof: bytes | None = None
+
+
 class Curve(Protocol):
     """A curve; stateless."""
 
     @property
     def key_type(self) -> KeyType:
         """Its name."""
+        ...
+
+    @property
+    def known_answer(self) -> KnownAnswer:
+        """What it must answer before anything is signed with it."""
         ...
 
     def generate(self) -> PrivateKey:

@@ -18,7 +18,7 @@ from enclave_signer.curves.base import (
     signature_bytes,
     wrong_signature,
 )
-from enclave_signer.curves.bls_suite import POSSESSION, PROOF, Suite, bls_public_key_bytes, suite_of
+from enclave_signer.curves.bls_suite import KNOWN_ANSWER, POSSESSION, PROOF, Suite, bls_public_key_bytes, suite_of
 from enclave_signer.curves.blst import HASH_TO_CURVE, SUCCESS, CData, ffi, load
 from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature, SigningVersion
 
@@ -129,6 +129,7 @@ class Bls:
     """The curve."""
 
     key_type = KeyType.BLS
+    known_answer = KNOWN_ANSWER
 
     def generate(self) -> PrivateKey:
         """Return a new private key."""

@@ -19,6 +19,7 @@ from enum import StrEnum
 from functools import lru_cache
 from struct import Struct
 from types import MappingProxyType
+from typing import NamedTuple, Self
 
 from enclave_signer.tezos.base58 import Kind, encode
 from enclave_signer.tezos.errors import MalformedMessage
@@ -49,35 +50,34 @@ _TAG_OFFSET = 37
 class Right(StrEnum):
     """What may be signed once per chain, key, level and round."""
 
+    # As for the types of keys: marks are found by their right for every message.
+    __hash__ = str.__hash__
+
     BLOCK = "block"
     PREATTESTATION = "preattestation"
     ATTESTATION = "attestation"
 
 
 class ConsensusKind(StrEnum):
-    """The kind of a consensus message, by its name in the policy."""
+    """The kind of a consensus message, by its name in the policy, and the right that signing it uses up."""
 
-    BLOCK = "block"
-    PREATTESTATION = "preattestation"
-    ATTESTATION = "attestation"
-    ATTESTATION_WITH_DAL = "attestation_with_dal"
+    right: Right
 
-    @property
-    def right(self) -> Right:
-        """The right that signing uses up: attestations with and without DAL share one."""
-        return _RIGHTS[self]
+    def __new__(cls, name: str, right: Right) -> Self:
+        """Make a member; nothing is made at run time."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.right = right
+        return member
 
-
-_RIGHTS = {
-    ConsensusKind.BLOCK: Right.BLOCK,
-    ConsensusKind.PREATTESTATION: Right.PREATTESTATION,
-    ConsensusKind.ATTESTATION: Right.ATTESTATION,
-    ConsensusKind.ATTESTATION_WITH_DAL: Right.ATTESTATION,
-}
+    BLOCK = "block", Right.BLOCK
+    PREATTESTATION = "preattestation", Right.PREATTESTATION
+    ATTESTATION = "attestation", Right.ATTESTATION
+    #: Shares the right of those without DAL.
+    ATTESTATION_WITH_DAL = "attestation_with_dal", Right.ATTESTATION
 
 
-@dataclass(frozen=True, slots=True)
-class ConsensusMessage:
+class ConsensusMessage(NamedTuple):
     """What a consensus message says about itself.
 
     Attributes:
@@ -162,8 +162,9 @@ def _parse_vote(message: bytes, forms: Mapping[int, _VoteForm]) -> ConsensusMess
     chain, _, level, round_ = form.layout.unpack_from(message)
     if form.dal_bitset:
         _check_dal_bitset(message, size)
-    _check_not_negative(form.kind, "level", level)
-    _check_not_negative(form.kind, "round", round_)
+    if level < 0 or round_ < 0:
+        _check_not_negative(form.kind, "level", level)
+        _check_not_negative(form.kind, "round", round_)
     return ConsensusMessage(form.kind, _chain_id(chain), level, round_)
 
 

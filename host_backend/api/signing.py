@@ -235,7 +235,8 @@ def parse_body(body: bytes) -> bytes:
     if len(body) > MAX_BODY_BYTES:
         raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes, the largest message needs fewer")
     try:
-        text = json.loads(body)
+        # Of bytes it would also read UTF-16 and UTF-32.
+        text = json.loads(body.decode())
     except (ValueError, RecursionError):
         raise MalformedRequest("the body must be a JSON string of hex") from None
     if text is None:

@@ -75,7 +75,7 @@ def test_a_client_of_ones_own_says_in_its_last_line_what_it_measured(tmp_path: P
     program = tmp_path / "client"
     program.write_text(f'#!/bin/sh\necho "$@"; cat "$5" >&2; echo \'{json.dumps(reported())}\'\n')
     program.chmod(0o755)
-    report = client.over_http(program, 1, ["tz1a", "tz1b"], "http", "--conns", 16)
+    report = client.over_http(program, ("localhost", 1), ["tz1a", "tz1b"], "http", "--conns", 16)
     assert (report.rate, report.latencies) == (5.0, (0.001, 0.002, 0.003, 0.004))
     assert client.columns([report, report]).split() == ["1.000", "2.000", "3.000", "4.000"]
 

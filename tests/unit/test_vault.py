@@ -104,7 +104,7 @@ def test_a_wrong_signature_is_given_to_nobody_and_ends_the_connection(
 ) -> None:
     signature = key.sign(b"another message" if wrong == "message" else b"message", SigningVersion.V2)
     if wrong == "byte":
-        signature = replace(signature, data=signature.data[:-1] + bytes([signature.data[-1] ^ 1]))
+        signature = signature._replace(data=signature.data[:-1] + bytes([signature.data[-1] ^ 1]))
 
     async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
         enclave.instead = lambda _, request: signature if isinstance(request, Sign) else None

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PATIENCE_S = 60.0
 #: The level at which the first chain begins: also one whose last levels are the last there are.
 _FIRST_LEVELS = (10, 1000, 2**31 - 400)
+#: Seconds within which a request is made.
+_DELAYS_S = (0.0, 0.0, 0.001, 0.02, 1.2)
 #: Called with the answer.
 Told = Callable[[bytes | HostError], None]
 
@@ -80,7 +82,7 @@ class Bakers:
         if right != "block" and chance.random() < 0.3:
             place[1] += 1
         else:
-            place[0], place[1] = place[0] + chance.choice([1, 1, 1, 2, 7]), 0
+            place[0], place[1] = place[0] + chance.choice((1, 1, 1, 2, 7)), 0
         self.heads[chain] = max(self.heads[chain], place[0])
         meaning = Meaning(key.public_bytes, chain, right, *place)
         self._recent.append((key, meaning))
@@ -97,14 +99,14 @@ class Bakers:
     def _soon(self, key: Key, meaning: Meaning, payload: int) -> None:
         chance = self._world.chance
         self.asked += 1
-        delay = chance.choice([0.0, 0.0, 0.001, 0.02, 1.2]) * chance.random()
+        delay = chance.choice(_DELAYS_S) * chance.random()
         self._world.later(delay, self.ask, chance.choice(self._world.sites), key, meaning, payload)
 
     def attack(self, site: "Site") -> None:
         """Have other messages asked for where some were signed a moment ago: if anything was forgotten, it shows."""
         chance = self._world.chance
         for key, meaning in self._recent:
-            for payload in chance.choice([(4,), (0, 4)]):
+            for payload in chance.choice(((4,), (0, 4))):
                 self.asked += 1
                 self._world.later(0.1 + 1.5 * chance.random(), self.ask, site, key, meaning, payload)
 

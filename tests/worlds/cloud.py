@@ -113,7 +113,7 @@ class CloudClient:
     async def _call(self, work: Callable[[], Any]) -> Any:
         answer: asyncio.Future[Any] = self._process.create_future()
         if not self._process.dead:
-            self._cloud.process.call_later(self._delay(), self._serve, work, answer)
+            self._cloud.process.do_at(self._process.time() + self._delay(), self._serve, work, answer)
         return await answer
 
     def _delay(self) -> float:
@@ -134,7 +134,7 @@ class CloudClient:
                 outcome = error
             if fault == "answer lost":
                 outcome = OutcomeUnknown("no answer")
-        self._process.call_later(delay, _settle, answer, outcome)
+        self._process.do_at(self._process.time() + delay, _settle, answer, outcome)
 
 
 def _settle(answer: "asyncio.Future[Any]", outcome: Any) -> None:

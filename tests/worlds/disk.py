@@ -8,7 +8,6 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from random import Random
 
 from tests.worlds.clock import Process
@@ -22,16 +21,16 @@ class Killed(BaseException):
     """The program was killed in the middle of a call; only the world catches this."""
 
 
-@dataclass(frozen=True, slots=True)
 class Look:
     """What `fstat` tells."""
 
-    st_size: int
-    st_mtime_ns: int
-    st_dev: int = 1
-    st_ino: int = 1
-    st_ctime_ns: int = 0
-    st_nlink: int = 1
+    __slots__ = ("st_mtime_ns", "st_size")
+    st_dev = st_ino = st_nlink = 1
+    st_ctime_ns = 0
+
+    def __init__(self, size: int, writes: int) -> None:
+        self.st_size = size
+        self.st_mtime_ns = writes
 
 
 class Disk:

@@ -101,7 +101,8 @@ class FileStore:
         self._waiting: list[tuple[MarkKey, Mark, asyncio.Future[Verdict]]] = []
         self._writing = False
         self._closed = False
-        self._quiet = process.call_later(_QUIET_S, self._use_quiet_time)
+        self._quiet_at = process.time() + _QUIET_S
+        self._look_later()
 
     @property
     def problem(self) -> str | None:
@@ -114,7 +115,6 @@ class FileStore:
         self._waiting.append((key, asked, answer))
         if not self._writing:
             self._writing = True
-            self._quiet.cancel()
             self._process.call_soon(self._write)
         return await answer
 
@@ -126,7 +126,7 @@ class FileStore:
             self._die()
             return
         took_s = _SHORTEST_S + self._chance.random() * (_LONGEST_S - _SHORTEST_S)
-        self._process.call_later(took_s, self._deliver, batch, outcomes)
+        self._process.do_at(self._process.time() + took_s, self._deliver, batch, outcomes)
 
     def _deliver(self, batch: Sequence[tuple[MarkKey, Mark, asyncio.Future[Verdict]]], outcomes: Sequence[Any]) -> None:
         for (_, _, answer), outcome in zip(batch, outcomes, strict=True):
@@ -140,22 +140,34 @@ class FileStore:
             self._process.call_soon(self._write)
             return
         self._writing = False
-        self._quiet = self._process.call_later(_QUIET_S, self._use_quiet_time)
+        self._quiet_at = self._process.time() + _QUIET_S
+        if self._quiet_at < self._look_at:
+            self._look_later()
 
-    def _use_quiet_time(self) -> None:
-        if not self._writing and not self._closed:
+    def _look_later(self) -> None:
+        self._look_at = self._quiet_at
+        self._process.do_at(self._look_at, self._look_whether_quiet, self._look_at)
+
+    def _look_whether_quiet(self, look_at: float) -> None:
+        """Use the quiet time if it has come; look again when it may have."""
+        if self._closed or look_at != self._look_at:
+            return
+        now = self._process.time()
+        if self._writing:
+            self._quiet_at = now + _QUIET_S
+        elif now >= self._quiet_at:
             try:
                 self._batches.use_quiet_time()
             except Killed:
                 self._die()
                 return
-            self._quiet = self._process.call_later(5 * _QUIET_S, self._use_quiet_time)
+            self._quiet_at = now + 5 * _QUIET_S
+        self._look_later()
 
     async def aclose(self) -> None:
         self._closed = True
         while self._writing:  # noqa: ASYNC110 -- as simple as what it stands for
             await asyncio.sleep(_LONGEST_S)
-        self._quiet.cancel()
         try:
             self.held.close_in_order()
         except Killed:

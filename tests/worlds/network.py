@@ -106,10 +106,12 @@ class Wire(asyncio.Transport):
                 late = 0.3 + 2 * self._chance.random()
             elif fault:
                 data = self._spoilt(fault, data)
-        when = max(self._last[direction], self.host.time() + network.delay() + late)
+        when = self.host.time() + network.delay() + late
+        if when < self._last[direction]:
+            when = self._last[direction]
         self._last[direction] = when
         if data:
-            to.call_at(when, take, data)
+            to.do_at(when, take, data)
 
     def _spoilt(self, fault: str, data: bytes) -> bytes:
         at = self._chance.randrange(len(data))

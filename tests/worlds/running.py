@@ -10,7 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from tests.worlds.bugs import Bug
+from tests.worlds.clock import running_loop
 from tests.worlds.geometry import small_files
+from tests.worlds.thawing import thawed
 from tests.worlds.world import Outcome, World
 
 #: Worlds of which one process is asked at a time, and after which it collects what refers to itself.
@@ -69,7 +71,7 @@ def quickly() -> Iterator[None]:
     # What is there already need not be looked at each time.
     gc.freeze()
     try:
-        with small_files():
+        with small_files(), running_loop(), thawed():
             yield
     finally:
         gc.unfreeze()

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from random import Random
 from typing import cast
 from unittest.mock import patch
 
@@ -19,6 +18,7 @@ from host_backend.watermark.file.opening import Damage
 from host_backend.watermark.firestore.store import FirestoreWatermarkStore
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP
 from tests.worlds.bakers import Bakers
+from tests.worlds.chance import Chance
 from tests.worlds.clock import Process, Scheduler
 from tests.worlds.cloud import STORE_ID, Cloud, CloudClient
 from tests.worlds.curves import HashCurve
@@ -78,7 +78,7 @@ class World:
     """
 
     def __init__(self, seed: int, tell: Callable[[str], None] | None = None, kind: Kind | None = None) -> None:
-        self.chance = Random(seed)
+        self.chance = Chance(seed)
         self._tell = tell
         self.scheduler = Scheduler()
         chosen = self.chance.choice(KINDS)
@@ -91,7 +91,7 @@ class World:
         self._dead: list[Process] = []
         self._hosts: list[Host] = []
         self._calm = False
-        keys = KEYS[: self.chance.choice([1, 1, 2])]
+        keys = KEYS[: self.chance.choice((1, 1, 2))]
         self.bakers = Bakers(self, keys)
         self.cloud = Cloud(self.chance, self._process)
         stored = [StoredKey(key.pkh, self.kms.sealed(key.private_key)) for key in keys if key.private_key]
@@ -111,7 +111,7 @@ class World:
 
     def later(self, seconds: float, do: Callable[..., object], *arguments: object) -> None:
         """Have something done later."""
-        self._process.call_later(seconds, do, *arguments)
+        self._process.do_at(self.scheduler.now + seconds, do, *arguments)
 
     # The halves
 
@@ -205,7 +205,7 @@ class World:
         """Pause a program for some time."""
         if process is not None:
             process.pause()
-            self.later(self.chance.choice([0.3, 1.0, 3.0]), process.resume)
+            self.later(self.chance.choice((0.3, 1.0, 3.0)), process.resume)
 
     def restart_enclave(self, site: Site) -> None:
         """Kill the enclave of a place, and start another one there."""
