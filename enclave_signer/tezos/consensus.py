@@ -19,7 +19,7 @@ from enum import StrEnum
 from functools import lru_cache
 from struct import Struct
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from enclave_signer.tezos.base58 import Kind, encode
 from enclave_signer.tezos.errors import MalformedMessage
@@ -59,22 +59,27 @@ class Right(StrEnum):
 
 
 class ConsensusKind(StrEnum):
-    """The kind of a consensus message, by its name in the policy, and the right that signing it uses up."""
+    """The kind of a consensus message, by its name in the policy."""
 
-    right: Right
+    __hash__ = str.__hash__
 
-    def __new__(cls, name: str, right: Right) -> Self:
-        """Make a member; nothing is made at run time."""
-        member = str.__new__(cls, name)
-        member._value_ = name
-        member.right = right
-        return member
+    BLOCK = "block"
+    PREATTESTATION = "preattestation"
+    ATTESTATION = "attestation"
+    ATTESTATION_WITH_DAL = "attestation_with_dal"
 
-    BLOCK = "block", Right.BLOCK
-    PREATTESTATION = "preattestation", Right.PREATTESTATION
-    ATTESTATION = "attestation", Right.ATTESTATION
-    #: Shares the right of those without DAL.
-    ATTESTATION_WITH_DAL = "attestation_with_dal", Right.ATTESTATION
+    @property
+    def right(self) -> Right:
+        """The right that signing uses up: attestations with and without DAL share one."""
+        return _RIGHTS[self]
+
+
+_RIGHTS = {
+    ConsensusKind.BLOCK: Right.BLOCK,
+    ConsensusKind.PREATTESTATION: Right.PREATTESTATION,
+    ConsensusKind.ATTESTATION: Right.ATTESTATION,
+    ConsensusKind.ATTESTATION_WITH_DAL: Right.ATTESTATION,
+}
 
 
 class ConsensusMessage(NamedTuple):
