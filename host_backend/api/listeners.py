@@ -204,6 +204,7 @@ class HttpServer(uvicorn.Server):
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         settings = uvicorn.Config(
             app,
+            interface="asgi3",
             http=HttpProtocol,
             ws="none",
             lifespan="off",
