@@ -205,6 +205,7 @@ class HttpServer(uvicorn.Server):
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         settings = uvicorn.Config(
             app,
+            interface="asgi3",
             http=KnownHeadsProtocol,
             ws="none",
             lifespan="off",

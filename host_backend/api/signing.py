@@ -25,9 +25,10 @@ from enclave_signer.tezos import (
     parse_public_key,
 )
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
-from host_backend.api.application import JSON, Json, answering_bugs, application, failure, retry_after
+from host_backend.api.application import JSON, Json, failure, retry_after
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.bodies import SMALL_BODY_BYTES, parse_body, whole_body
+from host_backend.api.dispatch import KEYS, SigningApplication
 from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, json_list
 from host_backend.api.route_table import Access, operations
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_KEYS = "/keys/"
 #: Large bodies that may wait until they are read, 0.3 ms each; they and their messages have some 100 KiB.
 MAX_LARGE_BODIES = 256
 #: Of one address: half of them.
@@ -239,29 +239,6 @@ def _description(access: Access) -> list[Route]:
     ]
 
 
-class SigningApplication:
-    """Answers requests for a signature without a look at the other routes, and all others as Starlette does.
-
-    Attributes:
-        routes: All of them.
-    """
-
-    def __init__(self, routes: list[Route]) -> None:
-        self.routes = routes
-        self._signatures = answering_bugs(routes[0].app)
-        self._all = application(routes)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            before, folder, pkh = scope["path"].partition(_KEYS)
-            if folder and pkh and not before and "/" not in pkh:
-                scope["path_params"] = {"pkh": pkh}
-                await self._signatures(scope, receive, send)
-                return
-        await self._all(scope, receive, send)
-
-
 def signing_app(
     signer: Signer,
     metrics: Metrics,
@@ -293,7 +270,7 @@ def signing_app(
         return Json({"mode": "remote-signer", "authentication": authentication})
 
     routes = [
-        Route(_KEYS + "{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
+        Route(KEYS + "{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
         Route("/bls_prove_possession/{pkh}", Proofs(signer, metrics, request_keys), methods=["GET"]),
         Route("/authorized_keys", logged(authorized_keys), methods=["GET"]),
         Route("/known_keys", logged(known_keys), methods=["GET"]),
