@@ -82,7 +82,7 @@ bench-octez: ## signatures over Octez' sockets, beside HTTP; ARGUMENTS=--help
 
 bench-restore: ## how long keys take to come back by way of Cloud KMS, and what that costs; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
-	$(BIN)/python -m benchmarks.restore $(ARGUMENTS)
+	$(BIN)/python -m benchmarks.restore $(if $(OLD),--old $(OLD)) $(ARGUMENTS)
 
 bench-watchers: ## what metrics, health, known keys and SIGHUP cost a baker with 10 000 keys; some three minutes
 	@scripts/environment $(VENV) requirements-dev.txt
@@ -102,11 +102,11 @@ bench-burst: ## 100 delegates preattest, then attest, at once; OLD names another
 
 bench-scale: ## the cost of a signature and the start, with 10 to 10 000 keys; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
-	$(BIN)/python -m benchmarks.scale $(ARGUMENTS)
+	$(BIN)/python -m benchmarks.scale $(if $(OLD),--old $(OLD)) $(ARGUMENTS)
 
 bench-stages: ## where the time of a request goes; ARGUMENTS=--help
 	@scripts/environment $(VENV) requirements-dev.txt
-	$(BIN)/python -m benchmarks.stages $(ARGUMENTS)
+	$(BIN)/python -m benchmarks.stages $(if $(OLD),--old $(OLD)) $(ARGUMENTS)
 
 bench-instructions: ## how many instructions a signature over HTTP takes, by perf or callgrind; OLD names another checkout
 	@scripts/environment $(VENV) requirements-dev.txt
@@ -163,7 +163,8 @@ wheel-compiled: ## a wheel for this Python in which the modules asked most are c
 	@scripts/environment .venv-compiled requirements-compiled.txt
 	@HATCH_BUILD_HOOK_ENABLE_CUSTOM=true .venv-compiled/bin/python -m hatchling build -t wheel -d dist/compiled
 
-test-compiled: wheel-compiled ## the tests without processes, with the compiled modules, in build/compiled; then both forms give the same answers
+test-compiled: wheel-compiled ## a second build elsewhere gives the same bytes; the tests without processes, with the compiled modules; both forms give the same answers
+	@.venv-compiled/bin/python -m compiled.again dist/compiled
 	@.venv-compiled/bin/python -m compiled.tree dist/compiled build/compiled
 	cd build/compiled && PYTHONPATH=$$PWD ../../.venv-compiled/bin/python -m pytest -p compiled.plugin \
 		--numprocesses 2 --dist loadfile tests/unit tests/vectors tests/property tests/conformance
@@ -189,9 +190,9 @@ image-host: ## an image of the host, which is not measured
 	@scripts/environment $(VENV) requirements.txt
 	@$(BIN)/python -m image.build --target host $(ARGUMENTS)
 
-soak: ## 50 signatures a second with a fault every ten seconds; does memory grow? SECONDS=600
+soak: ## 50 signatures a second with a fault every ten seconds; does memory grow? SECONDS=600; ARGUMENTS='--leak request': is that found?
 	@scripts/environment $(VENV) requirements-dev.txt
-	$(BIN)/python -m tests.endurance.soak $(or $(SECONDS),600)
+	$(BIN)/python -m tests.endurance.soak $(or $(SECONDS),600) $(ARGUMENTS)
 
 chaos: ## everything fails at once, under load; SECONDS=600; ARGUMENTS='--seed NUMBER' for other faults
 	@scripts/environment $(VENV) requirements-dev.txt

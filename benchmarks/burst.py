@@ -1,25 +1,24 @@
 """Bursts: all delegates of a host preattest at once, and when all have their signatures, all attest at once.
 
-`python -m benchmarks.burst [--old CHECKOUT]` starts both programs with as many keys, each asked on a connection of its own,
-and counts from the first request of a burst to the last answer. Every preattestation and attestation moves a mark. With
-another checkout of this repository, the programs of both run side by side, and are asked in turn. `--client` names a
-compiled client that asks instead: `benchmarks.client` says how it is asked.
+`python -m benchmarks.burst` starts both programs with as many keys, each asked on a connection of its own, and counts from
+the first request of a burst to the last answer. Every preattestation and attestation moves a mark. What `benchmarks.turns`
+names runs beside it, and is asked in turn; a peer has keys already, and as many as ours. `--client` names a compiled client
+that asks instead: `benchmarks.client` says how it is asked.
 """
 
 import argparse
 import selectors
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
 from benchmarks import client
-from benchmarks.host import Client, configuration_text, serving
+from benchmarks.host import Client, Measured, add_peer_options, every_side, peer_keys, print_configurations
 from benchmarks.machine import machine_line
-from benchmarks.turns import ERRORS, LATENCY_HEAD, ROOT, in_turn, latency_columns, ratio_text
-from tests.doubles.host_process import CONFIG_NAME, stored_hashes
+from benchmarks.turns import LATENCY_HEAD, Side, in_turn, latency_columns, print_ratios, sides
 from tests.doubles.known_keys import attestation, preattestation
 
 DELEGATES = 100
@@ -28,12 +27,14 @@ BURSTS = 5
 
 
 class Bursts:
-    """The delegates of one checkout's host, with seconds of each turn's bursts together, and of each request."""
+    """The delegates of one side, with seconds of each turn's bursts together, and of each request."""
 
-    def __init__(self, name: str, clients: Sequence[Client]) -> None:
-        self.name = name
-        self.clients = clients
-        self.level = 0
+    def __init__(self, site: Measured) -> None:
+        self.name = site.name
+        self.pkhs = [pkh for each in site.clients for pkh in each.pkhs]
+        self.host, self.port = site.clients[0].address
+        self.clients = [Client(self.port, pkh, host=self.host) for pkh in self.pkhs]
+        self.level = site.clients[0].level
         self.turns: list[float] = []
         self.took: list[float] = []
 
@@ -74,16 +75,15 @@ class Bursts:
 class BurstsByClient(Bursts):
     """The same, where a client of one's own asks."""
 
-    def __init__(self, program: Path, site: Bursts) -> None:
-        super().__init__(site.name, site.clients)
+    def __init__(self, program: Path, site: Measured) -> None:
+        super().__init__(site)
         self._program = program
-        self._pkhs = [pkh for each in site.clients for pkh in each.pkhs]
         self._reports: list[client.Report] = []
 
     def measure(self) -> None:
         """Take one turn."""
         asked = ("burst", "--rounds", BURSTS, "--base", self.level + 1)
-        report = client.over_http(self._program, self.clients[0].port, self._pkhs, *asked)
+        report = client.over_http(self._program, (self.host, self.port), self.pkhs, *asked)
         self.level += client.LEVELS
         self.turns.append(report.seconds)
         self._reports.append(report)
@@ -93,56 +93,46 @@ class BurstsByClient(Bursts):
         return client.columns(self._reports)
 
 
-@contextmanager
-def delegates(name: str, checkout: Path, folder: Path, key_type: str, number: int = DELEGATES) -> Iterator[Bursts]:
-    """Run both programs of a checkout for as many delegates."""
-    with serving(name, checkout, folder, key_type, number) as site:
-        port = site.clients[0].port
-        yield Bursts(name, [Client(port, pkh) for pkh in stored_hashes(folder / CONFIG_NAME)])
-
-
 def measured(
+    compared: Iterable[Side],
     folder: Path,
     key_type: str,
     turns: int,
     number: int = DELEGATES,
-    old: Path | None = None,
     program: Path | None = None,
+    keys: tuple[Path, int] | None = None,
 ) -> list[Bursts]:
-    """Measure keys of one type: this checkout, and another one if there is one; `program` asks, if it is given."""
-    checkouts = {"this": ROOT, **({"other": old.resolve()} if old else {})}
-    with ExitStack() as stack:
-        sites = [
-            stack.enter_context(delegates(name, checkout, folder / f"{name}-{key_type}", key_type, number))
-            for name, checkout in checkouts.items()
-        ]
-        if program:
-            sites = [BurstsByClient(program, site) for site in sites]
-        in_turn(sites, turns, lambda one: one.measure())
-    return sites
+    """Measure all sides with as many keys of one type; `program` asks, if it is given; `keys` are those of a peer."""
+    with every_side(compared, folder, key_type, number, keys) as sites:
+        each = [BurstsByClient(program, site) if program else Bursts(site) for site in sites]
+        if len({len(one.pkhs) for one in each}) > 1:
+            raise SystemExit(f"the peer has {len(each[-1].pkhs)} keys, ours {number}: see --delegates")
+        in_turn(each, turns, lambda one: one.measure())
+    return each
 
 
 def main() -> None:
-    """Print one line per type of keys and checkout, and their ratios."""
+    """Print one line per type of keys and side, and their ratios."""
     parser = argparse.ArgumentParser(description="Measure bursts of signatures.")
-    parser.add_argument("--old", type=Path, metavar="CHECKOUT", help="another checkout, to compare with")
     parser.add_argument("--types", nargs="+", default=["tz1", "tz4"], help="of keys (default: %(default)s)")
     parser.add_argument("--delegates", type=int, default=DELEGATES, help="how many (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_peer_options(parser)
     client.add_option(parser)
     options = parser.parse_args()
-    print(machine_line(options.folder))
+    compared = sides(options)
+    print(f"{machine_line(options.folder)}, {client.load_text(options.client)}")
     print(f"seconds of {BURSTS} bursts: {2 * BURSTS * options.delegates} signatures")
     print(f"{'':<4} {'':<5} {'seconds':>8} {'rate/s':>8} {LATENCY_HEAD}")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         for key_type in options.types:
-            each = measured(Path(name), key_type, options.turns, options.delegates, options.old, options.client)
+            asked = (options.delegates, options.client, peer_keys(options))
+            each = measured(compared, Path(name), key_type, options.turns, *asked)
             for one in each:
                 print(f"{key_type:<4} {one.line()}", flush=True)
-            if options.old:
-                print(f"{'':<4} this : other, seconds {ratio_text(*(one.turns for one in each))}")
-        print(ERRORS, configuration_text(Path(name) / f"this-{options.types[0]}" / CONFIG_NAME), sep="\n")
+            print_ratios([one.name for one in each], seconds=[one.turns for one in each])
+        print_configurations(Path(name), compared, options.types[0])
 
 
 if __name__ == "__main__":

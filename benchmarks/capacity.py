@@ -52,11 +52,11 @@ def keys_in(folder: Path, config: Path, key_type: KeyType, number: int) -> list[
 
 
 @contextmanager
-def running_enclave(folder: Path, *arguments: str) -> Iterator[Enclave]:
-    """Run the daemon with the local sealer, in an interpreter of its own."""
+def running_enclave(folder: Path, *arguments: str, checkout: Path = ROOT) -> Iterator[Enclave]:
+    """Run the daemon of a checkout with the local sealer, in an interpreter of its own."""
     command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0"]
     command += ["--sealing-key", str(sealing_key_in(folder)), *arguments]
-    with kept(Enclave(command, environment_of(ROOT))) as enclave:
+    with kept(Enclave(command, environment_of(checkout))) as enclave:
         yield enclave
 
 

@@ -66,18 +66,24 @@ def run(program: Path, *arguments: object) -> Report:
     return read(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
-def over_http(program: Path, port: int, pkhs: Sequence[str], *arguments: object) -> Report:
-    """Run a client in the way that the arguments begin with, against a host's port."""
+def over_http(program: Path, address: tuple[str, int], pkhs: Sequence[str], *arguments: object) -> Report:
+    """Run a client in the way that the arguments begin with, against a host."""
+    host, port = address
     way, *others = arguments
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as keys:
         keys.write("".join(f"{pkh}\n" for pkh in pkhs))
         keys.flush()
-        return run(program, way, "--url", f"http://127.0.0.1:{port}", "--keys", keys.name, *others)
+        return run(program, way, "--url", f"http://{host}:{port}", "--keys", keys.name, *others)
 
 
 def columns(reports: Sequence[Report]) -> str:
     """Return the medians of the turns' latencies, in milliseconds, as `turns.latency_columns` has them of requests."""
     return " ".join(f"{median(each) * 1e3:>8.3f}" for each in zip(*(one.latencies for one in reports), strict=True))
+
+
+def load_text(program: Path | None) -> str:
+    """Return what makes the load."""
+    return f"load: {'compiled client' if program else 'Python'}"
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:

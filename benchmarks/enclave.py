@@ -1,9 +1,9 @@
 """Rate and latency of the daemon on loopback: four curves, some depths of pipelining, some connections.
 
-`python -m benchmarks.enclave [--old CHECKOUT]` starts a daemon with the local sealer and loads it from this process; both
-share the machine. Latency is from before the call is written to after its answer is read, in milliseconds. With another
-checkout of this repository, the daemons of both run side by side, and are loaded in turn. `--client` names
-a compiled client that makes the load instead: `benchmarks.client` says how it is asked.
+`python -m benchmarks.enclave` starts a daemon with the local sealer and loads it from this process; both share the machine.
+Latency is from before the call is written to after its answer is read, in milliseconds. What `benchmarks.turns` names runs
+beside it, and is loaded in turn; a peer gets `Initialize` without credentials. `--client` names a compiled client that
+makes the load instead: `benchmarks.client` says how it is asked.
 """
 
 import argparse
@@ -29,13 +29,16 @@ from benchmarks.machine import machine_line
 from benchmarks.turns import (
     ERRORS,
     LATENCY_HEAD,
-    ROOT,
+    Side,
+    add_side_options,
+    column,
     environment_of,
     in_turn,
     latency_columns,
+    print_ratios,
     processor_seconds,
-    ratio_text,
     sealing_key_in,
+    sides,
 )
 from tests.doubles.processes import Program, running
 
@@ -47,20 +50,20 @@ CURVES = ("Ed25519", "Secp256k1", "NistP256", "Bls")
 
 
 class Measured:
-    """The daemon of one checkout, and, by curve and shape, rates, seconds of the processor a call, and all latencies."""
+    """The daemon of one side, and, by curve and shape, rates, seconds of the processor a call, and all latencies."""
 
-    def __init__(self, name: str, program: Program) -> None:
+    def __init__(self, name: str, address: tuple[str, int], program: Program | None = None) -> None:
         self.name = name
+        self.address = address
         self.program = program
-        self.port = int(program.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
         self.busy: dict[tuple[str, Shape], list[float]] = {}
         self.rates: dict[tuple[str, Shape], list[float]] = {}
         self.latencies: dict[tuple[str, Shape], list[float]] = {}
 
     def measure(self, curve: str, shape: Shape, seconds: float) -> None:
         """Take one turn."""
-        busy = processor_seconds(self.program)
-        rate, latencies = measure(partial(connected, self.port), curve, shape, seconds)
+        busy, (host, port) = processor_seconds(self.program), self.address
+        rate, latencies = measure(partial(connected, port, host), curve, shape, seconds)
         self.busy.setdefault((curve, shape), []).append((processor_seconds(self.program) - busy) / len(latencies))
         self.rates.setdefault((curve, shape), []).append(rate)
         self.latencies.setdefault((curve, shape), []).extend(latencies)
@@ -72,7 +75,7 @@ class Measured:
     def line(self, curve: str, shape: Shape) -> str:
         """Return a line of the table."""
         rate, busy = median(self.rates[curve, shape]), median(self.busy[curve, shape]) * 1e6
-        columns = f"{self.name:<5} {rate:>8.0f} {self.columns(curve, shape)} {busy:>7.1f}"
+        columns = f"{self.name:<5} {rate:>8.0f} {self.columns(curve, shape)} {column(busy, 7, 1)}"
         return f"{curve:<10} {shape[0]:>11} {shape[1]:>9} {columns}"
 
 
@@ -80,16 +83,16 @@ class MeasuredByClient(Measured):
     """The same, where a client of one's own makes the load."""
 
     def __init__(self, client_program: Path, one: Measured) -> None:
-        super().__init__(one.name, one.program)
+        super().__init__(one.name, one.address, one.program)
         self._client_program = client_program
         self._reports: dict[tuple[str, Shape], list[client.Report]] = {}
 
     def measure(self, curve: str, shape: Shape, seconds: float) -> None:
         """Take one turn."""
         busy = processor_seconds(self.program)
-        connections, depth = shape
+        (host, port), (connections, depth) = self.address, shape
         load = ("--conns", connections, "--depth", depth, "--seconds", seconds)
-        report = client.run(self._client_program, "rpc", "--addr", f"127.0.0.1:{self.port}", "--curve", curve, *load)
+        report = client.run(self._client_program, "rpc", "--addr", f"{host}:{port}", "--curve", curve, *load)
         self.busy.setdefault((curve, shape), []).append((processor_seconds(self.program) - busy) / report.count)
         self.rates.setdefault((curve, shape), []).append(report.rate)
         self._reports.setdefault((curve, shape), []).append(report)
@@ -100,13 +103,17 @@ class MeasuredByClient(Measured):
 
 
 @contextmanager
-def daemon(name: str, checkout: Path) -> Iterator[Measured]:
-    """Run the daemon of a checkout on a free port."""
+def daemon(side: Side) -> Iterator[Measured]:
+    """Run the daemon of a side on a free port; a peer runs already."""
+    if side.peer:
+        yield Measured(side.name, side.peer_address)
+        return
     with tempfile.TemporaryDirectory() as folder:
         key = sealing_key_in(Path(folder))
         command = [sys.executable, "-m", "enclave_signer", "--listen", "127.0.0.1:0", "--sealing-key", str(key)]
-        with running(command, environment_of(checkout)) as program:
-            yield Measured(name, program)
+        with running([*command, *side.enclave_arguments], environment_of(side.checkout)) as program:
+            port = int(program.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+            yield Measured(side.name, ("127.0.0.1", port), program)
 
 
 def frame(call: object) -> bytes:
@@ -171,9 +178,9 @@ class Client:
             latencies.append(now - self.sent.popleft())
 
 
-def connected(port: int) -> socket.socket:
-    """Return a new connection to a port of this machine."""
-    stream = socket.create_connection(("127.0.0.1", port))
+def connected(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """Return a new connection."""
+    stream = socket.create_connection((host, port))
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return stream
 
@@ -204,30 +211,29 @@ def measure_clients(open_client: Callable[[], Client], connections: int, seconds
 
 
 def main() -> None:
-    """Print one line per curve, shape and checkout, and the ratios of rates."""
+    """Print one line per curve, shape and side, and the ratios of rates."""
     parser = argparse.ArgumentParser(description="Measure the enclave daemon on loopback.")
-    parser.add_argument("--old", type=Path, metavar="CHECKOUT", help="another checkout, to compare with")
+    parser.add_argument("--curves", nargs="+", choices=CURVES, default=CURVES, help="(default: all)")
     parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.6, help="length of each measurement (default: %(default)s)")
+    add_side_options(parser, peer="a program that speaks the same wire, to compare with")
     client.add_option(parser)
     options = parser.parse_args()
-    print(machine_line())
+    print(f"{machine_line()}, {client.load_text(options.client)}")
     print(f"{'curve':<10} {'connections':>11} {'in flight':>9} {'':<5} {'rate/s':>8} {LATENCY_HEAD} {'CPU us':>7}")
     with ExitStack() as stack:
-        measured = [stack.enter_context(daemon("this", ROOT))]
-        if options.old:
-            measured.append(stack.enter_context(daemon("other", options.old.resolve())))
+        measured = [stack.enter_context(daemon(side)) for side in sides(options)]
         if options.client:
             measured = [MeasuredByClient(options.client, one) for one in measured]
-        for curve, shape in product(CURVES, SHAPES):
+        for curve, shape in product(options.curves, SHAPES):
             in_turn(measured, options.turns, methodcaller("measure", curve, shape, options.seconds))
             for one in measured:
                 print(one.line(curve, shape), flush=True)
-            if options.old:
-                rate = ratio_text(*(each.rates[curve, shape] for each in measured))
-                busy = ratio_text(*(each.busy[curve, shape] for each in measured))
-                print(f"{'':<32} this : other, rate {rate}, CPU {busy}", flush=True)
+            rates, busy = [one.rates[curve, shape] for one in measured], [one.busy[curve, shape] for one in measured]
+            print_ratios([one.name for one in measured], rate=rates, CPU=busy)
     print(ERRORS, "configuration: the local sealer, all else by default", sep="\n")
+    for side in sides(options)[1:]:
+        print(side.text)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """Instructions: how many each program takes for a signature, beside the processor's time.
 
-`python -m benchmarks.instructions [--old CHECKOUT]` counts those in user space, which hardly depend on what else the
-machine does. `perf stat` counts them where the kernel and the machine allow it. Otherwise callgrind does, under which
-programs run some fifty times slower, so that times are left out. Where neither works, this says so and prints times alone.
+`python -m benchmarks.instructions` counts those in user space, which hardly depend on what else the machine does. What
+`benchmarks.turns` names runs beside it. `perf stat` counts them where the kernel and the machine allow it. Otherwise
+callgrind does, under which programs run some fifty times slower, so that times are left out, and the host waits longer for
+its enclave. Where neither works, this says so and prints times alone.
+
+What the programs do each second, asked or not, weighs more in a program that runs slower. It is counted while they are idle,
+and the second column is without it: a signature takes at most the first one, and about the second where that is close.
 """
 
 import argparse
@@ -11,16 +15,18 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from math import nan
 from pathlib import Path
 from statistics import median
 
-from benchmarks.host import KEYS, TYPES, Measured, configuration_text, serving
+from benchmarks.host import KEYS, TYPES, Measured, Served, print_configurations, serving
 from benchmarks.machine import machine_line
-from benchmarks.turns import ERRORS, ROOT, in_turn, processor_seconds, ratio_text
+from benchmarks.turns import Side, add_side_options, column, in_turn, print_ratios, processor_seconds, sides
 from tests.doubles import processes
-from tests.doubles.host_process import CONFIG_NAME
 from tests.doubles.processes import Program
 
 EVENT = "instructions:u"
@@ -28,6 +34,10 @@ EVENT = "instructions:u"
 CLIENTS = 16
 #: Seconds that a program may take to start under callgrind: some ten on a quiet machine.
 _PATIENCE_S = 600.0
+#: Seconds for a turn, at most, and those in which programs are idle.
+_TURN_S, _IDLE_S = 600.0, 5.0
+#: Requests that come first and do not count: some do more than later ones, as each key's first.
+_FIRST = 300
 
 
 class Perf:
@@ -35,6 +45,7 @@ class Perf:
 
     name = "perf stat"
     prefix: Sequence[str] = ()
+    host = "host_backend"
 
     def __init__(self, event: str = EVENT) -> None:
         self._event = event
@@ -75,6 +86,7 @@ class Callgrind:
     """Counts by valgrind's callgrind, in which the programs run."""
 
     name = "callgrind"
+    host = "benchmarks.patient_host"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -107,7 +119,7 @@ Counter = Perf | Callgrind
 
 
 def _control(order: str, program: Program) -> None:
-    subprocess.run(["callgrind_control", order, str(program.pid)], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(["callgrind_control", order, str(program.pid)], capture_output=True, check=True)
 
 
 def counter(folder: Path) -> Counter | None:
@@ -119,78 +131,100 @@ def counter(folder: Path) -> Counter | None:
 
 
 class Counted:
-    """The programs of one checkout, with what each took for a signature in each turn: instructions, and seconds."""
+    """The programs of one side, with what each took for a signature in each turn: instructions, and seconds."""
 
-    def __init__(self, site: Measured, counts: Counter | None) -> None:
+    def __init__(self, site: Served, counts: Counter | None) -> None:
         self.name = site.name
         self._site = Measured(site.name, site.host, site.clients, [CLIENTS])
-        self.programs = {"host": site.host, **({"enclave": site.daemon} if site.daemon else {})}
+        self.programs = {"host": site.host, "enclave": site.daemon}
         self._counter = counts
         self.instructions: dict[str, list[float]] = {name: [] for name in self.programs}
+        self.without_idle: dict[str, list[float]] = {name: [] for name in self.programs}
         self.seconds: dict[str, list[float]] = {name: [] for name in self.programs}
+        #: Instructions a second while nothing is asked.
+        self.idle = dict.fromkeys(self.programs, 0.0)
 
-    def measure(self, seconds: float) -> None:
-        """Take one turn."""
-        before = {name: processor_seconds(program) for name, program in self.programs.items()}
+    def _count(self, work: Callable[[], object]) -> tuple[dict[str, float], float]:
+        """Return the instructions that each program takes while some work is done, and the seconds."""
         counted: dict[str, list[float]] = {name: [] for name in self.programs}
         with ExitStack() as stack:
             for name, program in self.programs.items():
                 if self._counter is not None:
                     stack.enter_context(self._counter.counting(program, counted[name]))
-            self._site.measure(seconds)
-        signatures = len(self._site.turns[CLIENTS][-1])
+            begun = time.perf_counter()
+            work()
+            took = time.perf_counter() - begun
+        return {name: number for name, numbers in counted.items() for number in numbers}, took
+
+    def prepare(self) -> None:
+        """Let every key sign, and count what the programs do when they are idle."""
+        self._site.measure(_TURN_S, _FIRST)
+        counted, took = self._count(partial(time.sleep, _IDLE_S))
+        self.idle = {name: number / took for name, number in counted.items()}
+
+    def measure(self, signatures: int) -> None:
+        """Take one turn."""
+        before = {name: processor_seconds(program) for name, program in self.programs.items()}
+        counted, took = self._count(partial(self._site.measure, _TURN_S, signatures))
+        answered = len(self._site.turns[CLIENTS][-1])
         for name, program in self.programs.items():
-            self.instructions[name] += [number / signatures for number in counted[name]]
-            self.seconds[name].append((processor_seconds(program) - before[name]) / signatures)
+            if name in counted:
+                self.instructions[name].append(counted[name] / answered)
+                self.without_idle[name].append((counted[name] - self.idle[name] * took) / answered)
+            self.seconds[name].append((processor_seconds(program) - before[name]) / answered)
 
     def line(self, program: str) -> str:
         """Return a line of the table."""
         numbers = self.instructions[program]
+        without_idle = median(self.without_idle[program] or [nan]) / 1e3
         thousands = f"{median(numbers) / 1e3:>12.1f}" if numbers else f"{'not counted':>12}"
         slowed = self._counter is not None and self._counter.prefix
         microseconds = f"{'-':>8}" if slowed else f"{median(self.seconds[program]) * 1e6:>8.1f}"
-        return f"{program:<8} {self.name:<5} {thousands} {microseconds}"
+        return f"{program:<8} {self.name:<5} {thousands} {column(without_idle, 12, 1)} {microseconds}"
 
 
 def main() -> None:
-    """Print one line per type of keys, program and checkout, and their ratios."""
+    """Print one line per type of keys, program and side, and their ratios."""
     parser = argparse.ArgumentParser(description="Count the instructions of a signature over HTTP.")
-    parser.add_argument("--old", type=Path, metavar="CHECKOUT", help="another checkout, to compare with")
     parser.add_argument("--types", nargs="+", choices=TYPES, default=["tz1", "tz4"], help="(default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="how often each is counted (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of a turn (default: %(default)s)")
+    parser.add_argument("--signatures", type=int, default=1000, help="of a turn (default: %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_side_options(parser)
     options = parser.parse_args()
+    compared = sides(options)
     print(machine_line(options.folder))
-    checkouts = {"this": ROOT, **({"other": options.old.resolve()} if options.old else {})}
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         counts = Path(name) / "counts"
         counts.mkdir()
         counts_by = counter(counts)
         print(f"counted by {counts_by.name}" if counts_by else "neither perf nor callgrind counts instructions here")
-        print(f"{CLIENTS} clients; for one signature\n{'':<4} {'':<14} {'thousands':>12} {'CPU µs':>8}")
+        print(f"{CLIENTS} clients, {options.signatures} signatures a turn; for one signature")
+        print(f"{'':<4} {'':<14} {'thousands':>12} {'without idle':>12} {'CPU µs':>8}", flush=True)
         for key_type in options.types:
-            with ExitStack() as stack:
-                each = [
-                    Counted(stack.enter_context(_served(label, checkout, Path(name), key_type, counts_by)), counts_by)
-                    for label, checkout in checkouts.items()
-                ]
-                in_turn(each, options.turns, lambda one: one.measure(options.seconds))
+            each = counted_sides(compared, Path(name), key_type, counts_by, options.turns, options.signatures)
             for program in each[0].programs:
                 for one in each:
                     print(f"{key_type:<4} {one.line(program)}", flush=True)
-                if options.old and counts_by:
-                    print(f"{'':>10} this : other {ratio_text(*(one.instructions[program] for one in each))}")
-        print(ERRORS, configuration_text(Path(name) / f"this-{options.types[0]}" / CONFIG_NAME), sep="\n")
+                if counts_by:
+                    print_ratios([one.name for one in each], instructions=[one.instructions[program] for one in each])
+        print_configurations(Path(name), compared, options.types[0])
 
 
-@contextmanager
-def _served(label: str, checkout: Path, folder: Path, key_type: str, counts_by: Counter | None) -> Iterator[Measured]:
-    prefix = counts_by.prefix if counts_by else ()
-    with serving(label, checkout, folder / f"{label}-{key_type}", key_type, KEYS, prefix=prefix) as site:
-        # The first requests do more than later ones, and do not count.
-        Measured(label, site.host, site.clients, [CLIENTS]).measure(1)
-        yield site
+def counted_sides(
+    compared: Iterable[Side], folder: Path, key_type: str, counts_by: Counter | None, turns: int, signatures: int
+) -> list[Counted]:
+    """Count all sides with keys of one type."""
+    prefix, module = (counts_by.prefix, counts_by.host) if counts_by else ((), "host_backend")
+    with ExitStack() as stack:
+        each = []
+        for side in compared:
+            place = folder / f"{side.name}-{key_type}"
+            site = stack.enter_context(serving(side, place, key_type, KEYS, module, prefix))
+            each.append(Counted(site, counts_by))
+            each[-1].prepare()
+        in_turn(each, turns, lambda one: one.measure(signatures))
+    return each
 
 
 if __name__ == "__main__":

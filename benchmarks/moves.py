@@ -60,7 +60,7 @@ async def move(base_dir: Path, level: int, seconds: float) -> list[tuple[int, fl
     store = await kind.open(where, writing=commits.writing)
     found: list[tuple[int, float, list[float]]] = []
     for rights in RIGHTS:
-        pkhs = [encode(Kind.ED25519_PUBLIC_KEY_HASH, number.to_bytes(20)) for number in range(rights)]
+        pkhs = [encode(Kind["ED25519_PUBLIC_KEY_HASH"], number.to_bytes(20)) for number in range(rights)]
         keys = [MarkKey("NetXo5iVw1vBoxM", pkh, Right.ATTESTATION) for pkh in pkhs]
         took: list[float] = []
         busy = 0.0

@@ -28,17 +28,16 @@ class OctezClient(Client):
     """Asks over one of Octez' sockets, with one key for one signature after the other."""
 
     def __init__(self, address: int | Path, pkh: str) -> None:
-        super().__init__(0, pkh)
-        self.address = address
+        super().__init__(0 if isinstance(address, Path) else address, pkh)
+        self.where = address
         self.pkh = pkh
 
     def connect(self) -> socket.socket:
         """Connect again."""
-        if isinstance(self.address, Path):
+        if isinstance(self.where, Path):
             self.stream = socket.socket(socket.AF_UNIX)
-            self.stream.connect(str(self.address))
+            self.stream.connect(str(self.where))
         else:
-            self.port = self.address
             super().connect()
         return self.stream
 

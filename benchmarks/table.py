@@ -24,8 +24,7 @@ from benchmarks import burst, client, enclave, host, pictures, scale
 from benchmarks.machine import Machine, machine_line, processor, this_machine
 from benchmarks.pictures import DOCUMENT
 from benchmarks.restore import restores
-from benchmarks.turns import ERRORS, ROOT, in_turn
-from tests.doubles.host_process import CONFIG_NAME
+from benchmarks.turns import ROOT, Side, in_turn
 
 PEERS = Path(__file__).with_name("peers.json")
 SHAPES = dict(zip(enclave.SHAPES, ("1 in flight", "16 connections", "64 in flight"), strict=True))
@@ -101,7 +100,7 @@ class Row:
 def over_http(folder: Path, turns: int, seconds: float, program: Path | None) -> Iterator[tuple[str, float]]:
     """Yield rates of sixteen clients, and milliseconds of one."""
     for key_type in host.TYPES:
-        (one,) = host.measured(folder, key_type, turns, seconds, program=program)
+        (one,) = host.measured([Side()], folder, key_type, turns, seconds, program)
         yield f"HTTP {key_type}, 16 clients", median(one.rates[16])
         yield f"HTTP {key_type}, 1 client, p50", median(one.medians(1)) * 1e3
 
@@ -109,13 +108,13 @@ def over_http(folder: Path, turns: int, seconds: float, program: Path | None) ->
 def bursts(folder: Path, turns: int, program: Path | None) -> Iterator[tuple[str, float]]:
     """Yield seconds."""
     for key_type in ("tz1", "tz4"):
-        (one,) = burst.measured(folder, key_type, turns, program=program)
+        (one,) = burst.measured([Side()], folder, key_type, turns, program=program)
         yield f"burst of {burst.DELEGATES} delegates, {key_type}", median(one.turns)
 
 
 def on_the_wire(turns: int, seconds: float, program: Path | None) -> Iterator[tuple[str, float]]:
     """Yield rates."""
-    with enclave.daemon("this", ROOT) as daemon:
+    with enclave.daemon(Side()) as daemon:
         one = enclave.MeasuredByClient(program, daemon) if program else daemon
         for curve in enclave.CURVES:
             for shape, name in SHAPES.items():
@@ -157,11 +156,12 @@ def table(folder: Path, turns: int, seconds: float, machines: Machines, program:
         ours[name] = figure
     print(scale.HEAD)
     (folder / "scale").mkdir()
-    few, many = scale.costs(folder / "scale", (10, 10_000), 2 * seconds)
+    (few,), (many,) = scale.costs(folder / "scale", (10, 10_000), 2 * seconds, program=program)
     after = this_machine(folder)
     # The faster one: others on the machine would make the factor larger, and their figures easier to reach.
     here = Machine(**{name: min(value, asdict(after)[name]) for name, value in asdict(before).items()})
-    yield f"{processor()}, Python {platform.python_version()}, the better of before and after: {here}."
+    system = f"{processor()}, Python {platform.python_version()}"
+    yield f"{system}, the better of before and after: {here}; {client.load_text(program)}."
     yield ""
     yield "| what | ours | theirs | factor | ratio | bar | held |"
     yield "|---|---|---|---|---|---|---|"
@@ -181,10 +181,11 @@ def main() -> None:
     client.add_option(parser)
     options = parser.parse_args()
     machines = {options.machine: MACHINES[options.machine]} if options.machine else MACHINES
-    print(machine_line(options.folder), flush=True)
+    print(f"{machine_line(options.folder)}, {client.load_text(options.client)}", flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         text = "\n".join(table(Path(name), options.turns, options.seconds, machines, options.client))
-        print(ERRORS, host.configuration_text(Path(name) / "http" / "this-tz1" / CONFIG_NAME), text, sep="\n")
+        host.print_configurations(Path(name) / "http", [Side()], "tz1")
+        print(text)
     if options.write:
         DOCUMENT.write_text(_PART.sub(lambda _: f"{text}\n", DOCUMENT.read_text()))
         pictures.write()

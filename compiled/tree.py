@@ -14,10 +14,20 @@ ROOT = Path(__file__).parents[1]
 _LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "*.so")
 
 
+def newest(folder: Path) -> Path:
+    """Return the newest wheel in a folder."""
+    return max(folder.glob("*.whl"), key=lambda path: path.stat().st_mtime)
+
+
+def copy_source(folder: Path) -> None:
+    """Copy this checkout into a folder that is not there yet."""
+    shutil.copytree(ROOT, folder, ignore=_left_out)
+
+
 def make(wheel: Path, folder: Path) -> None:
     """Make the copy; what was in the folder before is removed."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT, folder, ignore=_left_out)
+    copy_source(folder)
     with ZipFile(wheel) as archive:
         archive.extractall(folder, [name for name in archive.namelist() if ".data/" not in name])
 
@@ -29,7 +39,7 @@ def _left_out(folder: str, names: list[str]) -> Iterable[str]:
 def main() -> None:
     """Make the copy that the arguments ask for."""
     wheels, folder = map(Path, sys.argv[1:])
-    make(max(wheels.glob("*.whl"), key=lambda path: path.stat().st_mtime), folder)
+    make(newest(wheels), folder)
 
 
 if __name__ == "__main__":

@@ -120,13 +120,13 @@ def open_providers(config: Config) -> "list[SealerProvider]":
 
 
 def _open_named(name: str, image: "Image") -> "SealerProvider":
+    from enclave_signer.sealing.gcp_config import GCP_KMS
     from enclave_signer.sealing.kbs_config import KBS
 
     if name == LOCAL:
         return _open_local(image.local_key)
-    if name == VAULT_TRANSIT:
-        return _open_vault_transit(image)
-    return _open_kbs(image) if name == KBS else _open_gcp_kms(image)
+    openers = {GCP_KMS: _open_gcp_kms, KBS: _open_kbs, VAULT_TRANSIT: _open_vault_transit}
+    return openers[name](image)
 
 
 def _open_local(file: "LocalKey | None") -> "SealerProvider":

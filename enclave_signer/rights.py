@@ -11,27 +11,13 @@ from enum import StrEnum
 
 from enclave_signer.errors import BlobCorrupt, NotAllowed
 from enclave_signer.protocol.blob import is_ours, parse_blob
-from enclave_signer.protocol.calls import call_of
+from enclave_signer.protocol.calls import WITHOUT_KEY, Unnamed, call_of
 from enclave_signer.protocol.errors import BadBlob
-from enclave_signer.protocol.messages import (
-    GetPublicKey,
-    GetPublicKeyFrom,
-    Import,
-    ProvePossession,
-    ProvePossessionOf,
-    PublicKey,
-    Request,
-    Reseal,
-    Sign,
-    SignWith,
-    UseKey,
-)
+from enclave_signer.protocol.messages import PublicKey, Request
 from enclave_signer.tezos import public_key_hash
 
 #: In a rule: every call, or every key.
 ANY = "*"
-#: Calls that concern no key.
-WITHOUT_KEY = frozenset({"Initialize", "Attest"})
 
 
 class Fact(StrEnum):
@@ -136,13 +122,18 @@ class Rights:
             NotAllowed: It may not.
             EnclaveSignerError: There is no such handle, or no such blob.
         """
-        name = call_of(request).name
-        if not self.narrowed(name):
+        row = call_of(request)
+        if not self.narrowed(row.name):
             return
-        if isinstance(request, UseKey):
-            self.check_hash(name, request.pkh)
-        else:
-            self.check(name, _key_of(request, key_of))
+        match None if isinstance(row.key, Unnamed) else row.key(request):
+            case str(pkh):
+                self.check_hash(row.name, pkh)
+            case int(handle):
+                self.check(row.name, key_of(handle))
+            case bytes(blob):
+                self.check(row.name, _key_of(blob))
+            case None:
+                self.check(row.name, None)
 
     def narrowed(self, call: str) -> bool:
         """Tell whether a call may be made with some keys only.
@@ -181,19 +172,15 @@ class Rights:
         return NotAllowed(text)
 
 
-def _key_of(request: Request, key_of: Callable[[int], PublicKey]) -> PublicKey | None:
-    """Return with which key a call is made; None where that is not known before it has been made."""
-    match request:
-        case Sign() | GetPublicKey() | ProvePossession() | ProvePossessionOf():
-            return key_of(request.handle)
-        case Import() | SignWith() | GetPublicKeyFrom() | Reseal() if is_ours(request.blob):
-            try:
-                # No blob opens that holds another key than its header says.
-                return parse_blob(request.blob)[0].public_key
-            except BadBlob as error:
-                raise BlobCorrupt(str(error)) from None
-        case _:
-            return None
+def _key_of(blob: bytes) -> PublicKey | None:
+    """Return the key that a blob says it holds; None where it says nothing."""
+    if not is_ours(blob):
+        return None
+    try:
+        # No blob opens that holds another key than its header says.
+        return parse_blob(blob)[0].public_key
+    except BadBlob as error:
+        raise BlobCorrupt(str(error)) from None
 
 
 class Rules:

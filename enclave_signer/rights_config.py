@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from enclave_signer.addresses import Address, UnixAddress
 from enclave_signer.errors import ConfigError
-from enclave_signer.protocol.calls import CALLS
-from enclave_signer.rights import ANY, WITHOUT_KEY, Condition, Fact, Rule
+from enclave_signer.protocol.calls import CALLS, OF_NEW_KEYS, WITHOUT_KEY
+from enclave_signer.rights import ANY, Condition, Fact, Rule
 from enclave_signer.tezos import MalformedBase58, check_public_key_hash
 from enclave_signer.toml_table import TomlTable
 
@@ -105,7 +105,7 @@ def _keys(table: TomlTable, calls: frozenset[str]) -> frozenset[str] | None:
             check_public_key_hash(key)
         except MalformedBase58 as error:
             raise table.refused("keys", f"must be {ANY!r} alone, or public key hashes: {error}") from None
-    if new := sorted(calls & {"Generate", "GenerateAndImport", "ImportUnencrypted"}):
+    if new := sorted(calls & OF_NEW_KEYS):
         raise table.refused("keys", f"must be [{ANY!r}] where {new[0]} is allowed: the hash of a new key is not known")
     return frozenset(keys)
 

@@ -13,11 +13,10 @@ import re
 from base64 import b64decode
 from collections.abc import Callable
 from hashlib import pbkdf2_hmac
+from typing import Protocol, runtime_checkable
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -57,12 +56,27 @@ _PLAIN_KINDS = {
 }
 _URIS = {"unencrypted:": Family.PRIVATE_KEY, "encrypted:": Family.ENCRYPTED_PRIVATE_KEY}
 _PEM_KEY_TYPES = {key_type.facts.pem_name: key_type for key_type in KeyType if key_type.facts.pem_name is not None}
+_TITLES_IN_PEM = [key_type.facts.title for key_type in _PEM_KEY_TYPES.values()]
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 _ENCRYPTED = b"ENCRYPTED PRIVATE KEY"
 _PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", _ENCRYPTED)
 _DER_SEQUENCE = b"\x30"
 _DAMAGED = "the private key is damaged, or of a kind that Tezos does not have"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class _RawPublicKey(Protocol):
+    def public_bytes_raw(self) -> bytes: ...
+
+
+@runtime_checkable
+class _RawKey(Protocol):
+    """A key of `cryptography` that is no number on an elliptic curve in Weierstrass' form, but bytes."""
+
+    def private_bytes_raw(self) -> bytes: ...
+
+    def public_key(self) -> _RawPublicKey: ...
+
 
 #: Asks for the password of a key; called only if the key is encrypted.
 AskPassword = Callable[[], bytes]
@@ -187,7 +201,7 @@ def _from_version_2(der: bytes) -> PrivateKey | None:
 
 def _public_halves(loaded: object) -> list[bytes]:
     """Return the public half of a loaded key in each form that the key may name it in."""
-    if isinstance(loaded, Ed25519PrivateKey | MLDSA44PrivateKey):
+    if isinstance(loaded, _RawKey):
         return [loaded.public_key().public_bytes_raw()]
     if isinstance(loaded, EllipticCurvePrivateKey):
         forms = (PublicFormat.UncompressedPoint, PublicFormat.CompressedPoint)
@@ -215,17 +229,17 @@ def _of_a_curve(loaded: object) -> PrivateKey:
     name, secret = _name_and_secret(loaded)
     if name not in _PEM_KEY_TYPES:
         raise MalformedRequest(
-            "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1, P-256 and ML-DSA-44 in PEM"
+            "the private key is of a kind that Tezos does not have; "
+            f"it has {', '.join(_TITLES_IN_PEM[:-1])} and {_TITLES_IN_PEM[-1]} in PEM"
         )
     return PrivateKey(_PEM_KEY_TYPES[name], secret)
 
 
 def _name_and_secret(loaded: object) -> tuple[str, bytes]:
     """Return what the curve of a key is called in `CurveFacts.pem_name`, and the key's bytes."""
-    if isinstance(loaded, Ed25519PrivateKey):
-        return "ed25519", loaded.private_bytes_raw()
-    if isinstance(loaded, MLDSA44PrivateKey):
-        return "ml-dsa-44", loaded.private_bytes_raw()
+    name = type(loaded).__name__
+    if name in _PEM_KEY_TYPES and isinstance(loaded, _RawKey):
+        return name, loaded.private_bytes_raw()
     if isinstance(loaded, EllipticCurvePrivateKey):
         scalar = loaded.private_numbers().private_value
         return loaded.curve.name, scalar.to_bytes((loaded.curve.key_size + 7) // 8, "big")

@@ -12,17 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from host_backend.config import Config, VaultConfig
-from host_backend.config.storage import (
-    FirestorePlace,
-    KeysApart,
-    KeysInBucket,
-    KeysInFile,
-    KeysInFirestore,
-    KeyStorage,
-    MarksInFile,
-    MarksInFirestore,
-    MarksInMemory,
-)
+from host_backend.config.key_storage import KeysApart, KeysInBucket, KeysInFile, KeysInFirestore, KeyStorage
+from host_backend.config.storage import FirestorePlace, MarksInFile, MarksInFirestore, MarksInMemory
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.endpoints import configured_endpoint
 from host_backend.errors import ConfigError, HostError

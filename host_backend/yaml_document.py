@@ -76,17 +76,19 @@ class Value:
         merged: list[Value] = []
         for key_node, value_node in self._node.entries():
             if isinstance(key_node, Scalar) and key_node.tag == MERGE:
-                merged.append(self._part(self.path, value_node, key_node))
+                other = self._part(self.path, value_node, key_node)
+                if merged:
+                    other.fail("`<<` stands here a second time: give it a list of all that it merges")
+                merged = other.items() if other.is_list else [other]
                 continue
             key = self._key(key_node)
             entry = self._part(f"{self.path}.{key}" if self.path else key, value_node, key_node)
             if key in entries:
                 self._told(entry).fail("stands here a second time")
             entries[key] = entry
-        for other in merged:
-            for part in other.items() if other.is_list else [other]:
-                for key, entry in part.mapping().items():
-                    entries.setdefault(key, entry)
+        for part in merged:
+            for key, entry in part.mapping().items():
+                entries.setdefault(key, entry)
         return entries
 
     def _part(self, path: str, node: Node, key: Node | None = None) -> "Value":

@@ -2,11 +2,13 @@
 
 - A scalar is the text as written: `no`, `0x1F` and `1:30` are texts. Only null is not.
 - Nodes stay within `MAX_DEPTH` and `MAX_VALUES`, which hold as if every alias were written out.
+- Lines end where an editor shows that they end: a comment must not hide a policy behind another character.
 - Errors quote no word of the file: a password may have met YAML's syntax.
 
 Source: libyaml, of which Signatory's library is a translation into Go; YAML 1.2, 10.3.2, for null.
 """
 
+import re
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable
 from typing import Any, TypeAlias, cast
@@ -34,6 +36,10 @@ except ImportError:
 MAX_DEPTH = 32
 #: Values once every alias is written out, as each of them is read: ten thousand keys with a hundred values each.
 MAX_VALUES = 1_000_000
+
+#: Ends of lines for YAML, but not for people: what is behind one looks like the line before.
+#: Source: YAML 1.1, 5.4, which libyaml follows.
+_UNSEEN_END = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 
 NULL = "tag:yaml.org,2002:null"
 MERGE = "tag:yaml.org,2002:merge"
@@ -104,6 +110,9 @@ def read_nodes(data: bytes) -> Node | None:
         text = data.decode("utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise NotYaml(error.reason, data.count(b"\n", 0, error.start) + 1) from None
+    if unseen := _UNSEEN_END.search(text):
+        line = text.count("\n", 0, unseen.start()) + 1
+        raise NotYaml(f"U+{ord(unseen[0]):04X} ends a line of YAML and looks like none: remove it", line)
     try:
         return _Composer(text).top()
     except MarkedYAMLError as error:

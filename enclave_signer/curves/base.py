@@ -8,6 +8,7 @@
 """
 
 import secrets
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from enclave_signer.errors import EnclaveSignerError
@@ -107,17 +108,51 @@ class VerifyingKey(Protocol):
         ...
 
 
+class Expected(Protocol):
+    """A verification of which a part can be done before there is a signature; see `bls_expected`."""
+
+    def prepare(self) -> None:
+        """Do that part."""
+        ...
+
+    def verify(self, signature: Signature) -> None:
+        """Return when the signature is right, whether or not that part was done; see `VerifyingKey.verify`."""
+        ...
+
+
 class SignatureCheck(NamedTuple):
-    """A signature that has to be verified."""
+    """A signature that has to be verified; `expected`, if there is one, is of the same key, message and version."""
 
     key: VerifyingKey
     signature: Signature
     message: bytes
     version: SigningVersion
+    expected: Expected | None = None
 
     def verify(self) -> None:
         """Return when it is right; see `VerifyingKey.verify`."""
-        self.key.verify(self.signature, self.message, self.version)
+        if self.expected is not None:
+            self.expected.verify(self.signature)
+        else:
+            self.key.verify(self.signature, self.message, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAnswer:
+    """A public test key and what a curve must give for it.
+
+    Attributes:
+        private_key: The key.
+        public_key: Its public key.
+        signatures: Its signatures over `known_answers.MESSAGE`. A curve whose signatures are hedged need not make the same
+            ones, but must accept them.
+        proof: Its proof of possession, of a curve that has them.
+    """
+
+    private_key: bytes
+    public_key: bytes
+    signatures: tuple[tuple[SigningVersion, bytes], ...]
+    proof: bytes | None = None
 
 
 class Curve(Protocol):
@@ -126,6 +161,11 @@ class Curve(Protocol):
     @property
     def key_type(self) -> KeyType:
         """Its name."""
+        ...
+
+    @property
+    def known_answer(self) -> KnownAnswer:
+        """What it must answer before anything is signed with it."""
         ...
 
     def generate(self) -> PrivateKey:

@@ -1,8 +1,10 @@
-"""Whether several BLS signatures are all right, in two thirds of the time that one after the other takes.
+"""Whether several BLS signatures are all right, in less than two thirds of the time that one after the other takes.
 
 - Each signature is multiplied by a weight of its own, 128 bits from the system's generator, and so is its key. If one
   is wrong, the batch passes only by chance, once in 2**128 times, whatever its maker knows of the other signatures.
 - Every signature is a point of the prime-order group and not infinity, or none of them passes; keys are so once parsed.
+- Signatures of one message share its hash and its pairing, with the sum of their weighted keys: all tz4 keys of a baker
+  sign the same bytes for a block.
 - What does not pass together says nothing of any one: verify each by itself.
 
 Source: blst's `blst_pairing_*`, with which consensus clients of Ethereum verify whole blocks in this way; the weights are
@@ -19,6 +21,10 @@ from enclave_signer.curves.blst import HASH_TO_CURVE, SUCCESS, CData, ffi, load
 from enclave_signer.protocol.messages import KeyType
 
 WEIGHT_BYTES = 16
+#: The bit of the first byte of a compressed point that stands for infinity; without it no bytes do. To look at it here saves
+#: a call, after each of which a thread waits for the interpreter's lock. Source: draft-irtf-cfrg-pairing-friendly-curves-11,
+#: appendix C.
+INFINITY = 0x40
 
 _blst = load()
 _CONTEXT_WORDS = -(-_blst.blst_pairing_sizeof() // 8)
@@ -26,39 +32,117 @@ _CONTEXT_WORDS = -(-_blst.blst_pairing_sizeof() // 8)
 _TAGS = {suite: ffi.new("uint8_t[]", suite.tag) for suite in (AUGMENTATION, POSSESSION)}
 
 
+class _Group:
+    """The signatures of one message, and the keys that made them; `front` is hashed before the message."""
+
+    __slots__ = ("front", "keys", "message", "signatures")
+
+    def __init__(self, front: bytes, message: bytes) -> None:
+        self.front = front
+        self.message = message
+        self.keys: list[CData] = []
+        self.signatures: list[bytes] = []
+
+
 def all_verify(checks: Sequence[SignatureCheck]) -> bool:
     """Return whether all signatures are their keys'; False also when they cannot be verified together.
 
     Args:
-        checks: At least one. Only keys of libblst under one suite can be verified together.
+        checks: At least two. Only keys of libblst under one suite can be verified together.
     """
     try:
         suites = {suite_of(check.version) for check in checks}
-        if len(suites) != 1:
+        if len(checks) == 1 or len(suites) != 1:
             return False
         suite = suites.pop()
-        context = ffi.new("uint64_t[]", _CONTEXT_WORDS)
-        _blst.blst_pairing_init(context, HASH_TO_CURVE, _TAGS[suite], len(suite.tag))
-        if not all(_is_added(context, check, suite) for check in checks):
-            return False
+        groups = _by_message(checks, augmented=suite.augmented)
     except CurveError:
         return False
+    points = _points([signature for group in groups for signature in group.signatures])
+    if points is None:
+        return False
+    context = new_context(suite)
+    weights = secrets.token_bytes(WEIGHT_BYTES * len(points))
+    if not add(context, ffi.NULL, _sum_in_g2(points, weights)):
+        return False
+    for group in groups:
+        size = WEIGHT_BYTES * len(group.keys)
+        own, weights = weights[:size], weights[size:]
+        if len(group.keys) == 1:
+            added = add(context, group.keys[0], ffi.NULL, group.message, group.front, own)
+        else:
+            added = add(context, _sum_in_g1(group.keys, own), ffi.NULL, group.message, group.front)
+        if not added:
+            return False
     _blst.blst_pairing_commit(context)
     return _blst.blst_pairing_finalverify(context, ffi.NULL)
 
 
-def _is_added(context: CData, check: SignatureCheck, suite: Suite) -> bool:
-    key, message = check.key, check.message
-    if not isinstance(key, BlsVerifyingKey):
-        return False
-    point = ffi.new("blst_p2_affine *")
-    if _blst.blst_p2_uncompress(point, signature_bytes(check.signature, KeyType.BLS)) != SUCCESS:
-        return False
-    if _blst.blst_p2_affine_is_inf(point):
-        return False
-    front = key.public_key.data if suite.augmented else b""
-    weight = secrets.token_bytes(WEIGHT_BYTES)
+def new_context(suite: Suite) -> CData:
+    """Return a new context of blst's `blst_pairing_*`, for signatures of a suite."""
+    context = ffi.new("uint64_t[]", _CONTEXT_WORDS)
+    _blst.blst_pairing_init(context, HASH_TO_CURVE, _TAGS[suite], len(suite.tag))
+    return context
+
+
+def _by_message(checks: Sequence[SignatureCheck], *, augmented: bool) -> list[_Group]:
+    groups: dict[tuple[bytes, bytes], _Group] = {}
+    for check in checks:
+        key = check.key
+        if not isinstance(key, BlsVerifyingKey):
+            raise CurveError("a key of another library")
+        hashed = (key.public_key.data if augmented else b"", check.message)
+        group = groups.get(hashed)
+        if group is None:
+            group = groups[hashed] = _Group(*hashed)
+        group.keys.append(key.point)
+        group.signatures.append(signature_bytes(check.signature, KeyType.BLS))
+    return list(groups.values())
+
+
+def _points(signatures: Sequence[bytes]) -> list[CData] | None:
+    """Return the points that signatures are; None if one of them is not in the group, or infinity."""
+    points = []
+    for signature in signatures:
+        point = ffi.new("blst_p2_affine *")
+        if (
+            signature[0] & INFINITY
+            or _blst.blst_p2_uncompress(point, signature) != SUCCESS
+            or not _blst.blst_p2_affine_in_g2(point)
+        ):
+            return None
+        points.append(point)
+    return points
+
+
+def add(
+    context: CData, key: CData, signature: CData, message: bytes = b"", front: bytes = b"", weight: bytes = b""
+) -> bool:
+    """Add a key with what it signed, or a signature; either may be NULL. A weight is of the key."""
     added = _blst.blst_pairing_chk_n_mul_n_aggr_pk_in_g1(
-        *(context, key.point, False, point, True, weight, 8 * WEIGHT_BYTES, message, len(message), front, len(front))
+        *(context, key, False, signature, False, weight, 8 * len(weight), message, len(message), front, len(front))
     )
     return added == SUCCESS
+
+
+def _sum_in_g1(points: Sequence[CData], weights: bytes) -> CData:
+    """Return the sum of two points or more, each times its weight."""
+    total, affine = ffi.new("blst_p1 *"), ffi.new("blst_p1_affine *")
+    scratch = ffi.new("uint64_t[]", _blst.blst_p1s_mult_pippenger_scratch_sizeof(len(points)) // 8)
+    # Without a pointer of its own, each weight follows the one before.
+    listed, first = ffi.new("blst_p1_affine *[]", points), ffi.new("uint8_t[]", weights)
+    starts = ffi.new("uint8_t *[]", [first, ffi.NULL])
+    _blst.blst_p1s_mult_pippenger(total, listed, len(points), starts, 8 * WEIGHT_BYTES, scratch)
+    _blst.blst_p1_to_affine(affine, total)
+    return affine
+
+
+def _sum_in_g2(points: Sequence[CData], weights: bytes) -> CData:
+    """Return the sum of two points or more, each times its weight."""
+    total, affine = ffi.new("blst_p2 *"), ffi.new("blst_p2_affine *")
+    scratch = ffi.new("uint64_t[]", _blst.blst_p2s_mult_pippenger_scratch_sizeof(len(points)) // 8)
+    listed, first = ffi.new("blst_p2_affine *[]", points), ffi.new("uint8_t[]", weights)
+    starts = ffi.new("uint8_t *[]", [first, ffi.NULL])
+    _blst.blst_p2s_mult_pippenger(total, listed, len(points), starts, 8 * WEIGHT_BYTES, scratch)
+    _blst.blst_p2_to_affine(affine, total)
+    return affine

@@ -18,7 +18,7 @@ from enclave_signer.curves.base import (
     signature_bytes,
     wrong_signature,
 )
-from enclave_signer.curves.bls_suite import bls_public_key_bytes, suite_of
+from enclave_signer.curves.bls_suite import KNOWN_ANSWER, bls_public_key_bytes, suite_of
 from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, Signature, SigningVersion
 
 _ORDER = curve_order.to_bytes(32, "big")
@@ -98,6 +98,7 @@ class PyEccBls:
     """The curve."""
 
     key_type = KeyType.BLS
+    known_answer = KNOWN_ANSWER
 
     def generate(self) -> PrivateKey:
         """Return a new private key."""

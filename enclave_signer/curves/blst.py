@@ -8,6 +8,7 @@
 Source: `blst.h` of libblst 0.3.16; `build_blst.py` has the declarations.
 """
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import NewType, Protocol
 
@@ -102,6 +103,10 @@ class Library(Protocol):
         """Whether it is in the prime-order group."""
         ...
 
+    def blst_p2_affine_in_g2(self, point: CData, /) -> bool:
+        """Whether it is in the prime-order group."""
+        ...
+
     def blst_core_verify_pk_in_g1(
         self,
         public_key: CData,
@@ -116,6 +121,34 @@ class Library(Protocol):
         /,
     ) -> int:
         """Check that both points are in their groups, and the signature."""
+        ...
+
+    def blst_p1_to_affine(self, out: CData, point: CData, /) -> None:
+        """Write it without its third coordinate."""
+        ...
+
+    def blst_p2_to_affine(self, out: CData, point: CData, /) -> None:
+        """Write it without its third coordinate."""
+        ...
+
+    def blst_p1s_mult_pippenger_scratch_sizeof(self, count: int, /) -> int:
+        """Bytes that summing so many points needs."""
+        ...
+
+    def blst_p2s_mult_pippenger_scratch_sizeof(self, count: int, /) -> int:
+        """Bytes that summing so many points needs."""
+        ...
+
+    def blst_p1s_mult_pippenger(
+        self, out: CData, points: CData, count: int, scalars: CData, bits: int, scratch: CData, /
+    ) -> None:
+        """Sum two points or more, each times its scalar, little-endian; not in constant time."""
+        ...
+
+    def blst_p2s_mult_pippenger(
+        self, out: CData, points: CData, count: int, scalars: CData, bits: int, scratch: CData, /
+    ) -> None:
+        """Sum two points or more, each times its scalar, little-endian; not in constant time."""
         ...
 
     def blst_pairing_sizeof(self) -> int:
@@ -144,6 +177,14 @@ class Library(Protocol):
         """Add a signature, its weight little-endian; checks the points' groups first, as the flags say."""
         ...
 
+    def blst_fp12_sizeof(self) -> int:
+        """Bytes of a pairing's value."""
+        ...
+
+    def blst_aggregated_in_g2(self, out: CData, signature: CData, /) -> None:
+        """Pair a signature with the generator; its group is not checked."""
+        ...
+
     def blst_pairing_commit(self, context: CData, /) -> None:
         """End adding."""
         ...
@@ -159,7 +200,7 @@ class Ffi(Protocol):
     error: type[Exception]
     NULL: CData
 
-    def new(self, declaration: str, contents: bytes | int = ..., /) -> CData:
+    def new(self, declaration: str, contents: bytes | int | Sequence[CData] = ..., /) -> CData:
         """Return new memory: all zero, or with these bytes; of an array, as many items."""
         ...
 

@@ -15,9 +15,9 @@ from nacl.bindings import (
 )
 from nacl.exceptions import BadSignatureError
 
-from enclave_signer.curves.base import Curve, InvalidPublicKey, check_public_key_size, private_key_bytes
+from enclave_signer.curves.base import Curve, InvalidPublicKey, KnownAnswer, check_public_key_size, private_key_bytes
 from enclave_signer.curves.digest import DigestSigningKey, DigestVerifyingKey
-from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey
+from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, SigningVersion
 
 
 class Ed25519SigningKey(DigestSigningKey):
@@ -46,10 +46,27 @@ class Ed25519VerifyingKey(DigestVerifyingKey):
         return True
 
 
+#: A public test key. Source: tee-signer 4f91388, recorded.
+_KNOWN_ANSWER = KnownAnswer(
+    private_key=bytes.fromhex("cfe0c48fe7530d3aba4f5b3a9b33073251691a83fbc1ab248db31c42ec2b9703"),
+    public_key=bytes.fromhex("b9dfece6122726b04976b23a69d54729816cebde72eebd521b2b8d5a6ad891b6"),
+    signatures=(
+        (
+            SigningVersion.LATEST,
+            bytes.fromhex(
+                "bedd904a24b6a213b2b9194e4250a987b9a2c632b2992f0ff5eddcad9e8c23dc9e18f47e57a1ca8484fbe8d1f5d89260"
+                "88a59953329f4afad5194ffe35a21509"
+            ),
+        ),
+    ),
+)
+
+
 class Ed25519:
     """The curve."""
 
     key_type = KeyType.ED25519
+    known_answer = _KNOWN_ANSWER
 
     def generate(self) -> PrivateKey:
         """Return a new seed."""

@@ -14,13 +14,14 @@ from enclave_signer.curves.base import (
     SCALAR_BYTES,
     Curve,
     InvalidPublicKey,
+    KnownAnswer,
     check_public_key_size,
     random_scalar,
     scalar_bytes,
 )
 from enclave_signer.curves.der import from_der, to_der
 from enclave_signer.curves.digest import DigestSigningKey, DigestVerifyingKey
-from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey
+from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, SigningVersion
 
 #: Source: SEC 2, version 2.0, section 2.4.2.
 ORDER = bytes.fromhex("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551")
@@ -60,10 +61,27 @@ class P256VerifyingKey(DigestVerifyingKey):
         return True
 
 
+#: A public test key. Source: tee-signer 4f91388, recorded.
+_KNOWN_ANSWER = KnownAnswer(
+    private_key=bytes.fromhex("4365810d543d305a3cd0e07aabc5c2a0cfab4b67642c7e99a99baaf1f6e459d9"),
+    public_key=bytes.fromhex("02a547d28523f2e208c916f7745d16475489d1c164edff4f07f12bd7738a7a2ced"),
+    signatures=(
+        (
+            SigningVersion.LATEST,
+            bytes.fromhex(
+                "6417046233d0386ff0bd98576a71848c2e3431dde4bf68237082569d42435ca97a72b6d2b8e92f16cc34c7072a236c32"
+                "d62e5af97b1c5dad819d4d8a33e7e9cd"
+            ),
+        ),
+    ),
+)
+
+
 class P256:
     """The curve."""
 
     key_type = KeyType.P256
+    known_answer = _KNOWN_ANSWER
 
     def generate(self) -> PrivateKey:
         """Return a new private key."""

@@ -8,13 +8,14 @@ import coincurve
 from enclave_signer.curves.base import (
     Curve,
     InvalidPublicKey,
+    KnownAnswer,
     check_public_key_size,
     random_scalar,
     scalar_bytes,
 )
 from enclave_signer.curves.der import to_der
 from enclave_signer.curves.digest import DigestSigningKey, DigestVerifyingKey
-from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey
+from enclave_signer.protocol.messages import KeyType, PrivateKey, PublicKey, SigningVersion
 
 #: Source: SEC 2, version 2.0, section 2.4.1.
 ORDER = bytes.fromhex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141")
@@ -49,10 +50,27 @@ class Secp256k1VerifyingKey(DigestVerifyingKey):
         return self._key.verify(to_der(signature), digest, hasher=None)
 
 
+#: A public test key. Source: tee-signer 4f91388, recorded.
+_KNOWN_ANSWER = KnownAnswer(
+    private_key=bytes.fromhex("0d978d7713a2ec96c4a5ab7b57d2d055ac33a85cf9ed05fe14bf8cc81b6be1a1"),
+    public_key=bytes.fromhex("03dc80d058f0c4cd090a93363b39f65d659d8fa0c9636dbdec87554334f91f3d57"),
+    signatures=(
+        (
+            SigningVersion.LATEST,
+            bytes.fromhex(
+                "b209ddbfb5b666880fc4b776e99d75b03f0518634acec321a684920b0fee75c348cd9636dba0f126caa5ed8669ab5daa"
+                "e0f873fade4be71b447f2968ee756e8c"
+            ),
+        ),
+    ),
+)
+
+
 class Secp256k1:
     """The curve."""
 
     key_type = KeyType.SECP256K1
+    known_answer = _KNOWN_ANSWER
 
     def generate(self) -> PrivateKey:
         """Return a new private key."""

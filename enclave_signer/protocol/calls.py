@@ -1,11 +1,12 @@
-"""The one table of calls: what a call is named, how its argument and its result are read, and when it may be made.
+"""The one table of calls: what a call is named, how its argument and its result are read, with which key it is made, when.
 
 A new call is a dataclass in `messages`, a row here, a handler in `session` and a method of the host's client. The type
-checker finds a missing row in `call_of`, a missing handler in `session`; a test, a row that is not in `CALLS`.
+checker finds a missing row in `call_of`, a missing fact of a row, a missing handler in `session`; tests, the rest.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from enclave_signer.protocol import cbor, values
@@ -31,6 +32,18 @@ from enclave_signer.protocol.messages import (
 
 R = TypeVar("R", bound=Request)
 
+#: How a call names its key: by its handle, by its blob, or by its public key hash.
+KeyName = int | bytes | str
+
+
+class Unnamed(Enum):
+    """Why a call names no key."""
+
+    #: It concerns none.
+    NONE = "none"
+    #: It makes a key, or brings one: which one is not known before it has been made.
+    NEW = "new"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Generic[R]):
@@ -41,6 +54,7 @@ class Call(Generic[R]):
         read: Returns the call of an argument; raises `BadMessage`.
         write: Returns the argument of a call.
         result: Returns the result that answers it; raises `BadMessage`.
+        key: Returns how a call names the key that it is made with; or why none does.
         asks_sealer: Whether the enclave may have to ask its sealer, or the launcher, and take long.
         reads_session: Whether it reads what earlier calls leave behind, so that it must wait until they are done.
         before_initialize: Whether it may be made in a new session; all others are answered `uninitialized` there.
@@ -50,9 +64,10 @@ class Call(Generic[R]):
     read: Callable[[Item], R]
     write: Callable[[R], Item]
     result: Callable[[Item], Result]
-    asks_sealer: bool = False
-    reads_session: bool = False
-    before_initialize: bool = False
+    key: Callable[[R], KeyName] | Unnamed
+    asks_sealer: bool
+    reads_session: bool
+    before_initialize: bool
 
 
 def _read_sign(item: Item) -> Sign:
@@ -93,6 +108,7 @@ _INITIALIZE: Call[Initialize] = Call(
     read=lambda item: Initialize(values.credentials(item)),
     write=lambda call: values.encode_credentials(call.credentials),
     result=values.nothing,
+    key=Unnamed.NONE,
     asks_sealer=True,
     reads_session=True,
     before_initialize=True,
@@ -102,35 +118,50 @@ _IMPORT: Call[Import] = Call(
     read=lambda item: Import(values.blob(item, "the blob of Import")),
     write=lambda call: call.blob,
     result=values.imported_key,
+    key=lambda call: call.blob,
     asks_sealer=True,
+    reads_session=False,
+    before_initialize=False,
 )
 _IMPORT_UNENCRYPTED: Call[ImportUnencrypted] = Call(
     name="ImportUnencrypted",
     read=lambda item: ImportUnencrypted(values.private_key(item)),
     write=lambda call: values.encode_of_curve(call.private_key),
     result=values.sealed_open_key,
+    key=Unnamed.NEW,
     asks_sealer=True,
+    reads_session=False,
+    before_initialize=False,
 )
 _GENERATE: Call[Generate] = Call(
     name="Generate",
     read=lambda item: Generate(values.key_type(item)),
     write=lambda call: call.key_type.value,
     result=values.sealed_key,
+    key=Unnamed.NEW,
     asks_sealer=True,
+    reads_session=False,
+    before_initialize=False,
 )
 _GENERATE_AND_IMPORT: Call[GenerateAndImport] = Call(
     name="GenerateAndImport",
     read=lambda item: GenerateAndImport(values.key_type(item)),
     write=lambda call: call.key_type.value,
     result=values.sealed_open_key,
+    key=Unnamed.NEW,
     asks_sealer=True,
+    reads_session=False,
+    before_initialize=False,
 )
 _SIGN_CALL: Call[Sign] = Call(
     name="Sign",
     read=_read_sign,
     write=lambda call: {"handle": call.handle, "message": call.message, "version": call.version.value},
     result=values.signature,
+    key=lambda call: call.handle,
+    asks_sealer=False,
     reads_session=True,
+    before_initialize=False,
 )
 _SIGN_WITH_CALL: Call[SignWith] = Call(
     name="SignWith",
@@ -141,42 +172,60 @@ _SIGN_WITH_CALL: Call[SignWith] = Call(
         "version": call.version.value,
     },
     result=values.signature,
+    key=lambda call: call.blob,
     asks_sealer=True,
+    reads_session=False,
+    before_initialize=False,
 )
 _PUBLIC_KEY: Call[GetPublicKey] = Call(
     name="PublicKey",
     read=lambda item: GetPublicKey(values.handle(item)),
     write=lambda call: call.handle,
     result=values.public_key,
+    key=lambda call: call.handle,
+    asks_sealer=False,
     reads_session=True,
+    before_initialize=False,
 )
 _PUBLIC_KEY_FROM: Call[GetPublicKeyFrom] = Call(
     name="PublicKeyFrom",
     read=lambda item: GetPublicKeyFrom(values.blob(item, "the blob of PublicKeyFrom")),
     write=lambda call: call.blob,
     result=values.public_key,
+    key=lambda call: call.blob,
     asks_sealer=True,
+    reads_session=False,
+    before_initialize=False,
 )
 _PROVE_POSSESSION: Call[ProvePossession] = Call(
     name="ProvePossession",
     read=lambda item: ProvePossession(values.handle(item)),
     write=lambda call: call.handle,
     result=values.signature,
+    key=lambda call: call.handle,
+    asks_sealer=False,
     reads_session=True,
+    before_initialize=False,
 )
 _PROVE_POSSESSION_OF: Call[ProvePossessionOf] = Call(
     name="ProvePossessionOf",
     read=_read_prove_possession_of,
     write=lambda call: {"handle": call.handle, "public_key": values.encode_of_curve(call.public_key)},
     result=values.signature,
+    key=lambda call: call.handle,
+    asks_sealer=False,
     reads_session=True,
+    before_initialize=False,
 )
 _RESEAL_CALL: Call[Reseal] = Call(
     name="Reseal",
     read=_read_reseal,
     write=lambda call: {"encrypted_private_key": call.blob, "encryption_key_path": call.target},
     result=values.sealed_key,
+    key=lambda call: call.blob,
     asks_sealer=True,
+    reads_session=False,
+    before_initialize=False,
 )
 
 _ATTEST_CALL: Call[Attest] = Call(
@@ -184,7 +233,9 @@ _ATTEST_CALL: Call[Attest] = Call(
     read=_read_attest,
     write=lambda call: {"nonce": call.nonce, "purpose": call.purpose.value},
     result=values.attestation,
+    key=Unnamed.NONE,
     asks_sealer=True,
+    reads_session=False,
     before_initialize=True,
 )
 _USE_KEY: Call[UseKey] = Call(
@@ -192,6 +243,8 @@ _USE_KEY: Call[UseKey] = Call(
     read=lambda item: UseKey(values.key_hash(item)),
     write=lambda call: call.pkh,
     result=values.imported_key,
+    key=lambda call: call.pkh,
+    asks_sealer=False,
     reads_session=True,
     before_initialize=True,
 )
@@ -216,6 +269,9 @@ CALLS: dict[str, Call[Any]] = {
         _USE_KEY,
     )
 }
+#: Calls that concern no key, and calls of which it is not known beforehand with which one they are made.
+WITHOUT_KEY = frozenset(name for name, call in CALLS.items() if call.key is Unnamed.NONE)
+OF_NEW_KEYS = frozenset(name for name, call in CALLS.items() if call.key is Unnamed.NEW)
 
 
 def call_of(request: Request) -> Call[Any]:  # noqa: C901, PLR0911, PLR0912 -- one line for each call

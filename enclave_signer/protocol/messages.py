@@ -6,6 +6,7 @@ Values are plain data: `codec` checks types, sizes and ranges while decoding, so
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from enclave_signer.protocol.key_types import KeyType as KeyType  # noqa: PLC0414 -- part of messages
 from enclave_signer.protocol.key_types import SigningVersion as SigningVersion  # noqa: PLC0414 -- part of messages
@@ -33,8 +34,7 @@ class PublicKey:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """A signature, or a proof of possession, which is a BLS signature over the public key."""
 
     key_type: KeyType

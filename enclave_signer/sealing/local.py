@@ -106,6 +106,9 @@ def _load(file: LocalKey) -> bytes:
         key = stream.read(KEY_BYTES + 1)
     if len(key) != KEY_BYTES:
         raise ConfigError(f"sealing key file {path} must have {KEY_BYTES} bytes: restore it, or name another file")
+    if len(set(key)) == 1:
+        # A block that was lost reads as zeros.
+        raise ConfigError(f"sealing key file {path} is damaged, all of its bytes are alike: restore it")
     return key
 
 

@@ -52,9 +52,8 @@ class Connection:
     ) -> None:
         self._stream = stream
         self._session = session
-        self._workers = workers
         self._pace = pace
-        self._turn = Turn(session, workers, pace, self)
+        self._turn = Turn(session, workers, pace)
         self._limits = limits
         self._on_long_frame = on_long_frame
         # Nothing is read while a whole frame waits, so the buffer is smaller than a frame and one read.
@@ -91,7 +90,7 @@ class Connection:
             logger.exception("connection closed because of a bug")
         finally:
             self._stream.close()
-            self._workers.leave(self)
+            self._turn.leave()
             await self._drop_keys()
 
     def stop(self) -> None:

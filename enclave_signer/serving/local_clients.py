@@ -20,7 +20,7 @@ from pathlib import Path
 from enclave_signer.errors import ConfigError
 from enclave_signer.rights import Client, Rights
 from enclave_signer.serving.peers import CREDENTIALS, Peer
-from enclave_signer.serving.stream import PlainStream
+from enclave_signer.serving.stream import FIRST_READ_BYTES, PlainStream
 
 #: Source: Linux `asm-generic/socket.h`; Python does not name them. The second one needs Linux 6.5.
 _SO_PEERGROUPS = 59
@@ -165,7 +165,7 @@ class WatchedStream(PlainStream):
             OSError: Another process has written, or this one sends descriptors.
         """
         try:
-            data, ancillary, flags, _ = self._socket.recvmsg(most, _ANCILLARY_BYTES)
+            data, ancillary, flags, _ = self._socket.recvmsg(min(most, FIRST_READ_BYTES), _ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return None
         if data and (ancillary != self._expected or flags & socket.MSG_CTRUNC):

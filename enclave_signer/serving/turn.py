@@ -27,14 +27,12 @@ class Turn:
         session: What the calls are for.
         workers: Do the slow computations.
         pace: The connection's part of the event loop.
-        owner: Who asks the workers.
     """
 
-    def __init__(self, session: Session, workers: Workers, pace: Pace, owner: object) -> None:
+    def __init__(self, session: Session, workers: Workers, pace: Pace) -> None:
         self._session = session
         self._workers = workers
         self._pace = pace
-        self._owner = owner
         self._answers: list[bytes] = []
         self._openings: list[tuple[int, Opening]] = []
         self._computations: list[tuple[int, Computation]] = []
@@ -83,6 +81,10 @@ class Turn:
         else:
             self._settle(index, outcome)
 
+    def leave(self) -> None:
+        """Have the workers forget this client, and the keys that hang on it."""
+        self._workers.leave(self)
+
     async def _decode_large(self, frame: bytes) -> Request:
         async with self._pace.round.large.turn(len(frame)):
             return codec.decode_request(frame)
@@ -94,7 +96,7 @@ class Turn:
         if self._computations:
             computations, self._computations = self._computations, []
             jobs = [computation.run for _, computation in computations]
-            outcomes = await self._workers.run(self._owner, jobs)
+            outcomes = await self._workers.run(self, jobs)
             self._pace.begin()
             for (index, _), outcome in zip(computations, outcomes, strict=True):
                 await self._pace.give_way()

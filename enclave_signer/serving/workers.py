@@ -39,11 +39,16 @@ class _Batch:
         self.complete = trio.Event()
 
     def run(self, index: int) -> None:
-        """Do one job; an exception is its outcome."""
-        try:
-            self.outcomes[index] = self.jobs[index]()
-        except Exception as error:  # noqa: BLE001 -- handed to the connection, which sorts refusals from bugs
-            self.outcomes[index] = error
+        """Do one job."""
+        self.outcomes[index] = _outcome(self.jobs[index])
+
+
+def _outcome(job: Job) -> Signature | Exception:
+    """Do a job; an exception is its outcome."""
+    try:
+        return job()
+    except Exception as error:  # noqa: BLE001 -- handed to the connection, which sorts refusals from bugs
+        return error
 
 
 class Workers:
@@ -67,14 +72,13 @@ class Workers:
             owner: The connection that asks; one that is alone, job by job, is served at once.
             jobs: What to compute.
         """
-        batch = _Batch(jobs)
         alone = len(jobs) == 1 and owner is self._last_owner and not self._waiting_jobs
         self._last_owner = owner
         if alone:
-            batch.run(0)
-        else:
-            self._enqueue(batch)
-            await batch.complete.wait()
+            return [_outcome(jobs[0])]
+        batch = _Batch(jobs)
+        self._enqueue(batch)
+        await batch.complete.wait()
         return batch.outcomes
 
     def leave(self, owner: object) -> None:

@@ -1,5 +1,6 @@
 """Tezos base58check: the table of prefixes, encoding, decoding.
 
+- How the texts of a curve begin is in its row of facts; all other prefixes are here.
 - A text is base58 of prefix, payload and the first 4 bytes of double SHA-256 over both.
 - The prefix decides the kind, and every kind has one payload size: a decoded value has the right length.
 - Errors never repeat the text: it may be a secret key.
@@ -7,6 +8,7 @@
 Source: Octez `src/lib_crypto/base58.ml`; `tests/vectors/signatory-vectors.json`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from hashlib import sha256
@@ -78,59 +80,42 @@ def _layout(family: Family, label: str, prefix_hex: str, payload_bytes: int, key
     return Layout(family, label, bytes.fromhex(prefix_hex), payload_bytes, key_type)
 
 
-def _hash(key_type: KeyType, prefix_hex: str) -> Layout:
-    return _layout(Family.PUBLIC_KEY_HASH, key_type.facts.address, prefix_hex, PUBLIC_KEY_HASH_BYTES, key_type)
+def _of_curve(family: Family, key_type: KeyType) -> Iterator[Layout]:
+    """Yield how a curve's texts of a family are written; its usual one first."""
+    facts, texts = key_type.facts, key_type.facts.texts
+    match family:
+        case Family.PUBLIC_KEY_HASH:
+            yield _layout(family, facts.address, texts.hash_prefix, PUBLIC_KEY_HASH_BYTES, key_type)
+        case Family.PUBLIC_KEY:
+            yield _layout(family, *texts.public_key, facts.public_key_bytes, key_type)
+        case Family.PRIVATE_KEY:
+            for text, size in texts.private_keys:
+                yield _layout(family, *text, size, key_type)
+        case Family.ENCRYPTED_PRIVATE_KEY:
+            _, size = texts.private_keys[0]
+            yield _layout(family, *texts.encrypted_key, ENCRYPTION_BYTES + size, key_type)
+        case Family.SIGNATURE:
+            yield _layout(family, *texts.signature, facts.signature_bytes, key_type)
 
 
-def _public_key(key_type: KeyType, label: str, prefix_hex: str) -> Layout:
-    return _layout(Family.PUBLIC_KEY, label, prefix_hex, key_type.facts.public_key_bytes, key_type)
-
-
-def _private_key(key_type: KeyType, label: str, prefix_hex: str) -> Layout:
-    return _layout(Family.PRIVATE_KEY, label, prefix_hex, key_type.facts.private_key_bytes, key_type)
-
-
-def _encrypted(key_type: KeyType, label: str, prefix_hex: str) -> Layout:
-    size = ENCRYPTION_BYTES + key_type.facts.private_key_bytes
-    return _layout(Family.ENCRYPTED_PRIVATE_KEY, label, prefix_hex, size, key_type)
-
-
-def _signature(key_type: KeyType, label: str, prefix_hex: str) -> Layout:
-    return _layout(Family.SIGNATURE, label, prefix_hex, key_type.facts.signature_bytes, key_type)
+def _of_curves(*families: Family) -> dict[str, Layout]:
+    """Return how texts of these families are written, by names such as `ED25519_PUBLIC_KEY`; a second one ends in `_2`."""
+    return {
+        "_".join([key_type.name, family.name, *([str(number)] if number > 1 else [])]): layout
+        for family in families
+        for key_type in KeyType
+        for number, layout in enumerate(_of_curve(family, key_type), start=1)
+    }
 
 
 class Kind(Enum):
-    """Every kind of text this signer reads or writes."""
+    """Every kind of text this signer reads or writes; those of a curve are found by `kinds_of`."""
 
-    ED25519_PUBLIC_KEY_HASH = _hash(KeyType.ED25519, "06a19f")
-    SECP256K1_PUBLIC_KEY_HASH = _hash(KeyType.SECP256K1, "06a1a1")
-    P256_PUBLIC_KEY_HASH = _hash(KeyType.P256, "06a1a4")
-    BLS_PUBLIC_KEY_HASH = _hash(KeyType.BLS, "06a1a6")
-    ML_DSA_44_PUBLIC_KEY_HASH = _hash(KeyType.ML_DSA_44, "06a1a9")
+    vars().update(_of_curves(Family.PUBLIC_KEY_HASH))
     CONTRACT = _layout(Family.CONTRACT, "KT1", "025a79", 20)
-    ED25519_PUBLIC_KEY = _public_key(KeyType.ED25519, "edpk", "0d0f25d9")
-    SECP256K1_PUBLIC_KEY = _public_key(KeyType.SECP256K1, "sppk", "03fee256")
-    P256_PUBLIC_KEY = _public_key(KeyType.P256, "p2pk", "03b28b7f")
-    BLS_PUBLIC_KEY = _public_key(KeyType.BLS, "BLpk", "069587cc")
-    ML_DSA_44_PUBLIC_KEY = _public_key(KeyType.ML_DSA_44, "mdpk", "0d07ed43")
-    ED25519_SEED = _private_key(KeyType.ED25519, "edsk", "0d0f3a07")
-    ED25519_EXPANDED_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "edsk", "2bf64e07", 64, KeyType.ED25519)
-    SECP256K1_PRIVATE_KEY = _private_key(KeyType.SECP256K1, "spsk", "11a2e0c9")
-    P256_PRIVATE_KEY = _private_key(KeyType.P256, "p2sk", "1051eebd")
-    BLS_PRIVATE_KEY = _private_key(KeyType.BLS, "BLsk", "0396c028")
-    ML_DSA_44_EXPANDED_PRIVATE_KEY = _layout(Family.PRIVATE_KEY, "mdsk", "09397439", 3872, KeyType.ML_DSA_44)
-    ED25519_ENCRYPTED_SEED = _encrypted(KeyType.ED25519, "edesk", "075a3cb329")
-    SECP256K1_ENCRYPTED_PRIVATE_KEY = _encrypted(KeyType.SECP256K1, "spesk", "09edf1ae96")
-    P256_ENCRYPTED_PRIVATE_KEY = _encrypted(KeyType.P256, "p2esk", "09303973ab")
-    BLS_ENCRYPTED_PRIVATE_KEY = _encrypted(KeyType.BLS, "BLesk", "02051e3519")
-    ML_DSA_44_ENCRYPTED_PRIVATE_KEY = _layout(
-        Family.ENCRYPTED_PRIVATE_KEY, "mdesk", "05318527ac", ENCRYPTION_BYTES + 3872, KeyType.ML_DSA_44
+    vars().update(
+        _of_curves(Family.PUBLIC_KEY, Family.PRIVATE_KEY, Family.ENCRYPTED_PRIVATE_KEY, Family.SIGNATURE),
     )
-    ED25519_SIGNATURE = _signature(KeyType.ED25519, "edsig", "09f5cd8612")
-    SECP256K1_SIGNATURE = _signature(KeyType.SECP256K1, "spsig1", "0d7365133f")
-    P256_SIGNATURE = _signature(KeyType.P256, "p2sig", "36f02c34")
-    BLS_SIGNATURE = _signature(KeyType.BLS, "BLsig", "28ab40cf")
-    ML_DSA_44_SIGNATURE = _signature(KeyType.ML_DSA_44, "mdsig", "019c2dd203")
     GENERIC_SIGNATURE = _layout(Family.SIGNATURE, "sig", "04822b", 64)
     CHAIN_ID = _layout(Family.CHAIN_ID, "Net", "575200", 4)
     BLOCK_HASH = _layout(Family.BLOCK_HASH, "B", "0134", 32)

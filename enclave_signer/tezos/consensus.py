@@ -19,6 +19,7 @@ from enum import StrEnum
 from functools import lru_cache
 from struct import Struct
 from types import MappingProxyType
+from typing import NamedTuple
 
 from enclave_signer.tezos.base58 import Kind, encode
 from enclave_signer.tezos.errors import MalformedMessage
@@ -49,6 +50,9 @@ _TAG_OFFSET = 37
 class Right(StrEnum):
     """What may be signed once per chain, key, level and round."""
 
+    # As for the types of keys: marks are found by their right for every message.
+    __hash__ = str.__hash__
+
     BLOCK = "block"
     PREATTESTATION = "preattestation"
     ATTESTATION = "attestation"
@@ -56,6 +60,8 @@ class Right(StrEnum):
 
 class ConsensusKind(StrEnum):
     """The kind of a consensus message, by its name in the policy."""
+
+    __hash__ = str.__hash__
 
     BLOCK = "block"
     PREATTESTATION = "preattestation"
@@ -76,8 +82,7 @@ _RIGHTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ConsensusMessage:
+class ConsensusMessage(NamedTuple):
     """What a consensus message says about itself.
 
     Attributes:
@@ -162,8 +167,9 @@ def _parse_vote(message: bytes, forms: Mapping[int, _VoteForm]) -> ConsensusMess
     chain, _, level, round_ = form.layout.unpack_from(message)
     if form.dal_bitset:
         _check_dal_bitset(message, size)
-    _check_not_negative(form.kind, "level", level)
-    _check_not_negative(form.kind, "round", round_)
+    if level < 0 or round_ < 0:
+        _check_not_negative(form.kind, "level", level)
+        _check_not_negative(form.kind, "round", round_)
     return ConsensusMessage(form.kind, _chain_id(chain), level, round_)
 
 

@@ -168,7 +168,7 @@ def parse_secret_key(text: str) -> PrivateKey:
         raise EncryptedSecretKey(
             f"the secret key is encrypted ({kind.value.label}…); decrypt it with its password first, then give it in clear"
         )
-    if key_type.facts.little_endian_text:
+    if key_type.facts.texts.little_endian:
         payload = payload[::-1]
     return PrivateKey(key_type, payload[: key_type.facts.private_key_bytes])
 

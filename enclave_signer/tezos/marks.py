@@ -12,9 +12,9 @@
 - The same digest means the same message, hence the same level and round; a request that says otherwise is refused.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
+from typing import NamedTuple
 
 from enclave_signer.tezos.consensus import ConsensusMessage
 from enclave_signer.tezos.errors import MarkRefused, MarkTooFar
@@ -36,8 +36,7 @@ class Verdict(StrEnum):
     REPEAT = "repeat"
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """A level, a round, and the BLAKE2b-256 of the message there; None when that is not known."""
 
     level: int

@@ -6,6 +6,7 @@ import click
 
 from host_backend.cli.command_help import Group
 from host_backend.cli.options import Options, takes_options
+from host_backend.cli.parameters import Whole
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
 
@@ -50,7 +51,7 @@ def verify(options: Options, file: Path, *, with_enclave: bool) -> None:
 @_FILE
 @click.option(
     "--above-level",
-    type=int,
+    type=Whole(),
     required=True,
     help="A level at or above everything that may have been signed: nothing at or below it is signed again.",
 )

@@ -15,7 +15,8 @@ from host_backend.cli.findings import FAILED, OK, WARNING, Check, counted
 from host_backend.cli.front_checks import examine_front
 from host_backend.cli.progress import ENCLAVE_LIMITS, progress, waiting
 from host_backend.config import Config, UnixAddress, VaultConfig, load_config
-from host_backend.config.storage import KeysApart, KeysInBucket, KeysInFile, KeysInFirestore, MarksInFirestore
+from host_backend.config.key_storage import KeysApart
+from host_backend.config.storage import MarksInFirestore
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
 from host_backend.policy import DEFAULT_POLICY
@@ -118,24 +119,23 @@ def _permissions(name: str, path: Path, fine: str) -> Check:
 
 async def _stored_keys(vault: VaultConfig) -> tuple[int, list[Check]]:
     """Return how many keys are stored, and what there is to say of them."""
-    shared = vault.keys.shared if isinstance(vault.keys, KeysApart) else vault.keys
-    name = f"{'key file' if isinstance(shared, KeysInFile) else 'keys'} of vault {vault.name}"
+    shared, own = (vault.keys.shared, vault.keys.own) if isinstance(vault.keys, KeysApart) else (vault.keys, None)
+    name = f"{'keys' if shared.file is None else 'key file'} of vault {vault.name}"
     try:
         hashes = Counter(key.pkh for key in await stored_keys(vault))
     except HostError as error:
         return 0, [Check(name, FAILED, str(error))]
-    match shared:
-        case KeysInFile(path) if not hashes and not path.exists():
-            return 0, [Check(name, WARNING, f"{path} is not there yet: the first generate or import makes it")]
-        case KeysInFile(path) if path.exists():
-            checks = [_permissions(name, path, f"{path}: {counted(len(hashes), 'key')}")]
-        case KeysInFile(path):
-            checks = [Check(name, OK, f"{path} is not there yet: {counted(len(hashes), 'key')} beside it")]
-        case KeysInFirestore() | KeysInBucket():
-            checks = [Check(name, OK, f"{shared.place}: {counted(len(hashes), 'key')}")]
-    match vault.keys:
-        case KeysApart(_, KeysInFile(path)) if path.exists():
-            checks.append(_permissions(name, path, f"{path}: those that Signatory does not know"))
+    count, file = counted(len(hashes), "key"), shared.file
+    if file is not None and not file.exists():
+        if not hashes:
+            return 0, [Check(name, WARNING, f"{file} is not there yet: the first generate or import makes it")]
+        checks = [Check(name, OK, f"{file} is not there yet: {count} beside it")]
+    elif file is not None:
+        checks = [_permissions(name, file, f"{file}: {count}")]
+    else:
+        checks = [Check(name, OK, f"{shared.where}: {count}")]
+    if own is not None and own.file is not None and own.file.exists():
+        checks.append(_permissions(name, own.file, f"{own.file}: those that Signatory does not know"))
     if repeated := sorted(pkh for pkh, count in hashes.items() if count > 1):
         checks.append(Check(name, WARNING, f"{', '.join(repeated)} are stored several times: one good entry is enough"))
     return len(hashes), checks

@@ -1,5 +1,6 @@
 """`enclave-host`: its commands, help, and how a command ends. What a command takes is in its own file."""
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -158,6 +159,8 @@ def _failed(error: Exception, answer: Answer) -> int:
     # What could not be written before cannot be written now either; other errors of the system are bugs.
     if isinstance(error, OSError) and (problem := output.failure()):
         return _unwritten(problem)
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return _said(f"{error.strerror}: raise the limit of open files (ulimit -n)", 1, answer)
     logging.getLogger(__name__).error("a bug, please report it", exc_info=error)
     return _said("internal error: see the log above", EXIT_BUG, answer)
 

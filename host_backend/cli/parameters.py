@@ -1,5 +1,6 @@
 """Types of arguments: what they suggest for a word they do not know, and what a shell completes them with."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ from host_backend.suggestion import suggestion
 if TYPE_CHECKING:
     from host_backend.config import Config, VaultConfig
 
+#: `int` takes more: `1_0`, the digits of other scripts, blanks. What has more digits is no level either.
+_WHOLE = re.compile("-?[0-9]{1,18}")
+
 
 class Choice(click.Choice[str]):
     """One of several words; suggests the one that was probably meant."""
@@ -21,6 +25,20 @@ class Choice(click.Choice[str]):
         text = super().get_invalid_choice_message(value, ctx)
         hint = suggestion(str(value), self.choices)
         return f"{text.removesuffix('.')}; {hint}" if hint else text
+
+
+class Whole(click.ParamType[int]):
+    """A whole number, written as the configuration has it: in digits from 0 to 9."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number; a default is one already."""
+        if isinstance(value, int):
+            return value
+        if not _WHOLE.fullmatch(value):
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        return int(value)
 
 
 class _FromConfiguration(click.types.StringParamType):

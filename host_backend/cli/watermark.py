@@ -7,7 +7,7 @@ import click
 from host_backend.cli.answer import Answer
 from host_backend.cli.command_help import Group
 from host_backend.cli.options import Options, takes_json, takes_options
-from host_backend.cli.parameters import Choice, KeyHash
+from host_backend.cli.parameters import Choice, KeyHash, Whole
 
 _RIGHTS = ["block", "preattestation", "attestation"]
 
@@ -72,7 +72,7 @@ def show_watermarks(options: Options, *, answer: Answer) -> None:
 @click.option("--stopped-in-order", is_flag=True, help="With --from-octez: octez-signer was stopped and did not crash.")
 @click.option(
     "--above-level",
-    type=int,
+    type=Whole(),
     help="For a store of version 0.1 or a folder of octez-signer that was not stopped in order: nothing at or below this "
     "level is signed again.",
 )
@@ -110,7 +110,7 @@ def migrate_watermarks(
 @watermark.command("rebuild", example="enclave-host watermark rebuild --above-level 9000000")
 @click.option(
     "--above-level",
-    type=int,
+    type=Whole(),
     required=True,
     help="A level at or above everything that may have been signed: nothing at or below it is signed again.",
 )
@@ -141,8 +141,8 @@ def rebuild_watermarks(options: Options, above_level: int, chains: tuple[str, ..
 @click.argument("chain_id")
 @click.argument("pkh", type=KeyHash())
 @click.argument("right", type=Choice(_RIGHTS))
-@click.argument("level", type=int)
-@click.option("--round", "round_", type=int, default=0, show_default=True, help="Round of the mark.")
+@click.argument("level", type=Whole())
+@click.option("--round", "round_", type=Whole(), default=0, show_default=True, help="Round of the mark.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @takes_options
 def reset_watermark(options: Options, chain_id: str, pkh: str, right: str, level: int, round_: int, yes: bool) -> None:  # noqa: FBT001 -- as above
@@ -166,8 +166,8 @@ def reset_watermark(options: Options, chain_id: str, pkh: str, right: str, level
 @click.argument("chain_id")
 @click.argument("pkh", type=KeyHash())
 @click.argument("right", type=Choice(_RIGHTS))
-@click.argument("level", type=int)
-@click.option("--round", "round_", type=int, default=0, show_default=True, help="Round of the mark.")
+@click.argument("level", type=Whole())
+@click.option("--round", "round_", type=Whole(), default=0, show_default=True, help="Round of the mark.")
 @takes_options
 def raise_watermark(options: Options, chain_id: str, pkh: str, right: str, level: int, round_: int) -> None:
     """Move one mark up: nothing at or below that level and round is signed again.

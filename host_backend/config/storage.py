@@ -1,33 +1,9 @@
-"""Where keys and marks are kept, as values that answer for themselves: `stores` opens what each of them means."""
+"""Places in Google's cloud; and where marks are kept, as values that answer for themselves: `stores` opens what each means."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
-
-from enclave_signer.protocol.key_types import KeyType
-
-#: What the names of places have in them where keys are that Signatory does not know.
-_APART = "_".join(key_type.facts.address for key_type in KeyType if key_type.facts.experimental)
-
-
-@dataclass(frozen=True, slots=True)
-class KeysInFile:
-    """Sealed keys in Signatory's key file."""
-
-    path: Path
-
-    def describe(self) -> str:
-        """Return in words where the keys are."""
-        return f"sealed keys in {self.path}"
-
-    def beside(self) -> "KeysInFile":
-        """Return the file beside this one for keys that Signatory does not know."""
-        return KeysInFile(self.path.with_name(f"{self.path.stem}.{_APART}{self.path.suffix}"))
-
-    def dangers(self) -> Iterator[str]:
-        """Yield what could cost money, each beginning with the field below `storage`; nothing here."""
-        yield from ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +35,6 @@ class FirestorePlace:
 
 
 @dataclass(frozen=True, slots=True)
-class KeysInFirestore:
-    """Sealed keys in Signatory's collection of Firestore."""
-
-    place: FirestorePlace
-
-    def describe(self) -> str:
-        """Return in words where the keys are."""
-        return f"sealed keys in {self.place}"
-
-    def beside(self) -> "KeysInFirestore":
-        """Return the collection beside this one for keys that Signatory does not know."""
-        return KeysInFirestore(replace(self.place, collection=f"{self.place.collection}_{_APART}"))
-
-    def dangers(self) -> Iterator[str]:
-        """Yield what could cost money; see `KeysInFile.dangers`."""
-        yield from ()
-
-
-@dataclass(frozen=True, slots=True)
 class BucketPlace:
     """The objects of a bucket of Cloud Storage below a prefix, and what they are asked for with.
 
@@ -97,42 +54,6 @@ class BucketPlace:
 
     def __str__(self) -> str:
         return f"gs://{self.bucket}/{self.prefix}"
-
-
-@dataclass(frozen=True, slots=True)
-class KeysInBucket:
-    """Sealed keys in Cloud Storage, where Signatory does not read: keys of all kinds can be in one place."""
-
-    place: BucketPlace
-
-    def describe(self) -> str:
-        """Return in words where the keys are."""
-        return f"sealed keys in {self.place}"
-
-    def dangers(self) -> Iterator[str]:
-        """Yield what could cost money; see `KeysInFile.dangers`."""
-        yield from ()
-
-
-@dataclass(frozen=True, slots=True)
-class KeysApart:
-    """Sealed keys of two kinds: those that Signatory knows where it reads them, all others beside them.
-
-    Attributes:
-        shared: Where Signatory reads, too.
-        own: Where only this host reads.
-    """
-
-    shared: KeysInFile | KeysInFirestore
-    own: KeysInFile | KeysInFirestore
-
-    def describe(self) -> str:
-        """Return in words where the keys are."""
-        return f"{self.shared.describe()}, those that Signatory does not know: {self.own.describe()}"
-
-    def dangers(self) -> Iterator[str]:
-        """Yield what could cost money; see `KeysInFile.dangers`."""
-        yield from self.shared.dangers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +114,5 @@ class MarksInFirestore:
         yield from ()
 
 
-#: Where the keys of a vault can be kept, and where marks can.
-KeyStorage = KeysInFile | KeysInFirestore | KeysInBucket | KeysApart
+#: Where marks can be kept.
 MarkStorage = MarksInFile | MarksInMemory | MarksInFirestore

@@ -5,20 +5,15 @@ Source: Signatory's `pkg/vault/confidentialspace`, with its names in the environ
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from enclave_signer.protocol.messages import Credentials
 from host_backend.addresses import Address, UnixAddress
-from host_backend.config.addresses import expanded, parse_host, parse_port, parse_unix
-from host_backend.config.bucket import FIELDS as BUCKET_FIELDS
-from host_backend.config.bucket import parse_bucket
+from host_backend.config.addresses import parse_host, parse_port, parse_unix
 from host_backend.config.channel import AttestationConfig, TlsFiles, parse_attestation, parse_enclave_tls
-from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
-from host_backend.config.firestore import parse_place
-from host_backend.config.storage import KeysApart, KeysInBucket, KeysInFile, KeysInFirestore, KeyStorage
+from host_backend.config.key_storage import KeyPlace, KeyStorage, parse_key_storage
 from host_backend.errors import reason_of
 from host_backend.problems import Problems
 from host_backend.yaml_document import Value, given
@@ -27,8 +22,6 @@ from host_backend.yaml_document import Value, given
 DEFAULT_ENCLAVE_PORT = 2000
 #: The name of the only vault driver, as in Signatory's files.
 DRIVER = "confidentialspace"
-KEY_FILE = "confidential_space_keys.json"
-KEY_COLLECTION = "encrypted_keys"
 #: Source: credentials(7); the highest number of 32 bits means none.
 MAX_UID = 2**32 - 2
 NOT_YET = "is one of Signatory's that is not supported yet"
@@ -57,7 +50,6 @@ _NOT_OURS = (
 #: Sections of the file that can stand too far to the right, below this one.
 _SECTIONS = ("tezos", "watermark", "server", "policy_hook", "metrics")
 _DRIVERS = {DRIVER: "", **dict.fromkeys(_SIGNATORYS, _NOT_OURS)}
-_STORAGE_DRIVERS = {"file": "", "gcp": "", "firestore": "", "gcs": ""}
 #: What stands in for a field that is absent or empty.
 _ENVIRONMENT = {
     "host": "CONFIDENTIAL_SPACE_HOST",
@@ -108,35 +100,18 @@ def parse_vaults(
                 vaults[name] = _vault(name, entry, base_dir, warnings, apart=apart)
     places: dict[str, str] = {}
     for name, vault in vaults.items():
-        for what, place in _places(entries[name], vault.keys):
-            other = places.setdefault(place, name)
+        for place in vault.keys.places:
+            other = places.setdefault(_identity(entries[name], place), name)
             if other != name:
-                entries[name].fail(f"shares {what} with vault {other}: give each its own `storage`")
+                entries[name].fail(f"shares {place.in_words} with vault {other}: give each its own `storage`")
     return vaults
 
 
-def _places(vault: Value, keys: KeyStorage) -> list[tuple[str, str]]:
-    """Return each place of a vault's keys, in words, and as what no other vault may have."""
-    match keys:
-        case KeysInFile(path):
-            return [(f"the key file {path}", str(_followed(vault, path)))]
-        case KeysInFirestore(place):
-            return [(str(place), str(place))]
-        case KeysInBucket(objects):
-            return [(str(objects), str(objects))]
-        case KeysApart(shared, own):
-            return [*_places(vault, shared), *_places(vault, own)]
-
-
-def _followed(vault: Value, path: Path) -> Path:
-    """Return where a path leads, past symbolic links."""
+def _identity(vault: Value, place: KeyPlace) -> str:
     try:
-        # Only `stat` reports a circle of links in every version of Python.
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            path.stat()
-        return Path(os.path.realpath(path))
+        return place.identity()
     except OSError as error:
-        vault.fail(f"the key file {path} cannot be found: {reason_of(error)}: correct `storage`, or base_dir")
+        vault.fail(f"{place.in_words} cannot be found: {reason_of(error)}: correct `storage`, or base_dir")
 
 
 def _vault(name: str, value: Value, base_dir: Path, warnings: list[str], *, apart: bool) -> VaultConfig:
@@ -157,7 +132,7 @@ def _vault(name: str, value: Value, base_dir: Path, warnings: list[str], *, apar
         place.fail(f"must name the enclave's host, here or in the environment ({_ENVIRONMENT['host']})")
     verify_bls = given(settings, "verify_bls")
     enclave = _enclave(place, settings, host, port)
-    shared = _storage(settings.get("storage"), base_dir, warnings)
+    keys = parse_key_storage(settings.get("storage"), base_dir, warnings, apart=apart)
     tls = parse_enclave_tls(settings.get("tls"))
     if tls is not None and isinstance(enclave, UnixAddress):
         settings["tls"].fail("is not for a Unix socket: leave it out")
@@ -168,7 +143,7 @@ def _vault(name: str, value: Value, base_dir: Path, warnings: list[str], *, apar
         tls=tls,
         attestation=parse_attestation(settings.get("attestation"), tls),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
-        keys=KeysApart(shared, shared.beside()) if apart and not isinstance(shared, KeysInBucket) else shared,
+        keys=keys,
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],
     )
 
@@ -200,17 +175,3 @@ def _text(place: Value, value: Value | None, field: str) -> str | None:
     if words and not words[0].isprintable():
         place.fail(f"the environment variable {_ENVIRONMENT[field]} must not have control characters")
     return words[0] if words else None
-
-
-def _storage(value: Value | None, base_dir: Path, warnings: list[str]) -> KeysInFile | KeysInFirestore | KeysInBucket:
-    fields = value.record(("driver", "config")) if value else {}
-    named = given(fields, "driver")
-    driver = "file" if named is None else named.choice(_STORAGE_DRIVERS)
-    config = fields.get("config")
-    if value is None or driver == "file":
-        return KeysInFile(base_dir / KEY_FILE if config is None or config.is_null else Path(expanded(config)))
-    place = (config or value).secretive()
-    if driver == "gcs":
-        return KeysInBucket(parse_bucket(place, place.record(BUCKET_FIELDS) if config else {}))
-    settings = place.record(FIRESTORE_FIELDS) if config else {}
-    return KeysInFirestore(parse_place(place, settings, KEY_COLLECTION, warnings))

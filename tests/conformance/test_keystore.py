@@ -13,10 +13,11 @@ from contextlib import (
 )
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import pytest
 
+from host_backend.config.key_storage import KeyPlace, Place
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeyStore, StoredKey
 from host_backend.keystore.file import FileKeyStore
@@ -138,6 +139,15 @@ if at_google.firestore_is_configured():
     STORES[at_google.FIRESTORE_AT_GOOGLE] = at_google_s
 if at_google.storage_is_configured():
     STORES[at_google.STORAGE_AT_GOOGLE] = in_googles_bucket
+
+
+@pytest.mark.parametrize("place", get_args(KeyPlace))
+def test_what_a_configuration_can_name_is_in_the_suite(place: type[KeyPlace]) -> None:
+    assert set(place.drivers) & STORES.keys(), f"no entry in STORES for {place.drivers}"
+
+
+def test_every_place_of_keys_can_be_configured() -> None:
+    assert {place.__name__ for place in Place.__subclasses__()} == {place.__name__ for place in get_args(KeyPlace)}
 
 
 class Driven:

@@ -258,6 +258,13 @@ class TestKeyFile:
         path.with_name(f".{path.name}.{os.getpid()}").write_bytes(b"")
         assert read_key_file(LocalKey(path, make=True))[1]
 
+    def test_a_lost_block_is_no_key(self, tmp_path: Path) -> None:
+        path = tmp_path / "sealing.key"
+        path.write_bytes(bytes(32))
+        path.chmod(0o600)
+        with pytest.raises(ConfigError, match="is damaged, all of its bytes are alike: restore it"):
+            read_key_file(LocalKey(path))
+
     @pytest.mark.parametrize("mode", [0o640, 0o440, 0o604, 0o620])
     def test_others_must_not_use_it(self, tmp_path: Path, mode: int) -> None:
         path = tmp_path / "sealing.key"

@@ -1,61 +1,46 @@
-"""A call of the wire is whole: its row, what the host does with it, and what its table says of it."""
+"""A call of the wire is whole: its row, what the host does with it, and what its table says of it.
+
+One of each call is taken from the vectors of `docs/protocol.md`.
+"""
 
 from typing import get_args
 
+import cbor2
 import pytest
 
-from enclave_signer.protocol.calls import CALLS, Call, call_of
-from enclave_signer.protocol.messages import (
-    Attest,
-    Credentials,
-    Generate,
-    GenerateAndImport,
-    GetPublicKey,
-    GetPublicKeyFrom,
-    Import,
-    ImportUnencrypted,
-    Initialize,
-    KeyType,
-    PrivateKey,
-    ProvePossession,
-    ProvePossessionOf,
-    PublicKey,
-    Purpose,
-    Request,
-    Reseal,
-    Sign,
-    SignWith,
-    UseKey,
-)
-from enclave_signer.rights import WITHOUT_KEY, _key_of
+from enclave_signer.protocol import codec
+from enclave_signer.protocol.calls import CALLS, Call, Unnamed, call_of
+from enclave_signer.protocol.messages import ImportUnencrypted, Request, SealedKey
+from tests.contract.markdown import DOCS, blocks, named_values
+from tests.contract.rooms import IMPORTS, within
 
-ONE_OF_EACH: list[Request] = [
-    Initialize(Credentials()),
-    Import(b"blob"),
-    ImportUnencrypted(PrivateKey(KeyType.ED25519, bytes(32))),
-    Generate(KeyType.BLS),
-    GenerateAndImport(KeyType.BLS),
-    Sign(1, b"message"),
-    SignWith(b"blob", b"message"),
-    GetPublicKey(1),
-    GetPublicKeyFrom(b"blob"),
-    ProvePossession(1),
-    ProvePossessionOf(1, PublicKey(KeyType.BLS, bytes(48))),
-    Reseal(b"blob", "key"),
-    Attest(bytes(32), Purpose.CHANNEL),
-    UseKey("tz1"),
-]
+
+def calls_and_results() -> dict[str, tuple[Request, bytes]]:
+    """Return for each call one of it, and what answers it, by its name."""
+    found: dict[str, tuple[Request, bytes]] = {}
+    for block in blocks(DOCS / "protocol.md", "vector"):
+        body, reply = (bytes.fromhex(named_values(block)[name]) for name in ("request", "reply"))
+        (name,) = cbor2.loads(body)
+        if name in CALLS and "Ok" in cbor2.loads(reply):
+            found.setdefault(name, (codec.decode_request(body), reply))
+    return {name: found[name] for name in CALLS if name in found}
+
+
+ONE_OF_EACH = {name: call for name, (call, _) in calls_and_results().items()}
+each_call = pytest.mark.parametrize("name", CALLS)
+#: tee-signer's, for hosts that make them; ours never does.
+OF_OTHER_HOSTS = {"Generate", "SignWith"}
 
 
 def test_every_call_is_in_the_table() -> None:
-    assert {type(call) for call in ONE_OF_EACH} == set(get_args(Request))
-    rows: list[Call[Request]] = [call_of(call) for call in ONE_OF_EACH]
+    assert {type(call) for call in ONE_OF_EACH.values()} == set(get_args(Request))
+    rows: list[Call[Request]] = [call_of(call) for call in ONE_OF_EACH.values()]
     assert rows == list(CALLS.values())
 
 
-@pytest.mark.parametrize("call", ONE_OF_EACH, ids=lambda call: type(call).__name__)
-def test_what_a_row_writes_it_reads(call: Request) -> None:
-    row = call_of(call)
+@each_call
+def test_what_a_row_writes_it_reads(name: str) -> None:
+    call, row = ONE_OF_EACH[name], CALLS[name]
     read = row.read(row.write(call))
     if isinstance(call, ImportUnencrypted):
         assert isinstance(read, ImportUnencrypted)
@@ -64,16 +49,33 @@ def test_what_a_row_writes_it_reads(call: Request) -> None:
         assert read == call
 
 
-def test_what_may_leave_the_enclave_has_the_time_of_its_sealer() -> None:
+@each_call
+def test_what_may_leave_the_enclave_has_the_time_of_its_sealer(name: str) -> None:
     """A call that is taken for a fast one would end the connection whenever its sealer is slow."""
-    fast = {name for name, row in CALLS.items() if not row.asks_sealer}
-    assert fast == {"Sign", "PublicKey", "ProvePossession", "ProvePossessionOf", "UseKey"}
+    row = CALLS[name]
+    if row.key is Unnamed.NONE:
+        assert row.asks_sealer or name not in {"Initialize", "Attest"}
+    else:
+        with_open_key = row.key is not Unnamed.NEW and not isinstance(row.key(ONE_OF_EACH[name]), bytes)
+        assert row.asks_sealer != with_open_key
 
 
-def test_rules_for_clients_know_with_which_key_a_call_is_made() -> None:
+@each_call
+def test_rules_for_clients_know_with_which_key_a_call_is_made(name: str) -> None:
     """A call whose key they do not know is refused to clients that may use some keys only."""
-    key = PublicKey(KeyType.ED25519, bytes(32))
-    unknown = {call_of(call).name for call in ONE_OF_EACH if _key_of(call, lambda _: key) is None}
-    named_by_a_blob = {"Import", "SignWith", "PublicKeyFrom", "Reseal"}
-    made_by_the_call = {"ImportUnencrypted", "Generate", "GenerateAndImport"}
-    assert unknown - WITHOUT_KEY == named_by_a_blob | made_by_the_call | {"UseKey"}
+    row, (call, reply) = CALLS[name], calls_and_results()[name]
+    named = [getattr(call, field) for field in ("handle", "blob", "pkh") if hasattr(call, field)]
+    if named:
+        assert not isinstance(row.key, Unnamed)
+        assert [row.key(call)] == named
+    else:
+        makes_key = isinstance(codec.decode_reply(call, reply), SealedKey)
+        assert row.key is (Unnamed.NEW if makes_key else Unnamed.NONE)
+
+
+@each_call
+def test_a_client_of_ours_makes_it(name: str) -> None:
+    dataclass = f"enclave_signer.protocol.messages.{type(ONE_OF_EACH[name]).__name__}"
+    clients = ("host_backend.enclave", "enclave_signer.client")
+    makes = [module for module, imported in IMPORTS.items() if within(module, clients) and dataclass in imported]
+    assert bool(makes) != (name in OF_OTHER_HOSTS), f"host_backend/enclave/client.py has no method for {name}"

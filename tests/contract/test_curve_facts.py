@@ -1,13 +1,15 @@
 """Every type of key in every table: anything missing for one is named here."""
 
 import json
-from collections.abc import Callable
 from hashlib import pbkdf2_hmac
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import click
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
+from cryptography.hazmat.primitives import asymmetric
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from nacl.secret import SecretBox
@@ -20,11 +22,11 @@ from enclave_signer.curves import (
     curve,
     self_test,
 )
-from enclave_signer.curves.known_answers import MESSAGE, known_answer
+from enclave_signer.curves.known_answers import MESSAGE
 from enclave_signer.errors import GuardRefused
 from enclave_signer.guard import Guard, check_without_guard
 from enclave_signer.protocol import blob, codec, values
-from enclave_signer.protocol.key_types import CurveFacts, KeyType, SigningVersion
+from enclave_signer.protocol.key_types import CurveFacts, CurveTexts, KeyType, SigningVersion
 from enclave_signer.protocol.messages import Generate, PrivateKey, SealedKey
 from enclave_signer.tezos import (
     Family,
@@ -68,27 +70,27 @@ FAMILIES = (
     Family.ENCRYPTED_PRIVATE_KEY,
     Family.SIGNATURE,
 )
-#: Makes the key of `cryptography` out of a private key, by the curve's name in PEM.
-IN_PEM: dict[str, Callable[[bytes], PrivateKeyTypes]] = {
-    "ed25519": ed25519.Ed25519PrivateKey.from_private_bytes,
-    "secp256k1": lambda data: ec.derive_private_key(int.from_bytes(data, "big"), ec.SECP256K1()),
-    "ml-dsa-44": mldsa.MLDSA44PrivateKey.from_seed_bytes,
-    "secp256r1": lambda data: ec.derive_private_key(int.from_bytes(data, "big"), ec.SECP256R1()),
-}
 PASSWORD = b"correct horse"
 _ON = ", ".join(f"{key_type.facts.address}: true" for key_type in KeyType if key_type.facts.experimental)
 #: Asks for every type of key that not every chain has.
 ALL_ON = f"experimental: {{{_ON}}}"
 each_key_type = pytest.mark.parametrize("key_type", KeyType)
-#: The texts of the others hold what was made of the key.
-EXPANDED_IN_TEXT = (KeyType.ML_DSA_44,)
+
+
+def is_expanded_in_text(facts: CurveFacts) -> bool:
+    """Whether the texts of private keys hold what was made of the key, and not the key."""
+    _, size = facts.texts.private_keys[0]
+    return size not in (facts.private_key_bytes, facts.private_key_bytes + facts.public_key_bytes)
+
+
+EXPANDED_IN_TEXT = [key_type for key_type in KeyType if is_expanded_in_text(key_type.facts)]
 key_types_with_key_in_text = pytest.mark.parametrize(
     "key_type", [key_type for key_type in KeyType if key_type not in EXPANDED_IN_TEXT]
 )
 
 
 def secret(key_type: KeyType) -> PrivateKey:
-    return PrivateKey(key_type, known_answer(key_type).private_key)
+    return PrivateKey(key_type, curve(key_type).known_answer.private_key)
 
 
 def opened(key_type: KeyType) -> SigningKey:
@@ -120,11 +122,12 @@ def test_what_tells_curves_apart_is_different(fact: str) -> None:
         assert found == list(range(len(KeyType))), "texts say `known are 0 to` the last one"
 
 
-def test_a_row_has_no_defaults() -> None:
-    for name in CurveFacts.__dataclass_fields__:
-        row = {other: None for other in CurveFacts.__dataclass_fields__ if other != name}
+@pytest.mark.parametrize("facts", [CurveFacts, CurveTexts])
+def test_a_row_has_no_defaults(facts: type[CurveFacts | CurveTexts]) -> None:
+    for name in facts.__dataclass_fields__:
+        row = {other: None for other in facts.__dataclass_fields__ if other != name}
         with pytest.raises(TypeError, match=f"missing 1 required keyword-only argument: '{name}'"):
-            CurveFacts(**row)  # type: ignore[arg-type]
+            facts(**row)  # type: ignore[arg-type]
 
 
 # What the curve computes
@@ -179,7 +182,7 @@ def test_the_same_message_gets_the_same_signature_unless_hedged(key_type: KeyTyp
 @each_key_type
 def test_its_answers_are_known(key_type: KeyType) -> None:
     self_test()
-    answer, facts = known_answer(key_type), key_type.facts
+    answer, facts = curve(key_type).known_answer, key_type.facts
     assert answer.signatures
     assert {version for version, _ in answer.signatures} <= facts.versions
     assert (answer.proof is not None) == facts.proves_possession
@@ -236,9 +239,21 @@ def test_keys_and_signatures_as_text(key_type: KeyType) -> None:
 # Secret keys
 
 
+def in_pem(pem_name: str, data: bytes) -> PrivateKeyTypes:
+    """Return the key of `cryptography` for a private key, by the curve's name there."""
+    for module in iter_modules(asymmetric.__path__):
+        found = getattr(import_module(f"{asymmetric.__name__}.{module.name}"), pem_name, None)
+        if found is not None:
+            make = getattr(found, "from_seed_bytes", None) or found.from_private_bytes
+            key: PrivateKeyTypes = make(data)
+            return key
+    (named,) = (each for each in vars(ec).values() if getattr(each, "name", None) == pem_name)
+    return ec.derive_private_key(int.from_bytes(data, "big"), named())
+
+
 def as_text(key_type: KeyType) -> str:
     data = secret(key_type).data
-    if key_type.facts.little_endian_text:
+    if key_type.facts.texts.little_endian:
         data = data[::-1]
     return encode(kinds_of(Family.PRIVATE_KEY)[key_type], data)
 
@@ -298,7 +313,7 @@ def test_only_a_text_that_holds_the_key_itself_is_read_as_one(kind: Kind) -> Non
 @pytest.mark.parametrize("key_type", [key_type for key_type in KeyType if key_type.facts.pem_name is not None])
 @pytest.mark.parametrize("encoding", [Encoding.PEM, Encoding.DER])
 def test_secret_keys_are_read_in_pem_and_der(key_type: KeyType, encoding: Encoding) -> None:
-    made = IN_PEM[str(key_type.facts.pem_name)](secret(key_type).data)
+    made = in_pem(str(key_type.facts.pem_name), secret(key_type).data)
     found = read_secret_key(made.private_bytes(encoding, PrivateFormat.PKCS8, NoEncryption()), lambda: PASSWORD)
     assert (found.key_type, found.data) == (key_type, secret(key_type).data)
     assert opened(key_type).public_key.data in _public_halves(made)

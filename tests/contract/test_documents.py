@@ -18,7 +18,7 @@ from enclave_signer.config import parse_config
 from enclave_signer.keyprovider.__main__ import parser
 from host_backend import config, errors
 from host_backend.cli.commands import cli
-from host_backend.config import policies, vaults, watermark
+from host_backend.config import key_storage, policies, vaults, watermark
 from host_backend.config.review import review
 from host_backend.operations.table import OPERATION_KINDS
 from tests.contract import command_line, limits
@@ -212,7 +212,7 @@ def test_changelog_has_this_version() -> None:
 def test_every_configuration_field_is_marked() -> None:
     text = COMPATIBILITY.read_text()
     fields = [*policies._FIELDS, *policies._DEPRECATED, *policies._MEANINGLESS, *policies._ALIASES]
-    fields += [*watermark._DRIVERS, *vaults._DRIVERS, *vaults._STORAGE_DRIVERS, *vaults._ENVIRONMENT]
+    fields += [*watermark._DRIVERS, *vaults._DRIVERS, *key_storage.KEY_DRIVERS, *vaults._ENVIRONMENT]
     fields += [*vaults._ENVIRONMENT.values(), "storage", "verify_bls", "max_level_jump"]
     fields += ["base_dir", "address", "utility_address", "authorized_keys", "jwt", "users", "password", "secret"]
     fields += [

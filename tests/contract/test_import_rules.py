@@ -5,11 +5,19 @@ import sys
 
 import pytest
 
-from tests.contract.rooms import DOORS, IMPORTS, TABLE, imports, modules, within
+from tests.contract.rooms import DOORS, IMPORTS, MODULES, TABLE, imports, modules, within
 
 #: Pure rooms: no task, no socket, no file, no clock. Some read and write, by the calls of a port.
 CORE = tuple(room for row in TABLE if row.ring == "core" for room in row.rooms)
 IMPURE = {"asyncio", "trio", "socket", "subprocess", "sqlite3", "time", "threading", "uvicorn", "starlette"}
+
+
+def defines_store(tree: ast.Module) -> bool:
+    """Tell whether a module has a class that is called a key store and is not the port."""
+    found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("KeyStore")]
+    return any(node.name != "KeyStore" for node in found)
+
+
 #: Concrete providers, and who may name them from outside.
 PROVIDERS = {
     "enclave_signer.sealing.local": {"enclave_signer.__main__"},
@@ -17,9 +25,12 @@ PROVIDERS = {
     "enclave_signer.sealing.gcp_kms": {"enclave_signer.__main__"},
     "enclave_signer.sealing.vault_transit": {"enclave_signer.__main__"},
     "enclave_signer.sealing.gcp_client": {"enclave_signer.__main__", "enclave_signer.sealing.gcp_kms"},
-    "host_backend.keystore.file": {"host_backend.stores", "host_backend.library"},
-    "host_backend.keystore.firestore": {"host_backend.stores"},
-    "host_backend.keystore.gcs": {"host_backend.stores"},
+    # The library offers the key file; all other key stores have the root alone.
+    **{
+        name: {"host_backend.stores", *(["host_backend.library"] if name == "host_backend.keystore.file" else [])}
+        for name, tree in MODULES.items()
+        if within(name, ("host_backend.keystore",)) and defines_store(tree)
+    },
     # Whoever keeps marks elsewhere looks whether the folder has a file store, and takes its lock.
     "host_backend.watermark.file": {
         "host_backend.stores",
@@ -93,6 +104,13 @@ def test_the_core_is_pure() -> None:
 def test_concrete_providers_are_named_in_the_composition_root_only(provider: str) -> None:
     users = {name for name, imported in IMPORTS.items() if any(within(other, (provider,)) for other in imported)}
     assert {name for name in users if not within(name, (provider,))} == PROVIDERS[provider]
+
+
+def test_key_stores_have_one_port_and_one_root() -> None:
+    for name, imported in IMPORTS.items():
+        if not within(name, ("host_backend.keystore", "host_backend.stores", "host_backend.library")):
+            entered = {other for other in imported if within(other, ("host_backend.keystore",))}
+            assert not {other for other in entered if not within(other, ("host_backend.keystore.base",))}, name
 
 
 @pytest.mark.parametrize("elsewhere", ["host_backend.watermark.memory", "host_backend.watermark.firestore"])

@@ -85,6 +85,11 @@ class Program:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def own_bytes(self) -> int:
+        """Return the same without pages of files, which come and go as the system likes; 0 when it has died."""
+        found = re.search(r"^RssAnon:\s+(\d+) kB$", Path(f"/proc/{self.pid}/status").read_text(), re.MULTILINE)
+        return int(found[1]) << 10 if found else 0
+
 
 @contextmanager
 def running(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Program]:
@@ -199,4 +204,13 @@ def running_local_enclave(key_file: Path, *arguments: str) -> Iterator[Enclave]:
     with running_enclave(
         "--sealing-key", str(key_file), "--make-sealing-key", *arguments, module="enclave_signer"
     ) as enclave:
+        yield enclave
+
+
+@contextmanager
+def running_leaky_enclave(key_file: Path, leak: str) -> Iterator[Enclave]:
+    """Run the daemon with the local sealer and a leak."""
+    key = ("--sealing-key", str(key_file), "--make-sealing-key")
+    command = [sys.executable, "-m", "tests.doubles.leaky_enclave", "--listen", "127.0.0.1:0", *key]
+    with kept(Enclave(command, {"LEAK": leak})) as enclave:
         yield enclave

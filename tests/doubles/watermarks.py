@@ -28,7 +28,7 @@ def digest(*of: object) -> bytes:
 
 def some_pkh(number: int) -> str:
     """The hash of a key that no one has."""
-    return encode(Kind.ED25519_PUBLIC_KEY_HASH, number.to_bytes(20))
+    return encode(Kind["ED25519_PUBLIC_KEY_HASH"], number.to_bytes(20))
 
 
 def some_chain(number: int) -> str:

@@ -85,13 +85,13 @@ class Unit:
         self.program = None
 
     def resident(self) -> tuple[int, int] | None:
-        """Return the number of its life and what it has in RAM; None while it does not run."""
+        """Return the number of its life and what it has in RAM of its own; None while it does not run."""
         program = self.program
         if program is None or program.process.poll() is not None:
             return None
         with suppress(OSError):
             # One that has just died has none.
-            if size := program.resident_bytes():
+            if size := program.own_bytes():
                 return self.lives, size
         return None
 

@@ -36,7 +36,7 @@ from host_backend.vault.vault import Vault, open_vault
 from tests.doubles.fault_proxy import FAULTS, Fault, FaultProxy, fault_proxy
 from tests.doubles.host_process import BAKER, Host, import_keys, key_file, running_host, write_config
 from tests.doubles.known_keys import FOUR, KnownKey, attestation, transaction
-from tests.doubles.processes import Enclave, running_local_enclave
+from tests.doubles.processes import Enclave, running_leaky_enclave, running_local_enclave
 
 logger = logging.getLogger(__name__)
 
@@ -254,10 +254,17 @@ class Stand:
 
 
 @asynccontextmanager
-async def stand(folder: Path, seed: int) -> AsyncIterator[Stand]:
-    """Start an enclave, a proxy, a host, and a vault of this process, which share the sealed keys."""
+async def stand(folder: Path, seed: int, leak: str | None = None) -> AsyncIterator[Stand]:
+    """Start an enclave, a proxy, a host, and a vault of this process, which share the sealed keys.
+
+    Args:
+        folder: Must be empty.
+        seed: Of everything that chance decides.
+        leak: What the enclave leaks on purpose; None: nothing.
+    """
+    sealing_key = folder / "sealing.key"
     with (
-        running_local_enclave(folder / "sealing.key") as enclave,
+        running_local_enclave(sealing_key) if leak is None else running_leaky_enclave(sealing_key, leak) as enclave,
         fault_proxy(enclave.address, seed) as proxy,
     ):
         config = write_config(folder, proxy.port, {key.pkh: BAKER for key in FOUR})

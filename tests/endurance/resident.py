@@ -1,9 +1,11 @@
-"""The memory of programs while they run, and whether it grows: a line through what was seen, and how sure its slope is.
+"""The memory of programs while they run, and whether it grows: a slope, and between which bounds it lies for certain.
 
-- A program that is started again begins another life: each has a level of its own, and all have one slope.
-- The first seconds of a life do not count: everything is used for the first time then.
-- What is resident at one moment is close to what was a moment ago. The standard error is that of as many values as
-  would tell as much if each were independent (by the correlation of neighbours).
+- A life is cut into parts of equal length. What counts of a part is its lowest value: what stays between the peaks.
+- What leaks does so all the time; an allocator takes more once, and then uses it again. So the slope is the mean of the
+  steps from part to part, and the scatter of these steps says how sure it is.
+- A program that is started again begins another life: each has a level of its own, and the steps of all count together.
+- The first seconds of a life do not count: until everything has been used several times.
+- Only memory of the program's own counts: pages of files come and go as the system likes.
 """
 
 import math
@@ -13,16 +15,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean, stdev
 
-#: Seconds of a life that do not count; and between two looks.
+#: Seconds of a life that do not count; of a part; and between two looks.
 WARM_UP_S = 60.0
+PART_S = 30.0
 EVERY_S = 1.0
-#: Standard errors from zero up to which a slope may be chance: of 200 that are zero, one is farther above it.
-LIKELY = 2.6
-#: Growth over a whole run that is no growth: allocators take memory by the MiB.
-SPARE_BYTES = 2 << 20
-#: Values of a life below which it says nothing.
-_FEWEST = 5
+#: Growth over a whole run that is no growth: allocators take memory in pieces of up to 128 KiB.
+SPARE_BYTES = 256 << 10
+#: By one less than the steps there are: standard errors from the mean within which the truth is, 99 times of 100.
+#: Source: Student's t distribution, the quantile 0.995.
+_LIKELY = {
+    3: 5.84,
+    4: 4.60,
+    5: 4.03,
+    6: 3.71,
+    7: 3.50,
+    8: 3.36,
+    9: 3.25,
+    10: 3.17,
+    12: 3.05,
+    15: 2.95,
+    20: 2.85,
+    30: 2.75,
+}
+#: Steps below which nothing can be said.
+_FEWEST = 1 + min(_LIKELY)
 
 #: Seconds, and bytes that were resident then.
 Life = Sequence[tuple[float, float]]
@@ -30,45 +48,50 @@ Life = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """How fast something grows: in bytes a second, its standard error, and the seconds it was seen for."""
+    """How fast something grows: bytes a second, how far off that may be, and the seconds it was seen for."""
 
     value: float
-    error: float
+    margin: float
     seconds: float
 
     @property
     def grows(self) -> bool:
-        """Whether it is above zero for certain, and by more than allocators round."""
-        return self.value > LIKELY * self.error and self.value * self.seconds > SPARE_BYTES
+        """Whether it is above zero for certain, and by more than allocators round up to."""
+        return self.value > self.margin and self.value * self.seconds > SPARE_BYTES
 
     def __str__(self) -> str:
-        value, error = (each * 3600 / 2**20 for each in (self.value, self.error))
-        return (
-            f"{value:+8.2f} ± {error:.2f} MiB an hour, seen for {self.seconds:.0f} s{': GROWS' if self.grows else ''}"
-        )
+        value, margin = (each * 3600 / 2**20 for each in (self.value, self.margin))
+        said = ": GROWS" if self.grows else ""
+        return f"{value:+8.2f} MiB an hour, {value - margin:+.2f} to {value + margin:+.2f}, seen for {self.seconds:.0f} s{said}"
 
 
-def slope(lives: Sequence[Life]) -> Slope | None:
-    """Fit one slope, by least squares, to all lives; None when they are too short to say anything."""
-    kept = [life for life in lives if len(life) >= _FEWEST]
-    centred = [list(_centred(life)) for life in kept]
-    values = [pair for life in centred for pair in life]
-    width = sum(x * x for x, _ in values)
-    free = len(values) - len(kept) - 1
-    if not width or free < 1:
+def slope(lives: Sequence[Life], part_s: float = PART_S) -> Slope | None:
+    """Return the slope of all lives; None when they are too short to say anything.
+
+    Args:
+        lives: What was seen.
+        part_s: Seconds of a part.
+    """
+    levels = [_levels(life, part_s) for life in lives]
+    steps = [after - before for life in levels for before, after in pairwise(life)]
+    if len(steps) < _FEWEST:
         return None
-    found = sum(x * y for x, y in values) / width
-    left = [[y - found * x for x, y in life] for life in centred]
-    squares = sum(each * each for life in left for each in life)
-    together = sum(one * next_ for life in left for one, next_ in pairwise(life))
-    alike = min(max(together / squares, 0.0), 0.99) if squares else 0.0
-    error = math.sqrt(squares / free / width * (1 + alike) / (1 - alike))
-    return Slope(found, error, sum(life[-1][0] - life[0][0] for life in kept))
+    likely = _LIKELY[max(free for free in _LIKELY if free < len(steps))]
+    return Slope(fmean(steps) / part_s, likely * stdev(steps) / math.sqrt(len(steps)) / part_s, len(steps) * part_s)
 
 
-def _centred(life: Life) -> Iterator[tuple[float, float]]:
-    x, y = (sum(values) / len(life) for values in zip(*life, strict=True))
-    return ((one - x, other - y) for one, other in life)
+def _levels(life: Life, part_s: float) -> list[float]:
+    """Return the lowest value of each whole part; of one without a look there is none."""
+    if not life:
+        return []
+    first, last = life[0][0], life[-1][0]
+    # The last look of a part may be almost a period before its end.
+    parts = int((last - first + 2 * EVERY_S) // part_s)
+    lowest: dict[int, float] = {}
+    for at, size in life:
+        if (number := int((at - first) // part_s)) < parts:
+            lowest[number] = min(lowest.get(number, math.inf), size)
+    return [lowest[number] for number in sorted(lowest)]
 
 
 class Watch:

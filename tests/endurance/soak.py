@@ -1,9 +1,12 @@
 """Signs at a steady rate on a link that fails every ten seconds: `python -m tests.endurance.soak [SECONDS]`.
 
-Prints how fast the memory of both programs grows (`resident`): not at all, as far as can be told. It counts from the end of
-a first round of all faults on, when everything has been used once.
+Prints how fast the memory of both programs grows (`resident`): not at all, as far as can be told. It counts after some
+quick rounds of all faults, when everything has been used several times.
+
+`--leak WHAT` has the enclave leak on purpose: the soak must fail then, which says what its verdict is worth.
 """
 
+import argparse
 import asyncio
 import sys
 import tempfile
@@ -15,6 +18,7 @@ from pathlib import Path
 
 from tests.doubles.fault_proxy import FAULTS, Fault
 from tests.doubles.known_keys import FOUR, attestation
+from tests.doubles.leaky_enclave import LEAKS
 from tests.doubles.processes import Program
 from tests.doubles.starting import interpreters_of_their_own
 from tests.endurance.faulty_link import LIMIT_S, SEED, Course, Stand, stand
@@ -23,7 +27,10 @@ from tests.endurance.resident import Watch
 SIGNATURES_PER_S = 50
 FAULT_EVERY_S = 10.0
 FAULT_S = 1.0
-WARM_UP_S = FAULT_EVERY_S * len(FAULTS)
+#: The same in the first rounds of all faults, which do not count; and how many these are.
+WARM_UP_EVERY_S = 3.0
+WARM_UP_ROUNDS = 4
+WARM_UP_S = WARM_UP_EVERY_S * len(FAULTS) * WARM_UP_ROUNDS
 DEFAULT_S = 600.0
 
 
@@ -49,37 +56,44 @@ async def one_fault(place: Stand, fault: Fault) -> None:
     await place.course.back()
 
 
-async def period(place: Stand, limit_s: float, level: int, faults: Iterator[Fault]) -> int:
-    """Sign for so long, with a fault every so often."""
+async def period(place: Stand, limit_s: float, level: int, faults: Iterator[Fault], every_s: float) -> int:
+    """Sign for so long, with a fault every so often; return the next level."""
     ends = time.monotonic() + limit_s
     while (left_s := ends - time.monotonic()) > 0:
         async with asyncio.TaskGroup() as group:
-            signing = group.create_task(sign_steadily(place.course, min(FAULT_EVERY_S, left_s), level))
+            signing = group.create_task(sign_steadily(place.course, min(every_s, left_s), level))
             group.create_task(one_fault(place, next(faults)))
         level = signing.result()
     return level
 
 
-async def run(seconds: float, folder: Path) -> tuple[Course, Watch]:
-    """Sign for so long, and before that for one round of faults, in a folder of its own."""
-    async with stand(folder, SEED) as place:
+async def run(seconds: float, folder: Path, leak: str | None) -> tuple[Course, Watch]:
+    """Sign for so long, and before that for some rounds of faults, in a folder of its own."""
+    async with stand(folder, SEED, leak) as place:
         programs = {"host": place.host, "enclave": place.enclave}
-        watch = Watch({name: partial(_resident, program) for name, program in programs.items()}, WARM_UP_S)
+        watch = Watch({name: partial(_resident, program) for name, program in programs.items()}, 0.0)
+        faults = cycle(FAULTS)
+        level = await period(place, WARM_UP_S, 0, faults, WARM_UP_EVERY_S)
         with watch.looking():
-            await period(place, WARM_UP_S + seconds, 0, cycle(FAULTS))
+            await period(place, seconds, level, faults, FAULT_EVERY_S)
         place.course.counts.strange += "Traceback" in place.host.log + place.enclave.log
     return place.course, watch
 
 
 def _resident(program: Program) -> tuple[int, int]:
-    return 1, program.resident_bytes()
+    return 1, program.own_bytes()
 
 
 def main() -> None:
     """Run, print, and fail when a program grew or anything happened that must not."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_S
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.endurance.soak", description="Signs steadily; does memory grow?"
+    )
+    parser.add_argument("seconds", nargs="?", type=float, default=DEFAULT_S, help="how long (%(default)g)")
+    parser.add_argument("--leak", choices=LEAKS, help="what the enclave leaks on purpose: this must be found")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, interpreters_of_their_own():
-        course, watch = asyncio.run(run(seconds, Path(folder)))
+        course, watch = asyncio.run(run(given.seconds, Path(folder), given.leak))
     print(course.counts)
     print(f"limit of a request {LIMIT_S:g} s; memory")
     print("\n".join(watch.report()))

@@ -152,6 +152,8 @@ EMPTY = "empty message; send the bytes of an operation or a block, first byte in
         (b'"03" x', NOT_JSON),
         (b'"03""04"', NOT_JSON),
         (b"\xff\xfe", NOT_JSON),
+        ('"03"'.encode("utf-16"), NOT_JSON),
+        ('"03"'.encode("utf-8-sig"), NOT_JSON),
         (b"[" * 60_000, NOT_JSON),
         (b"1" * 60_000, NOT_JSON),
         (b"{}", NOT_TEXT),

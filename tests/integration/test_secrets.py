@@ -32,10 +32,10 @@ from tests.doubles.starting import interpreters_of_their_own
 from tests.doubles.wire import WireClient
 
 SECRET_KINDS = {
-    KeyType.ED25519: Kind.ED25519_SEED,
-    KeyType.SECP256K1: Kind.SECP256K1_PRIVATE_KEY,
-    KeyType.P256: Kind.P256_PRIVATE_KEY,
-    KeyType.BLS: Kind.BLS_PRIVATE_KEY,
+    KeyType.ED25519: Kind["ED25519_PRIVATE_KEY"],
+    KeyType.SECP256K1: Kind["SECP256K1_PRIVATE_KEY"],
+    KeyType.P256: Kind["P256_PRIVATE_KEY"],
+    KeyType.BLS: Kind["BLS_PRIVATE_KEY"],
 }
 IMPORTED = (*FOUR, KEYS["unit_test_bls"])
 #: Never given to a program: looked for to see that the search itself finds nothing by chance.

@@ -8,7 +8,6 @@
 
 import asyncio
 import shutil
-from dataclasses import replace
 from unittest.mock import patch
 
 import hypothesis.strategies as st
@@ -309,7 +308,7 @@ class WatermarkMachine(ModelledStore):
     def the_last_message_may_always_be_signed_again(self, key: MarkKey) -> None:
         stored = self.model.get(key)
         if stored is not None and stored.digest is not None:
-            other = replace(stored, digest=b"another")
+            other = stored._replace(digest=b"another")
             batch = [(key, stored), (key, other)]
             verdict, refusal = self.runner.run(self.ask(batch))
             assert verdict is Verdict.REPEAT

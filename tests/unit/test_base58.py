@@ -40,14 +40,14 @@ def test_the_limit_is_the_longest_kind(family: Family) -> None:
 
 
 def test_a_text_of_a_curve_proper_is_never_too_long() -> None:
-    assert len(encode(Kind.BLS_SIGNATURE, b"\xff" * 96)) == MAX_TEXT_CHARS
+    assert len(encode(Kind["BLS_SIGNATURE"], b"\xff" * 96)) == MAX_TEXT_CHARS
 
 
 def test_a_long_text_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(MalformedBase58, match=r"^1000000 characters where a public key hash is needed; .* than 142$"):
         decode("z" * 1_000_000, Family.PUBLIC_KEY_HASH)
     with pytest.raises(MalformedBase58, match=r"^5298 characters where a public key hash is needed; .* than 142$"):
-        decode(encode(Kind.ML_DSA_44_EXPANDED_PRIVATE_KEY, bytes(3872)), Family.PUBLIC_KEY_HASH)
+        decode(encode(Kind["ML_DSA_44_PRIVATE_KEY"], bytes(3872)), Family.PUBLIC_KEY_HASH)
 
 
 @given(data=st.binary(max_size=5000))
@@ -72,7 +72,7 @@ def test_digits_are_read_as_another_library_reads_them(data: bytes) -> None:
         (EDPK, "wrong kind: got a public key (edpk…) where a public key hash is needed"),
         (EDSK, "wrong kind: got a secret key (edsk…) where a public key hash is needed"),
         (
-            encode(Kind.BLS_ENCRYPTED_PRIVATE_KEY, b"\x00" * 56),
+            encode(Kind["BLS_ENCRYPTED_PRIVATE_KEY"], b"\x00" * 56),
             "wrong kind: got an encrypted secret key (BLesk…) where a public key hash is needed",
         ),
     ],
@@ -93,11 +93,11 @@ def test_an_unknown_prefix_is_not_a_bad_checksum() -> None:
 
 @pytest.mark.parametrize("size", [0, 19, 21, 40])
 def test_a_payload_of_another_size_is_refused(size: int) -> None:
-    text = b58encode_check(Kind.ED25519_PUBLIC_KEY_HASH.value.prefix + b"\x07" * size).decode()
+    text = b58encode_check(Kind["ED25519_PUBLIC_KEY_HASH"].value.prefix + b"\x07" * size).decode()
     with pytest.raises(MalformedBase58, match=rf"^a public key hash \(tz1…\) of {size} bytes instead of 20$"):
         decode(text, Family.PUBLIC_KEY_HASH)
     with pytest.raises(MalformedBase58, match=rf"of {size} bytes instead of 20$"):
-        encode(Kind.ED25519_PUBLIC_KEY_HASH, b"\x07" * size)
+        encode(Kind["ED25519_PUBLIC_KEY_HASH"], b"\x07" * size)
 
 
 @pytest.mark.parametrize("kind", Kind)

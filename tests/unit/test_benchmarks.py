@@ -1,6 +1,8 @@
 """The benchmarks can describe the machine, whatever curves there are, and compare with figures of other machines."""
 
+import argparse
 import json
+from math import nan
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from benchmarks import client
 from benchmarks.machine import Machine, machine_line
 from benchmarks.table import MACHINES, Machines, Row, peers
+from benchmarks.turns import Side, add_side_options, column, print_ratios, ratio_text, sides
 from enclave_signer.protocol.key_types import KeyType
 
 HERE = Machine(bls_us=400, ed25519_us=20.0, blake2b_us=1000, loop_ms=4.6, sync_ms=0.18)
@@ -75,7 +78,7 @@ def test_a_client_of_ones_own_says_in_its_last_line_what_it_measured(tmp_path: P
     program = tmp_path / "client"
     program.write_text(f'#!/bin/sh\necho "$@"; cat "$5" >&2; echo \'{json.dumps(reported())}\'\n')
     program.chmod(0o755)
-    report = client.over_http(program, 1, ["tz1a", "tz1b"], "http", "--conns", 16)
+    report = client.over_http(program, ("localhost", 1), ["tz1a", "tz1b"], "http", "--conns", 16)
     assert (report.rate, report.latencies) == (5.0, (0.001, 0.002, 0.003, 0.004))
     assert client.columns([report, report]).split() == ["1.000", "2.000", "3.000", "4.000"]
 
@@ -84,3 +87,37 @@ def test_a_client_of_ones_own_says_in_its_last_line_what_it_measured(tmp_path: P
 def test_an_error_of_it_ends_the_run(changed: dict[str, float]) -> None:
     with pytest.raises(SystemExit, match="the client had errors, or nothing was asked"):
         client.read(json.dumps(reported(**changed)))
+
+
+def parsed(*arguments: str) -> list[Side]:
+    parser = argparse.ArgumentParser()
+    add_side_options(parser, peer="any")
+    return sides(parser.parse_args(arguments))
+
+
+def test_a_checkout_or_a_configuration_is_one_other_side_and_a_peer_another(tmp_path: Path) -> None:
+    assert parsed() == [Side()]
+    both = ["--old", str(tmp_path), "--host-line", "a: 1", "--enclave-argument=--b", "--peer", "localhost:7"]
+    assert parsed(*both) == [Side(), Side("other", tmp_path, ["a: 1"], ["--b"]), Side("peer", peer="localhost:7")]
+    assert parsed(*both)[-1].peer_address == ("localhost", 7)
+
+
+def test_a_line_of_a_configuration_stands_in_place_of_the_one_that_begins_alike(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("a: 1\nb: 2\n  b: 3\n")
+    Side(host_lines=["b: 4", "c: 5"]).configure(config)
+    assert config.read_text() == "a: 1\n  b: 3\nb: 4\nc: 5\n"
+
+
+def test_ratios_are_those_of_turns_and_what_no_peer_shows_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    print_ratios(["this", "other", "peer"], rate=[[2.0, 3.0], [1.0, 1.0], [2.0, 3.0]], CPU=[[1.0], [2.0], [nan]])
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "this : other, rate 2.50 (2.00 to 3.00), CPU 0.50 (0.50 to 0.50)",
+        "this : peer, rate 1.00 (1.00 to 1.00)",
+    ]
+    assert (column(nan, 3, 1), column(1.26, 4, 1)) == ("  -", " 1.3")
+
+
+def test_turns_too_short_for_the_clock_of_the_processor_have_no_ratio() -> None:
+    assert ratio_text([1.0, 2.0], [0.0, 1.0]) == "2.00 (2.00 to 2.00)"
+    assert ratio_text([1.0], [0.0]) == "unknown"

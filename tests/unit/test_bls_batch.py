@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from enclave_signer.curves import SignatureCheck, curve, verify_each
+from enclave_signer.curves import SignatureCheck, bls_batch, curve, verify_each
 from enclave_signer.curves.base import CurveError
 from enclave_signer.curves.bls import BlsSigningKey
 from enclave_signer.curves.bls_batch import all_verify
+from enclave_signer.curves.blst import CData
 from enclave_signer.protocol.messages import KeyType, PrivateKey, Signature, SigningVersion
 
 BLS = curve(KeyType.BLS)
@@ -33,19 +34,45 @@ def with_bytes(check: SignatureCheck, data: bytes) -> SignatureCheck:
 
 
 @pytest.mark.parametrize("version", [LATEST, SigningVersion.V1, SigningVersion.V2])
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [2, 5])
 def test_right_ones_pass_together(version: SigningVersion, count: int) -> None:
     assert all_verify(checks(version)[:count])
 
 
-def test_signatures_of_one_message_pass_together() -> None:
-    assert all_verify([check_of(number, b"one") for number in range(5)])
+@pytest.mark.parametrize("version", [LATEST, SigningVersion.V1])
+def test_signatures_of_some_messages_pass_together_in_any_order(version: SigningVersion) -> None:
+    some = [check_of(number, message, version) for number in range(5) for message in (b"one", b"two")]
+    some += [some[3], check_of(0, b"three", version)]
+    random.Random(1).shuffle(some)
+    assert all_verify(some)
+
+
+def test_one_signature_asked_for_twice_passes() -> None:
+    assert all_verify([check_of(0, b"one")] * 2)
+
+
+def test_a_hash_and_a_pairing_are_shared_by_all_who_sign_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is saved is seen nowhere else.
+    add, added = bls_batch.add, []
+
+    def note(context: CData, key: CData, signature: CData, *hashed: bytes) -> bool:
+        added.append(hashed[:1])
+        return add(context, key, signature, *hashed)
+
+    monkeypatch.setattr(bls_batch, "add", note)
+    assert all_verify([check_of(number, b"two" if number == 1 else b"one") for number in range(5)])
+    assert added == [(), (b"one",), (b"two",)]
 
 
 def exchanged(right: list[SignatureCheck]) -> list[SignatureCheck]:
     """Their sum is what it should be: only weights tell that each belongs to the other key."""
     one, two = check_of(0, b"same"), check_of(1, b"same")
     return [one._replace(signature=two.signature), two._replace(signature=one.signature), *right]
+
+
+def wrong_among_one_message(right: list[SignatureCheck]) -> list[SignatureCheck]:
+    same = [check_of(number, b"same") for number in range(4)]
+    return [*same, with_bytes(same[0], check_of(4, b"same").signature.data), *right]
 
 
 def signed_otherwise(right: list[SignatureCheck]) -> list[SignatureCheck]:
@@ -75,7 +102,8 @@ def of_another_curve(right: list[SignatureCheck]) -> list[SignatureCheck]:
 
 
 @pytest.mark.parametrize(
-    "spoil", [exchanged, signed_otherwise, flipped, infinite, outside, cut_short, of_another_curve]
+    "spoil",
+    [exchanged, wrong_among_one_message, signed_otherwise, flipped, infinite, outside, cut_short, of_another_curve],
 )
 def test_a_wrong_one_fails_all_and_is_found(spoil: Callable[[list[SignatureCheck]], list[SignatureCheck]]) -> None:
     spoilt = spoil(checks())

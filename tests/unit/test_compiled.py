@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile, ZipInfo
 
 import pytest
 
+from compiled.again import differences
 from compiled.modules import ROOT, modules, plain
 from enclave_signer.protocol.codec import encode_ok
 from enclave_signer.protocol.messages import KeyType, Signature
@@ -68,3 +70,17 @@ def test_a_difference_or_another_form_ends_the_run(monkeypatch: pytest.MonkeyPat
     streams(monkeypatch, plain=["plain\n", "7 ab\n", "2 cd\n"], compiled=[f"{kind}\n", "7 ab\n", last])
     with pytest.raises(SystemExit):
         compare(Path("other"), 9)
+
+
+def wheel(path: Path, **files: str) -> Path:
+    with ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(ZipInfo(name), text)
+    return path
+
+
+def test_files_that_differ_between_two_builds_are_named(tmp_path: Path) -> None:
+    one = wheel(tmp_path / "one", a="1", b="2")
+    assert differences(one, wheel(tmp_path / "same", a="1", b="2")) == []
+    assert differences(one, wheel(tmp_path / "changed", a="1", b="3", c="4")) == ["b", "c"]
+    assert differences(one, wheel(tmp_path / "packed", b="2", a="1")) == ["one"]

@@ -7,16 +7,9 @@ import pytest
 from enclave_signer.protocol.messages import Credentials, KeyType
 from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config, watermark
 from host_backend.config.channel import AttestationConfig, TlsFiles
+from host_backend.config.key_storage import KeysApart, KeysInFile, KeysInFirestore
 from host_backend.config.metrics import MAX_PER_KEY
-from host_backend.config.storage import (
-    FirestorePlace,
-    KeysApart,
-    KeysInFile,
-    KeysInFirestore,
-    MarksInFile,
-    MarksInFirestore,
-    MarksInMemory,
-)
+from host_backend.config.storage import FirestorePlace, MarksInFile, MarksInFirestore, MarksInMemory
 from host_backend.errors import ConfigError
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from tests.doubles.known_keys import KEYS
@@ -490,7 +483,7 @@ def test_experimental_keys_have_a_place_of_their_own(tmp_path: Path) -> None:
     assert refused(tmp_path, two + on).endswith(
         "shares the key file /k.tz5.json with vault a: give each its own `storage`"
     )
-    assert refused(tmp_path, "experimental: {tz6: true}").startswith("1: experimental.tz6: unknown field")
+    assert refused(tmp_path, "experimental: {tz9: true}").startswith("1: experimental.tz9: unknown field")
     assert refused(tmp_path, "experimental: {tz5: 1}").startswith("1: experimental.tz5: must be")
 
 

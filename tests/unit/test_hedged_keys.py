@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from enclave_signer.curves import curve
-from enclave_signer.curves.known_answers import known_answer
 from enclave_signer.protocol.messages import KeyType, PrivateKey, Sign, SigningVersion
 from enclave_signer.tezos import public_key_hash
 from host_backend.errors import EnclaveRefused, MalformedRequest, PolicyDenied
@@ -21,7 +20,7 @@ from tests.doubles.known_keys import attestation, attestation_with_dal, block, p
 from tests.doubles.linked_vault import OPENED, play, stored
 from tests.doubles.memory_keys import MemoryKeys
 
-KEY = curve(KeyType.ML_DSA_44).open(PrivateKey(KeyType.ML_DSA_44, known_answer(KeyType.ML_DSA_44).private_key))
+KEY = curve(KeyType.ML_DSA_44).open(PrivateKey(KeyType.ML_DSA_44, curve(KeyType.ML_DSA_44).known_answer.private_key))
 TZ5 = public_key_hash(KEY.public_key)
 ANYTHING = KeyPolicy(REQUEST_KINDS, frozenset({"transaction"}))
 

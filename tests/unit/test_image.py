@@ -1,16 +1,20 @@
 """The image's own configuration: read strictly, and overridden by nothing."""
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from enclave_signer.__main__ import _open_named
 from enclave_signer.errors import ConfigError
-from enclave_signer.image import AttestationConfig, parse_image, read_image
+from enclave_signer.image import SEALERS, AttestationConfig, parse_image, read_image
 from enclave_signer.protocol.blob import LEGACY
 from enclave_signer.sealing.allow_list import AllowList
 from enclave_signer.sealing.gated_rules import GatedRule
 from enclave_signer.sealing.gcp_config import GCP_KMS, GcpKmsConfig
+from enclave_signer.sealing.local_config import LOCAL as LOCAL_SEALER
 from enclave_signer.sealing.local_config import LocalKey
 from enclave_signer.sealing.reseal_rules import ResealRule
 from enclave_signer.toml_file import MAX_FILE_BYTES
@@ -198,6 +202,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, make: Callable[[Pat
 
 DIGEST = "5e" * 32
 ATTESTATION = '[attestation]\nprovider = "confidential_space"\naudience = "https://signer.example/attest"\n'
+
+
+@pytest.mark.parametrize("name", SEALERS)
+def test_each_sealer_is_opened_as_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Variables of the machine that runs the test, of proxies say, must not matter.
+    monkeypatch.setattr(os, "environ", {})
+    image = replace(parse_image(SMALLEST, "image.toml"), gcp_kms=None)
+    wanted = "the local sealer needs a key file" if name == LOCAL_SEALER else f"{name} is not configured"
+    with pytest.raises(ConfigError, match=f"^{wanted}$"):
+        _open_named(name, image)
 
 
 def test_who_may_connect_and_who_vouches() -> None:

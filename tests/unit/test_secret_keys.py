@@ -118,9 +118,9 @@ def test_an_ec_key_without_its_public_half() -> None:
 
 
 def test_the_expanded_form_must_have_both_halves_of_one_key() -> None:
-    expanded = encode(Kind.ED25519_EXPANDED_PRIVATE_KEY, ED25519.secret_bytes + ED25519.public_key_bytes)
+    expanded = encode(Kind["ED25519_PRIVATE_KEY_2"], ED25519.secret_bytes + ED25519.public_key_bytes)
     assert pkh(read(expanded)) == ED25519.pkh
-    other = encode(Kind.ED25519_EXPANDED_PRIVATE_KEY, ED25519.secret_bytes + KEYS["alice"].public_key_bytes)
+    other = encode(Kind["ED25519_PRIVATE_KEY_2"], ED25519.secret_bytes + KEYS["alice"].public_key_bytes)
     assert refusal(other) == "the two halves of the secret key do not belong together: copy it again in full"
 
 
@@ -140,9 +140,9 @@ def test_a_wrong_password() -> None:
 @pytest.mark.parametrize("key_type", [KeyType.SECP256K1, KeyType.P256, KeyType.BLS])
 def test_scalars_out_of_range(key_type: KeyType) -> None:
     kinds = {
-        KeyType.SECP256K1: Kind.SECP256K1_PRIVATE_KEY,
-        KeyType.P256: Kind.P256_PRIVATE_KEY,
-        KeyType.BLS: Kind.BLS_PRIVATE_KEY,
+        KeyType.SECP256K1: Kind["SECP256K1_PRIVATE_KEY"],
+        KeyType.P256: Kind["P256_PRIVATE_KEY"],
+        KeyType.BLS: Kind["BLS_PRIVATE_KEY"],
     }
     for data in (bytes(32), b"\xff" * 32):
         assert f"not a private key of {key_type}: it must be above zero" in refusal(encode(kinds[key_type], data))
@@ -200,9 +200,10 @@ def test_what_is_no_secret_key(data: str | bytes, text: str) -> None:
 
 
 def test_keys_of_other_kinds() -> None:
-    other = (
-        "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1, P-256 and ML-DSA-44 in PEM"
-    )
+    titles = [key_type.facts.title for key_type in KeyType if key_type.facts.pem_name is not None]
+    assert titles[:4] == ["Ed25519", "secp256k1", "P-256", "ML-DSA-44"]
+    known = f"{', '.join(titles[:-1])} and {titles[-1]}"
+    other = f"the private key is of a kind that Tezos does not have; it has {known} in PEM"
     form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     assert refusal(rsa.generate_private_key(65537, 2048).private_bytes(*form)) == other
     assert refusal(ec.generate_private_key(ec.SECP384R1()).private_bytes(*form)) == other

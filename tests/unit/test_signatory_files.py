@@ -212,7 +212,7 @@ def test_the_note_of_marks_in_memory_is_told_from_that_of_a_running_host(tmp_pat
 
 
 def test_all_the_marks_that_a_store_can_hold_are_read_back(tmp_path: Path) -> None:
-    keys = [encode(Kind.ED25519_PUBLIC_KEY_HASH, number.to_bytes(20)) for number in range(1000)]
+    keys = [encode(Kind["ED25519_PUBLIC_KEY_HASH"], number.to_bytes(20)) for number in range(1000)]
     marks = {MarkKey(CHAIN, pkh, right): Mark(2**31 - 1, 2**31 - 1, DIGEST) for pkh in keys for right in Right}
     write_signatory_marks(tmp_path, marks)
     size = (tmp_path / FOLDER / f"{CHAIN}.json").stat().st_size

@@ -24,17 +24,17 @@ from enclave_signer.tezos import (
 
 SEED = bytes(range(32))
 SECRET_KINDS = [
-    Kind.ED25519_SEED,
-    Kind.ED25519_EXPANDED_PRIVATE_KEY,
-    Kind.SECP256K1_PRIVATE_KEY,
-    Kind.P256_PRIVATE_KEY,
-    Kind.BLS_PRIVATE_KEY,
+    Kind["ED25519_PRIVATE_KEY"],
+    Kind["ED25519_PRIVATE_KEY_2"],
+    Kind["SECP256K1_PRIVATE_KEY"],
+    Kind["P256_PRIVATE_KEY"],
+    Kind["BLS_PRIVATE_KEY"],
 ]
 ENCRYPTED_KINDS = [
-    Kind.ED25519_ENCRYPTED_SEED,
-    Kind.SECP256K1_ENCRYPTED_PRIVATE_KEY,
-    Kind.P256_ENCRYPTED_PRIVATE_KEY,
-    Kind.BLS_ENCRYPTED_PRIVATE_KEY,
+    Kind["ED25519_ENCRYPTED_PRIVATE_KEY"],
+    Kind["SECP256K1_ENCRYPTED_PRIVATE_KEY"],
+    Kind["P256_ENCRYPTED_PRIVATE_KEY"],
+    Kind["BLS_ENCRYPTED_PRIVATE_KEY"],
 ]
 
 
@@ -77,9 +77,9 @@ def test_values_of_the_wrong_size_are_not_written(key_type: KeyType) -> None:
 @pytest.mark.parametrize(
     ("kind", "key_type"),
     [
-        (Kind.ED25519_SEED, KeyType.ED25519),
-        (Kind.SECP256K1_PRIVATE_KEY, KeyType.SECP256K1),
-        (Kind.P256_PRIVATE_KEY, KeyType.P256),
+        (Kind["ED25519_PRIVATE_KEY"], KeyType.ED25519),
+        (Kind["SECP256K1_PRIVATE_KEY"], KeyType.SECP256K1),
+        (Kind["P256_PRIVATE_KEY"], KeyType.P256),
     ],
 )
 def test_secret_keys_keep_their_bytes(kind: Kind, key_type: KeyType) -> None:
@@ -88,12 +88,12 @@ def test_secret_keys_keep_their_bytes(kind: Kind, key_type: KeyType) -> None:
 
 
 def test_a_bls_secret_key_is_little_endian_in_text() -> None:
-    key = parse_secret_key(encode(Kind.BLS_PRIVATE_KEY, SEED))
+    key = parse_secret_key(encode(Kind["BLS_PRIVATE_KEY"], SEED))
     assert (key.key_type, key.data) == (KeyType.BLS, SEED[::-1])
 
 
 def test_the_expanded_form_begins_with_the_seed() -> None:
-    text = encode(Kind.ED25519_EXPANDED_PRIVATE_KEY, SEED + b"\xee" * 32)
+    text = encode(Kind["ED25519_PRIVATE_KEY_2"], SEED + b"\xee" * 32)
     key = parse_secret_key(text)
     assert len(text) == 98
     assert (key.key_type, key.data) == (KeyType.ED25519, SEED)
@@ -136,4 +136,4 @@ def test_a_secret_in_the_wrong_place_is_named_but_not_shown(kind: Kind) -> None:
 
 
 def test_a_private_key_does_not_show_itself() -> None:
-    assert repr(parse_secret_key(encode(Kind.ED25519_SEED, b"A" * 32))).find("A" * 4) == -1
+    assert repr(parse_secret_key(encode(Kind["ED25519_PRIVATE_KEY"], b"A" * 32))).find("A" * 4) == -1

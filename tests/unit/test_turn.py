@@ -47,7 +47,7 @@ def answers(frames: list[bytes]) -> list[dict[str, object]]:
         )
         shared = Round()
         async with open_workers(1) as workers, shared.going():
-            turn = Turn(session, workers, Pace(shared), session)
+            turn = Turn(session, workers, Pace(shared))
             for frame in frames:
                 if not turn.sign(frame):
                     await turn.take(frame)

@@ -79,6 +79,10 @@ def test_texts(tmp_path: Path, data: str, text: str) -> None:
         ("a:\n  ? [x]\n  : 1\n", ":2: a: has a key that is not text"),
         ("a:\n  ? {x: 1}\n  : 1\n", ":2: a: has a key that is not text"),
         ('a:\n  "x\\ny": 1\n', ":2: a: must not have control characters"),
+        (
+            "a:\n  <<: {x: 1}\n  y: 1\n  <<: {}\n",
+            ":4: a: `<<` stands here a second time: give it a list of all that it merges",
+        ),
         ("b: &b [x]\na:\n  <<: *b\n", ":1: a[0]: must be a map"),
         ("b: &b x\na:\n  <<: *b\n", ":3: a: must be a map"),
     ],
@@ -118,6 +122,20 @@ def test_anchors_and_aliases(tmp_path: Path) -> None:
 def test_an_alias_inside_what_it_repeats(tmp_path: Path, data: str, line: int) -> None:
     expected = f":{line}: not readable as YAML: an alias stands inside what it repeats: write the values out"
     assert refused(tmp_path, data).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "name"),
+    [
+        ("a: 1 # b\x85c: 2\n", 1, "U+0085"),
+        ("a: 1\nb: 2 # c\u2028d: 3\n", 2, "U+2028"),
+        ("a: 1\r\nb: 2 # c\u2029d: 3\n", 2, "U+2029"),
+        ("a: 1 # b\rc: 2\n", 1, "U+000D"),
+    ],
+)
+def test_an_end_of_a_line_that_is_not_seen(tmp_path: Path, data: str, line: int, name: str) -> None:
+    expected = f":{line}: not readable as YAML: {name} ends a line of YAML and looks like none: remove it"
+    assert refused(tmp_path, data) == expected
 
 
 def multiplied(generations: int) -> str:

@@ -125,7 +125,7 @@ class Served:
         self._session = session
         self._wire = wire
         self._frames = FrameDecoder()
-        self._turn = Turn(session, _NO_WORKERS, _PACE, None)
+        self._turn = Turn(session, _NO_WORKERS, _PACE)
         self._busy = False
         self._open = True
 
