@@ -203,8 +203,7 @@ class Vault:
             EnclaveUnavailable: The enclave cannot be reached.
         """
         # The usual case, without a look at anything else: a key open on the connection is in service.
-        at_hand = self.serves(pkh)
-        key = self._ring.keys.opened[pkh] if at_hand else await self.opened_key(pkh)
+        key = self._ring.keys.opened[pkh] if (at_hand := self.serves(pkh)) else await self.opened_key(pkh)
         if version not in key.public_key.key_type.facts.versions:
             raise _no_such_version(key.public_key.key_type, version)
         if not at_hand and not self.serves(pkh):

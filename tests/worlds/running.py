@@ -72,12 +72,12 @@ def quickly() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     enabled = gc.isenabled()
     gc.disable()
-    # What is there already need not be looked at each time.
-    gc.freeze()
     # Of the same few keys all the time.
     hashes = lru_cache(64)(public_key_hash)
     try:
         with small_files(), running_loop(), thawed(), patch.object(keys, "public_key_hash", hashes):
+            # What is there already need not be looked at each time.
+            gc.freeze()
             yield
     finally:
         gc.unfreeze()
