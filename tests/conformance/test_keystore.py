@@ -1,6 +1,7 @@
 """What every `KeyStore` does. A new store joins by one more entry in `STORES`."""
 
 import asyncio
+import inspect
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
@@ -143,6 +144,7 @@ if at_google.storage_is_configured():
 
 @pytest.mark.parametrize("place", get_args(KeyPlace))
 def test_what_a_configuration_can_name_is_in_the_suite(place: type[KeyPlace]) -> None:
+    assert not inspect.isabstract(place), f"{place.__name__} says nothing of {sorted(place.__abstractmethods__)}"
     assert set(place.drivers) & STORES.keys(), f"no entry in STORES for {place.drivers}"
 
 
