@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from host_backend.api.auth import RequestKeys
+    from host_backend.api.dispatch import SigningApplication
     from host_backend.config.octez import OctezConfig
     from host_backend.octez.answers import Answers
     from host_backend.signer import Hook
@@ -115,7 +116,7 @@ def _places(config: Config) -> int:
 
 
 def _servers(
-    stack: AsyncExitStack, config: Config, signing: "ASGIApp", utility: "ASGIApp", places: int
+    stack: AsyncExitStack, config: Config, signing: "SigningApplication", utility: "ASGIApp", places: int
 ) -> "dict[str, Server]":
     """Return the servers of HTTP by what the log calls them, the utility address first; they listen already."""
     from host_backend.api.forwarded import TrustedProxies  # noqa: PLC0415 -- other commands need no HTTP
@@ -124,7 +125,9 @@ def _servers(
     server = config.server
     return {
         "Utility HTTP server": HttpServer(
-            utility, stack.enter_context(listening(server.utility_address)), max_connections=UTILITY_PLACES
+            partial(signing.beginning.other, utility),
+            stack.enter_context(listening(server.utility_address)),
+            max_connections=UTILITY_PLACES,
         ),
         "HTTP server": HttpServer(
             signing,
@@ -190,7 +193,7 @@ def _request_keys(config: Config) -> "RequestKeys | None":
 
 def _signing_app(
     config: Config, signer: Signer, metrics: Metrics, steps: Steps, request_keys: "RequestKeys | None"
-) -> "ASGIApp":
+) -> "SigningApplication":
     from host_backend.api.signing import signing_app  # noqa: PLC0415 -- other commands need no HTTP
 
     users, login = config.server.jwt_users, None

@@ -82,6 +82,7 @@ class Signer:
         self._watermark = watermark
         self._hook = hook
         self._observer = observer
+        self._mark_limit = TimeLimit(MARK_S)
         self._large = Turns("large messages", share=MAX_LARGE_MESSAGES_OF_ADDRESS, limit=MAX_LARGE_MESSAGES)
 
     async def sign(
@@ -204,7 +205,7 @@ class Signer:
     async def _mark(self, pkh: str, request: ConsensusMessage, message: bytes) -> None:
         mark = mark_of(request, message)
         try:
-            with TimeLimit(MARK_S):
+            with self._mark_limit.wait():
                 await self._watermark.advance(MarkKey(request.chain_id, pkh, request.kind.right), mark)
         except TimeoutError:
             late = f"the watermark was not stored within {MARK_S:g} s: look at what keeps it (`watermark` in the configuration)"

@@ -11,6 +11,7 @@ from importlib import import_module
 from enclave_signer.curves.base import (
     Curve,
     CurveError,
+    Expected,
     InvalidPrivateKey,
     InvalidPublicKey,
     InvalidSignature,
@@ -21,11 +22,12 @@ from enclave_signer.curves.base import (
     VersionNotSupported,
 )
 from enclave_signer.curves.known_answers import check_curve
-from enclave_signer.protocol.key_types import KeyType
+from enclave_signer.protocol.key_types import KeyType, SigningVersion
 
 __all__ = [
     "Curve",
     "CurveError",
+    "Expected",
     "InvalidPrivateKey",
     "InvalidPublicKey",
     "InvalidSignature",
@@ -35,6 +37,7 @@ __all__ = [
     "VerifyingKey",
     "VersionNotSupported",
     "curve",
+    "expected_signature",
     "install_slow_bls",
     "self_test",
     "verify_each",
@@ -61,7 +64,7 @@ def curve(key_type: KeyType) -> Curve:
 
 def verify_each(checks: Sequence[SignatureCheck]) -> list[CurveError | None]:
     """Return of each signature why it is wrong; None of those that are right. BLS verifies several faster together."""
-    if len(checks) > 1 and _are_of_libblst(checks):
+    if len(checks) > 1 and all(_is_of_libblst(check.key) for check in checks):
         from enclave_signer.curves.bls_batch import all_verify  # noqa: PLC0415 -- loads libblst
 
         if all_verify(checks):
@@ -69,9 +72,25 @@ def verify_each(checks: Sequence[SignatureCheck]) -> list[CurveError | None]:
     return [_why_wrong(check) for check in checks]
 
 
-def _are_of_libblst(checks: Sequence[SignatureCheck]) -> bool:
+def expected_signature(key: VerifyingKey, message: bytes, version: SigningVersion) -> Expected | None:
+    """Return the verification of a signature that is still to be made; None where no part of it can be done before.
+
+    Args:
+        key: Makes it.
+        message: Is signed.
+        version: How; one that the curve has.
+    """
+    if not _is_of_libblst(key):
+        return None
+    from enclave_signer.curves.bls import BlsVerifyingKey  # noqa: PLC0415 -- loads libblst
+    from enclave_signer.curves.bls_expected import ExpectedSignature  # noqa: PLC0415 -- as above
+
+    return ExpectedSignature(key, message, version) if isinstance(key, BlsVerifyingKey) else None
+
+
+def _is_of_libblst(key: VerifyingKey) -> bool:
     slow = type(_loaded.get(KeyType.BLS)).__module__.endswith(_SLOW_BLS)
-    return not slow and all(check.key.public_key.key_type is KeyType.BLS for check in checks)
+    return not slow and key.public_key.key_type is KeyType.BLS
 
 
 def _why_wrong(check: SignatureCheck) -> CurveError | None:

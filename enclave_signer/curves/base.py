@@ -108,17 +108,33 @@ class VerifyingKey(Protocol):
         ...
 
 
+class Expected(Protocol):
+    """A verification of which a part can be done before there is a signature; see `bls_expected`."""
+
+    def prepare(self) -> None:
+        """Do that part."""
+        ...
+
+    def verify(self, signature: Signature) -> None:
+        """Return when the signature is right, whether or not that part was done; see `VerifyingKey.verify`."""
+        ...
+
+
 class SignatureCheck(NamedTuple):
-    """A signature that has to be verified."""
+    """A signature that has to be verified; `expected`, if there is one, is of the same key, message and version."""
 
     key: VerifyingKey
     signature: Signature
     message: bytes
     version: SigningVersion
+    expected: Expected | None = None
 
     def verify(self) -> None:
         """Return when it is right; see `VerifyingKey.verify`."""
-        self.key.verify(self.signature, self.message, self.version)
+        if self.expected is not None:
+            self.expected.verify(self.signature)
+        else:
+            self.key.verify(self.signature, self.message, self.version)
 
 
 @dataclass(frozen=True, slots=True)

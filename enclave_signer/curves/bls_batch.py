@@ -16,11 +16,15 @@ from collections.abc import Sequence
 
 from enclave_signer.curves.base import CurveError, SignatureCheck, signature_bytes
 from enclave_signer.curves.bls import BlsVerifyingKey
-from enclave_signer.curves.bls_suite import AUGMENTATION, POSSESSION, suite_of
+from enclave_signer.curves.bls_suite import AUGMENTATION, POSSESSION, Suite, suite_of
 from enclave_signer.curves.blst import HASH_TO_CURVE, SUCCESS, CData, ffi, load
 from enclave_signer.protocol.messages import KeyType
 
 WEIGHT_BYTES = 16
+#: The bit of the first byte of a compressed point that stands for infinity; without it no bytes do. To look at it here saves
+#: a call, after each of which a thread waits for the interpreter's lock. Source: draft-irtf-cfrg-pairing-friendly-curves-11,
+#: appendix C.
+INFINITY = 0x40
 
 _blst = load()
 _CONTEXT_WORDS = -(-_blst.blst_pairing_sizeof() // 8)
@@ -57,22 +61,28 @@ def all_verify(checks: Sequence[SignatureCheck]) -> bool:
     points = _points([signature for group in groups for signature in group.signatures])
     if points is None:
         return False
-    context = ffi.new("uint64_t[]", _CONTEXT_WORDS)
-    _blst.blst_pairing_init(context, HASH_TO_CURVE, _TAGS[suite], len(suite.tag))
+    context = new_context(suite)
     weights = secrets.token_bytes(WEIGHT_BYTES * len(points))
-    if not _add(context, ffi.NULL, _sum_in_g2(points, weights)):
+    if not add(context, ffi.NULL, _sum_in_g2(points, weights)):
         return False
     for group in groups:
         size = WEIGHT_BYTES * len(group.keys)
         own, weights = weights[:size], weights[size:]
         if len(group.keys) == 1:
-            added = _add(context, group.keys[0], ffi.NULL, group.message, group.front, own)
+            added = add(context, group.keys[0], ffi.NULL, group.message, group.front, own)
         else:
-            added = _add(context, _sum_in_g1(group.keys, own), ffi.NULL, group.message, group.front)
+            added = add(context, _sum_in_g1(group.keys, own), ffi.NULL, group.message, group.front)
         if not added:
             return False
     _blst.blst_pairing_commit(context)
     return _blst.blst_pairing_finalverify(context, ffi.NULL)
+
+
+def new_context(suite: Suite) -> CData:
+    """Return a new context of blst's `blst_pairing_*`, for signatures of a suite."""
+    context = ffi.new("uint64_t[]", _CONTEXT_WORDS)
+    _blst.blst_pairing_init(context, HASH_TO_CURVE, _TAGS[suite], len(suite.tag))
+    return context
 
 
 def _by_message(checks: Sequence[SignatureCheck], *, augmented: bool) -> list[_Group]:
@@ -96,8 +106,8 @@ def _points(signatures: Sequence[bytes]) -> list[CData] | None:
     for signature in signatures:
         point = ffi.new("blst_p2_affine *")
         if (
-            _blst.blst_p2_uncompress(point, signature) != SUCCESS
-            or _blst.blst_p2_affine_is_inf(point)
+            signature[0] & INFINITY
+            or _blst.blst_p2_uncompress(point, signature) != SUCCESS
             or not _blst.blst_p2_affine_in_g2(point)
         ):
             return None
@@ -105,7 +115,7 @@ def _points(signatures: Sequence[bytes]) -> list[CData] | None:
     return points
 
 
-def _add(
+def add(
     context: CData, key: CData, signature: CData, message: bytes = b"", front: bytes = b"", weight: bytes = b""
 ) -> bool:
     """Add a key with what it signed, or a signature; either may be NULL. A weight is of the key."""

@@ -177,6 +177,14 @@ class Library(Protocol):
         """Add a signature, its weight little-endian; checks the points' groups first, as the flags say."""
         ...
 
+    def blst_fp12_sizeof(self) -> int:
+        """Bytes of a pairing's value."""
+        ...
+
+    def blst_aggregated_in_g2(self, out: CData, signature: CData, /) -> None:
+        """Pair a signature with the generator; its group is not checked."""
+        ...
+
     def blst_pairing_commit(self, context: CData, /) -> None:
         """End adding."""
         ...

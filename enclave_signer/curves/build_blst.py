@@ -13,8 +13,8 @@ from cffi import FFI
 #: The generated module.
 OUTPUT = Path(__file__).with_name("_blst.py")
 
-#: libblst writes `limb_t` for `uint64_t`, `byte` for `uint8_t`, `BLST_ERROR`, an enum, for `int` and `blst_pairing`,
-#: whose size only the library knows, for `void` here.
+#: libblst writes `limb_t` for `uint64_t`, `byte` for `uint8_t`, `BLST_ERROR`, an enum, for `int`, and
+#: `blst_pairing` and `blst_fp12`, whose sizes only the library says, for `void` here.
 DECLARATIONS = """
 typedef struct { uint8_t b[32]; } blst_scalar;
 typedef struct { uint64_t l[6]; } blst_fp;
@@ -63,6 +63,8 @@ int blst_pairing_chk_n_mul_n_aggr_pk_in_g1(void *ctx, const blst_p1_affine *pk, 
                                            const blst_p2_affine *signature, _Bool sig_grpchk,
                                            const uint8_t *scalar, size_t nbits, const uint8_t *msg, size_t msg_len,
                                            const uint8_t *aug, size_t aug_len);
+size_t blst_fp12_sizeof(void);
+void blst_aggregated_in_g2(void *out, const blst_p2_affine *signature);
 void blst_pairing_commit(void *ctx);
 _Bool blst_pairing_finalverify(const void *ctx, const void *gtsig);
 """

@@ -16,7 +16,7 @@ from enclave_signer.protocol.binding import Channel
 from enclave_signer.rights import Rights
 from enclave_signer.serving.peers import Peer
 
-#: What is read first: all that a host with few requests sends at once. The buffer of a read is cut to what has come, and a
+#: Bytes of a first read: all that a host with few requests sends at once. The buffer of a read is cut to what has come, and a
 #: large one leaves a hole in the heap each time; only who sends so much is given one.
 FIRST_READ_BYTES = 4096
 

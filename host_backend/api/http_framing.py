@@ -9,6 +9,7 @@ form, without `Upgrade`, and bodies that have been measured here. Both must agre
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Final
 
 #: Bytes of a request line with its headers; Octez sends about 200. So many of trailers, too, which are read and dropped.
 MAX_HEAD_BYTES = 16 * 1024
@@ -37,7 +38,8 @@ _DECIDES_TOO_LATE = re.compile(rb"(?:\A|\n)(?:content-length|transfer-encoding):
 _LENGTH = re.compile(rb"[0-9]{1,15}+[\t ]*+")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8}+)(?:;" + _TEXT + rb")?")
 _END_OF_LINE = b"\r\n"
-_END_OF_HEAD = b"\r\n\r\n"
+#: An empty line.
+END_OF_HEAD: Final = b"\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 
 #: Bytes for the parser; whether a request begins with them; whether it ends with them.
@@ -88,7 +90,7 @@ class RequestFraming:
         head = self._whole_head()
         if head is None:
             return None
-        chunked, length, for_parser = (_framing if len(head) <= MAX_KNOWN_BYTES else _framing.__wrapped__)(head)
+        chunked, length, for_parser = (framing_of if len(head) <= MAX_KNOWN_BYTES else framing_of.__wrapped__)(head)
         self._searched = 0
         end = self._at + len(head)
         # A usual request is one piece.
@@ -101,8 +103,8 @@ class RequestFraming:
         return for_parser + body, True, not chunked and len(body) == length
 
     def _whole_head(self) -> bytes | None:
-        end = self._bytes.find(_END_OF_HEAD, max(self._at, self._searched)) + len(_END_OF_HEAD)
-        if end < len(_END_OF_HEAD):
+        end = self._bytes.find(END_OF_HEAD, max(self._at, self._searched)) + len(END_OF_HEAD)
+        if end < len(END_OF_HEAD):
             self._check_beginning()
             return None
         if end - self._at > MAX_HEAD_BYTES:
@@ -118,7 +120,7 @@ class RequestFraming:
         if begins is None or _BARE_LF.search(self._bytes, max(self._at, self._searched)):
             raise NotHttp(_malformed(self._bytes[self._at :]))
         # Of the place after the cut that the next bytes bring.
-        self._searched = max(0, len(self._bytes) - self._at - len(_END_OF_HEAD) + 1)
+        self._searched = max(0, len(self._bytes) - self._at - len(END_OF_HEAD) + 1)
 
     def _take_body(self) -> Piece:
         data = self._cut_off(self._left)
@@ -162,15 +164,15 @@ class RequestFraming:
 
     def _take_trailers(self) -> Piece | None:
         start = max(self._at, self._searched)
-        end = self._bytes.find(_END_OF_HEAD, start) + len(_END_OF_HEAD)
-        whole = end >= len(_END_OF_HEAD)
+        end = self._bytes.find(END_OF_HEAD, start) + len(END_OF_HEAD)
+        whole = end >= len(END_OF_HEAD)
         if (end if whole else len(self._bytes)) - self._at > MAX_HEAD_BYTES:
             raise HeadTooLarge
         if not whole:
             # Others take such a line's end for one, and wait for an answer.
             if _BARE_LF.search(self._bytes, start):
                 raise NotHttp("trailers are malformed")
-            self._searched = max(0, len(self._bytes) - self._at - len(_END_OF_HEAD) + 1)
+            self._searched = max(0, len(self._bytes) - self._at - len(END_OF_HEAD) + 1)
             return None
         self._searched = 0
         trailers = self._cut_off(end - self._at)
@@ -187,7 +189,7 @@ class RequestFraming:
 
 
 @lru_cache(MAX_KNOWN_HEADS)
-def _framing(head: bytes) -> tuple[bool, int, bytes]:
+def framing_of(head: bytes) -> tuple[bool, int, bytes]:
     """Return whether the body comes in chunks, its length otherwise, and the head for the parser.
 
     Raises:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from host_backend.api.acceptor import Acceptor
 from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.http_protocol import HttpProtocol
+from host_backend.api.known_heads import KnownHeads, KnownHeadsProtocol
 from host_backend.api.left_requests import LeftRequests
 from host_backend.config import Address, TlsConfig, UnixAddress
 from host_backend.durable import LockHeld, locked_among_others
@@ -204,7 +205,8 @@ class HttpServer(uvicorn.Server):
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         settings = uvicorn.Config(
             app,
-            http=HttpProtocol,
+            interface="asgi3",
+            http=KnownHeadsProtocol,
             ws="none",
             lifespan="off",
             access_log=False,
@@ -221,6 +223,8 @@ class HttpServer(uvicorn.Server):
         self._proxies = proxies or TrustedProxies()
         #: What bounds the requests of those that have left; places bound the clients.
         self.left_requests = LeftRequests()
+        #: Of requests that came before.
+        self.known_heads = KnownHeads()
 
     @property
     def address(self) -> Address | UnixAddress:
@@ -237,7 +241,8 @@ class HttpServer(uvicorn.Server):
         yield
 
     def _protocol(self) -> HttpProtocol:
-        protocol = HttpProtocol(self.config, self.server_state, self.lifespan.state)
+        protocol = KnownHeadsProtocol(self.config, self.server_state, self.lifespan.state)
+        protocol.heads = self.known_heads
         protocol.proxies = self._proxies
         protocol.left_requests = self.left_requests
         return protocol

@@ -4,8 +4,6 @@ Source: Signatory's `pkg/server`; statuses and bodies are its own. This is the h
 signer is logged as a bug and answered 500, and the server goes on.
 """
 
-import binascii
-import json
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -18,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES, KeyType, PublicKey, SigningVersion
+from enclave_signer.protocol.messages import KeyType, PublicKey, SigningVersion
 from enclave_signer.tezos import (
     TezosError,
     check_public_key_hash,
@@ -27,16 +25,17 @@ from enclave_signer.tezos import (
     parse_public_key,
 )
 from host_backend.api.access_log import TOLD, client_address, log_access, logged
-from host_backend.api.application import JSON, Json, answering_bugs, application, failure, retry_after
+from host_backend.api.application import JSON, Json, failure, retry_after
 from host_backend.api.auth import RequestKeys, Signed
+from host_backend.api.bodies import SMALL_BODY_BYTES, parse_body, whole_body
+from host_backend.api.dispatch import KEYS, SigningApplication
 from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, json_list
 from host_backend.api.route_table import Access, operations
 from host_backend.api.whole_answers import send_whole
 from host_backend.authentication import authentication_bytes, proof_authentication_bytes
-from host_backend.errors import HostError, MalformedRequest, PolicyDenied, TooLarge
+from host_backend.errors import HostError, MalformedRequest, PolicyDenied
 from host_backend.metrics import Metrics
-from host_backend.operations.messages import SMALL_MESSAGE_BYTES
 from host_backend.policy import Caller
 from host_backend.signer import Signer
 from host_backend.steps import Kept, Steps, Work
@@ -47,11 +46,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_KEYS = "/keys/"
-#: The hex of the largest message, its quotes, and white space to spare.
-MAX_BODY_BYTES = 2 * MAX_MESSAGE_BYTES + 1024
-#: The hex of a message that is parsed at once.
-SMALL_BODY_BYTES = 2 * SMALL_MESSAGE_BYTES + 2
 #: Large bodies that may wait until they are read, 0.3 ms each; they and their messages have some 100 KiB.
 MAX_LARGE_BODIES = 256
 #: Of one address: half of them.
@@ -147,7 +141,7 @@ class Keys(_Answers):
         return b'{"signature":"%s"}\n' % encode_signature(signature).encode()
 
     async def _message(self, scope: Scope, receive: Receive) -> bytes:
-        body = await _body(receive)
+        body = await whole_body(receive)
         if len(body) <= SMALL_BODY_BYTES:
             return parse_body(body)
         # Nor is more than one refused at a time: each client would send its next one in the same pass of the loop.
@@ -209,46 +203,6 @@ def _check(pkh: str) -> None:
         raise MalformedRequest(str(error)) from None
 
 
-async def _body(receive: Receive) -> bytes:
-    """Return a body; of one that is too large, so much that it shows."""
-    parts: list[bytes] = []
-    size = 0
-    more = True
-    while more and size <= MAX_BODY_BYTES:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise MalformedRequest("the client left before its request was complete")
-        part = event.get("body", b"")
-        more = event.get("more_body", False)
-        size += len(part)
-        parts.append(part)
-    return b"".join(parts)
-
-
-def parse_body(body: bytes) -> bytes:
-    """Return the message in a body: a JSON string of hex; null is an empty message, as in Signatory.
-
-    Raises:
-        MalformedRequest: Not that.
-        TooLarge: Longer than any message.
-    """
-    if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes, the largest message needs fewer")
-    try:
-        # Of bytes it would also read UTF-16 and UTF-32.
-        text = json.loads(body.decode())
-    except (ValueError, RecursionError):
-        raise MalformedRequest("the body must be a JSON string of hex") from None
-    if text is None:
-        return b""
-    if not isinstance(text, str):
-        raise MalformedRequest("the body must be a JSON string of hex, not another JSON value")
-    try:
-        return binascii.unhexlify(text)
-    except ValueError:
-        raise MalformedRequest("the message must be hex: an even number of digits 0-9 and a-f, no 0x") from None
-
-
 def _query(query: bytes) -> Mapping[str, list[str]]:
     if not query:
         return {}
@@ -285,29 +239,6 @@ def _description(access: Access) -> list[Route]:
     ]
 
 
-class SigningApplication:
-    """Answers requests for a signature without a look at the other routes, and all others as Starlette does.
-
-    Attributes:
-        routes: All of them.
-    """
-
-    def __init__(self, routes: list[Route]) -> None:
-        self.routes = routes
-        self._signatures = answering_bugs(routes[0].app)
-        self._all = application(routes)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            before, folder, pkh = scope["path"].partition(_KEYS)
-            if folder and pkh and not before and "/" not in pkh:
-                scope["path_params"] = {"pkh": pkh}
-                await self._signatures(scope, receive, send)
-                return
-        await self._all(scope, receive, send)
-
-
 def signing_app(
     signer: Signer,
     metrics: Metrics,
@@ -339,7 +270,7 @@ def signing_app(
         return Json({"mode": "remote-signer", "authentication": authentication})
 
     routes = [
-        Route(_KEYS + "{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
+        Route(KEYS + "{pkh}", Keys(signer, metrics, request_keys), methods=["GET", "POST"]),
         Route("/bls_prove_possession/{pkh}", Proofs(signer, metrics, request_keys), methods=["GET"]),
         Route("/authorized_keys", logged(authorized_keys), methods=["GET"]),
         Route("/known_keys", logged(known_keys), methods=["GET"]),

@@ -47,6 +47,8 @@ class WholeAnswer:
         if not cycle.keep_alive:
             cycle.transport.close()
         cycle.on_response()
+        # The two hold each other, and would wait for the garbage collector.
+        del self._cycle
 
 
 def takes_whole(cycle: "RequestResponseCycle") -> None:

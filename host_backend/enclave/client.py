@@ -57,6 +57,11 @@ class SigningClient:
         """Why the connection has ended; None while it is good."""
         return self._connection.broken
 
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls that have no answer yet."""
+        return self._connection.calls_in_flight
+
     def require_alive(self) -> None:
         """Pass while the connection is good.
 

@@ -85,6 +85,11 @@ class EnclaveConnection(asyncio.Protocol):
         """Why the connection has ended; None while it is good."""
         return self._line.broken
 
+    @property
+    def calls_in_flight(self) -> int:
+        """Calls that have no answer yet."""
+        return len(self._line)
+
     def check_peer(self, enclave_uid: int | None) -> None:
         """Pass unless another user's process answers on this machine. Call it after an answer, before a secret is sent.
 

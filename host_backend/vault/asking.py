@@ -31,7 +31,7 @@ class Asking:
         self._link = link
         self._ring = ring
         self._watch = watch
-        self._limit_s = limit_s
+        self._limit = TimeLimit(limit_s)
 
     async def ask(
         self, pkh: str, ask: Callable[[SigningClient], Awaitable[Signature]]
@@ -43,14 +43,14 @@ class Asking:
             EnclaveRefused, EnclaveUnavailable, WatermarkRejected: As `ask` does.
         """
         try:
-            with TimeLimit(self._limit_s):
+            with self._limit.wait():
                 try:
                     return await self._link.ask_idempotent(ask)
                 except (NotReleased, ReleaseDenied) as error:
                     await self._release(pkh, error)
                 return await self._link.ask_idempotent(ask)
         except TimeoutError:
-            raise EnclaveUnavailable(f"the enclave gave no signature within {self._limit_s:g} s") from None
+            raise EnclaveUnavailable(f"the enclave gave no signature within {self._limit.seconds:g} s") from None
 
     async def _release(self, pkh: str, error: NotReleased | ReleaseDenied) -> None:
         self._ring.note_lapsed(pkh, error)

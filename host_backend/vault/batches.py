@@ -27,7 +27,13 @@ class Batches:
     def __init__(self) -> None:
         self._waiting: deque[_Waiting] = deque()
         self._under_way = 0
+        self._last_was_alone = True
         self._sparse_log = SparseLog()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is verified, and the last signature was verified by itself: the next one may be as well."""
+        return not self._under_way and self._last_was_alone
 
     async def verify(self, check: SignatureCheck) -> None:
         """Return when a signature is right.
@@ -45,6 +51,7 @@ class Batches:
             # Shared out evenly between the threads that are free.
             share = -(-len(self._waiting) // (BATCHES - self._under_way))
             batch = [self._waiting.popleft() for _ in range(min(share, MAX_BATCH))]
+            self._last_was_alone = len(batch) == 1 and not self._under_way
             self._under_way += 1
             verifying = self._begin([check for check, _ in batch])
             verifying.add_done_callback(lambda done, batch=batch: self._end(batch, done))  # type: ignore[misc]

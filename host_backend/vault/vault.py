@@ -32,6 +32,7 @@ from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest
 from host_backend.keystore.base import KeyStore
 from host_backend.leaving import waiting
+from host_backend.vault.ahead import verified_ahead
 from host_backend.vault.asking import Asking, why_not_open
 from host_backend.vault.keyring import Keyring
 from host_backend.vault.keys import Pauses, VaultKey
@@ -202,10 +203,11 @@ class Vault:
             EnclaveUnavailable: The enclave cannot be reached.
         """
         # The usual case, without a look at anything else: a key open on the connection is in service.
-        key = self._ring.keys.opened[pkh] if self.serves(pkh) else await self.opened_key(pkh)
+        at_hand = self.serves(pkh)
+        key = self._ring.keys.opened[pkh] if at_hand else await self.opened_key(pkh)
         if version not in key.public_key.key_type.facts.versions:
             raise _no_such_version(key.public_key.key_type, version)
-        if not self.serves(pkh):
+        if not at_hand and not self.serves(pkh):
             await self._wait_until_open(pkh)
             with waiting():
                 await self.link.ready(pkh)
@@ -267,10 +269,10 @@ class Vault:
 
     async def sign_with(self, key: VaultKey, message: bytes, version: SigningVersion) -> Signature:
         """Return a verified signature of a key that is at hand; see `sign`."""
-        if len(message) > MAX_MESSAGE_BYTES:
-            raise MalformedRequest(f"message of {len(message)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+        _check_size(message)
+        expected = verified_ahead(key, message, version, self.link, self.verification)
         client, signature = await self._asking.ask(key.pkh, lambda client: client.sign(key.pkh, message, version))
-        check = SignatureCheck(key.verifying_key, signature, message, version)
+        check = SignatureCheck(key.verifying_key, signature, message, version, expected)
         await self.verification.pass_signature(client, key, check)
         return signature
 
@@ -293,6 +295,11 @@ class Vault:
         check_proof(key, other)
         await self.ready_key(pkh, SigningVersion.LATEST)
         return await verified_proof(partial(self._asking.ask, pkh), self.verification, key, other)
+
+
+def _check_size(message: bytes) -> None:
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise MalformedRequest(f"message of {len(message)} bytes, the limit is {MAX_MESSAGE_BYTES}")
 
 
 def _no_such_version(key_type: KeyType, version: SigningVersion) -> MalformedRequest:

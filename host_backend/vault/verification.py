@@ -34,8 +34,17 @@ class Verification:
         self._in_background = verify_bls == "background"
         self._batches = Batches()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._last_was_slow = True
         #: Signatures and proofs that were wrong.
         self.failures = 0
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a slow signature that is awaited alone gains by a verification begun before it is there.
+
+        It does not keep others from the event loop where the last signature was slow, and by itself, too.
+        """
+        return not self._in_background and self._last_was_slow and self._batches.quiet
 
     async def pass_signature(self, client: SigningClient, key: VaultKey, check: SignatureCheck) -> None:
         """Return when a signature may be released.
@@ -49,7 +58,7 @@ class Verification:
             EnclaveRefused: It is wrong.
         """
         facts = key.public_key.key_type.facts
-        slow = facts.slow
+        self._last_was_slow = slow = facts.slow
         # Only a baker is in a hurry.
         if slow and facts.bakes and self._in_background and len(self._tasks) < BACKGROUND_LIMIT:
             task = asyncio.create_task(self._check_later(client, key, check))

@@ -8,14 +8,14 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from host_backend.api.http_protocol import HttpProtocol
+from host_backend.api.known_heads import KnownHeadsProtocol
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 #: More than the kernel keeps for a client that does not read.
 LARGE_BYTES = 32 * 1024 * 1024
 
 
-class Hasty(HttpProtocol):
+class Hasty(KnownHeadsProtocol):
     """Closes incomplete requests as soon as the loop has looked at its sockets a few times."""
 
     request_s = 0.02

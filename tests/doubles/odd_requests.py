@@ -99,9 +99,12 @@ class Maker:
 
     def connection(self) -> list[bytes]:
         """Return what a connection sends, read by read; a usual request comes last."""
-        requests = [self._request() for _ in range(self._chance.choice((1, 1, 2, 3)))]
+        requests = [self.request() for _ in range(self._chance.choice((1, 1, 2, 3)))]
         # The same head again is known already.
-        data = b"".join(request * self._chance.choice((1, 1, 1, 2)) for request in requests)
+        requests = [request for request in requests for _ in range(self._chance.choice((1, 1, 1, 2)))]
+        if self._chance.random() < 0.2:
+            return [*requests, LAST]
+        data = b"".join(requests)
         if self._chance.random() < 0.1:
             place = self._chance.randint(0, len(data))
             data = data[:place] + self._chance.choice(NOISE) + data[place + self._chance.randint(0, 2) :]
@@ -117,7 +120,8 @@ class Maker:
         spelt = self._chance.choice((name, name, name.lower(), name.upper()))
         return spelt + self._pick(COLONS) + value + self._pick(LINE_ENDS)
 
-    def _request(self) -> bytes:
+    def request(self) -> bytes:
+        """Return one request, with its body."""
         first = (METHODS, BLANKS, TARGETS, BLANKS, VERSIONS, LINE_ENDS)
         lines = [
             self._line(b"Host", self._pick(HOSTS)) for _ in range(self._chance.choice((0, 2)) if self._odd() else 1)

@@ -18,7 +18,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from host_backend.api.http_protocol import HttpProtocol
+from host_backend.api.known_heads import KnownHead, KnownHeads, KnownHeadsProtocol
 from tests.doubles.odd_requests import Maker
 
 SEED = 20261126
@@ -37,6 +37,8 @@ class Counts:
     #: Requests that both took, and those after which ours had ended.
     requests: int = 0
     refused: int = 0
+    #: Requests that ours took without its parser.
+    known: int = 0
     #: Kinds of request that were executed.
     kinds: Counter[str] = field(default_factory=Counter)
     disagreements: list[str] = field(default_factory=list)
@@ -46,16 +48,28 @@ class Counts:
             f"{'connections':<26}{self.connections:>9}",
             f"{'requests that both took':<26}{self.requests:>9}",
             f"{'where h11 goes further':<26}{self.refused:>9}",
+            f"{'taken without the parser':<26}{self.known:>9}",
         ]
         lines += [f"{kind:<26}{count:>9}" for kind, count in sorted(self.kinds.items())]
         return "\n".join([*lines, f"{'disagreements':<26}{len(self.disagreements):>9}", *self.disagreements[:SHOWN]])
 
 
-class Recorded(HttpProtocol):
+class Recorded(KnownHeadsProtocol):
     """Keeps the target as it came."""
+
+    #: Requests that were taken without the parser.
+    known_count = 0
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
+        self._keep()
+
+    def _take(self, known: KnownHead, body: bytes) -> None:
+        super()._take(known, body)
+        type(self).known_count += 1
+        self._keep()
+
+    def _keep(self) -> None:
         self.cycle.scope["target"] = self.url  # type: ignore[typeddict-unknown-key]
 
 
@@ -102,6 +116,7 @@ class Ours:
     def __init__(self) -> None:
         self._config = uvicorn.Config(self._answer, http=Recorded, lifespan="off", log_config=None, interface="asgi3")
         self._config.load()
+        Recorded.heads, Recorded.known_count = KnownHeads(), 0
         self._reading = Reading()
         #: Whether answers are given at the end of a head, so that no one waits for a body.
         self.answers_early = False
@@ -230,6 +245,7 @@ async def _run(count: int) -> Counts:
             counts.disagreements.append(
                 f"{text}: {b''.join(reads)!r}, in reads of {sizes}: ours {reading}, h11 {theirs}"
             )
+    counts.known = Recorded.known_count
     return counts
 
 

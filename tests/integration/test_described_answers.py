@@ -14,12 +14,13 @@ from starlette.types import ASGIApp
 from enclave_signer.tezos import parse_public_key
 from host_backend.api import login
 from host_backend.api.auth import RequestKeys
+from host_backend.api.bodies import MAX_BODY_BYTES
 from host_backend.api.http_framing import MAX_HEAD_BYTES
 from host_backend.api.left_requests import LEFT_REQUESTS_OF_ADDRESS
 from host_backend.api.listeners import HttpServer, bind
 from host_backend.api.login import Login
 from host_backend.api.route_table import Access
-from host_backend.api.signing import MAX_BODY_BYTES, signing_app
+from host_backend.api.signing import signing_app
 from host_backend.api.tokens import Tokens
 from host_backend.authentication import authentication_bytes
 from host_backend.config import Address, JwtCredentials, JwtUser

@@ -23,6 +23,7 @@ def test_what_is_executed_is_what_h11_sees(counts: framing.Counts) -> None:
 
 def test_the_connections_are_worth_asking_about(counts: framing.Counts) -> None:
     assert counts.requests > CONNECTIONS
+    assert counts.known > CONNECTIONS // 40
     assert CONNECTIONS // 10 < counts.refused < CONNECTIONS // 3
     assert counts.kinds["connections to their end"] > CONNECTIONS // 5
     assert counts.kinds["the same with an offer"] > CONNECTIONS // 10

@@ -53,13 +53,13 @@ def test_one_signature_asked_for_twice_passes() -> None:
 
 def test_a_hash_and_a_pairing_are_shared_by_all_who_sign_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     # What is saved is seen nowhere else.
-    add, added = bls_batch._add, []
+    add, added = bls_batch.add, []
 
     def note(context: CData, key: CData, signature: CData, *hashed: bytes) -> bool:
         added.append(hashed[:1])
         return add(context, key, signature, *hashed)
 
-    monkeypatch.setattr(bls_batch, "_add", note)
+    monkeypatch.setattr(bls_batch, "add", note)
     assert all_verify([check_of(number, b"two" if number == 1 else b"one") for number in range(5)])
     assert added == [(), (b"one",), (b"two",)]
 

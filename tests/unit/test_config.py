@@ -483,7 +483,7 @@ def test_experimental_keys_have_a_place_of_their_own(tmp_path: Path) -> None:
     assert refused(tmp_path, two + on).endswith(
         "shares the key file /k.tz5.json with vault a: give each its own `storage`"
     )
-    assert refused(tmp_path, "experimental: {tz6: true}").startswith("1: experimental.tz6: unknown field")
+    assert refused(tmp_path, "experimental: {tz9: true}").startswith("1: experimental.tz9: unknown field")
     assert refused(tmp_path, "experimental: {tz5: 1}").startswith("1: experimental.tz5: must be")
 
 

@@ -8,10 +8,11 @@ import pytest
 from starlette.routing import Route
 
 from host_backend.api.auth import RequestKeys
+from host_backend.api.dispatch import SigningApplication
 from host_backend.api.login import Login
 from host_backend.api.openapi import document, page
 from host_backend.api.route_table import FAMILIES, PATHS, REPORT, Access, operations
-from host_backend.api.signing import SigningApplication, signing_app
+from host_backend.api.signing import signing_app
 from host_backend.api.tokens import Tokens
 from host_backend.errors import ConfigError, HostError
 from host_backend.metrics import Metrics

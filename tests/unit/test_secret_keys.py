@@ -200,9 +200,10 @@ def test_what_is_no_secret_key(data: str | bytes, text: str) -> None:
 
 
 def test_keys_of_other_kinds() -> None:
-    other = (
-        "the private key is of a kind that Tezos does not have; it has Ed25519, secp256k1, P-256 and ML-DSA-44 in PEM"
-    )
+    titles = [key_type.facts.title for key_type in KeyType if key_type.facts.pem_name is not None]
+    assert titles[:4] == ["Ed25519", "secp256k1", "P-256", "ML-DSA-44"]
+    known = f"{', '.join(titles[:-1])} and {titles[-1]}"
+    other = f"the private key is of a kind that Tezos does not have; it has {known} in PEM"
     form = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     assert refusal(rsa.generate_private_key(65537, 2048).private_bytes(*form)) == other
     assert refusal(ec.generate_private_key(ec.SECP384R1()).private_bytes(*form)) == other

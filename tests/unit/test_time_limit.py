@@ -26,9 +26,9 @@ async def for_ever() -> None:
 
 def test_what_ends_in_time_is_left_alone() -> None:
     async def scenario() -> None:
-        with TimeLimit(LONG_S):
+        with TimeLimit(LONG_S).wait():
             await asyncio.sleep(0)
-        with pytest.raises(ValueError, match="mine"), TimeLimit(LONG_S):
+        with pytest.raises(ValueError, match="mine"), TimeLimit(LONG_S).wait():
             raise ValueError("mine")
 
     run(scenario())
@@ -36,7 +36,7 @@ def test_what_ends_in_time_is_left_alone() -> None:
 
 def test_what_takes_longer_is_ended_and_the_task_goes_on() -> None:
     async def scenario() -> None:
-        with pytest.raises(TimeoutError), TimeLimit(SHORT_S):
+        with pytest.raises(TimeoutError), TimeLimit(SHORT_S).wait():
             await for_ever()
         await asyncio.sleep(0)
         task = asyncio.current_task()
@@ -48,11 +48,11 @@ def test_what_takes_longer_is_ended_and_the_task_goes_on() -> None:
 
 def test_the_inner_of_two_limits_ends_the_inner_part() -> None:
     async def scenario() -> None:
-        with TimeLimit(LONG_S):
-            with pytest.raises(TimeoutError), TimeLimit(SHORT_S):
+        with TimeLimit(LONG_S).wait():
+            with pytest.raises(TimeoutError), TimeLimit(SHORT_S).wait():
                 await for_ever()
             await asyncio.sleep(0)
-        with pytest.raises(TimeoutError), TimeLimit(SHORT_S), TimeLimit(LONG_S):
+        with pytest.raises(TimeoutError), TimeLimit(SHORT_S).wait(), TimeLimit(LONG_S).wait():
             await for_ever()
 
     run(scenario())
@@ -61,7 +61,7 @@ def test_the_inner_of_two_limits_ends_the_inner_part() -> None:
 @pytest.mark.parametrize("seconds", [LONG_S, SHORT_S])
 def test_a_task_that_is_cancelled_ends_as_cancelled_whatever_its_limit(seconds: float) -> None:
     async def limited() -> None:
-        with TimeLimit(seconds):
+        with TimeLimit(seconds).wait():
             try:
                 await for_ever()
             except asyncio.CancelledError:
@@ -82,9 +82,9 @@ def test_a_task_that_is_cancelled_ends_as_cancelled_whatever_its_limit(seconds: 
 
 def test_the_timer_does_not_outlive_what_was_limited() -> None:
     async def scenario() -> None:
-        with TimeLimit(SHORT_S):
+        with TimeLimit(SHORT_S).wait():
             pass
-        with TimeLimit(LONG_S):
+        with TimeLimit(LONG_S).wait():
             # Were it still armed, the first limit would end this.
             for _ in range(100):
                 await asyncio.sleep(0)
@@ -93,5 +93,65 @@ def test_the_timer_does_not_outlive_what_was_limited() -> None:
 
 
 def test_outside_of_a_task_there_is_nothing_to_end() -> None:
-    with pytest.raises(RuntimeError), TimeLimit(LONG_S):
+    with pytest.raises(RuntimeError), TimeLimit(LONG_S).wait():
         pass
+
+
+def test_waits_of_one_limit_end_in_turn_and_those_that_ended_before_are_left_alone() -> None:
+    async def in_time(limit: TimeLimit, late_ended: asyncio.Event) -> str:
+        with limit.wait():
+            pass
+        # Were it still counted, the limit would end this before those that began later.
+        await late_ended.wait()
+        return "in time"
+
+    async def late(limit: TimeLimit) -> str:
+        with pytest.raises(TimeoutError), limit.wait():
+            await for_ever()
+        return "late"
+
+    async def scenario() -> None:
+        limit = TimeLimit(SHORT_S)
+        for _ in range(3):
+            late_ended = asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                left_alone = [group.create_task(in_time(limit, late_ended)) for _ in range(3)]
+                assert await asyncio.gather(*(late(limit) for _ in range(3))) == ["late"] * 3
+                late_ended.set()
+            assert [task.result() for task in left_alone] == ["in time"] * 3
+
+    run(scenario())
+
+
+def test_one_timer_is_enough_for_all_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        loop, limit, armed = asyncio.get_running_loop(), TimeLimit(LONG_S), 0
+        call_later = loop.call_later
+
+        def counted(*arguments: Any) -> asyncio.TimerHandle:
+            nonlocal armed
+            armed += 1
+            return call_later(*arguments)
+
+        monkeypatch.setattr(loop, "call_later", counted)
+        for _ in range(10):
+            with limit.wait(), limit.wait():
+                await asyncio.sleep(0)
+        assert armed == 1
+
+    run(scenario())
+
+
+def test_a_limit_goes_on_in_another_event_loop() -> None:
+    limit = TimeLimit(SHORT_S)
+
+    async def scenario() -> None:
+        with pytest.raises(TimeoutError), limit.wait():
+            await for_ever()
+
+    async def ends_first() -> None:
+        with limit.wait():
+            pass
+
+    run(ends_first())
+    run(scenario())

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 
-from enclave_signer.curves import SigningKey, curve
+from enclave_signer.curves import Expected, SigningKey, curve, expected_signature
 from enclave_signer.protocol.errors import WireError
 from enclave_signer.protocol.messages import (
     MAX_MESSAGE_BYTES,
@@ -20,6 +20,7 @@ from enclave_signer.protocol.messages import (
     PublicKey,
     SealedKey,
     Sign,
+    Signature,
     SigningVersion,
 )
 from enclave_signer.tezos import parse_secret_key, public_key_hash
@@ -28,6 +29,7 @@ from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.supervisor import LinkLimits, State
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, KeyNotFound, MalformedRequest, StoreUnavailable
 from host_backend.keystore.base import StoredKey
+from host_backend.vault import ahead as ahead_module
 from host_backend.vault import batches
 from host_backend.vault.choice import find_vault
 from host_backend.vault.vault import Vault, open_vault
@@ -373,3 +375,119 @@ def test_arguments_of_another_kind(call: Callable[[Vault], Awaitable[object]], t
         assert not enclave.calls
 
     play(MemoryKeys(stored(TZ1)), scenario)
+
+
+class Ahead:
+    """Counts the verifications that were begun before there was a signature."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        monkeypatch.setattr(ahead_module, "expected_signature", self._expected)
+
+    def _expected(self, *of: Any) -> Any:
+        ahead, expected = self, cast("Expected", expected_signature(*of))
+
+        class Counted:
+            def prepare(self) -> None:
+                expected.prepare()
+                ahead.begun += 1
+
+            def verify(self, signature: Signature) -> None:
+                expected.verify(signature)
+
+        return Counted()
+
+
+def test_a_lone_bls_request_is_verified_in_part_while_the_enclave_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = Ahead(monkeypatch)
+
+    async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
+        assert await vault.sign(pkh(TZ4), b"message") == TZ4.sign(b"message", SigningVersion.V2)
+        assert ahead.begun == 1
+        enclave.instead = wrong_signature(TZ4)
+        with pytest.raises(EnclaveRefused, match="does not verify"):
+            await vault.sign(pkh(TZ4), b"message")
+        assert ahead.begun == 2
+
+    play(MemoryKeys(stored(TZ4)), scenario)
+
+
+def test_of_several_bls_requests_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = Ahead(monkeypatch)
+
+    async def scenario(vault: Vault, _: AutoEnclave) -> None:
+        asked = [vault.sign(pkh(TZ4), b"message %d" % number) for number in range(3)]
+        assert await asyncio.gather(*asked) == [
+            TZ4.sign(b"message %d" % number, SigningVersion.V2) for number in range(3)
+        ]
+
+    play(MemoryKeys(stored(TZ4)), scenario)
+    assert not ahead.begun
+
+
+def test_what_was_begun_for_a_caller_that_left_is_of_no_use_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = Ahead(monkeypatch)
+
+    async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
+        client, answer = vault.link.client, enclave.hold(1, Sign)
+        assert client is not None
+        left = asyncio.create_task(vault.sign(pkh(TZ4), b"left"))
+        await enclave.wait_until(lambda: ahead.begun == 1)
+        left.cancel()
+        other = asyncio.create_task(vault.sign(pkh(TZ4), b"other"))
+        await enclave.wait_until(lambda: client.calls_in_flight == 2)
+        answer.set()
+        assert await other == TZ4.sign(b"other", SigningVersion.V2)
+        assert vault.verification.failures == 0
+
+    play(MemoryKeys(stored(TZ4)), scenario)
+
+
+def test_what_was_begun_serves_the_signature_of_the_next_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = Ahead(monkeypatch)
+
+    async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
+        enclave.hold(1, Sign)
+        asked = asyncio.create_task(vault.sign(pkh(TZ4), b"message"))
+        await enclave.wait_until(lambda: ahead.begun == 1)
+        enclave.hang_up(1)
+        assert await asked == TZ4.sign(b"message", SigningVersion.V2)
+
+    play(MemoryKeys(stored(TZ4)), scenario, limits=LinkLimits())
+
+
+def test_nothing_is_begun_for_what_is_verified_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = Ahead(monkeypatch)
+
+    async def scenario(vault: Vault, _: AutoEnclave) -> None:
+        await vault.sign(pkh(TZ4), b"message")
+
+    play(MemoryKeys(stored(TZ4)), scenario, in_background=True)
+    assert not ahead.begun
+
+
+def test_after_several_the_next_lone_one_is_not_begun_but_the_one_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BATCHES", 1)
+    ahead = Ahead(monkeypatch)
+
+    async def scenario(vault: Vault, _: AutoEnclave) -> None:
+        await asyncio.gather(*(vault.sign(pkh(TZ4), b"message %d" % number) for number in range(3)))
+        await vault.sign(pkh(TZ4), b"the next")
+        assert ahead.begun == 0
+        await vault.sign(pkh(TZ4), b"the one after")
+        assert ahead.begun == 1
+
+    play(MemoryKeys(stored(TZ4)), scenario)
+
+
+def test_beside_a_key_of_another_curve_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = Ahead(monkeypatch)
+
+    async def scenario(vault: Vault, _: AutoEnclave) -> None:
+        await vault.sign(pkh(BOB), b"message")
+        await vault.sign(pkh(TZ4), b"message")
+        assert ahead.begun == 0
+        await vault.sign(pkh(TZ4), b"another")
+        assert ahead.begun == 1
+
+    play(MemoryKeys(stored(TZ4), stored(BOB)), scenario)

@@ -1,6 +1,8 @@
 """Answers that are written by one call."""
 
 import asyncio
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import cast
 
@@ -88,3 +90,28 @@ def test_the_server_takes_answers_as_a_whole() -> None:
     takes_whole(cast("RequestResponseCycle", cycle))
     (extension,) = cycle.scope["extensions"].values()
     assert isinstance(extension, WholeAnswer)
+
+
+def test_what_was_answered_does_not_wait_for_the_garbage_collector() -> None:
+    class Cycle(SimpleNamespace):
+        pass
+
+    cycle = Cycle(
+        scope={},
+        flow=SimpleNamespace(write_paused=False),
+        disconnected=False,
+        default_headers=[],
+        keep_alive=True,
+        transport=SimpleNamespace(write=lambda _: None),
+        message_event=asyncio.Event(),
+        on_response=lambda: None,
+    )
+    takes_whole(cast("RequestResponseCycle", cycle))
+    left, (answer,) = weakref.ref(cycle), cycle.scope["extensions"].values()
+    gc.disable()
+    try:
+        asyncio.run(answer.send(200, b"text/plain", b"ok"))
+        del cycle, answer
+        assert left() is None
+    finally:
+        gc.enable()

@@ -6,7 +6,7 @@ import sys
 import time
 from operator import lt
 
-from tests.worlds.bugs import BUGS
+from tests.worlds.bugs import BUGS, Bug
 from tests.worlds.running import Totals, quickly, run_on_all, search
 from tests.worlds.world import World
 
@@ -83,20 +83,23 @@ def _many(seeds: range, processes: int) -> bool:
 
 
 def _bugs(most: int, soon: bool) -> bool:
-    missed = 0
-    for bug in BUGS:
-        seeds = [*dict.fromkeys((bug.soon, *range(most)))] if soon else range(most)
-        with quickly():
-            found = search(bug, seeds)
-        missed += found is None
-        where = (
-            f"not found in {most} worlds"
-            if found is None
-            else f"found after {seeds.index(found.seed) + 1:4} worlds: {found.wrong[0]}"
-        )
-        print(f"{bug.name:55} {where}"[:200], flush=True)
+    with quickly():
+        found = [_looked_for(bug, most, soon) for bug in BUGS]
+    missed = found.count(False)
     print(f"{len(BUGS)} planted bugs, {missed} missed")
     return missed > 0
+
+
+def _looked_for(bug: Bug, most: int, soon: bool) -> bool:
+    seeds = [*dict.fromkeys((bug.soon, *range(most)))] if soon else range(most)
+    found = search(bug, seeds)
+    where = (
+        f"not found in {most} worlds"
+        if found is None
+        else f"found after {seeds.index(found.seed) + 1:4} worlds: {found.wrong[0]}"
+    )
+    print(f"{bug.name:55} {where}"[:200], flush=True)
+    return found is not None
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ T = TypeVar("T")
 class Chance(Random):
     """The same choices as those of `Random`, of anything but nothing, in half the time."""
 
-    def choice(self, among: "SupportsLenAndGetItem[T]") -> T:
+    def choice(self, seq: "SupportsLenAndGetItem[T]") -> T:
         """Return one of some, each as likely."""
-        number = len(among)
+        number = len(seq)
         bits = number.bit_length()
         chosen = self.getrandbits(bits)
         while chosen >= number:
             chosen = self.getrandbits(bits)
-        return among[chosen]
+        return seq[chosen]

@@ -5,14 +5,16 @@ the same seed is the same world. Asyncio's own tasks and futures run on it; thre
 """
 
 import asyncio
+import math
 import sys
-from asyncio import events
+from asyncio import events, tasks
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import Context
 from functools import partial
 from heapq import heappop, heappush
+from itertools import count
 from operator import itemgetter
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -36,6 +38,7 @@ def _own_running_loop() -> Iterator[None]:
     """
     holder: list[Process | None] = [None]
     found = partial(itemgetter(0), holder)
+    current_tasks = tasks._current_tasks  # type: ignore[attr-defined]
     with ExitStack() as stack:
         for module, name in (
             (asyncio, "get_running_loop"),
@@ -44,6 +47,10 @@ def _own_running_loop() -> Iterator[None]:
         ):
             stack.enter_context(patch.object(module, name, found))
         stack.enter_context(patch.object(events, "_get_event_loop", lambda stacklevel=0: holder[0]))
+        # The list of all tasks is not asked for, and takes as long to keep as a task to make.
+        stack.enter_context(patch.object(tasks._all_tasks, "add", id))  # type: ignore[attr-defined]
+        for module in (asyncio, tasks):
+            stack.enter_context(patch.object(module, "current_task", lambda: current_tasks.get(holder[0])))
         stack.enter_context(patch.object(sys.modules[__name__], "_set_running", partial(holder.__setitem__, 0)))
         yield
 
@@ -80,7 +87,7 @@ class Scheduler:
     def __init__(self) -> None:
         self.now = 0.0
         self.turns = 0
-        self.numbers = 0
+        self.number = count().__next__
         self.ready: deque[_Turn] = deque()
         self.timers: list[_Turn] = []
 
@@ -88,17 +95,20 @@ class Scheduler:
         """Let everything happen up to a moment."""
         ready, timers, set_running = self.ready, self.timers, _set_running
         running, turns = None, 0
+        # Behind all others of its moment.
+        end: _Turn = [until, math.inf, None, None, (), None]
+        heappush(timers, end)
         while True:
             if ready:
                 turn = ready.popleft()
-            elif timers and timers[0][0] <= until:
+            else:
                 turn = heappop(timers)
                 self.now = turn[0]
-            else:
-                break
-            _, _, process, callback, args, context = turn
-            if callback is None:
+            if turn[3] is None:
+                if turn is end:
+                    break
                 continue
+            _, _, process, callback, args, context = turn
             if not process.runs:
                 process.held.append(turn)
                 continue
@@ -144,6 +154,7 @@ class Process:
         self.bugs: list[str] = []
         self._scheduler = scheduler
         self._ready = scheduler.ready
+        self._timers = scheduler.timers
         self._connect = connect
         self._context = Context()
         self._tasks: list[asyncio.Task[Any]] = []
@@ -169,12 +180,15 @@ class Process:
     def kill(self) -> None:
         """End it as SIGKILL does: what its tasks do on their way out has no effect on anything."""
         self.dead, self.runs = True, False
+        # What it still asks for goes nowhere.
+        self._timers = []
 
     def bury(self) -> None:
         """Unwind the tasks of a dead program, so that none is left to the garbage collector; call outside of `run`."""
         turns, self._ready = deque(self.held), deque[_Turn]()
         _set_running(self)
         for _ in range(_LAST_ROUNDS):
+            self._tasks = [task for task in self._tasks if not task.done()]
             for task in self._tasks:
                 task.cancel()
             while turns or self._ready:
@@ -187,6 +201,7 @@ class Process:
         for task in self._tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._tasks.clear()
+        self._timers.clear()
         self.held.clear()
 
     # What asyncio asks of an event loop
@@ -210,31 +225,26 @@ class Process:
     def do_at(self, when: float, callback: Callable[..., object], *args: Any) -> None:
         """Do it later, for certain; faster than `call_later`, as there is no handle."""
         scheduler = self._scheduler
-        number = scheduler.numbers = scheduler.numbers + 1
-        if not self.dead:
-            heappush(scheduler.timers, [when, number, self, callback, args, self._context])
+        heappush(self._timers, [when, scheduler.number(), self, callback, args, self._context])
 
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Timer:
         scheduler = self._scheduler
-        number = scheduler.numbers = scheduler.numbers + 1
         now = scheduler.now
-        timer = _Timer((max(when, now), number, self, callback, args, self._context if context is None else context))
-        if not self.dead:
-            heappush(scheduler.timers, timer)
+        if when < now:
+            when = now
+        timer = _Timer((when, scheduler.number(), self, callback, args, self._context if context is None else context))
+        heappush(self._timers, timer)
         return timer
 
     def call_later(
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> _Timer:
         scheduler = self._scheduler
-        number = scheduler.numbers = scheduler.numbers + 1
-        timer = _Timer(
-            (scheduler.now + delay, number, self, callback, args, self._context if context is None else context)
-        )
-        if not self.dead:
-            heappush(scheduler.timers, timer)
+        when = scheduler.now + delay
+        timer = _Timer((when, scheduler.number(), self, callback, args, self._context if context is None else context))
+        heappush(self._timers, timer)
         return timer
 
     def create_future(self) -> asyncio.Future[Any]:

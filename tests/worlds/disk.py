@@ -150,15 +150,16 @@ class OpenFile:
         return len(data)
 
     def _keep(self, data: bytes, offset: int) -> None:
-        disk, number = self._disk, offset // BLOCK
-        for start in range(0, len(data), BLOCK):
-            block = data if len(data) == BLOCK else data[start : start + BLOCK]
+        disk, size = self._disk, len(data)
+        for number, start in enumerate(range(0, size, BLOCK), offset // BLOCK):
+            block = data if size == BLOCK else data[start : start + BLOCK]
             if disk.armed:
                 disk.armed.pop(0)(number, block)
-            else:
+            elif disk.lost:
                 disk.keep(number, block)
-            number += 1
-        disk.size = max(disk.size, offset + len(data))
+            else:
+                disk.memory[number] = block
+        disk.size = max(disk.size, offset + size)
 
     def fdatasync(self) -> None:
         disk = self._disk

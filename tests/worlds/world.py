@@ -1,6 +1,7 @@
 """One world: made of a seed, run to its end, judged."""
 
 import random
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -266,8 +267,8 @@ class World:
             self.kill(chance.choice(self.sites))
 
     def _maybe_fault(self) -> None:
-        chance, happened = self.chance, self.outcome.faults.total()
-        if happened >= sum(self.bakers.asked > due for due in _FAULTS_DUE) and chance.random() > 0.08:
+        chance, happened = self.chance, sum(self.outcome.faults.values())
+        if happened >= bisect_left(_FAULTS_DUE, self.bakers.asked) and chance.random() > 0.08:
             return
         faults = self.kind.restarts if happened == 1 or chance.random() < 0.15 else self.kind.faults
         name, fault = chance.choice(faults)
