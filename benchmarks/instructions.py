@@ -6,7 +6,7 @@ callgrind does, under which programs run some fifty times slower, so that times 
 its enclave. Where neither works, this says so and prints times alone.
 
 What the programs do each second, asked or not, weighs more in a program that runs slower. It is counted while they are idle,
-and the second column is without it: a signature takes at most the first one, and about the second where that is close.
+and the second column is without it. What a signature takes lies between the two, as busy programs do not all of it.
 """
 
 import argparse
