@@ -74,7 +74,7 @@ class _Wait:
         self._limit.begin(self, task.get_loop())
 
     def give_up(self) -> None:
-        """End what is awaited inside."""
+        """End the wait inside."""
         self._over = True
         self._task.cancel()
 

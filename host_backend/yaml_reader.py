@@ -37,7 +37,7 @@ MAX_DEPTH = 32
 #: Values once every alias is written out, as each of them is read: ten thousand keys with a hundred values each.
 MAX_VALUES = 1_000_000
 
-#: Ends of lines for YAML, but not for people: what is behind one looks like the line before.
+#: Ends of lines for YAML, but not for people: text behind one looks like the line before.
 #: Source: YAML 1.1, 5.4, which libyaml follows.
 _UNSEEN_END = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 

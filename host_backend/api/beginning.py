@@ -22,7 +22,7 @@ from host_backend.errors import ClientLeft
 from host_backend.ip_addresses import network_of
 from host_backend.leaving import waiting
 
-#: Requests for signatures that begin in one pass. It takes 2 ms then: what is refused takes 0.1 ms, and so does the longest
+#: Requests for signatures that begin in one pass. It takes 2 ms then: a refusal takes 0.1 ms, and so does the longest
 #: step of a signature. Not fewer: marks that are asked for together are written together.
 SIGNATURES_PER_PASS = 16
 #: Other requests that begin in one pass, 0.1 ms each: the pass itself costs little beside so many.

@@ -42,7 +42,7 @@ def parse_body(body: bytes) -> bytes:
     if len(body) > MAX_BODY_BYTES:
         raise TooLarge(f"the body is over {MAX_BODY_BYTES} bytes, the largest message needs fewer")
     if len(body) > 1 and body[:1] == body[-1:] == b'"':
-        # The usual case: what is hex between the quotes is so in JSON, too.
+        # The usual case: hex between quotes means the same in JSON.
         with suppress(ValueError):
             return binascii.unhexlify(body[1:-1])
     try:

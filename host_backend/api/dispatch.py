@@ -1,4 +1,4 @@
-"""Where a request of `server.address` goes: what is for a signature goes past all other routes, and has turns of its own."""
+"""Where a request of `server.address` goes: one for a signature passes all other routes, and has turns of its own."""
 
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send

@@ -70,7 +70,7 @@ class AttestationShown(TypedDict):
 
 
 class State(TypedDict):
-    """Everything that the page tells; keys beyond `MAX_KEYS` are counted only. `/healthz` says what is degraded."""
+    """Everything that the page tells; keys beyond `MAX_KEYS` are counted only. `/healthz` names the degraded ones."""
 
     service: str
     version: str
