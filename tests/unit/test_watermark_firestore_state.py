@@ -354,6 +354,11 @@ def test_a_mark_whose_raise_had_no_answer_was_raised_though_others_signed_since(
     assert marks_in(double, one).read().marks == {KEY: Mark(201, 0, digest(201))}
 
 
+def test_marks_whose_adoption_had_no_answer_are_counted(double: FirestoreDouble, one: Path) -> None:
+    double.faults = these_faults("Commit", Fault.LOST)
+    assert marks_in(double, one).adopt({KEY: Mark(300, 0, digest(300))}) == 1
+
+
 def test_what_never_had_an_answer_may_have_been_done(
     double: FirestoreDouble, one: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

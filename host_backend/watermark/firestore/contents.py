@@ -167,12 +167,16 @@ class Contents:
         return raised
 
     async def _move(self, keys: list[MarkKey], new: NewMark, check: Check) -> int:
-        async def decide(reading: Reading) -> tuple[int, Iterable[Write]]:
-            stored, moved, writes = self._moves(keys, new, check, reading)
-            raised = [key for key, mark in moved.items() if (old := stored[key]) is None or is_above(mark, old)]
-            return len(raised), writes
+        # Of every attempt: what one did whose answer was lost, the next finds done.
+        raised: set[MarkKey] = set()
 
-        return await self._transactions.run(self._paths(keys), decide, _WITHIN_S)
+        async def decide(reading: Reading) -> tuple[None, Iterable[Write]]:
+            stored, moved, writes = self._moves(keys, new, check, reading)
+            raised.update(key for key, mark in moved.items() if (old := stored[key]) is None or is_above(mark, old))
+            return None, writes
+
+        await self._transactions.run(self._paths(keys), decide, _WITHIN_S)
+        return len(raised)
 
     async def change(self, key: MarkKey, new: NewMark, check: Check) -> Mark | None:
         """Move one mark once, though an answer be lost: it is noted with the mark; return the one that was there.
