@@ -45,6 +45,14 @@ def test_no_weight_takes_away_what_is_outside_of_the_group() -> None:
     assert not any(all_verify([nearly_right, check_of(1, b"right")]) for _ in range(100))
 
 
+@pytest.mark.parametrize(("other", "passes"), [(1, True), (1 + 2**127, False)])
+def test_all_of_a_weight_counts(monkeypatch: pytest.MonkeyPatch, other: int, *, passes: bool) -> None:
+    """Two signatures that are exchanged pass by chance: where both have the same weight, to its last bit."""
+    weights = [number.to_bytes(bls_batch.WEIGHT_BYTES, "little") for number in (1, other)]
+    monkeypatch.setattr("secrets.token_bytes", {32: b"".join(weights)}.__getitem__)
+    assert all_verify(exchanged([])) == passes
+
+
 @pytest.mark.parametrize("version", [LATEST, SigningVersion.V1, SigningVersion.V2])
 @pytest.mark.parametrize("count", [2, 5])
 def test_right_ones_pass_together(version: SigningVersion, count: int) -> None:
