@@ -132,7 +132,7 @@ class Rights:
                 self.check(row.name, key_of(handle))
             case bytes(blob):
                 self.check(row.name, _key_of(blob))
-            case None:
+            case _:
                 self.check(row.name, None)
 
     def narrowed(self, call: str) -> bool:

@@ -164,8 +164,17 @@ class WatchedStream(PlainStream):
         Raises:
             OSError: Another process has written, or this one sends descriptors.
         """
+        data = self._own_words(min(most, FIRST_READ_BYTES))
+        if data is not None and len(data) == FIRST_READ_BYTES < most:
+            data += self._rest(most - FIRST_READ_BYTES)
+        return data
+
+    def _rest(self, most: int) -> bytes:
+        return self._own_words(most) or b""
+
+    def _own_words(self, most: int) -> bytes | None:
         try:
-            data, ancillary, flags, _ = self._socket.recvmsg(min(most, FIRST_READ_BYTES), _ANCILLARY_BYTES)
+            data, ancillary, flags, _ = self._socket.recvmsg(most, _ANCILLARY_BYTES)
         except (BlockingIOError, InterruptedError):
             return None
         if data and (ancillary != self._expected or flags & socket.MSG_CTRUNC):

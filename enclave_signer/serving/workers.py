@@ -126,6 +126,8 @@ class Workers:
             batch.run(index)
             if self._finish(batch):
                 batch.complete.set()
+            # The keys of a job that is done are not kept until the next one.
+            del job, batch
             await trio.lowlevel.checkpoint()
 
     def work_in_thread(self) -> None:
@@ -145,6 +147,8 @@ class Workers:
                     self._token.run_sync_soon(batch.complete.set)
                 except trio.RunFinishedError:
                     return
+            # As in the event loop.
+            del job, batch
 
     def close(self) -> None:
         """Let the threads end once nothing waits."""

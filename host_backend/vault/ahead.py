@@ -2,7 +2,7 @@
 
 - It is done for a request that is alone: the signatures of several are verified together, which is cheaper.
 - The event loop does it, 0.37 ms that it would wait for the enclave; a thread would often begin too late. So it is not done
-  where keys of other curves sign as well: their requests would wait.
+  where keys of other curves sign in the same vault: their requests would wait. Those of other vaults do, that long.
 """
 
 import asyncio

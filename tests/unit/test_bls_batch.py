@@ -17,6 +17,11 @@ KEYS = [BLS.open(PrivateKey(KeyType.BLS, number.to_bytes(32))) for number in ran
 LATEST = SigningVersion.LATEST
 #: Compressed: on the curve, though not in the group; found by trial. And infinity.
 OUTSIDE, INFINITY = b"\x80" + bytes(94) + b"\x02", b"\xc0" + bytes(95)
+#: The first key's signature of 43 zeros, plus a point of order 13: a weight takes that away once in 13 times.
+NEARLY_RIGHT = bytes.fromhex(
+    "92574ebd5eb607f7aac407e0f12da4697ed715ac1329d7d1590cdb83d453b16a512d0b0e59e1afb218d5fae81910fafa"
+    "0b1d5e9c3b2af8c69fabe0e93c2370516b6049e37ee9de434f0caede7a62f099791d60c4003d7a11962fc0d081e1c065"
+)
 
 
 def check_of(number: int, message: bytes, version: SigningVersion = LATEST) -> SignatureCheck:
@@ -31,6 +36,21 @@ def checks(version: SigningVersion = LATEST) -> list[SignatureCheck]:
 
 def with_bytes(check: SignatureCheck, data: bytes) -> SignatureCheck:
     return check._replace(signature=Signature(check.signature.key_type, data))
+
+
+def test_no_weight_takes_away_what_is_outside_of_the_group() -> None:
+    nearly_right = with_bytes(check_of(0, bytes(43)), NEARLY_RIGHT)
+    assert not verifies(nearly_right)
+    # Of so many, some would pass if the group were not looked at; none of them would in one of 3000 runs.
+    assert not any(all_verify([nearly_right, check_of(1, b"right")]) for _ in range(100))
+
+
+@pytest.mark.parametrize(("other", "passes"), [(1, True), (1 + 2**127, False)])
+def test_all_of_a_weight_counts(monkeypatch: pytest.MonkeyPatch, other: int, *, passes: bool) -> None:
+    """Two signatures that are exchanged pass by chance: where both have the same weight, to its last bit."""
+    weights = [number.to_bytes(bls_batch.WEIGHT_BYTES, "little") for number in (1, other)]
+    monkeypatch.setattr("secrets.token_bytes", {32: b"".join(weights)}.__getitem__)
+    assert all_verify(exchanged([])) == passes
 
 
 @pytest.mark.parametrize("version", [LATEST, SigningVersion.V1, SigningVersion.V2])

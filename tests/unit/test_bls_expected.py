@@ -60,6 +60,7 @@ def test_a_wrong_one_does_not_and_spoils_nothing(signature: Signature) -> None:
 
 def test_any_bit_that_is_wrong_fails() -> None:
     half, chosen = expected(), random.Random(1)
+    half.prepare()
     for _ in range(40):
         data = (int.from_bytes(RIGHT.data) ^ 1 << chosen.randrange(96 * 8)).to_bytes(96)
         with pytest.raises(InvalidSignature):

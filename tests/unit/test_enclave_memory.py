@@ -43,6 +43,8 @@ def test_a_connection_that_has_ended_waits_for_no_garbage_collection(ending: byt
     async def main(world: World) -> None:
         async with await world.connect() as stream:
             assert "Ok" in str(await call(stream, {"Import": FOUR[-1].clear_blob}))
+            # The last to ask the workers.
+            assert "Ok" in str(await call(stream, {"Sign": {"handle": 0, "message": bytes(43), "version": 2}}))
             await stream.send_all(ending)
         # Until nothing moves any more.
         await trio.sleep(1)
@@ -78,12 +80,13 @@ def test_a_short_read_takes_no_long_buffer(opened: Callable[[socket.socket], Pla
             tracemalloc.stop()
 
 
+@pytest.mark.parametrize("opened", [plain, watched])
 @pytest.mark.parametrize("size", [FIRST_READ_BYTES - 1, FIRST_READ_BYTES, FIRST_READ_BYTES + 1, MOST])
-def test_what_has_come_is_read_at_once(size: int) -> None:
+def test_what_has_come_is_read_at_once(size: int, opened: Callable[[socket.socket], PlainStream]) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        stream = plain(ours)
+        stream = opened(ours)
         sent = bytes(number % 251 for number in range(size))
         theirs.sendall(sent)
         assert stream.receive(MOST) == sent

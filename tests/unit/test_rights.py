@@ -1,6 +1,7 @@
 """Rules for clients: whom they name, what those may do, and what cannot be said in an image."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -8,7 +9,7 @@ from enclave_signer.addresses import Address, UnixAddress
 from enclave_signer.errors import ConfigError, NotAllowed
 from enclave_signer.image import parse_image
 from enclave_signer.protocol.calls import CALLS
-from enclave_signer.protocol.messages import PublicKey
+from enclave_signer.protocol.messages import Import, PublicKey
 from enclave_signer.rights import Client, Condition, Fact, Rights, Rule, Rules
 from enclave_signer.rights_config import UnixSocketConfig, check_rights
 from tests.doubles.known_keys import FOUR, KnownKey
@@ -82,6 +83,13 @@ def test_what_no_rule_allows_is_refused_and_told() -> None:
         rights.check("Sign", None)
     assert len(told) == 4
     assert rules.rights_of(Client(uid=2)) is None
+
+
+def test_a_key_that_is_named_in_no_known_way_is_refused() -> None:
+    rights = rights_of(Client(uid=1), rule(["uid:1"], ["Import"], [ALICE.pkh]))
+    assert rights is not None
+    with pytest.raises(NotAllowed, match="Import does not name its key beforehand"):
+        rights.check_call(Import(cast("bytes", bytearray(5))), lambda _: key_of(ALICE))
 
 
 def test_a_client_has_the_rights_of_each_rule_that_names_it() -> None:

@@ -1,6 +1,7 @@
 """Slow computations, shared between threads and the event loop."""
 
 import threading
+import weakref
 
 import pytest
 import trio
@@ -38,6 +39,30 @@ def test_an_exception_is_the_outcome_of_its_job_alone(count: int) -> None:
     assert isinstance(first, ValueError)
     assert len(rest) == count - 1
     assert not any(isinstance(outcome, Exception) for outcome in rest)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_job_that_is_done_is_not_kept(threads: int, count: int) -> None:
+    """A key hangs on it."""
+
+    class Kept:
+        def run(self) -> Signature:
+            return Signature(KeyType.BLS, b"")
+
+    async def main() -> None:
+        async with open_workers(threads) as workers:
+            kept = [Kept() for _ in range(count)]
+            left = weakref.WeakSet(kept)
+            jobs: list[Job] = [each.run for each in kept]
+            del kept
+            await workers.run("owner", jobs)
+            del jobs
+            with trio.fail_after(5):
+                while left:  # noqa: ASYNC110 -- nothing tells of it
+                    await trio.sleep(0.01)
+
+    trio.run(main)
 
 
 def test_many_owners_are_served_side_by_side() -> None:
