@@ -65,9 +65,9 @@ class Line:
         Raises:
             ClientLeft: The client has left.
         """
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(network_of(address), deque()).append(turn)
         with waiting():
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(network_of(address), deque()).append(turn)
             await turn
 
     def _next_pass(self) -> None:

@@ -18,6 +18,7 @@ from host_backend.api.dispatch import SigningApplication
 from host_backend.api.listeners import HttpServer
 from host_backend.app import _servers
 from host_backend.config import load_config
+from host_backend.errors import ClientLeft
 from host_backend.leaving import leave
 from tests.doubles.asgi import ask
 from tests.doubles.host_process import write_config
@@ -104,6 +105,20 @@ def test_whose_client_left_takes_no_turn() -> None:
         leave(passes.tasks[0])
         await asyncio.gather(passes.tasks[0], return_exceptions=True)
         assert await passes.next() == ["c"]
+
+    asyncio.run(scenario())
+
+
+def test_whose_client_left_before_it_was_looked_at_takes_no_turn() -> None:
+    async def scenario() -> None:
+        passes = Passes(1)
+        await passes.come("a", ONE)
+        gone = asyncio.create_task(passes.line.turn(ONE))
+        leave(gone)
+        with pytest.raises(ClientLeft):
+            await gone
+        await passes.come("b", ONE)
+        assert await passes.next() == ["b"]
 
     asyncio.run(scenario())
 
