@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: Set in a scope when the signer's line tells of the request.
 TOLD = "told"
+#: Set in a scope when a request waits for its turn: when it came.
+CAME = "came"
 #: Characters of what a client made up that stand in a line.
 MAX_CHARS = 200
 
@@ -29,6 +31,12 @@ def client_address(scope: Scope) -> str:
     address: str = peer[0] if peer else ""
     # On a socket for both kinds the kernel writes addresses of IPv4 as ones of IPv6.
     return address.removeprefix("::ffff:") if "." in address else address
+
+
+def came(scope: Scope) -> float:
+    """Return when a request came, by `time.perf_counter`: before its turn, if it waited for one; now, if it did not."""
+    moment: float | None = scope.get(CAME)
+    return time.perf_counter() if moment is None else moment
 
 
 def log_access(scope: Scope, status: int, seconds: float, error: HostError | None = None) -> None:
@@ -63,7 +71,7 @@ def logged(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
     """Return an endpoint that writes an access line, too."""
 
     async def answer(request: Request) -> Response:
-        started = time.perf_counter()
+        started = came(request.scope)
         response = await endpoint(request)
         log_access(request.scope, response.status_code, time.perf_counter() - started)
         return response

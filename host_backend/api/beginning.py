@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from host_backend.api.access_log import client_address, log_access
+from host_backend.api.access_log import CAME, client_address, log_access
 from host_backend.errors import ClientLeft
 from host_backend.ip_addresses import network_of
 from host_backend.leaving import waiting
@@ -65,9 +65,9 @@ class Line:
         Raises:
             ClientLeft: The client has left.
         """
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(network_of(address), deque()).append(turn)
         with waiting():
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(network_of(address), deque()).append(turn)
             await turn
 
     def _next_pass(self) -> None:
@@ -121,7 +121,7 @@ def _call_soon(call: Callable[[], None]) -> None:
 
 async def _has_turn(line: Line, scope: Scope) -> bool:
     """Return whether a request that had to wait begins; its client may leave before."""
-    came = time.perf_counter()
+    scope[CAME] = came = time.perf_counter()
     try:
         await line.turn(client_address(scope))
     except ClientLeft as error:

@@ -13,6 +13,7 @@ uvicorn with httptools bounds none of these, and each filled the memory:
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from httptools import HttpParserError, HttpParserUpgrade
@@ -96,14 +97,14 @@ class HttpProtocol(HttpToolsProtocol):
             self.client = (self.peer.address, self.peer.port)
         if certificate := transport.get_extra_info("peercert"):
             log.adds(certificate=subject_of(certificate))
+        self._context = copy_context()  # what a request adds to its lines in the log stands in no other's
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         if self.place is not None:
             self.place.leave()
-        self._lost = True
-        self._incomplete = False
+        self._lost, self._incomplete = True, False
         self._watch()
         self._stop_write_timer()
         self._unset_keepalive_if_required()
@@ -203,12 +204,10 @@ class HttpProtocol(HttpToolsProtocol):
     def _ask_for_whom(self) -> None:
         """Have the request come from the client that the proxy names."""
         try:
-            client = self.proxies.client_of(self.headers)
+            if (client := self.proxies.client_of(self.headers)) is not None:
+                self.scope["client"] = (client, 0)
         except Unclear as error:
             logger.debug("a proxy does not name its client: %s", error)
-        else:
-            if client is not None:
-                self.scope["client"] = (client, 0)
 
     def on_message_complete(self) -> None:
         """Let a request end where it does."""
@@ -225,12 +224,13 @@ class HttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
         self._running = cycle
         takes_whole(cycle)
+        context = self._context.copy()
         if self.peer.is_proxy:
-            log.adds(source=source_of(cycle.scope["client"]), proxy=self.peer.source)
+            context.run(log.adds, source=source_of(cycle.scope["client"]), proxy=self.peer.source)
         if self.left_requests and self.left_requests.too_many(client_address(cast("Scope", cycle.scope))):
             app = cast("ASGI3Application", refuse)
         # As uvicorn does, but for the task, which has to hear when the client leaves.
-        self._task = task = self.loop.create_task(cycle.run_asgi(app))
+        self._task = task = self.loop.create_task(cycle.run_asgi(app), context=context)
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 

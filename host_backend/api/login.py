@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from host_backend import log
-from host_backend.api.access_log import client_address, log_access
+from host_backend.api.access_log import came, client_address, log_access
 from host_backend.api.tokens import Tokens, WrongPassword
 from host_backend.errors import NotAuthenticated, TooManyLogins
 from host_backend.ip_addresses import network_of
@@ -50,7 +50,7 @@ class Login:
         return Route("/login", _Plain(self._login), methods=["POST"])
 
     async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
+        started = came(scope)
         user, password = _header(scope, b"username"), _header(scope, b"password")
         try:
             token = await self._token(user, password, network_of(client_address(scope)))
@@ -86,7 +86,7 @@ class Login:
         inner = route.app
 
         async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            started = time.perf_counter()
+            started = came(scope)
             try:
                 scope["token_user"] = self._tokens.check(_header(scope, b"authorization"), _header(scope, b"username"))
             except NotAuthenticated as error:

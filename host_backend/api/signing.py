@@ -24,7 +24,7 @@ from enclave_signer.tezos import (
     encode_signature,
     parse_public_key,
 )
-from host_backend.api.access_log import TOLD, client_address, log_access, logged
+from host_backend.api.access_log import TOLD, came, client_address, log_access, logged
 from host_backend.api.application import JSON, Json, failure, retry_after
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.bodies import SMALL_BODY_BYTES, parse_body, whole_body
@@ -73,7 +73,7 @@ class _Answers(ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        started = time.perf_counter()
+        started = came(scope)
         pkh = scope["path_params"]["pkh"]
         error: HostError | None = None
         try:

@@ -6,6 +6,7 @@ scope, which takes an answer as a whole. Without it the two events are sent.
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
+from weakref import ref
 
 from starlette.types import Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -25,11 +26,13 @@ class WholeAnswer:
     __slots__ = ("_cycle",)
 
     def __init__(self, cycle: "RequestResponseCycle") -> None:
-        self._cycle = cycle
+        # The scope of the one holds the other: they would wait for the garbage collector, whoever answers.
+        self._cycle = ref(cycle)
 
     async def send(self, status: int, content_type: bytes, body: bytes) -> None:
         """Write it, and let the next request begin; nothing of it may have been sent before."""
-        cycle = self._cycle
+        # Who sends is in the task of the request, which holds it.
+        cycle = cast("RequestResponseCycle", self._cycle())
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
         if cycle.disconnected:
@@ -47,8 +50,6 @@ class WholeAnswer:
         if not cycle.keep_alive:
             cycle.transport.close()
         cycle.on_response()
-        # The two hold each other, and would wait for the garbage collector.
-        del self._cycle
 
 
 def takes_whole(cycle: "RequestResponseCycle") -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -13,11 +14,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from host_backend.api import beginning
+from host_backend.api.access_log import came
 from host_backend.api.beginning import OTHERS_PER_PASS, SIGNATURES_PER_PASS, Beginning, Line
 from host_backend.api.dispatch import SigningApplication
 from host_backend.api.listeners import HttpServer
 from host_backend.app import _servers
 from host_backend.config import load_config
+from host_backend.errors import ClientLeft
 from host_backend.leaving import leave
 from tests.doubles.asgi import ask
 from tests.doubles.host_process import write_config
@@ -104,6 +107,20 @@ def test_whose_client_left_takes_no_turn() -> None:
         leave(passes.tasks[0])
         await asyncio.gather(passes.tasks[0], return_exceptions=True)
         assert await passes.next() == ["c"]
+
+    asyncio.run(scenario())
+
+
+def test_whose_client_left_before_it_was_looked_at_takes_no_turn() -> None:
+    async def scenario() -> None:
+        passes = Passes(1)
+        await passes.come("a", ONE)
+        gone = asyncio.create_task(passes.line.turn(ONE))
+        leave(gone)
+        with pytest.raises(ClientLeft):
+            await gone
+        await passes.come("b", ONE)
+        assert await passes.next() == ["b"]
 
     asyncio.run(scenario())
 
@@ -201,6 +218,26 @@ def test_a_client_that_leaves_before_its_turn_has_a_line_in_the_log(caplog: pyte
 
     asyncio.run(scenario())
     assert caplog.messages == [f"GET /{OTHERS_PER_PASS}"]
+
+
+def test_the_time_of_a_request_begins_before_its_turn() -> None:
+    times: list[float] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive
+        times.append(came(scope))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def scenario() -> None:
+        other = partial(Beginning().other, app)
+        requests = [asyncio.create_task(ask(other, "GET", "/")) for _ in range(OTHERS_PER_PASS + 1)]
+        await asyncio.sleep(0)
+        assert len(times) == OTHERS_PER_PASS
+        now = time.perf_counter()
+        await asyncio.gather(*requests)
+        assert times[-1] < now
+
+    asyncio.run(scenario())
 
 
 def test_both_ports_share_the_turns(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """What one HTTP client can take of the host: bytes, time, requests that wait."""
 
 import asyncio
+import logging
 from contextlib import suppress
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from host_backend import log
 from host_backend.api.http_framing import MAX_HEAD_BYTES
 from host_backend.api.http_protocol import MAX_REQUEST_BYTES, MAX_WAITING
 from tests.doubles.http_server import REQUEST, TOO_LARGE, Connect, Hasty, Patient, Restless, Unread, app, rest, serve
@@ -106,6 +108,30 @@ def test_requests_sent_ahead_are_answered_in_turn() -> None:
                 assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
 
     serve(Patient, scenario)
+
+
+def test_what_a_request_adds_to_its_lines_is_not_in_those_of_the_one_behind(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    caplog.handler.addFilter(log._with_added)
+
+    async def telling(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/login":
+            log.adds(user="alice")
+        logging.getLogger(__name__).info(scope["path"])
+        await app(scope, receive, send)
+
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(REQUEST.replace(b"/", b"/login", 1) + REQUEST)
+        for _ in range(2):
+            await reader.readuntil(b"ok")
+
+    try:
+        serve(Patient, scenario, telling)
+    finally:
+        caplog.handler.removeFilter(log._with_added)
+    told = {record.message: getattr(record, "fields", {}) for record in caplog.records if record.name == __name__}
+    assert told == {"/login": {"user": "alice"}, "/": {}}
 
 
 def test_every_request_of_a_lost_connection_hears_of_it() -> None:

@@ -1,12 +1,15 @@
 """A time limit ends what is awaited inside, and nothing else."""
 
 import asyncio
-from collections.abc import Coroutine
+import socket
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+import uvloop
 
-from host_backend.time_limit import TimeLimit
+from host_backend.time_limit import LATE_S, TimeLimit
 
 LONG_S = 3600.0
 SHORT_S = 1e-6
@@ -155,3 +158,55 @@ def test_a_limit_goes_on_in_another_event_loop() -> None:
 
     run(ends_first())
     run(scenario())
+
+
+@pytest.mark.parametrize("run_in", [asyncio.run, uvloop.run])
+def test_what_came_while_the_loop_was_late_is_not_thrown_away(
+    run_in: Callable[[Coroutine[Any, Any, None]], None],
+) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        here, there = socket.socketpair()
+        with here, there:
+            here.setblocking(False)
+
+            def hold_up(answer: bytes) -> None:
+                there.send(answer)
+                time.sleep(3 * LATE_S)
+
+            limit = TimeLimit(LATE_S)
+            loop.call_soon(hold_up, b"a")
+            with limit.wait():
+                assert await loop.sock_recv(here, 1) == b"a"
+            loop.call_soon(hold_up, b"")
+            with pytest.raises(TimeoutError), limit.wait():
+                await loop.sock_recv(here, 1)
+
+    run_in(scenario())
+
+
+class _Looks(TimeLimit):
+    count = 0
+
+    def _look(self) -> None:
+        self.count += 1
+        super()._look()
+
+
+def test_a_limit_does_not_keep_the_loop_busy() -> None:
+    waits = 40
+
+    async def too_long(limit: TimeLimit) -> None:
+        with pytest.raises(TimeoutError), limit.wait():
+            await for_ever()
+
+    async def scenario() -> None:
+        # The part of a millisecond is one that uvloop's timers do not know.
+        limit = _Looks(0.0403)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(waits):
+                group.create_task(too_long(limit))
+                await asyncio.sleep(0.0017)
+        assert limit.count <= 4 * waits
+
+    uvloop.run(scenario())
