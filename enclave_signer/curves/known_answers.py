@@ -35,6 +35,8 @@ def _fault(key_type: KeyType, curve: Curve, answer: KnownAnswer) -> str | None:
     key = curve.open(PrivateKey(key_type, answer.private_key))
     if key.public_key.data != answer.public_key:
         return "wrong public key"
+    if not answer.signatures or (answer.proof is not None) != key_type.facts.proves_possession:
+        return "it has no known signature, or no known proof"
     verifying = curve.parse_public_key(answer.public_key)
     for version, data in answer.signatures:
         signature = Signature(key_type, data)

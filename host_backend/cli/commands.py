@@ -37,6 +37,8 @@ _HEADINGS = {
     "For clients and policies": ("authenticate", "list-requests", "list-ops"),
     "This program": ("help", "version", "completion"),
 }
+#: Where the limit of open files is set: that of a process, and that of the machine.
+_TOO_MANY_FILES: dict[int | None, str] = {errno.EMFILE: "ulimit -n", errno.ENFILE: "sysctl fs.file-max"}
 
 
 class _Commands(Group):
@@ -159,8 +161,8 @@ def _failed(error: Exception, answer: Answer) -> int:
     # What could not be written before cannot be written now either; other errors of the system are bugs.
     if isinstance(error, OSError) and (problem := output.failure()):
         return _unwritten(problem)
-    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
-        return _said(f"{error.strerror}: raise the limit of open files (ulimit -n)", 1, answer)
+    if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES:
+        return _said(f"{error.strerror}: raise the limit of open files ({_TOO_MANY_FILES[error.errno]})", 1, answer)
     logging.getLogger(__name__).error("a bug, please report it", exc_info=error)
     return _said("internal error: see the log above", EXIT_BUG, answer)
 

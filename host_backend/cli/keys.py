@@ -59,9 +59,11 @@ def list_keys(options: Options, *, answer: Answer) -> None:
     "--type",
     "kind",
     type=Choice(list(_KEY_TYPES)),
+    # Listed there, they would be wider than a terminal with one curve more.
+    metavar="TYPE",
     default="ed25519",
     show_default=True,
-    help="Type of the keys.",
+    help=f"Type of the keys: {', '.join(_KEY_TYPES)}.",
 )
 @takes_json
 @takes_options

@@ -3,6 +3,7 @@
 One of each call is taken from the vectors of `docs/protocol.md`.
 """
 
+from dataclasses import fields
 from typing import get_args
 
 import cbor2
@@ -30,6 +31,19 @@ ONE_OF_EACH = {name: call for name, (call, _) in calls_and_results().items()}
 each_call = pytest.mark.parametrize("name", CALLS)
 #: tee-signer's, for hosts that make them; ours never does.
 OF_OTHER_HOSTS = {"Generate", "SignWith"}
+#: Fields that name the key with which a call is made, and all others.
+KEY_FIELDS = ("handle", "blob", "pkh")
+OTHER_FIELDS = {
+    "credentials",
+    "key_type",
+    "message",
+    "nonce",
+    "private_key",
+    "public_key",
+    "purpose",
+    "target",
+    "version",
+}
 
 
 def test_every_call_is_in_the_table() -> None:
@@ -58,13 +72,16 @@ def test_what_may_leave_the_enclave_has_the_time_of_its_sealer(name: str) -> Non
     else:
         with_open_key = row.key is not Unnamed.NEW and not isinstance(row.key(ONE_OF_EACH[name]), bytes)
         assert row.asks_sealer != with_open_key
+        assert row.reads_session == with_open_key
 
 
 @each_call
 def test_rules_for_clients_know_with_which_key_a_call_is_made(name: str) -> None:
     """A call whose key they do not know is refused to clients that may use some keys only."""
     row, (call, reply) = CALLS[name], calls_and_results()[name]
-    named = [getattr(call, field) for field in ("handle", "blob", "pkh") if hasattr(call, field)]
+    unknown = {field.name for field in fields(call)} - OTHER_FIELDS - {*KEY_FIELDS}
+    assert not unknown, f"{unknown}: say here whether it names the key"
+    named = [getattr(call, field) for field in KEY_FIELDS if hasattr(call, field)]
     if named:
         assert not isinstance(row.key, Unnamed)
         assert [row.key(call)] == named

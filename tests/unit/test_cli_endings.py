@@ -22,7 +22,7 @@ def test_other_numbers_are_refused(text: str) -> None:
         Whole().convert(text, None, None)
 
 
-@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
-def test_too_many_open_files_are_no_bug(code: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("code", "where"), [(errno.EMFILE, "ulimit -n"), (errno.ENFILE, "sysctl fs.file-max")])
+def test_too_many_open_files_are_no_bug(code: int, where: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _failed(OSError(code, os.strerror(code)), Answer()) == 1
-    assert capsys.readouterr().err == f"Error: {os.strerror(code)}: raise the limit of open files (ulimit -n)\n"
+    assert capsys.readouterr().err == f"Error: {os.strerror(code)}: raise the limit of open files ({where})\n"

@@ -4,12 +4,12 @@ import json
 import logging
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -230,6 +230,14 @@ def test_a_curve_that_opens_no_key_fails_the_self_test() -> None:
     answer = KnownAnswer(bytes(32), good.known_answer.public_key, ())
     with pytest.raises(CurveError, match=r"fails its self test \(not a private key of NistP256"):
         check_curve(KeyType.P256, CrookedCurve(good, known=answer))
+
+
+@pytest.mark.parametrize("left_out", [{"signatures": ()}, {"proof": None}])
+def test_a_curve_with_half_a_known_answer_fails_the_self_test(left_out: dict[str, Any]) -> None:
+    good = curve(KeyType.BLS)
+    half = CrookedCurve(good, known=replace(good.known_answer, **left_out))
+    with pytest.raises(CurveError, match=r"fails its self test \(it has no known signature, or no known proof\)"):
+        check_curve(KeyType.BLS, half)
 
 
 # The slow implementation
