@@ -1,4 +1,4 @@
-"""Time limits for the waits of every signature, in a small part of the time of `asyncio.timeout`.
+"""Time limits for the waits of every signature, cheaper than `asyncio.timeout`.
 
 All waits of one limit last equally long, so they end in the order in which they began: one timer is enough for them all,
 and it is not moved at each. What is missing here is a limit that can be moved.

@@ -74,9 +74,9 @@ class Place(ABC):
     def beside(self) -> Self | None:
         """Return the place beside this one for keys that Signatory does not know; None where Signatory does not read."""
 
-    @abstractmethod
     def dangers(self) -> Iterator[str]:
-        """Yield what could cost money, each beginning with the field below `storage`."""
+        """Yield what could cost money, each beginning with the field below `storage`; nothing if it is not said."""
+        yield from ()
 
     @property
     def in_words(self) -> str:
@@ -140,10 +140,6 @@ class KeysInFile(Place):
         """Return the file beside this one; see `Place.beside`."""
         return replace(self, path=self.path.with_name(f"{self.path.stem}.{_APART}{self.path.suffix}"))
 
-    def dangers(self) -> Iterator[str]:
-        """Yield nothing; see `Place.dangers`."""
-        yield from ()
-
     def identity(self) -> str:
         """Return where the path leads, past symbolic links; see `Place.identity`."""
         # Only `stat` reports a circle of links in every version of Python.
@@ -175,10 +171,6 @@ class KeysInFirestore(Place):
         """Return the collection beside this one; see `Place.beside`."""
         return replace(self, place=replace(self.place, collection=f"{self.place.collection}_{_APART}"))
 
-    def dangers(self) -> Iterator[str]:
-        """Yield nothing; see `Place.dangers`."""
-        yield from ()
-
 
 @dataclass(frozen=True, slots=True)
 class KeysInBucket(Place):
@@ -200,10 +192,6 @@ class KeysInBucket(Place):
 
     def beside(self) -> None:
         """Return nothing; see `Place.beside`."""
-
-    def dangers(self) -> Iterator[str]:
-        """Yield nothing; see `Place.dangers`."""
-        yield from ()
 
 
 #: Where keys can be; the first is meant where no driver is named.

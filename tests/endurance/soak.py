@@ -1,6 +1,6 @@
 """Signs at a steady rate on a link that fails every ten seconds: `python -m tests.endurance.soak [SECONDS]`.
 
-Prints how fast the memory of both programs grows (`resident`): not at all, as far as can be told. It counts after some
+Prints how fast the memory of both programs grows (`resident`): not at all, within the error. It counts after some
 quick rounds of all faults, when everything has been used several times.
 
 `--leak WHAT` has the enclave leak on purpose: the soak must fail then, which says what its verdict is worth.

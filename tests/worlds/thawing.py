@@ -33,4 +33,4 @@ def _frozen() -> Iterator[Any]:
 
 
 def _is_frozen(each: Any) -> bool:
-    return isinstance(each, type) and is_dataclass(each) and bool(vars(each)["__dataclass_params__"].frozen)
+    return isinstance(each, type) and is_dataclass(each) and bool(each.__dataclass_params__.frozen)
