@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, is_dataclass, make_dataclass
+from dataclasses import fields, make_dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -33,4 +33,6 @@ def _frozen() -> Iterator[Any]:
 
 
 def _is_frozen(each: Any) -> bool:
-    return isinstance(each, type) and is_dataclass(each) and bool(each.__dataclass_params__.frozen)
+    # Its own parameters: a plain subclass of a dataclass has none.
+    own = vars(each).get("__dataclass_params__") if isinstance(each, type) else None
+    return own is not None and bool(own.frozen)
