@@ -17,8 +17,8 @@ _waiting: set[asyncio.Task[Any]] = set()
 _left: set[asyncio.Task[Any]] = set()
 
 
-def leave(task: asyncio.Task[Any]) -> None:
-    """Take note that the client of a request has left: it ends where it waits, now or later.
+def leave(task: asyncio.Task[Any]) -> bool:
+    """Take note that the client of a request has left; return whether the request goes on, until it next waits.
 
     Args:
         task: The request's; it has not ended.
@@ -27,6 +27,8 @@ def leave(task: asyncio.Task[Any]) -> None:
     task.add_done_callback(_left.discard)
     if task in _waiting:
         task.cancel()
+        return False
+    return True
 
 
 class waiting:  # noqa: N801 -- used like a function

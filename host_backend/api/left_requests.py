@@ -40,14 +40,13 @@ class LeftRequests:
         return len(self._counts)
 
     def leave(self, address: str, request: asyncio.Task[Any]) -> None:
-        """Let a request end where it only waits, and count it until it has ended.
+        """Let a request end where it only waits; count one that goes on, until it has ended.
 
         Args:
             address: The network address that it came from; empty for a client of a Unix socket.
             request: Has been begun.
         """
-        if not request.done():
-            leave(request)
+        if not request.done() and leave(request):
             self._count(network_of(address), request)
 
     def _count(self, network: str, request: "asyncio.Future[Any]") -> None:
