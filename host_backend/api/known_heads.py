@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Headers of a head whose meaning is remembered: with their bytes some 4 KiB, and 5 MB in all. Octez sends six.
 MAX_KNOWN_HEADERS = 24
+#: New heads for each one that is remembered when there are too many: to remember one takes as long as to parse several.
+ONE_IN = 64
 #: What the head alone decides of the scope of a request, beside the headers.
 _OF_HEAD: Final = ("type", "asgi", "http_version", "root_path", "method", "path", "raw_path", "query_string")
 
@@ -42,10 +44,15 @@ class KnownHead:
 
 
 class KnownHeads:
-    """The heads of all clients of a server, by their bytes; the oldest one goes when there are too many."""
+    """The heads of all clients of a server, by their bytes.
+
+    When there are too many, few of the new ones are taken, each in the place of the oldest: clients with ever more heads
+    would otherwise have all of them remembered, and find none.
+    """
 
     def __init__(self) -> None:
         self._heads: dict[bytes, KnownHead] = {}
+        self._passed_by = 0
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -54,6 +61,13 @@ class KnownHeads:
     def get(self, head: bytes) -> KnownHead | None:
         """Return what a head means; None if that is not known."""
         return self._heads.get(head)
+
+    def takes(self) -> bool:
+        """Return whether the next new head is remembered; ask once for each."""
+        if len(self._heads) < MAX_KNOWN_HEADS:
+            return True
+        self._passed_by = (self._passed_by + 1) % ONE_IN
+        return not self._passed_by
 
     def add(self, head: bytes, known: KnownHead) -> None:
         """Remember what a head means."""
@@ -88,7 +102,8 @@ class KnownHeadsProtocol(HttpProtocol):
         """Remember what a head means."""
         super().on_headers_complete()
         if self._head is not None:
-            self._remember(self._head)
+            if self.heads.takes():
+                self._remember(self._head)
             self._head = None
 
     def _remember(self, head: bytes) -> None:

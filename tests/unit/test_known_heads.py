@@ -163,10 +163,14 @@ def test_odd_requests_are_read_alike_whether_their_heads_are_known_or_not() -> N
     assert Known.count > REQUESTS
 
 
-def test_so_many_heads_are_remembered_and_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_heads_are_remembered_and_few_of_those_that_come_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known_heads, "MAX_KNOWN_HEADS", 2)
-    requests = [POST.replace(b"tz1", b"tz%d" % number) for number in range(3)]
+    monkeypatch.setattr(known_heads, "ONE_IN", 3)
+    requests = [POST.replace(b"tz1", b"tz%d" % number) for number in range(5)]
+    # The last one is the third for which there is no room: it takes the place of the first.
     read(Known, requests)
-    assert len(Known.heads) == 2
-    read(Known, [requests[1], requests[2], requests[0]])
+    assert (len(Known.heads), Known.count) == (2, 0)
+    read(Known, [requests[1], requests[4]])
+    assert Known.count == 2
+    read(Known, [requests[0], requests[2]])
     assert Known.count == 2
