@@ -45,6 +45,7 @@ class Disk:
         unreadable: Blocks that are not read at the moment.
         full: Whether it can grow no more.
         fail_writes, fail_syncs: How many of the next calls fail.
+        failed: Whether a write or a sync has failed since the last good sync.
         kill_after_failure: Whether the program is killed in the call after the next one that fails.
         kill_in: After how many calls the program is killed; None when it is not.
     """
@@ -62,6 +63,7 @@ class Disk:
         self.full = False
         self.fail_syncs = 0
         self.fail_writes = 0
+        self.failed = False
         self.kill_after_failure = False
         self.kill_in: int | None = None
 
@@ -137,6 +139,7 @@ class OpenFile:
         disk = self._disk
         self._step()
         if disk.full and offset >= disk.size:
+            disk.failed = True
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         data = b"".join(pieces)
         disk.writes += 1
@@ -145,6 +148,7 @@ class OpenFile:
             if disk.kill_after_failure:
                 disk.kill_after_failure, disk.kill_in = False, 0
             self._keep(data[: len(data) // 2 // BLOCK * BLOCK], offset)
+            disk.failed = True
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._keep(data, offset)
         return len(data)
@@ -168,7 +172,9 @@ class OpenFile:
             disk.fail_syncs -= 1
             disk.lost.update(disk.memory)
             disk.memory.clear()
+            disk.failed = True
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+        disk.failed = False
         if disk.memory:
             disk.replaced.append({number: disk.durable.get(number, _ZEROS) for number in disk.memory})
         disk.durable.update(disk.memory)

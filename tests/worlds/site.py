@@ -8,10 +8,13 @@ from host_backend.watermark.file import making
 from host_backend.watermark.file.layout import (
     HEADERS,
     MAX_SLOTS,
+    Header,
     block,
     file_bytes,
     header_offset,
     parse_header,
+    parse_record,
+    slot_offset,
     slot_offsets,
 )
 from host_backend.watermark.file.rebuilding import salvaged_marks
@@ -131,7 +134,10 @@ class Site:
         self.keys.failing = False
 
     def put_back(self) -> None:
-        """Have some slots as they were before; not all that were written since, which no store could notice."""
+        """Have some slots as they were before; not all that were written since, which no store could notice.
+
+        Nor does one notice it of the last batch after a stop whose disk failed, so that it could not be sealed.
+        """
         if not self._snapshots or self._chance.random() < 0.5:
             # What was written last before the stop sealed it.
             older = self._last_batch()
@@ -141,6 +147,8 @@ class Site:
             changed = [each for each in slots if any(blocks.get(n, b"") != self.disk.read(n) for n in each)]
             chosen = self._chance.sample(changed, self._chance.randrange(len(changed) + 1))
             older = {n: blocks[n] for each in chosen for n in each if n in blocks}
+        unsealed = self._unsealed() if self.disk.failed else ()
+        older = {number: data for number, data in older.items() if number not in unsealed}
         for number, data in older.items():
             self.disk.durable[number] = data
         if self._chance.random() < 0.7:
@@ -149,9 +157,30 @@ class Site:
         # Noticed or not, the same again or not: it may cost rights, and the start.
         self.damaged += 2 * len(older)
 
+    def _headers(self) -> list[Header]:
+        read = [parse_header(self.disk.read(header_offset(copy) // BLOCK), copy) for copy in range(HEADERS)]
+        return [header for header in read if header is not None]
+
     def _slots(self) -> int:
-        headers = [parse_header(self.disk.read(header_offset(copy) // BLOCK), copy) for copy in range(HEADERS)]
-        return max((header.slots for header in headers if header is not None), default=0)
+        return max((header.slots for header in self._headers()), default=0)
+
+    def _unsealed(self) -> set[int]:
+        """Return the blocks of the last batch, if no header was written after it."""
+        headers = self._headers()
+        if not headers:
+            return set()
+        batches = {
+            offset // BLOCK: self._batch(headers[0].store_id, number, copy)
+            for number in range(self._slots())
+            for copy, offset in enumerate(slot_offsets(number))
+        }
+        last = max(batches.values(), default=0)
+        sealed = last < max(header.batch for header in headers)
+        return set() if sealed else {block for block, batch in batches.items() if batch == last}
+
+    def _batch(self, store_id: bytes, number: int, copy: int) -> int:
+        record = parse_record(self.disk.read(slot_offset(number, copy) // BLOCK), store_id, number, copy)
+        return 0 if record is None else record.batch
 
     def _last_batch(self) -> dict[int, bytes]:
         """Return what the marks were before that were written last."""
