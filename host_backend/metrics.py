@@ -3,6 +3,8 @@
 - Values of labels are bounded: keys that are configured, chains up to a limit, words of this program. Nothing that a
   client makes up becomes a label, neither does an address of the network.
 - A series begins with its first event. Histograms, of a dozen lines each, are not kept for each key, unless asked for.
+- Counters are kept for each key up to a number of series, so that a page has some megabytes whatever keys and clients
+  do; what would be more counts as the key `other`.
 - Counting costs the hot path a few dictionary look-ups.
 
 Source: Signatory's `pkg/metrics`; `docs/signatory-compatibility.md` has the differences.
@@ -31,6 +33,16 @@ WRITE_SECONDS: Final = tuple(0.0001 * 2**power for power in range(14))
 MAX_CHAINS = 16
 #: Rounds with counts of their own; a block that needs more than a few is news already.
 MAX_ROUNDS = 20
+#: Series of a counter that name a key: enough for some hundred keys, in half a megabyte.
+MAX_SERIES = 4096
+#: Series of signatures that name a key: three kinds for each of 10 000 keys, in five megabytes.
+MAX_SIGNING_SERIES = 32768
+#: Series of requests by status that name a key: one status for each of 10 000 keys, and some more.
+MAX_HANDLED_SERIES = 16384
+#: Series of rounds that name a key: a dozen rounds of three kinds for each of 200 keys.
+MAX_ROUND_SERIES = 8192
+#: What counts as the value of a label once others have all the places.
+_OTHER = "other"
 
 Labels = tuple[str, ...]
 
@@ -52,17 +64,35 @@ class LastSigned(NamedTuple):
 
 
 class Counters:
-    """A counter for every combination of labels that occurred."""
+    """A counter for every combination of labels that occurred.
 
-    __slots__ = ("help", "labels", "name", "values")
+    Args:
+        name: Of the family.
+        help_: What it tells.
+        labels: Their names.
+        limit: Series from which on a new one counts as the key `other`.
+    """
 
-    def __init__(self, name: str, help_: str, *labels: str) -> None:
+    __slots__ = ("_key", "_limit", "help", "labels", "name", "values")
+
+    def __init__(self, name: str, help_: str, *labels: str, limit: int = MAX_SERIES) -> None:
         self.name, self.help, self.labels = name, help_, labels
+        self._limit = limit
+        self._key = labels.index("address") if "address" in labels else None
         self.values: dict[Labels, int] = {}
 
     def add(self, *labels: str, by: int = 1) -> None:
         """Count."""
-        self.values[labels] = self.values.get(labels, 0) + by
+        count = self.values.get(labels)
+        if count is None:
+            labels = self._bounded(labels)
+            count = self.values.get(labels, 0)
+        self.values[labels] = count + by
+
+    def _bounded(self, labels: Labels) -> Labels:
+        if self._key is None or len(self.values) < self._limit:
+            return labels
+        return (*labels[: self._key], _OTHER, *labels[self._key + 1 :])
 
 
 class Histograms:
@@ -103,7 +133,10 @@ class Metrics:
         #: By the hash of the key, as far as it is configured.
         self.last_signed: dict[str, LastSigned] = {}
         self.operations = Counters(
-            "signing_ops", "Total number of signing operations completed.", "address", "vault", "op", "kind", "chain_id"
+            "signing_ops",
+            "Total number of signing operations completed.",
+            *("address", "vault", "op", "kind", "chain_id"),
+            limit=MAX_SIGNING_SERIES,
         )
         self.vault_ms = Histograms(
             "vault_sign_request_duration_milliseconds",
@@ -121,12 +154,16 @@ class Metrics:
             *(*key, "status"),
         )
         self.handled_requests = Counters(
-            "sign_handler_requests", "Total number of sign handler requests", "address", "status"
+            "sign_handler_requests",
+            "Total number of sign handler requests",
+            *("address", "status"),
+            limit=MAX_HANDLED_SERIES,
         )
         self.rounds = Counters(
             "consensus_round",
             "Total consensus signing operations by round",
             *("address", "operation_type", "chain_id", "round"),
+            limit=MAX_ROUND_SERIES,
         )
         self.violations = Counters(
             "policy_violation", "Total count of policy violations", "violation_type", "address", "operation_type"
@@ -249,7 +286,7 @@ class Metrics:
         if not chain or chain in self._chains:
             return chain
         if not new_is_known or len(self._chains) >= MAX_CHAINS:
-            return "other"
+            return _OTHER
         self._chains.add(chain)
         return chain
 

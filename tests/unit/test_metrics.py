@@ -22,14 +22,14 @@ from host_backend.errors import (
     WatermarkRejected,
 )
 from host_backend.exposition import sample
-from host_backend.metrics import MAX_CHAINS, MAX_ROUNDS, Metrics
+from host_backend.metrics import MAX_CHAINS, MAX_ROUND_SERIES, MAX_ROUNDS, Counters, Metrics
 from host_backend.metrics_page import metrics_page
 from host_backend.operations.messages import parse_message
 from host_backend.policy import ANYONE
 from host_backend.readings import Reading, build_reading, host_readings, process_readings
 from host_backend.record import Record, Stage
 from host_backend.watermark.memory import MemoryWatermarkStore
-from tests.doubles.known_keys import CHAIN_ID, FOUR, KEYS, attestation, transaction
+from tests.doubles.known_keys import CHAIN_ID, FOUR, KEYS, attestation, block, preattestation, transaction
 from tests.doubles.prometheus_page import library_page
 from tests.doubles.step_clock import done
 from tests.doubles.watermarks import KEY, OTHER
@@ -72,6 +72,41 @@ def test_what_clients_make_up_is_no_label(metrics: Metrics) -> None:
     text = page(metrics)
     assert "made-up" not in text
     assert "text 1" not in text
+
+
+def test_the_page_stays_small_whatever_thousands_of_keys_do() -> None:
+    keys = [f"{PKH[:-5]}{number:05}" for number in range(10_000)]
+    known = set(keys)
+    metrics = Metrics(lambda: known, "file")
+
+    def all_sign(*messages: bytes) -> None:
+        for message in messages:
+            record = ended(message, "check", "ready", "watermark", "sign")
+            for pkh in keys:
+                record.pkh = pkh
+                metrics.ended(record)
+                metrics.handled(pkh, 200, 0.001)
+
+    all_sign(attestation(1), preattestation(1), block(1))
+    # Signatures and requests are counted for every key, with all kinds that bakers sign.
+    assert {address for address, *_ in metrics.operations.values} == known
+    assert len(metrics.operations.values) == 3 * len(keys)
+    assert {address for address, _ in metrics.handled_requests.values} == known
+    assert sum(map(len, done(metrics_page(metrics, ())))) < 8e6
+
+    all_sign(*(attestation(round_, round_=round_) for round_ in range(1, 6)))
+    assert len(metrics.rounds.values) == MAX_ROUND_SERIES + 3 + 5
+    assert sum(metrics.rounds.values.values()) == 8 * len(keys)
+    assert metrics.rounds.values["other", "attestation", CHAIN_ID, "5"] == len(keys)
+    assert sum(map(len, done(metrics_page(metrics, ())))) < 8e6
+
+
+def test_a_counter_that_is_full_goes_on_for_those_it_has() -> None:
+    counters = Counters("name", "Help.", "op", "address", limit=2)
+    for _ in range(2):
+        for key in ("a", "b", "c", "d"):
+            counters.add("x", key)
+    assert counters.values == {("x", "a"): 2, ("x", "b"): 2, ("x", "other"): 4}
 
 
 @pytest.mark.parametrize(
