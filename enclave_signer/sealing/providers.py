@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from enclave_signer.errors import BlobCorrupt, ReleaseDenied, SealingRefused, SealingUnavailable
+from enclave_signer.errors import BlobCorrupt, ReleaseDenied, SealingRefused, SealingUnavailable, again
 from enclave_signer.protocol.blob import is_ours, parse_blob, sealed_under
 from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
@@ -212,8 +212,7 @@ class Providers:
             known = self._begin(provider, credentials, known)
         await known.done.wait()
         if known.error is not None:
-            # A new one for each: a raised error keeps its traceback.
-            raise type(known.error)(*known.error.args) from known.error
+            raise again(known.error)
         assert known.sealer is not None  # noqa: S101 -- done without an error
         return known.sealer
 

@@ -20,6 +20,7 @@ from enclave_signer.errors import (
     SealingError,
     SealingRefused,
     SealingUnavailable,
+    again,
 )
 from enclave_signer.launcher import LauncherSocket, TokenRequest, is_token
 from enclave_signer.protocol.messages import MAX_TOKEN_CHARS
@@ -91,8 +92,7 @@ class Login:
             if self._held is not None and trio.current_time() < self._held.until:
                 return self._held
             if self._failed is not None and trio.current_time() < self._retry_at:
-                # A new one for each: a raised error keeps its traceback.
-                raise type(self._failed)(*self._failed.args) from self._failed
+                raise again(self._failed)
             self._held = None
             try:
                 self._held = await self._logged_in(self._config)
