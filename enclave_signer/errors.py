@@ -6,7 +6,7 @@ Texts may cross the wire and reach logs: lower case, name the thing and the fix,
 
 from typing import ClassVar, TypeVar
 
-from enclave_signer.protocol.errors import Family
+from enclave_signer.protocol.errors import BadBlob, Family, UnknownBlobFormat
 
 AnyError = TypeVar("AnyError", bound=Exception)
 
@@ -117,6 +117,11 @@ class LauncherRefused(EnclaveSignerError):
 
 class LauncherUnavailable(EnclaveSignerError):
     """The launcher gave no token; retrying later may help."""
+
+
+def blob_error(error: BadBlob) -> SealingError:
+    """Return the error of a sealer for a blob whose header cannot be read: what a later version sealed is not corrupt."""
+    return SealingRefused(str(error)) if isinstance(error, UnknownBlobFormat) else BlobCorrupt(str(error))
 
 
 def again(error: AnyError) -> AnyError:

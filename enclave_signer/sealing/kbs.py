@@ -16,7 +16,7 @@ import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from enclave_signer import log
-from enclave_signer.errors import BlobCorrupt, SealingError, SealingRefused, again
+from enclave_signer.errors import SealingError, SealingRefused, again, blob_error
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.errors import BadBlob
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
@@ -192,7 +192,7 @@ class _KbsSealer:
         try:
             header, authenticated, sealed = parse_blob(blob)
         except BadBlob as error:
-            raise BlobCorrupt(str(error)) from None
+            raise blob_error(error) from None
         key = self._config.key_named(header.kek)
         if header.sealer != KBS or key is None:
             held = self._config.keys[0].name

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
+from enclave_signer.errors import ConfigError, SealingRefused, blob_error
 from enclave_signer.new_file import write_new_file
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.errors import BadBlob
@@ -62,7 +62,7 @@ class LocalSealer:
         try:
             header, authenticated, sealed = parse_blob(blob)
         except BadBlob as error:
-            raise BlobCorrupt(str(error)) from None
+            raise blob_error(error) from None
         if (header.sealer, header.kek) != (SEALER_NAME, self._kek):
             raise SealingRefused(f"blob sealed by {header.sealer} under {header.kek}, this enclave has {self._kek}")
         return UnsealedKey(aes_gcm.unseal(self._cipher, authenticated, sealed), header.public_key)
