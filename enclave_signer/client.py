@@ -232,7 +232,7 @@ class Key:
         return encode_signature(self._client.call(call, Signature))
 
     def prove_possession(self) -> str:
-        """Return a proof that a tz4 key is had: `BLsig…`.
+        """Return a proof of possession of a tz4 key: `BLsig…`.
 
         Raises:
             Refused: No rule allows it, or the key is of another kind.
