@@ -7,10 +7,10 @@
 - Keys that are listed as `gated` sign only while their service has released them.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from enclave_signer.protocol.binding import is_key_digest
 from enclave_signer.rights import Rule
 from enclave_signer.rights_config import UnixSocketConfig, read_rights, read_unix_socket
 from enclave_signer.sealing import gcp_names
@@ -29,7 +29,6 @@ ATTESTERS = (CONFIDENTIAL_SPACE,)
 TOKEN_KINDS = ("OIDC", "PKI")
 #: Bytes of a token's audience. Source: Google's "Connect external resources".
 MAX_AUDIENCE_BYTES = 512
-_KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,7 @@ def _listeners(top: TomlTable) -> tuple[str, ...]:
 def _tls_clients(table: TomlTable) -> tuple[str, ...]:
     clients = table.texts("clients", required=True)
     for digest in clients:
-        if not _KEY_DIGEST.fullmatch(digest):
+        if not is_key_digest(digest):
             raise table.refused("clients", f"{digest!r} is not the SHA-256 of a public key, 64 digits of 0-9 and a-f")
     table.end()
     return clients
