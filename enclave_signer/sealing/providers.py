@@ -215,14 +215,13 @@ class Providers:
         return known.sealer
 
     def _begin(self, provider: SealerProvider, credentials: Credentials, before: _Opening | None) -> _Opening:
-        assert self._nursery is not None  # noqa: S101 -- sessions live within `running`
         opening = _Opening()
         place = provider.name, credentials
         # The newest last, so that the oldest goes first.
         self._openings.pop(place, None)
         self._openings[place] = opening
         last = before.sealer if before is not None else None
-        self._nursery.start_soon(self._open, provider, credentials, opening, last)
+        self._start(partial(self._open, provider, credentials, opening, last))
         return opening
 
     async def _open(
