@@ -164,9 +164,8 @@ def _read_login(answer: VaultAnswer, path: str) -> tuple[str, float]:
             raise SealingUnavailable(f"the login at {path} was answered without the time for which its token is good")
         # Zero says that it does not end.
         return _vault_token(auth.get("client_token"), f"the answer to the login at {path}"), life or math.inf
-    said = f"({answer.status}: {answer.said or 'nothing said'})"
-    raise unavailable(answer.status, said) or SealingRefused(
-        f"the server refuses the login at {path}: compare its role with what this image shows {said}"
+    raise unavailable(answer) or SealingRefused(
+        f"the server refuses the login at {path}: compare its role with what this image shows {answer.summary}"
     )
 
 
