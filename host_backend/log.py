@@ -212,7 +212,7 @@ def configure(level: int, *, as_json: bool, stream: TextIO | None = None, in_thr
     """Send all records of at least `level` to standard error.
 
     Args:
-        level: The least level.
+        level: The lowest level that is written.
         as_json: The form.
         stream: Takes the place of standard error.
         in_thread: Whether a thread writes them: for programs that serve. Commands write theirs at once, in the order
