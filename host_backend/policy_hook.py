@@ -97,12 +97,16 @@ class PolicyHook:
         _check_status(answer, words)
 
     async def _ask(self, body: bytes, address: str) -> _Answer:
+        asked = False
         try:
             with waiting():
                 async with asyncio.timeout(self._timeout_s), self._questions.turn(address):
+                    asked = True
                     return await _exchange(self._url, self._tls, body)
         except TimeoutError:
-            raise HookUnavailable(f"policy hook: no answer within {self._timeout_s:g} s") from None
+            within = f"within {self._timeout_s:g} s"
+            busy = f"not asked {within}: it had {HOOK_CONNECTIONS} other questions all the time"
+            raise HookUnavailable("policy hook: " + (f"no answer {within}" if asked else busy)) from None
         except OSError as error:
             raise HookUnavailable(f"policy hook: {reason_of(error)}") from error
         except (UnicodeError, h11.LocalProtocolError) as error:
