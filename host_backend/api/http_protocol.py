@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from host_backend import log
 from host_backend.api.access_log import client_address
 from host_backend.api.forwarded import TrustedProxies, Unclear
-from host_backend.api.http_framing import MAX_HEAD_BYTES, HeadTooLarge, NotHttp, RequestFraming
+from host_backend.api.http_framing import HeadTooLarge, NotHttp, RequestFraming
 from host_backend.api.left_requests import LeftRequests, refuse
 from host_backend.api.peer import Peer, source_of, subject_of
 from host_backend.api.places import Place
@@ -168,8 +168,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._received_bytes += len(data)
         try:
             self._parse(data)
-        except HeadTooLarge:
-            self._refuse_head()
+        except HeadTooLarge as error:
+            self._refuse_head(str(error))
         except NotHttp as error:
             self.send_400_response(str(error))
         except (HttpParserError, HttpParserUpgrade):
@@ -312,15 +312,15 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle.message_event.set()
         return True
 
-    def _refuse_head(self) -> None:
+    def _refuse_head(self, reason: str) -> None:
         self._over = True
         if self._may_answer():
-            logger.warning("connection closed: the head of a request is over %d bytes", MAX_HEAD_BYTES)
+            logger.warning("connection closed: %s", reason)
             self.transport.write(_HEAD_TOO_LARGE)
             self.transport.close()
             self._start_write_timer()
         else:
-            self._end(f"the head of a request is over {MAX_HEAD_BYTES} bytes")
+            self._end(reason)
 
     def _end(self, reason: str) -> None:
         logger.warning("connection closed: %s", reason)

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from host_backend import log
-from host_backend.api.http_framing import MAX_HEAD_BYTES
+from host_backend.api.http_framing import MAX_FIRST_LINE_BYTES, MAX_HEAD_BYTES, MAX_HEADERS
 from host_backend.api.http_protocol import MAX_REQUEST_BYTES, MAX_WAITING
 from tests.doubles.http_server import (
     LARGE_BYTES,
@@ -77,6 +77,35 @@ def test_a_head_beyond_the_limit(line: bytes) -> None:
         assert await rest(reader) == TOO_LARGE
 
     serve(Patient, scenario)
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "one_more", "limit"),
+    [
+        (REQUEST[:-2] + b"a:\r\n" * (MAX_HEADERS - 1) + b"\r\n", b"a:\r\n", f"{MAX_HEADERS} headers"),
+        (CHUNKED + b"0\r\n" + b"a:\r\n" * MAX_HEADERS + b"\r\n", b"a:\r\n", f"{MAX_HEADERS} headers"),
+        (
+            REQUEST.replace(b"/", b"/".ljust(MAX_FIRST_LINE_BYTES - len("GET  HTTP/1.1"), b"a"), 1),
+            b"a",
+            f"{MAX_FIRST_LINE_BYTES} bytes in its first line",
+        ),
+    ],
+)
+def test_a_head_of_many_parts(caplog: pytest.LogCaptureFixture, request_: bytes, one_more: bytes, limit: str) -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(request_)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+        reader, writer = await connect()
+        place = request_.rindex(b"a")
+        writer.write(request_[:place] + one_more + request_[place:])
+        assert await rest(reader) == TOO_LARGE
+
+    serve(Patient, scenario)
+    assert caplog.messages == [f"connection closed: the head of a request is over {limit}"]
 
 
 def test_a_path_beyond_the_limit() -> None:
