@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from host_backend.api.auth import RequestKeys
+    from host_backend.api.beginning import Beginning
     from host_backend.api.dispatch import SigningApplication
     from host_backend.config.octez import OctezConfig
     from host_backend.octez.answers import Answers
@@ -87,11 +88,10 @@ async def serve(config: Config, read: Callable[[], Awaitable[Config]], *, list_k
         _log_idle_keys(config, vaults)
         utility = _utility_app(config, signer, vaults, watermark, metrics, steps, stop)
         keys, places = _request_keys(config), _places(config)
-        servers = _servers(stack, config, _signing_app(config, signer, metrics, steps, keys), utility, places)
+        signing = _signing_app(config, signer, metrics, steps, keys)
+        servers = _servers(stack, config, signing, utility, places)
         if (octez := config.server.octez) is not None:
-            from host_backend.octez.answers import Answers  # noqa: PLC0415 -- most configurations have no such sockets
-
-            answers = Answers(signer, metrics, keys, steps, list_keys=octez.known_keys)
+            answers = _octez_answers(octez, signer, metrics, keys, steps, signing.beginning)
             servers |= _octez_servers(stack, octez, answers, places)
         freeze_objects()
         also, note = [vault.link.reread for vault in vaults], partial(write_note, config.base_dir)
@@ -137,6 +137,19 @@ def _servers(
             proxies=TrustedProxies(server.trusted_proxies),
         ),
     }
+
+
+def _octez_answers(
+    octez: "OctezConfig",
+    signer: Signer,
+    metrics: Metrics,
+    request_keys: "RequestKeys | None",
+    steps: Steps,
+    beginning: "Beginning",
+) -> "Answers":
+    from host_backend.octez.answers import Answers  # noqa: PLC0415 -- most configurations have no such sockets
+
+    return Answers(signer, metrics, request_keys, steps, beginning, list_keys=octez.known_keys)
 
 
 def _octez_servers(stack: AsyncExitStack, octez: "OctezConfig", answers: "Answers", places: int) -> "dict[str, Server]":

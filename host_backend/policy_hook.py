@@ -1,7 +1,7 @@
 """The policy hook: a service that is asked about every request that the policy allows.
 
 - Nothing is signed unless it says yes, in time, in full, and, where its keys are configured, signed.
-- So many questions at a time; further ones wait in order, and their time runs.
+- So many questions at a time; further ones wait, addresses in turn, and their time runs.
 - One question, one connection, one time limit over all of it. No redirections, no proxies: the answer comes from the
   address of the configuration, or it is none.
 - No (4xx) is a refusal, 403; no answer, or none that can be believed, is 503: Signatory says 500 for some of these.
@@ -26,6 +26,7 @@ import h11
 from enclave_signer.curves import CurveError, VerifyingKey, curve
 from enclave_signer.protocol.messages import SigningVersion
 from enclave_signer.tezos import TezosError, check_public_key_hash, parse_signature, public_key_hash
+from host_backend.at_once import AtOnce
 from host_backend.config import HookConfig
 from host_backend.descriptors import HOOK_CONNECTIONS
 from host_backend.errors import HookUnavailable, PolicyDenied, reason_of
@@ -62,7 +63,7 @@ class PolicyHook:
     def __init__(self, config: HookConfig) -> None:
         self._url = urlsplit(config.address)
         self._timeout_s = config.timeout_s
-        self._free = asyncio.Semaphore(HOOK_CONNECTIONS)
+        self._questions = AtOnce(HOOK_CONNECTIONS)
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
         self._keys: dict[str, VerifyingKey] | None = None
         if config.authorized_keys is not None:
@@ -87,7 +88,7 @@ class PolicyHook:
         }
         if caller.client is None:
             del question["client_key_hash"]
-        answer = await self._ask(json.dumps(question, separators=(",", ":")).encode())
+        answer = await self._ask(json.dumps(question, separators=(",", ":")).encode(), caller.source)
         words = ""
         if self._keys is not None:
             signed = _SignedAnswer.parse(answer)
@@ -95,13 +96,17 @@ class PolicyHook:
             words = signed.error
         _check_status(answer, words)
 
-    async def _ask(self, body: bytes) -> _Answer:
+    async def _ask(self, body: bytes, address: str) -> _Answer:
+        asked = False
         try:
             with waiting():
-                async with asyncio.timeout(self._timeout_s), self._free:
+                async with asyncio.timeout(self._timeout_s), self._questions.turn(address):
+                    asked = True
                     return await _exchange(self._url, self._tls, body)
         except TimeoutError:
-            raise HookUnavailable(f"policy hook: no answer within {self._timeout_s:g} s") from None
+            within = f"within {self._timeout_s:g} s"
+            busy = f"not asked {within}: it had {HOOK_CONNECTIONS} other questions all the time"
+            raise HookUnavailable("policy hook: " + (f"no answer {within}" if asked else busy)) from None
         except OSError as error:
             raise HookUnavailable(f"policy hook: {reason_of(error)}") from error
         except (UnicodeError, h11.LocalProtocolError) as error:

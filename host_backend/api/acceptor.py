@@ -2,6 +2,9 @@
 
 A loop's own servers tell of a TLS client when its handshake has ended. Until then it would count nowhere, and strangers
 who never end theirs would take every file descriptor. Who gives up his place for a newcomer is in `places`.
+
+A handshake takes a millisecond, for which all others wait. So it begins when the client has said something, one in a
+millisecond, addresses in turn: strangers might connect in peace, and then all say something at once.
 """
 
 import asyncio
@@ -9,9 +12,11 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 from host_backend import log
+from host_backend.api.beginning import PAUSE_S, Line
 from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.peer import Peer, address_of, source_of, user_of
 from host_backend.api.places import Client, Place, Places
@@ -19,8 +24,10 @@ from host_backend.sparse_log import SparseLog
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for a TLS handshake: a few packets.
+#: Seconds for a TLS handshake, a few packets, once it has begun; and as many until it does.
 HANDSHAKE_S = 10
+#: Handshakes that begin before the next pause: with a key of RSA one takes 1.5 ms.
+HANDSHAKES_PER_PAUSE = 1
 #: Seconds until clients are taken again when there was no file descriptor for one.
 RETRY_S = 1.0
 #: Seconds that a newcomer waits for a place where answers are due to all: most are there within milliseconds.
@@ -76,6 +83,7 @@ class Acceptor:
         #: A newcomer that waits for a place.
         self._held: socket.socket | None = None
         self._loop = asyncio.get_running_loop()
+        self._handshakes = Line(HANDSHAKES_PER_PAUSE, partial(self._loop.call_later, PAUSE_S))
         listener.settimeout(0)
         self._resume()
 
@@ -139,6 +147,8 @@ class Acceptor:
         client.settimeout(0)
         handshake_s = None if self._tls is None else HANDSHAKE_S
         try:
+            if self._tls is not None:
+                await self._handshake_begins(client, connection.peer.address)
             await self._loop.connect_accepted_socket(
                 lambda: cast("asyncio.Protocol", connection), client, ssl=self._tls, ssl_handshake_timeout=handshake_s
             )
@@ -150,6 +160,28 @@ class Acceptor:
         finally:
             if not connection.has_begun:
                 place.leave()
+
+    async def _handshake_begins(self, client: socket.socket, address: str) -> None:
+        """Wait until a client has said something, and then for its turn; if neither comes, close its socket."""
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                await self._readable(client)
+                if not self._handshakes.begins():
+                    await self._handshakes.turn(address)
+        except TimeoutError:
+            client.close()
+            raise TimeoutError(f"no TLS handshake within {HANDSHAKE_S} s") from None
+        except asyncio.CancelledError:
+            client.close()
+            raise
+
+    async def _readable(self, client: socket.socket) -> None:
+        said = asyncio.Event()
+        self._loop.add_reader(client, said.set)
+        try:
+            await said.wait()
+        finally:
+            self._loop.remove_reader(client)
 
     def close(self) -> None:
         """Take no more clients, and leave those that are still beginning."""

@@ -13,7 +13,8 @@ each pass it waits for all that is ready, so that must be little, however many a
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -86,7 +87,7 @@ class Line:
 
 
 class Beginning:
-    """Has the requests of one event loop begin, of both ports."""
+    """Has the requests of one event loop begin, of all ports and sockets."""
 
     def __init__(self) -> None:
         self._signatures = Line(SIGNATURES_PER_PASS, _call_soon)
@@ -113,6 +114,26 @@ class Beginning:
         """Have any other request answered, in its turn."""
         if self._others.begins() or await _has_turn(self._others, scope):
             await app(scope, receive, send)
+
+    @asynccontextmanager
+    async def turn(self, address: str, *, signs: bool) -> AsyncIterator[None]:
+        """Wait until a request begins that did not come over HTTP; it goes on inside.
+
+        Args:
+            address: The network address of who asks; empty for a client of a Unix socket.
+            signs: Whether it asks for a signature.
+
+        Raises:
+            ClientLeft: The client has left.
+        """
+        line = self._signatures if signs else self._others
+        if not line.begins():
+            await line.turn(address)
+        self._under_way += signs
+        try:
+            yield
+        finally:
+            self._under_way -= signs
 
 
 def _call_soon(call: Callable[[], None]) -> None:

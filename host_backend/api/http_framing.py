@@ -13,14 +13,18 @@ from typing import Final
 
 #: Bytes of a request line with its headers; Octez sends about 200. So many of trailers, too, which are read and dropped.
 MAX_HEAD_BYTES = 16 * 1024
+#: Headers of a request, and trailers: each takes a quarter of a microsecond, and all clients may send theirs at once.
+MAX_HEADERS = 100
+#: Bytes of its first line: the longest signature of a request, of a tz5 key, has 3400 of them.
+MAX_FIRST_LINE_BYTES = 4096
 #: Bytes of a head that is remembered: clients send the same ones again and again.
 MAX_KNOWN_BYTES = 1024
 #: Heads that are remembered, of all clients together: one for each key and size of messages, and 2 MB at most.
 MAX_KNOWN_HEADS = 1024
 #: Bytes of a line with the size of a chunk: eight digits, and extensions, which no client that we know of sends.
 MAX_CHUNK_LINE_BYTES = 256
-#: Chunks of a body, each of which takes some microseconds of everybody's time: the largest body in chunks of 64 bytes.
-MAX_CHUNKS = 1024
+#: Chunks of a body, each of which takes some microseconds of everybody's time: the largest body in chunks of 512 bytes.
+MAX_CHUNKS = 128
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _TEXT = rb"[\t -~\x80-\xff]*+"
@@ -51,7 +55,14 @@ class NotHttp(Exception):
 
 
 class HeadTooLarge(Exception):
-    """A head or its trailers are over `MAX_HEAD_BYTES`."""
+    """A head or its trailers are over a limit.
+
+    Args:
+        limit: Which one.
+    """
+
+    def __init__(self, limit: str = f"{MAX_HEAD_BYTES} bytes") -> None:
+        super().__init__(f"the head of a request is over {limit}")
 
 
 class RequestFraming:
@@ -146,8 +157,14 @@ class RequestFraming:
             # The end of this line stays: it may be that of the trailers, too.
             self._at, self._take = end, self._take_trailers
             return b"", False, False
-        self._at, self._take = end + len(_END_OF_LINE), self._take_chunk
-        return b"%x\r\n" % self._left, False, False
+        self._at = end + len(_END_OF_LINE)
+        size, whole = self._left, self._bytes[self._at : self._at + self._left + len(_END_OF_LINE)]
+        if len(whole) == size + len(_END_OF_LINE) and whole.endswith(_END_OF_LINE):
+            # The usual case: one piece in place of three.
+            self._at, self._left = self._at + len(whole), 0
+            return b"%x\r\n%b" % (size, whole), False, False
+        self._take = self._take_chunk
+        return b"%x\r\n" % size, False, False
 
     def _take_chunk(self) -> Piece | None:
         if self._left:
@@ -176,6 +193,7 @@ class RequestFraming:
             return None
         self._searched = 0
         trailers = self._cut_off(end - self._at)
+        _check_lines(trailers)
         if not _TRAILERS.fullmatch(trailers, len(_END_OF_LINE)) or _DECIDES_TOO_LATE.search(trailers):
             raise NotHttp("trailers are malformed")
         self._take = self._take_head
@@ -194,7 +212,11 @@ def framing_of(head: bytes) -> tuple[bool, int, bytes]:
 
     Raises:
         NotHttp: The head is malformed, or does not say one thing.
+        HeadTooLarge: It has too many headers, or its first line is too long.
     """
+    _check_lines(head)
+    if head.index(_END_OF_LINE) > MAX_FIRST_LINE_BYTES:
+        raise HeadTooLarge(f"{MAX_FIRST_LINE_BYTES} bytes in its first line")
     form = _HEAD.fullmatch(head)
     if form is None:
         raise NotHttp(_malformed(head))
@@ -218,6 +240,11 @@ def framing_of(head: bytes) -> tuple[bool, int, bytes]:
     if form[1] == b"CONNECT":
         raise NotHttp("this is not a proxy")
     return chunked, length or 0, _OFFER.sub(b"", head)
+
+
+def _check_lines(head: bytes) -> None:
+    if head.count(_END_OF_LINE) > MAX_HEADERS + 2:  # those around them
+        raise HeadTooLarge(f"{MAX_HEADERS} headers")
 
 
 def _malformed(head: bytes) -> str:

@@ -6,8 +6,10 @@ what follows is no request, and the connection ends.
 uvicorn with httptools bounds none of these, and each filled the memory:
 - a request must be complete within a time limit, counted from its first byte; the first one, from its connection;
 - a head beyond its limit is answered 431; a request beyond its own, or one too many that waits, ends the connection;
-- answers must be read within a time limit;
+- answers must be read within a time limit, those in parts as a whole;
 - a request whose client leaves ends where it only waits, and is counted where it goes on.
+
+Longer than most: one class, see there.
 """
 
 import asyncio
@@ -22,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from host_backend import log
 from host_backend.api.access_log import client_address
 from host_backend.api.forwarded import TrustedProxies, Unclear
-from host_backend.api.http_framing import MAX_HEAD_BYTES, HeadTooLarge, NotHttp, RequestFraming
+from host_backend.api.http_framing import HeadTooLarge, NotHttp, RequestFraming
 from host_backend.api.left_requests import LeftRequests, refuse
 from host_backend.api.peer import Peer, source_of, subject_of
 from host_backend.api.places import Place
@@ -131,6 +133,12 @@ class HttpProtocol(HttpToolsProtocol):
         """Whether a request that is being answered came in whole, and has not had its answer."""
         return not running.response_complete and not (self._in_body and running is self.cycle)
 
+    @property
+    def _in_parts(self) -> bool:
+        """Whether a part of an answer was sent, and more are to come."""
+        running = self._running
+        return running is not None and running.response_started and not running.response_complete
+
     def displace(self) -> None:
         """End the connection at once, also one that is beginning."""
         if self.has_begun:
@@ -160,8 +168,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._received_bytes += len(data)
         try:
             self._parse(data)
-        except HeadTooLarge:
-            self._refuse_head()
+        except HeadTooLarge as error:
+            self._refuse_head(str(error))
         except NotHttp as error:
             self.send_400_response(str(error))
         except (HttpParserError, HttpParserUpgrade):
@@ -241,9 +249,10 @@ class HttpProtocol(HttpToolsProtocol):
         now = self.loop.time()
         if self.place is not None:
             self.place.answered(now)
+        self._stop_write_timer()
+        if self.flow.write_paused or (self.transport.is_closing() and not self._lost):
+            self._start_write_timer()
         if self.transport.is_closing():
-            if not self._lost:
-                self._start_write_timer()
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -271,9 +280,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._start_write_timer()
 
     def resume_writing(self) -> None:
-        """The client reads."""
+        """The client reads; the parts of an answer have one time for all of them."""
         super().resume_writing()
-        if not self.transport.is_closing():
+        if not self.transport.is_closing() and not self._in_parts:
             self._stop_write_timer()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -303,15 +312,15 @@ class HttpProtocol(HttpToolsProtocol):
         self.cycle.message_event.set()
         return True
 
-    def _refuse_head(self) -> None:
+    def _refuse_head(self, reason: str) -> None:
         self._over = True
         if self._may_answer():
-            logger.warning("connection closed: the head of a request is over %d bytes", MAX_HEAD_BYTES)
+            logger.warning("connection closed: %s", reason)
             self.transport.write(_HEAD_TOO_LARGE)
             self.transport.close()
             self._start_write_timer()
         else:
-            self._end(f"the head of a request is over {MAX_HEAD_BYTES} bytes")
+            self._end(reason)
 
     def _end(self, reason: str) -> None:
         logger.warning("connection closed: %s", reason)

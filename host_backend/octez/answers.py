@@ -1,5 +1,7 @@
 """The answer to each request of Octez' sockets: by the same signer as over HTTP, its policy, marks, log and metrics.
 
+Requests begin in the turns of those over HTTP: few in each pass of the event loop, addresses in turn.
+
 This is the catch-all of these sockets: whatever escapes the signer is logged as a bug, and the server goes on.
 """
 
@@ -8,6 +10,7 @@ import time
 
 from enclave_signer.protocol.messages import MAX_MESSAGE_BYTES
 from host_backend.api.auth import RequestKeys
+from host_backend.api.beginning import Beginning
 from host_backend.authentication import authentication_bytes
 from host_backend.errors import HostError, MalformedRequest, PolicyDenied, ProofDenied, TooLarge
 from host_backend.log import fields
@@ -65,15 +68,24 @@ class Answers:
         metrics: Counts requests.
         request_keys: Who must have signed a request; None: requests are not signed.
         steps: Does what takes long.
+        beginning: Gives requests their turns, also those over HTTP.
         list_keys: Whether anybody may have the list of keys.
     """
 
     def __init__(
-        self, signer: Signer, metrics: Metrics, request_keys: RequestKeys | None, steps: Steps, *, list_keys: bool
+        self,
+        signer: Signer,
+        metrics: Metrics,
+        request_keys: RequestKeys | None,
+        steps: Steps,
+        beginning: Beginning,
+        *,
+        list_keys: bool,
     ) -> None:
         self._signer = signer
         self._metrics = metrics
         self._request_keys = request_keys
+        self._beginning = beginning
         self._list_keys = list_keys
         self._known_keys = Kept(steps, self._keys_in_service, always=False)
 
@@ -87,7 +99,8 @@ class Answers:
         asked, started = _Asked(request, address), time.perf_counter()
         error: HostError | None = None
         try:
-            answer, status = await self._result(asked), 200
+            async with self._beginning.turn(address, signs=isinstance(request, SignRequest)):
+                answer, status = await self._result(asked), 200
         except HostError as refusal:
             error = refusal
             answer, status = wire.error_answer(str(error)), error.http_status

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from host_backend import log
 from host_backend.api import acceptor, listeners
 from host_backend.api.access_log import client_address
+from host_backend.api.beginning import Line
 from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.http_protocol import HttpProtocol
 from host_backend.api.listeners import HttpServer, tls_context
@@ -338,6 +339,49 @@ def test_only_a_trusted_proxy_says_for_whom_it_asks(told: pytest.LogCaptureFixtu
     else:
         assert seen == ["127.0.0.1"] * 4
         assert not any("proxy" in fields for fields in asked)
+
+
+def test_handshakes_begin_one_at_a_time(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    due: list[Callable[[], None]] = []
+    waits = asyncio.Event()
+
+    class ByHand(Line):
+        """Goes on when the test says so."""
+
+        def __init__(self, per_pass: int, at_next_pass: Callable[[Callable[[], None]], object]) -> None:
+            del at_next_pass
+            super().__init__(per_pass, due.append)
+
+        async def turn(self, address: str) -> None:
+            waits.set()
+            await super().turn(address)
+
+    monkeypatch.setattr(acceptor, "Line", ByHand)
+    trusting = ssl.create_default_context(cafile=str(authority.file))
+
+    async def scenario(connect: Connect) -> None:
+        # Who says nothing takes no turn.
+        await connect(None)
+        assert await is_served(await connect(trusting))
+        second = asyncio.ensure_future(connect(trusting))
+        await waits.wait()
+        assert not second.done()
+        due.pop()()
+        assert await is_served(await second)
+
+    serve(scenario, tls_context(TlsConfig(*authority.certificate("server"))))
+
+
+def test_a_client_that_begins_no_handshake_is_left(
+    told: pytest.LogCaptureFixture, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "HANDSHAKE_S", 0.01)
+
+    async def scenario(connect: Connect) -> None:
+        assert await is_closed(await connect(None))
+
+    serve(scenario, tls_context(TlsConfig(*authority.certificate("server"))))
+    assert "connection closed: it did not begin: no TLS handshake within 0.01 s" in told.messages
 
 
 def test_a_stop_leaves_those_who_are_beginning(authority: Authority) -> None:

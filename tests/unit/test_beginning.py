@@ -13,6 +13,7 @@ import pytest
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from enclave_signer.protocol.messages import PublicKey
 from host_backend.api import beginning
 from host_backend.api.access_log import came
 from host_backend.api.beginning import OTHERS_PER_PASS, SIGNATURES_PER_PASS, Beginning, Line
@@ -20,10 +21,17 @@ from host_backend.api.dispatch import SigningApplication
 from host_backend.api.listeners import HttpServer
 from host_backend.app import _servers
 from host_backend.config import load_config
-from host_backend.errors import ClientLeft
+from host_backend.errors import ClientLeft, KeyNotFound
 from host_backend.leaving import leave
+from host_backend.metrics import Metrics
+from host_backend.octez.answers import Answers
+from host_backend.octez.wire import AuthorizedKeysRequest, PublicKeyRequest, Request, SignRequest
+from host_backend.signer import Signer
+from host_backend.steps import Steps
+from host_backend.watermark.memory import MemoryWatermarkStore
 from tests.doubles.asgi import ask
 from tests.doubles.host_process import write_config
+from tests.doubles.known_keys import FOUR
 
 ONE, OTHER, THIRD, FOURTH = "192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"
 CLIENTS = 64
@@ -261,3 +269,50 @@ def test_both_ports_share_the_turns(tmp_path: Path) -> None:
             assert begun == ["/livez"]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "ahead", "request_"),
+    [
+        ("GET", "/mode", OTHERS_PER_PASS, AuthorizedKeysRequest()),
+        ("POST", REFUSED, SIGNATURES_PER_PASS, SignRequest(FOUR[0].pkh, b"\x03")),
+    ],
+)
+def test_octez_sockets_share_the_turns(method: str, path: str, ahead: int, request_: Request) -> None:
+    async def scenario() -> None:
+        signing = SigningApplication([Route("/keys/{pkh}", _Keys(), methods=["POST"])])
+        signer = Signer({}, [], MemoryWatermarkStore())
+        answers = Answers(signer, Metrics(dict, "memory"), None, Steps(), signing.beginning, list_keys=True)
+        # Answered by their first step, once they begin.
+        others = [asyncio.create_task(ask(signing, method, path)) for _ in range(ahead)]
+        last = asyncio.create_task(answers.answer(request_, ONE))
+        await asyncio.sleep(0)
+        assert all(each.done() for each in others)
+        assert not last.done()
+        await last
+
+    asyncio.run(scenario())
+
+
+def test_a_client_of_octez_sockets_that_leaves_before_its_turn_asks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[str] = []
+
+    class CountingSigner(Signer):
+        async def public_key(self, pkh: str) -> PublicKey:
+            asked.append(pkh)
+            raise KeyNotFound(pkh)
+
+    caplog.set_level(logging.INFO)
+
+    async def scenario() -> None:
+        signer = CountingSigner({}, [], MemoryWatermarkStore())
+        answers = Answers(signer, Metrics(dict, "memory"), None, Steps(), Beginning(), list_keys=True)
+        hashes = [str(number) for number in range(OTHERS_PER_PASS + 1)]
+        *_, last = requests = [asyncio.create_task(answers.answer(PublicKeyRequest(each), ONE)) for each in hashes]
+        await asyncio.sleep(0)
+        leave(last)
+        await asyncio.gather(*requests)
+        assert asked == hashes[:-1]
+
+    asyncio.run(scenario())
+    assert len(caplog.messages) == OTHERS_PER_PASS + 1

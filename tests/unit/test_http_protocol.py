@@ -8,9 +8,21 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from host_backend import log
-from host_backend.api.http_framing import MAX_HEAD_BYTES
+from host_backend.api.http_framing import MAX_FIRST_LINE_BYTES, MAX_HEAD_BYTES, MAX_HEADERS
 from host_backend.api.http_protocol import MAX_REQUEST_BYTES, MAX_WAITING
-from tests.doubles.http_server import REQUEST, TOO_LARGE, Connect, Hasty, Patient, Restless, Unread, app, rest, serve
+from tests.doubles.http_server import (
+    LARGE_BYTES,
+    REQUEST,
+    TOO_LARGE,
+    Connect,
+    Hasty,
+    Patient,
+    Restless,
+    Unread,
+    app,
+    rest,
+    serve,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +77,35 @@ def test_a_head_beyond_the_limit(line: bytes) -> None:
         assert await rest(reader) == TOO_LARGE
 
     serve(Patient, scenario)
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "one_more", "limit"),
+    [
+        (REQUEST[:-2] + b"a:\r\n" * (MAX_HEADERS - 1) + b"\r\n", b"a:\r\n", f"{MAX_HEADERS} headers"),
+        (CHUNKED + b"0\r\n" + b"a:\r\n" * MAX_HEADERS + b"\r\n", b"a:\r\n", f"{MAX_HEADERS} headers"),
+        (
+            REQUEST.replace(b"/", b"/".ljust(MAX_FIRST_LINE_BYTES - len("GET  HTTP/1.1"), b"a"), 1),
+            b"a",
+            f"{MAX_FIRST_LINE_BYTES} bytes in its first line",
+        ),
+    ],
+)
+def test_a_head_of_many_parts(caplog: pytest.LogCaptureFixture, request_: bytes, one_more: bytes, limit: str) -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(request_)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+        reader, writer = await connect()
+        place = request_.rindex(b"a")
+        writer.write(request_[:place] + one_more + request_[place:])
+        assert await rest(reader) == TOO_LARGE
+
+    serve(Patient, scenario)
+    assert caplog.messages == [f"connection closed: the head of a request is over {limit}"]
 
 
 def test_a_path_beyond_the_limit() -> None:
@@ -176,6 +217,62 @@ def test_a_client_that_does_not_read(last: bytes) -> None:
         await Unread.made[0].lost.wait()
 
     serve(Unread, scenario)
+
+
+class InParts:
+    """Answers `/large` by a large part, and another one once a test asks for it, or never."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/large":
+            await app(scope, receive, send)
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-length", str(2 * LARGE_BYTES).encode())],
+            }
+        )
+        await send({"type": "http.response.body", "body": bytes(LARGE_BYTES), "more_body": True})
+        await self.go_on.wait()
+        await send({"type": "http.response.body", "body": bytes(LARGE_BYTES)})
+
+
+class Resumed(Patient):
+    """Tells when its client reads again."""
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.resumed.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.resumed = asyncio.Event()
+
+
+def test_an_answer_in_parts_has_one_time_for_all_of_them() -> None:
+    answers = InParts()
+
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(LARGE_BYTES)
+        (connection,) = Resumed.made
+        assert isinstance(connection, Resumed)
+        await connection.resumed.wait()
+        assert connection._write_timer is not None
+        answers.go_on.set()
+        await reader.readexactly(LARGE_BYTES)
+        # The next one has a time of its own.
+        writer.write(REQUEST)
+        await reader.readuntil(b"ok")
+        assert connection._write_timer is None
+
+    serve(Resumed, scenario, answers)
 
 
 def test_heads_within_the_limit_one_after_the_other() -> None:

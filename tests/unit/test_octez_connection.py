@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 import uvloop
 
+from host_backend.api.beginning import Beginning
 from host_backend.metrics import Metrics
 from host_backend.octez.answers import Answers
 from host_backend.octez.connection import OctezConnection
@@ -31,7 +32,7 @@ Connect = Callable[[], Awaitable[Client]]
 
 def no_answers() -> Answers:
     signer = Signer({}, [], MemoryWatermarkStore())
-    return Answers(signer, Metrics(dict, "memory"), None, Steps(), list_keys=True)
+    return Answers(signer, Metrics(dict, "memory"), None, Steps(), Beginning(), list_keys=True)
 
 
 class HeldAnswers(Answers):
@@ -246,7 +247,7 @@ def test_a_bug_is_answered_without_its_text(caplog: pytest.LogCaptureFixture) ->
 
     def made() -> Answers:
         signer = BuggySigner({}, [], MemoryWatermarkStore())
-        return Answers(signer, Metrics(dict, "memory"), None, Steps(), list_keys=True)
+        return Answers(signer, Metrics(dict, "memory"), None, Steps(), Beginning(), list_keys=True)
 
     async def scenario(connect: Connect, _: OctezServer) -> None:
         client = await connect()

@@ -73,6 +73,32 @@ def test_the_question(service: PolicyService) -> None:
     assert service.questions[0]["nonce"] != service.questions[1]["nonce"]
 
 
+def test_addresses_ask_in_turn(service: PolicyService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_hook, "HOOK_CONNECTIONS", 1)
+    sources = [*["10.0.0.1"] * 4, "10.0.0.2"]
+
+    async def scenario() -> None:
+        hook = PolicyHook(HookConfig(service.address))
+        await asyncio.gather(*(hook.check(PKH, None, Caller(source=source)) for source in sources))
+
+    asyncio.run(scenario())
+    assert [question["source"][-1] for question in service.questions] == ["1", "1", "2", "1", "1"]
+
+
+def test_a_question_that_is_not_asked_in_time_says_so(service: PolicyService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_hook, "HOOK_CONNECTIONS", 1)
+
+    async def scenario() -> None:
+        hook = PolicyHook(HookConfig(service.address, None, 0.01))
+        text = "policy hook: not asked within 0.01 s: it had 1 other questions all the time"
+        async with hook._questions.turn("10.0.0.1"):
+            with pytest.raises(HookUnavailable, match=f"^{text}$"):
+                await hook.check(PKH, None, CALLER)
+
+    asyncio.run(scenario())
+    assert service.questions == []
+
+
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
 def test_yes(service: PolicyService, status: int) -> None:
     service.reply = lambda _: Reply(status)
