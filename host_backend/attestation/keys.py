@@ -7,16 +7,18 @@ Source: https://confidentialcomputing.googleapis.com/.well-known/openid-configur
 """
 
 import asyncio
-import http.client
 import json
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+
+import h11
 
 from host_backend.attestation.token import NoToken, read_token
 from host_backend.attestation.trust import TrustedKeys
 from host_backend.errors import KeysUnavailable, reason_of
+from host_backend.http_exchange import NoAnswer, Server, exchange
 
 HOST = "www.googleapis.com"
 PATH = "/service_accounts/v1/metadata/jwk/signer@confidentialspace-sign.iam.gserviceaccount.com"
@@ -30,6 +32,8 @@ FRESH_S = 3600.0
 KEPT_S = 86_400.0
 #: Seconds between two fetches, however many ask.
 PAUSE_S = 60.0
+#: What they are called in texts.
+_WHAT = "Google's keys for tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,39 +53,36 @@ class KeyPlace:
     tls: ssl.SSLContext | None = None
 
 
-def fetch_keys(place: KeyPlace = KeyPlace()) -> TrustedKeys:
+async def fetch_keys(place: KeyPlace = KeyPlace()) -> TrustedKeys:
     """Return the keys that are published now; follows no redirection and no proxy.
 
     Raises:
         KeysUnavailable: They cannot be had.
     """
-    ends = time.monotonic() + LIMIT_S
-    connection = http.client.HTTPSConnection(
-        place.host, place.port, timeout=LIMIT_S, context=place.tls or ssl.create_default_context()
-    )
+    server = Server(place.host, place.port, place.tls or ssl.create_default_context())
+    headers = [("Host", place.host), ("Accept", "application/json"), ("Connection", "close")]
     try:
-        connection.request("GET", place.path, headers={"Accept": "application/json", "Connection": "close"})
-        response = connection.getresponse()
-        if response.status != 200:
-            raise KeysUnavailable(f"Google's keys for tokens: HTTP status {response.status}")
-        body = bytearray()
-        while chunk := response.read1(MAX_BYTES):
-            body += chunk
-            if len(body) > MAX_BYTES or time.monotonic() > ends:
-                raise KeysUnavailable(f"Google's keys for tokens: over {MAX_BYTES} bytes, or {LIMIT_S:g} s")
-        return TrustedKeys.from_jwks(json.loads(body))
+        async with asyncio.timeout(LIMIT_S):
+            answer = await exchange(
+                server, h11.Request(method="GET", target=place.path, headers=headers), most_bytes=MAX_BYTES
+            )
+        if answer.status != 200:
+            raise KeysUnavailable(f"{_WHAT}: HTTP status {answer.status}")
+        return TrustedKeys.from_jwks(json.loads(answer.body))
+    except TimeoutError:
+        raise KeysUnavailable(f"{_WHAT}: {place.host}: no answer within {LIMIT_S:g} s") from None
     except ssl.SSLError as error:
-        raise KeysUnavailable(f"Google's keys for tokens: {place.host}: {error.reason or 'no TLS'}") from error
+        raise KeysUnavailable(f"{_WHAT}: {place.host}: {error.reason or 'no TLS'}") from error
     except OSError as error:
-        raise KeysUnavailable(f"Google's keys for tokens: {place.host}: {reason_of(error)}") from error
-    except (http.client.HTTPException, ValueError, RecursionError) as error:
-        raise KeysUnavailable(f"Google's keys for tokens cannot be read: {type(error).__name__}") from error
-    finally:
-        connection.close()
+        raise KeysUnavailable(f"{_WHAT}: {place.host}: {reason_of(error)}") from error
+    except NoAnswer as error:
+        raise KeysUnavailable(f"{_WHAT}: {error}") from error
+    except (h11.ProtocolError, ValueError, RecursionError) as error:
+        raise KeysUnavailable(f"{_WHAT} cannot be read: {type(error).__name__}") from error
 
 
 class KeySource:
-    """Keeps Google's keys, and has them fetched when that is due; one fetch at a time, in a thread.
+    """Keeps Google's keys, and has them fetched when that is due; one fetch at a time.
 
     Args:
         fetch: Fetches them.
@@ -89,7 +90,7 @@ class KeySource:
     """
 
     def __init__(
-        self, fetch: Callable[[], TrustedKeys] = fetch_keys, clock: Callable[[], float] = time.monotonic
+        self, fetch: Callable[[], Awaitable[TrustedKeys]] = fetch_keys, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._fetch = fetch
         self._clock = clock
@@ -124,10 +125,14 @@ class KeySource:
         return self._keys is not None and self._age() < KEPT_S and kid in self._keys.by_id
 
     async def _renew(self) -> None:
-        self._tried = self._clock()
+        before, self._tried = self._tried, self._clock()
         try:
-            self._keys = await asyncio.to_thread(self._fetch)
+            self._keys = await self._fetch()
         except KeysUnavailable as error:
             self._problem = str(error)
+        except asyncio.CancelledError:
+            # The caller leaves; the next one has them fetched.
+            self._tried = before
+            raise
         else:
             self._fetched, self._problem = self._clock(), ""
