@@ -41,7 +41,7 @@ def read_secret_keys(arguments: Sequence[str], source: Path | None, ask_password
         logger.warning("a secret key on the command line can be seen by others: use the prompt, --from FILE, or -")
         inputs = [text.encode(errors="surrogateescape") for text in arguments]
     else:
-        inputs = [_asked("secret key", "--from FILE, or - for standard input").encode()]
+        inputs = [_asked("secret key", "--from FILE, or - for standard input")]
     # Longer input is no wallet either, and was cut off.
     secrets = [secret for data in inputs for secret in (secrets_in(data) if len(data) <= MAX_SECRET_BYTES else [data])]
     return [_parsed(data, index, ask_password) for index, data in enumerate(secrets)]
@@ -62,7 +62,7 @@ def password_source(value: str | None, file: Path | None) -> AskPassword:
     if file is not None:
         read = _password_in(file)
         return lambda: read
-    return lambda: _asked("password", "--password-file FILE").encode()
+    return lambda: _asked("password", "--password-file FILE")
 
 
 def _password_in(file: Path) -> bytes:
@@ -111,11 +111,15 @@ def _hidden(terminal: int) -> Iterator[None]:
         termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
 
 
-def _asked(what: str, otherwise: str) -> str:
+def _asked(what: str, otherwise: str) -> bytes:
     if not _terminal():
         raise ConfigError(f"no terminal to ask for the {what}: use {otherwise}")
-    text: str = click.prompt(f"Enter the {what}", hide_input=True, err=True)
-    return text
+    try:
+        text: str = click.prompt(f"Enter the {what}", hide_input=True, err=True)
+        return text.encode()
+    except UnicodeError:
+        # Its text has a byte of what was typed.
+        raise MalformedRequest(f"what was typed is not in the terminal's encoding: use {otherwise}") from None
 
 
 def _terminal() -> bool:
