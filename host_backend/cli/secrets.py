@@ -13,8 +13,8 @@ import click
 
 from enclave_signer.protocol.messages import PrivateKey
 from host_backend.errors import ConfigError, MalformedRequest
-from host_backend.secret_keys import MAX_PASSWORD_BYTES, MAX_SECRET_BYTES, AskPassword, read_secret_key
-from host_backend.wallets import secrets_in
+from host_backend.secret_keys import MAX_PASSWORD_BYTES, AskPassword, read_secret_key
+from host_backend.wallets import MAX_WALLET_BYTES, secrets_in
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def read_secret_keys(arguments: Sequence[str], source: Path | None, ask_password
     else:
         inputs = [_asked("secret key", "--from FILE, or - for standard input")]
     # Longer input is no wallet either, and was cut off.
-    secrets = [secret for data in inputs for secret in (secrets_in(data) if len(data) <= MAX_SECRET_BYTES else [data])]
+    secrets = [secret for data in inputs for secret in (secrets_in(data) if len(data) <= MAX_WALLET_BYTES else [data])]
     return [_parsed(data, index, ask_password) for index, data in enumerate(secrets)]
 
 
@@ -74,7 +74,7 @@ def _password_in(file: Path) -> bytes:
 
 
 def _read_file(source: Path) -> bytes:
-    return _read_standard_input() if str(source) == _STANDARD_INPUT else _read(source, MAX_SECRET_BYTES)
+    return _read_standard_input() if str(source) == _STANDARD_INPUT else _read(source, MAX_WALLET_BYTES)
 
 
 def _read(file: Path, limit_bytes: int) -> bytes:
@@ -91,11 +91,11 @@ def _read(file: Path, limit_bytes: int) -> bytes:
 
 def _read_standard_input() -> bytes:
     if not sys.stdin.isatty():
-        return sys.stdin.buffer.read(MAX_SECRET_BYTES + 1)
+        return sys.stdin.buffer.read(MAX_WALLET_BYTES + 1)
     with _hidden(sys.stdin.fileno()):
         # Not before: keys pressed until then are discarded.
         click.echo("Enter the secret key, which is not shown, then Ctrl-D on a line of its own: ", nl=False, err=True)
-        return sys.stdin.buffer.read(MAX_SECRET_BYTES + 1)
+        return sys.stdin.buffer.read(MAX_WALLET_BYTES + 1)
 
 
 @contextmanager
