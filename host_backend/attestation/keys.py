@@ -1,7 +1,8 @@
 """Google's keys for tokens of type OIDC: fetched over HTTPS, bounded, kept, and fetched again when there is a new one.
 
 - Kept keys are used for an hour, and up to a day while Google cannot be reached: a verifier can go on meanwhile.
-- A token with an unknown key id has them fetched at once, but once a minute at most: strangers' tokens cost nothing.
+- A token with an unknown key id has them fetched at once, but once a minute at most: strangers' tokens cost nothing. Where
+  the last fetch failed, it is tried again soon: nothing is proven without the key.
 
 Source: https://confidentialcomputing.googleapis.com/.well-known/openid-configuration names the place.
 """
@@ -32,6 +33,8 @@ FRESH_S = 3600.0
 KEPT_S = 86_400.0
 #: Seconds between two fetches, however many ask.
 PAUSE_S = 60.0
+#: The same after one that failed, while the key that is asked for is not known.
+RETRY_S = 5.0
 #: What they are called in texts.
 _WHAT = "Google's keys for tokens"
 
@@ -112,7 +115,8 @@ class KeySource:
             return self._keys or TrustedKeys({})
         kid = str(header.get("kid"))
         async with self._one_at_a_time:
-            if (self._age() >= FRESH_S or not self._knows(kid)) and self._clock() - self._tried >= PAUSE_S:
+            pause_s = RETRY_S if self._problem and not self._knows(kid) else PAUSE_S
+            if (self._age() >= FRESH_S or not self._knows(kid)) and self._clock() - self._tried >= pause_s:
                 await self._renew()
             if self._knows(kid) and self._keys is not None:
                 return self._keys

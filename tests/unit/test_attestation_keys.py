@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from host_backend.attestation import keys
-from host_backend.attestation.keys import FRESH_S, KEPT_S, MAX_BYTES, PATH, PAUSE_S, KeyPlace, KeySource, fetch_keys
+from host_backend.attestation.keys import (
+    FRESH_S,
+    KEPT_S,
+    MAX_BYTES,
+    PATH,
+    PAUSE_S,
+    RETRY_S,
+    KeyPlace,
+    KeySource,
+    fetch_keys,
+)
 from host_backend.attestation.trust import TrustedKeys
 from host_backend.errors import KeysUnavailable
 from tests.doubles.asyncio_server import AsyncioServer
@@ -142,6 +152,20 @@ def test_a_new_key_is_found_once_a_minute_at_most() -> None:
         google.now += PAUSE_S
         assert await google.keys() == {"kid-2", "kid-3"}
         assert google.asked == 2
+
+    run(scenario)
+
+
+def test_after_a_failure_an_unknown_key_is_asked_for_again_soon() -> None:
+    async def scenario(google: Google) -> None:
+        google.away = True
+        for _ in range(3):
+            with pytest.raises(KeysUnavailable, match="away"):
+                await google.keys()
+        assert google.asked == 1
+        google.away = False
+        google.now += RETRY_S
+        assert await google.keys() == {"kid-1", "kid-2"}
 
     run(scenario)
 
