@@ -130,6 +130,9 @@ def _backup(contents: dict[str, object]) -> Backup:
         isinstance(made, str) and isinstance(program, str) and isinstance(vaults, dict) and isinstance(marks, list)
     ):
         raise TypeError
+    if not (made + program).isprintable():
+        # Both are shown on a terminal.
+        raise ValueError
     keys = {name: tuple(_stored_key(entry) for entry in entries) for name, entries in vaults.items()}
     whole: dict[MarkKey, Mark] = {}
     refused: dict[MarkKey, Mark | None] = {}
@@ -146,6 +149,8 @@ def _backup(contents: dict[str, object]) -> Backup:
 
 def _stored_key(entry: dict[str, str]) -> StoredKey:
     key = StoredKey(entry["pkh"], base64.b64decode(entry["blob"], validate=True))
+    if not isinstance(key.pkh, str):
+        raise TypeError
     if not 0 < len(key.pkh) <= MAX_PKH_CHARS or not 0 < len(key.blob) <= MAX_BLOB_BYTES:
         raise ValueError
     return key

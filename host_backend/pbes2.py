@@ -48,10 +48,13 @@ def costs_too_much(der: bytes) -> bool:
 
 
 def _numbers(values: Sequence[tuple[int, bytes]]) -> Iterator[int]:
-    """Yield the integers in values and in the sequences in them."""
-    for tag, value in values:
+    """Yield the integers in values and in the sequences in them, in order."""
+    # Not by recursion: a file may nest deeper than that can go.
+    left = [*reversed(values)]
+    while left:
+        tag, value = left.pop()
         if tag == _SEQUENCE:
-            yield from _numbers(members(value))
+            left += reversed(members(value))
         elif tag == _INTEGER:
             yield int.from_bytes(value, "big")
 

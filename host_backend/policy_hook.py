@@ -30,31 +30,16 @@ from host_backend.at_once import AtOnce
 from host_backend.config import HookConfig
 from host_backend.descriptors import HOOK_CONNECTIONS
 from host_backend.errors import HookUnavailable, PolicyDenied, reason_of
+from host_backend.http_exchange import HttpAnswer, NoAnswer, Server, exchange
 from host_backend.leaving import waiting
 from host_backend.policy import Caller
 
 #: Bytes of an answer's body: a status, a text, a hash, a nonce and a signature are some 400.
 MAX_ANSWER_BYTES = 64 * 1024
-#: Bytes of an answer's head.
-MAX_HEAD_BYTES = 16 * 1024
 #: Bytes of what makes an answer belong to its question.
 NONCE_BYTES = 32
 #: Characters of the hook's own words that are passed on.
 MAX_REASON_CHARS = 200
-_READ_BYTES = 16 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What the hook answered, not believed yet."""
-
-    status: int
-    reason: str
-    body: bytes
-
-    @property
-    def status_line(self) -> str:
-        return f"{self.status} {self.reason}".rstrip()
 
 
 class PolicyHook:
@@ -64,7 +49,12 @@ class PolicyHook:
         self._url = urlsplit(config.address)
         self._timeout_s = config.timeout_s
         self._questions = AtOnce(HOOK_CONNECTIONS)
-        self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
+        encrypted = self._url.scheme == "https"
+        self._server = Server(
+            self._url.hostname or "",
+            self._url.port or (443 if encrypted else 80),
+            ssl.create_default_context() if encrypted else None,
+        )
         self._keys: dict[str, VerifyingKey] | None = None
         if config.authorized_keys is not None:
             self._keys = {
@@ -96,19 +86,21 @@ class PolicyHook:
             words = signed.error
         _check_status(answer, words)
 
-    async def _ask(self, body: bytes, address: str) -> _Answer:
+    async def _ask(self, body: bytes, address: str) -> HttpAnswer:
         asked = False
         try:
             with waiting():
                 async with asyncio.timeout(self._timeout_s), self._questions.turn(address):
                     asked = True
-                    return await _exchange(self._url, self._tls, body)
+                    return await exchange(self._server, _question(self._url, body), body, most_bytes=MAX_ANSWER_BYTES)
         except TimeoutError:
             within = f"within {self._timeout_s:g} s"
             busy = f"not asked {within}: it had {HOOK_CONNECTIONS} other questions all the time"
             raise HookUnavailable("policy hook: " + (f"no answer {within}" if asked else busy)) from None
         except OSError as error:
             raise HookUnavailable(f"policy hook: {reason_of(error)}") from error
+        except NoAnswer as error:
+            raise HookUnavailable(f"policy hook: {error}") from error
         except (UnicodeError, h11.LocalProtocolError) as error:
             # No request has such a target, or what looks names up cannot encode this one.
             raise HookUnavailable(f"policy hook: its address cannot be used: {error}") from error
@@ -116,46 +108,20 @@ class PolicyHook:
             raise HookUnavailable(f"policy hook: its answer is not HTTP: {error}") from error
 
 
-async def _exchange(url: SplitResult, tls: ssl.SSLContext | None, body: bytes) -> _Answer:
-    host = url.hostname or ""
-    reader, writer = await asyncio.open_connection(host, url.port or (443 if tls else 80), ssl=tls)
-    try:
-        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-        headers = [
-            ("Host", url.netloc.rpartition("@")[2]),
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
-        ]
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        head = connection.send(h11.Request(method="POST", target=target, headers=headers))
-        writer.write((head or b"") + (connection.send(h11.Data(body)) or b""))
-        connection.send(h11.EndOfMessage())
-        await writer.drain()
-        return await _read_answer(connection, reader)
-    finally:
-        # Whatever is still to come is not wanted.
-        writer.transport.abort()
+def _question(url: SplitResult, body: bytes) -> h11.Request:
+    headers = [
+        ("Host", url.netloc.rpartition("@")[2]),
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+    ]
+    target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    return h11.Request(method="POST", target=target, headers=headers)
 
 
-async def _read_answer(connection: h11.Connection, reader: asyncio.StreamReader) -> _Answer:
-    response: h11.Response | None = None
-    body = bytearray()
-    while True:
-        event = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(_READ_BYTES))
-        elif isinstance(event, h11.Response):
-            response = event
-        elif isinstance(event, h11.Data):
-            body += event.data
-            if len(body) > MAX_ANSWER_BYTES:
-                raise HookUnavailable(f"policy hook: its answer is over {MAX_ANSWER_BYTES} bytes")
-        elif isinstance(event, h11.EndOfMessage) and response is not None:
-            reason = bytes(response.reason).decode("latin-1") or _usual_reason(response.status_code)
-            return _Answer(response.status_code, _printable(reason), bytes(body))
-        elif isinstance(event, h11.ConnectionClosed):
-            raise HookUnavailable("policy hook: the connection ended before the answer")
+def _words(answer: HttpAnswer) -> str:
+    """Return the status of an answer in words that can be passed on."""
+    return f"{answer.status} {_printable(answer.reason or _usual_reason(answer.status))}".rstrip()
 
 
 def _usual_reason(status: int) -> str:
@@ -168,10 +134,10 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:MAX_REASON_CHARS])
 
 
-def _check_status(answer: _Answer, words: str) -> None:
+def _check_status(answer: HttpAnswer, words: str) -> None:
     if 200 <= answer.status < 300:
         return
-    text = f"policy hook: {words or answer.status_line}"
+    text = f"policy hook: {words or _words(answer)}"
     raise _denied(text) if 400 <= answer.status < 500 else HookUnavailable(text)
 
 
@@ -190,7 +156,7 @@ class _SignedAnswer:
     error: str
 
     @classmethod
-    def parse(cls, answer: _Answer) -> "_SignedAnswer":
+    def parse(cls, answer: HttpAnswer) -> "_SignedAnswer":
         """Read an answer.
 
         Raises:

@@ -61,6 +61,8 @@ _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----"
 _ENCRYPTED = b"ENCRYPTED PRIVATE KEY"
 _PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", _ENCRYPTED)
 _DER_SEQUENCE = b"\x30"
+#: What the library raises about keys that are none; the last one where their length is wrong.
+_UNREADABLE = (ValueError, UnsupportedAlgorithm, InternalError)
 _DAMAGED = "the private key is damaged, or of a kind that Tezos does not have"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -191,7 +193,7 @@ def _from_version_2(der: bytes) -> PrivateKey | None:
         return None
     try:
         loaded = load_der_private_key(found.version_1, None)
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         raise MalformedRequest(_DAMAGED) from None
     private_key = _of_a_curve(loaded)
     if found.public_key not in (None, *_public_halves(loaded)):
@@ -220,7 +222,7 @@ def _converted(load: Callable[[bytes, bytes | None], object], data: bytes, ask_p
     except TypeError:
         # Its word for: encrypted. An empty password is none to it.
         return _decrypted_key(load, data, ask_password())
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         raise MalformedRequest(_DAMAGED) from None
     return _of_a_curve(loaded)
 
@@ -256,7 +258,7 @@ def _decrypted_key(load: Callable[[bytes, bytes | None], object], data: bytes, p
         )
     try:
         return _of_a_curve(load(data, password))
-    except (TypeError, ValueError, UnsupportedAlgorithm, InternalError):
+    except (TypeError, *_UNREADABLE):
         # It says the same of a wrong password and of a key of version 2.
         inner = open_pbes2(der, password)
         found = None if inner is None else _from_version_2(inner)

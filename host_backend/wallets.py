@@ -6,9 +6,9 @@ Source: Octez' `secret_keys` and the output of `show address … -S`; Signatory'
 7292 and 7517.
 """
 
-import json
 import re
 
+from host_backend import strict_json
 from host_backend.errors import MalformedRequest
 
 #: Lines of `octez-client show address NAME -S`.
@@ -32,6 +32,8 @@ _URIS = {
     "pkcs11:": "the address of a key in an HSM: it is there and not in this file",
     "aggregate_": "a key in the form of old wallets for BLS: show it with octez-client, which gives a BLsk",
 }
+#: Bytes of a wallet: some thousands of keys.
+MAX_WALLET_BYTES = 1024 * 1024
 _PEM_LABELS = {
     b"OPENSSH PRIVATE KEY": "this is a key of OpenSSH, in its own form: give it in PKCS#8",
     b"RSA PRIVATE KEY": "this is a key of RSA, which Tezos does not have",
@@ -57,9 +59,11 @@ def secrets_in(data: bytes) -> list[bytes]:
 
 def _from_json(data: bytes) -> list[bytes]:
     try:
-        value = json.loads(data)
+        value = strict_json.loads(data)
     except (ValueError, RecursionError):
-        raise MalformedRequest("this begins like JSON and is not valid JSON: nothing was read") from None
+        raise MalformedRequest(
+            "this begins like JSON and is not valid JSON, or names something twice: nothing was read"
+        ) from None
     if isinstance(value, dict) and "kty" in value:
         raise MalformedRequest("this is a JSON Web Key (JWK), which is not read: give the key in PEM, or base58")
     entries = value if isinstance(value, list) else [value]

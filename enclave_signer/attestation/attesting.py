@@ -1,7 +1,7 @@
 """What this process proves: tokens about the key that it made at its start, and signatures of that key over connections.
 
-- Tokens are few (Google gives a project 5 a second), so each purpose has a budget and room of its own: requests for
-  reports take nothing from hosts that prove their connections.
+- Tokens are few (Google gives a project 5 a second), so each purpose of each client, by its TLS key, has a budget and room
+  of its own: reports take nothing from hosts that prove their connections, and no host takes anything from another.
 - A recent token is reused for the same request. It is asked for once, for all who ask for it: a client that leaves takes it
   from no other.
 - Where there is no channel, none is proven.
@@ -21,13 +21,13 @@ from enclave_signer.protocol.messages import Attest, Attestation, PublicKey, Pur
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two tokens of one purpose, after as many at once as `BURST`.
+#: Seconds between two tokens of one purpose of a client, after as many at once as `BURST`.
 INTERVAL_S = {Purpose.CHANNEL: 0.5, Purpose.REPORT: 1.0}
 #: A host proves two or three connections at once when it starts.
 BURST = {Purpose.CHANNEL: 8, Purpose.REPORT: 2}
 #: Seconds for which a token is reused for the same request: for answers that were lost.
 KEPT_S = 60.0
-#: Tokens of one purpose that are kept, some 8 KiB each.
+#: Tokens of one purpose that are kept for a client, some 8 KiB each: half a token a second, if it asks without end.
 MAX_KEPT = 32
 
 
@@ -61,6 +61,36 @@ class _Budget:
         self._spent_until = since + self._interval_s
 
 
+class _Share:
+    """What one client may ask for one purpose, and what it asked."""
+
+    def __init__(self, purpose: Purpose) -> None:
+        self._budget = _Budget(BURST[purpose], INTERVAL_S[purpose])
+        self._asked: dict[str, _Asked] = {}
+
+    def find(self, nonce: str, now: float) -> _Asked | None:
+        """Return the token that was asked for with this nonce a moment ago."""
+        for other in [other for other, asked in self._asked.items() if asked.done.is_set() and asked.until <= now]:
+            del self._asked[other]
+        return self._asked.get(nonce)
+
+    def begin(self, nonce: str, now: float) -> _Asked:
+        """Note that a token is asked for.
+
+        Raises:
+            TokenUnavailable: Not now: the client has asked for too many.
+        """
+        if len(self._asked) >= MAX_KEPT:
+            raise TokenUnavailable("attestation unavailable: too many tokens are asked for, retry in a minute")
+        self._budget.spend(now)
+        asked = self._asked[nonce] = _Asked(now + KEPT_S)
+        return asked
+
+    def forget(self, nonce: str) -> None:
+        """Let a token be asked for again: there was none."""
+        del self._asked[nonce]
+
+
 class Attesting:
     """The proofs of one process.
 
@@ -76,8 +106,8 @@ class Attesting:
         self._key = SigningKey.generate()
         #: The Ed25519 key that tokens are about, 32 bytes.
         self.public_key = bytes(self._key.verify_key)
-        self._budgets = {each: _Budget(BURST[each], INTERVAL_S[each]) for each in BURST}
-        self._asked: dict[Purpose, dict[str, _Asked]] = {each: {} for each in BURST}
+        #: By purpose and TLS key: no more than the image lists, and one for all without TLS.
+        self._shares: dict[tuple[Purpose, bytes], _Share] = {}
 
     async def attest(self, call: Attest, channel: Channel | None, open_keys: Iterable[PublicKey]) -> Attestation:
         """Return what a client asks for.
@@ -106,27 +136,25 @@ class Attesting:
     ) -> Attestation:
         inventory = inventory_digest(open_keys)
         nonce = token_nonce(call.purpose, call.nonce, channel, self.public_key, inventory)
-        token = await self._token(call.purpose, nonce)
+        place = call.purpose, channel.client_key
+        share = self._shares.get(place)
+        if share is None:
+            share = self._shares[place] = _Share(call.purpose)
+        token = await self._token(share, nonce)
         return Attestation(self.public_key, token, inventory, proof)
 
-    async def _token(self, purpose: Purpose, nonce: str) -> str:
+    async def _token(self, share: _Share, nonce: str) -> str:
         now = self._clock()
-        kept = self._asked[purpose]
-        for other in [other for other, asked in kept.items() if asked.done.is_set() and asked.until <= now]:
-            del kept[other]
-        asked = kept.get(nonce)
+        asked = share.find(nonce, now)
         if asked is None:
-            if len(kept) >= MAX_KEPT:
-                raise TokenUnavailable("attestation unavailable: too many tokens are asked for, retry in a minute")
-            self._budgets[purpose].spend(now)
-            asked = kept[nonce] = _Asked(now + KEPT_S)
-            trio.lowlevel.spawn_system_task(self._ask, kept, nonce, asked)
+            asked = share.begin(nonce, now)
+            trio.lowlevel.spawn_system_task(self._ask, share, nonce, asked)
         await asked.done.wait()
         if asked.error is not None:
             raise again(asked.error)
         return asked.token
 
-    async def _ask(self, kept: dict[str, _Asked], nonce: str, asked: _Asked) -> None:
+    async def _ask(self, share: _Share, nonce: str, asked: _Asked) -> None:
         try:
             asked.token = await self._attester.token(nonce)
         except EnclaveSignerError as error:
@@ -137,5 +165,5 @@ class Attesting:
             asked.error = TokenUnavailable("attestation unavailable: by a bug, see the enclave's log")
         finally:
             if not asked.token:
-                del kept[nonce]
+                share.forget(nonce)
             asked.done.set()

@@ -25,7 +25,7 @@ from enclave_signer.errors import ConfigError, EnclaveSignerError
 from enclave_signer.image import Image, read_image
 from enclave_signer.keyprovider.answering import Answering
 from enclave_signer.keyprovider.broker_resource import BrokerResource, Fetch
-from enclave_signer.keyprovider.config import KeyproviderConfig, read_config
+from enclave_signer.keyprovider.config import KekConfig, KeyproviderConfig, read_config
 from enclave_signer.keyprovider.errors import KeyproviderError
 from enclave_signer.keyprovider.kek_source import KekSource, SealedFile
 from enclave_signer.keyprovider.keks import Kek, Keks
@@ -120,6 +120,23 @@ class Keys:
         keks = {kek.key_id: Kek(kek.key_id, self._sources[kek.key_id], kek.wrap) for kek in self.config.keks}
         return Answering(Keks(keks), self.config.provider)
 
+    async def make_missing(self) -> None:
+        """Make a new key for each file that is not there, where that is configured.
+
+        Raises:
+            EnclaveSignerError: One was not made.
+        """
+        for kek in self.config.keks:
+            if kek.make and not self._is_stored(kek):
+                await self.store(kek.key_id, os.urandom(KEK_BYTES))
+
+    @staticmethod
+    def _is_stored(kek: KekConfig) -> bool:
+        try:
+            return kek.path is None or kek.path.exists()
+        except OSError as error:
+            raise EnclaveSignerError(f"the file of the key {kek.key_id!r}: {error.strerror}") from error
+
     async def store(self, key_id: str, kek: bytes) -> None:
         """Store a key in its file.
 
@@ -172,9 +189,7 @@ async def serve(keys: Keys, flags: argparse.Namespace) -> None:
             if isinstance(listener, TcpListener):
                 logger.warning("every user of this machine can have layers decrypted at a port: prefer a Unix socket")
         async with keys.running():
-            for kek in config.keks:
-                if kek.make and kek.path is not None and not kek.path.exists():
-                    await keys.store(kek.key_id, os.urandom(KEK_BYTES))
+            await keys.make_missing()
             await _until_signal(Server(listeners, keys.answering).serve, keys=len(config.keks))
     logger.info("stopped")
 

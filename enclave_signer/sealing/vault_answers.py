@@ -169,7 +169,7 @@ def _item(result: object, method: Method, key: TransitKey, for_people: Callable[
         if isinstance(error, str) and error:
             return item_failure(for_people(error), method, key)
         value = result.get("ciphertext" if method is Method.ENCRYPT else "plaintext")
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value and value.isascii():
             return value
     return SealingUnavailable("the server answered an item with neither a result nor an error")
 

@@ -5,6 +5,7 @@ import shlex
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -27,15 +28,16 @@ def create_backup(config: Config, file: Path) -> None:
     Raises:
         HostError: There is no backup; the text says why.
     """
-    if file.exists():
+    with _writing(file):
+        exists = file.exists()
+    if exists:
         raise StateConflict(f"{file} exists: a backup is never overwritten; name a new file")
     keys = {vault.name: asyncio.run(stored_keys(vault)) for vault in config.vaults.values()}
     # Marks are read after the keys: a key that is in the backup without its marks does no harm, as they are too old anyway.
     made = Backup(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), __version__, keys, marks_admin(config).read())
-    try:
-        write_durably(file, encode_backup(made))
-    except OSError as error:
-        raise StoreUnavailable(f"backup {file} cannot be written: {reason_of(error)}") from error
+    data = encode_backup(made)
+    with _writing(file):
+        write_durably(file, data)
     click.echo(f"Backed up {_counts(made)} to {file}")
     verify = next_command(shlex.join(("backup", "verify", "--enclave", str(file))))
     click.echo(f"Next: {verify}; then keep it away from the sealing key.")
@@ -91,6 +93,15 @@ def restore_backup(config: Config, file: Path, above_level: int, chains: Sequenc
     click.echo(
         f"Next: {next_command('doctor')}. Start a host on it only where no other has these keys: not after a drill."
     )
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Turn errors of the system into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"backup {file} cannot be written: {reason_of(error)}") from error
 
 
 def _stored(vault: VaultConfig, entries: Sequence[StoredKey]) -> str:

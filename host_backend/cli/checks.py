@@ -93,6 +93,14 @@ def _configuration(config: Config, file: Path) -> Iterator[Check]:
 
 
 def _folder(config: Config) -> Check:
+    try:
+        return _looked_at(config)
+    except OSError as error:
+        text = f"{config.base_dir} cannot be looked at: {reason_of(error)}: run as its owner, or correct base_dir"
+        return Check("base_dir", FAILED, text)
+
+
+def _looked_at(config: Config) -> Check:
     name, folder = "base_dir", config.base_dir
     if not folder.exists() and config.policies:
         why = (
@@ -227,9 +235,9 @@ async def _enclave(vault: VaultConfig, stored: int, held: set[str]) -> AsyncIter
 
 def _disk(folder: Path) -> Check:
     name = "disk"
-    if not folder.is_dir():
-        return Check(name, WARNING, f"{folder} is not there yet: not measured")
     try:
+        if not folder.is_dir():
+            return Check(name, WARNING, f"{folder} is not there yet: not measured")
         times_ms = [time_s * 1000 for time_s in sync_times_s(folder, SYNC_COUNT)]
     except OSError as error:
         return Check(name, FAILED, f"{folder} cannot be written to: {reason_of(error)}")

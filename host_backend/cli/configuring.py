@@ -5,7 +5,8 @@ import re
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def write_first_config(file: Path) -> None:
     Raises:
         HostError: It is there, or cannot be written.
     """
-    if file.exists():
+    with _writing(file):
+        exists = file.exists()
+    if exists:
         raise StateConflict(f"{file} exists: a configuration is never overwritten; name a new file with -c")
     _write(file, files("host_backend.cli").joinpath("first_config.yaml").read_bytes(), 0o640)
     click.echo(f"Wrote {file}")
@@ -144,10 +147,19 @@ def _is_right(file: Path, base_dir: str | None, text: str, before: Config, pkh: 
 
 
 def _write(file: Path, data: bytes, mode: int) -> None:
-    try:
+    with _writing(file):
+        file = real_path(file)
+    with _writing(file):
         write_durably(file, data, mode)
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Turn errors of the system into ours."""
+    try:
+        yield
     except OSError as error:
-        raise StoreUnavailable(f"{real_path(file)} cannot be written: {reason_of(error)}") from error
+        raise StoreUnavailable(f"{file} cannot be written: {reason_of(error)}") from error
 
 
 def reload_host(config: Config) -> None:

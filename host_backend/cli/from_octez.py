@@ -87,7 +87,7 @@ def _secret(key: WalletKey, ask_password: AskPassword, experimental: AbstractSet
         logger.info("the key is encrypted", extra=fields(name=key.name))
         return ask_password()
 
-    secret = read_secret_key(key.secret.encode(), ask)
+    secret = read_secret_key(key.secret.encode(errors="surrogatepass"), ask)
     if (reason := why_off(secret.key_type, experimental)) is not None:
         raise MalformedRequest(reason)
     pkh = public_key_hash(open_secret_key(secret).public_key)
@@ -179,7 +179,9 @@ def _hashes_of_others(wallet: Wallet) -> Iterator[str]:
     for key in wallet.keys:
         if key.pkh is None and not key.obstacle:
             try:
-                yield public_key_hash(open_secret_key(read_secret_key(key.secret.encode(), ask)).public_key)
+                yield public_key_hash(
+                    open_secret_key(read_secret_key(key.secret.encode(errors="surrogatepass"), ask)).public_key
+                )
             except MalformedRequest as error:
                 logger.warning(
                     "a key without a hash in public_key_hashs gets marks only if it is imported already, or listed "

@@ -79,6 +79,13 @@ def _listener_on(port: int) -> int | None:
 
 
 def _unix(name: str, address: UnixAddress, host: int | None) -> Iterator[Check]:
+    try:
+        yield from _socket(name, address, host)
+    except OSError as error:
+        yield Check(name, FAILED, f"{address} cannot be had: {reason_of(error)}: name another one")
+
+
+def _socket(name: str, address: UnixAddress, host: int | None) -> Iterator[Check]:
     folder = address.path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         yield Check(name, FAILED, f"{folder} is not a folder that this user may write to: make it, or correct {name}")

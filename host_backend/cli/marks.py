@@ -22,7 +22,7 @@ from host_backend.watermark.rule import Mark, MarkKey, refusal_text
 logger = logging.getLogger(__name__)
 
 #: Far more than a hash has.
-_MAX_TYPED_CHARS = 200
+_MAX_TYPED_BYTES = 200
 
 
 def raise_one_mark(config: Config, chain_id: str, pkh: str, right: str, level: int, round_: int) -> None:
@@ -163,7 +163,7 @@ def chains_to_mark(config: Config, pkhs: Sequence[str], chains: Sequence[str]) -
 
 def _confirm(danger: str, word: str) -> None:
     click.echo(f"{danger}.\nType {word} to go on:", err=True)
-    if sys.stdin.readline(_MAX_TYPED_CHARS).strip() != word:
+    if sys.stdin.buffer.readline(_MAX_TYPED_BYTES).strip() != word.encode():
         raise StateConflict(f"{word} was not typed: nothing was changed (--yes does not ask)")
 
 

@@ -13,8 +13,8 @@ import click
 
 from enclave_signer.protocol.messages import PrivateKey
 from host_backend.errors import ConfigError, MalformedRequest
-from host_backend.secret_keys import MAX_PASSWORD_BYTES, MAX_SECRET_BYTES, AskPassword, read_secret_key
-from host_backend.wallets import secrets_in
+from host_backend.secret_keys import MAX_PASSWORD_BYTES, AskPassword, read_secret_key
+from host_backend.wallets import MAX_WALLET_BYTES, secrets_in
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +41,9 @@ def read_secret_keys(arguments: Sequence[str], source: Path | None, ask_password
         logger.warning("a secret key on the command line can be seen by others: use the prompt, --from FILE, or -")
         inputs = [text.encode(errors="surrogateescape") for text in arguments]
     else:
-        inputs = [_asked("secret key", "--from FILE, or - for standard input").encode()]
+        inputs = [_asked("secret key", "--from FILE, or - for standard input")]
     # Longer input is no wallet either, and was cut off.
-    secrets = [secret for data in inputs for secret in (secrets_in(data) if len(data) <= MAX_SECRET_BYTES else [data])]
+    secrets = [secret for data in inputs for secret in (secrets_in(data) if len(data) <= MAX_WALLET_BYTES else [data])]
     return [_parsed(data, index, ask_password) for index, data in enumerate(secrets)]
 
 
@@ -62,7 +62,7 @@ def password_source(value: str | None, file: Path | None) -> AskPassword:
     if file is not None:
         read = _password_in(file)
         return lambda: read
-    return lambda: _asked("password", "--password-file FILE").encode()
+    return lambda: _asked("password", "--password-file FILE")
 
 
 def _password_in(file: Path) -> bytes:
@@ -74,7 +74,7 @@ def _password_in(file: Path) -> bytes:
 
 
 def _read_file(source: Path) -> bytes:
-    return _read_standard_input() if str(source) == _STANDARD_INPUT else _read(source, MAX_SECRET_BYTES)
+    return _read_standard_input() if str(source) == _STANDARD_INPUT else _read(source, MAX_WALLET_BYTES)
 
 
 def _read(file: Path, limit_bytes: int) -> bytes:
@@ -91,11 +91,11 @@ def _read(file: Path, limit_bytes: int) -> bytes:
 
 def _read_standard_input() -> bytes:
     if not sys.stdin.isatty():
-        return sys.stdin.buffer.read(MAX_SECRET_BYTES + 1)
+        return sys.stdin.buffer.read(MAX_WALLET_BYTES + 1)
     with _hidden(sys.stdin.fileno()):
         # Not before: keys pressed until then are discarded.
         click.echo("Enter the secret key, which is not shown, then Ctrl-D on a line of its own: ", nl=False, err=True)
-        return sys.stdin.buffer.read(MAX_SECRET_BYTES + 1)
+        return sys.stdin.buffer.read(MAX_WALLET_BYTES + 1)
 
 
 @contextmanager
@@ -111,11 +111,15 @@ def _hidden(terminal: int) -> Iterator[None]:
         termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
 
 
-def _asked(what: str, otherwise: str) -> str:
+def _asked(what: str, otherwise: str) -> bytes:
     if not _terminal():
         raise ConfigError(f"no terminal to ask for the {what}: use {otherwise}")
-    text: str = click.prompt(f"Enter the {what}", hide_input=True, err=True)
-    return text
+    try:
+        text: str = click.prompt(f"Enter the {what}", hide_input=True, err=True)
+        return text.encode()
+    except UnicodeError:
+        # Its text has a byte of what was typed.
+        raise MalformedRequest(f"what was typed is not in the terminal's encoding: use {otherwise}") from None
 
 
 def _terminal() -> bool:

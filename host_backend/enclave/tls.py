@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL import SSL
@@ -237,7 +237,8 @@ def _key_in(file: Path) -> ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKe
         key = load_pem_private_key(file.read_bytes(), None)
     except OSError as error:
         raise ConfigError(f"{file}: {reason_of(error)}") from error
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
+        # The last one where the length is wrong.
         raise ConfigError(f"{file}: holds no key in PEM form without a password") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         raise ConfigError(f"{file}: must be a key on a curve, such as P-256: others make the enclave work longer")

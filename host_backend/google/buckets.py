@@ -1,6 +1,5 @@
 """A bucket of Cloud Storage, with the credentials that the configuration names."""
 
-import asyncio
 from typing import Any
 
 from host_backend.config.storage import BucketPlace
@@ -17,8 +16,9 @@ async def open_bucket(place: BucketPlace) -> Bucket:
 
     Raises:
         ConfigError: The library is not installed, or there are no good credentials.
+        StoreUnavailable: It took too long to find credentials.
     """
-    return Bucket(place, await asyncio.to_thread(_client, place))
+    return Bucket(place, await credentials.in_time(_client, place))
 
 
 def _client(place: BucketPlace) -> Any:

@@ -1,6 +1,5 @@
 """A connection to Firestore with the credentials that the configuration names."""
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from host_backend.config.storage import FirestorePlace
@@ -20,8 +19,9 @@ async def connect(place: FirestorePlace) -> Firestore:
 
     Raises:
         ConfigError: The libraries are not installed, or there are no good credentials.
+        StoreUnavailable: It took too long to find credentials.
     """
-    return Firestore(place, open_transport(await asyncio.to_thread(find_credentials, place)))
+    return Firestore(place, open_transport(await credentials.in_time(find_credentials, place)))
 
 
 def open_transport(credentials: Any) -> "Transport":

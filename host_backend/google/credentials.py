@@ -1,13 +1,59 @@
 """The credentials that a configuration names for a Google service; no error shows their content."""
 
+import asyncio
 import json
-from typing import Any
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
 
 from host_backend.config.storage import BucketPlace, FirestorePlace
-from host_backend.errors import ConfigError, reason_of
+from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 
 #: A file of credentials has some 2 KB.
 MAX_CREDENTIALS_BYTES = 64 * 1024
+#: Seconds until credentials are found: that a machine has no metadata server is known after some ten.
+FIND_S = 30.0
+
+Place = TypeVar("Place", FirestorePlace, BucketPlace)
+Found = TypeVar("Found")
+
+
+async def in_time(find: Callable[[Place], Found], place: Place) -> Found:
+    """Return what is found with the credentials of a place.
+
+    The library limits the time between two bytes of a metadata server, and not their number. So this is done in a thread
+    that no stop of the host waits for.
+
+    Args:
+        find: Blocks while it looks.
+        place: Its argument.
+
+    Raises:
+        StoreUnavailable: It took too long.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[Found] = loop.create_future()
+
+    def look() -> None:
+        try:
+            settle = partial(found.set_result, find(place))
+        except Exception as error:  # noqa: BLE001 -- raised to the caller
+            settle = partial(found.set_exception, error)
+        # The loop may have ended, or the caller have left.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(lambda: None if found.done() else settle())
+
+    threading.Thread(target=look, name="google credentials", daemon=True).start()
+    try:
+        async with asyncio.timeout(FIND_S):
+            return await found
+    except TimeoutError:
+        raise StoreUnavailable(
+            f"{place}: no Google identity was found within {FIND_S:g} s: see whether this machine's metadata server answers, "
+            "or set application_credentials"
+        ) from None
 
 
 def find_credentials(place: FirestorePlace | BucketPlace) -> Any:

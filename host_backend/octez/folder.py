@@ -60,14 +60,25 @@ class Entry:
 
 
 @contextmanager
+def reading(place: Path) -> Iterator[None]:
+    """Turn errors of the system into ours, which name what cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreUnavailable(f"{place} cannot be read: {error.strerror}") from error
+
+
+@contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Hold Octez' lock on a folder while its files are read or written.
 
     Raises:
         ConfigError: There is no such folder.
-        StoreUnavailable: Octez has held the lock for long.
+        StoreUnavailable: It cannot be looked at, or Octez has held the lock for long.
     """
-    if not folder.is_dir():
+    with reading(folder):
+        there = folder.is_dir()
+    if not there:
         raise ConfigError(f"{folder} is not a folder: name the one that octez-signer had as --base-dir")
     with record_locked(folder / LOCK_NAME, LOCK_WAIT_S):
         yield
@@ -85,12 +96,11 @@ def read_files(folder: Path, names: tuple[str, ...]) -> list[Entry]:
 
 def _is_there(file: Path) -> bool:
     """Tell whether a file is there, be it a link that leads nowhere: what that should lead to may have marks."""
-    try:
-        file.lstat()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StoreUnavailable(f"{file} cannot be read: {error.strerror}") from error
+    with reading(file):
+        try:
+            file.lstat()
+        except FileNotFoundError:
+            return False
     return True
 
 
@@ -100,11 +110,8 @@ def read_file(file: Path) -> Entry:
 
 
 def _parsed(file: Path) -> Entry:
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise StoreUnavailable(f"{file} cannot be read: {error.strerror}") from error
+    with reading(file), file.open("rb") as stream:
+        data = stream.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a file of Octez'")
     try:

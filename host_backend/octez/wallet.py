@@ -11,7 +11,7 @@ from pathlib import Path
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import TezosError, check_public_key_hash, parse_public_key
 from host_backend.errors import ConfigError
-from host_backend.octez.folder import Entry, held, read_file, read_files
+from host_backend.octez.folder import Entry, held, read_file, read_files, reading
 
 _HASHES, _SECRETS, _AUTHORIZED = "public_key_hashs", "secret_keys", "authorized_keys"
 #: Files in which a folder of Octez has keys.
@@ -59,7 +59,9 @@ def read_wallet(place: Path) -> Wallet:
         ConfigError: It is neither; the text names the place, and repeats no value.
         StoreUnavailable: It cannot be read.
     """
-    if place.is_file():
+    with reading(place):
+        is_file = place.is_file()
+    if is_file:
         return Wallet(tuple(_keys(read_file(place), {})), frozenset(), {})
     with held(place):
         found = {name: read_files(place, (name,)) for name in (_HASHES, _SECRETS, _AUTHORIZED)}

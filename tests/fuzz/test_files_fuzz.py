@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host_backend.errors import ConfigError, HostError
+from host_backend.http_exchange import HttpAnswer
 from host_backend.keystore.file import FileKeyStore
-from host_backend.policy_hook import _Answer, _SignedAnswer
+from host_backend.policy_hook import _SignedAnswer
 from host_backend.watermark.rule import in_range
 from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_marks, unreadable_files
 from tests.unit.test_keystore_file import SIGNATORY_FILE
@@ -77,6 +78,6 @@ def test_signatorys_files(folder: Path, content: bytes) -> None:
 @given(body=_any(REPLY))
 def test_answers_of_a_policy_hook(body: bytes) -> None:
     with suppress(HostError):
-        answer = _SignedAnswer.parse(_Answer(200, "OK", body))
+        answer = _SignedAnswer.parse(HttpAnswer(200, "OK", body))
         asyncio.run(answer.check("AAAA", {}))
         pytest.fail("an answer that nobody signed was believed")

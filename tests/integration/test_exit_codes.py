@@ -48,6 +48,36 @@ def config(tmp_path_factory: pytest.TempPathFactory, taken: int) -> Path:
     return config
 
 
+#: A name that no file system takes: to a program it is as a folder that its user may not enter.
+IMPOSSIBLE = f"/tmp/{'x' * 300}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve"],
+        ["doctor"],
+        ["watermark", "export"],
+        ["watermark", "export", "--to-octez", IMPOSSIBLE],
+        ["watermark", "migrate", "--from-octez", IMPOSSIBLE, "--stopped-in-order"],
+        ["import", "-v", VAULT, "--from-octez", IMPOSSIBLE],
+        ["backup", "create", IMPOSSIBLE],
+        ["config", "init", "-c", IMPOSSIBLE],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_a_place_that_cannot_be_looked_at_is_no_bug(config: Path, tmp_path: Path, words: list[str]) -> None:
+    elsewhere = tmp_path / "elsewhere.yaml"
+    storage = f"storage: {{driver: file, config: '{tmp_path / 'keys.json'}'}}, host:"
+    text = config.read_text().replace("host:", storage, 1)
+    elsewhere.write_text(text.replace(str(base(config)), f"{IMPOSSIBLE}/base", 1))
+    assert elsewhere.read_text().startswith(f"base_dir: {IMPOSSIBLE}")
+    outcome = run_command(*(words if "-c" in words else [*words, "-c", str(elsewhere)]))
+    assert outcome.code == 1, outcome.stderr
+    assert "File name too long" in outcome.stdout + outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

@@ -63,6 +63,19 @@ def digest(message: bytes) -> bytes:
     return blake2b(message, digest_size=32).digest()
 
 
+def test_texts_that_no_encoding_has_are_refused_by_name(config: Path, folder: Path) -> None:
+    # Half of a surrogate pair: JSON can say it, UTF-8 cannot.
+    (folder / "secret_keys").write_text('[{"name": "\\ud800", "value": "unencrypted:\\ud800"}]')
+    outcome = run_command("import", "-c", config, "-v", VAULT, "--from-octez", folder)
+    assert outcome.code == 1
+    assert "not imported: neither base58 nor PEM nor DER" in outcome.stderr
+    assert run_command("watermark", "init", "-c", config).code == 0
+    migrated = run_command(
+        "watermark", "migrate", "-c", config, "--from-octez", folder, "--above-level", "5", "--chain", MAINNET
+    )
+    assert migrated.code == 0, migrated.stderr
+
+
 def test_a_folder_becomes_keys_and_lines_and_twice_changes_nothing(config: Path, folder: Path) -> None:
     before = contents(folder)
     for outcome in ("Imported ", "Stored already, unchanged: "):

@@ -18,7 +18,8 @@ from tests.doubles.grpc_client import Answer, Place, body_of, call, connected, r
 from tests.doubles.kbs import KbsDouble, server_tls
 from tests.doubles.kbs_image import KEK, OLD_KEK, RESOURCE, kbs_image, name_of
 from tests.doubles.keyprovider import Keyprovider, wrapping
-from tests.doubles.processes import ROOT, Program, running
+from tests.doubles.processes import PATIENCE_S, ROOT, Program, running
+from tests.doubles.starting import run
 
 VECTORS: dict[str, Any] = json.loads((ROOT / "tests" / "vectors" / "keyprovider-exchanges.json").read_text())
 KEY, OLD, MISSING, DAMAGED = VECTORS["key_id"], "kbs:///default/key/old", "kbs:///default/key/none", "damaged"
@@ -206,6 +207,16 @@ def test_a_stored_key_is_never_replaced(stored: Keyprovider) -> None:
     (stored.folder / "base64").write_text(encoded(bytes(32)))
     refused = stored.store(MISSING, "--from", str(stored.folder / "base64"))
     assert (refused.returncode, "not base64" in refused.stderr) == (2, True)
+
+
+def test_a_key_whose_place_cannot_be_looked_at_is_not_made(tmp_path: Path) -> None:
+    keyprovider = Keyprovider(tmp_path, KEKS)
+    text = keyprovider.config.read_text().replace(wrapping(LAYERS_KEK), "make = true\n")
+    keyprovider.config.write_text(text.replace(f"{tmp_path}/0.kek", f"{tmp_path}/{'x' * 300}/0.kek"))
+    refused = run(keyprovider.command("serve"), timeout=PATIENCE_S)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].endswith(f"the file of the key '{KEY}': File name too long")
+    assert "Traceback" not in refused.stderr
 
 
 def test_an_image_with_gated_keys_is_refused(tmp_path: Path) -> None:

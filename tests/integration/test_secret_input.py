@@ -91,6 +91,15 @@ def test_what_is_typed_is_not_shown(config: Path, words: str) -> None:
         assert stored_hashes(config) == [TZ1.pkh]
 
 
+def test_bytes_that_the_terminal_s_encoding_does_not_have_are_refused(config: Path) -> None:
+    with asking(*commands(config)["import"]) as command:
+        os.write(command.master, b"ed\xffsk\n")
+        shown = drained(command.master)
+        assert command.process.wait(PATIENCE_S) == 2, shown
+    assert b"Error: what was typed is not in the terminal's encoding: use --from FILE, or - for standard input" in shown
+    assert b"0xff" not in shown
+
+
 @pytest.mark.parametrize("words", ["import -", "authenticate"])
 def test_no_other_process_reads_its_memory(config: Path, words: str) -> None:
     with asking(*commands(config)[words]) as command:

@@ -74,6 +74,7 @@ DECRYPTING: dict[str, tuple[Answered | None, str]] = {
     "no item": (as_json({"data": {"batch_results": [7]}}), "neither a result nor an error"),
     "no text": (as_json({"data": {"batch_results": [{"plaintext": 7}]}}), "neither a result nor an error"),
     "no base64": (as_json({"data": {"batch_results": [{"plaintext": "%%"}]}}), "not in base64"),
+    "no ascii": (as_json({"data": {"batch_results": [{"plaintext": "\ud800"}]}}), "neither a result nor an error"),
     "elsewhere": (Answered(307, headers={"Location": "http://127.0.0.1:1/"}), "sends requests elsewhere"),
     "nowhere": (Answered(307, headers={"Location": "http://[::1"}), "sends requests elsewhere"),
     "sealed": (

@@ -88,6 +88,16 @@ def reset(config: Path, *words: str, given: str = "") -> Outcome:
     return run_command("watermark", "reset", "-c", config, CHAIN_ID, ALICE.pkh, "block", *words, given=given)
 
 
+def test_bytes_that_are_no_text_confirm_nothing(config: Path) -> None:
+    import_keys(config, ALICE)
+    mark = ("-c", config, CHAIN_ID, ALICE.pkh, "block")
+    assert run_command("watermark", "raise", *mark, "20").code == 0
+    # As where the locale is one of UTF-8 that has a language.
+    strict = ("env", "PYTHONIOENCODING=utf-8:strict")
+    outcome = run_command("watermark", "reset", *mark, "10", given=b"\xff\n", prefix=strict)
+    assert (outcome.code, outcome.error.partition(": ")[0]) == (1, f"{ALICE.pkh} was not typed")
+
+
 def test_reset_asks_is_logged_and_reaches_signatorys_files(config: Path) -> None:
     import_keys(config, ALICE)
     with running_host(config) as host:

@@ -139,6 +139,22 @@ def test_reports_take_nothing_from_channels() -> None:
     play(main)
 
 
+def test_one_client_takes_nothing_from_another() -> None:
+    async def main(world: World) -> None:
+        other = Channel(b"enclave", b"another client", bytes(32))
+        for number in range(MAX_KEPT):
+            await world.ask(Purpose.CHANNEL, number)
+            await trio.sleep(1)
+        for number in range(200):
+            with pytest.raises(TokenUnavailable):
+                await world.ask(Purpose.CHANNEL, 50 + number % 100)
+        for purpose in BURST:
+            for number in range(BURST[purpose]):
+                await world.ask(purpose, number, other)
+
+    play(main)
+
+
 def test_what_is_kept_is_bounded() -> None:
     async def main(world: World) -> None:
         for number in range(MAX_KEPT):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import traceback
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from host_backend.config.storage import FirestorePlace
-from host_backend.errors import ConfigError
+from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.google import credentials
 from host_backend.google.connecting import connect, find_credentials
 
 SECRET = "c2VjcmV0IGNyZWRlbnRpYWxz"
@@ -84,3 +86,18 @@ def test_what_is_wrong_with_credentials_is_told_without_them(data: str, tmp_path
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"application_credentials: .*/none cannot be read: No such file"):
         find_credentials(FirestorePlace("p", "d", "c", tmp_path / "none"))
+
+
+def test_a_search_without_end_ends_for_its_caller_and_at_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "FIND_S", 0.05)
+    place, ended = FirestorePlace("p", "d", "c"), threading.Event()
+    try:
+        # The end of a loop waits for its own threads.
+        with pytest.raises(StoreUnavailable, match=r"no Google identity was found within 0\.05 s"):
+            asyncio.run(credentials.in_time(lambda _: ended.wait(), place))
+        (searching,) = (each for each in threading.enumerate() if each.name == "google credentials")
+        assert searching.daemon
+    finally:
+        ended.set()
+    searching.join()
+    assert asyncio.run(credentials.in_time(lambda found: found, place)) is place

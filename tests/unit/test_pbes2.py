@@ -134,3 +134,16 @@ def test_what_openssl_refuses_is_refused(cost: int) -> None:
 
 def test_an_empty_name_of_a_hash_raises_nothing() -> None:
     assert open_pbes2(sealed(VERSION_1, _PBKDF2, number(2) + tlv(0x30, b""), bytes(32)), PASSWORD) is None
+
+
+def sequence(body: bytes) -> bytes:
+    return tlv(0x30, body) if len(body) < 256 else b"\x30\x82" + len(body).to_bytes(2, "big") + body
+
+
+def test_what_nests_without_end_is_refused() -> None:
+    nested = b""
+    while len(nested) < 12_000:
+        nested = sequence(nested)
+    der = sequence(sequence(bytes.fromhex("0603550403") + nested) + tlv(0x04, bytes(16)))
+    with pytest.raises(MalformedRequest, match=r"^the password is wrong, or the private key is damaged$"):
+        read_secret_key(der, lambda: PASSWORD)

@@ -253,6 +253,19 @@ def public_half(key: KnownKey) -> bytes:
     return open_secret_key(PrivateKey(key.key_type, key.secret_bytes)).public_key.data
 
 
+def raw_key(algorithm: int, version: int, size: int) -> bytes:
+    """Return PKCS#8 of a key that is bytes: 0x6e and 0x6f exchange keys, 0x70 and 0x71 sign."""
+    named = tlv(0x30, bytes((0x06, 3, 0x2B, 0x65, algorithm)))
+    return tlv(0x30, bytes((0x02, 1, version)) + named + tlv(0x04, tlv(0x04, bytes(range(size)))))
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("algorithm", [0x6E, 0x6F, 0x70, 0x71])
+@pytest.mark.parametrize("size", [0, 1, 31, 33, 64])
+def test_keys_of_a_wrong_length_are_damaged(algorithm: int, version: int, size: int) -> None:
+    assert refusal(raw_key(algorithm, version, size)) == DAMAGED
+
+
 ATTRIBUTES = tlv(0xA0, tlv(0x30, b"\6\1\0"))
 
 

@@ -1,6 +1,7 @@
 """The files that a host shows itself to an enclave with; each that cannot be used is named."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -14,6 +15,7 @@ from enclave_signer.protocol.binding import key_digest
 from host_backend.enclave.tls import TlsClient, TlsProtocol
 from host_backend.errors import ConfigError, EnclaveUnavailable
 from tests.doubles.client_certificates import ClientFiles, client_files, show_unreadable
+from tests.unit.test_secret_keys import raw_key
 
 
 def test_it_is_known_by_its_key(tmp_path: Path) -> None:
@@ -25,12 +27,18 @@ def rsa_key(_: Path) -> bytes:
     return rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
+def short_key(_: Path) -> bytes:
+    der = raw_key(0x70, 0, 31)
+    return b"-----BEGIN PRIVATE KEY-----\n" + b64encode(der) + b"\n-----END PRIVATE KEY-----\n"
+
+
 @pytest.mark.parametrize(
     ("which", "content", "match"),
     [
         ("certificate", lambda _: None, r"client\.crt: No such file"),
         ("certificate", lambda _: b"text", r"client\.crt: holds no certificate in PEM form"),
         ("key", lambda _: None, r"client\.key: No such file"),
+        ("key", short_key, r"client\.key: holds no key in PEM form without a password"),
         ("key", lambda _: b"text", r"client\.key: holds no key in PEM form without a password"),
         ("key", lambda folder: client_files(folder, "other").key.read_bytes(), r"client\.key: is not the key of .*crt"),
         ("key", rsa_key, r"client\.key: must be a key on a curve"),

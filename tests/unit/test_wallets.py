@@ -1,11 +1,14 @@
 """Wallets of Octez and Signatory, and JSON that is none."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from host_backend.cli.secrets import read_secret_keys
 from host_backend.errors import MalformedRequest
-from host_backend.wallets import secrets_in
+from host_backend.secret_keys import MAX_SECRET_BYTES
+from host_backend.wallets import MAX_WALLET_BYTES, secrets_in
 from tests.doubles.known_keys import FOUR
 
 TZ1, TZ2 = FOUR[:2]
@@ -45,6 +48,7 @@ def test_other_input_stays_as_it_is(data: bytes) -> None:
     [
         ("[", "begins like JSON and is not valid JSON"),
         ("[" * 10000, "begins like JSON and is not valid JSON"),
+        ('{"name": "a", "value": "b", "value": "c"}', "names something twice"),
         ("[]", "this is JSON, but not a list of keys"),
         ("{}", "this is JSON, but not a list of keys"),
         (f'[{{"name": "a", "value": "{TZ1.secret}"}}, 1]', "this is JSON, but not a list of keys"),
@@ -58,3 +62,14 @@ def test_json_that_is_no_wallet(data: str, text: str) -> None:
         secrets_in(data.encode())
     assert TZ1.secret not in str(refusal.value)
     assert refusal.value.__cause__ is None
+
+
+def test_a_wallet_may_be_larger_than_a_key(tmp_path: Path) -> None:
+    file = tmp_path / "secret.json"
+    file.write_text(json.dumps([{"name": f"key {number}", "value": TZ1.secret} for number in range(500)]))
+    file.chmod(0o600)
+    assert file.stat().st_size > MAX_SECRET_BYTES
+    assert len(read_secret_keys([], file, lambda: b"")) == 500
+    file.write_bytes(b"[" + b" " * MAX_WALLET_BYTES)
+    with pytest.raises(MalformedRequest, match=f"more than {MAX_SECRET_BYTES} bytes"):
+        read_secret_keys([], file, lambda: b"")

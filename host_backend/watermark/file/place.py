@@ -51,12 +51,13 @@ def held_folder(base_dir: Path) -> Iterator[Claim]:
     Raises:
         LockHeld: Another process has it.
         ConfigError: It is not a folder.
-        StoreUnavailable: The lock could not be taken.
+        StoreUnavailable: It cannot be looked at, or the lock could not be taken.
     """
-    if not base_dir.is_dir():
-        raise ConfigError(f"{base_dir} is not a folder: make it, or correct base_dir")
-    with reporting(store_path(base_dir)), locked_quietly(folder_lock(base_dir)) as claim:
-        yield claim
+    with reporting(store_path(base_dir)):
+        if not base_dir.is_dir():
+            raise ConfigError(f"{base_dir} is not a folder: make it, or correct base_dir")
+        with locked_quietly(folder_lock(base_dir)) as claim:
+            yield claim
 
 
 def process_of(base_dir: Path) -> int | None:
