@@ -1,6 +1,7 @@
 """The enclave's calls, typed, on one connection that was initialized. Handles are good on this connection only."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from enclave_signer.protocol.messages import (
@@ -191,6 +192,10 @@ class EnclaveClient(SigningClient):
     async def public_key_from(self, blob: bytes) -> PublicKey:
         """Ask for the public key of a sealed key, which the enclave's sealer opens for that, even if it is open already."""
         return await self._ask(GetPublicKeyFrom(blob), PublicKey)
+
+
+#: Gives a connection to one enclave that is not used for signatures.
+GetConnection = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
 
 
 async def open_client(

@@ -21,12 +21,12 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
-from host_backend.enclave.client import EnclaveClient, SigningClient
+from host_backend.enclave.client import EnclaveClient, GetConnection, SigningClient
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, Late, NotReleased, ReleaseDenied
 from host_backend.keystore.base import KeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import DEFAULT_PAUSES, KeyEvent, Keys, Pauses, VaultKey
-from host_backend.vault.opening import GetConnection, Opened, Opener, Unopened, unopened_by
+from host_backend.vault.opening import Opened, Opener, Unopened, unopened_by
 from host_backend.vault.reading import StoreReader, with_pauses
 from host_backend.vault.silent_keks import SilentKeks
 

@@ -18,13 +18,13 @@ from enclave_signer.protocol.blob import parse_blob, sealed_under
 from enclave_signer.protocol.errors import BadBlob
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import public_key_hash
-from host_backend.enclave.client import EnclaveClient
+from host_backend.enclave.client import EnclaveClient, GetConnection
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.side_connection import SideConnection
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.errors import EnclaveRefused
 from host_backend.keystore.base import Before, KeyStore, StoredKey
-from host_backend.vault.provisioning import BATCH, GetConnection
+from host_backend.vault.provisioning import BATCH
 
 #: The error for a blob whose header cannot be read.
 UNREADABLE = "unreadable"
