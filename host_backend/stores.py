@@ -26,9 +26,8 @@ from host_backend.vault.provisioning import Provisioning, open_provisioning
 from host_backend.vault.resealing import Resealing, open_resealing
 from host_backend.vault.trial import find_unopened
 from host_backend.vault.vault import Vault, open_vault
-from host_backend.watermark.base import MarksAdmin, WatermarkStore
+from host_backend.watermark.base import MarksAdmin, WatermarkStore, Writing
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
-from host_backend.watermark.file.batches import Writing
 from host_backend.watermark.file.place import process_of, store_path
 from host_backend.watermark.file.store import FileWatermarkStore
 from host_backend.watermark.memory import MemoryMarks, MemoryWatermarkStore, kept_in_memory

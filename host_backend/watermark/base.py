@@ -7,13 +7,16 @@
 - A store that cannot answer says so (`StoreUnavailable`); it never guesses, and it never refuses for that reason.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 
+#: A context around every write to a disk or service, to measure it. One write stores all marks that waited together.
+Writing = Callable[[], AbstractContextManager[None]]
 #: None that are known from elsewhere.
 NO_MARKS: Final[Mapping[MarkKey, Mark]] = MappingProxyType({})
 

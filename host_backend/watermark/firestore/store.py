@@ -22,6 +22,7 @@ from host_backend.errors import HostError, StoreUnavailable, TooManyWait
 from host_backend.google.documents import Write
 from host_backend.google.firestore import Firestore
 from host_backend.leaving import waiting
+from host_backend.watermark.base import Writing
 from host_backend.watermark.firestore.contents import Contents
 from host_backend.watermark.firestore.layout import (
     DamagedMark,
@@ -36,7 +37,7 @@ from host_backend.watermark.firestore.place import MarksFolder, damaged_text
 from host_backend.watermark.firestore.places import NotBegun, TransactionPlaces
 from host_backend.watermark.firestore.requests import Request, next_group
 from host_backend.watermark.firestore.states import missing_text, require_store, unusable_text
-from host_backend.watermark.firestore.transactions import WITHIN_S, Reading, Transactions, Writing
+from host_backend.watermark.firestore.transactions import WITHIN_S, Reading, Transactions
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, judge
 
 #: Requests that wait or are answered: ten thousand keys at once, and half as many again.
