@@ -21,7 +21,7 @@ from enclave_signer.tezos.marks import (
     judge_mark,
     merged,
 )
-from host_backend.errors import WatermarkRejected
+from host_backend.errors import ConfigError, WatermarkRejected
 
 __all__ = [
     "DEFAULT_MAX_LEVEL_JUMP",
@@ -39,6 +39,7 @@ __all__ = [
     "merged",
     "refusal_text",
     "refused_text",
+    "require_in_range",
     "union",
 ]
 
@@ -89,6 +90,16 @@ def union(marks: Mapping[MarkKey, Mark], others: Mapping[MarkKey, Mark]) -> dict
     for key, mark in others.items():
         both[key] = merged(both.get(key), mark)
     return both
+
+
+def require_in_range(mark: Mark) -> None:
+    """Pass when a mark that an operator names is one that a chain can have.
+
+    Raises:
+        ConfigError: Its level or its round is out of range.
+    """
+    if not in_range(mark):
+        raise ConfigError(f"{mark}: both must be from 0 to {MAX_LEVEL}")
 
 
 def judge(

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from host_backend.durable import create_folder, fsync_directory, real_path
-from host_backend.errors import ConfigError, HostError, StateConflict, StoreUnavailable
+from host_backend.durable import fsync_directory, real_path
+from host_backend.errors import HostError, StateConflict
 from host_backend.log import fields
 from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
 from host_backend.watermark.file.blocks import PosixBlocks
@@ -30,6 +30,7 @@ from host_backend.watermark.file.opening import Damage, Image, read_image
 from host_backend.watermark.file.place import (
     STORE_NAME,
     held_folder,
+    make_base_dir,
     process_of,
     reporting,
     require_file_system,
@@ -37,7 +38,7 @@ from host_backend.watermark.file.place import (
     store_path,
 )
 from host_backend.watermark.rebuilt import Rebuilt
-from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above, refusal_text, refused_text, union
+from host_backend.watermark.rule import Mark, MarkKey, is_above, refusal_text, refused_text, require_in_range, union
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_marks
 
@@ -126,11 +127,7 @@ class FileMarks:
 
     def create(self) -> None:
         """Make the store; see `MarksAdmin.create`."""
-        try:
-            if not self._base_dir.exists():
-                create_folder(self._base_dir)
-        except OSError as error:
-            raise StoreUnavailable(f"base_dir {self._base_dir} cannot be made: {error.strerror}") from error
+        make_base_dir(self._base_dir)
         with held_folder(self._base_dir) as claim, reporting(self._path):
             require_file_system(self._path, in_memory_allowed=self._in_memory_allowed)
             self._require_none()
@@ -190,7 +187,7 @@ class FileMarks:
 
     def raise_mark(self, key: MarkKey, mark: Mark) -> None:
         """Move one mark up; see `MarksAdmin.raise_mark`."""
-        _require_in_range(mark)
+        require_in_range(mark)
 
         def judge(stored: StoredMarks) -> None:
             known = stored.refused.get(key)
@@ -205,7 +202,7 @@ class FileMarks:
 
     def reset_mark(self, key: MarkKey, mark: Mark) -> Mark:
         """Move one mark anywhere; see `MarksAdmin.reset_mark`."""
-        _require_in_range(mark)
+        require_in_range(mark)
 
         def judge(stored: StoredMarks) -> None:
             if key in stored.refused:
@@ -290,11 +287,6 @@ def marks_left_in(base_dir: Path) -> dict[MarkKey, Mark]:
     if not marks:
         raise StateConflict(f"{base_dir} has no watermarks, neither {STORE_NAME} nor {FOLDER}: name another base_dir")
     return marks
-
-
-def _require_in_range(mark: Mark) -> None:
-    if not in_range(mark):
-        raise ConfigError(f"{mark}: both must be from 0 to {MAX_LEVEL}")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from host_backend.errors import ConfigError, StateConflict
-from host_backend.watermark.file.place import held_folder
+from host_backend.watermark.file.place import held_folder, make_base_dir
 from host_backend.watermark.firestore.admin import FirestoreMarks, all_marks
 from host_backend.watermark.firestore.contents import Contents
 from host_backend.watermark.firestore.layout import StoreDocument
@@ -28,7 +28,7 @@ class WholeStore(FirestoreMarks):
             raise ConfigError(
                 "--accept-store needs the id of the store: `enclave-host serve` without it says which one is there"
             )
-        self._make_folder()
+        make_base_dir(self._base_dir)
         with self._folder.held() as claim:
 
             async def work(contents: Contents) -> StoreDocument:
