@@ -17,7 +17,7 @@ from host_backend.errors import ConfigError, MalformedRequest, StateConflict
 from host_backend.log import fields
 from host_backend.stores import marks_admin, migrate_watermarks
 from host_backend.watermark.base import NO_MARKS
-from host_backend.watermark.rule import Mark, MarkKey, refusal_text
+from host_backend.watermark.rule import Mark, MarkKey, damaged_text
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def show_marks(config: Config, answer: Answer) -> None:
     if not answer.as_json:
         _show_table(rows)
     for key, known in stored.refused.items():
-        logger.error("%s", refusal_text(key, known))
+        logger.error("%s", damaged_text(key, known))
 
 
 def _show_table(rows: Sequence[tuple[MarkKey, tuple[Mark | None, str]]]) -> None:

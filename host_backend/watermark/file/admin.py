@@ -38,7 +38,7 @@ from host_backend.watermark.file.place import (
     store_path,
 )
 from host_backend.watermark.rebuilt import Rebuilt
-from host_backend.watermark.rule import Mark, MarkKey, is_above, refusal_text, refused_text, require_in_range, union
+from host_backend.watermark.rule import Mark, MarkKey, all_damaged_text, damaged_text, is_above, require_in_range, union
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_marks
 
@@ -118,7 +118,7 @@ class FileMarks:
                 raise StateConflict(missing_text(self._base_dir, self._folder))
             return MarksDescription(None, len(waiting), host, crashed)
         stored = stored_marks(image, waiting)
-        findings = [refusal_text(key, known) for key, known in stored.refused.items()]
+        findings = [damaged_text(key, known) for key, known in stored.refused.items()]
         if warning:
             findings.append(warning)
         return MarksDescription(stored, 0, host, crashed, tuple(findings))
@@ -140,7 +140,7 @@ class FileMarks:
         with _writing(self._path) as file:
             if file is not None:
                 stored = stored_marks(read_image(file))
-                also = f"; {refused_text(stored.refused)}" if stored.refused else ""
+                also = f"; {all_damaged_text(stored.refused)}" if stored.refused else ""
                 raise StateConflict(
                     f"{self._path} exists and has {len(stored.marks)} marks: a watermark store is never overwritten, and "
                     f"there is nothing to make{also}"
@@ -192,7 +192,7 @@ class FileMarks:
         def judge(stored: StoredMarks) -> None:
             known = stored.refused.get(key)
             if known is not None and mark.level <= known.level:
-                raise StateConflict(refusal_text(key, known))
+                raise StateConflict(damaged_text(key, known))
             old = stored.marks.get(key)
             if old is not None and not is_above(mark, old):
                 raise StateConflict(f"the mark for {key} is at {old} and moves only up, so not to {mark}")
@@ -206,7 +206,7 @@ class FileMarks:
 
         def judge(stored: StoredMarks) -> None:
             if key in stored.refused:
-                raise StateConflict(refusal_text(key, stored.refused[key]))
+                raise StateConflict(damaged_text(key, stored.refused[key]))
             if key not in stored.marks:
                 raise StateConflict(f"there is no mark for {key}: nothing to reset")
             older = read_signatory_marks(self._base_dir, present=False).get(key)
@@ -231,7 +231,7 @@ class FileMarks:
             raised = store.take_over(marks)
             refused = {key: mark for key, mark in store.slots.refused.items() if key in marks}
         if refused:
-            raise StateConflict(f"all other marks are taken over, but not these: {refused_text(refused)}")
+            raise StateConflict(f"all other marks are taken over, but not these: {all_damaged_text(refused)}")
         return raised
 
     def export(self) -> None:
@@ -252,7 +252,7 @@ class FileMarks:
             require_replaceable(self._path)
             stored = stored_marks(read_image(file))
             if stored.refused:
-                raise StateConflict(refused_text(stored.refused))
+                raise StateConflict(all_damaged_text(stored.refused))
             claim()
             self._folder.save(stored.marks)
             note(self._folder)
@@ -278,7 +278,7 @@ def marks_left_in(base_dir: Path) -> dict[MarkKey, Mark]:
         if file is not None:
             stored = stored_marks(read_image(file))
             if stored.refused:
-                raise StateConflict(refused_text(stored.refused))
+                raise StateConflict(all_damaged_text(stored.refused))
             marks = union(marks, stored.marks)
         elif folder.left_behind and state_of(old_path) is not OldStore.COUNTS:
             raise StateConflict(missing_text(base_dir, folder))

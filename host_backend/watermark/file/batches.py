@@ -17,7 +17,7 @@ from host_backend.watermark.base import Writing
 from host_backend.watermark.file.held import HeldStore, no_slot_text
 from host_backend.watermark.file.place import REBUILD
 from host_backend.watermark.file.slots import NoSlot
-from host_backend.watermark.rule import Mark, MarkedChains, MarkKey, Verdict, judge, refusal_text
+from host_backend.watermark.rule import Mark, MarkedChains, MarkKey, Verdict, damaged_text, judge
 
 #: Tries to write again, after which the advice is to rebuild the store.
 _MANY_TRIES = 10
@@ -103,7 +103,7 @@ class Batches:
         slots, refused = self._slots, self._slots.refused
         for key, asked, _ in batch:
             if refused and key in refused:
-                outcomes.append(StoreUnavailable(refusal_text(key, refused[key])))
+                outcomes.append(StoreUnavailable(damaged_text(key, refused[key])))
                 continue
             stored = advanced.get(key) or slots.marks.get(key)
             try:

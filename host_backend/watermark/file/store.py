@@ -27,7 +27,7 @@ from host_backend.watermark.rule import (
     Mark,
     MarkKey,
     Verdict,
-    refusal_text,
+    damaged_text,
 )
 
 #: Requests handed over together, and after which no more are taken into a batch: more than keys times rights of any baker.
@@ -161,7 +161,7 @@ class FileWatermarkStore:
             self._loop.call_soon_threadsafe(self._on_ended, failure)
 
     def _tell_refused(self, store: HeldStore) -> None:
-        self.refused = {key: refusal_text(key, known) for key, known in store.slots.refused.items()}
+        self.refused = {key: damaged_text(key, known) for key, known in store.slots.refused.items()}
         for text in self.refused.values():
             logger.error("%s", text)
 

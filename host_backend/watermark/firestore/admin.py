@@ -32,7 +32,7 @@ from host_backend.watermark.firestore.states import (
     unusable_text,
 )
 from host_backend.watermark.rebuilt import Rebuilt
-from host_backend.watermark.rule import Mark, MarkKey, is_above, merged, refused_text, require_in_range, union
+from host_backend.watermark.rule import Mark, MarkKey, all_damaged_text, is_above, merged, require_in_range, union
 
 #: Marks of a store that is rebuilt: ten thousand keys, three rights, a few chains.
 MAX_MARKS = 131_072
@@ -129,7 +129,7 @@ class FirestoreMarks:
                 self._making(BY_INIT).require_replaceable(self._place, store)
                 found = await contents.read(all_names=True)
                 if found.refused:
-                    raise StateConflict(f"{refused_text(found.refused)}; or rebuild the marks with {REBUILD}")
+                    raise StateConflict(f"{all_damaged_text(found.refused)}; or rebuild the marks with {REBUILD}")
                 claim()
                 return await self._made(contents, BY_INIT, union(found.marks, theirs))
 
@@ -274,5 +274,5 @@ async def all_marks(contents: Contents) -> Mapping[MarkKey, Mark]:
     """
     stored = await contents.read()
     if stored.refused:
-        raise StateConflict(refused_text(stored.refused))
+        raise StateConflict(all_damaged_text(stored.refused))
     return stored.marks

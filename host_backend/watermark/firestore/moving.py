@@ -9,7 +9,7 @@ from host_backend.watermark.firestore.contents import Contents
 from host_backend.watermark.firestore.layout import StoreDocument
 from host_backend.watermark.firestore.place import remembered_store
 from host_backend.watermark.firestore.states import BY_MIGRATE, require_store
-from host_backend.watermark.rule import Mark, MarkKey, refused_text, union
+from host_backend.watermark.rule import Mark, MarkKey, all_damaged_text, union
 
 
 class WholeStore(FirestoreMarks):
@@ -98,7 +98,7 @@ class WholeStore(FirestoreMarks):
                 self._making(BY_MIGRATE).require_replaceable(self._place, store)
                 found = await contents.read(all_names=True)
                 if found.refused:
-                    raise StateConflict(refused_text(found.refused))
+                    raise StateConflict(all_damaged_text(found.refused))
                 claim()
                 store_id, _ = await self._made(contents, BY_MIGRATE, union(found.marks, every))
                 return store_id
