@@ -16,7 +16,7 @@ from host_backend.config import Config
 from host_backend.errors import ConfigError, MalformedRequest, StateConflict
 from host_backend.log import fields
 from host_backend.stores import marks_admin, migrate_watermarks
-from host_backend.watermark.base import NO_MARKS
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey, damaged_text
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def rebuild_marks(
     confirmed: bool,
     aside: str = "damaged",
     pkhs: Iterable[str] = (),
-    known: Mapping[MarkKey, Mark] = NO_MARKS,
+    known: Mapping[MarkKey, Mark] | None = None,
 ) -> None:
     """Rebuild the store from everything that can be read, all marks at or above the end of a level.
 
@@ -133,7 +133,7 @@ def rebuild_marks(
             str(above_level),
         )
     suffix = f".{aside}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    count = marks_admin(config).rebuild(every, every_chain, above_level, suffix, known)
+    count = marks_admin(config).rebuild(Rebuilt(every, every_chain, above_level, known or {}), suffix)
     logger.warning("watermark store rebuilt", extra=fields(marks=count, above_lvl=above_level, old=suffix))
     click.echo(f"Made a new store of {counted(count, 'mark')}: nothing is signed at level {above_level} or below")
 

@@ -5,14 +5,14 @@
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from host_backend.durable import fsync_directory, real_path
 from host_backend.errors import HostError, StateConflict
 from host_backend.log import fields
-from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
+from host_backend.watermark.base import MarksDescription, StoredMarks
 from host_backend.watermark.file.blocks import PosixBlocks
 from host_backend.watermark.file.held import (
     HeldStore,
@@ -149,20 +149,11 @@ class FileMarks:
         if self._folder.left_behind or state_of(old_store_path(self._base_dir)) is not OldStore.NONE:
             raise StateConflict(missing_text(self._base_dir, self._folder))
 
-    def rebuild(
-        self,
-        pkhs: Iterable[str],
-        chains: Iterable[str],
-        above_level: int,
-        suffix: str,
-        known: Mapping[MarkKey, Mark] = NO_MARKS,
-    ) -> int:
+    def rebuild(self, rebuilt: Rebuilt, suffix: str) -> int:
         """Rebuild the store; see `MarksAdmin.rebuild`."""
         from host_backend.watermark.file.rebuilding import rebuild_store  # noqa: PLC0415 -- hardly ever needed
 
-        return rebuild_store(
-            self._base_dir, Rebuilt(pkhs, chains, above_level, known), suffix, in_memory_allowed=self._in_memory_allowed
-        )
+        return rebuild_store(self._base_dir, rebuilt, suffix, in_memory_allowed=self._in_memory_allowed)
 
     # Changing
 

@@ -7,7 +7,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ from host_backend.errors import StateConflict
 from host_backend.google.connecting import connect
 from host_backend.google.firestore import Firestore
 from host_backend.log import fields
-from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
+from host_backend.watermark.base import MarksDescription, StoredMarks
 from host_backend.watermark.file.place import REBUILD, make_base_dir, process_of
 from host_backend.watermark.firestore.contents import Check, Contents
 from host_backend.watermark.firestore.layout import StoreDocument
@@ -157,17 +157,9 @@ class FirestoreMarks:
         extra = fields(place=str(self._place), store=store_id, marks=count)
         logger.info("watermark store made", extra=extra)
 
-    def rebuild(
-        self,
-        pkhs: Iterable[str],
-        chains: Iterable[str],
-        above_level: int,
-        suffix: str,
-        known: Mapping[MarkKey, Mark] = NO_MARKS,
-    ) -> int:
+    def rebuild(self, rebuilt: Rebuilt, suffix: str) -> int:
         """Rebuild the store; see `MarksAdmin.rebuild`. Nothing is put aside: no mark becomes lower."""
         del suffix
-        rebuilt = Rebuilt(pkhs, chains, above_level, known)
         make_base_dir(self._base_dir)
         with self._folder.held(whatever_was_signed=True) as claim:
             theirs = self._folder.signatory.read()
