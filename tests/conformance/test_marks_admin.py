@@ -11,6 +11,7 @@ import pytest
 from enclave_signer.tezos import Right
 from host_backend.errors import ConfigError, HostError
 from host_backend.watermark.base import MarksAdmin, MarksDescription, StoredMarks, WatermarkStore
+from host_backend.watermark.file.place import STORE_NAME
 from host_backend.watermark.firestore.store import open_marks
 from host_backend.watermark.memory import MemoryMarks
 from host_backend.watermark.rebuilt import Rebuilt
@@ -361,6 +362,14 @@ def test_the_store_from_before_is_kept(marked: MarksAdmin, tmp_path: Path) -> No
     kept = [path for path in after if path.name.endswith((".damaged-1", ".damaged-2"))]
     assert len(kept) == 2
     assert after[min(kept)] in before
+
+
+@of_file
+def test_a_rebuilt_store_keeps_the_permissions_of_the_old_one(marked: MarksAdmin, tmp_path: Path) -> None:
+    (store,) = tmp_path.rglob(STORE_NAME)
+    store.chmod(0o640)
+    marked.rebuild(Rebuilt([], [], 10), ".damaged")
+    assert store.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("level", [-1, MAX_LEVEL + 1])
