@@ -7,6 +7,7 @@ from pathlib import Path
 from host_backend import strict_json
 from host_backend.durable import record_locked
 from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.json_entry import Entry
 
 #: Bytes of a file: keys and marks of thousands of bakers.
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -14,49 +15,6 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 LOCK_WAIT_S = 10.0
 #: The file that Octez locks, from the first key on.
 LOCK_NAME = "wallet_lock"
-
-
-class Entry:
-    """A value in a file, which knows where it stands; no error of its own repeats a value."""
-
-    def __init__(self, file: Path, path: str, value: object) -> None:
-        self._file = file
-        self._path = path
-        self._value = value
-
-    def fail(self, problem: str) -> ConfigError:
-        """Return the error that names the place."""
-        return ConfigError(f"{self._file}: {self._path or 'the file'}: {problem}")
-
-    def entries(self) -> Iterator[tuple[str, "Entry"]]:
-        """Yield the members of an object."""
-        if not isinstance(self._value, dict):
-            raise self.fail("must be an object")
-        for name, value in self._value.items():
-            yield name, Entry(self._file, f"{self._path}.{name}" if self._path else name, value)
-
-    def items(self) -> Iterator["Entry"]:
-        """Yield the items of a list."""
-        if not isinstance(self._value, list):
-            raise self.fail("must be a list")
-        for number, value in enumerate(self._value):
-            yield Entry(self._file, f"{self._path}[{number}]", value)
-
-    def members(self) -> dict[str, "Entry"]:
-        """Return the members of an object by name."""
-        return dict(self.entries())
-
-    def text(self) -> str:
-        """Return a text."""
-        if not isinstance(self._value, str):
-            raise self.fail("must be a text")
-        return self._value
-
-    def integer(self) -> int:
-        """Return a whole number."""
-        if type(self._value) is not int:
-            raise self.fail("must be a whole number")
-        return self._value
 
 
 @contextmanager
