@@ -19,7 +19,7 @@ from host_backend.config.key_storage import KeysApart
 from host_backend.config.storage import MarksInFirestore
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
-from host_backend.policy import DEFAULT_POLICY
+from host_backend.operations.messages import CONSENSUS_KINDS
 from host_backend.stores import marks_admin, open_configured_vault, process_on, stored_keys
 from host_backend.watermark.base import MarksDescription, StoredMarks
 
@@ -36,8 +36,6 @@ PLAUSIBLE_YEARS = range(2026, 2100)
 CLOCK_TOLERANCE_S = 2.0
 #: Keys in one line.
 _MOST_NAMED = 5
-#: Kinds of request that move marks.
-_BAKING = DEFAULT_POLICY.requests | {"attestation_with_dal"}
 
 
 async def examine(config_file: Path, base_dir: str | None) -> AsyncIterator[Check]:
@@ -164,7 +162,9 @@ def _watermarks(config: Config, stored: int) -> Iterator[Check]:
 def _without_mark(config: Config, stored: StoredMarks) -> list[str]:
     """Return the listed keys that may sign for a baker, and whose first message may be of any level."""
     marked = {key.pkh for key in (*stored.marks, *stored.refused)}
-    return sorted(pkh for pkh, policy in config.policies.items() if pkh not in marked and policy.requests & _BAKING)
+    return sorted(
+        pkh for pkh, policy in config.policies.items() if pkh not in marked and policy.requests & CONSENSUS_KINDS
+    )
 
 
 def _first(pkhs: Sequence[str]) -> str:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from enclave_signer.protocol.messages import KeyType, PublicKey
-from enclave_signer.tezos import ConsensusKind, Family, TezosError, check_public_key_hash, decode, public_key_hash
+from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode, public_key_hash
 from host_backend.config.experimental import why_off
 from host_backend.config.server import parse_authorized_keys
-from host_backend.operations.messages import REQUEST_KINDS
+from host_backend.operations.messages import CONSENSUS_KINDS, REQUEST_KINDS
 from host_backend.operations.table import OPERATION_KINDS
 from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
 from host_backend.problems import Problems
@@ -23,7 +23,6 @@ _FIELDS = ("log_payloads", "allow", "allow_proof_of_possession", "allowed_chains
 #: Of these null means any.
 _WIDE_AS_NULL = ("allowed_chains", "authorized_keys", "jwt_users")
 _DEPRECATED = ("allowed_operations", "allowed_kinds")
-_CONSENSUS = frozenset(map(str, ConsensusKind))
 _LISTS = " and ".join(_DEPRECATED)
 #: Shown in Signatory's documentation, and read by nothing there.
 _MEANINGLESS = ("vault",)
@@ -99,7 +98,7 @@ def _policy(value: Value, key_type: KeyType, warnings: list[str], nulls: set[str
     warnings += [f"{fields[name].path}: means nothing" for name in _MEANINGLESS if name in fields]
     nulls.update(fields[name].path for name in _WIDE_AS_NULL if name in fields and fields[name].is_null)
     requests, operations = _allowed(value, fields, warnings)
-    if not key_type.facts.bakes and (useless := requests & _CONSENSUS):
+    if not key_type.facts.bakes and (useless := requests & CONSENSUS_KINDS):
         warnings.append(
             f"{value.path}: {', '.join(sorted(useless))} means nothing, {key_type.facts.address} keys never bake"
         )
