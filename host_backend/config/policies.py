@@ -6,15 +6,14 @@ Source: Signatory's `pkg/config`, its old names included.
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Literal
 
-from enclave_signer.protocol.messages import KeyType, PublicKey
+from enclave_signer.protocol.messages import KeyType
 from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode, public_key_hash
 from host_backend.config.experimental import why_off
 from host_backend.config.server import parse_authorized_keys
 from host_backend.operations.messages import CONSENSUS_KINDS, REQUEST_KINDS
 from host_backend.operations.table import OPERATION_KINDS
-from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
+from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy, ProofKeys
 from host_backend.problems import Problems
 from host_backend.suggestion import suggestion
 from host_backend.yaml_document import Value
@@ -124,7 +123,7 @@ class _Proofs:
 
     allowed: bool = False
     unsigned: bool = False
-    others: frozenset[PublicKey] | Literal["any"] = frozenset()
+    others: ProofKeys = frozenset()
 
 
 def _proofs(value: Value | None, key_type: KeyType, warnings: list[str]) -> _Proofs:
@@ -146,7 +145,7 @@ def _proofs(value: Value | None, key_type: KeyType, warnings: list[str]) -> _Pro
     )
 
 
-def _other_keys(value: Value) -> frozenset[PublicKey] | Literal["any"]:
+def _other_keys(value: Value) -> ProofKeys:
     texts = [*dict.fromkeys(leaf.text() for leaf in value.leaves())]
     if texts == [ANY]:
         return ANY
