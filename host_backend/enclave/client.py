@@ -204,7 +204,7 @@ async def open_client(
     limits: LinkLimits = DEFAULT_LIMITS,
     patience_s: float | None = None,
     on_end: Callable[[Unanswered], None] | None = None,
-    afresh: bool = False,
+    by_new_token: bool = False,
 ) -> EnclaveClient:
     """Return an initialized client, proven where the endpoint asks for that; see `connect`.
 
@@ -213,7 +213,7 @@ async def open_client(
         limits: As of `connect`.
         patience_s: As of `connect`.
         on_end: As of `connect`.
-        afresh: Whether it must be proven by a new token.
+        by_new_token: Whether it must be proven by a new token.
 
     Raises:
         AttestationRefused, AttestationUnavailable: It is not proven; nothing but the question for a proof went out.
@@ -224,7 +224,7 @@ async def open_client(
     proof = None
     try:
         if enclave.proving is not None:
-            proof = await enclave.proving.prove(connection, afresh=afresh)
+            proof = await enclave.proving.prove(connection, by_new_token=by_new_token)
             connection.use_until(proof.expires_at, enclave.proving.clock)
         await connection.ask(Initialize(enclave.credentials))
     except BaseException:
