@@ -11,6 +11,7 @@ Source: Octez `src/lib_signer_backends/encrypted.ml` (PBKDF2 and secretbox); RFC
 
 import re
 from base64 import b64decode
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from hashlib import pbkdf2_hmac
 from typing import Protocol, runtime_checkable
@@ -62,7 +63,6 @@ _ENCRYPTED = b"ENCRYPTED PRIVATE KEY"
 _PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", _ENCRYPTED)
 _DER_SEQUENCE = b"\x30"
 _DAMAGED = "the private key is damaged, or of a kind that Tezos does not have"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class _RawPublicKey(Protocol):
@@ -97,7 +97,7 @@ def read_secret_key(data: bytes, ask_password: AskPassword) -> PrivateKey:
     """
     if len(data) > MAX_SECRET_BYTES:
         raise MalformedRequest(f"more than {MAX_SECRET_BYTES} bytes: this is not a secret key")
-    private_key = _read(data.removeprefix(_BYTE_ORDER_MARK), ask_password)
+    private_key = _read(data.removeprefix(BOM_UTF8), ask_password)
     open_secret_key(private_key)
     return private_key
 

@@ -8,12 +8,12 @@ Source: Octez' `secret_keys` and the output of `show address … -S`; Signatory'
 
 import json
 import re
+from codecs import BOM_UTF8
 
 from host_backend.errors import MalformedRequest
 
 #: Lines of `octez-client show address NAME -S`.
 _SHOWN = re.compile(rb"^Secret Key: (\S+)\r?$", re.MULTILINE)
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_BEGINS = (b"[", b"{")
 _HEX = re.compile(r"(0x)?([0-9a-fA-F]{64}|[0-9a-fA-F]{128})")
 _WORDS = re.compile(r"[a-z]+( [a-z]+)+")
@@ -49,7 +49,7 @@ def secrets_in(data: bytes) -> list[bytes]:
     Raises:
         MalformedRequest: It is JSON, and no wallet; the text names what it is.
     """
-    text = data.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    text = data.removeprefix(BOM_UTF8).lstrip()
     if text.startswith(_JSON_BEGINS):
         return _from_json(text)
     return _SHOWN.findall(data) or [data]
