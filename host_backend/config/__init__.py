@@ -100,7 +100,7 @@ def load_config(file: Path, base_dir: str | None = None) -> Config:
             policies=policies.by_key,
             nulls=policies.nulls,
             ends_whole=document.ends_whole,
-            hook=attempt(lambda: parse_hook(top.get("policy_hook")), None),
+            hook=attempt(lambda: parse_hook(given(top, "policy_hook")), None),
             metrics=attempt(lambda: parse_metrics(top.get("metrics"), len(policies.by_key)), MetricsConfig()),
             experimental=experimental,
         )

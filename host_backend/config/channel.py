@@ -44,7 +44,7 @@ def parse_enclave_tls(value: Value | None) -> TlsFiles | None:
     Raises:
         ConfigError: With file, line and dotted path of each fault.
     """
-    if value is None or value.is_null:
+    if value is None:
         return None
     fields = value.record(("certificate", "key"))
     for name in ("certificate", "key"):
@@ -59,7 +59,7 @@ def parse_attestation(value: Value | None, tls: TlsFiles | None) -> AttestationC
     Raises:
         ConfigError: With file, line and dotted path of each fault.
     """
-    if value is None or value.is_null:
+    if value is None:
         return None
     if tls is None:
         value.fail("needs `tls` beside it: without TLS no connection can be bound to a proof")

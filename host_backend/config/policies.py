@@ -16,7 +16,7 @@ from host_backend.operations.table import OPERATION_KINDS
 from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy, ProofKeys
 from host_backend.problems import Problems
 from host_backend.suggestion import suggestion
-from host_backend.yaml_document import Value
+from host_backend.yaml_document import Value, given
 
 _FIELDS = ("log_payloads", "allow", "allow_proof_of_possession", "allowed_chains", "authorized_keys", "jwt_users")
 #: Of these null means any.
@@ -102,14 +102,14 @@ def _policy(value: Value, key_type: KeyType, warnings: list[str], nulls: set[str
             f"{value.path}: {', '.join(sorted(useless))} means nothing, {key_type.facts.address} keys never bake"
         )
         requests -= useless
-    keys = parse_authorized_keys(fields.get("authorized_keys"))
+    keys = parse_authorized_keys(given(fields, "authorized_keys"))
     proofs = _proofs(fields.get("allow_proof_of_possession"), key_type, warnings)
     return KeyPolicy(
         requests=requests,
         operations=operations,
-        chains=_texts(fields.get("allowed_chains"), _chain),
+        chains=_texts(given(fields, "allowed_chains"), _chain),
         clients=None if keys is None else frozenset(map(public_key_hash, keys)),
-        users=_texts(fields.get("jwt_users"), Value.text),
+        users=_texts(given(fields, "jwt_users"), Value.text),
         allow_proof_of_possession=proofs.allowed,
         unsigned_proofs=proofs.unsigned,
         proofs_for=proofs.others,
@@ -137,11 +137,11 @@ def _proofs(value: Value | None, key_type: KeyType, warnings: list[str]) -> _Pro
     if not is_map:
         return _Proofs(allowed=True)
     fields = value.record(("unsigned", "others"))
-    unsigned, others = fields.get("unsigned"), fields.get("others")
+    unsigned, others = given(fields, "unsigned"), given(fields, "others")
     return _Proofs(
         allowed=True,
         unsigned=unsigned is not None and unsigned.boolean(),
-        others=frozenset() if others is None or others.is_null else _other_keys(others),
+        others=frozenset() if others is None else _other_keys(others),
     )
 
 
@@ -207,8 +207,8 @@ def _request_kind(place: Value, name: str, warnings: list[str]) -> str:
 
 
 def _texts(value: Value | None, parse: Callable[[Value], str]) -> frozenset[str] | None:
-    """Return the items of a list; an absent or null one is None, which means any, and an empty one none."""
-    return None if value is None or value.is_null else frozenset(map(parse, value.items()))
+    """Return the items of a list; None, which means any, where there is no list, and an empty list means none."""
+    return None if value is None else frozenset(map(parse, value.items()))
 
 
 def _operations(value: Value | None) -> frozenset[str]:
