@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_backend.config.addresses import expanded
+from host_backend.config.addresses import expanded, parse_certificate_and_key
 from host_backend.yaml_document import Value
 
 #: Hours for which a proven connection goes on while no new proof can be had.
@@ -47,10 +47,7 @@ def parse_enclave_tls(value: Value | None) -> TlsFiles | None:
     if value is None:
         return None
     fields = value.record(("certificate", "key"))
-    for name in ("certificate", "key"):
-        if name not in fields:
-            value.fail(f"must name the file of the {name}, in PEM form")
-    return TlsFiles(Path(expanded(fields["certificate"])), Path(expanded(fields["key"])))
+    return TlsFiles(*parse_certificate_and_key(value, fields))
 
 
 def parse_attestation(value: Value | None, tls: TlsFiles | None) -> AttestationConfig | None:

@@ -14,7 +14,13 @@ from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import TezosError, parse_public_key
 from host_backend.addresses import Address, UnixAddress
-from host_backend.config.addresses import expanded, parse_host, parse_listener, parse_network
+from host_backend.config.addresses import (
+    expanded,
+    parse_certificate_and_key,
+    parse_host,
+    parse_listener,
+    parse_network,
+)
 from host_backend.config.octez import OctezConfig, parse_octez
 from host_backend.ip_addresses import IpNetwork
 from host_backend.yaml_document import Value, given
@@ -246,14 +252,9 @@ def _tls(value: Value | None) -> TlsConfig | None:
     if value is None:
         return None
     fields = value.record(("certificate", "key", "client_ca"))
-    for name in ("certificate", "key"):
-        if name not in fields:
-            value.fail(f"must name the file of the {name}, in PEM form")
     client_ca = given(fields, "client_ca")
     return TlsConfig(
-        certificate=Path(expanded(fields["certificate"])),
-        key=Path(expanded(fields["key"])),
-        client_ca=None if client_ca is None else Path(expanded(client_ca)),
+        *parse_certificate_and_key(value, fields), client_ca=None if client_ca is None else Path(expanded(client_ca))
     )
 
 
