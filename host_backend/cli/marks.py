@@ -11,7 +11,7 @@ import click
 
 from enclave_signer.tezos import Family, Right, TezosError, check_public_key_hash, decode
 from host_backend.cli.answer import Answer
-from host_backend.cli.findings import counted
+from host_backend.cli.counting import counted
 from host_backend.config import Config
 from host_backend.errors import ConfigError, MalformedRequest, StateConflict
 from host_backend.log import fields
