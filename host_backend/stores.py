@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from host_backend.config import Config, VaultConfig
+from host_backend.config.google_places import FirestorePlace
 from host_backend.config.key_storage import KeysApart, KeysInBucket, KeysInFile, KeysInFirestore, KeyStorage
-from host_backend.config.storage import FirestorePlace, MarksInFile, MarksInFirestore, MarksInMemory
+from host_backend.config.mark_storage import MarksInFile, MarksInFirestore, MarksInMemory
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.endpoints import configured_endpoint
 from host_backend.errors import ConfigError, HostError

@@ -17,7 +17,7 @@ from host_backend.cli.front_checks import examine_front
 from host_backend.cli.progress import ENCLAVE_LIMITS, progress, waiting
 from host_backend.config import Config, UnixAddress, VaultConfig, load_config
 from host_backend.config.key_storage import KeysApart
-from host_backend.config.storage import MarksInFirestore
+from host_backend.config.mark_storage import MarksInFirestore
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
 from host_backend.operations.messages import CONSENSUS_KINDS

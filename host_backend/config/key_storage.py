@@ -16,7 +16,7 @@ from host_backend.config.bucket import FIELDS as BUCKET_FIELDS
 from host_backend.config.bucket import parse_bucket
 from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
 from host_backend.config.firestore import parse_place
-from host_backend.config.storage import BucketPlace, FirestorePlace
+from host_backend.config.google_places import BucketPlace, FirestorePlace
 from host_backend.yaml_document import Value, given
 
 KEY_FILE = "confidential_space_keys.json"

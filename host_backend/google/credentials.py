@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from host_backend.config.storage import BucketPlace, FirestorePlace
+from host_backend.config.google_places import BucketPlace, FirestorePlace
 from host_backend.errors import ConfigError, reason_of
 
 #: A file of credentials has some 2 KB.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_backend import strict_json
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.google_places import FirestorePlace
 from host_backend.durable import Claim, fsync_directory, write_durably
 from host_backend.errors import ConfigError, StateConflict, StoreUnavailable, reason_of
 from host_backend.watermark.file.old_sqlite import file_store_in
