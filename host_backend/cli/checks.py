@@ -132,7 +132,7 @@ async def _stored_keys(vault: VaultConfig) -> tuple[int, list[Check]]:
     elif file is not None:
         checks = [_permissions(name, file, f"{file}: {count}")]
     else:
-        checks = [Check(name, OK, f"{shared.where}: {count}")]
+        checks = [Check(name, OK, f"{shared}: {count}")]
     if own is not None and own.file is not None and own.file.exists():
         checks.append(_permissions(name, own.file, f"{own.file}: those that Signatory does not know"))
     if repeated := sorted(pkh for pkh, count in hashes.items() if count > 1):
