@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from host_backend.errors import ConfigError
+from host_backend.errors import ConfigError, reason_of
 from host_backend.problems import PlacedError, Problems
 from host_backend.suggestion import suggestion
 from host_backend.yaml_reader import MERGE, NULL, Collection, Node, NotYaml, Scalar, read_nodes
@@ -226,7 +226,7 @@ def load_document(file: Path) -> Value:
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{file}: cannot be read: {reason_of(error)}") from error
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a configuration")
     try:

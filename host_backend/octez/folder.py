@@ -6,7 +6,7 @@ from pathlib import Path
 
 from host_backend import strict_json
 from host_backend.durable import record_locked
-from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 from host_backend.json_entry import Entry
 
 #: Bytes of a file: keys and marks of thousands of bakers.
@@ -48,7 +48,7 @@ def _is_there(file: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise StoreUnavailable(f"{file} cannot be read: {error.strerror}") from error
+        raise StoreUnavailable(f"{file} cannot be read: {reason_of(error)}") from error
     return True
 
 
@@ -62,7 +62,7 @@ def _parsed(file: Path) -> Entry:
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise StoreUnavailable(f"{file} cannot be read: {error.strerror}") from error
+        raise StoreUnavailable(f"{file} cannot be read: {reason_of(error)}") from error
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a file of Octez'")
     try:

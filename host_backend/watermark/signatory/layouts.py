@@ -16,7 +16,7 @@ from enclave_signer.tezos import decode as decode_base58
 from enclave_signer.tezos import encode as encode_base58
 from host_backend import strict_json
 from host_backend.durable import create_folder, write_durably
-from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
+from host_backend.errors import ConfigError, StateConflict, StoreUnavailable, reason_of
 from host_backend.json_entry import Entry
 from host_backend.watermark.rule import Mark, MarkKey, in_range, merged
 
@@ -112,7 +112,7 @@ def _files(folder: Path) -> list[Path]:
     except OSError as error:
         if folder.exists() and not folder.is_dir():
             raise StateConflict(f"{folder} is not a folder, which Signatory's marks are in: move it away") from error
-        raise StoreUnavailable(f"Signatory's watermarks in {folder} cannot be read: {error.strerror}") from error
+        raise StoreUnavailable(f"Signatory's watermarks in {folder} cannot be read: {reason_of(error)}") from error
     # Signatory reads regular files that end so, and nothing else.
     return [entry for entry in entries if entry.suffix == ".json" and entry.is_file() and entry.name != IN_USE_NAME]
 
@@ -123,7 +123,7 @@ def _load(file: Path) -> object:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise StoreUnavailable(
-            f"Signatory's watermarks in {file} cannot be read: {error.strerror}; {_WAY_BACK}"
+            f"Signatory's watermarks in {file} cannot be read: {reason_of(error)}; {_WAY_BACK}"
         ) from error
     if len(data) > MAX_FILE_BYTES:
         raise StateConflict(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a watermark file; {_WAY_BACK}")
@@ -222,7 +222,9 @@ def write_signatory_marks(base_dir: Path, marks: Marks) -> None:
             text = json.dumps(keys, indent=4)
             write_durably(base_dir / FOLDER / f"{chain_id}.json", text.encode())
     except OSError as error:
-        raise StoreUnavailable(f"Signatory's watermarks in {base_dir / FOLDER} cannot be written: {error}") from error
+        raise StoreUnavailable(
+            f"Signatory's watermarks in {base_dir / FOLDER} cannot be written: {reason_of(error)}"
+        ) from error
 
 
 def _by_chain(marks: Marks) -> dict[str, dict[str, dict[str, object]]]:
