@@ -28,7 +28,8 @@ from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
 from enclave_signer.curves import CurveError, SigningKey, curve
-from enclave_signer.protocol.messages import KeyType, PrivateKey
+from enclave_signer.protocol.key_types import PEM_KEY_TYPES
+from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import (
     Family,
     TezosError,
@@ -56,8 +57,7 @@ _PLAIN_KINDS = {
     for key_type, encrypted in kinds_of(Family.ENCRYPTED_PRIVATE_KEY).items()
 }
 _URIS = {"unencrypted:": Family.PRIVATE_KEY, "encrypted:": Family.ENCRYPTED_PRIVATE_KEY}
-_PEM_KEY_TYPES = {key_type.facts.pem_name: key_type for key_type in KeyType if key_type.facts.pem_name is not None}
-_TITLES_IN_PEM = [key_type.facts.title for key_type in _PEM_KEY_TYPES.values()]
+_BY_PEM_NAME = {key_type.facts.pem_name: key_type for key_type in PEM_KEY_TYPES}
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 _ENCRYPTED = b"ENCRYPTED PRIVATE KEY"
 _PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", _ENCRYPTED)
@@ -227,18 +227,18 @@ def _converted(load: Callable[[bytes, bytes | None], object], data: bytes, ask_p
 
 def _of_a_curve(loaded: object) -> PrivateKey:
     name, secret = _name_and_secret(loaded)
-    if name not in _PEM_KEY_TYPES:
+    if name not in _BY_PEM_NAME:
+        *titles, last = (key_type.facts.title for key_type in PEM_KEY_TYPES)
         raise MalformedRequest(
-            "the private key is of a kind that Tezos does not have; "
-            f"it has {', '.join(_TITLES_IN_PEM[:-1])} and {_TITLES_IN_PEM[-1]} in PEM"
+            f"the private key is of a kind that Tezos does not have; it has {', '.join(titles)} and {last} in PEM"
         )
-    return PrivateKey(_PEM_KEY_TYPES[name], secret)
+    return PrivateKey(_BY_PEM_NAME[name], secret)
 
 
 def _name_and_secret(loaded: object) -> tuple[str, bytes]:
     """Return what the curve of a key is called in `CurveFacts.pem_name`, and the key's bytes."""
     name = type(loaded).__name__
-    if name in _PEM_KEY_TYPES and isinstance(loaded, _RawKey):
+    if name in _BY_PEM_NAME and isinstance(loaded, _RawKey):
         return name, loaded.private_bytes_raw()
     if isinstance(loaded, EllipticCurvePrivateKey):
         scalar = loaded.private_numbers().private_value
