@@ -214,8 +214,12 @@ def _former_store(config: Config) -> "WholeStore | None":
     if remembered is None:
         return None
     if isinstance(storage, MarksInFirestore):
-        place = replace(remembered.place, credentials_file=storage.place.credentials_file)
-        place = replace(place, credentials_data=storage.place.credentials_data)
+        # The configuration's credentials: those of the folder may be older.
+        place = replace(
+            remembered.place,
+            credentials_file=storage.place.credentials_file,
+            credentials_data=storage.place.credentials_data,
+        )
         return None if place == storage.place else _firestore_marks(config, place)
     return _firestore_marks(config, remembered.place)
 
