@@ -18,6 +18,11 @@ MAX_BLOB_BYTES = 64 * 1024
 MAX_PKH_CHARS = 64
 
 
+def is_pkh(text: str) -> bool:
+    """Return whether a text can be a public-key hash, and leads nowhere else in a name."""
+    return 0 < len(text) <= MAX_PKH_CHARS and text.isascii() and text.isalnum()
+
+
 @dataclass(frozen=True, slots=True)
 class StoredKey:
     """A sealed key under its public-key hash, as stored: whether the two belong together is not known here."""
