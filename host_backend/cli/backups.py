@@ -11,6 +11,7 @@ import click
 
 from enclave_signer import __version__
 from host_backend.backup import MAX_BACKUP_BYTES, Backup, BackupUnusable, decode_backup, encode_backup
+from host_backend.bounded_file import read_bounded
 from host_backend.cli.counting import counted
 from host_backend.cli.marks import rebuild_marks
 from host_backend.cli.next_command import next_command
@@ -110,11 +111,10 @@ def _stored(vault: VaultConfig, entries: Sequence[StoredKey]) -> str:
 
 def _read(file: Path) -> Backup:
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_BACKUP_BYTES + 1)
+        data = read_bounded(file, MAX_BACKUP_BYTES)
     except OSError as error:
         raise ConfigError(f"backup {file} cannot be read: {reason_of(error)}") from error
-    if len(data) > MAX_BACKUP_BYTES:
+    if data is None:
         raise BackupUnusable(f"{file} has more than {MAX_BACKUP_BYTES} bytes: it is not a backup")
     try:
         return decode_backup(data)

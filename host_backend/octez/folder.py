@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from host_backend import strict_json
+from host_backend.bounded_file import read_bounded
 from host_backend.durable import record_locked
 from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 from host_backend.json_entry import Entry
@@ -59,11 +60,10 @@ def read_file(file: Path) -> Entry:
 
 def _parsed(file: Path) -> Entry:
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        data = read_bounded(file, MAX_FILE_BYTES)
     except OSError as error:
         raise StoreUnavailable(f"{file} cannot be read: {reason_of(error)}") from error
-    if len(data) > MAX_FILE_BYTES:
+    if data is None:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a file of Octez'")
     try:
         return Entry(file, "", strict_json.loads(data))

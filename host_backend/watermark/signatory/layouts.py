@@ -15,6 +15,7 @@ from enclave_signer.tezos import Kind, Right, TezosError
 from enclave_signer.tezos import decode as decode_base58
 from enclave_signer.tezos import encode as encode_base58
 from host_backend import strict_json
+from host_backend.bounded_file import read_bounded
 from host_backend.durable import create_folder, write_durably
 from host_backend.errors import ConfigError, StateConflict, StoreUnavailable, reason_of
 from host_backend.json_entry import Entry
@@ -119,13 +120,12 @@ def _files(folder: Path) -> list[Path]:
 
 def _load(file: Path) -> object:
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        data = read_bounded(file, MAX_FILE_BYTES)
     except OSError as error:
         raise StoreUnavailable(
             f"Signatory's watermarks in {file} cannot be read: {reason_of(error)}; {_WAY_BACK}"
         ) from error
-    if len(data) > MAX_FILE_BYTES:
+    if data is None:
         raise StateConflict(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a watermark file; {_WAY_BACK}")
     try:
         return strict_json.loads(data)
