@@ -216,8 +216,8 @@ async def open_client(
         by_new_token: Whether it must be proven by a new token.
 
     Raises:
-        AttestationRefused, AttestationUnavailable: It is not proven; nothing but the question for a proof went out.
-        EnclaveUnavailable: The enclave cannot be reached.
+        AttestationRefused: It is not proven; nothing but the question for a proof went out.
+        EnclaveUnavailable: The enclave cannot be reached, or whether it can be trusted is not known at the moment.
         EnclaveRefused: It does not accept the credentials.
     """
     connection = await connect(enclave.address, tls=enclave.tls, limits=limits, patience_s=patience_s, on_end=on_end)

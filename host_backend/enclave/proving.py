@@ -124,8 +124,7 @@ class Proving:
 
         Raises:
             AttestationRefused: It does not end in an enclave that the policy trusts; all that were proven before are closed.
-            AttestationUnavailable, KeysUnavailable: That cannot be known at the moment.
-            EnclaveUnavailable: There was no answer.
+            EnclaveUnavailable: There was no answer, or that cannot be known at the moment.
         """
         try:
             channel = _channel_of(connection)
