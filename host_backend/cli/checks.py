@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from enclave_signer.curves import CurveError, self_test
+from host_backend.addresses import UnixAddress
 from host_backend.cli.counting import counted
 from host_backend.cli.findings import FAILED, OK, WARNING, Check
 from host_backend.cli.front_checks import examine_front
 from host_backend.cli.progress import ENCLAVE_LIMITS, progress, waiting
-from host_backend.config import Config, UnixAddress, VaultConfig, load_config
+from host_backend.config import Config, VaultConfig, load_config
 from host_backend.config.key_storage import KeysApart
 from host_backend.config.mark_storage import MarksInFirestore
 from host_backend.durable import sync_times_s

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from enclave_signer.tezos import public_key_hash
-from host_backend.config import Config, UnixAddress
+from host_backend.addresses import UnixAddress
+from host_backend.config import Config
 from host_backend.config.octez import OctezConfig
 from host_backend.operations.messages import CONSENSUS_KINDS
 from host_backend.operations.risks import HANDS_OVER, Risk
