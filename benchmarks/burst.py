@@ -17,7 +17,7 @@ from statistics import median
 
 from benchmarks import client
 from benchmarks.host import Client, Measured, add_peer_options, every_side, peer_keys, print_configurations
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.turns import LATENCY_HEAD, Side, in_turn, latency_columns, print_ratios, sides
 from tests.doubles.known_keys import attestation, preattestation
 
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", default=["tz1", "tz4"], help="of keys (default: %(default)s)")
     parser.add_argument("--delegates", type=int, default=DELEGATES, help="how many (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     add_peer_options(parser)
     client.add_option(parser)
     options = parser.parse_args()

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.host import Client, Measured
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.turns import ROOT, environment_of, sealing_key_in
 from enclave_signer.curves import curve
 from enclave_signer.protocol.key_types import KeyType
@@ -102,9 +102,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a number of keys costs.")
     parser.add_argument("--keys", type=int, nargs="+", default=[16, 100, 1000, 10_000], help="(default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each number of clients (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     options = parser.parse_args()
-    print(machine_line())
+    print(machine_line(options.folder))
     print(
         f"{'':>4} {'keys':>6} {'host MB':>10} {'enclave MB':>10} {'marks MB':>8} {'ready s':>8} {'1 client':>8} {'16':>8}"
     )

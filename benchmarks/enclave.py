@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
@@ -46,6 +46,8 @@ Shape = tuple[int, int]
 
 #: Connections and calls in flight on each.
 SHAPES: tuple[Shape, ...] = ((1, 1), (16, 1), (1, 64))
+#: Of rising levels, in the form without a slot: what the guard allows, and has to look at.
+ATTESTATION = b"\x13" + bytes(36) + b"\x29" + b"LEVL" + bytes(36)
 CURVES = ("Ed25519", "Secp256k1", "NistP256", "Bls")
 
 
@@ -123,21 +125,27 @@ def frame(call: object) -> bytes:
 
 
 class Client:
-    """One connection that keeps a number of calls in flight."""
+    """One connection that keeps a number of calls in flight.
 
-    def __init__(self, connect: Callable[[], socket.socket], curve: str, depth: int) -> None:
+    Args:
+        connect: Opens it.
+        opening: The calls by which it gets its key.
+        message: What it signs, with another level each time in place of `LEVL`.
+        depth: How many calls are in flight.
+    """
+
+    def __init__(
+        self, connect: Callable[[], socket.socket], opening: Sequence[object], message: bytes, depth: int
+    ) -> None:
         self.stream = connect()
         self.depth = depth
         self.sent: deque[float] = deque()
         self.buffer = b""
         self.level = 0
-        calls: list[object] = [{"Initialize": {}}, {"GenerateAndImport": curve}]
-        for call in calls:
+        for call in opening:
             self.stream.sendall(frame(call))
             self.take(wait=True)
-        # Attestations of rising levels, in the form without a slot: what the guard allows, and has to look at.
-        head, tail = b"\x13" + bytes(36) + b"\x29", bytes(36)
-        sample = frame({"Sign": {"handle": 0, "message": head + b"LEVL" + tail, "version": 2}})
+        sample = frame({"Sign": {"handle": 0, "message": message, "version": 2}})
         self.before, self.after = sample.split(b"LEVL")
 
     def take(self, *, wait: bool = False) -> list[bytes]:
@@ -190,11 +198,12 @@ def measure(
 ) -> tuple[float, list[float]]:
     """Return signatures per second, and the latencies in seconds."""
     connections, depth = shape
-    return measure_clients(partial(Client, connect, curve, depth), connections, seconds)
+    opening: tuple[object, ...] = ({"Initialize": {}}, {"GenerateAndImport": curve})
+    return measure_clients(partial(Client, connect, opening, ATTESTATION, depth), connections, seconds)
 
 
 def measure_clients(open_client: Callable[[], Client], connections: int, seconds: float) -> tuple[float, list[float]]:
-    """Do the same with clients of another kind."""
+    """Do the same with clients that come to a key, or sign, otherwise."""
     latencies: list[float] = []
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         for _ in range(connections):

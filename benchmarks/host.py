@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import client
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.turns import (
     ERRORS,
     LATENCY_HEAD,
@@ -335,7 +335,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", choices=TYPES, default=TYPES, help="of keys (default: all)")
     parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each number of clients (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     add_peer_options(parser)
     client.add_option(parser)
     options = parser.parse_args()

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.flooded_host import PROXIES, Served, serving, stranger
 from benchmarks.flooder import CLIENT, LENGTH
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.turns import quantile
 from tests.doubles.known_keys import attestation
 from tests.doubles.processes import Program
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=10.0, help="ms, of the baker (default: %(default)s)")
     parser.add_argument("--keys", type=int, default=1000, help="where there are many (default: %(default)s)")
     parser.add_argument("--proxy", choices=PROXIES, help="in front of the host; by default there is none")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     options = parser.parse_args()
     _allow_descriptors()
     setups: tuple[tuple[str, dict[str, int], Sequence[Flood]], ...] = (
@@ -223,7 +223,7 @@ def main() -> None:
         ("100 authorized", {"authorized": 100}, ON_SIGNED),
     )
     behind = "" if options.proxy is None else f"; behind {options.proxy}"
-    print(f"{machine_line()}; {os.cpu_count()} cores{behind}\n{HEAD}")
+    print(f"{machine_line(options.folder)}; {os.cpu_count()} cores{behind}\n{HEAD}")
     for name, wanted, floods in setups:
         chosen = [flood for flood in floods if options.only in f"{name}: {flood.name}"]
         if not chosen:

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.host import KEYS, TYPES, Measured, Served, print_configurations, serving
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.turns import Side, add_side_options, column, in_turn, print_ratios, processor_seconds, sides
 from tests.doubles import processes
 from tests.doubles.processes import Program
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", choices=TYPES, default=["tz1", "tz4"], help="(default: %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="how often each is counted (default: %(default)s)")
     parser.add_argument("--signatures", type=int, default=1000, help="of a turn (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     add_side_options(parser)
     options = parser.parse_args()
     compared = sides(options)

@@ -9,14 +9,13 @@ import os
 import socket
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks.enclave import Client, Shape, connected, frame, measure_clients
+from benchmarks.enclave import Client, Shape, connected, measure_clients
 from benchmarks.machine import machine_line
 from benchmarks.turns import in_turn, processor_seconds, quantile, sealing_key_in
 from tests.doubles.known_keys import FOUR
@@ -26,24 +25,7 @@ from tests.doubles.processes import Program, running
 #: Connections, and calls in flight on each.
 SHAPES: tuple[Shape, ...] = ((1, 1), (16, 1), (64, 1), (1, 64))
 KEY = FOUR[0]
-SIZE_BYTES = 80
-
-
-class Application(Client):
-    """One connection that has one key, and keeps a number of calls in flight."""
-
-    def __init__(self, connect: Callable[[], socket.socket], opening: tuple[object, ...], depth: int) -> None:
-        self.stream = connect()
-        self.depth = depth
-        self.sent: deque[float] = deque()
-        self.buffer = b""
-        self.level = 0
-        for call in opening:
-            self.stream.sendall(frame(call))
-            self.take(wait=True)
-        message = b"\x05LEVL" + bytes(SIZE_BYTES - 5)
-        sample = frame({"Sign": {"handle": 0, "message": message, "version": 2}})
-        self.before, self.after = sample.split(b"LEVL")
+MESSAGE = b"\x05LEVL" + bytes(75)
 
 
 class Measured:
@@ -64,7 +46,7 @@ class Measured:
         """Take one turn."""
         connections, depth = shape
         busy = processor_seconds(self._program)
-        opened = partial(Application, self._connect, self._opening, depth)
+        opened = partial(Client, self._connect, self._opening, MESSAGE, depth)
         rate, latencies = measure_clients(opened, connections, seconds)
         self.busy.setdefault(shape, []).append((processor_seconds(self._program) - busy) / len(latencies))
         self.rates.setdefault(shape, []).append(rate)

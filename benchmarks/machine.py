@@ -1,5 +1,6 @@
 """What machine this is, in the terms that matter to a signer, so that runs on different machines can be compared."""
 
+import argparse
 import os
 import platform
 import tempfile
@@ -16,6 +17,8 @@ import nacl.signing
 from enclave_signer.curves import SigningKey, curve
 from enclave_signer.protocol.messages import KeyType, SigningVersion
 
+#: Where benchmarks keep their files: on a disk, where a `/tmp` may be memory.
+FOLDER = Path("/var/tmp")
 _REPEATS = 200
 _MIB, _PAGE = 1 << 20, 4096
 _ADDITIONS = 100_000
@@ -71,7 +74,12 @@ class Machine:
         )
 
 
-def this_machine(folder: Path = Path("/var/tmp")) -> Machine:
+def add_folder_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where a benchmark keeps its files."""
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="on which disk (default: %(default)s)")
+
+
+def this_machine(folder: Path = FOLDER) -> Machine:
     """Measure the machine; `folder` is on the disk that counts."""
     message = bytes(80)
     bls = curve(KeyType.BLS)
@@ -97,7 +105,7 @@ def _signing(key: SigningKey) -> Callable[[], object]:
     return lambda: key.sign(next(numbers).to_bytes(80), SigningVersion.LATEST)
 
 
-def machine_line(folder: Path = Path("/var/tmp")) -> str:
+def machine_line(folder: Path = FOLDER) -> str:
     """Return two lines: processor, Python, one signature of each curve by our code; and what signing consists of."""
     signs = []
     for key_type in KeyType:

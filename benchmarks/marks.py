@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import moves
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.moves import RIGHTS
 from benchmarks.turns import ROOT, environment_of, in_turn, quantile, ratio_text
 
@@ -68,9 +68,9 @@ def main() -> None:
     parser.add_argument("--old", type=Path, metavar="CHECKOUT", help="another checkout, to compare with")
     parser.add_argument("--turns", type=int, default=20, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=0.3, help="for each number of rights (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     options = parser.parse_args()
-    print(machine_line())
+    print(machine_line(options.folder))
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         measured = [Measured("this", ROOT, Path(folder))]
         if options.old:

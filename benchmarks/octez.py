@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.host import CLIENTS, HEAD, Client, Measured, port_of
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.turns import in_turn, sealing_key_in
 from tests.doubles.host_process import BAKER, VAULT, stored_hashes, write_config
 from tests.doubles.known_keys import attestation
@@ -89,9 +89,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure signatures over Octez' sockets and HTTP.")
     parser.add_argument("--turns", type=int, default=10, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each number of clients (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     options = parser.parse_args()
-    print(machine_line())
+    print(machine_line(options.folder))
     with tempfile.TemporaryDirectory(dir=options.folder) as name, serving(Path(name)) as measured:
         in_turn(measured, options.turns, lambda one: one.measure(options.seconds))
     print(HEAD)

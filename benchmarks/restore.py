@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.host import configuration_text
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.turns import (
     ERRORS,
     Side,
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, nargs="+", default=KEYS, help="how many (default: %(default)s)")
     parser.add_argument("--call-ms", type=float, default=50.0, help="that KMS takes for a key (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     add_side_options(parser, peer="an enclave on this machine, to compare with")
     options = parser.parse_args()
     compared = sides(options)

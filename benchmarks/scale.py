@@ -20,7 +20,7 @@ from statistics import median
 from benchmarks import client
 from benchmarks.capacity import MEGABYTE, keys_in, running_enclave
 from benchmarks.host import WATERMARK, Client, Measured, MeasuredByClient, print_configurations
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.turns import (
     LATENCY_HEAD,
     ROOT,
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, nargs="+", default=list(KEYS), help="(default: 10 to 10 000)")
     parser.add_argument("--turns", type=int, default=1, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     add_side_options(parser)
     client.add_option(parser)
     options = parser.parse_args()

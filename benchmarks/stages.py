@@ -34,7 +34,7 @@ from benchmarks.host import (
     print_configurations,
     serving,
 )
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.sampled_host import SAMPLES
 from benchmarks.turns import Side, add_side_options, in_turn, print_ratios, sides
 from host_backend.record import Stage
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", choices=TYPES, default=["tz1", "tz4"], help="(default: %(default)s)")
     parser.add_argument("--turns", type=int, default=1, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each number of clients (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     add_side_options(parser)
     client.add_option(parser)
     options = parser.parse_args()

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.host import configuration_text, serving
-from benchmarks.machine import machine_line
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.turns import ERRORS, Side, add_side_options, environment_of, in_turn, print_ratios, sides
 from tests.doubles.host_process import CONFIG_NAME
 from tests.doubles.processes import PATIENCE_S, running
@@ -78,7 +78,7 @@ def main() -> None:
     """Print one line per program and side, and their ratios."""
     parser = argparse.ArgumentParser(description="Measure starts, and the memory after them.")
     parser.add_argument("--turns", type=int, default=10, help="how often each is started (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     add_side_options(parser, peer="where a program listens that is started beside ours, to compare with")
     parser.add_argument("--peer-command", metavar="COMMAND", help="what starts it")
     options = parser.parse_args()

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Literal
 
 from benchmarks import burst, client, enclave, host, pictures, scale
-from benchmarks.machine import Machine, machine_line, processor, this_machine
+from benchmarks.machine import Machine, add_folder_option, machine_line, processor, this_machine
 from benchmarks.pictures import DOCUMENT
 from benchmarks.restore import restores
 from benchmarks.turns import ROOT, Side, in_turn
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.relative_to(ROOT)}")
     parser.add_argument("--turns", type=int, default=3, help="how often each is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn over HTTP (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     parser.add_argument("--machine", choices=MACHINES, help="whose figures count (default: the one most like this)")
     client.add_option(parser)
     options = parser.parse_args()

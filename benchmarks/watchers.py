@@ -7,8 +7,6 @@ at most (on a busy machine by others, too), and the times of the client's signat
 """
 
 import argparse
-import asyncio
-import base64
 import http.client
 import json
 import os
@@ -22,14 +20,12 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from benchmarks.machine import machine_line
+from benchmarks.capacity import keys_in
+from benchmarks.machine import add_folder_option, machine_line
 from benchmarks.turns import quantile
 from benchmarks.watched_host import TOLD
-from enclave_signer.curves import curve
 from enclave_signer.protocol.messages import KeyType
-from enclave_signer.sealing.local import LocalSealer
-from enclave_signer.tezos import public_key_hash
-from tests.doubles.host_process import BAKER, Host, key_file, run_command, write_config
+from tests.doubles.host_process import BAKER, Host, run_command, write_config
 from tests.doubles.known_keys import attestation, block, preattestation
 from tests.doubles.processes import running_local_enclave
 
@@ -63,26 +59,6 @@ class WatchedHost(Host):
     def longest(self) -> list[str]:
         """Return the milliseconds of the longest step, for which the loop was held at most, and the lines dropped."""
         return self.told_after(signal.SIGUSR2).split()
-
-
-def keys_in(folder: Path, config: Path, number: int) -> list[str]:
-    """Seal new keys as the enclave does, put them where the host keeps them, and return their hashes."""
-    sealer = LocalSealer((folder / "sealing.key").read_bytes())
-    ed25519 = curve(KeyType.ED25519)
-
-    async def entries() -> list[dict[str, str]]:
-        made = []
-        for _ in range(number):
-            private_key = ed25519.generate()
-            public_key = ed25519.open(private_key).public_key
-            blob = base64.b64encode(await sealer.seal(private_key, public_key)).decode()
-            made.append({"public_key_hash": public_key_hash(public_key), "encrypted_private_key": blob})
-        return made
-
-    stored = asyncio.run(entries())
-    key_file(config).parent.mkdir()
-    key_file(config).write_text(json.dumps(stored))
-    return [entry["public_key_hash"] for entry in stored]
 
 
 class Client:
@@ -182,14 +158,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what watchers cost a baker.")
     parser.add_argument("--keys", type=int, default=10_000, help="in the vault (default: %(default)s)")
     parser.add_argument("--kinds", type=int, default=3, choices=(1, 2, 3), help="each signs (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="on which disk (default: %(default)s)")
+    add_folder_option(parser)
     options = parser.parse_args()
-    print(machine_line())
+    print(machine_line(options.folder))
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         with running_local_enclave(folder / "sealing.key") as enclave:
             config = write_config(folder, enclave.port)
-            pkhs = keys_in(folder, config, options.keys)
+            pkhs = keys_in(folder, config, KeyType.ED25519, options.keys)
 
             def write(policy: str) -> None:
                 write_config(folder, enclave.port, dict.fromkeys(pkhs, policy), watermark="{driver: file}")

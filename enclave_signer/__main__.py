@@ -111,9 +111,15 @@ def open_providers(config: Config) -> "list[SealerProvider]":
     Raises:
         ConfigError: One cannot be opened as configured.
     """
-    image = config.image
-    if image is None:
-        return [_open_local(config.local_key)]
+    return [_open_local(config.local_key)] if config.image is None else open_image_providers(config.image)
+
+
+def open_image_providers(image: "Image") -> "list[SealerProvider]":
+    """Return the sealers that an image names; the first one seals.
+
+    Raises:
+        ConfigError: One cannot be opened as configured.
+    """
     if image.development:
         logger.warning("this image is for development: not for keys of value")
     return [_open_named(name, image) for name in image.sealers]
@@ -153,7 +159,7 @@ def _open_gcp_kms(image: "Image") -> "SealerProvider":
         from enclave_signer.sealing.gcp_client import google  # Google's library is an extra
         from enclave_signer.sealing.gcp_kms import GcpKms
     except ImportError as error:
-        raise ConfigError(f"{GCP_KMS}: {error}: pip install 'enclave-signer[enclave-gcp]'") from error
+        raise missing_extra(GCP_KMS, error, "enclave-gcp") from error
     if image.gcp_kms is None:
         raise ConfigError(f"{GCP_KMS} is not configured")
     return GcpKms(image.gcp_kms, google())
@@ -163,7 +169,7 @@ def _open_vault_transit(image: "Image") -> "SealerProvider":
     try:
         from enclave_signer.sealing.vault_transit import VaultTransit  # its HTTP library is an extra
     except ImportError as error:
-        raise ConfigError(f"{VAULT_TRANSIT}: {error}: pip install 'enclave-signer[enclave-vault]'") from error
+        raise missing_extra(VAULT_TRANSIT, error, "enclave-vault") from error
     from enclave_signer.launcher import LAUNCHER_SOCKET, LauncherSocket
 
     if image.vault_transit is None:
@@ -177,10 +183,15 @@ def _open_kbs(image: "Image") -> "SealerProvider":
     try:
         from enclave_signer.sealing.kbs import open_kbs  # httpx is an extra
     except ImportError as error:
-        raise ConfigError(f"{KBS}: {error}: pip install 'enclave-signer[enclave-kbs]'") from error
+        raise missing_extra(KBS, error, "enclave-kbs") from error
     if image.kbs is None:
         raise ConfigError(f"{KBS} is not configured")
     return open_kbs(image.kbs)
+
+
+def missing_extra(what: str, error: ImportError, extra: str) -> ConfigError:
+    """Return the error for something that needs the libraries of an extra, which are not installed."""
+    return ConfigError(f"{what}: {error}: pip install 'enclave-signer[{extra}]'")
 
 
 def open_attester(image: "Image | None", launcher: "LauncherSocket | None" = None) -> "Attester | None":

@@ -1,7 +1,4 @@
-"""Where the daemon listens: a port, or a Unix socket.
-
-Source for `LISTEN_PORT` and its default: tee-signer.
-"""
+"""Where the daemon listens: a port, or a Unix socket."""
 
 import ipaddress
 import os
@@ -11,7 +8,7 @@ from pathlib import Path
 
 from enclave_signer.errors import ConfigError
 
-#: tee-signer's port.
+#: Source: tee-signer.
 DEFAULT_PORT = 2000
 #: Bytes of a Unix socket's path. Source: unix(7), sun_path of 108 with its final zero.
 MAX_UNIX_PATH_BYTES = 107

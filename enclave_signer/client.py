@@ -88,7 +88,7 @@ class LocalClient:
         try:
             self._socket.settimeout(timeout_s)
             self._socket.connect(str(path))
-            self._require(uid, path)
+            self._require_user(uid, path)
         except OSError as error:
             self.close()
             raise Disconnected(f"no enclave can be reached at {path}: {error.strerror or error}") from error
@@ -96,7 +96,7 @@ class LocalClient:
             self.close()
             raise
 
-    def _require(self, wanted: int | None, path: Path | str) -> None:
+    def _require_user(self, wanted: int | None, path: Path | str) -> None:
         found = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, uid, _ = _CREDENTIALS.unpack(found)
         if wanted is not None and uid != wanted:
@@ -232,7 +232,7 @@ class Key:
         return encode_signature(self._client.call(call, Signature))
 
     def prove_possession(self) -> str:
-        """Return a proof that a tz4 key is had: `BLsig…`.
+        """Return a proof of possession of a tz4 key: `BLsig…`.
 
         Raises:
             Refused: No rule allows it, or the key is of another kind.

@@ -81,7 +81,6 @@ class Config:
     """Everything the daemon needs to know to start."""
 
     listen: Address | UnixAddress
-    sealer: str
     local_key: LocalKey | None
     log_level: str
     json_log: bool = False
@@ -92,7 +91,7 @@ class Config:
     limits: Limits = DEFAULT_LIMITS
     #: Keys that clients of a port may show, where it speaks TLS.
     tls_clients: tuple[str, ...] | None = None
-    #: What the image says of itself; its sealers are used then, and `sealer` and `local_key` are not.
+    #: What the image says of itself; its sealers are used then, and `local_key` is not.
     image: "Image | None" = None
 
 
@@ -119,7 +118,6 @@ def parse_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Co
     return Config(
         listen=listen,
         tls_clients=tls_clients,
-        sealer=flags.sealer or SEALERS[0],
         local_key=_local_key(flags),
         log_level=flags.log,
         json_log=flags.json_log,

@@ -4,9 +4,11 @@ Texts may cross the wire and reach logs: lower case, name the thing and the fix,
 `ProtocolError` in `enclave_signer.protocol.errors` is the one other root: that room imports nothing of ours.
 """
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
-from enclave_signer.protocol.errors import Family
+from enclave_signer.protocol.errors import BadBlob, Family, UnknownBlobFormat
+
+AnyError = TypeVar("AnyError", bound=Exception)
 
 
 class EnclaveSignerError(Exception):
@@ -115,3 +117,19 @@ class LauncherRefused(EnclaveSignerError):
 
 class LauncherUnavailable(EnclaveSignerError):
     """The launcher gave no token; retrying later may help."""
+
+
+def blob_error(error: BadBlob) -> SealingError:
+    """Return the error of a sealer for a blob whose header cannot be read: what a later version sealed is not corrupt."""
+    return SealingRefused(str(error)) if isinstance(error, UnknownBlobFormat) else BlobCorrupt(str(error))
+
+
+def again(error: AnyError) -> AnyError:
+    """Return an error for one more caller, caused by the first one: a raised error keeps its traceback.
+
+    Args:
+        error: Of a class that takes its `args`.
+    """
+    copy = type(error)(*error.args)
+    copy.__cause__ = error
+    return copy

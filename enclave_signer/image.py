@@ -7,11 +7,10 @@
 - Keys that are listed as `gated` sign only while their service has released them.
 """
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from enclave_signer.protocol.binding import is_key_digest
 from enclave_signer.rights import Rule
 from enclave_signer.rights_config import UnixSocketConfig, read_rights, read_unix_socket
 from enclave_signer.sealing import gcp_names
@@ -30,7 +29,6 @@ ATTESTERS = (CONFIDENTIAL_SPACE,)
 TOKEN_KINDS = ("OIDC", "PKI")
 #: Bytes of a token's audience. Source: Google's "Connect external resources".
 MAX_AUDIENCE_BYTES = 512
-_KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,8 @@ def parse_image(text: str, file: str) -> Image:
     vault = read_vault_transit(top.table(VAULT_TRANSIT), development=development) if VAULT_TRANSIT in sealers else None
     kbs = read_kbs(top.table(KBS), development=development) if KBS in sealers else None
     local_key = _local(top, development=development) if LOCAL in sealers else None
-    configs = {GCP_KMS: gcp_kms, VAULT_TRANSIT: vault, KBS: kbs, LOCAL: local_key}
+    each: dict[str, SealerConfig | None] = {GCP_KMS: gcp_kms, VAULT_TRANSIT: vault, KBS: kbs, LOCAL: local_key}
+    configs = {name: config for name, config in each.items() if config is not None}
     image = Image(
         development=development,
         sealers=sealers,
@@ -119,8 +118,8 @@ def parse_image(text: str, file: str) -> Image:
         vault_transit=vault,
         kbs=kbs,
         local_key=local_key,
-        reseal=_reseal(top, configs),
-        gated=_gated(top, configs),
+        reseal=read_rules(top, configs),
+        gated=read_gated(top, configs),
         tls_clients=_tls_clients(top.table("tls")) if top.has("tls") else None,
         insecure_plain_tcp=top.flag("insecure_plain_tcp", default=False),
         attestation=_attestation(top.table("attestation"), gcp_kms, vault) if top.has("attestation") else None,
@@ -144,11 +143,26 @@ def _check_together(top: TomlTable, image: Image) -> None:
         raise top.refused(
             "attestation", f"{KBS}.tee is {SAMPLE}: a key that anyone can get is not attested: leave one out"
         )
+    if image.gcp_kms is not None:
+        _check_legacy(top, image, image.gcp_kms)
     for rule in image.reseal:
         if (left := leaving(rule, image.gated)) is not None:
             raise top.refused(
                 "reseal", f"lets keys under {left.key!r}, which is gated, go to {rule.target!r}: gate that, too"
             )
+
+
+def _check_legacy(top: TomlTable, image: Image, gcp_kms: GcpKmsConfig) -> None:
+    """Check that no rule is about legacy blobs, which name no key.
+
+    Raises:
+        ConfigError: One is.
+    """
+    if gcp_kms.write_legacy and any(rule.sealer == GCP_KMS for rule in image.reseal):
+        raise top.refused("reseal", f"makes no legacy blobs: {GCP_KMS}.write_legacy is true")
+    if gcp_kms.read_legacy and any(rule.sealer == GCP_KMS for rule in image.gated):
+        # They open under the key that `Initialize` names.
+        raise top.refused("gated", f"does not hold for legacy blobs: set {GCP_KMS}.read_legacy to false")
 
 
 def _listeners(top: TomlTable) -> tuple[str, ...]:
@@ -161,7 +175,7 @@ def _listeners(top: TomlTable) -> tuple[str, ...]:
 def _tls_clients(table: TomlTable) -> tuple[str, ...]:
     clients = table.texts("clients", required=True)
     for digest in clients:
-        if not _KEY_DIGEST.fullmatch(digest):
+        if not is_key_digest(digest):
             raise table.refused("clients", f"{digest!r} is not the SHA-256 of a public key, 64 digits of 0-9 and a-f")
     table.end()
     return clients
@@ -191,20 +205,3 @@ def _local(top: TomlTable, *, development: bool) -> LocalKey:
     if not development:
         raise top.refused("sealers", "local seals by a file on the machine: only where development is true")
     return read_local(top.table(LOCAL))
-
-
-def _reseal(top: TomlTable, configs: Mapping[str, SealerConfig | None]) -> tuple[ResealRule, ...]:
-    rules = read_rules(top, {name: config for name, config in configs.items() if config is not None})
-    gcp_kms = configs[GCP_KMS]
-    if isinstance(gcp_kms, GcpKmsConfig) and gcp_kms.write_legacy and any(rule.sealer == GCP_KMS for rule in rules):
-        raise top.refused("reseal", f"makes no legacy blobs: {GCP_KMS}.write_legacy is true")
-    return rules
-
-
-def _gated(top: TomlTable, configs: Mapping[str, SealerConfig | None]) -> tuple[GatedRule, ...]:
-    rules = read_gated(top, {name: config for name, config in configs.items() if config is not None})
-    gcp_kms = configs[GCP_KMS]
-    if isinstance(gcp_kms, GcpKmsConfig) and gcp_kms.read_legacy and any(rule.sealer == GCP_KMS for rule in rules):
-        # They name no key, and open under the one that `Initialize` names.
-        raise top.refused("gated", f"does not hold for legacy blobs: set {GCP_KMS}.read_legacy to false")
-    return rules

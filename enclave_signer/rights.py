@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from enclave_signer.errors import BlobCorrupt, NotAllowed
+from enclave_signer.errors import NotAllowed, blob_error
 from enclave_signer.protocol.blob import is_ours, parse_blob
 from enclave_signer.protocol.calls import WITHOUT_KEY, Unnamed, call_of
 from enclave_signer.protocol.errors import BadBlob
@@ -180,7 +180,7 @@ def _key_of(blob: bytes) -> PublicKey | None:
         # No blob opens that holds another key than its header says.
         return parse_blob(blob)[0].public_key
     except BadBlob as error:
-        raise BlobCorrupt(str(error)) from None
+        raise blob_error(error) from None
 
 
 class Rules:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from enclave_signer.addresses import Address, UnixAddress
 from enclave_signer.errors import ConfigError
+from enclave_signer.protocol.binding import is_key_digest
 from enclave_signer.protocol.calls import CALLS, OF_NEW_KEYS, WITHOUT_KEY
 from enclave_signer.rights import ANY, Condition, Fact, Rule
 from enclave_signer.tezos import MalformedBase58, check_public_key_hash
@@ -16,9 +17,8 @@ UNIX_SOCKET = "unix_socket"
 #: The largest user or group: one below what means "none". Source: `chown(2)`.
 MAX_ID = 2**32 - 2
 _ID = re.compile(r"0|[1-9][0-9]{0,9}")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _MODE = re.compile(r"0[0-7]{3}")
-#: Who can write to the folder can put another socket in place of this one.
+#: Whoever can write to the folder can put another socket in place of this one.
 _FOLDER_NEVER = 0o022
 #: Reading and writing mean something for a socket; the owner must have both.
 _SOCKET_NEVER, _SOCKET_ALWAYS, _FOLDER_ALWAYS = 0o111, 0o600, 0o700
@@ -75,12 +75,12 @@ def _condition(table: TomlTable, text: str) -> Condition:
     fact = Fact(name)
     match fact:
         case Fact.UID | Fact.GID | Fact.GROUP:
-            good = _ID.fullmatch(wanted) is not None and int(wanted) <= MAX_ID
+            good = _is_id(wanted)
         case Fact.CGROUP:
             parts = wanted.removesuffix("/").split("/")
             good = len(parts) > 1 and parts[0] == "" and not {"", ".", ".."} & set(parts[1:])
         case Fact.CLIENT:
-            good = _DIGEST.fullmatch(wanted) is not None
+            good = is_key_digest(wanted)
     if not good:
         raise table.refused("peer", f"{text!r} must be like {_EXAMPLES[fact]}")
     return Condition(fact, wanted)
@@ -145,9 +145,13 @@ def _group(table: TomlTable) -> int | None:
     if not table.has("group"):
         return None
     text = table.text("group")
-    if _ID.fullmatch(text) is None or int(text) > MAX_ID:
+    if not _is_id(text):
         raise table.refused("group", "must be the number of a group, as a text")
     return int(text)
+
+
+def _is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None and int(text) <= MAX_ID
 
 
 def check_rights(

@@ -1,8 +1,7 @@
 """Lists the contents of the image, in CycloneDX's form.
 
 Libraries stand there by name, version, licence and the hash of their description; what comes from the system, by the
-packages of Debian that its files are from. Nothing in it depends on when or
-where it is made.
+packages of Debian that its files are from. Nothing in it depends on when or where it is made.
 
 usage: python3 image/sbom.py --application FOLDER --interpreter FOLDER --out FILE
 """

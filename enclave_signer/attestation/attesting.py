@@ -15,7 +15,7 @@ import trio
 from nacl.signing import SigningKey
 
 from enclave_signer.attestation.base import Attester
-from enclave_signer.errors import EnclaveSignerError, NotAttested, TokenUnavailable
+from enclave_signer.errors import EnclaveSignerError, NotAttested, TokenUnavailable, again
 from enclave_signer.protocol.binding import NO_CHANNEL, Channel, channel_statement, inventory_digest, token_nonce
 from enclave_signer.protocol.messages import Attest, Attestation, PublicKey, Purpose
 
@@ -123,8 +123,7 @@ class Attesting:
             trio.lowlevel.spawn_system_task(self._ask, kept, nonce, asked)
         await asked.done.wait()
         if asked.error is not None:
-            # A new one for each: a raised error keeps its traceback.
-            raise type(asked.error)(*asked.error.args) from asked.error
+            raise again(asked.error)
         return asked.token
 
     async def _ask(self, kept: dict[str, _Asked], nonce: str, asked: _Asked) -> None:

@@ -1,7 +1,8 @@
 """What every curve offers, what it refuses, and what the curves share.
 
 - A private key is 32 bytes, big-endian where it is a scalar; zero and values at or above the group order are refused.
-- A public key is compressed, canonical, on its curve and in its prime-order group; BLS' point at infinity is refused.
+- A public key that is a point is compressed, canonical, on its curve and in its prime-order group; BLS' point at infinity
+  is refused.
 - Sizes are checked before bytes reach C code.
 - No text, `repr` or exception holds a byte of a private key.
 - Opened keys and parsed keys are immutable: any number of threads may use one at once.
@@ -41,7 +42,7 @@ class InvalidSignature(CurveError):
 
 
 class VersionNotSupported(CurveError):
-    """BLS has no signing version 0; ask for 1 or 2."""
+    """The curve does not sign in this version; ask for one of its row of facts: 1 or 2 for BLS, the latest for ML-DSA-44."""
 
 
 class ProofNotSupported(CurveError):
@@ -57,14 +58,14 @@ class SigningKey(Protocol):
         ...
 
     def sign(self, message: bytes, version: SigningVersion) -> Signature:
-        """Sign a message; the same message always gets the same signature.
+        """Sign a message; the same message gets the same signature each time, unless the curve's signatures are hedged.
 
         Args:
             message: Any number of bytes; the curve hashes them as Tezos does.
-            version: How BLS signs; the other curves sign alike under every version.
+            version: How BLS signs; the other curves sign alike under every version that they have.
 
         Raises:
-            VersionNotSupported: BLS with version 0; ask for 1 or 2.
+            VersionNotSupported: The curve does not have the version.
         """
         ...
 
@@ -94,7 +95,7 @@ class VerifyingKey(Protocol):
 
         Raises:
             InvalidSignature: It is not, or is malformed, or of another curve; do not use it.
-            VersionNotSupported: BLS with version 0; ask for 1 or 2.
+            VersionNotSupported: The curve does not have the version.
         """
         ...
 
@@ -184,7 +185,7 @@ class Curve(Protocol):
         """Return the key, checked and ready to verify.
 
         Args:
-            data: The compressed point; 48 bytes for BLS, 32 for Ed25519, 33 for the others.
+            data: The key, of the size in the curve's row of facts.
 
         Raises:
             InvalidPublicKey: Wrong size or form, or no point of the group; take it from its source again.
@@ -240,7 +241,7 @@ def random_scalar(order: bytes) -> bytes:
 
 
 def check_public_key_size(data: bytes, key_type: KeyType) -> None:
-    """Return when a compressed public key has the size of its curve.
+    """Return when a public key has the size of its curve.
 
     Raises:
         InvalidPublicKey: It has not.

@@ -12,7 +12,8 @@ of https://ethresear.ch/t/fast-verification-of-multiple-bls-signatures/5407.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from enclave_signer.curves.base import CurveError, SignatureCheck, signature_bytes
 from enclave_signer.curves.bls import BlsVerifyingKey
@@ -30,6 +31,24 @@ _blst = load()
 _CONTEXT_WORDS = -(-_blst.blst_pairing_sizeof() // 8)
 # A context keeps a pointer to its tag.
 _TAGS = {suite: ffi.new("uint8_t[]", suite.tag) for suite in (AUGMENTATION, POSSESSION)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Arithmetic:
+    """What libblst has for the points of one group; the arguments are those of `Library`."""
+
+    point: str
+    scratch_bytes: Callable[[int], int]
+    add_up: Callable[[CData, CData, int, CData, int, CData], None]
+    to_affine: Callable[[CData, CData], None]
+
+
+_G1 = _Arithmetic(
+    "blst_p1", _blst.blst_p1s_mult_pippenger_scratch_sizeof, _blst.blst_p1s_mult_pippenger, _blst.blst_p1_to_affine
+)
+_G2 = _Arithmetic(
+    "blst_p2", _blst.blst_p2s_mult_pippenger_scratch_sizeof, _blst.blst_p2s_mult_pippenger, _blst.blst_p2_to_affine
+)
 
 
 class _Group:
@@ -63,7 +82,7 @@ def all_verify(checks: Sequence[SignatureCheck]) -> bool:
         return False
     context = new_context(suite)
     weights = secrets.token_bytes(WEIGHT_BYTES * len(points))
-    if not add(context, ffi.NULL, _sum_in_g2(points, weights)):
+    if not add(context, ffi.NULL, _sum(_G2, points, weights)):
         return False
     for group in groups:
         size = WEIGHT_BYTES * len(group.keys)
@@ -71,7 +90,7 @@ def all_verify(checks: Sequence[SignatureCheck]) -> bool:
         if len(group.keys) == 1:
             added = add(context, group.keys[0], ffi.NULL, group.message, group.front, own)
         else:
-            added = add(context, _sum_in_g1(group.keys, own), ffi.NULL, group.message, group.front)
+            added = add(context, _sum(_G1, group.keys, own), ffi.NULL, group.message, group.front)
         if not added:
             return False
     _blst.blst_pairing_commit(context)
@@ -101,18 +120,30 @@ def _by_message(checks: Sequence[SignatureCheck], *, augmented: bool) -> list[_G
 
 
 def _points(signatures: Sequence[bytes]) -> list[CData] | None:
-    """Return the points that signatures are; None if one of them is not in the group, or infinity."""
+    """Return the points that signatures are; None if one of them is none."""
     points = []
     for signature in signatures:
-        point = ffi.new("blst_p2_affine *")
-        if (
-            signature[0] & INFINITY
-            or _blst.blst_p2_uncompress(point, signature) != SUCCESS
-            or not _blst.blst_p2_affine_in_g2(point)
-        ):
+        point = signature_point(signature)
+        if point is None:
             return None
         points.append(point)
     return points
+
+
+def signature_point(signature: bytes) -> CData | None:
+    """Return the point that a signature is; None if it is infinity, or not of the prime-order group.
+
+    Args:
+        signature: 96 bytes.
+    """
+    point = ffi.new("blst_p2_affine *")
+    if (
+        signature[0] & INFINITY
+        or _blst.blst_p2_uncompress(point, signature) != SUCCESS
+        or not _blst.blst_p2_affine_in_g2(point)
+    ):
+        return None
+    return point
 
 
 def add(
@@ -125,24 +156,13 @@ def add(
     return added == SUCCESS
 
 
-def _sum_in_g1(points: Sequence[CData], weights: bytes) -> CData:
+def _sum(group: _Arithmetic, points: Sequence[CData], weights: bytes) -> CData:
     """Return the sum of two points or more, each times its weight."""
-    total, affine = ffi.new("blst_p1 *"), ffi.new("blst_p1_affine *")
-    scratch = ffi.new("uint64_t[]", _blst.blst_p1s_mult_pippenger_scratch_sizeof(len(points)) // 8)
+    total, affine = ffi.new(f"{group.point} *"), ffi.new(f"{group.point}_affine *")
+    scratch = ffi.new("uint64_t[]", group.scratch_bytes(len(points)) // 8)
     # Without a pointer of its own, each weight follows the one before.
-    listed, first = ffi.new("blst_p1_affine *[]", points), ffi.new("uint8_t[]", weights)
+    listed, first = ffi.new(f"{group.point}_affine *[]", points), ffi.new("uint8_t[]", weights)
     starts = ffi.new("uint8_t *[]", [first, ffi.NULL])
-    _blst.blst_p1s_mult_pippenger(total, listed, len(points), starts, 8 * WEIGHT_BYTES, scratch)
-    _blst.blst_p1_to_affine(affine, total)
-    return affine
-
-
-def _sum_in_g2(points: Sequence[CData], weights: bytes) -> CData:
-    """Return the sum of two points or more, each times its weight."""
-    total, affine = ffi.new("blst_p2 *"), ffi.new("blst_p2_affine *")
-    scratch = ffi.new("uint64_t[]", _blst.blst_p2s_mult_pippenger_scratch_sizeof(len(points)) // 8)
-    listed, first = ffi.new("blst_p2_affine *[]", points), ffi.new("uint8_t[]", weights)
-    starts = ffi.new("uint8_t *[]", [first, ffi.NULL])
-    _blst.blst_p2s_mult_pippenger(total, listed, len(points), starts, 8 * WEIGHT_BYTES, scratch)
-    _blst.blst_p2_to_affine(affine, total)
+    group.add_up(total, listed, len(points), starts, 8 * WEIGHT_BYTES, scratch)
+    group.to_affine(affine, total)
     return affine

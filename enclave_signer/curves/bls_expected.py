@@ -9,9 +9,9 @@ Source: blst's `blst_pairing_*`, as its `core_verify` uses them.
 
 from enclave_signer.curves.base import signature_bytes, wrong_signature
 from enclave_signer.curves.bls import BlsVerifyingKey
-from enclave_signer.curves.bls_batch import add, new_context
+from enclave_signer.curves.bls_batch import add, new_context, signature_point
 from enclave_signer.curves.bls_suite import suite_of
-from enclave_signer.curves.blst import SUCCESS, CData, ffi, load
+from enclave_signer.curves.blst import CData, ffi, load
 from enclave_signer.protocol.messages import KeyType, Signature, SigningVersion
 
 _blst = load()
@@ -54,13 +54,10 @@ class ExpectedSignature:
             self._key.verify(signature, self._message, self._version)
             return
         data = signature_bytes(signature, KeyType.BLS)
-        point, value = ffi.new("blst_p2_affine *"), ffi.new("uint64_t[]", _VALUE_WORDS)
-        if (
-            _blst.blst_p2_uncompress(point, data) != SUCCESS
-            or _blst.blst_p2_affine_is_inf(point)
-            or not _blst.blst_p2_affine_in_g2(point)
-        ):
+        point = signature_point(data)
+        if point is None:
             raise wrong_signature(KeyType.BLS)
+        value = ffi.new("uint64_t[]", _VALUE_WORDS)
         _blst.blst_aggregated_in_g2(value, point)
         if not _blst.blst_pairing_finalverify(self._context, value):
             raise wrong_signature(KeyType.BLS)

@@ -2,8 +2,9 @@
 
 - No wheel offers libblst alone; ckzg's extension module exports it, by accident rather than by promise. So every function
   is looked up, and every size compared, before the first use; `known_answers` then checks what it computes.
-- Each call releases the interpreter's lock, and none keeps a pointer it was given.
-- Every pointer goes in unchecked: only `bls.py` calls these functions, and checks sizes first.
+- Each call releases the interpreter's lock. None keeps a pointer that it was given, but for the tag of
+  `blst_pairing_init`.
+- Every pointer goes in unchecked: only `bls`, `bls_batch` and `bls_expected` call these functions, and check sizes first.
 
 Source: `blst.h` of libblst 0.3.16; `build_blst.py` has the declarations.
 """

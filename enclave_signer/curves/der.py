@@ -1,7 +1,6 @@
 """ECDSA signatures in their two forms: r and s, 32 bytes each, and the DER that libraries speak."""
 
-#: Bytes of r, and of s: the group orders of secp256k1 and P-256 have 256 bits.
-SCALAR_BYTES = 32
+from enclave_signer.curves.base import SCALAR_BYTES
 
 
 def to_der(raw: bytes) -> bytes:

@@ -1,6 +1,6 @@
-"""Ed25519, secp256k1 and P-256 alike: they sign the BLAKE2b-256 digest of a message.
+"""Every curve but BLS: they sign the BLAKE2b-256 digest of a message.
 
-- Every signing version means the same to them, and there are no proofs of possession.
+- Every signing version that they have means the same to them, and there are no proofs of possession.
 
 Source: tee-signer 4f91388, recorded; Octez `Signature.sign`.
 """
@@ -45,7 +45,7 @@ class DigestSigningKey(ABC):
 
     @abstractmethod
     def _sign(self, digest: bytes) -> bytes:
-        """Return the 64 bytes of the signature over a digest."""
+        """Return the signature over a digest, of the curve's size."""
 
 
 class DigestVerifyingKey(ABC):
@@ -81,7 +81,7 @@ class DigestVerifyingKey(ABC):
 
     @abstractmethod
     def _verifies(self, signature: bytes, digest: bytes) -> bool:
-        """Whether 64 bytes are this key's signature over a digest."""
+        """Whether bytes of the curve's size are this key's signature over a digest."""
 
 
 def _no_proof(key_type: KeyType) -> ProofNotSupported:

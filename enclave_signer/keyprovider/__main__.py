@@ -13,9 +13,14 @@ from pathlib import Path
 import trio
 
 from enclave_signer import __version__, log
-from enclave_signer.__main__ import EXIT_CONFIG, EXIT_FAILED, forbid_inspection, open_providers
-from enclave_signer.addresses import UnixAddress
-from enclave_signer.config import LOG_LEVELS, Config, Parser
+from enclave_signer.__main__ import (
+    EXIT_CONFIG,
+    EXIT_FAILED,
+    forbid_inspection,
+    missing_extra,
+    open_image_providers,
+)
+from enclave_signer.config import LOG_LEVELS, Parser
 from enclave_signer.errors import ConfigError, EnclaveSignerError
 from enclave_signer.image import Image, read_image
 from enclave_signer.keyprovider.answering import Answering
@@ -83,9 +88,7 @@ class Keys:
                 "name a configuration without it"
             )
         self.config = config
-        address = UnixAddress(Path(os.devnull))  # the daemon's, which does not run here
-        daemon = Config(listen=address, sealer="", local_key=None, log_level="", image=image)
-        self._providers = Providers(open_providers(daemon))
+        self._providers = Providers(open_image_providers(image))
         #: Those in files, by id.
         self.files = {
             kek.key_id: SealedFile(kek.key_id, kek.path, self._open_sealer, kek.commitment)
@@ -146,7 +149,7 @@ def _open_broker(image: Image) -> Fetch:
     try:
         from enclave_signer.sealing.kbs import open_client  # httpx is an extra
     except ImportError as error:
-        raise ConfigError(f"kbs: {error}: pip install 'enclave-signer[enclave-kbs]'") from error
+        raise missing_extra("kbs", error, "enclave-kbs") from error
     return open_client(image.kbs, use=checked).fetch
 
 
@@ -156,7 +159,7 @@ async def serve(keys: Keys, flags: argparse.Namespace) -> None:
     try:
         from enclave_signer.keyprovider.server import Server  # h2 is an extra
     except ImportError as error:
-        raise ConfigError(f"gRPC: {error}: pip install 'enclave-signer[keyprovider]'") from error
+        raise missing_extra("gRPC", error, "keyprovider") from error
     from enclave_signer.serving.listeners import TcpListener, listen
 
     config = keys.config

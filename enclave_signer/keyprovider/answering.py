@@ -15,8 +15,6 @@ from enclave_signer.keyprovider.parameters import key_id_of
 
 logger = logging.getLogger(__name__)
 
-_OPERATIONS = {Wrap: "keywrap", Unwrap: "keyunwrap"}
-
 
 class Answering:
     """Wraps and unwraps.
@@ -41,7 +39,7 @@ class Answering:
             KeyproviderError: It is refused, or cannot be answered.
         """
         request = read_request(data, self._provider)
-        if operation not in {None, _OPERATIONS[type(request)]}:
+        if operation not in {None, request.operation}:
             raise BadRequest("op is not the one of this call")
         return await (self._wrap(request) if isinstance(request, Wrap) else self._unwrap(request))
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from enclave_signer.keyprovider.errors import BadRequest, Status, Unimplemented
+from enclave_signer.keyprovider.messages import Unwrap, Wrap
 from enclave_signer.keyprovider.strict_json import MAX_MESSAGE_BYTES
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -23,8 +24,8 @@ _MAX_VARINT_BYTES = 4
 MAX_BODY_BYTES = _FRAME.size + 1 + _MAX_VARINT_BYTES + MAX_MESSAGE_BYTES
 #: The calls, and the operation that the JSON of each must ask for.
 CALLS = {
-    b"/keyprovider.KeyProviderService/WrapKey": "keywrap",
-    b"/keyprovider.KeyProviderService/UnWrapKey": "keyunwrap",
+    b"/keyprovider.KeyProviderService/WrapKey": Wrap.operation,
+    b"/keyprovider.KeyProviderService/UnWrapKey": Unwrap.operation,
 }
 _CONTENT_TYPE = b"application/grpc"
 ANSWER_HEADERS: Headers = ((b":status", b"200"), (b"content-type", _CONTENT_TYPE))

@@ -8,6 +8,7 @@ client asks every provider that has a packet, also those that it did not name.
 """
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from enclave_signer.keyprovider.errors import BadRequest
 from enclave_signer.keyprovider.packets import MAX_PACKET_BYTES
@@ -33,6 +34,7 @@ class Wrap:
         data: The layer's key and its options.
     """
 
+    operation: ClassVar[str] = "keywrap"
     parameters: str | None
     data: bytes = field(repr=False)
 
@@ -41,6 +43,7 @@ class Wrap:
 class Unwrap:
     """Give the layer's key in a packet back."""
 
+    operation: ClassVar[str] = "keyunwrap"
     packet: bytes = field(repr=False)
 
 
@@ -56,15 +59,15 @@ def read_request(data: bytes, provider: str) -> Wrap | Unwrap:
     """
     request = read_object(data, "the request")
     match request.get("op"):
-        case "keywrap":
+        case Wrap.operation:
             wanted = members(request.get("keywrapparams"), "keywrapparams")
             optsdata = read_bytes(wanted.get("optsdata"), "optsdata", MAX_WRAPPED_BYTES)
             return Wrap(_parameters(wanted.get("ec"), provider), optsdata)
-        case "keyunwrap":
+        case Unwrap.operation:
             wanted = members(request.get("keyunwrapparams"), "keyunwrapparams")
             return Unwrap(read_bytes(wanted.get("annotation"), "annotation", MAX_PACKET_BYTES))
         case _:
-            raise BadRequest("op must be keywrap or keyunwrap")
+            raise BadRequest(f"op must be {Wrap.operation} or {Unwrap.operation}")
 
 
 def _parameters(config: object, provider: str) -> str | None:

@@ -1,6 +1,5 @@
 """The server: takes clients of gRPC on every address that is configured, until it is cancelled."""
 
-import errno
 import logging
 from collections.abc import Sequence
 
@@ -9,7 +8,7 @@ import trio
 from enclave_signer import log
 from enclave_signer.keyprovider.answering import Answering
 from enclave_signer.keyprovider.connection import GrpcConnection
-from enclave_signer.serving.listeners import Listener
+from enclave_signer.serving.listeners import Listener, rest_if_exhausted
 from enclave_signer.serving.stream import Stream
 from enclave_signer.sparse_log import SparseLog
 
@@ -18,8 +17,6 @@ logger = logging.getLogger(__name__)
 #: Connections of one listener at once, each 4 MB at worst: those of a port take none from a socket. One more takes the
 #: place of the oldest whose client waits for no answer.
 MAX_CONNECTIONS = 16
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_EXHAUSTED_PAUSE_S = 0.1
 
 
 class Server:
@@ -50,9 +47,7 @@ class Server:
                 try:
                     stream = listener.accept()
                 except OSError as error:
-                    if error.errno in _EXHAUSTED:
-                        self._full.warn(f"cannot accept connections: {error.strerror}")
-                        await trio.sleep(_EXHAUSTED_PAUSE_S)
+                    await rest_if_exhausted(error, self._full)
                     continue
                 if stream is None:
                     continue

@@ -7,6 +7,7 @@
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ _CHANNEL_TAG = b"enclave-signer attested channel 1"
 _INVENTORY_TAG = b"enclave-signer key inventory 1"
 #: Who proves: so that no proof can be turned around.
 _ENCLAVE_ROLE = b"enclave"
+_KEY_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ def inventory_digest(public_keys: Iterable[PublicKey]) -> bytes:
 def key_digest(public_key: bytes) -> str:
     """Return how configurations name a TLS key: SHA-256 of its SubjectPublicKeyInfo, 64 hexadecimal digits."""
     return hashlib.sha256(public_key).hexdigest()
+
+
+def is_key_digest(text: str) -> bool:
+    """Whether a text is what `key_digest` could return."""
+    return _KEY_DIGEST.fullmatch(text) is not None
 
 
 def _digest(tag: bytes, parts: Iterable[bytes]) -> bytes:

@@ -17,10 +17,7 @@ from enclave_signer.protocol.errors import BadMessage
 Item = object
 
 #: Tags that cbor2 gives a meaning to by itself; refused like all others.
-_MEANINGFUL_TAGS = (
-    *(0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 100),
-    *(256, 258, 260, 261, 1004, 43000, 55799),
-)
+_MEANINGFUL_TAGS = (*range(6), 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000, 55799)
 
 
 def _refuse(*_: object) -> NoReturn:

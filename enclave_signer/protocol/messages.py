@@ -28,7 +28,7 @@ MAX_BLOB_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key: compressed point, or the 32 bytes of Ed25519."""
+    """A public key, of the size in its type's row of facts: a compressed point, or what FIPS 204 encodes."""
 
     key_type: KeyType
     data: bytes

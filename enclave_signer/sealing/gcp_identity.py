@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 
 from enclave_signer import log
-from enclave_signer.errors import SealingError, SealingUnavailable
+from enclave_signer.errors import SealingError, SealingUnavailable, again
 from enclave_signer.http_request import OpenStream
 from enclave_signer.sealing import gcp_names
 from enclave_signer.sealing.gcp_launcher import Launcher, LauncherToken
@@ -96,15 +96,14 @@ class Identity:
             if held is not None and now < (held.renew_at if now >= self._retry_at else held.until):
                 return held
             if self._refused is not None and now < self._retry_at:
-                raise type(self._refused)(*self._refused.args) from self._refused
+                raise again(self._refused)
             renewal = self._renewal
             if renewal is None:
                 renewal = await self._renew(held)
             else:
                 await renewal.done.wait()
             if renewal.error is not None:
-                # A new one for each: a raised error keeps its traceback.
-                raise type(renewal.error)(*renewal.error.args) from renewal.error
+                raise again(renewal.error)
 
     def forget(self, access: Access) -> None:
         """Do not give this token again: Google does not take it; unless that was said a moment ago of another one."""

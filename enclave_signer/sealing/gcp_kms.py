@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from enclave_signer.errors import BlobCorrupt, SealingRefused
+from enclave_signer.errors import BlobCorrupt, SealingRefused, blob_error
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader, is_ours, parse_blob
 from enclave_signer.protocol.errors import BadBlob, BadMessage
@@ -124,7 +124,7 @@ class _GcpKmsSealer:
             try:
                 header, authenticated, ciphertext = parse_blob(blob)
             except BadBlob as error:
-                raise BlobCorrupt(str(error)) from None
+                raise blob_error(error) from None
             if header.sealer != GCP_KMS:
                 raise SealingRefused(f"blob sealed by {header.sealer[:40]!r}, this is {GCP_KMS}")
             key, named = header.kek, header.public_key

@@ -16,7 +16,7 @@ import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from enclave_signer import log
-from enclave_signer.errors import BlobCorrupt, SealingError, SealingRefused
+from enclave_signer.errors import SealingError, SealingRefused, again, blob_error
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.errors import BadBlob
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
@@ -127,15 +127,15 @@ class Kbs:
             else:
                 await attempt.done.wait()
             if attempt.error is not None:
-                raise type(attempt.error)(*attempt.error.args) from attempt.error
+                raise again(attempt.error)
         return self._ciphers[key]
 
     def _refused_lately(self, key: KbsKey) -> bool:
         return key in self._refused and trio.current_time() < self._refused[key][1] + REFUSED_S
 
     def _refusal(self, key: KbsKey) -> SealingRefused:
-        """Return a new error for each caller: a raised one keeps its traceback."""
-        return SealingRefused(*self._refused[key][0].args)
+        refused, _ = self._refused[key]
+        return again(refused)
 
     def _listed(self) -> str:
         return f"it lists {', '.join(key.name for key in self._config.keys[:3])}"
@@ -192,7 +192,7 @@ class _KbsSealer:
         try:
             header, authenticated, sealed = parse_blob(blob)
         except BadBlob as error:
-            raise BlobCorrupt(str(error)) from None
+            raise blob_error(error) from None
         key = self._config.key_named(header.kek)
         if header.sealer != KBS or key is None:
             held = self._config.keys[0].name

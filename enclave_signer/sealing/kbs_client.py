@@ -1,7 +1,7 @@
 """The handshake with a key broker (RCAR: auth, attest, resource), and the evidence of this machine for it.
 
 One handshake fetches all keys. Its ephemeral key, its session and its token end with it: the session would be useless
-five minutes later, and who has them has the keys.
+five minutes later, and whoever has them has the keys.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The key-encryption key (KEK) that a key broker releases: what it must be, and the sealing key that comes of it.
 
-Who answers a request can choose what he encrypts to us. So the image says which key it expects, by a commitment that
+Whoever answers a request can choose what to encrypt to us. So the image says which key it expects, by a commitment that
 gives nothing away of it, and refuses every other one.
 """
 

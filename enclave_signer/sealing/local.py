@@ -11,18 +11,17 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from enclave_signer.errors import BlobCorrupt, ConfigError, SealingRefused
+from enclave_signer.errors import ConfigError, SealingRefused, blob_error
 from enclave_signer.new_file import write_new_file
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
 from enclave_signer.protocol.errors import BadBlob
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing import aes_gcm
 from enclave_signer.sealing.base import Sealer, UnsealedKey
-from enclave_signer.sealing.local_config import LocalKey
+from enclave_signer.sealing.local_config import LOCAL, LocalKey
 
 #: AES-256.
 KEY_BYTES = 32
-SEALER_NAME = "local"
 #: What the texts below advise; the first is the flag, the second the field of an image's configuration.
 _HOW_TO_MAKE = "--make-sealing-key, or local.make_sealing_key in an image"
 _HOW_TO_SHARE = "--group-may-read-sealing-key, or local.group_may_read in an image"
@@ -31,7 +30,7 @@ _HOW_TO_SHARE = "--group-may-read-sealing-key, or local.group_may_read in an ima
 class LocalSealer:
     """Seals under one AES key; both a sealer and the provider of it, as credentials choose nothing here."""
 
-    name = SEALER_NAME
+    name = LOCAL
     takes_legacy = False
     #: It never waits for anyone, and is there as long as the process.
     limit_s: float | None = None
@@ -55,15 +54,15 @@ class LocalSealer:
 
     async def seal(self, private_key: PrivateKey, public_key: PublicKey) -> bytes:
         """Return a blob; see `Sealer`."""
-        return aes_gcm.seal(self._cipher, BlobHeader(SEALER_NAME, self._kek, public_key).encode(), private_key)
+        return aes_gcm.seal(self._cipher, BlobHeader(LOCAL, self._kek, public_key).encode(), private_key)
 
     async def unseal(self, blob: bytes) -> UnsealedKey:
         """Return the key in a blob; see `Sealer`."""
         try:
             header, authenticated, sealed = parse_blob(blob)
         except BadBlob as error:
-            raise BlobCorrupt(str(error)) from None
-        if (header.sealer, header.kek) != (SEALER_NAME, self._kek):
+            raise blob_error(error) from None
+        if (header.sealer, header.kek) != (LOCAL, self._kek):
             raise SealingRefused(f"blob sealed by {header.sealer} under {header.kek}, this enclave has {self._kek}")
         return UnsealedKey(aes_gcm.unseal(self._cipher, authenticated, sealed), header.public_key)
 

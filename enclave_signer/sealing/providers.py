@@ -20,9 +20,9 @@ from weakref import WeakValueDictionary
 
 import trio
 
-from enclave_signer.errors import BlobCorrupt, ReleaseDenied, SealingRefused, SealingUnavailable
+from enclave_signer.errors import ReleaseDenied, SealingRefused, SealingUnavailable, again, blob_error
 from enclave_signer.protocol.blob import is_ours, parse_blob, sealed_under
-from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
+from enclave_signer.protocol.errors import BadBlob
 from enclave_signer.protocol.messages import Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing.base import (
     IdentifiedProvider,
@@ -148,7 +148,7 @@ class Providers:
             return None
         try:
             key = sealed_under(blob)
-        except (BadBlob, UnknownBlobFormat):
+        except BadBlob:
             return None
         rule = next((rule for rule in self._gated if rule.covers(key)), None)
         if rule is None:
@@ -182,16 +182,14 @@ class Providers:
 
         Raises:
             BlobCorrupt: Its header cannot be read.
-            SealingRefused: None does.
+            SealingRefused: None does, or it has a format of a later version.
         """
         if not is_ours(blob) and self._for_legacy is not None:
             return self._for_legacy
         try:
             name = parse_blob(blob)[0].sealer
-        except UnknownBlobFormat as error:
-            raise SealingRefused(str(error)) from None
         except BadBlob as error:
-            raise BlobCorrupt(str(error)) from None
+            raise blob_error(error) from None
         if name not in self._by_name:
             raise SealingRefused(f"blob sealed by {name[:40]!r}, this enclave has {self.names}")
         return self._by_name[name]
@@ -212,20 +210,18 @@ class Providers:
             known = self._begin(provider, credentials, known)
         await known.done.wait()
         if known.error is not None:
-            # A new one for each: a raised error keeps its traceback.
-            raise type(known.error)(*known.error.args) from known.error
+            raise again(known.error)
         assert known.sealer is not None  # noqa: S101 -- done without an error
         return known.sealer
 
     def _begin(self, provider: SealerProvider, credentials: Credentials, before: _Opening | None) -> _Opening:
-        assert self._nursery is not None  # noqa: S101 -- sessions live within `running`
         opening = _Opening()
         place = provider.name, credentials
         # The newest last, so that the oldest goes first.
         self._openings.pop(place, None)
         self._openings[place] = opening
         last = before.sealer if before is not None else None
-        self._nursery.start_soon(self._open, provider, credentials, opening, last)
+        self._start(partial(self._open, provider, credentials, opening, last))
         return opening
 
     async def _open(

@@ -22,7 +22,6 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
 import trio
 
@@ -34,6 +33,7 @@ from enclave_signer.errors import (
     SealingError,
     SealingRefused,
     SealingUnavailable,
+    again,
 )
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.gated_rules import GatedRule
@@ -48,8 +48,6 @@ MAX_RELEASES = 256
 SHARED_S = 1.0
 #: The part of `fresh_s` after which a use has the key released again: the service may be away for the rest of it.
 _RENEWED_AFTER = 2 / 3
-
-AnyError = TypeVar("AnyError", bound=Exception)
 
 #: Opens a sealer, or returns the one given, and has it open a blob, in time.
 Ask = Callable[[Sealer | None, bytes], Awaitable[tuple[Sealer, UnsealedKey]]]
@@ -73,7 +71,7 @@ class _Attempt:
     async def outcome(self) -> UnsealedKey:
         await self.done.wait()
         if self.unsealed is None:
-            raise _again(self.error)
+            raise again(self.error)
         return self.unsealed
 
 
@@ -176,7 +174,7 @@ class Release:
         if attempt is not None and (self.fresh or not attempt.done.is_set()):
             return attempt
         if (failure := self._refusals.answer(blob, now())) is not None:
-            raise _again(failure)
+            raise again(failure)
         if not self._refusals.opened_before(blob):
             self._vain.check(client, now())
         return self._begin(blob) if self.fresh else None
@@ -188,7 +186,7 @@ class Release:
     def _reason(self, blob: bytes) -> SealingError:
         """Return why a key may not be used at the moment."""
         if (failure := self._refusals.last(blob)) is not None:
-            return _again(failure)
+            return again(failure)
         return NotReleased(f"the last release of {self._key} has ended, and it is asked for again")
 
     def _begin(self, blob: bytes) -> _Attempt:
@@ -269,10 +267,3 @@ def _about_key(error: Exception, *, opened_before: bool) -> SealingError | None:
             return NotReleased("its sealer failed: the daemon's log has it")
         case _:
             return None
-
-
-def _again(error: AnyError) -> AnyError:
-    """Return an error for one more caller: a raised error keeps its traceback."""
-    copy = type(error)(*error.args)
-    copy.__cause__ = error
-    return copy

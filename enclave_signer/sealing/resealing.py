@@ -6,9 +6,9 @@ Anyone who reaches the enclave can ask. Without the list they could move a key t
 from collections.abc import Sequence
 from dataclasses import replace
 
-from enclave_signer.errors import BlobCorrupt, SealingRefused
+from enclave_signer.errors import SealingRefused, blob_error
 from enclave_signer.protocol.blob import sealed_under
-from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
+from enclave_signer.protocol.errors import BadBlob
 from enclave_signer.protocol.messages import Credentials
 from enclave_signer.sealing.base import Sealer
 from enclave_signer.sealing.providers import Providers
@@ -51,7 +51,5 @@ class ResealingByImage:
 def _source(blob: bytes) -> str:
     try:
         return sealed_under(blob)
-    except UnknownBlobFormat as error:
-        raise SealingRefused(str(error)) from None
     except BadBlob as error:
-        raise BlobCorrupt(str(error)) from None
+        raise blob_error(error) from None

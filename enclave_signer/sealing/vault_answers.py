@@ -70,6 +70,11 @@ class VaultAnswer:
         data = self.fields.get("data")
         return data if isinstance(data, dict) else {}
 
+    @property
+    def summary(self) -> str:
+        """Its status and errors in brackets, as they end the text of an error of ours."""
+        return f"({self.status}: {self.said or 'nothing said'})"
+
 
 #: Texts of status 400 that are about the key; all others are about the ciphertext.
 _OF_THE_KEY = (
@@ -87,28 +92,32 @@ _OF_THE_KEY = (
 
 def failure(answer: VaultAnswer, method: Method, key: TransitKey) -> SealingError:
     """Return the error for an answer without results."""
-    said = f"({answer.status}: {answer.said or 'nothing said'})"
     if answer.status == 400:
         if "complexity" in answer.said:
-            few = SealingRefused(f"the server takes fewer items in one request: raise max_request_json_strings {said}")
-            return BatchRefused(few)
+            return BatchRefused(
+                SealingRefused(
+                    f"the server takes fewer items in one request: raise max_request_json_strings {answer.summary}"
+                )
+            )
         error = item_failure(answer.said, method, key)
         return BatchRefused(error) if isinstance(error, BlobCorrupt) else error
-    return _of_status(answer.status, said, f"{key.mount}/{method}/{key.key}", "update", key)
+    return _of_status(answer, f"{key.mount}/{method}/{key.key}", "update", key)
 
 
-def _of_status(status: int, said: str, path: str, right: str, key: TransitKey) -> SealingError:
-    if status == 403:
+def _of_status(answer: VaultAnswer, path: str, right: str, key: TransitKey) -> SealingError:
+    said = answer.summary
+    if answer.status == 403:
         # The server lists one error where the token is valid: a new login would not help, and strangers could cause many.
         kind = SealingRefused if _RIGHT_IS_MISSING in said else PermissionDenied
         return kind(f"the server denies {right} on {path}: correct the policy of this image's token {said}")
-    if status == 404:
+    if answer.status == 404:
         return SealingRefused(f"the server has nothing at {path}: enable transit there, or correct {key.name} {said}")
-    return unavailable(status, said) or SealingRefused(f"the server refuses to use {key.name} {said}")
+    return unavailable(answer) or SealingRefused(f"the server refuses to use {key.name} {said}")
 
 
-def unavailable(status: int, said: str) -> SealingUnavailable | None:
+def unavailable(answer: VaultAnswer) -> SealingUnavailable | None:
     """Return the error for a temporary status; None for any other."""
+    status, said = answer.status, answer.summary
     if status == 429:
         return SealingUnavailable(f"the server's rate limit quota is used up {said}")
     if status == 503:
@@ -180,8 +189,7 @@ def check_key(answer: VaultAnswer, key: TransitKey) -> None:
     if answer.status == 404:
         raise SealingRefused(f"there is no key {key.name}: create it, or correct the name; nothing was sealed")
     if answer.status != 200:
-        said = f"({answer.status}: {answer.said or 'nothing said'})"
-        raise _of_status(answer.status, said, f"{key.mount}/keys/{key.key}", "read", key)
+        raise _of_status(answer, f"{key.mount}/keys/{key.key}", "read", key)
     data = answer.data
     if data.get("type") not in KEY_TYPES:
         other = answer.for_people(str(data.get("type")))[:40]

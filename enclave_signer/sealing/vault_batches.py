@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import trio
 
-from enclave_signer.errors import SealingError
+from enclave_signer.errors import SealingError, again
 from enclave_signer.sealing.vault_answers import BatchRefused
 
 #: Vault and OpenBao take 1000 strings in one request by default; an item has five.
@@ -55,8 +55,7 @@ class Batches:
             if mine in self._waiting:
                 self._waiting.remove(mine)
         if isinstance(mine.outcome, SealingError):
-            # A new one for each: a raised error keeps its traceback.
-            raise type(mine.outcome)(*mine.outcome.args) from mine.outcome
+            raise again(mine.outcome)
         return mine.outcome
 
     async def _ask_next(self) -> None:

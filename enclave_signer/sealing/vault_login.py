@@ -20,6 +20,7 @@ from enclave_signer.errors import (
     SealingError,
     SealingRefused,
     SealingUnavailable,
+    again,
 )
 from enclave_signer.launcher import LauncherSocket, TokenRequest, is_token
 from enclave_signer.protocol.messages import MAX_TOKEN_CHARS
@@ -91,8 +92,7 @@ class Login:
             if self._held is not None and trio.current_time() < self._held.until:
                 return self._held
             if self._failed is not None and trio.current_time() < self._retry_at:
-                # A new one for each: a raised error keeps its traceback.
-                raise type(self._failed)(*self._failed.args) from self._failed
+                raise again(self._failed)
             self._held = None
             try:
                 self._held = await self._logged_in(self._config)
@@ -164,9 +164,8 @@ def _read_login(answer: VaultAnswer, path: str) -> tuple[str, float]:
             raise SealingUnavailable(f"the login at {path} was answered without the time for which its token is good")
         # Zero says that it does not end.
         return _vault_token(auth.get("client_token"), f"the answer to the login at {path}"), life or math.inf
-    said = f"({answer.status}: {answer.said or 'nothing said'})"
-    raise unavailable(answer.status, said) or SealingRefused(
-        f"the server refuses the login at {path}: compare its role with what this image shows {said}"
+    raise unavailable(answer) or SealingRefused(
+        f"the server refuses the login at {path}: compare its role with what this image shows {answer.summary}"
     )
 
 

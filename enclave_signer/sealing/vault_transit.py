@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from weakref import WeakValueDictionary
 
-from enclave_signer.errors import BlobCorrupt, SealingRefused, SealingUnavailable
+from enclave_signer.errors import BlobCorrupt, SealingRefused, SealingUnavailable, blob_error
 from enclave_signer.launcher import LauncherSocket
 from enclave_signer.protocol import codec
 from enclave_signer.protocol.blob import BlobHeader, parse_blob
-from enclave_signer.protocol.errors import BadBlob, BadMessage, UnknownBlobFormat
+from enclave_signer.protocol.errors import BadBlob, BadMessage
 from enclave_signer.protocol.messages import MAX_BLOB_BYTES, Credentials, PrivateKey, PublicKey
 from enclave_signer.sealing.base import Sealer, UnsealedKey
 from enclave_signer.sealing.vault_answers import (
@@ -122,10 +122,8 @@ class _VaultSealer:
         """Return the key in a blob; see `Sealer`."""
         try:
             header, authenticated, ciphertext = parse_blob(blob)
-        except UnknownBlobFormat as error:
-            raise SealingRefused(str(error)) from None
         except BadBlob as error:
-            raise BlobCorrupt(str(error)) from None
+            raise blob_error(error) from None
         if header.sealer != VAULT_TRANSIT:
             raise SealingRefused(f"blob sealed by {header.sealer[:40]!r}, this is {VAULT_TRANSIT}")
         self._config.allow_list.check_opening(header.kek)

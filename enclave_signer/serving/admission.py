@@ -1,4 +1,4 @@
-"""Who may be connected: the places, and who gives up his for a newcomer.
+"""Who may be connected: the places, and who makes room for a newcomer.
 
 - One address has a share of the places, so that it cannot keep all others out.
 - A newcomer that finds no place gets that of the connection that has been silent longest, of those that hold no keys:

@@ -9,7 +9,7 @@
 - A frame that is too long is read away and answered `Err`: behind a peer that never reconnects, one client's frame must
   not end the session of all. A stranger's, before `Initialize`, ends the connection.
 - A stop comes between two turns: all calls that were read are answered before it.
-- Whatever goes wrong ends this connection only. This is the daemon's one catch-all.
+- Whatever goes wrong here ends this connection only.
 """
 
 import logging

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: Seconds of silence after which the kernel asks whether the other side still lives.
 KEEP_ALIVE_IDLE_S = 60
 _ROOT_UID = 0
+#: Out of file descriptors or memory: wait for connections to end, then accept again.
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_EXHAUSTED_PAUSE_S = 0.1
 
 
 class Listener(ABC):
@@ -198,6 +201,13 @@ class RuledUnixListener(UnixListener):
 
     def _refuse_writer(self, peer: Peer, why: str) -> None:
         self._writers.warn("connections ended", source=peer.source, why=why)
+
+
+async def rest_if_exhausted(error: OSError, exhaustions: SparseLog) -> None:
+    """Wait for connections to end, where it is for want of something that `Listener.accept` gave no client."""
+    if error.errno in _EXHAUSTED:
+        exhaustions.warn(f"cannot accept connections: {error.strerror}")
+        await trio.sleep(_EXHAUSTED_PAUSE_S)
 
 
 def listen(

@@ -59,7 +59,7 @@ def require_cgroups() -> None:
     first, second = socket.socketpair()
     with first, second:
         try:
-            _close_pidfd(_pidfd(first))
+            os.close(_pidfd(first))
         except OSError as error:
             raise ConfigError(f"rights: cgroup: needs Linux 6.5 or later: {error.strerror}") from error
     if _cgroup_of(os.getpid()) is None:
@@ -108,10 +108,6 @@ def _pidfd(connected: socket.socket) -> int:
     return int.from_bytes(connected.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4), sys.byteorder)
 
 
-def _close_pidfd(pidfd: int) -> None:
-    os.close(pidfd)
-
-
 def _cgroup_while_it_lives(connected: socket.socket, pid: int) -> str | None:
     """Return the control group of the process that connected; None if it has ended, and its number may be another's."""
     try:
@@ -124,7 +120,7 @@ def _cgroup_while_it_lives(connected: socket.socket, pid: int) -> str | None:
         poll.register(pidfd, select.POLLIN)
         return None if poll.poll(0) else cgroup
     finally:
-        _close_pidfd(pidfd)
+        os.close(pidfd)
 
 
 def _cgroup_of(pid: int) -> str | None:

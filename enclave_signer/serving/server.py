@@ -3,7 +3,6 @@
 What all sessions share is made here, once: the opened keys, the guard, the places and the time of the loop.
 """
 
-import errno
 import logging
 from collections.abc import Sequence
 from contextlib import closing
@@ -23,7 +22,7 @@ from enclave_signer.sealing.resealing import ResealingByImage
 from enclave_signer.serving.admission import Places
 from enclave_signer.serving.connection import Connection
 from enclave_signer.serving.fairness import Pace, Round
-from enclave_signer.serving.listeners import Listener
+from enclave_signer.serving.listeners import Listener, rest_if_exhausted
 from enclave_signer.serving.stream import Stream
 from enclave_signer.serving.workers import Workers, open_workers
 from enclave_signer.session import Session
@@ -33,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 #: Clients accepted between two looks at the sockets, some 3 ms: those who are connected have their turns meanwhile.
 ACCEPTS_PER_LOOK = 32
-#: Out of file descriptors or memory: wait for connections to end, then accept again.
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-_EXHAUSTED_PAUSE_S = 0.1
 #: Seconds for the calls already read to be answered at a stop.
 STOP_S = 5.0
 
@@ -128,9 +124,7 @@ class Server:
                 try:
                     stream = self._listener.accept()
                 except OSError as error:
-                    if error.errno in _EXHAUSTED:
-                        self._exhaustions.warn(f"cannot accept connections: {error.strerror}")
-                        await trio.sleep(_EXHAUSTED_PAUSE_S)
+                    await rest_if_exhausted(error, self._exhaustions)
                     break
                 if stream is not None:
                     self._admit(stream, nursery, workers)

@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
@@ -64,7 +65,7 @@ class TlsServer:
         self.on_refused = on_refused
         key = ec.generate_private_key(ec.SECP256R1())
         #: The key in the certificate, as the DER of its SubjectPublicKeyInfo.
-        self.public_key = _key_of(key)
+        self.public_key = public_key_bytes(key.public_key())
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_options(SSL.OP_NO_TICKET)
@@ -106,12 +107,12 @@ class TlsStream:
     """
 
     __slots__ = (
-        "_channel",
         "_handshake_bytes",
         "_server",
         "_socket",
         "_tls",
         "_waits_for_room",
+        "channel",
         "greeting",
         "peer",
         "rights",
@@ -126,16 +127,12 @@ class TlsStream:
         self._tls = server.connection(connected)
         self._waits_for_room = False
         self._handshake_bytes = 0
-        self._channel: Channel | None = None
+        #: What a proof of this connection is bound to; None before the end of the handshake.
+        self.channel: Channel | None = None
         self.rights: Rights | None = None
         #: Whether the handshake is still to be ended.
         self.greeting = True
         self.peer = peer
-
-    @property
-    def channel(self) -> Channel | None:
-        """What a proof of this connection is bound to; None before the end of the handshake."""
-        return self._channel
 
     def receive(self, most: int) -> bytes | None:
         """Return what has come; see `Stream`."""
@@ -163,10 +160,10 @@ class TlsStream:
             self._server.on_refused(self.peer, _NO_CERTIFICATE)
             raise OSError(errno.EPROTO, f"TLS: {_NO_CERTIFICATE}")
         exported = self._tls.export_keying_material(EXPORTER_LABEL, EXPORTER_BYTES, b"")
-        self._channel = Channel(self._server.public_key, _spki(client), exported)
+        self.channel = Channel(self._server.public_key, public_key_bytes(client.public_key()), exported)
         self.greeting = False
         if self._server.rules is not None:
-            digest = key_digest(_spki(client))
+            digest = key_digest(self.channel.client_key)
             self.rights = self._server.rules.rights_of(Client(key=digest))
             if self.rights is None:
                 self._server.on_refused(self.peer, f"no rule in `rights` of the image names its key {digest}")
@@ -245,17 +242,14 @@ def _words(error: SSL.Error) -> str:
 def _digest_of(certificate: crypto.X509) -> str:
     """Return how configurations name a certificate's key; nothing for one that cannot be read."""
     try:
-        return key_digest(_spki(certificate.to_cryptography()))
+        return key_digest(public_key_bytes(certificate.to_cryptography().public_key()))
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, crypto.Error):
         return ""
 
 
-def _spki(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _key_of(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def public_key_bytes(public_key: CertificatePublicKeyTypes) -> bytes:
+    """Return the DER of a key's SubjectPublicKeyInfo."""
+    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

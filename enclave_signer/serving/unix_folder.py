@@ -20,14 +20,15 @@ def lock(address: UnixAddress) -> int:
     """Return what keeps the folder for this process while it is open.
 
     Raises:
-        ConfigError: Another process has it.
+        AddressUnavailable: Another process has it.
+        OSError: It cannot be opened.
     """
     held = os.open(address.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(held)
-        raise AddressUnavailable(f"cannot listen on {address}: another process is listening in that folder") from None
+        raise _refused(address, "another process is listening in that folder", AddressUnavailable) from None
     except BaseException:
         os.close(held)
         raise
@@ -83,9 +84,7 @@ def make_private(address: UnixAddress, uid: int) -> None:
         whose = "can be entered by others"
     else:
         return
-    raise ConfigError(
-        f"cannot listen on {address}: the folder {folder} {whose}: name one that only this program uses, with mode 0700"
-    )
+    raise _refused(address, f"the folder {folder} {whose}: name one that only this program uses, with mode 0700")
 
 
 def make_shared(address: UnixAddress, uid: int, access: UnixSocketConfig) -> None:
@@ -169,28 +168,26 @@ def _open_to(address: UnixAddress, access: UnixSocketConfig) -> None:
         raise
 
 
-def _refused(address: UnixAddress, why: str) -> ConfigError:
-    return ConfigError(f"cannot listen on {address}: {why}")
-
-
 def remove_stale(address: UnixAddress) -> None:
     """Remove the socket of a daemon that did not end in order: one without a listener, nothing else.
 
     Raises:
+        AddressUnavailable: Another process listens there.
         ConfigError: Something else is there.
+        OSError: It cannot be removed.
     """
     try:
         mode = address.path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"cannot listen on {address}: the file there is not a socket: name another path")
+        raise _refused(address, "the file there is not a socket: name another path")
     with socket.socket(socket.AF_UNIX) as probe:
         # A full line of waiting clients is an answer, too: somebody is listening.
         probe.settimeout(0)
         code = probe.connect_ex(str(address.path))
     if code != errno.ECONNREFUSED:
-        raise AddressUnavailable(f"cannot listen on {address}: another process is listening there")
+        raise _refused(address, "another process is listening there", AddressUnavailable)
     address.path.unlink(missing_ok=True)
 
 
@@ -198,3 +195,9 @@ def identity(path: Path) -> tuple[int, int]:
     """Return what tells a file from one that takes its place."""
     found = path.lstat()
     return found.st_dev, found.st_ino
+
+
+def _refused(
+    address: UnixAddress, why: str, kind: type[ConfigError | AddressUnavailable] = ConfigError
+) -> ConfigError | AddressUnavailable:
+    return kind(f"cannot listen on {address}: {why}")

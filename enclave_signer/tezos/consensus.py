@@ -6,7 +6,6 @@
 - The level of the fitness is the level of the header.
 - The magic byte decides which operations may follow: 0x12 preattestations (20, 40), 0x13 attestations (21, 23, 41).
   40 and 41 are the forms without a slot that BLS keys sign.
-
 - A DAL bitset is one number. What its bits mean depends on the protocol's parameters and is not looked at.
 
 Source: Octez `block_header_repr.ml`, `fitness_repr.ml`, `operation_repr.ml` (protocols 024 and 025, which are alike here);

@@ -184,7 +184,7 @@ class TestLocal:
     def test_another_format_is_named(self) -> None:
         blob = bytearray(self.sealed())
         blob[4] = 2
-        with pytest.raises(BlobCorrupt, match="format 2"):
+        with pytest.raises(SealingRefused, match="format 2"):
             unseal(local(), bytes(blob))
 
     def test_two_blobs_of_one_key_differ(self) -> None:

@@ -1,6 +1,5 @@
 """The daemon as in `gcp_enclave`, whose clock does as `CHAOS_STATE` says, and whose launcher's socket is at `LAUNCHER`."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,19 +11,14 @@ def main() -> None:
     from enclave_signer import __main__ as program
     from enclave_signer.config import parse_config
     from enclave_signer.launcher import LauncherSocket
-    from enclave_signer.sealing.gcp_kms import GcpKms, GcpTimes
-    from tests.doubles.google.places import places
+    from tests.doubles.gcp_enclave import doubled_kms
 
     program.forbid_inspection()
     config = parse_config(sys.argv[1:], os.environ)
     program.start_logging(config, sys.argv[1:])
     program.lock_memory()
     assert config.image is not None
-    assert config.image.gcp_kms is not None
-    doubles = json.loads(os.environ["GCP_DOUBLES"])
-    kms, sts, token_file, socket = doubles["places"]
-    where = places(kms, tuple(sts), Path(token_file), Path(socket))
-    sealer = GcpKms(config.image.gcp_kms, where, GcpTimes(**doubles["times"]))
+    sealer = doubled_kms(config.image)
     launcher = LauncherSocket(Path(os.environ["LAUNCHER"]), program.LAUNCHER_S)
     program.run(config, lambda: [sealer], program.open_attester(config.image, launcher))
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from OpenSSL import SSL, crypto
 
 from enclave_signer.protocol.binding import key_digest
-from enclave_signer.serving.tls import _certificate, _key_of
+from enclave_signer.serving.tls import _certificate, public_key_bytes
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ClientFiles:
 def client_files(folder: Path, name: str = "client") -> ClientFiles:
     """Write a certificate and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    files = ClientFiles(folder / f"{name}.crt", folder / f"{name}.key", key_digest(_key_of(key)))
+    files = ClientFiles(folder / f"{name}.crt", folder / f"{name}.key", key_digest(public_key_bytes(key.public_key())))
     files.certificate.write_bytes(_certificate(key).public_bytes(Encoding.PEM))
     files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return files

@@ -1,9 +1,9 @@
 """A watermark file on a disk that fails, tears and forgets, on demand. The rest is the real file.
 
-What a disk may do is modelled on real ones: a write that fails may have been taken in part, up to a
-block; a sync that fails says nothing of what was written; what was written since the last good sync may be lost by
-block, each in its old or its new form; and a failed sync may leave the new form in memory, where it is read, but never
-written to the disk unless it is written again.
+What a disk may do is modelled on real ones: a write that fails may have been taken in part, up to a block; a
+sync that fails says nothing of what was written; what was written since the last good sync may be lost by block, each in
+its old or its new form; and a failed sync may leave the new form in memory, where it is read, but never written to the
+disk unless it is written again.
 """
 
 import errno

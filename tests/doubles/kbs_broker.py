@@ -9,9 +9,7 @@ import trio
 import trio.testing
 
 from enclave_signer.curves import SigningKey, curve
-from enclave_signer.errors import (
-    SealingError,
-)
+from enclave_signer.errors import SealingError
 from enclave_signer.image import parse_image
 from enclave_signer.protocol.messages import Credentials, KeyType, PrivateKey
 from enclave_signer.sealing.base import Sealer, open_key, seal_key

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -61,13 +62,8 @@ DEEDS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def untraced() -> None:
-    """Measure no coverage from now on: a process that is killed could not write it."""
-    sys.settrace(None)
-    threading.settrace(None)
-
-
-def _die_at(call: int) -> None:
+def dying_at(call: int) -> Callable[[FrameType, str, Any], None]:
+    """Return a profiler that kills the process before so many calls of `CALLS`."""
     seen = 0
 
     def count(_frame: FrameType, event: str, called: Any) -> None:
@@ -77,19 +73,23 @@ def _die_at(call: int) -> None:
             if seen == call:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.setprofile(count)
+    return count
 
 
-def _in_a_copy(deed: Callable[[Path], None], folder: Path, copy: Path, call: int) -> bool:
-    """Return whether it died."""
-    shutil.copytree(folder, copy)
+def died(deed: Callable[[], object]) -> bool:
+    """Do something in a child process; return whether that was killed.
+
+    Raises:
+        SystemExit: It failed.
+    """
     child = os.fork()
     if not child:
         code = 1
         try:
-            untraced()
-            _die_at(call)
-            deed(copy)
+            # A process that is killed could not write what was covered.
+            sys.settrace(None)
+            threading.settrace(None)
+            deed()
             code = 0
         except HostError as error:
             print(error, file=sys.stderr)
@@ -98,14 +98,22 @@ def _in_a_copy(deed: Callable[[Path], None], folder: Path, copy: Path, call: int
             os._exit(code)
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-        sys.exit(f"{deed.__name__} failed")
+        sys.exit("a child failed")
     return os.WIFSIGNALED(status)
 
 
+def _do(deed: Callable[[Path], None], copy: Path, call: int) -> None:
+    sys.setprofile(dying_at(call))
+    deed(copy)
+
+
 def main(name: str, folder: Path, target: Path) -> None:
-    call = 1
-    while _in_a_copy(DEEDS[name], folder, target / str(call), call):
+    call, alive = 0, False
+    while not alive:
         call += 1
+        copy = target / str(call)
+        shutil.copytree(folder, copy)
+        alive = not died(partial(_do, DEEDS[name], copy, call))
     print(call)
 
 

@@ -7,67 +7,39 @@ TARGET/1.left, and so on; then the same is run once more, to its end. Prints how
 
 import os
 import shutil
-import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 from unittest.mock import patch
 
 from host_backend.cli.commands import cli
-from tests.doubles.killed_at_every_call import CALLS, untraced
+from tests.doubles.killed_at_every_call import died, dying_at
 
 #: So that a few keys are several batches.
 BATCH = 2
 
 
-def _die_at(call: int) -> None:
-    seen = 0
-
-    def count(_frame: FrameType, event: str, called: Any) -> None:
-        nonlocal seen
-        if event == "c_call" and called.__name__ in CALLS:
-            seen += 1
-            if seen == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    # Only what works on files is run in other threads.
-    threading.setprofile(count)
-
-
-def _run(arguments: list[str], call: int | None) -> bool:
-    """Return whether it died."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            untraced()
-            # What it prints is not the test's.
-            os.dup2(2, 1)
-            patch("host_backend.vault.resealing.BATCH", BATCH).start()
-            if call is not None:
-                _die_at(call)
-            cli.main(["reseal", *arguments], standalone_mode=False)
-            code = 0
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-        sys.exit("reseal failed")
-    return os.WIFSIGNALED(status)
+def _reseal(arguments: list[str], call: int | None) -> None:
+    # What it prints is not the test's.
+    os.dup2(2, 1)
+    patch("host_backend.vault.resealing.BATCH", BATCH).start()
+    if call is not None:
+        # Only what works on files is run in other threads.
+        threading.setprofile(dying_at(call))
+    cli.main(["reseal", *arguments], standalone_mode=False)
 
 
 def main(config: Path, folder: Path, target: Path, arguments: list[str]) -> None:
-    call, died = 0, True
-    while died:
+    call, alive = 0, False
+    while not alive:
         call += 1
         copy = target / str(call)
         shutil.copytree(folder, copy)
         command = ["-c", str(config), "--base-dir", str(copy), *arguments]
-        died = _run(command, call)
+        alive = not died(partial(_reseal, command, call))
         shutil.copytree(copy, target / f"{call}.left")
-        _run(command, None)
+        died(partial(_reseal, command, None))
     print(call)
 
 

@@ -1,6 +1,6 @@
 """Run a command as the same user without privileges: `python -m tests.doubles.unprivileged COMMAND…`.
 
-What root may do in addition hangs on capabilities: they are taken out of what the command can ever have. Who has none
+What root may do in addition hangs on capabilities: they are taken out of what the command can ever have. Whoever has none
 needs nothing taken.
 """
 

@@ -1,8 +1,8 @@
 """Whether host and guard read consensus messages alike: `python -m tests.endurance.agreement N`.
 
-Of N messages, mostly spoiled ones of the vectors, both must say the same: kind, chain, level and round, or a refusal. So must two
-readings that share nothing with theirs: `consensus_oracle`, and the host's fields of evidence, in which votes and block headers
-stand, too.
+Of N messages, mostly spoiled ones of the vectors, both must say the same: kind, chain, level and round, or a refusal. So
+must two readings that share nothing with theirs: `consensus_oracle`, and the host's fields of evidence, in which votes and
+block headers stand, too.
 
 The messages are the same in every run.
 """

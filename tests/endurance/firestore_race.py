@@ -2,7 +2,7 @@
 
 Each has a client and a folder of its own, and 32 callers. For every right - a key and a level - all callers of that key
 ask at once, each for one of two messages, while one call in twenty is aborted, refused, timed out, done without an answer,
-or done too late. Who gets no answer asks again. Then the message that was allowed is asked for once more on both hosts.
+or done too late. Whoever gets no answer asks again. Then the message that was allowed is asked for once more on both hosts.
 
 - For one right one message is allowed, never two.
 - Its repeat is never refused.

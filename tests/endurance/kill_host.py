@@ -1,9 +1,8 @@
 """Kills the host between mark and signature, again and again: `python -m tests.endurance.kill_host N`.
 
 Sixteen clients sign ascending levels at once; at a random moment the host is killed with SIGKILL: while the enclave is
-being asked, while
-its signature is on the way back, or at any other moment. Then the host is started again on the same folder, and for every
-level of that run another message is asked for, and for the last one the same message again.
+being asked, while its signature is on the way back, or at any other moment. Then the host is started again on the same
+folder, and for every level of that run another message is asked for, and for the last one the same message again.
 
 - Wherever a message had left the host for the enclave, another one at its level must be refused.
 - The same message must be signed again, alike: its mark, if there is one, is its own.

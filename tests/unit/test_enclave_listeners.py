@@ -1,5 +1,6 @@
 """Who comes in by a Unix socket of the daemon, and what its clients share."""
 
+import errno
 import logging
 import os
 from dataclasses import replace
@@ -7,13 +8,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from enclave_signer.addresses import UnixAddress
 from enclave_signer.config import Limits
 from enclave_signer.errors import ConfigError
 from enclave_signer.serving import listeners
-from enclave_signer.serving.listeners import Listener, listen
+from enclave_signer.serving.listeners import Listener, listen, rest_if_exhausted
 from enclave_signer.serving.peers import Peer
+from enclave_signer.sparse_log import SparseLog
 from tests.doubles.daemon_in_trio import INITIALIZE, World, frame, receive, run
 from tests.doubles.known_keys import FOUR
 
@@ -76,3 +80,17 @@ def test_a_socket_that_is_gone_does_not_disturb_the_end(address: UnixAddress) ->
     with listen(address):
         address.path.unlink()
     assert list(address.path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(("code", "rest_s"), [(errno.EMFILE, 0.1), (errno.ECONNABORTED, 0)])
+def test_without_file_descriptors_there_is_a_rest_and_a_warning(
+    code: int, rest_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> float:
+        began = trio.current_time()
+        await rest_if_exhausted(OSError(code, "why"), SparseLog())
+        return trio.current_time() - began
+
+    assert trio.run(main, clock=MockClock(autojump_threshold=0)) == pytest.approx(rest_s)
+    warned = [record.getMessage() for record in caplog.records]
+    assert warned == (["cannot accept connections: why"] if rest_s else [])

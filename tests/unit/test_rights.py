@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from enclave_signer.addresses import Address, UnixAddress
-from enclave_signer.errors import ConfigError, NotAllowed
+from enclave_signer.errors import BlobCorrupt, ConfigError, NotAllowed, SealingError, SealingRefused
 from enclave_signer.image import parse_image
 from enclave_signer.protocol.calls import CALLS
 from enclave_signer.protocol.messages import Import, PublicKey
@@ -104,6 +104,14 @@ def test_a_client_has_the_rights_of_each_rule_that_names_it() -> None:
     every = rights_of(Client(uid=1), *mine, rule(["uid:1"], ["*"], ["*"]))
     assert every is not None
     assert not [call for call in CALLS if every.narrowed(call)]
+
+
+@pytest.mark.parametrize(("blob", "error"), [(b"TKSB\x01", BlobCorrupt), (b"TKSB\x02\0\0", SealingRefused)])
+def test_a_blob_of_a_later_version_is_refused_and_not_corrupt(blob: bytes, error: type[SealingError]) -> None:
+    rights = rights_of(Client(uid=1), rule(["uid:1"], ["Import"], [ALICE.pkh]))
+    assert rights is not None
+    with pytest.raises(error):
+        rights.check_call(Import(blob), lambda _: key_of(ALICE))
 
 
 @pytest.mark.parametrize(
