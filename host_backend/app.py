@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from enclave_signer import __version__
 from enclave_signer.curves import CurveError, self_test
-from host_backend.config import Address, Config, UnixAddress
+from host_backend.addresses import Address, UnixAddress
+from host_backend.config import Config
 from host_backend.descriptors import UTILITY_PLACES, signing_places
 from host_backend.errors import StateConflict
 from host_backend.imports import imported_to_stay

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from host_backend.errors import StateConflict
 
@@ -39,14 +40,32 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
         OSError: Not written and the old file is whole, unless the folder's own fsync failed: then either content may
             be found later. No temporary file is left.
     """
-    path = real_path(path)
+    with replaced(real_path(path), mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def replaced(path: Path, mode: int = 0o600, *, keep_old_as: Path | None = None) -> Iterator[BinaryIO]:
+    """Give a new file to write, which takes the place of another one at the end, durably.
+
+    Args:
+        path: The file, behind all links; its folder must exist.
+        mode: As for `write_durably`.
+        keep_old_as: A second name for the old file, at which nothing is; None where there is no old one, or it can go.
+
+    Raises:
+        OSError: As for `write_durably`.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             _take_after(file.fileno(), path, mode)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
+        if keep_old_as is not None:
+            # Before the other takes its place: there is a file at the path at every moment.
+            os.link(path, keep_old_as)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -149,10 +149,6 @@ class NotReleased(SealerUnavailable):
     retry_after_s = 5
 
 
-class AttestationUnavailable(EnclaveUnavailable):
-    """The enclave answered, and whether it can be trusted is not known at the moment; retry later."""
-
-
 class Unanswered(EnclaveUnavailable):
     """The connection ended before an answer to this call was read.
 

@@ -16,7 +16,11 @@ def parse_ip(text: str) -> IpAddress:
     Raises:
         ValueError: It is none.
     """
-    address = ip_address(text.partition("%")[0])
+    return unmapped(ip_address(text.partition("%")[0]))
+
+
+def unmapped(address: IpAddress) -> IpAddress:
+    """Return an address of IPv4 that is written as one of IPv6 as what it is; any other one as it comes."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
 

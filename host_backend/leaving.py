@@ -52,7 +52,7 @@ class waiting:  # noqa: N801 -- used like a function
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         _waiting.discard(self._task)
-        # More remains when somebody else ends the task, too.
+        # The count stays above zero where another caller cancels the task, too.
         if self._task in _left and not self._task.uncancel():
             raise _client_left() from None
 

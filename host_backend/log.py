@@ -212,8 +212,8 @@ def configure(level: int, *, as_json: bool, stream: TextIO | None = None, in_thr
     """Send all records of at least `level` to standard error.
 
     Args:
-        level: The lowest level that is written.
-        as_json: The form.
+        level: The minimum log level, as a number of `logging`.
+        as_json: Whether each line is a JSON object.
         stream: Takes the place of standard error.
         in_thread: Whether a thread writes them: for programs that serve. Commands write theirs at once, in the order
             of whatever else they say.

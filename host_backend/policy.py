@@ -30,8 +30,10 @@ class Caller:
     source: str = ""
 
 
-#: Of keys: whichever is asked for.
+#: In `proofs_for`: every public key.
 ANY: Final = "any"
+#: Public keys for which a key gives proofs of possession, beside its own.
+ProofKeys = frozenset[PublicKey] | Literal["any"]
 
 #: An unknown caller, as on a server without authentication.
 ANYONE = Caller()
@@ -50,10 +52,10 @@ class KeyPolicy:
     #: Users whose tokens are taken; None: any.
     users: frozenset[str] | None = None
     allow_proof_of_possession: bool = False
-    #: Whether proofs are given also to who does not sign the request, where others must.
+    #: Whether a request for a proof need not be signed, where other requests must be.
     unsigned_proofs: bool = False
     #: Public keys other than its own for which it gives a proof.
-    proofs_for: frozenset[PublicKey] | Literal["any"] = frozenset()
+    proofs_for: ProofKeys = frozenset()
     #: Whether its messages may stand in the log.
     log_payloads: bool = False
 

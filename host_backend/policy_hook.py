@@ -1,7 +1,7 @@
 """The policy hook: a service that is asked about every request that the policy allows.
 
 - Nothing is signed unless it says yes, in time, in full, and, where its keys are configured, signed.
-- So many questions at a time; further ones wait, addresses in turn, and their time runs.
+- A limited number of questions at a time; further ones wait, addresses in turn, and their time runs.
 - One question, one connection, one time limit over all of it. No redirections, no proxies: the answer comes from the
   address of the configuration, or it is none.
 - No (4xx) is a refusal, 403; no answer, or none that can be believed, is 503: Signatory says 500 for some of these.

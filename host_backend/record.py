@@ -62,7 +62,7 @@ class Record:
 
     @property
     def seconds_in_stage(self) -> float:
-        """How long the stage has lasted that has not ended."""
+        """Seconds since the present stage began."""
         return time.perf_counter() - self._since
 
     @property

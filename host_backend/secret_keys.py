@@ -11,6 +11,7 @@ Source: Octez `src/lib_signer_backends/encrypted.ml` (PBKDF2 and secretbox); RFC
 
 import re
 from base64 import b64decode
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from hashlib import pbkdf2_hmac
 from typing import Protocol, runtime_checkable
@@ -27,7 +28,8 @@ from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
 from enclave_signer.curves import CurveError, SigningKey, curve
-from enclave_signer.protocol.messages import KeyType, PrivateKey
+from enclave_signer.protocol.key_types import PEM_KEY_TYPES
+from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import (
     Family,
     TezosError,
@@ -55,8 +57,7 @@ _PLAIN_KINDS = {
     for key_type, encrypted in kinds_of(Family.ENCRYPTED_PRIVATE_KEY).items()
 }
 _URIS = {"unencrypted:": Family.PRIVATE_KEY, "encrypted:": Family.ENCRYPTED_PRIVATE_KEY}
-_PEM_KEY_TYPES = {key_type.facts.pem_name: key_type for key_type in KeyType if key_type.facts.pem_name is not None}
-_TITLES_IN_PEM = [key_type.facts.title for key_type in _PEM_KEY_TYPES.values()]
+_BY_PEM_NAME = {key_type.facts.pem_name: key_type for key_type in PEM_KEY_TYPES}
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
 _ENCRYPTED = b"ENCRYPTED PRIVATE KEY"
 _PEM_LABELS = (b"PRIVATE KEY", b"EC PRIVATE KEY", _ENCRYPTED)
@@ -64,7 +65,6 @@ _DER_SEQUENCE = b"\x30"
 #: What the library raises about keys that are none; the last one where their length is wrong.
 _UNREADABLE = (ValueError, UnsupportedAlgorithm, InternalError)
 _DAMAGED = "the private key is damaged, or of a kind that Tezos does not have"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class _RawPublicKey(Protocol):
@@ -99,7 +99,7 @@ def read_secret_key(data: bytes, ask_password: AskPassword) -> PrivateKey:
     """
     if len(data) > MAX_SECRET_BYTES:
         raise MalformedRequest(f"more than {MAX_SECRET_BYTES} bytes: this is not a secret key")
-    private_key = _read(data.removeprefix(_BYTE_ORDER_MARK), ask_password)
+    private_key = _read(data.removeprefix(BOM_UTF8), ask_password)
     open_secret_key(private_key)
     return private_key
 
@@ -229,18 +229,18 @@ def _converted(load: Callable[[bytes, bytes | None], object], data: bytes, ask_p
 
 def _of_a_curve(loaded: object) -> PrivateKey:
     name, secret = _name_and_secret(loaded)
-    if name not in _PEM_KEY_TYPES:
+    if name not in _BY_PEM_NAME:
+        *titles, last = (key_type.facts.title for key_type in PEM_KEY_TYPES)
         raise MalformedRequest(
-            "the private key is of a kind that Tezos does not have; "
-            f"it has {', '.join(_TITLES_IN_PEM[:-1])} and {_TITLES_IN_PEM[-1]} in PEM"
+            f"the private key is of a kind that Tezos does not have; it has {', '.join(titles)} and {last} in PEM"
         )
-    return PrivateKey(_PEM_KEY_TYPES[name], secret)
+    return PrivateKey(_BY_PEM_NAME[name], secret)
 
 
 def _name_and_secret(loaded: object) -> tuple[str, bytes]:
     """Return what the curve of a key is called in `CurveFacts.pem_name`, and the key's bytes."""
     name = type(loaded).__name__
-    if name in _PEM_KEY_TYPES and isinstance(loaded, _RawKey):
+    if name in _BY_PEM_NAME and isinstance(loaded, _RawKey):
         return name, loaded.private_bytes_raw()
     if isinstance(loaded, EllipticCurvePrivateKey):
         scalar = loaded.private_numbers().private_value

@@ -36,7 +36,7 @@ MAX_LARGE_MESSAGES_OF_ADDRESS = 64
 
 
 class Hook(Protocol):
-    """Somebody else who is asked about every request that the policy allows."""
+    """A service that is asked about every request that the policy allows."""
 
     async def check(self, pkh: str, message: bytes | None, caller: Caller) -> None:
         """Return when it allows the request, too.
@@ -54,7 +54,7 @@ class Hook(Protocol):
 
 
 class Observer(Protocol):
-    """Who counts requests."""
+    """Counts requests."""
 
     def ended(self, record: Record) -> None:
         """Count a request that has ended; `record.error` says how."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from host_backend.config import Config, VaultConfig
+from host_backend.config.google_places import FirestorePlace
 from host_backend.config.key_storage import KeysApart, KeysInBucket, KeysInFile, KeysInFirestore, KeyStorage
-from host_backend.config.storage import FirestorePlace, MarksInFile, MarksInFirestore, MarksInMemory
+from host_backend.config.mark_storage import MarksInFile, MarksInFirestore, MarksInMemory
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.endpoints import configured_endpoint
 from host_backend.errors import ConfigError, HostError
@@ -26,9 +27,8 @@ from host_backend.vault.provisioning import Provisioning, open_provisioning
 from host_backend.vault.resealing import Resealing, open_resealing
 from host_backend.vault.trial import find_unopened
 from host_backend.vault.vault import Vault, open_vault
-from host_backend.watermark.base import MarksAdmin, WatermarkStore
+from host_backend.watermark.base import MarksAdmin, WatermarkStore, Writing
 from host_backend.watermark.file.admin import FileMarks, marks_left_in
-from host_backend.watermark.file.batches import Writing
 from host_backend.watermark.file.place import process_of, store_path
 from host_backend.watermark.file.store import FileWatermarkStore
 from host_backend.watermark.memory import MemoryMarks, MemoryWatermarkStore, kept_in_memory
@@ -214,8 +214,12 @@ def _former_store(config: Config) -> "WholeStore | None":
     if remembered is None:
         return None
     if isinstance(storage, MarksInFirestore):
-        place = replace(remembered.place, credentials_file=storage.place.credentials_file)
-        place = replace(place, credentials_data=storage.place.credentials_data)
+        # The configuration's credentials: those of the folder may be older.
+        place = replace(
+            remembered.place,
+            credentials_file=storage.place.credentials_file,
+            credentials_data=storage.place.credentials_data,
+        )
         return None if place == storage.place else _firestore_marks(config, place)
     return _firestore_marks(config, remembered.place)
 

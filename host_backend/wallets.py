@@ -7,13 +7,13 @@ Source: Octez' `secret_keys` and the output of `show address … -S`; Signatory'
 """
 
 import re
+from codecs import BOM_UTF8
 
 from host_backend import strict_json
 from host_backend.errors import MalformedRequest
 
 #: Lines of `octez-client show address NAME -S`.
 _SHOWN = re.compile(rb"^Secret Key: (\S+)\r?$", re.MULTILINE)
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_BEGINS = (b"[", b"{")
 _HEX = re.compile(r"(0x)?([0-9a-fA-F]{64}|[0-9a-fA-F]{128})")
 _WORDS = re.compile(r"[a-z]+( [a-z]+)+")
@@ -51,7 +51,7 @@ def secrets_in(data: bytes) -> list[bytes]:
     Raises:
         MalformedRequest: It is JSON, and no wallet; the text names what it is.
     """
-    text = data.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    text = data.removeprefix(BOM_UTF8).lstrip()
     if text.startswith(_JSON_BEGINS):
         return _from_json(text)
     return _SHOWN.findall(data) or [data]

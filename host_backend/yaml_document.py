@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from host_backend.errors import ConfigError
+from host_backend.bounded_file import read_bounded
+from host_backend.errors import ConfigError, reason_of
 from host_backend.problems import PlacedError, Problems
 from host_backend.suggestion import suggestion
 from host_backend.yaml_reader import MERGE, NULL, Collection, Node, NotYaml, Scalar, read_nodes
@@ -223,11 +224,10 @@ def load_document(file: Path) -> Value:
         ConfigError: The file cannot be read, is too large, or is no YAML.
     """
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        data = read_bounded(file, MAX_FILE_BYTES)
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(f"{file}: cannot be read: {reason_of(error)}") from error
+    if data is None:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a configuration")
     try:
         node = read_nodes(data)

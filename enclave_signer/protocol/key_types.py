@@ -247,3 +247,7 @@ class KeyType(StrEnum):
             pem_name="MLDSA44PrivateKey",
         ),
     )
+
+
+#: Types whose private keys can be in PEM and DER.
+PEM_KEY_TYPES = tuple(key_type for key_type in KeyType if key_type.facts.pem_name is not None)

@@ -20,6 +20,7 @@ from host_backend.api.beginning import PAUSE_S, Line
 from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.peer import Peer, address_of, source_of, user_of
 from host_backend.api.places import Client, Place, Places
+from host_backend.errors import reason_of
 from host_backend.sparse_log import SparseLog
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Acceptor:
         except (BlockingIOError, ConnectionError):
             return  # it has left
         except OSError as error:
-            logger.error("no client can be accepted: %s", error.strerror)  # noqa: TRY400 -- known, and said in words
+            logger.error("no client can be accepted: %s", reason_of(error))  # noqa: TRY400 -- known, and said in words
             self._loop.remove_reader(self._listener)
             self._retry = self._loop.call_later(RETRY_S, self._resume)
             return

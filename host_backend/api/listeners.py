@@ -15,12 +15,13 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from host_backend.addresses import Address, UnixAddress
 from host_backend.api.acceptor import Acceptor
 from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.http_protocol import HttpProtocol
 from host_backend.api.known_heads import KnownHeads, KnownHeadsProtocol
 from host_backend.api.left_requests import LeftRequests
-from host_backend.config import Address, TlsConfig, UnixAddress
+from host_backend.config import TlsConfig
 from host_backend.durable import LockHeld, locked_among_others
 from host_backend.errors import ConfigError, StateConflict, reason_of
 

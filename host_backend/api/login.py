@@ -2,8 +2,8 @@
 
 - The right password is answered at once, however many wrong ones come from the same address: behind a proxy or on a Unix
   socket all clients have the same one.
-- The answer to a wrong one is held back. So many are held at a time, of one address and of all, as those that wait have
-  places; further ones are refused at once, and their connections end.
+- The answer to a wrong one is held back. The number of held answers is limited, for one address and for all; further ones
+  are refused at once, and their connections end.
 
 Source: Signatory's `pkg/middlewares/jwt.go`.
 """
@@ -29,7 +29,6 @@ WRONG_PASSWORD_S = 1.0
 HELD_PER_ADDRESS = 8
 #: Answers that are held back at a time, in all: those who wait for them keep their places.
 HELD_ANSWERS = 64
-
 
 #: A faster guesser must open a new connection for each guess.
 _LATER = {"connection": "close", "retry-after": "1"}

@@ -1,17 +1,15 @@
 """Where a connection comes from."""
 
 import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from host_backend.ip_addresses import network_of, parse_ip
+from host_backend.unix_peer import unix_peer
 
 #: Characters of a certificate's subject that stand in the log; an authority of yours wrote it.
 MAX_SUBJECT_CHARS = 200
-#: What `SO_PEERCRED` gives. Source: Linux, `struct ucred`: process, user, group.
-_CREDENTIALS = struct.Struct("3i")
 #: The names of RFC 4514.
 _SHORT_NAMES = {
     "commonName": "CN",
@@ -61,12 +59,10 @@ def source_of(client: tuple[str, int] | None) -> str:
 def user_of(client: socket.socket) -> str:
     """Return which user and process connected to a Unix socket."""
     try:
-        process, user, _ = _CREDENTIALS.unpack(
-            client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )
+        peer = unix_peer(client)
     except OSError:
         return "unix"
-    return f"unix:uid={user},pid={process}"
+    return f"unix:uid={peer.uid},pid={peer.pid}"
 
 
 def subject_of(certificate: Mapping[str, Any]) -> str:

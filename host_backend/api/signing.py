@@ -28,8 +28,8 @@ from host_backend.api.access_log import TOLD, came, client_address, log_access, 
 from host_backend.api.application import JSON, Json, failure, retry_after
 from host_backend.api.auth import RequestKeys, Signed
 from host_backend.api.bodies import SMALL_BODY_BYTES, parse_body, whole_body
+from host_backend.api.description import description
 from host_backend.api.dispatch import KEYS, SigningApplication
-from host_backend.api.openapi import PAGE_HEADERS, document, page
 from host_backend.api.parts import InParts, json_list
 from host_backend.api.route_table import Access, operations
 from host_backend.api.whole_answers import send_whole
@@ -222,23 +222,6 @@ def _known_keys(signer: Signer) -> Work[bytes]:
     return b'{"known_keys":%s}\n' % (yield from json_list(signer.known_keys()))
 
 
-def _description(access: Access) -> list[Route]:
-    """Return the routes that describe all routes."""
-    routes = [*operations(access)]
-    description, description_page = document(routes, access), page(routes, access)
-
-    async def openapi(_: Request) -> Response:
-        return Response(description, media_type="application/json")
-
-    async def docs(_: Request) -> Response:
-        return Response(description_page, media_type="text/html", headers=PAGE_HEADERS)
-
-    return [
-        Route("/openapi.json", logged(openapi), methods=["GET"]),
-        Route("/docs", logged(docs), methods=["GET"]),
-    ]
-
-
 def signing_app(
     signer: Signer,
     metrics: Metrics,
@@ -257,6 +240,7 @@ def signing_app(
         steps: Does what takes long; None: nothing else in this program does.
     """
     keys_in_service = Kept(steps or Steps(), lambda: _known_keys(signer), always=False)
+    access = Access(tokens=login is not None, signed=request_keys is not None)
     authentication = "jwt" if login is not None else "none" if request_keys is None else "authorized_keys"
 
     async def authorized_keys(_: Request) -> Response:
@@ -275,6 +259,6 @@ def signing_app(
         Route("/authorized_keys", logged(authorized_keys), methods=["GET"]),
         Route("/known_keys", logged(known_keys), methods=["GET"]),
         Route("/mode", logged(mode), methods=["GET"]),
-        *_description(Access(tokens=login is not None, signed=request_keys is not None)),
+        *description(operations(access), access, logged),
     ]
     return SigningApplication(routes if login is None else [*map(login.guard, routes), login.route])

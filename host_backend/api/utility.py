@@ -8,13 +8,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from host_backend.api.application import JSON, Json, application, json_line
+from host_backend.api.description import description
 from host_backend.api.health import health
 from host_backend.api.landing import State, state, wants_json
 from host_backend.api.landing_page import landing_page
-from host_backend.api.openapi import PAGE_HEADERS, document, page
+from host_backend.api.openapi import PAGE_HEADERS
 from host_backend.api.parts import InParts, gzipped, takes_gzip
 from host_backend.api.reports import attestation_endpoint
-from host_backend.api.route_table import REPORT, UTILITY, Described
+from host_backend.api.route_table import REPORT, UTILITY
 from host_backend.attestation.report import AskReport
 from host_backend.exposition import CONTENT_TYPE
 from host_backend.metrics import LastSigned
@@ -123,19 +124,6 @@ def _landing(kept: Kept[tuple[bytes, bytes]]) -> list[Route]:
 def _evidence(reports: Mapping[str, AskReport] | None) -> list[Route]:
     """Return the route that shows tokens, if any are shown, and those that describe all routes."""
     if reports is None:
-        return _description(UTILITY)
+        return description(UTILITY)
     shown = Route("/attestation", attestation_endpoint(reports), methods=["GET"])
-    return [shown, *_description([*UTILITY, REPORT])]
-
-
-def _description(routes: Sequence[Described]) -> list[Route]:
-    """Return the routes that describe these."""
-    described, shown = document(routes), page(routes)
-
-    async def openapi(_: Request) -> Response:
-        return Response(described, media_type="application/json")
-
-    async def docs(_: Request) -> Response:
-        return Response(shown, media_type="text/html", headers=PAGE_HEADERS)
-
-    return [Route("/openapi.json", openapi, methods=["GET"]), Route("/docs", docs, methods=["GET"])]
+    return [shown, *description([*UTILITY, REPORT])]

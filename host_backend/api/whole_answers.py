@@ -26,7 +26,7 @@ class WholeAnswer:
     __slots__ = ("_cycle",)
 
     def __init__(self, cycle: "RequestResponseCycle") -> None:
-        # The scope of the one holds the other: they would wait for the garbage collector, whoever answers.
+        # Weak, as the scope of the cycle holds this: a circle would wait for the garbage collector.
         self._cycle = ref(cycle)
 
     async def send(self, status: int, content_type: bytes, body: bytes) -> None:

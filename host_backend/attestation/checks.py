@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from enum import Enum
 
-from host_backend.attestation.policy import CONFIDENTIAL_HARDWARE, STABLE, Policy
+from host_backend.attestation.policy import CONFIDENTIAL_HARDWARE, STABLE, SWVERSION, Policy
 from host_backend.attestation.token import Claims, shown
 
 ISSUER = "https://confidentialcomputing.googleapis.com"
@@ -25,7 +25,6 @@ LEEWAY_S = 60
 MAX_LIFE_S = 86_400
 #: Source: Google, *Confidential VM attestation*: the limits of both its texts, whichever is narrower.
 NONCE = re.compile(r"[!-~]{10,74}")
-_SWVERSION = re.compile(r"[0-9]{6}")
 
 
 class State(Enum):
@@ -139,7 +138,7 @@ def _support(claims: Claims, policy: Policy | None) -> Check:
 
 def _swversion(claims: Claims, policy: Policy | None) -> Check:
     value, versions = claims.at("swversion"), claims.texts("swversion")
-    well_formed = bool(versions) and all(_SWVERSION.fullmatch(each) for each in versions)
+    well_formed = bool(versions) and all(SWVERSION.fullmatch(each) for each in versions)
     if not well_formed:
         return _of("swversion", value, "YYMMNN", matches=False)
     if policy is None or policy.minimum_swversion is None:

@@ -21,6 +21,8 @@ CONFIDENTIAL_HARDWARE = frozenset({"GCP_AMD_SEV", "GCP_AMD_SEV_ES", "GCP_INTEL_T
 #: The support attribute that every policy asks for: debug images and those that Google gave up have none.
 STABLE = "STABLE"
 SUPPORT = frozenset({"LATEST", STABLE, "USABLE"})
+#: A version of the system's image: YYMMNN.
+SWVERSION = re.compile(r"[0-9]{6}")
 #: Bytes of an audience. Source: Google, *Connect external resources*.
 MAX_AUDIENCE_BYTES = 512
 #: Entries of one field: a deployment has a few.

@@ -1,14 +1,13 @@
 """Attestation policies as YAML files; every error names the file, the line and the dotted path."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from host_backend.attestation.policy import FORMS, MAX_ENTRIES, STABLE, Policy, audience_problem, problem_of
+from host_backend.attestation.policy import FORMS, MAX_ENTRIES, STABLE, SWVERSION, Policy, audience_problem, problem_of
 from host_backend.attestation.token import Claims
 from host_backend.errors import ConfigError
 from host_backend.yaml_document import Value, load_document
@@ -27,7 +26,6 @@ _HEAD = """\
 # What an attested enclave must be. Everything that stands here must hold; of a list, one entry.
 # Made of a token that somebody chose to trust: compare the digest with that of the image that was reviewed.
 """
-_SWVERSION = re.compile(r"[0-9]{6}")
 
 
 def load_policy(file: Path) -> Policy:
@@ -78,7 +76,7 @@ def _audience(value: Value) -> str:
 
 
 def _swversion(value: Value) -> int:
-    if not _SWVERSION.fullmatch(value.text()):
+    if not SWVERSION.fullmatch(value.text()):
         value.fail("must be a version of the system's image, YYMMNN")
     return int(value.text())
 

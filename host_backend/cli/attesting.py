@@ -130,7 +130,7 @@ async def _shown_by(config: VaultConfig) -> Presented:
 
     connection = await connect(enclave.address, tls=enclave.tls)
     try:
-        await Proving(take, 0.0).prove(connection, afresh=True)
+        await Proving(take, 0.0).prove(connection, by_new_token=True)
     finally:
         connection.close()
     return taken[0]

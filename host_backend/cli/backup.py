@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from host_backend.cli.command_help import Group
+from host_backend.cli.mark_options import takes_rebuilding
 from host_backend.cli.options import Options, takes_options
-from host_backend.cli.parameters import Whole
 
 _FILE = click.argument("file", type=click.Path(path_type=Path))
 
@@ -49,16 +49,7 @@ def verify(options: Options, file: Path, *, with_enclave: bool) -> None:
 
 @backup.command("restore", example="enclave-host backup restore keys.backup --above-level 9000000")
 @_FILE
-@click.option(
-    "--above-level",
-    type=Whole(),
-    required=True,
-    help="A level at or above everything that may have been signed: nothing at or below it is signed again.",
-)
-@click.option(
-    "--chain", "chains", multiple=True, metavar="CHAIN_ID", help="Chain on which keys get marks; can be repeated."
-)
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@takes_rebuilding
 @takes_options
 def restore(options: Options, file: Path, above_level: int, chains: tuple[str, ...], *, yes: bool) -> None:
     """Restore the keys of a backup, while the host is stopped.

@@ -12,6 +12,8 @@ import click
 
 from enclave_signer import __version__
 from host_backend.backup import MAX_BACKUP_BYTES, Backup, BackupUnusable, decode_backup, encode_backup
+from host_backend.bounded_file import read_bounded
+from host_backend.cli.counting import counted
 from host_backend.cli.marks import rebuild_marks
 from host_backend.cli.next_command import next_command
 from host_backend.cli.progress import progress
@@ -61,11 +63,13 @@ def verify_backup(config: Config | None, file: Path) -> None:
         with progress("opening keys", len(keys)) as advance:
             unopened = asyncio.run(find_unopened_keys(vault, keys, advance))
         failed += len(unopened)
-        click.echo(f"Vault {vault.name}: the enclave opened {len(keys) - len(unopened)} of {_keys(len(keys))}")
+        click.echo(f"Vault {vault.name}: the enclave opened {len(keys) - len(unopened)} of {counted(len(keys), 'key')}")
         for key, reason in unopened:
             click.echo(f"  {key.pkh} does not open: {reason}")
     if failed:
-        raise EnclaveRefused(f"{_keys(failed)} of the backup cannot be opened by this enclave: see the lines above")
+        raise EnclaveRefused(
+            f"{counted(failed, 'key')} of the backup cannot be opened by this enclave: see the lines above"
+        )
 
 
 def restore_backup(config: Config, file: Path, above_level: int, chains: Sequence[str], *, confirmed: bool) -> None:
@@ -108,9 +112,9 @@ def _stored(vault: VaultConfig, entries: Sequence[StoredKey]) -> str:
     """Store keys, the first entry of each hash, and return what became of them."""
     keys = {key.pkh: key for key in reversed(entries)}
     new = asyncio.run(store_keys(vault, [*keys.values()][::-1]))
-    text = f"{_keys(len(new))} restored"
+    text = f"{counted(len(new), 'key')} restored"
     if kept := len(keys) - len(new):
-        text += f"; {_keys(kept)} stored already: unchanged"
+        text += f"; {counted(kept, 'key')} stored already: unchanged"
     if again := len(entries) - len(keys):
         text += f"; {again} further entries of the same keys left out"
     return text
@@ -118,11 +122,10 @@ def _stored(vault: VaultConfig, entries: Sequence[StoredKey]) -> str:
 
 def _read(file: Path) -> Backup:
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_BACKUP_BYTES + 1)
+        data = read_bounded(file, MAX_BACKUP_BYTES)
     except OSError as error:
         raise ConfigError(f"backup {file} cannot be read: {reason_of(error)}") from error
-    if len(data) > MAX_BACKUP_BYTES:
+    if data is None:
         raise BackupUnusable(f"{file} has more than {MAX_BACKUP_BYTES} bytes: it is not a backup")
     try:
         return decode_backup(data)
@@ -149,9 +152,5 @@ def _levels(backup: Backup) -> Iterator[str]:
 
 
 def _counts(backup: Backup) -> str:
-    marks = len(backup.highest)
-    return f"{_keys(sum(map(len, backup.keys.values())))} and {marks} {'mark' if marks == 1 else 'marks'}"
-
-
-def _keys(count: int) -> str:
-    return "1 key" if count == 1 else f"{count} keys"
+    keys = sum(map(len, backup.keys.values()))
+    return f"{counted(keys, 'key')} and {counted(len(backup.highest), 'mark')}"

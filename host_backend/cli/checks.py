@@ -11,15 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from enclave_signer.curves import CurveError, self_test
-from host_backend.cli.findings import FAILED, OK, WARNING, Check, counted
+from host_backend.addresses import UnixAddress
+from host_backend.cli.counting import counted
+from host_backend.cli.findings import FAILED, OK, WARNING, Check
 from host_backend.cli.front_checks import examine_front
 from host_backend.cli.progress import ENCLAVE_LIMITS, progress, waiting
-from host_backend.config import Config, UnixAddress, VaultConfig, load_config
+from host_backend.config import Config, VaultConfig, load_config
 from host_backend.config.key_storage import KeysApart
-from host_backend.config.storage import MarksInFirestore
+from host_backend.config.mark_storage import MarksInFirestore
 from host_backend.durable import sync_times_s
 from host_backend.errors import ConfigError, HostError, reason_of
-from host_backend.policy import DEFAULT_POLICY
+from host_backend.operations.messages import CONSENSUS_KINDS
 from host_backend.stores import marks_admin, open_configured_vault, process_on, stored_keys
 from host_backend.watermark.base import MarksDescription, StoredMarks
 
@@ -36,8 +38,6 @@ PLAUSIBLE_YEARS = range(2026, 2100)
 CLOCK_TOLERANCE_S = 2.0
 #: Keys in one line.
 _MOST_NAMED = 5
-#: Kinds of request that move marks.
-_BAKING = DEFAULT_POLICY.requests | {"attestation_with_dal"}
 
 
 async def examine(config_file: Path, base_dir: str | None) -> AsyncIterator[Check]:
@@ -141,7 +141,7 @@ async def _stored_keys(vault: VaultConfig) -> tuple[int, list[Check]]:
     elif file is not None:
         checks = [_permissions(name, file, f"{file}: {count}")]
     else:
-        checks = [Check(name, OK, f"{shared.where}: {count}")]
+        checks = [Check(name, OK, f"{shared}: {count}")]
     if own is not None and own.file is not None and own.file.exists():
         checks.append(_permissions(name, own.file, f"{own.file}: those that Signatory does not know"))
     if repeated := sorted(pkh for pkh, count in hashes.items() if count > 1):
@@ -172,7 +172,9 @@ def _watermarks(config: Config, stored: int) -> Iterator[Check]:
 def _without_mark(config: Config, stored: StoredMarks) -> list[str]:
     """Return the listed keys that may sign for a baker, and whose first message may be of any level."""
     marked = {key.pkh for key in (*stored.marks, *stored.refused)}
-    return sorted(pkh for pkh, policy in config.policies.items() if pkh not in marked and policy.requests & _BAKING)
+    return sorted(
+        pkh for pkh, policy in config.policies.items() if pkh not in marked and policy.requests & CONSENSUS_KINDS
+    )
 
 
 def _first(pkhs: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ import click
 from host_backend.cli.answer import Answer
 from host_backend.cli.colour import in_colour
 from host_backend.cli.command_help import Command
-from host_backend.cli.findings import FAILED, OK, WARNING, Check, counted
+from host_backend.cli.counting import counted
+from host_backend.cli.findings import FAILED, OK, WARNING, Check
 from host_backend.cli.options import Options, takes_json, takes_options
 
 _COLOURS = {OK: "green", WARNING: "yellow", FAILED: "red"}

@@ -15,8 +15,3 @@ class Check:
     name: str
     state: Literal["ok", "warning", "failed"]
     text: str
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"1 {noun}" if count == 1 else f"{count} {noun}s"

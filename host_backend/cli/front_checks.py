@@ -11,8 +11,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from host_backend.addresses import Address, UnixAddress
 from host_backend.cli.findings import FAILED, OK, WARNING, Check
-from host_backend.config import Address, TlsConfig, UnixAddress
+from host_backend.config import TlsConfig
 from host_backend.config.server import ServerConfig
 from host_backend.errors import ConfigError, reason_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from enclave_signer.protocol.key_types import KeyType
+from enclave_signer.protocol.key_types import PEM_KEY_TYPES, KeyType
 from enclave_signer.tezos import secret_key_labels
 from host_backend.cli.answer import Answer
 from host_backend.cli.command_help import Command, Group
@@ -16,7 +16,7 @@ from host_backend.cli.presets import MAINNET, PRESETS
 #: Names of key types, as Signatory takes them.
 _KEY_TYPES = {name: key_type for key_type in KeyType for name in (key_type.facts.name, key_type.facts.address)}
 _LABELS = ", ".join(secret_key_labels())
-_NAMES_IN_PEM = ", ".join(key_type.facts.name for key_type in KeyType if key_type.facts.pem_name is not None)
+_NAMES_IN_PEM = ", ".join(key_type.facts.name for key_type in PEM_KEY_TYPES)
 _VAULT_HELP = "Vault to store the keys in [default: the only one]."
 _IMPORT_HELP = f"""Import secret keys; the enclave seals them.
 

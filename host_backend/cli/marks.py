@@ -11,13 +11,13 @@ import click
 
 from enclave_signer.tezos import Family, Right, TezosError, check_public_key_hash, decode
 from host_backend.cli.answer import Answer
-from host_backend.cli.findings import counted
+from host_backend.cli.counting import counted
 from host_backend.config import Config
 from host_backend.errors import ConfigError, MalformedRequest, StateConflict
 from host_backend.log import fields
 from host_backend.stores import marks_admin, migrate_watermarks
-from host_backend.watermark.base import NO_MARKS
-from host_backend.watermark.rule import Mark, MarkKey, refusal_text
+from host_backend.watermark.rebuilt import Rebuilt
+from host_backend.watermark.rule import Mark, MarkKey, damaged_text
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def rebuild_marks(
     confirmed: bool,
     aside: str = "damaged",
     pkhs: Iterable[str] = (),
-    known: Mapping[MarkKey, Mark] = NO_MARKS,
+    known: Mapping[MarkKey, Mark] | None = None,
 ) -> None:
     """Rebuild the store from everything that can be read, all marks at or above the end of a level.
 
@@ -133,7 +133,7 @@ def rebuild_marks(
             str(above_level),
         )
     suffix = f".{aside}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    count = marks_admin(config).rebuild(every, every_chain, above_level, suffix, known)
+    count = marks_admin(config).rebuild(Rebuilt(every, every_chain, above_level, known or {}), suffix)
     logger.warning("watermark store rebuilt", extra=fields(marks=count, above_lvl=above_level, old=suffix))
     click.echo(f"Made a new store of {counted(count, 'mark')}: nothing is signed at level {above_level} or below")
 
@@ -181,7 +181,7 @@ def show_marks(config: Config, answer: Answer) -> None:
     if not answer.as_json:
         _show_table(rows)
     for key, known in stored.refused.items():
-        logger.error("%s", refusal_text(key, known))
+        logger.error("%s", damaged_text(key, known))
 
 
 def _show_table(rows: Sequence[tuple[MarkKey, tuple[Mark | None, str]]]) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from host_backend.cli.answer import Answer
+from host_backend.cli.counting import counted
 from host_backend.cli.progress import progress
 from host_backend.config import VaultConfig
 from host_backend.errors import ConfigError, EnclaveRefused
@@ -82,7 +83,7 @@ async def _run(resealing: Resealing, moves: Sequence[Move], before: Before, repo
 
 def _require_none(refused: int, verb: str) -> None:
     if refused:
-        raise EnclaveRefused(f"not {verb}, and stored as before: {_keys(refused)}; the log says why")
+        raise EnclaveRefused(f"not {verb}, and stored as before: {counted(refused, 'key')}; the log says why")
 
 
 class _Report:
@@ -99,7 +100,7 @@ class _Report:
     def already(self, count: int, target: str) -> None:
         """Report keys that are sealed under the target already."""
         if count:
-            self._answer.say(f"{self._vault}: {_keys(count)} sealed under {target} already")
+            self._answer.say(f"{self._vault}: {counted(count, 'key')} sealed under {target} already")
 
     def tell(self, moved: Moved) -> None:
         """Report a key."""
@@ -119,12 +120,8 @@ class _Report:
         self._answer.add("vaults", {"vault": self._vault, "kept": kept})
         would_be = "would be " if self.dry_run else ""
         for (source, target), count in self._counts.items():
-            say(f"{self._vault}: {_keys(count)} {would_be}{self.verb}, from {source} to {target}")
+            say(f"{self._vault}: {counted(count, 'key')} {would_be}{self.verb}, from {source} to {target}")
         if not self._counts:
             say(f"{self._vault}: nothing {would_be}{self.verb}")
         if kept is not None and not self.dry_run:
             say(f"{self._vault}: the old blobs are in {kept}: they are needed until every key has signed")
-
-
-def _keys(count: int) -> str:
-    return "1 key" if count == 1 else f"{count} keys"

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from enclave_signer.protocol.messages import PrivateKey
-from host_backend.errors import ConfigError, MalformedRequest
+from host_backend.errors import ConfigError, MalformedRequest, reason_of
 from host_backend.secret_keys import MAX_PASSWORD_BYTES, AskPassword, read_secret_key
 from host_backend.wallets import MAX_WALLET_BYTES, secrets_in
 
@@ -86,7 +86,7 @@ def _read(file: Path, limit_bytes: int) -> bytes:
                 logger.warning("%s can be read by others: chmod 600 %s", file, file)
             return stream.read(limit_bytes + 1)
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{file} cannot be read: {reason_of(error)}") from error
 
 
 def _read_standard_input() -> bytes:

@@ -6,10 +6,9 @@ import click
 
 from host_backend.cli.answer import Answer
 from host_backend.cli.command_help import Group
+from host_backend.cli.mark_options import takes_mark, takes_rebuilding, takes_yes
 from host_backend.cli.options import Options, takes_json, takes_options
-from host_backend.cli.parameters import Choice, KeyHash, Whole
-
-_RIGHTS = ["block", "preattestation", "attestation"]
+from host_backend.cli.parameters import Whole
 
 
 @click.group(cls=Group)
@@ -77,7 +76,7 @@ def show_watermarks(options: Options, *, answer: Answer) -> None:
     "level is signed again.",
 )
 @click.option("--chain", "chains", multiple=True, metavar="CHAIN_ID", help="With --above-level, as for `rebuild`.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@takes_yes
 @takes_options
 def migrate_watermarks(
     options: Options,
@@ -108,16 +107,7 @@ def migrate_watermarks(
 
 
 @watermark.command("rebuild", example="enclave-host watermark rebuild --above-level 9000000")
-@click.option(
-    "--above-level",
-    type=Whole(),
-    required=True,
-    help="A level at or above everything that may have been signed: nothing at or below it is signed again.",
-)
-@click.option(
-    "--chain", "chains", multiple=True, metavar="CHAIN_ID", help="Chain on which keys get marks; can be repeated."
-)
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@takes_rebuilding
 @takes_options
 def rebuild_watermarks(options: Options, above_level: int, chains: tuple[str, ...], yes: bool) -> None:  # noqa: FBT001 -- click passes flags by name
     """Replace a lost or damaged store.
@@ -138,12 +128,8 @@ def rebuild_watermarks(options: Options, above_level: int, chains: tuple[str, ..
         "    tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb block 8000000",
     ),
 )
-@click.argument("chain_id")
-@click.argument("pkh", type=KeyHash())
-@click.argument("right", type=Choice(_RIGHTS))
-@click.argument("level", type=Whole())
-@click.option("--round", "round_", type=Whole(), default=0, show_default=True, help="Round of the mark.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@takes_mark
+@takes_yes
 @takes_options
 def reset_watermark(options: Options, chain_id: str, pkh: str, right: str, level: int, round_: int, yes: bool) -> None:  # noqa: FBT001 -- as above
     """Move one mark, also down: what was signed above it can be signed twice.
@@ -163,11 +149,7 @@ def reset_watermark(options: Options, chain_id: str, pkh: str, right: str, level
         "    tz1VSUr8wwNhLAzempoch5d6hLRiTh8Cjcjb attestation 9000000",
     ),
 )
-@click.argument("chain_id")
-@click.argument("pkh", type=KeyHash())
-@click.argument("right", type=Choice(_RIGHTS))
-@click.argument("level", type=Whole())
-@click.option("--round", "round_", type=Whole(), default=0, show_default=True, help="Round of the mark.")
+@takes_mark
 @takes_options
 def raise_watermark(options: Options, chain_id: str, pkh: str, right: str, level: int, round_: int) -> None:
     """Move one mark up: nothing at or below that level and round is signed again.

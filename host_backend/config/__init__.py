@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from enclave_signer.protocol.key_types import KeyType
-from host_backend.addresses import Address, UnixAddress
 from host_backend.config.addresses import expanded
 from host_backend.config.experimental import parse_experimental
 from host_backend.config.metrics import MetricsConfig, parse_metrics
@@ -31,7 +30,6 @@ from host_backend.yaml_document import Value, given, load_document
 
 __all__ = [
     "DEFAULT_CONFIG_FILE",
-    "Address",
     "Config",
     "HookConfig",
     "JwtCredentials",
@@ -39,7 +37,6 @@ __all__ = [
     "MetricsConfig",
     "ServerConfig",
     "TlsConfig",
-    "UnixAddress",
     "VaultConfig",
     "WatermarkConfig",
     "load_config",
@@ -100,7 +97,7 @@ def load_config(file: Path, base_dir: str | None = None) -> Config:
             policies=policies.by_key,
             nulls=policies.nulls,
             ends_whole=document.ends_whole,
-            hook=attempt(lambda: parse_hook(top.get("policy_hook")), None),
+            hook=attempt(lambda: parse_hook(given(top, "policy_hook")), None),
             metrics=attempt(lambda: parse_metrics(top.get("metrics"), len(policies.by_key)), MetricsConfig()),
             experimental=experimental,
         )

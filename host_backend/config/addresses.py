@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from ipaddress import IPv6Network, ip_address, ip_network
 from pathlib import Path
 
@@ -91,6 +92,22 @@ def parse_network(value: Value) -> IpNetwork:
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
         value.fail(f"{text[:50]!r} is IPv4 written as IPv6: write it as IPv4")
     return network
+
+
+def parse_certificate_and_key(value: Value, fields: Mapping[str, Value]) -> tuple[Path, Path]:
+    """Return the files of a certificate and of its key.
+
+    Args:
+        value: What the fields are below.
+        fields: Those that are there.
+
+    Raises:
+        ConfigError: One is not named, or its path has a variable that is not set.
+    """
+    for name in ("certificate", "key"):
+        if name not in fields:
+            value.fail(f"must name the file of the {name}, in PEM form")
+    return Path(expanded(fields["certificate"])), Path(expanded(fields["key"]))
 
 
 def expanded(value: Value) -> str:

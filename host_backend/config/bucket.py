@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from host_backend.config.firestore import PROJECT, matching, parse_credentials
-from host_backend.config.storage import BucketPlace
+from host_backend.config.google_places import BucketPlace
 from host_backend.yaml_document import Value, given
 
 FIELDS = ("bucket", "prefix", "project", "application_credentials", "application_credentials_data")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_backend.config.addresses import expanded
+from host_backend.config.addresses import expanded, parse_certificate_and_key
 from host_backend.yaml_document import Value
 
 #: Hours for which a proven connection goes on while no new proof can be had.
@@ -44,13 +44,10 @@ def parse_enclave_tls(value: Value | None) -> TlsFiles | None:
     Raises:
         ConfigError: With file, line and dotted path of each fault.
     """
-    if value is None or value.is_null:
+    if value is None:
         return None
     fields = value.record(("certificate", "key"))
-    for name in ("certificate", "key"):
-        if name not in fields:
-            value.fail(f"must name the file of the {name}, in PEM form")
-    return TlsFiles(Path(expanded(fields["certificate"])), Path(expanded(fields["key"])))
+    return TlsFiles(*parse_certificate_and_key(value, fields))
 
 
 def parse_attestation(value: Value | None, tls: TlsFiles | None) -> AttestationConfig | None:
@@ -59,7 +56,7 @@ def parse_attestation(value: Value | None, tls: TlsFiles | None) -> AttestationC
     Raises:
         ConfigError: With file, line and dotted path of each fault.
     """
-    if value is None or value.is_null:
+    if value is None:
         return None
     if tls is None:
         value.fail("needs `tls` beside it: without TLS no connection can be bound to a proof")

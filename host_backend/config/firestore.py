@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from host_backend.config.addresses import expanded
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.google_places import FirestorePlace
 from host_backend.yaml_document import Value
 
 FIELDS = ("project", "database", "collection", "table", "application_credentials", "application_credentials_data")

@@ -16,7 +16,7 @@ from host_backend.config.bucket import FIELDS as BUCKET_FIELDS
 from host_backend.config.bucket import parse_bucket
 from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
 from host_backend.config.firestore import parse_place
-from host_backend.config.storage import BucketPlace, FirestorePlace
+from host_backend.config.google_places import BucketPlace, FirestorePlace
 from host_backend.yaml_document import Value, given
 
 KEY_FILE = "confidential_space_keys.json"
@@ -65,10 +65,9 @@ class Place(ABC):
             ConfigError: With file, line and dotted path of each fault.
         """
 
-    @property
     @abstractmethod
-    def where(self) -> str:
-        """The place, for people."""
+    def __str__(self) -> str:
+        """Return the place, for people."""
 
     @abstractmethod
     def beside(self) -> Self | None:
@@ -81,7 +80,7 @@ class Place(ABC):
     @property
     def in_words(self) -> str:
         """The place, in a sentence."""
-        return self.where
+        return str(self)
 
     @property
     def file(self) -> Path | None:
@@ -90,7 +89,7 @@ class Place(ABC):
 
     def describe(self) -> str:
         """Return in words where the keys are."""
-        return f"sealed keys in {self.where}"
+        return f"sealed keys in {self}"
 
     @property
     def places(self) -> tuple[Self, ...]:
@@ -103,7 +102,7 @@ class Place(ABC):
         Raises:
             OSError: It cannot be found.
         """
-        return self.where
+        return str(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +120,7 @@ class KeysInFile(Place):
             return cls(section.base_dir / KEY_FILE)
         return cls(Path(expanded(section.config)))
 
-    @property
-    def where(self) -> str:
-        """The file."""
+    def __str__(self) -> str:
         return str(self.path)
 
     @property
@@ -162,9 +159,7 @@ class KeysInFirestore(Place):
         place, settings = section.settings(FIRESTORE_FIELDS)
         return cls(parse_place(place, settings, KEY_COLLECTION, section.warnings))
 
-    @property
-    def where(self) -> str:
-        """The collection."""
+    def __str__(self) -> str:
         return str(self.place)
 
     def beside(self) -> Self:
@@ -185,9 +180,7 @@ class KeysInBucket(Place):
         """Return the objects; see `Place.read`."""
         return cls(parse_bucket(*section.settings(BUCKET_FIELDS)))
 
-    @property
-    def where(self) -> str:
-        """The bucket, and what the names of the objects begin with."""
+    def __str__(self) -> str:
         return str(self.place)
 
     def beside(self) -> None:

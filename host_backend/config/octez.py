@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from host_backend.addresses import UNIX, Address, UnixAddress
 from host_backend.config.addresses import expanded, parse_listener, parse_unix
-from host_backend.yaml_document import Value
+from host_backend.yaml_document import Value, given
 
 #: Where octez-signer listens by default.
 DEFAULT_PORT = 7732
@@ -37,17 +37,14 @@ def parse_octez(value: Value | None) -> OctezConfig | None:
     Raises:
         ConfigError: With file, line and dotted path of each fault.
     """
-    if value is None or value.is_null:
+    if value is None:
         return None
-    fields = {
-        name: entry
-        for name, entry in value.record(("unix", "tcp", "idle_s", "known_keys")).items()
-        if not entry.is_null
-    }
+    fields = value.record(("unix", "tcp", "idle_s", "known_keys"))
+    unix, tcp, idle_s = (given(fields, name) for name in ("unix", "tcp", "idle_s"))
     config = OctezConfig(
-        unix=_unix(fields["unix"]) if "unix" in fields else None,
-        tcp=_tcp(fields["tcp"]) if "tcp" in fields else None,
-        idle_s=fields["idle_s"].number(1.0, MAX_IDLE_S) if "idle_s" in fields else DEFAULT_IDLE_S,
+        unix=None if unix is None else _unix(unix),
+        tcp=None if tcp is None else _tcp(tcp),
+        idle_s=DEFAULT_IDLE_S if idle_s is None else idle_s.number(1.0, MAX_IDLE_S),
         known_keys="known_keys" in fields and fields["known_keys"].boolean(),
     )
     if not config.addresses:

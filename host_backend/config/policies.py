@@ -6,24 +6,22 @@ Source: Signatory's `pkg/config`, its old names included.
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Literal
 
-from enclave_signer.protocol.messages import KeyType, PublicKey
-from enclave_signer.tezos import ConsensusKind, Family, TezosError, check_public_key_hash, decode, public_key_hash
+from enclave_signer.protocol.messages import KeyType
+from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode, public_key_hash
 from host_backend.config.experimental import why_off
 from host_backend.config.server import parse_authorized_keys
-from host_backend.operations.messages import REQUEST_KINDS
+from host_backend.operations.messages import CONSENSUS_KINDS, REQUEST_KINDS
 from host_backend.operations.table import OPERATION_KINDS
-from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
+from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy, ProofKeys
 from host_backend.problems import Problems
 from host_backend.suggestion import suggestion
-from host_backend.yaml_document import Value
+from host_backend.yaml_document import Value, given
 
 _FIELDS = ("log_payloads", "allow", "allow_proof_of_possession", "allowed_chains", "authorized_keys", "jwt_users")
 #: Of these null means any.
 _WIDE_AS_NULL = ("allowed_chains", "authorized_keys", "jwt_users")
 _DEPRECATED = ("allowed_operations", "allowed_kinds")
-_CONSENSUS = frozenset(map(str, ConsensusKind))
 _LISTS = " and ".join(_DEPRECATED)
 #: Shown in Signatory's documentation, and read by nothing there.
 _MEANINGLESS = ("vault",)
@@ -99,19 +97,19 @@ def _policy(value: Value, key_type: KeyType, warnings: list[str], nulls: set[str
     warnings += [f"{fields[name].path}: means nothing" for name in _MEANINGLESS if name in fields]
     nulls.update(fields[name].path for name in _WIDE_AS_NULL if name in fields and fields[name].is_null)
     requests, operations = _allowed(value, fields, warnings)
-    if not key_type.facts.bakes and (useless := requests & _CONSENSUS):
+    if not key_type.facts.bakes and (useless := requests & CONSENSUS_KINDS):
         warnings.append(
             f"{value.path}: {', '.join(sorted(useless))} means nothing, {key_type.facts.address} keys never bake"
         )
         requests -= useless
-    keys = parse_authorized_keys(fields.get("authorized_keys"))
+    keys = parse_authorized_keys(given(fields, "authorized_keys"))
     proofs = _proofs(fields.get("allow_proof_of_possession"), key_type, warnings)
     return KeyPolicy(
         requests=requests,
         operations=operations,
-        chains=_texts(fields.get("allowed_chains"), _chain),
+        chains=_texts(given(fields, "allowed_chains"), _chain),
         clients=None if keys is None else frozenset(map(public_key_hash, keys)),
-        users=_texts(fields.get("jwt_users"), Value.text),
+        users=_texts(given(fields, "jwt_users"), Value.text),
         allow_proof_of_possession=proofs.allowed,
         unsigned_proofs=proofs.unsigned,
         proofs_for=proofs.others,
@@ -125,7 +123,7 @@ class _Proofs:
 
     allowed: bool = False
     unsigned: bool = False
-    others: frozenset[PublicKey] | Literal["any"] = frozenset()
+    others: ProofKeys = frozenset()
 
 
 def _proofs(value: Value | None, key_type: KeyType, warnings: list[str]) -> _Proofs:
@@ -139,15 +137,15 @@ def _proofs(value: Value | None, key_type: KeyType, warnings: list[str]) -> _Pro
     if not is_map:
         return _Proofs(allowed=True)
     fields = value.record(("unsigned", "others"))
-    unsigned, others = fields.get("unsigned"), fields.get("others")
+    unsigned, others = given(fields, "unsigned"), given(fields, "others")
     return _Proofs(
         allowed=True,
         unsigned=unsigned is not None and unsigned.boolean(),
-        others=frozenset() if others is None or others.is_null else _other_keys(others),
+        others=frozenset() if others is None else _other_keys(others),
     )
 
 
-def _other_keys(value: Value) -> frozenset[PublicKey] | Literal["any"]:
+def _other_keys(value: Value) -> ProofKeys:
     texts = [*dict.fromkeys(leaf.text() for leaf in value.leaves())]
     if texts == [ANY]:
         return ANY
@@ -209,8 +207,8 @@ def _request_kind(place: Value, name: str, warnings: list[str]) -> str:
 
 
 def _texts(value: Value | None, parse: Callable[[Value], str]) -> frozenset[str] | None:
-    """Return the items of a list; an absent or null one is None, which means any, and an empty one none."""
-    return None if value is None or value.is_null else frozenset(map(parse, value.items()))
+    """Return the items of a list; None, which means any, where there is no list, and an empty list means none."""
+    return None if value is None else frozenset(map(parse, value.items()))
 
 
 def _operations(value: Value | None) -> frozenset[str]:

@@ -6,15 +6,15 @@ Nothing here decides anything; a configuration with dangers is used all the same
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from enclave_signer.tezos import ConsensusKind, public_key_hash
-from host_backend.config import Config, UnixAddress
+from enclave_signer.tezos import public_key_hash
+from host_backend.addresses import UnixAddress
+from host_backend.config import Config
 from host_backend.config.octez import OctezConfig
+from host_backend.operations.messages import CONSENSUS_KINDS
 from host_backend.operations.risks import HANDS_OVER, Risk
 from host_backend.operations.table import RISKS
 from host_backend.policy import ANY, DEFAULT_POLICY, KeyPolicy
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP
-
-_CONSENSUS = frozenset(map(str, ConsensusKind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def _operations(policy: KeyPolicy) -> frozenset[str]:
 def _dangerous_policies(config: Config) -> Iterator[str]:
     for pkh, policy in config.policies.items():
         funds = sorted(name for name in _operations(policy) if RISKS[name] is not Risk.NONE)
-        if funds and policy.requests & _CONSENSUS:
+        if funds and policy.requests & CONSENSUS_KINDS:
             yield f"tezos.{pkh}: bakes, and may {', '.join(funds)}: use a consensus key of its own for baking"
         if policy.proofs_for == ANY:
             yield (

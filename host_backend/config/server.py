@@ -14,7 +14,13 @@ from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import TezosError, parse_public_key
 from host_backend.addresses import Address, UnixAddress
-from host_backend.config.addresses import expanded, parse_host, parse_listener, parse_network
+from host_backend.config.addresses import (
+    expanded,
+    parse_certificate_and_key,
+    parse_host,
+    parse_listener,
+    parse_network,
+)
 from host_backend.config.octez import OctezConfig, parse_octez
 from host_backend.ip_addresses import IpNetwork
 from host_backend.yaml_document import Value, given
@@ -112,15 +118,15 @@ def parse_server(value: Value | None) -> ServerConfig:
     """
     names = ("address", "utility_address", "authorized_keys", "jwt", "tls", "trusted_proxies", "attestation", "octez")
     fields = value.record(names) if value else {}
-    authorized_keys = parse_authorized_keys(fields.get("authorized_keys"))
-    jwt_users = _jwt_users(fields.get("jwt"))
+    authorized_keys = parse_authorized_keys(given(fields, "authorized_keys"))
+    jwt_users = _jwt_users(given(fields, "jwt"))
     if authorized_keys is not None and jwt_users is not None:
         fields["jwt"].fail("cannot use both JWT and static authorized keys")
     utility_address = parse_listener(given(fields, "utility_address"), DEFAULT_UTILITY_ADDRESS)
     attestation = given(fields, "attestation")
     # Each token costs a little of what Google gives the project, so strangers get some only where that was meant.
     shown = utility_address.is_loopback if attestation is None else attestation.boolean()
-    octez, tls = parse_octez(fields.get("octez")), _tls(fields.get("tls"))
+    octez, tls = parse_octez(given(fields, "octez")), _tls(given(fields, "tls"))
     if octez is not None:
         _check_octez(
             fields["octez"], octez, tls, asks_token=jwt_users is not None, asks_key=authorized_keys is not None
@@ -131,14 +137,14 @@ def parse_server(value: Value | None) -> ServerConfig:
         authorized_keys=authorized_keys,
         jwt_users=jwt_users,
         tls=tls,
-        trusted_proxies=_trusted_proxies(fields.get("trusted_proxies")),
+        trusted_proxies=_trusted_proxies(given(fields, "trusted_proxies")),
         attestation=shown,
         octez=octez,
     )
 
 
 def _trusted_proxies(value: Value | None) -> tuple[IpNetwork, ...]:
-    if value is None or value.is_null:
+    if value is None:
         return ()
     items = value.items()
     if len(items) > MAX_TRUSTED_PROXIES:
@@ -158,12 +164,12 @@ def _check_octez(value: Value, octez: OctezConfig, tls: TlsConfig | None, *, ask
 
 
 def parse_authorized_keys(value: Value | None) -> tuple[PublicKey, ...] | None:
-    """Return public keys: one, or a list, which may nest; None when it is absent or null.
+    """Return public keys: one, or a list, which may nest; None when there are none to read.
 
     Raises:
         ConfigError: One of them is no public key, or there are too many.
     """
-    if value is None or value.is_null:
+    if value is None:
         return None
     items: dict[str, Value] = {}
     for item in value.leaves():
@@ -184,7 +190,7 @@ def _public_key(value: Value) -> PublicKey:
 
 
 def _jwt_users(value: Value | None) -> Mapping[str, JwtUser] | None:
-    if value is None or value.is_null:
+    if value is None:
         return None
     fields = value.secretive().record(("users",))
     users = fields["users"].mapping() if "users" in fields else {}
@@ -200,15 +206,13 @@ def _jwt_users(value: Value | None) -> Mapping[str, JwtUser] | None:
 def _jwt_user(value: Value) -> JwtUser:
     fields = value.record(("password", "secret", "jwt_exp", "old_cred_exp", "new_data"))
     present = _credentials(value, fields)
-    if "new_data" not in fields or fields["new_data"].is_null:
+    if (new_data := given(fields, "new_data")) is None:
         return JwtUser(present)
-    new_data = fields["new_data"]
     new = _credentials(new_data, new_data.record(("password", "secret", "jwt_exp")))
     if new.password == present.password or new.secret == present.secret:
         new_data.fail("new credentials are same as old: change both the password and the secret")
-    if "old_cred_exp" not in fields or fields["old_cred_exp"].is_null:
-        return JwtUser(new)
-    return JwtUser(new, present, _time(fields["old_cred_exp"]))
+    old_until = given(fields, "old_cred_exp")
+    return JwtUser(new) if old_until is None else JwtUser(new, present, _time(old_until))
 
 
 def _credentials(value: Value, fields: Mapping[str, Value]) -> JwtCredentials:
@@ -245,17 +249,12 @@ def _time(value: Value) -> float:
 
 
 def _tls(value: Value | None) -> TlsConfig | None:
-    if value is None or value.is_null:
+    if value is None:
         return None
     fields = value.record(("certificate", "key", "client_ca"))
-    for name in ("certificate", "key"):
-        if name not in fields:
-            value.fail(f"must name the file of the {name}, in PEM form")
-    client_ca = fields.get("client_ca")
+    client_ca = given(fields, "client_ca")
     return TlsConfig(
-        certificate=Path(expanded(fields["certificate"])),
-        key=Path(expanded(fields["key"])),
-        client_ca=None if client_ca is None or client_ca.is_null else Path(expanded(client_ca)),
+        *parse_certificate_and_key(value, fields), client_ca=None if client_ca is None else Path(expanded(client_ca))
     )
 
 
@@ -265,7 +264,7 @@ def parse_hook(value: Value | None) -> HookConfig | None:
     Raises:
         ConfigError: With file, line and dotted path of each fault.
     """
-    if value is None or value.is_null:
+    if value is None:
         return None
     fields = value.record(("address", "authorized_keys", "timeout"))
     address = fields.get("address")
@@ -274,7 +273,7 @@ def parse_hook(value: Value | None) -> HookConfig | None:
     timeout = given(fields, "timeout")
     return HookConfig(
         address=_url(address),
-        authorized_keys=parse_authorized_keys(fields.get("authorized_keys")),
+        authorized_keys=parse_authorized_keys(given(fields, "authorized_keys")),
         timeout_s=DEFAULT_HOOK_TIMEOUT_S if timeout is None else timeout.number(0.01, MAX_HOOK_TIMEOUT_S),
     )
 

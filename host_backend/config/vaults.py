@@ -133,7 +133,7 @@ def _vault(name: str, value: Value, base_dir: Path, warnings: list[str], *, apar
     verify_bls = given(settings, "verify_bls")
     enclave = _enclave(place, settings, host, port)
     keys = parse_key_storage(settings.get("storage"), base_dir, warnings, apart=apart)
-    tls = parse_enclave_tls(settings.get("tls"))
+    tls = parse_enclave_tls(given(settings, "tls"))
     if tls is not None and isinstance(enclave, UnixAddress):
         settings["tls"].fail("is not for a Unix socket: leave it out")
     return VaultConfig(
@@ -141,7 +141,7 @@ def _vault(name: str, value: Value, base_dir: Path, warnings: list[str], *, apar
         enclave=enclave,
         enclave_uid=_enclave_uid(given(settings, "enclave_uid"), enclave),
         tls=tls,
-        attestation=parse_attestation(settings.get("attestation"), tls),
+        attestation=parse_attestation(given(settings, "attestation"), tls),
         credentials=Credentials(wip_provider_path=provider, encryption_key_path=key),
         keys=keys,
         verify_bls="inline" if verify_bls is None else _VERIFY_BLS[verify_bls.choice(dict.fromkeys(_VERIFY_BLS, ""))],

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from host_backend.config.firestore import FIELDS as FIRESTORE_FIELDS
 from host_backend.config.firestore import parse_place
-from host_backend.config.storage import MarksInFile, MarksInFirestore, MarksInMemory, MarkStorage
+from host_backend.config.mark_storage import MarksInFile, MarksInFirestore, MarksInMemory, MarkStorage
 from host_backend.config.vaults import NOT_YET
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, MAX_LEVEL
 from host_backend.yaml_document import Value, given

@@ -1,6 +1,7 @@
 """The enclave's calls, typed, on one connection that was initialized. Handles are good on this connection only."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 from enclave_signer.protocol.messages import (
@@ -193,13 +194,17 @@ class EnclaveClient(SigningClient):
         return await self._ask(GetPublicKeyFrom(blob), PublicKey)
 
 
+#: Gives a connection to one enclave that is not used for signatures.
+GetConnection = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
+
+
 async def open_client(
     enclave: Endpoint,
     *,
     limits: LinkLimits = DEFAULT_LIMITS,
     patience_s: float | None = None,
     on_end: Callable[[Unanswered], None] | None = None,
-    afresh: bool = False,
+    by_new_token: bool = False,
 ) -> EnclaveClient:
     """Return an initialized client, proven where the endpoint asks for that; see `connect`.
 
@@ -208,18 +213,18 @@ async def open_client(
         limits: As of `connect`.
         patience_s: As of `connect`.
         on_end: As of `connect`.
-        afresh: Whether it must be proven by a new token.
+        by_new_token: Whether it must be proven by a new token.
 
     Raises:
-        AttestationRefused, AttestationUnavailable: It is not proven; nothing but the question for a proof went out.
-        EnclaveUnavailable: The enclave cannot be reached.
+        AttestationRefused: It is not proven; nothing but the question for a proof went out.
+        EnclaveUnavailable: The enclave cannot be reached, or whether it can be trusted is not known at the moment.
         EnclaveRefused: It does not accept the credentials.
     """
     connection = await connect(enclave.address, tls=enclave.tls, limits=limits, patience_s=patience_s, on_end=on_end)
     proof = None
     try:
         if enclave.proving is not None:
-            proof = await enclave.proving.prove(connection, afresh=afresh)
+            proof = await enclave.proving.prove(connection, by_new_token=by_new_token)
             connection.use_until(proof.expires_at, enclave.proving.clock)
         await connection.ask(Initialize(enclave.credentials))
     except BaseException:

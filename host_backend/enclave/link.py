@@ -242,8 +242,8 @@ class EnclaveLink:
         extra = fields(vault=self.name, generation=self.generation, ms=ms)
         logger.log(logging.INFO if whole else logging.WARNING, "the link to the enclave is %s", self.state, extra=extra)
 
-    async def _connect(self, patience_s: float, *, afresh: bool = False) -> EnclaveClient:
-        """Return a connection that takes itself out of service when it ends; `afresh`: proven by a new token."""
+    async def _connect(self, patience_s: float, *, by_new_token: bool = False) -> EnclaveClient:
+        """Return a connection that takes itself out of service when it ends, perhaps proven by a new token."""
         client: EnclaveClient | None = None
 
         def on_end(reason: Unanswered) -> None:
@@ -256,7 +256,7 @@ class EnclaveLink:
                 self.renewal.give_up()
 
         client = await open_client(
-            self._enclave, limits=self.limits, patience_s=patience_s, on_end=on_end, afresh=afresh
+            self._enclave, limits=self.limits, patience_s=patience_s, on_end=on_end, by_new_token=by_new_token
         )
         return client
 

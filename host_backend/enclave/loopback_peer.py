@@ -7,13 +7,14 @@ for another address is not mistaken for the one that answers.
 Source: proc_net_tcp(5); the kernel's `get_tcp4_sock`, which shows user 0 and inode 0 for what has no process.
 """
 
-import ipaddress
 import logging
 import os
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 from host_backend.errors import EnclaveUnavailable
+from host_backend.ip_addresses import IpAddress, parse_ip, unmapped
 from host_backend.log import fields
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ _NO_INODE = "0"
 _ROOT_UID = 0
 
 #: An address and a port.
-End = tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]
+End = tuple[IpAddress, int]
 
 
 def check_peer(own_name: tuple[str, int], peer_name: tuple[str, int], enclave_uid: int | None) -> None:
@@ -55,7 +56,7 @@ def check_peer(own_name: tuple[str, int], peer_name: tuple[str, int], enclave_ui
 def end_of(name: tuple[str, int]) -> End:
     """Return one end of a connection; `name` is what the socket calls it."""
     host, port = name[:2]
-    return _plain(ipaddress.ip_address(host.partition("%")[0])), port
+    return parse_ip(host), port
 
 
 def peer_uid(own: End, peer: End) -> int | None:
@@ -86,9 +87,4 @@ def _parsed(text: str) -> End:
     """Return an end as the system writes it: words of 32 bits in the machine's order, and a port."""
     address, _, port = text.partition(":")
     words = (int(address[start : start + 8], 16) for start in range(0, len(address), 8))
-    return _plain(ipaddress.ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))), int(port, 16)
-
-
-def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    return unmapped(ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))), int(port, 16)

@@ -115,21 +115,20 @@ class Proving:
         #: Seconds since 1970.
         self.clock = clock
 
-    async def prove(self, connection: EnclaveConnection, *, afresh: bool) -> Proof:
+    async def prove(self, connection: EnclaveConnection, *, by_new_token: bool) -> Proof:
         """Return for how long a connection is proven; nothing else was asked on it.
 
         Args:
             connection: A new one.
-            afresh: Whether it must be by a new token.
+            by_new_token: Whether an earlier token does not count.
 
         Raises:
             AttestationRefused: It does not end in an enclave that the policy trusts; all that were proven before are closed.
-            AttestationUnavailable, KeysUnavailable: That cannot be known at the moment.
-            EnclaveUnavailable: There was no answer.
+            EnclaveUnavailable: There was no answer, or that cannot be known at the moment.
         """
         try:
             channel = _channel_of(connection)
-            known = None if afresh else await self._proven_before(connection, channel)
+            known = None if by_new_token else await self._proven_before(connection, channel)
             known = known or await self._proven_now(connection, channel)
         except AttestationRefused as error:
             self._refuse(error)

@@ -33,7 +33,7 @@ KeyWaits = Callable[[SigningClient], bool]
 class Connect(Protocol):
     """Makes a connection; proven by a new token if it must be so."""
 
-    def __call__(self, *, afresh: bool) -> Awaitable[EnclaveClient]:
+    def __call__(self, *, by_new_token: bool) -> Awaitable[EnclaveClient]:
         """Return it."""
         ...
 
@@ -132,7 +132,7 @@ class Renewal:
     async def _renew(self, old: SigningClient) -> None:
         """Open all keys on a new connection, and replace the old one by it; raises why not, and nothing has changed."""
         started = time.monotonic()
-        client = await self._connect(afresh=old.proof_is_due)
+        client = await self._connect(by_new_token=old.proof_is_due)
         self._next = client
         try:
             old.require_alive()

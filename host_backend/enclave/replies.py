@@ -18,9 +18,9 @@ from enclave_signer.protocol.messages import Request, Result, Sign
 from enclave_signer.protocol.sign_call import read_signature, sign_frame
 from host_backend.errors import (
     AttestationRefused,
-    AttestationUnavailable,
     BlobCorrupt,
     EnclaveRefused,
+    EnclaveUnavailable,
     Garbled,
     HostError,
     Late,
@@ -176,7 +176,8 @@ def _refusal(error: WireError, request: Request) -> HostError:  # noqa: PLR0911 
         case Family.RELEASE_DENIED:
             return ReleaseDenied(f"the enclave refused: {error}")
         case Family.ATTESTATION_UNAVAILABLE:
-            return AttestationUnavailable(str(error))
+            # Whether it can be trusted is not known at the moment.
+            return EnclaveUnavailable(str(error))
         case Family.NOT_ATTESTED:
             return AttestationRefused([f"the enclave says: {error}"])
         case Family.CORRUPT:

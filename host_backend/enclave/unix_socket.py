@@ -2,13 +2,11 @@
 
 import os
 import socket
-import struct
 
 from host_backend.addresses import UnixAddress
 from host_backend.errors import EnclaveUnavailable
+from host_backend.unix_peer import unix_peer
 
-#: `struct ucred`: process, user, group. Source: unix(7).
-_CREDENTIALS = struct.Struct("=iII")
 _ROOT_UID = 0
 
 
@@ -31,9 +29,7 @@ def connect_unix(address: UnixAddress) -> socket.socket:
 
 
 def _check_listener(address: UnixAddress, connected: socket.socket) -> None:
-    credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(credentials)
-    own = os.geteuid()
+    uid, own = unix_peer(connected).uid, os.geteuid()
     if uid not in {own, _ROOT_UID}:
         raise EnclaveUnavailable(
             f"a process of the user {uid} listens on {address}, and this program runs as {own}: run both as the same user"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from host_backend.config.storage import BucketPlace
+from host_backend.config.google_places import BucketPlace
 from host_backend.errors import ConfigError
 from host_backend.google import credentials
 from host_backend.google.storage import Bucket

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.google_places import FirestorePlace
 from host_backend.errors import ConfigError
 from host_backend.google import credentials
 from host_backend.google.firestore import MAX_ANSWER_BYTES, Firestore

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from host_backend.config.storage import BucketPlace, FirestorePlace
+from host_backend.config.google_places import BucketPlace, FirestorePlace
 from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 
 #: A file of credentials has some 2 KB.

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.google_places import FirestorePlace
 from host_backend.errors import StoreUnavailable
 from host_backend.google.documents import Document, Field, Write
 from host_backend.google.outcomes import Conflict, Contended, OutcomeUnknown

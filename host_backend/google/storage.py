@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from host_backend.config.storage import BucketPlace
+from host_backend.config.google_places import BucketPlace
 from host_backend.errors import StateConflict, StoreUnavailable
 from host_backend.google.call_limits import LimitedCall
 from host_backend.google.objects import StoredObject

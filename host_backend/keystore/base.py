@@ -2,8 +2,8 @@
 
 - A store keeps what it is given and nothing else: it opens no blob and checks no key against its hash.
 - Keys are only ever added, or replaced on purpose, and then the old entry is kept aside. Stored entries stay as they are,
-  and comes back in the order in which it was added.
-- Before keys are resealed, or what was before is put back, all of them are kept aside at once, under the time of that.
+  and come back in the order in which they were added.
+- Before keys are resealed, or a reseal is undone, all of them are kept aside at once, under the time of that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,11 @@ MAX_BLOB_BYTES = 64 * 1024
 MAX_PKH_CHARS = 64
 
 
+def is_pkh(text: str) -> bool:
+    """Return whether a text can be a public-key hash, and leads nowhere else in a name."""
+    return 0 < len(text) <= MAX_PKH_CHARS and text.isascii() and text.isalnum()
+
+
 @dataclass(frozen=True, slots=True)
 class StoredKey:
     """A sealed key under its public-key hash, as stored: whether the two belong together is not known here."""
@@ -27,7 +32,7 @@ class StoredKey:
 
 
 class Before(StrEnum):
-    """Before what all keys were kept aside: the copies of each are a series of their own."""
+    """The change before which all keys were kept aside: the copies of each kind are a series of their own."""
 
     RESEAL = "reseal"
     UNDO = "undo"
@@ -72,7 +77,7 @@ class KeyStore(Protocol):
         ...
 
     async def revision(self) -> str:
-        """Return a text that is another one after every change, by whomever; cheap enough to ask for every `look_s`.
+        """Return a text that is another one after every change, by any program; cheap enough to ask for every `look_s`.
 
         Raises:
             StoreUnavailable: The store did not answer.

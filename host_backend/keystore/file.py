@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from host_backend import strict_json
+from host_backend.bounded_file import read_bounded
 from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, real_path, write_durably
 from host_backend.errors import StateConflict, StoreUnavailable, reason_of
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeptKeys, StoredKey
@@ -200,11 +201,10 @@ class FileKeyStore:
             OSError: The file exists and cannot be read.
         """
         try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
+            data = read_bounded(path, MAX_FILE_BYTES)
         except FileNotFoundError:
             return []
-        if len(data) > MAX_FILE_BYTES:
+        if data is None:
             raise StateConflict(f"key file {path} has more than {MAX_FILE_BYTES} bytes: is it a key file?")
         if not data.strip():
             return []

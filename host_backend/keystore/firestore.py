@@ -25,7 +25,7 @@ from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
 from host_backend.google.documents import Document, Write
 from host_backend.google.firestore import MAX_COMMIT_BYTES, Firestore
 from host_backend.google.outcomes import Conflict, Contended, OutcomeUnknown
-from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeptKeys, StoredKey
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeptKeys, StoredKey, is_pkh
 
 #: Seconds between two looks at the number of documents: what one costs is billed.
 LOOK_S = 5.0
@@ -292,7 +292,7 @@ class FirestoreKeyStore:
 
 
 def _check(where: str, pkh: str, blob: bytes) -> None:
-    if not 0 < len(pkh) <= MAX_PKH_CHARS or not (pkh.isascii() and pkh.isalnum()):
+    if not is_pkh(pkh):
         raise StateConflict(f"{where}: pkh must have 1 to {MAX_PKH_CHARS} letters and digits")
     if not 0 < len(blob) <= MAX_BLOB_BYTES:
         raise StateConflict(f"{where}: value must have 1 to {MAX_BLOB_BYTES} bytes")

@@ -25,7 +25,7 @@ from host_backend.google.objects import StoredObject
 from host_backend.google.outcomes import Conflict, OutcomeUnknown
 from host_backend.google.storage import Altered, Bucket
 from host_backend.keystore import gcs_objects as objects
-from host_backend.keystore.base import MAX_PKH_CHARS, Before, KeptKeys, StoredKey
+from host_backend.keystore.base import MAX_PKH_CHARS, Before, KeptKeys, StoredKey, is_pkh
 from host_backend.keystore.gcs_decisions import Decisions, each
 from host_backend.keystore.gcs_objects import Entry
 
@@ -235,7 +235,7 @@ class BucketKeyStore:
         return frozenset(key for key, was_done in zip(keys, done, strict=True) if was_done)
 
     async def _exchange(self, key: StoredKey, blob: bytes, change: str) -> bool:
-        if not objects.is_pkh(key.pkh):
+        if not is_pkh(key.pkh):
             return False
         found, entry = await self._look_for(key.pkh)
         if entry is not None and objects.change_of(entry.found) == change:

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from host_backend import strict_json
 from host_backend.errors import StateConflict
 from host_backend.google.objects import StoredObject
-from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, StoredKey
+from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, StoredKey, is_pkh
 
 KEYS, TOGETHER, REPLACED = "keys/", "together/", "replaced/"
 #: Metadata: the change that wrote an object; that it counts only together with others; when its key was added first, and
@@ -100,11 +100,6 @@ def problem_of(found: StoredObject) -> str | None:
     if not 0 < found.size <= MAX_BLOB_BYTES:
         return f"it must have 1 to {MAX_BLOB_BYTES} bytes"
     return None
-
-
-def is_pkh(text: str) -> bool:
-    """Return whether a text can be a public-key hash, and leads nowhere else in a name."""
-    return 0 < len(text) <= MAX_PKH_CHARS and text.isascii() and text.isalnum()
 
 
 def check(pkh: str, blob: bytes) -> None:

@@ -24,7 +24,6 @@ REQUEST_S = 10.0
 #: Seconds for a client to take its answer.
 WRITE_S = 10.0
 
-
 _NOT_READ = "its answers were not read"
 
 

@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from host_backend import strict_json
+from host_backend.bounded_file import read_bounded
 from host_backend.durable import record_locked
-from host_backend.errors import ConfigError, StoreUnavailable
+from host_backend.errors import ConfigError, StoreUnavailable, reason_of
+from host_backend.json_entry import Entry
 
 #: Bytes of a file: keys and marks of thousands of bakers.
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -16,56 +18,13 @@ LOCK_WAIT_S = 10.0
 LOCK_NAME = "wallet_lock"
 
 
-class Entry:
-    """A value in a file, which knows where it stands; no error of its own repeats a value."""
-
-    def __init__(self, file: Path, path: str, value: object) -> None:
-        self._file = file
-        self._path = path
-        self._value = value
-
-    def fail(self, problem: str) -> ConfigError:
-        """Return the error that names the place."""
-        return ConfigError(f"{self._file}: {self._path or 'the file'}: {problem}")
-
-    def entries(self) -> Iterator[tuple[str, "Entry"]]:
-        """Yield the members of an object."""
-        if not isinstance(self._value, dict):
-            raise self.fail("must be an object")
-        for name, value in self._value.items():
-            yield name, Entry(self._file, f"{self._path}.{name}" if self._path else name, value)
-
-    def items(self) -> Iterator["Entry"]:
-        """Yield the items of a list."""
-        if not isinstance(self._value, list):
-            raise self.fail("must be a list")
-        for number, value in enumerate(self._value):
-            yield Entry(self._file, f"{self._path}[{number}]", value)
-
-    def members(self) -> dict[str, "Entry"]:
-        """Return the members of an object by name."""
-        return dict(self.entries())
-
-    def text(self) -> str:
-        """Return a text."""
-        if not isinstance(self._value, str):
-            raise self.fail("must be a text")
-        return self._value
-
-    def integer(self) -> int:
-        """Return a whole number."""
-        if type(self._value) is not int:
-            raise self.fail("must be a whole number")
-        return self._value
-
-
 @contextmanager
 def reading(place: Path) -> Iterator[None]:
     """Turn errors of the system into ours, which name what cannot be read."""
     try:
         yield
     except OSError as error:
-        raise StoreUnavailable(f"{place} cannot be read: {error.strerror}") from error
+        raise StoreUnavailable(f"{place} cannot be read: {reason_of(error)}") from error
 
 
 @contextmanager
@@ -110,9 +69,9 @@ def read_file(file: Path) -> Entry:
 
 
 def _parsed(file: Path) -> Entry:
-    with reading(file), file.open("rb") as stream:
-        data = stream.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
+    with reading(file):
+        data = read_bounded(file, MAX_FILE_BYTES)
+    if data is None:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a file of Octez'")
     try:
         return Entry(file, "", strict_json.loads(data))

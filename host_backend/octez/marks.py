@@ -12,10 +12,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from enclave_signer.tezos import Family, Right, TezosError, check_public_key_hash, decode
+from enclave_signer.tezos import Family, Right, TezosError, decode
 from host_backend.durable import write_durably
 from host_backend.errors import ConfigError, StoreUnavailable, reason_of
-from host_backend.octez.folder import LOCK_NAME, Entry, held, read_files
+from host_backend.json_entry import Entry
+from host_backend.octez.folder import LOCK_NAME, held, read_files
 from host_backend.octez.wallet import WALLET_NAMES
 from host_backend.watermark.rule import MAX_ROUND, Mark, MarkKey, in_range, merged, union
 
@@ -47,7 +48,7 @@ def _read(folder: Path) -> dict[MarkKey, Mark]:
             for chain_id, keys in file.entries():
                 _check(keys, chain_id)
                 for pkh, entry in keys.entries():
-                    key = MarkKey(chain_id, _pkh(entry, pkh), right)
+                    key = MarkKey(chain_id, entry.pkh(pkh), right)
                     marks[key] = merged(marks.get(key), _mark(entry))
     return marks
 
@@ -57,14 +58,6 @@ def _check(entry: Entry, chain_id: str) -> None:
         decode(chain_id, Family.CHAIN_ID)
     except TezosError as error:
         raise entry.fail(f"not a chain id: {error}") from None
-
-
-def _pkh(entry: Entry, text: str) -> str:
-    try:
-        check_public_key_hash(text)
-    except TezosError as error:
-        raise entry.fail(f"not a public key hash: {error}") from None
-    return text
 
 
 def _mark(entry: Entry) -> Mark:

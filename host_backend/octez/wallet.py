@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from enclave_signer.protocol.messages import PublicKey
-from enclave_signer.tezos import TezosError, check_public_key_hash, parse_public_key
+from enclave_signer.tezos import TezosError, parse_public_key
 from host_backend.errors import ConfigError
-from host_backend.octez.folder import Entry, held, read_file, read_files, reading
+from host_backend.json_entry import Entry
+from host_backend.octez.folder import held, read_file, read_files, reading
 
 _HASHES, _SECRETS, _AUTHORIZED = "public_key_hashs", "secret_keys", "authorized_keys"
 #: Files in which a folder of Octez has keys.
@@ -67,7 +68,7 @@ def read_wallet(place: Path) -> Wallet:
         found = {name: read_files(place, (name,)) for name in (_HASHES, _SECRETS, _AUTHORIZED)}
     if not any(found.values()):
         raise ConfigError(f"{place} has no {_SECRETS}: name the folder that octez-signer had as --base-dir, or a file")
-    hashes = {name: _pkh(value) for file in found[_HASHES] for name, value in _named(file)}
+    hashes = {name: value.pkh(value.text()) for file in found[_HASHES] for name, value in _named(file)}
     keys = [key for file in found[_SECRETS] for key in _keys(file, hashes)]
     authorized = {name: _public_key(value) for file in found[_AUTHORIZED] for name, value in _named(file)}
     return Wallet(tuple(keys), frozenset(hashes.values()), authorized)
@@ -94,15 +95,6 @@ def _key(name: str, value: str, pkh: str | None) -> WalletKey:
     # What stands there may be a secret: only known schemes are repeated.
     where = f"it is {_ELSEWHERE[scheme]} ({scheme}:)" if scheme in _ELSEWHERE else "nothing is known of its scheme"
     return WalletKey(name, "", where, pkh)
-
-
-def _pkh(value: Entry) -> str:
-    text = value.text()
-    try:
-        check_public_key_hash(text)
-    except TezosError as error:
-        raise value.fail(f"not a public key hash: {error}") from None
-    return text
 
 
 def _public_key(value: Entry) -> PublicKey:

@@ -27,8 +27,10 @@ GENERIC_MAGIC = 0x03
 PACK_MAGIC = 0x05
 _GENERIC = "generic"
 _PACK = "pack"
+#: Names of request kinds that move marks: what a baker signs.
+CONSENSUS_KINDS = frozenset(map(str, ConsensusKind))
 #: Names of request kinds that a policy may allow.
-REQUEST_KINDS = frozenset({_GENERIC, _PACK, *ConsensusKind})
+REQUEST_KINDS = CONSENSUS_KINDS | {_GENERIC, _PACK}
 
 #: Any consensus message of today: blocks have up to 234 bytes, attestations with DAL 213. Hostile messages take 0.4 µs a
 #: byte to read, and twice that on a slower core.

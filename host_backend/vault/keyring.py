@@ -5,7 +5,7 @@
   when it is tried again: `keys`.
 - What comes out of a blob is compared with the hash: `opening`.
 - A key-encryption key that gives no answer delays only the keys sealed under it: `silent_keks`.
-- What appears in the store while the vault is open, added by whomever, is tried out on the second connection. What opens
+- What appears in the store while the vault is open, added by any program, is tried out on the second connection. What opens
   there waits for the next connection for signatures, on which all keys are opened before it is in service.
 - A connection that opens less than the one in service holds does not take its place. A key that is not known to open is not
   asked of it.
@@ -21,12 +21,12 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeVar
 
-from host_backend.enclave.client import EnclaveClient, SigningClient
+from host_backend.enclave.client import EnclaveClient, GetConnection, SigningClient
 from host_backend.errors import EnclaveRefused, EnclaveUnavailable, HostError, Late, NotReleased, ReleaseDenied
 from host_backend.keystore.base import KeyStore
 from host_backend.log import fields
 from host_backend.vault.keys import DEFAULT_PAUSES, KeyEvent, Keys, Pauses, VaultKey
-from host_backend.vault.opening import GetConnection, Opened, Opener, Unopened, unopened_by
+from host_backend.vault.opening import Opened, Opener, Unopened, unopened_by
 from host_backend.vault.reading import StoreReader, with_pauses
 from host_backend.vault.silent_keks import SilentKeks
 
@@ -112,9 +112,9 @@ class Keyring:
             logger.error("%s", problem, extra=fields(vault=self._vault))
         self.gone_problem = problem
 
-    def read_anew(self) -> None:
+    def forget_revision(self) -> None:
         """Have the whole store read at the next look, even if it says that nothing has changed."""
-        self._reader.read_anew()
+        self._reader.forget_revision()
 
     async def look_again(self) -> None:
         """Read the store if it has changed; trouble is noted and reported, and the earlier state stays good."""
@@ -269,7 +269,7 @@ class Keyring:
         elif outcome.event is KeyEvent.CORRUPT:
             keys.note_corrupt(pkh, outcome.reason)
             # Its entry may have been mended: not every store tells so by itself.
-            self.read_anew()
+            self.forget_revision()
         else:
             keys.note_refused(pkh, outcome.reason, self._now(), outcome.event)
         if told != outcome.reason:

@@ -6,12 +6,12 @@
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from enclave_signer.protocol.messages import ImportedKey, PublicKey
-from host_backend.enclave.client import EnclaveClient
+from host_backend.enclave.client import EnclaveClient, GetConnection
 from host_backend.errors import (
     BlobCorrupt,
     EnclaveRefused,
@@ -22,9 +22,6 @@ from host_backend.errors import (
     SealerUnavailable,
 )
 from host_backend.vault.keys import KeyEvent, VaultKey, opened_key
-
-#: Gives another connection to the same enclave.
-GetConnection = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
 
 
 @dataclass(frozen=True, slots=True)

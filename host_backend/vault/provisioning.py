@@ -8,14 +8,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 
 from enclave_signer.curves import CurveError, curve
 from enclave_signer.protocol.messages import KeyType, PrivateKey
 from enclave_signer.tezos import public_key_hash
 from host_backend.arguments import require
-from host_backend.enclave.client import EnclaveClient
+from host_backend.enclave.client import EnclaveClient, GetConnection
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.side_connection import SideConnection
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
@@ -25,8 +25,6 @@ from host_backend.vault.keys import VaultKey, opened_key
 
 #: Keys that are asked for at once, and stored together: each batch rewrites the key file.
 BATCH = 64
-
-GetConnection = Callable[[], AbstractAsyncContextManager[EnclaveClient]]
 
 
 class Imported(StrEnum):

@@ -36,7 +36,7 @@ class StoreReader:
         self._malformed: str | None = None
         self.damaged: Mapping[str, str] = {}
 
-    def read_anew(self) -> None:
+    def forget_revision(self) -> None:
         """Have the whole store read next time, even if it says that nothing has changed."""
         self._revision = None
 

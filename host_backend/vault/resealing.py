@@ -14,20 +14,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from enclave_signer.protocol.blob import parse_blob, sealed_under
+from enclave_signer.protocol.blob import parse_blob
 from enclave_signer.protocol.errors import BadBlob
 from enclave_signer.protocol.messages import PublicKey
 from enclave_signer.tezos import public_key_hash
-from host_backend.enclave.client import EnclaveClient
+from host_backend.enclave.client import EnclaveClient, GetConnection
 from host_backend.enclave.endpoint import Endpoint
 from host_backend.enclave.side_connection import SideConnection
 from host_backend.enclave.supervisor import DEFAULT_LIMITS, LinkLimits
 from host_backend.errors import EnclaveRefused
 from host_backend.keystore.base import Before, KeyStore, StoredKey
-from host_backend.vault.provisioning import BATCH, GetConnection
-
-#: The error for a blob whose header cannot be read.
-UNREADABLE = "unreadable"
+from host_backend.vault.keks import kek_of
+from host_backend.vault.provisioning import BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class Resealing:
             ConfigError, StoreUnavailable: The store cannot be read.
         """
         stored = dict.fromkeys(await self._store.load())
-        moves = [Move(each, source, target) for each in stored if (source := _name(each.blob)) != target or again]
+        moves = [Move(each, source, target) for each in stored if (source := kek_of(each.blob)) != target or again]
         return moves, len(stored) - len(moves)
 
     async def moves_back(self, before: Before) -> list[Move]:
@@ -99,7 +97,7 @@ class Resealing:
             # A hash may be stored several times; both lists have the same order.
             blob = was[each.pkh].pop(0) if was[each.pkh] else each.blob
             if blob != each.blob:
-                moves.append(Move(each, _name(each.blob), _name(blob), blob))
+                moves.append(Move(each, kek_of(each.blob), kek_of(blob), blob))
         return moves
 
     async def where_kept(self, before: Before) -> str | None:
@@ -168,13 +166,6 @@ async def _blob_for(client: EnclaveClient, move: Move) -> bytes:
 def _check_key(public_key: PublicKey, move: Move) -> None:
     if (pkh := public_key_hash(public_key)) != move.stored.pkh:
         raise EnclaveRefused(f"the blob holds another key, {pkh}")
-
-
-def _name(blob: bytes) -> str:
-    try:
-        return sealed_under(blob)
-    except BadBlob:
-        return UNREADABLE
 
 
 @asynccontextmanager

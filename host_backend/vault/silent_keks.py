@@ -9,11 +9,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from enclave_signer.protocol.blob import sealed_under
-from enclave_signer.protocol.errors import BadBlob, UnknownBlobFormat
-
-#: Blobs whose header cannot be read: the enclave has not to ask for these.
-_UNREADABLE = "unreadable"
+from host_backend.vault.keks import kek_of
 
 
 class SilentKeks:
@@ -25,14 +21,14 @@ class SilentKeks:
 
     def note_silent(self, blob: bytes) -> None:
         """There was no answer in time to this blob."""
-        kek = _kek(blob)
+        kek = kek_of(blob)
         self._silent.pop(kek, None)
         self._silent[kek] = None
 
     def note_opened(self, blob: bytes) -> None:
         """This blob was opened."""
         if self._silent:
-            self._silent.pop(_kek(blob), None)
+            self._silent.pop(kek_of(blob), None)
 
     def left_out(self, stored: Mapping[str, Sequence[bytes]]) -> dict[str, str]:
         """Return which of these keys are not to be asked for at the next attempt, and the KEK of each.
@@ -44,7 +40,7 @@ class SilentKeks:
             return {}
         out: dict[str, str] = {}
         for pkh, blobs in stored.items():
-            silent = next((kek for kek in map(_kek, blobs) if kek in self._silent), None)
+            silent = next((kek for kek in map(kek_of, blobs) if kek in self._silent), None)
             if silent is not None:
                 out[pkh] = silent
         if len(out) < len(stored) or not out:
@@ -52,10 +48,3 @@ class SilentKeks:
         keks = set(out.values())
         first = next(kek for kek in self._silent if kek in keks)
         return {pkh: kek for pkh, kek in out.items() if kek != first}
-
-
-def _kek(blob: bytes) -> str:
-    try:
-        return sealed_under(blob)
-    except (BadBlob, UnknownBlobFormat):
-        return _UNREADABLE

@@ -242,7 +242,7 @@ class Vault:
     def retry(self) -> None:
         """Try whatever is out of service again soon, whatever was said of it: somebody may have mended it."""
         self._ring.keys.retry()
-        self._ring.read_anew()
+        self._ring.forget_revision()
 
     async def read_store(self) -> None:
         """See whether the store has new keys; many may ask at once, the store is asked seldom, and no enclave is."""

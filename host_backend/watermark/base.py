@@ -7,15 +7,16 @@
 - A store that cannot answer says so (`StoreUnavailable`); it never guesses, and it never refuses for that reason.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Protocol
 
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 
-#: None that are known from elsewhere.
-NO_MARKS: Final[Mapping[MarkKey, Mark]] = MappingProxyType({})
+#: A context around every write to a disk or service, to measure it. One write stores all marks that waited together.
+Writing = Callable[[], AbstractContextManager[None]]
 
 
 class WatermarkStore(Protocol):
@@ -127,22 +128,12 @@ class MarksAdmin(Protocol):
         """Hand every mark to Signatory's files, and let it start."""
         ...
 
-    def rebuild(
-        self,
-        pkhs: Iterable[str],
-        chains: Iterable[str],
-        above_level: int,
-        suffix: str,
-        known: Mapping[MarkKey, Mark] = NO_MARKS,
-    ) -> int:
+    def rebuild(self, rebuilt: Rebuilt, suffix: str) -> int:
         """Rebuild the store from all marks that can be found, each one at least at the end of a level.
 
         Args:
-            pkhs: Keys that get marks for all their rights though none of theirs is found.
-            chains: On which chains, beside those of the marks that are found.
-            above_level: Nothing is signed at this level or below.
+            rebuilt: Which marks there are beside those that are found, and that level.
             suffix: Added to the name of a file that is put aside.
-            known: Marks that are known from elsewhere: they count like those that are found.
 
         Returns:
             How many marks there are.

@@ -5,14 +5,15 @@
 - A folder that has a file store is not for memory: that store would be forgotten.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
-from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
+from host_backend.watermark.base import MarksDescription, StoredMarks
 from host_backend.watermark.file.old_sqlite import file_store_in
 from host_backend.watermark.file.place import REBUILD, held_folder, process_of, reporting, store_path
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkedChains, MarkKey, Verdict, judge
 from host_backend.watermark.signatory.folder import SignatoryFolder
 
@@ -126,14 +127,7 @@ class MemoryMarks:
         """Nothing can be handed over."""
         raise _only_in_memory()
 
-    def rebuild(
-        self,
-        pkhs: Iterable[str],
-        chains: Iterable[str],
-        above_level: int,
-        suffix: str,
-        known: Mapping[MarkKey, Mark] = NO_MARKS,
-    ) -> int:
+    def rebuild(self, rebuilt: Rebuilt, suffix: str) -> int:
         """There is nothing to make."""
         raise _only_in_memory()
 

@@ -14,10 +14,10 @@ class Rebuilt:
     """Which marks a new store gets beside those that are found, and how high all of them are at least.
 
     Attributes:
-        pkhs: Keys that get marks for all their rights.
+        pkhs: Keys that get marks for all their rights though none of theirs is found.
         chains: On which chains, beside those of marks that are found.
         above_level: Nothing is signed at this level or below.
-        known: Marks that are known from elsewhere, such as a backup.
+        known: Marks that are known from elsewhere, such as a backup: they count like those that are found.
     """
 
     pkhs: Iterable[str]

@@ -21,7 +21,7 @@ from enclave_signer.tezos.marks import (
     judge_mark,
     merged,
 )
-from host_backend.errors import WatermarkRejected
+from host_backend.errors import ConfigError, WatermarkRejected
 
 __all__ = [
     "DEFAULT_MAX_LEVEL_JUMP",
@@ -33,12 +33,13 @@ __all__ = [
     "MarkKey",
     "MarkedChains",
     "Verdict",
+    "all_damaged_text",
+    "damaged_text",
     "in_range",
     "is_above",
     "judge",
     "merged",
-    "refusal_text",
-    "refused_text",
+    "require_in_range",
     "union",
 ]
 
@@ -91,6 +92,16 @@ def union(marks: Mapping[MarkKey, Mark], others: Mapping[MarkKey, Mark]) -> dict
     return both
 
 
+def require_in_range(mark: Mark) -> None:
+    """Pass when a mark that an operator names is one that a chain can have.
+
+    Raises:
+        ConfigError: Its level or its round is out of range.
+    """
+    if not in_range(mark):
+        raise ConfigError(f"{mark}: both must be from 0 to {MAX_LEVEL}")
+
+
 def judge(
     key: MarkKey,
     stored: Mark | None,
@@ -134,7 +145,7 @@ def _refusal(key: MarkKey, stored: Mark | None, asked: Mark, why: str) -> Waterm
     return WatermarkRejected(f"watermark validation failed: {key}: asked {asked}, stored {stored or 'nothing'}: {why}")
 
 
-def refused_text(refused: Mapping[MarkKey, Mark | None]) -> str:
+def all_damaged_text(refused: Mapping[MarkKey, Mark | None]) -> str:
     """Return which rights are refused for damage, and the way back, in one sentence."""
     names = [str(key) for key in refused]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -144,10 +155,17 @@ def refused_text(refused: Mapping[MarkKey, Mark | None]) -> str:
     )
 
 
-def refusal_text(key: MarkKey, known: Mark | None) -> str:
-    """Return why a right is refused, and the way back."""
+def damaged_text(key: MarkKey, known: Mark | None, fault: str = "") -> str:
+    """Return why a right is refused, and the way back.
+
+    Args:
+        key: Whose mark is damaged.
+        known: The highest mark of the right that is known; None when none is.
+        fault: What is wrong with the mark, where the store can say.
+    """
     above = "" if known is None else f", and above level {known.level}"
+    why = f"{fault}: " if fault else ""
     return (
-        f"the mark for {key} is damaged, and nothing is signed for it: stop the host and raise it above everything that "
+        f"the mark for {key} is damaged, and nothing is signed for it: {why}stop the host and raise it above everything that "
         f"may have been signed{above} (`enclave-host watermark raise {key.chain_id} {key.pkh} {key.right} LEVEL`)"
     )

@@ -24,7 +24,7 @@ from pathlib import Path
 from enclave_signer.image import parse_image
 from enclave_signer.sealing.gcp_client import google
 from enclave_signer.sealing.gcp_kms import GcpKms
-from host_backend.config.storage import BucketPlace, FirestorePlace
+from host_backend.config.google_places import BucketPlace, FirestorePlace
 from host_backend.google.buckets import open_bucket
 from host_backend.google.connecting import connect
 from host_backend.google.firestore import Firestore

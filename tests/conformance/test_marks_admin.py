@@ -11,8 +11,10 @@ import pytest
 from enclave_signer.tezos import Right
 from host_backend.errors import ConfigError, HostError
 from host_backend.watermark.base import MarksAdmin, MarksDescription, StoredMarks, WatermarkStore
+from host_backend.watermark.file.place import STORE_NAME
 from host_backend.watermark.firestore.store import open_marks
 from host_backend.watermark.memory import MemoryMarks
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import MAX_LEVEL, MAX_ROUND, Mark, MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import read_signatory_marks, write_signatory_marks
@@ -193,7 +195,7 @@ def test_while_a_host_runs_it_can_be_read_and_nothing_else(admin: MarksAdmin, st
             lambda: admin.raise_mark(KEY, LATER),
             lambda: admin.reset_mark(KEY, LATER),
             lambda: admin.adopt({KEY: LATER}),
-            lambda: admin.rebuild([], [], 100, ".damaged"),
+            lambda: admin.rebuild(Rebuilt([], [], 100), ".damaged"),
         ):
             await asyncio.to_thread(refused, storage, act, "is in use by process")
 
@@ -319,7 +321,7 @@ def test_a_store_is_made_anew_of_everything_that_is_found(
     elsewhere = MarkKey(some_chain(1), some_pkh(1), Right.BLOCK)
     write_signatory_marks(tmp_path, {KEY: LATER, elsewhere: Mark(500, 7, bytes(32))})
     named = some_chain(2)
-    assert marked.rebuild([], [named], 10, ".damaged") == 18
+    assert marked.rebuild(Rebuilt([], [named], 10), ".damaged") == 18
     found = marks(marked)
     pairs = {(key.chain_id, key.pkh) for key in (KEY, OTHER, elsewhere)}
     assert {(key.chain_id, key.pkh) for key in found} == pairs | {(named, pkh) for _, pkh in pairs}
@@ -330,7 +332,7 @@ def test_a_store_is_made_anew_of_everything_that_is_found(
 
 
 def test_keys_and_chains_that_are_named_get_marks_for_all_rights(admin: MarksAdmin) -> None:
-    assert admin.rebuild([KEY.pkh, OTHER.pkh], [KEY.chain_id], 1000, ".damaged") == 6
+    assert admin.rebuild(Rebuilt([KEY.pkh, OTHER.pkh], [KEY.chain_id], 1000), ".damaged") == 6
     floor = Mark(1000, MAX_ROUND, None)
     assert marks(admin) == {MarkKey(KEY.chain_id, pkh, right): floor for pkh in (KEY.pkh, OTHER.pkh) for right in Right}
 
@@ -338,7 +340,7 @@ def test_keys_and_chains_that_are_named_get_marks_for_all_rights(admin: MarksAdm
 def test_marks_that_are_known_from_elsewhere_count_like_those_that_are_found(marked: MarksAdmin) -> None:
     elsewhere = MarkKey(some_chain(1), some_pkh(1), Right.BLOCK)
     known = {KEY: Mark(1, 0, None), OTHER: Mark(LATER.level + 1, 0, None), elsewhere: Mark(5, 0, None)}
-    marked.rebuild([], [], 10, ".damaged", known)
+    marked.rebuild(Rebuilt([], [], 10, known), ".damaged")
     found = marks(marked)
     assert (found[KEY], found[OTHER]) == (Mark(10, MAX_ROUND, None), known[OTHER])
     assert {(key.chain_id, key.pkh) for key in found} == {(key.chain_id, key.pkh) for key in (KEY, OTHER, elsewhere)}
@@ -348,29 +350,37 @@ def test_marks_that_are_known_from_elsewhere_count_like_those_that_are_found(mar
 def test_more_marks_than_a_store_holds_are_refused(marked: MarksAdmin, storage: Storage) -> None:
     pkhs = [some_pkh(number) for number in range(700)]
     chains = [some_chain(number) for number in range(64)]
-    refused(storage, lambda: marked.rebuild(pkhs, chains, 10, ".damaged"), "name fewer chains")
+    refused(storage, lambda: marked.rebuild(Rebuilt(pkhs, chains, 10), ".damaged"), "name fewer chains")
 
 
 @of_file
 def test_the_store_from_before_is_kept(marked: MarksAdmin, tmp_path: Path) -> None:
     before = set(everything_in(tmp_path).values())
-    marked.rebuild([], [], 10, ".damaged-1")
-    marked.rebuild([], [], 10, ".damaged-2")
+    marked.rebuild(Rebuilt([], [], 10), ".damaged-1")
+    marked.rebuild(Rebuilt([], [], 10), ".damaged-2")
     after = everything_in(tmp_path)
     kept = [path for path in after if path.name.endswith((".damaged-1", ".damaged-2"))]
     assert len(kept) == 2
     assert after[min(kept)] in before
 
 
+@of_file
+def test_a_rebuilt_store_keeps_the_permissions_of_the_old_one(marked: MarksAdmin, tmp_path: Path) -> None:
+    (store,) = tmp_path.rglob(STORE_NAME)
+    store.chmod(0o640)
+    marked.rebuild(Rebuilt([], [], 10), ".damaged")
+    assert store.stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("level", [-1, MAX_LEVEL + 1])
 def test_no_store_is_made_above_a_level_that_there_is_not(marked: MarksAdmin, storage: Storage, level: int) -> None:
-    refused(storage, lambda: marked.rebuild([], [], level, ".damaged"), "must be from 0 to 2147483647")
+    refused(storage, lambda: marked.rebuild(Rebuilt([], [], level), ".damaged"), "must be from 0 to 2147483647")
 
 
 def test_no_store_is_made_of_nothing(admin: MarksAdmin, storage: Storage) -> None:
     named: tuple[tuple[list[str], list[str]], ...] = (([], []), ([KEY.pkh], []), ([], [KEY.chain_id]))
     for pkhs, chains in named:
-        refused(storage, partial(admin.rebuild, pkhs, chains, 5, ".damaged"), "no marks are found")
+        refused(storage, partial(admin.rebuild, Rebuilt(pkhs, chains, 5), ".damaged"), "no marks are found")
 
 
 # In memory
@@ -385,7 +395,7 @@ def test_no_store_is_made_of_nothing(admin: MarksAdmin, storage: Storage) -> Non
         lambda admin: admin.reset_mark(KEY, A),
         lambda admin: admin.adopt({KEY: A}),
         MemoryMarks.export,
-        lambda admin: admin.rebuild([KEY.pkh], [KEY.chain_id], 5, ".damaged"),
+        lambda admin: admin.rebuild(Rebuilt([KEY.pkh], [KEY.chain_id], 5), ".damaged"),
         MemoryMarks.retire,
     ],
 )

@@ -4,8 +4,8 @@ import inspect
 from pathlib import Path
 
 from host_backend.config import load_config
+from host_backend.config.google_places import BucketPlace
 from host_backend.config.key_storage import KeysInBucket
-from host_backend.config.storage import BucketPlace
 from host_backend.google import storage
 from host_backend.keystore import gcs, gcs_objects
 from host_backend.keystore.base import Before, StoredKey

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from enclave_signer.protocol.messages import Credentials
-from host_backend.config import Address, load_config
+from host_backend.addresses import Address
+from host_backend.config import load_config
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 
 EXAMPLE = Path(__file__).parents[2] / "signatory.example.yaml"

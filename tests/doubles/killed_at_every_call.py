@@ -19,6 +19,7 @@ from enclave_signer.tezos import Right
 from host_backend.errors import HostError
 from host_backend.watermark.file.admin import FileMarks
 from host_backend.watermark.file.held import held_store
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey
 from tests.doubles.watermarks import some_pkh
 
@@ -49,7 +50,7 @@ def reset_one(base: Path) -> None:
 
 
 def rebuild(base: Path) -> None:
-    FileMarks(base, in_memory_allowed=True).rebuild([key.pkh for key in KEYS], [CHAIN], 900, ".damaged")
+    FileMarks(base, in_memory_allowed=True).rebuild(Rebuilt([key.pkh for key in KEYS], [CHAIN], 900), ".damaged")
 
 
 def retire(base: Path) -> None:

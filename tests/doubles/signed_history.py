@@ -18,6 +18,7 @@ from host_backend.watermark.file.layout import (
     slot_offset,
 )
 from host_backend.watermark.file.place import STORE_NAME
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from tests.doubles.watermarks import created, digest, marks_of, opened, some_pkh
 
@@ -168,7 +169,7 @@ def outcome_of(history: History) -> Outcome:
         outcome = asyncio.run(ask_for_doubles(history))
     except ConfigError as error:
         assert_says_the_way_back(error)
-        marks_of(history.folder).rebuild([key.pkh for key in KEYS], [CHAIN], 5000, ".damaged")
+        marks_of(history.folder).rebuild(Rebuilt([key.pkh for key in KEYS], [CHAIN], 5000), ".damaged")
         assert asyncio.run(ask_for_doubles(history)) is Outcome.STARTS
         asyncio.run(sign_at(history, 5001))
         return Outcome.NO_START

@@ -12,6 +12,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from enclave_signer.tezos import parse_public_key
+from host_backend.addresses import Address
 from host_backend.api import login
 from host_backend.api.auth import RequestKeys
 from host_backend.api.bodies import MAX_BODY_BYTES
@@ -23,7 +24,7 @@ from host_backend.api.route_table import Access
 from host_backend.api.signing import signing_app
 from host_backend.api.tokens import Tokens
 from host_backend.authentication import authentication_bytes
-from host_backend.config import Address, JwtCredentials, JwtUser
+from host_backend.config import JwtCredentials, JwtUser
 from host_backend.errors import (
     EnclaveRefused,
     EnclaveUnavailable,

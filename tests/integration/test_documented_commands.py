@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from host_backend.config import Address, load_config
+from host_backend.addresses import Address
+from host_backend.config import load_config
 from tests.contract.markdown import ROOT, blocks, documents
 from tests.doubles.host_process import ask
 from tests.doubles.known_keys import KEYS, SIGNATORY

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from host_backend.addresses import Address, UnixAddress
 from host_backend.api import listeners
 from host_backend.api.listeners import UNIX_SOCKET_MODE, bind, listening, tls_context
-from host_backend.config import Address, TlsConfig, UnixAddress
+from host_backend.config import TlsConfig
 from host_backend.errors import ConfigError
 from tests.doubles import oracles
 from tests.doubles.certificates import Authority

@@ -21,7 +21,7 @@ from enclave_signer.curves import curve
 from enclave_signer.protocol.messages import SigningVersion
 from enclave_signer.tezos import parse_public_key, parse_signature
 from host_backend.config import load_config
-from host_backend.config.storage import MarksInFile
+from host_backend.config.mark_storage import MarksInFile
 from quickstart.folder import LOCK
 from quickstart.local_signer import LocalSigner, free_port
 from quickstart.messages import attestation

@@ -18,6 +18,7 @@ import pytest
 from host_backend.errors import ConfigError, WatermarkRejected
 from host_backend.watermark.file.old_sqlite import TAKEN_OVER_SUFFIX
 from host_backend.watermark.file.place import STORE_NAME, store_path
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from host_backend.watermark.signatory.layouts import FOLDER, IN_USE_NAME, read_signatory_marks, write_signatory_marks
 from tests.doubles.killed_at_every_call import CHAIN, DEEDS, KEYS
@@ -119,7 +120,7 @@ def test_a_running_host_of_0_1_is_met(room: Path) -> None:
     for use in (
         lambda: nothing_is_signed_twice(host.base, SIGNED),
         lambda: marks_of(host.base).raise_mark(KEYS[0], Mark(500, 0, None)),
-        lambda: marks_of(host.base).rebuild([], [], 500, ".damaged"),
+        lambda: marks_of(host.base).rebuild(Rebuilt([], [], 500), ".damaged"),
         lambda: marks_of(host.base).create(),
     ):
         with pytest.raises(ConfigError, match="is in use by process"):
@@ -161,7 +162,7 @@ def test_an_old_store_that_was_taken_over_is_not_read_again_when_the_new_one_is_
             (room / "old" / f"{NAME}{TAKEN_OVER_SUFFIX}").rename(room / "old" / name)
         with pytest.raises(ConfigError, match=r"took over that of version 0\.1 .*watermark rebuild --above-level"):
             nothing_is_signed_twice(room / "old", SIGNED)
-    marks_of(room / "old").rebuild([], [], 400, ".damaged")
+    marks_of(room / "old").rebuild(Rebuilt([], [], 400), ".damaged")
     nothing_is_signed_twice(room / "old", SIGNED | {KEYS[0]: Mark(400, 0, digest("new"))})
 
 
@@ -207,7 +208,7 @@ def test_an_old_store_that_did_not_end_in_order_is_not_believed(room: Path, spoi
         nothing_is_signed_twice(room / "old", SIGNED)
     assert "remov" not in str(caught.value)
     assert tree(room / "old") == before
-    marks_of(room / "old").rebuild([key.pkh for key in KEYS], [CHAIN], 200, ".damaged")
+    marks_of(room / "old").rebuild(Rebuilt([key.pkh for key in KEYS], [CHAIN], 200), ".damaged")
     nothing_is_signed_twice(room / "old", SIGNED)
     found = read_marks(room / "old")
     assert set(found) == set(KEYS)
@@ -306,7 +307,7 @@ def test_a_refused_rebuild_leaves_the_log_of_an_old_store_alone(room: Path) -> N
     old_folder(room / "old", SIGNED).kill()
     before = tree(room / "old")
     with pytest.raises(ConfigError, match="level -1 must be from 0"):
-        marks_of(room / "old").rebuild([], [], -1, ".damaged")
+        marks_of(room / "old").rebuild(Rebuilt([], [], -1), ".damaged")
     assert tree(room / "old") == before
     with pytest.raises(ConfigError, match="did not end in order"):
         nothing_is_signed_twice(room / "old", SIGNED)

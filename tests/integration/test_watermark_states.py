@@ -17,6 +17,7 @@ from host_backend.durable import locked
 from host_backend.errors import ConfigError, HostError, StoreUnavailable
 from host_backend.watermark.file.layout import BLOCK_BYTES, slot_offset
 from host_backend.watermark.file.place import LOCK_NAME, store_path
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark
 from host_backend.watermark.signatory.layouts import FOLDER, IN_USE_NAME, write_signatory_marks
 from tests.doubles.signed_history import assert_no_bad_advice
@@ -29,7 +30,7 @@ COMMANDS: dict[str, Callable[[Path], object]] = {
     "raise": lambda base: marks_of(base).raise_mark(KEY, Mark(5000, 0, None)),
     "reset": lambda base: marks_of(base).reset_mark(OTHER, Mark(3, 0, None)),
     "export": lambda base: marks_of(base).export(),
-    "rebuild": lambda base: marks_of(base).rebuild([KEY.pkh], [KEY.chain_id], 6000, ".damaged"),
+    "rebuild": lambda base: marks_of(base).rebuild(Rebuilt([KEY.pkh], [KEY.chain_id], 6000), ".damaged"),
 }
 
 #: What a refusal says, by its word in the table.

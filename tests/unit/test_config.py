@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from enclave_signer.protocol.messages import Credentials, KeyType
-from host_backend.config import Address, Config, ServerConfig, UnixAddress, WatermarkConfig, load_config, watermark
+from host_backend.addresses import Address, UnixAddress
+from host_backend.config import Config, ServerConfig, WatermarkConfig, load_config, watermark
 from host_backend.config.channel import AttestationConfig, TlsFiles
+from host_backend.config.google_places import FirestorePlace
 from host_backend.config.key_storage import KeysApart, KeysInFile, KeysInFirestore
+from host_backend.config.mark_storage import MarksInFile, MarksInFirestore, MarksInMemory
 from host_backend.config.metrics import MAX_PER_KEY
-from host_backend.config.storage import FirestorePlace, MarksInFile, MarksInFirestore, MarksInMemory
 from host_backend.errors import ConfigError
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
 from tests.doubles.known_keys import KEYS

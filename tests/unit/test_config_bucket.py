@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from host_backend.config import load_config
+from host_backend.config.google_places import BucketPlace
 from host_backend.config.key_storage import KeysInBucket, KeyStorage
-from host_backend.config.storage import BucketPlace
 from host_backend.errors import ConfigError
 from host_backend.google.buckets import open_bucket
 

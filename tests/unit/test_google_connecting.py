@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.google_places import FirestorePlace
 from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.google import credentials
 from host_backend.google.connecting import connect, find_credentials

@@ -11,6 +11,7 @@ import pytest
 
 from enclave_signer.protocol.messages import PublicKey, Signature, SigningVersion
 from enclave_signer.tezos import parse_public_key
+from host_backend.addresses import Address
 from host_backend.api.access_log import client_address
 from host_backend.api.auth import RequestKeys
 from host_backend.api.health import NOTHING_ALLOWED
@@ -21,7 +22,7 @@ from host_backend.app import freeze_objects
 from host_backend.authentication import authentication_bytes
 from host_backend.cli import commands
 from host_backend.cli.answer import Answer
-from host_backend.config import Address, load_config
+from host_backend.config import load_config
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
 from host_backend.exposition import page
 from host_backend.metrics import Metrics

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import pytest
 
+from host_backend.config.google_places import FirestorePlace
 from host_backend.config.key_storage import KeysApart, KeysInFile, KeysInFirestore
-from host_backend.config.storage import FirestorePlace
 from host_backend.errors import StoreUnavailable
 from host_backend.keystore.apart import StoreApart
 from host_backend.keystore.base import Before, KeyStore, StoredKey

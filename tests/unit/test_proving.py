@@ -74,7 +74,7 @@ class Policy:
         return cast("VerifiedClaims", SimpleNamespace(expires_at=3600.0))
 
     async def prove(self, connection: Connection) -> None:
-        await self.proving.prove(cast("EnclaveConnection", connection), afresh=False)
+        await self.proving.prove(cast("EnclaveConnection", connection), by_new_token=False)
 
 
 def run(scenario: Callable[[Policy], Coroutine[None, None, None]]) -> None:

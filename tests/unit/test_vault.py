@@ -160,16 +160,6 @@ def test_in_the_background_other_curves_are_still_verified_before(key: SigningKe
     play(MemoryKeys(stored(key)), scenario, in_background=True)
 
 
-def test_in_the_background_proofs_are_still_verified_before() -> None:
-    async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
-        wrong = TZ4.sign(TZ4.public_key.data, SigningVersion.V2)
-        enclave.instead = lambda _, request: wrong if isinstance(request, ProvePossession) else None
-        with pytest.raises(EnclaveRefused, match="does not verify"):
-            await vault.prove_possession(pkh(TZ4))
-
-    play(MemoryKeys(stored(TZ4)), scenario, in_background=True)
-
-
 def test_a_signature_of_another_curve_is_given_to_nobody() -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
         wrong = TZ4.sign(b"message", SigningVersion.V2)
@@ -343,7 +333,8 @@ def test_no_proof_for_what_is_no_key() -> None:
     play(MemoryKeys(stored(TZ4)), scenario)
 
 
-def test_proofs_of_possession_are_verified() -> None:
+@pytest.mark.parametrize("in_background", [False, True])
+def test_proofs_of_possession_are_verified_before_they_are_given(*, in_background: bool) -> None:
     async def scenario(vault: Vault, enclave: AutoEnclave) -> None:
         assert await vault.prove_possession(pkh(TZ4)) == TZ4.prove_possession()
         wrong = TZ4.sign(TZ4.public_key.data, SigningVersion.V2)
@@ -351,7 +342,7 @@ def test_proofs_of_possession_are_verified() -> None:
         with pytest.raises(EnclaveRefused, match="does not verify"):
             await vault.prove_possession(pkh(TZ4))
 
-    play(MemoryKeys(stored(TZ4)), scenario)
+    play(MemoryKeys(stored(TZ4)), scenario, in_background=in_background)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from host_backend.google import firestore as calls
 from host_backend.watermark.firestore import transactions
 from host_backend.watermark.firestore.place import REMEMBERED_NAME
 from host_backend.watermark.firestore.store import FirestoreWatermarkStore, open_marks
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import write_signatory_marks
@@ -278,7 +279,7 @@ def test_nothing_starts_where_its_store_is_not_any_more(double: FirestoreDouble,
     # Nor is another one made without a word.
     with pytest.raises(ConfigError, match="this host had one"):
         marks_in(double, folder).create()
-    assert marks_in(double, folder).rebuild([KEY.pkh], [KEY.chain_id], 1000, "") == 3
+    assert marks_in(double, folder).rebuild(Rebuilt([KEY.pkh], [KEY.chain_id], 1000), "") == 3
     use(double, folder, nothing)
 
 

@@ -14,6 +14,7 @@ from host_backend.watermark.firestore.moving import WholeStore
 from host_backend.watermark.firestore.place import BEGUN_NAME
 from host_backend.watermark.firestore.states import Making
 from host_backend.watermark.firestore.store import open_marks
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, Verdict
 from host_backend.watermark.signatory.layouts import write_signatory_marks
 from tests.doubles.google.clients import connected, marks_in, signatory_marks
@@ -99,7 +100,7 @@ def every_way_but_rebuild(
 
 
 def rebuilt(double: FirestoreDouble, folder: Path, collection: str = "watermark") -> None:
-    marks_in(double, folder, collection).rebuild([KEY.pkh], [KEY.chain_id], FLOOR, "")
+    marks_in(double, folder, collection).rebuild(Rebuilt([KEY.pkh], [KEY.chain_id], FLOOR), "")
     assert ask(double, folder, Mark(FLOOR + 1, 0, bytes(32)), collection) is Verdict.ADVANCE
 
 
@@ -187,7 +188,7 @@ def test_a_rebuild_that_was_cut_short_is_ended_by_rebuild_alone(
     double: FirestoreDouble, one: Path, two: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admin = marks_in(double, one)
-    cut_short(monkeypatch, lambda: admin.rebuild([KEY.pkh], [KEY.chain_id], FLOOR, ""))
+    cut_short(monkeypatch, lambda: admin.rebuild(Rebuilt([KEY.pkh], [KEY.chain_id], FLOOR), ""))
     for folder in (one, two):
         every_way_but_rebuild(double, folder, "was not completed: repeat `enclave-host watermark rebuild")
     rebuilt(double, two)

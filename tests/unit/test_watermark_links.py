@@ -12,6 +12,7 @@ from host_backend.errors import ConfigError, StoreUnavailable
 from host_backend.watermark.file.place import LOCK_NAME, STORE_NAME, process_of, store_path
 from host_backend.watermark.file.store import FileWatermarkStore
 from host_backend.watermark.memory import kept_in_memory
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_marks
 from tests.doubles.watermarks import (
@@ -206,7 +207,7 @@ def test_offline_commands_reach_the_file(real: Path, base: Path) -> None:
 def test_a_store_made_anew_stays_behind_its_link(real: Path, base: Path) -> None:
     created(base)
     advance(base, KEY, A)
-    marks_of(base).rebuild([], [], 5, ".damaged")
+    marks_of(base).rebuild(Rebuilt([], [], 5), ".damaged")
     assert names(real.parent) == ["marks", "marks.damaged"]
     assert store_path(base).is_symlink()
     assert read_marks(base)[KEY] == A

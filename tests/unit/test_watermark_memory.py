@@ -9,6 +9,7 @@ import pytest
 from host_backend.errors import ConfigError, HostError, StoreUnavailable, WatermarkRejected
 from host_backend.watermark.file.place import LOCK_NAME, OLD_STORE_NAME, STORE_NAME, store_path
 from host_backend.watermark.memory import MemoryMarks, MemoryWatermarkStore, kept_in_memory
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_marks, write_signatory_marks
@@ -79,7 +80,7 @@ def test_after_it_no_file_store_starts_before_its_marks_were_made_anew(tmp_path:
         ):
             use_it(tmp_path)
     assert everything_in(tmp_path) == before
-    assert marks_of(tmp_path).rebuild([], [], 20, ".damaged") == 3
+    assert marks_of(tmp_path).rebuild(Rebuilt([], [], 20), ".damaged") == 3
     use(tmp_path, nothing_asked)
     assert read_marks(tmp_path)[KEY].level == 20
     assert not SignatoryFolder(tmp_path).left_behind
@@ -95,10 +96,10 @@ def test_nor_does_one_that_is_put_back(base: Path) -> None:
             use_it(base)
     # The note outlives a failed try to remake the marks.
     with files_up_to(100_000), pytest.raises(StoreUnavailable, match="File too large"):
-        marks_of(base).rebuild([], [], 20, ".damaged")
+        marks_of(base).rebuild(Rebuilt([], [], 20), ".damaged")
     with pytest.raises(ConfigError, match=r"`watermark\.driver: mem`"):
         open_and_close(base)
-    marks_of(base).rebuild([], [], 20, ".damaged")
+    marks_of(base).rebuild(Rebuilt([], [], 20), ".damaged")
     open_and_close(base)
 
 

@@ -14,6 +14,7 @@ from host_backend.watermark.file.held import held_store
 from host_backend.watermark.file.layout import BLOCK_BYTES, parse_stray_record, slot_offset
 from host_backend.watermark.file.place import store_path
 from host_backend.watermark.file.store import FileWatermarkStore
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import MAX_ROUND, Mark, MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_marks, write_signatory_marks
@@ -285,7 +286,7 @@ def test_raising_it_goes_at_least_as_far_as_marks_of_another_program(damaged: Pa
 
 
 def test_making_the_store_anew_mends_it(damaged: Path) -> None:
-    marks_of(damaged).rebuild([], [], 20, ".damaged")
+    marks_of(damaged).rebuild(Rebuilt([], [], 20), ".damaged")
     use(damaged, refuses_up_to(20))
 
 

@@ -13,11 +13,11 @@ from host_backend.watermark.rule import (
     MarkedChains,
     MarkKey,
     Verdict,
+    damaged_text,
     in_range,
     is_above,
     judge,
     merged,
-    refusal_text,
 )
 from tests.doubles.watermarks import some_chain, some_pkh
 
@@ -191,7 +191,7 @@ def test_of_two_marks_the_higher_one_counts(one: Mark | None, other: Mark, expec
 
 @pytest.mark.parametrize("known", [None, STORED])
 def test_the_text_of_a_damaged_mark_has_the_way_back(known: Mark | None) -> None:
-    text = refusal_text(KEY, known)
+    text = damaged_text(KEY, known)
     assert f"the mark for {KEY} is damaged" in text
     assert f"`enclave-host watermark raise {KEY.chain_id} {KEY.pkh} attestation LEVEL`" in text
     assert ("above level 10" in text) is (known is not None)

@@ -15,6 +15,7 @@ from host_backend.watermark.file.batches import Batches
 from host_backend.watermark.file.layout import BLOCK_BYTES, header_offset, slot_offset
 from host_backend.watermark.file.place import store_path
 from host_backend.watermark.file.store import FileWatermarkStore
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import read_signatory_marks
@@ -145,7 +146,7 @@ def test_a_spoilt_store_signs_nothing_and_what_was_answered_for_is_saved(
     error = what_a_start_says(marked)
     if isinstance(error, ConfigError):
         assert "watermark rebuild --above-level N" in str(error)
-        marks_of(marked).rebuild([], [], 0, ".damaged")
+        marks_of(marked).rebuild(Rebuilt([], [], 0), ".damaged")
     elif error is not None:
         # It starts, and one right is refused; nothing is handed back before that is mended.
         assert "damaged" in str(error)

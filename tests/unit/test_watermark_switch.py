@@ -10,6 +10,7 @@ import pytest
 from host_backend.errors import ConfigError, StoreUnavailable, WatermarkRejected
 from host_backend.watermark.file.place import store_path
 from host_backend.watermark.file.store import FileWatermarkStore
+from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import (
@@ -149,10 +150,10 @@ def test_unreadable_marks_are_put_aside_only_when_others_are_there_instead(base:
     file = base / FOLDER / f"{KEY.chain_id}.json"
     file.write_text("{")
     with files_up_to(100_000), pytest.raises(StoreUnavailable, match="File too large"):
-        marks_of(base).rebuild([], [], 500, ".damaged")
+        marks_of(base).rebuild(Rebuilt([], [], 500), ".damaged")
     with pytest.raises(ConfigError, match=str(file)):
         use(base, nothing)
-    marks_of(base).rebuild([], [], 500, ".damaged")
+    marks_of(base).rebuild(Rebuilt([], [], 500), ".damaged")
     assert file.with_name(f"{file.name}.damaged").read_text() == "{"
     use(base, refused(500, Y))
     use(base, advanced(501))
@@ -282,7 +283,7 @@ def test_after_a_crash_a_missing_store_stops_everything_but_making_it_anew(crash
         ):
             use_it(crashed)
     assert everything_in(crashed) == before
-    assert marks_of(crashed).rebuild([KEY.pkh], [KEY.chain_id], 500, ".damaged") == 3
+    assert marks_of(crashed).rebuild(Rebuilt([KEY.pkh], [KEY.chain_id], 500), ".damaged") == 3
     assert not marker(crashed).exists()
     use(crashed, refused(500))
     use(crashed, advanced(501))

@@ -10,7 +10,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.google_places import FirestorePlace
 from host_backend.google.documents import Document, Field, Write
 from host_backend.google.firestore import CALL_S
 from host_backend.google.outcomes import Conflict, Contended, OutcomeUnknown

@@ -5,14 +5,14 @@
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from host_backend.durable import create_folder, fsync_directory, real_path
-from host_backend.errors import ConfigError, HostError, StateConflict, StoreUnavailable
+from host_backend.durable import fsync_directory, real_path
+from host_backend.errors import HostError, StateConflict
 from host_backend.log import fields
-from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
+from host_backend.watermark.base import MarksDescription, StoredMarks
 from host_backend.watermark.file.blocks import PosixBlocks
 from host_backend.watermark.file.held import (
     HeldStore,
@@ -30,6 +30,7 @@ from host_backend.watermark.file.opening import Damage, Image, read_image
 from host_backend.watermark.file.place import (
     STORE_NAME,
     held_folder,
+    make_base_dir,
     process_of,
     reporting,
     require_file_system,
@@ -37,7 +38,7 @@ from host_backend.watermark.file.place import (
     store_path,
 )
 from host_backend.watermark.rebuilt import Rebuilt
-from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above, refusal_text, refused_text, union
+from host_backend.watermark.rule import Mark, MarkKey, all_damaged_text, damaged_text, is_above, require_in_range, union
 from host_backend.watermark.signatory.folder import SignatoryFolder
 from host_backend.watermark.signatory.layouts import FOLDER, read_signatory_marks
 
@@ -117,7 +118,7 @@ class FileMarks:
                 raise StateConflict(missing_text(self._base_dir, self._folder))
             return MarksDescription(None, len(waiting), host, crashed)
         stored = stored_marks(image, waiting)
-        findings = [refusal_text(key, known) for key, known in stored.refused.items()]
+        findings = [damaged_text(key, known) for key, known in stored.refused.items()]
         if warning:
             findings.append(warning)
         return MarksDescription(stored, 0, host, crashed, tuple(findings))
@@ -126,11 +127,7 @@ class FileMarks:
 
     def create(self) -> None:
         """Make the store; see `MarksAdmin.create`."""
-        try:
-            if not self._base_dir.exists():
-                create_folder(self._base_dir)
-        except OSError as error:
-            raise StoreUnavailable(f"base_dir {self._base_dir} cannot be made: {error.strerror}") from error
+        make_base_dir(self._base_dir)
         with held_folder(self._base_dir) as claim, reporting(self._path):
             require_file_system(self._path, in_memory_allowed=self._in_memory_allowed)
             self._require_none()
@@ -143,7 +140,7 @@ class FileMarks:
         with _writing(self._path) as file:
             if file is not None:
                 stored = stored_marks(read_image(file))
-                also = f"; {refused_text(stored.refused)}" if stored.refused else ""
+                also = f"; {all_damaged_text(stored.refused)}" if stored.refused else ""
                 raise StateConflict(
                     f"{self._path} exists and has {len(stored.marks)} marks: a watermark store is never overwritten, and "
                     f"there is nothing to make{also}"
@@ -152,20 +149,11 @@ class FileMarks:
         if self._folder.left_behind or state_of(old_store_path(self._base_dir)) is not OldStore.NONE:
             raise StateConflict(missing_text(self._base_dir, self._folder))
 
-    def rebuild(
-        self,
-        pkhs: Iterable[str],
-        chains: Iterable[str],
-        above_level: int,
-        suffix: str,
-        known: Mapping[MarkKey, Mark] = NO_MARKS,
-    ) -> int:
+    def rebuild(self, rebuilt: Rebuilt, suffix: str) -> int:
         """Rebuild the store; see `MarksAdmin.rebuild`."""
         from host_backend.watermark.file.rebuilding import rebuild_store  # noqa: PLC0415 -- hardly ever needed
 
-        return rebuild_store(
-            self._base_dir, Rebuilt(pkhs, chains, above_level, known), suffix, in_memory_allowed=self._in_memory_allowed
-        )
+        return rebuild_store(self._base_dir, rebuilt, suffix, in_memory_allowed=self._in_memory_allowed)
 
     # Changing
 
@@ -190,12 +178,12 @@ class FileMarks:
 
     def raise_mark(self, key: MarkKey, mark: Mark) -> None:
         """Move one mark up; see `MarksAdmin.raise_mark`."""
-        _require_in_range(mark)
+        require_in_range(mark)
 
         def judge(stored: StoredMarks) -> None:
             known = stored.refused.get(key)
             if known is not None and mark.level <= known.level:
-                raise StateConflict(refusal_text(key, known))
+                raise StateConflict(damaged_text(key, known))
             old = stored.marks.get(key)
             if old is not None and not is_above(mark, old):
                 raise StateConflict(f"the mark for {key} is at {old} and moves only up, so not to {mark}")
@@ -205,11 +193,11 @@ class FileMarks:
 
     def reset_mark(self, key: MarkKey, mark: Mark) -> Mark:
         """Move one mark anywhere; see `MarksAdmin.reset_mark`."""
-        _require_in_range(mark)
+        require_in_range(mark)
 
         def judge(stored: StoredMarks) -> None:
             if key in stored.refused:
-                raise StateConflict(refusal_text(key, stored.refused[key]))
+                raise StateConflict(damaged_text(key, stored.refused[key]))
             if key not in stored.marks:
                 raise StateConflict(f"there is no mark for {key}: nothing to reset")
             older = read_signatory_marks(self._base_dir, present=False).get(key)
@@ -234,7 +222,7 @@ class FileMarks:
             raised = store.take_over(marks)
             refused = {key: mark for key, mark in store.slots.refused.items() if key in marks}
         if refused:
-            raise StateConflict(f"all other marks are taken over, but not these: {refused_text(refused)}")
+            raise StateConflict(f"all other marks are taken over, but not these: {all_damaged_text(refused)}")
         return raised
 
     def export(self) -> None:
@@ -255,7 +243,7 @@ class FileMarks:
             require_replaceable(self._path)
             stored = stored_marks(read_image(file))
             if stored.refused:
-                raise StateConflict(refused_text(stored.refused))
+                raise StateConflict(all_damaged_text(stored.refused))
             claim()
             self._folder.save(stored.marks)
             note(self._folder)
@@ -281,7 +269,7 @@ def marks_left_in(base_dir: Path) -> dict[MarkKey, Mark]:
         if file is not None:
             stored = stored_marks(read_image(file))
             if stored.refused:
-                raise StateConflict(refused_text(stored.refused))
+                raise StateConflict(all_damaged_text(stored.refused))
             marks = union(marks, stored.marks)
         elif folder.left_behind and state_of(old_path) is not OldStore.COUNTS:
             raise StateConflict(missing_text(base_dir, folder))
@@ -290,11 +278,6 @@ def marks_left_in(base_dir: Path) -> dict[MarkKey, Mark]:
     if not marks:
         raise StateConflict(f"{base_dir} has no watermarks, neither {STORE_NAME} nor {FOLDER}: name another base_dir")
     return marks
-
-
-def _require_in_range(mark: Mark) -> None:
-    if not in_range(mark):
-        raise ConfigError(f"{mark}: both must be from 0 to {MAX_LEVEL}")
 
 
 @contextmanager

@@ -8,21 +8,20 @@
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from host_backend.errors import HostError, StoreUnavailable, WatermarkRejected, reason_of
+from host_backend.watermark.base import Writing
 from host_backend.watermark.file.held import HeldStore, no_slot_text
 from host_backend.watermark.file.place import REBUILD
 from host_backend.watermark.file.slots import NoSlot
-from host_backend.watermark.rule import Mark, MarkedChains, MarkKey, Verdict, judge, refusal_text
+from host_backend.watermark.rule import Mark, MarkedChains, MarkKey, Verdict, damaged_text, judge
 
 #: Tries to write again, after which the advice is to rebuild the store.
 _MANY_TRIES = 10
 
-#: A context around every write to the disk. One write stores all marks that waited together.
-Writing = Callable[[], AbstractContextManager[None]]
 Outcome: TypeAlias = Verdict | HostError
 #: Whose mark, the mark that is asked for, and what the caller knows its request by.
 Asked: TypeAlias = tuple[MarkKey, Mark, object]
@@ -104,7 +103,7 @@ class Batches:
         slots, refused = self._slots, self._slots.refused
         for key, asked, _ in batch:
             if refused and key in refused:
-                outcomes.append(StoreUnavailable(refusal_text(key, refused[key])))
+                outcomes.append(StoreUnavailable(damaged_text(key, refused[key])))
                 continue
             stored = advanced.get(key) or slots.marks.get(key)
             try:

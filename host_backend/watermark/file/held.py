@@ -30,7 +30,7 @@ from host_backend.watermark.file.old_sqlite import (
 from host_backend.watermark.file.opening import Image, read_image
 from host_backend.watermark.file.place import REBUILD, held_folder, reporting, require_file_system, store_path
 from host_backend.watermark.file.slots import NoSlot, SlotFile
-from host_backend.watermark.rule import Mark, MarkKey, is_above, merged, refused_text, union
+from host_backend.watermark.rule import Mark, MarkKey, all_damaged_text, is_above, merged, union
 from host_backend.watermark.signatory.folder import SignatoryFolder
 
 #: How to open the file for writing: the seam at which tests make a disk fail.
@@ -146,7 +146,7 @@ class HeldStore:
             self.slots.seal()
         if self.slots.refused:
             raise StoreUnavailable(
-                f"{refused_text(self.slots.refused)}: until that is mended no marks are handed back to Signatory's "
+                f"{all_damaged_text(self.slots.refused)}: until that is mended no marks are handed back to Signatory's "
                 "files, and it must not start"
             )
         self.folder.hand_back(self.slots.marks)

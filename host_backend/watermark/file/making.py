@@ -1,13 +1,11 @@
 """A new watermark file, written whole: at its path there is none, the old one, or all of the new one."""
 
-import os
 import secrets
-import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path
 
-from host_backend.durable import fsync_directory
+from host_backend.durable import replaced
 from host_backend.watermark.file.layout import (
     COPIES,
     HEADERS,
@@ -43,24 +41,13 @@ def write_store(path: Path, marks: Mapping[MarkKey, Mark], *, keep_old_as: str |
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         # Of a process that was killed here; the folder is held.
         left.unlink()
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for offset in range(0, size := file_bytes(len(marks)), _PIECE_BYTES):
-                file.write(bytes(min(_PIECE_BYTES, size - offset)))
-            for data, offset in _blocks(secrets.token_bytes(STORE_ID_BYTES), marks):
-                file.seek(offset)
-                file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_old_as is not None:
-            # A second name first: there is a store at the path at every moment.
-            os.link(path, free_name(path.with_name(keep_old_as)))
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+    old = None if keep_old_as is None else free_name(path.with_name(keep_old_as))
+    with replaced(path, keep_old_as=old) as file:
+        for offset in range(0, size := file_bytes(len(marks)), _PIECE_BYTES):
+            file.write(bytes(min(_PIECE_BYTES, size - offset)))
+        for data, offset in _blocks(secrets.token_bytes(STORE_ID_BYTES), marks):
+            file.seek(offset)
+            file.write(data)
 
 
 def free_name(wanted: Path) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from host_backend.durable import Claim, holder_of, locked_quietly, real_path
+from host_backend.durable import Claim, create_folder, holder_of, locked_quietly, real_path
 from host_backend.errors import ConfigError, StateConflict, StoreUnavailable, reason_of
 from host_backend.watermark.file.opening import Damage
 
@@ -42,6 +42,19 @@ def store_path(base_dir: Path) -> Path:
 def folder_lock(base_dir: Path) -> Path:
     """Return the lock of a folder."""
     return real_path(base_dir / LOCK_NAME)
+
+
+def make_base_dir(base_dir: Path) -> None:
+    """Make the folder of a host, durably, where nothing has its name.
+
+    Raises:
+        StoreUnavailable: It cannot be made.
+    """
+    try:
+        if not base_dir.exists():
+            create_folder(base_dir)
+    except OSError as error:
+        raise StoreUnavailable(f"base_dir {base_dir} cannot be made: {reason_of(error)}") from error
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from queue import Empty, SimpleQueue
 from typing import Self, TypeAlias
 
 from host_backend.errors import HostError, StoreUnavailable
-from host_backend.watermark.file.batches import Batches, Outcome, Writing
+from host_backend.watermark.base import Writing
+from host_backend.watermark.file.batches import Batches, Outcome
 from host_backend.watermark.file.blocks import PosixBlocks
 from host_backend.watermark.file.held import HeldStore, OpenBlocks, held_store
 from host_backend.watermark.file.place import store_path
@@ -26,7 +27,7 @@ from host_backend.watermark.rule import (
     Mark,
     MarkKey,
     Verdict,
-    refusal_text,
+    damaged_text,
 )
 
 #: Requests handed over together, and after which no more are taken into a batch: more than keys times rights of any baker.
@@ -35,7 +36,6 @@ _MAX_BATCH = 1000
 _QUIET_S = 1.0
 
 logger = logging.getLogger(__name__)
-
 
 #: Whose mark, the mark that is asked for, and who waits for the answer.
 _Request: TypeAlias = tuple[MarkKey, Mark, asyncio.Future[Verdict]]
@@ -161,7 +161,7 @@ class FileWatermarkStore:
             self._loop.call_soon_threadsafe(self._on_ended, failure)
 
     def _tell_refused(self, store: HeldStore) -> None:
-        self.refused = {key: refusal_text(key, known) for key, known in store.slots.refused.items()}
+        self.refused = {key: damaged_text(key, known) for key, known in store.slots.refused.items()}
         for text in self.refused.values():
             logger.error("%s", text)
 

@@ -7,19 +7,18 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from host_backend.config.storage import FirestorePlace
-from host_backend.durable import create_folder
-from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
+from host_backend.config.google_places import FirestorePlace
+from host_backend.errors import StateConflict
 from host_backend.google.connecting import connect
 from host_backend.google.firestore import Firestore
 from host_backend.log import fields
-from host_backend.watermark.base import NO_MARKS, MarksDescription, StoredMarks
-from host_backend.watermark.file.place import REBUILD, process_of
+from host_backend.watermark.base import MarksDescription, StoredMarks
+from host_backend.watermark.file.place import REBUILD, make_base_dir, process_of
 from host_backend.watermark.firestore.contents import Check, Contents
 from host_backend.watermark.firestore.layout import StoreDocument
 from host_backend.watermark.firestore.place import MarksFolder, remembered_store
@@ -33,7 +32,7 @@ from host_backend.watermark.firestore.states import (
     unusable_text,
 )
 from host_backend.watermark.rebuilt import Rebuilt
-from host_backend.watermark.rule import MAX_LEVEL, Mark, MarkKey, in_range, is_above, merged, refused_text, union
+from host_backend.watermark.rule import Mark, MarkKey, all_damaged_text, is_above, merged, require_in_range, union
 
 #: Marks of a store that is rebuilt: ten thousand keys, three rights, a few chains.
 MAX_MARKS = 131_072
@@ -118,7 +117,7 @@ class FirestoreMarks:
 
     def create(self) -> None:
         """Make the store; see `MarksAdmin.create`. Marks that Signatory has in the same collection are taken over, too."""
-        self._make_folder()
+        make_base_dir(self._base_dir)
         with self._folder.held() as claim:
             theirs = self._folder.signatory.read()
             had = self._had()
@@ -130,18 +129,11 @@ class FirestoreMarks:
                 self._making(BY_INIT).require_replaceable(self._place, store)
                 found = await contents.read(all_names=True)
                 if found.refused:
-                    raise StateConflict(f"{refused_text(found.refused)}; or rebuild the marks with {REBUILD}")
+                    raise StateConflict(f"{all_damaged_text(found.refused)}; or rebuild the marks with {REBUILD}")
                 claim()
                 return await self._made(contents, BY_INIT, union(found.marks, theirs))
 
             self._taken_into_use(*self._run(work))
-
-    def _make_folder(self) -> None:
-        try:
-            if not self._base_dir.exists():
-                create_folder(self._base_dir)
-        except OSError as error:
-            raise StoreUnavailable(f"base_dir {self._base_dir} cannot be made: {error.strerror}") from error
 
     def _making(self, command: str, store_id: str = "") -> Making:
         return Making(store_id, command, self._folder.begun())
@@ -165,18 +157,10 @@ class FirestoreMarks:
         extra = fields(place=str(self._place), store=store_id, marks=count)
         logger.info("watermark store made", extra=extra)
 
-    def rebuild(
-        self,
-        pkhs: Iterable[str],
-        chains: Iterable[str],
-        above_level: int,
-        suffix: str,
-        known: Mapping[MarkKey, Mark] = NO_MARKS,
-    ) -> int:
+    def rebuild(self, rebuilt: Rebuilt, suffix: str) -> int:
         """Rebuild the store; see `MarksAdmin.rebuild`. Nothing is put aside: no mark becomes lower."""
         del suffix
-        rebuilt = Rebuilt(pkhs, chains, above_level, known)
-        self._make_folder()
+        make_base_dir(self._base_dir)
         with self._folder.held(whatever_was_signed=True) as claim:
             theirs = self._folder.signatory.read()
 
@@ -206,7 +190,7 @@ class FirestoreMarks:
 
     def raise_mark(self, key: MarkKey, mark: Mark) -> None:
         """Move one mark up; see `MarksAdmin.raise_mark`."""
-        _require_in_range(mark)
+        require_in_range(mark)
 
         def new(_: MarkKey, stored: Mark | None) -> Mark:
             if stored is not None and not is_above(mark, stored):
@@ -217,7 +201,7 @@ class FirestoreMarks:
 
     def reset_mark(self, key: MarkKey, mark: Mark) -> Mark:
         """Move one mark anywhere; see `MarksAdmin.reset_mark`."""
-        _require_in_range(mark)
+        require_in_range(mark)
         theirs = self._folder.signatory.read().get(key)
         if theirs is not None and is_above(theirs, mark):
             raise StateConflict(
@@ -282,10 +266,5 @@ async def all_marks(contents: Contents) -> Mapping[MarkKey, Mark]:
     """
     stored = await contents.read()
     if stored.refused:
-        raise StateConflict(refused_text(stored.refused))
+        raise StateConflict(all_damaged_text(stored.refused))
     return stored.marks
-
-
-def _require_in_range(mark: Mark) -> None:
-    if not in_range(mark):
-        raise ConfigError(f"{mark}: both must be from 0 to {MAX_LEVEL}")

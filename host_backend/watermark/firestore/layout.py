@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from enclave_signer.tezos import Family, TezosError, check_public_key_hash, decode
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.google_places import FirestorePlace
 from host_backend.google.documents import Document, Field, Write
 from host_backend.watermark.rule import Mark, MarkedChains, MarkKey, in_range, merged
 from host_backend.watermark.signatory.layouts import KINDS, RIGHTS

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 
 from host_backend.errors import ConfigError, StateConflict
-from host_backend.watermark.file.place import held_folder
+from host_backend.watermark.file.place import held_folder, make_base_dir
 from host_backend.watermark.firestore.admin import FirestoreMarks, all_marks
 from host_backend.watermark.firestore.contents import Contents
 from host_backend.watermark.firestore.layout import StoreDocument
 from host_backend.watermark.firestore.place import remembered_store
 from host_backend.watermark.firestore.states import BY_MIGRATE, require_store
-from host_backend.watermark.rule import Mark, MarkKey, refused_text, union
+from host_backend.watermark.rule import Mark, MarkKey, all_damaged_text, union
 
 
 class WholeStore(FirestoreMarks):
@@ -28,7 +28,7 @@ class WholeStore(FirestoreMarks):
             raise ConfigError(
                 "--accept-store needs the id of the store: `enclave-host serve` without it says which one is there"
             )
-        self._make_folder()
+        make_base_dir(self._base_dir)
         with self._folder.held() as claim:
 
             async def work(contents: Contents) -> StoreDocument:
@@ -98,7 +98,7 @@ class WholeStore(FirestoreMarks):
                 self._making(BY_MIGRATE).require_replaceable(self._place, store)
                 found = await contents.read(all_names=True)
                 if found.refused:
-                    raise StateConflict(refused_text(found.refused))
+                    raise StateConflict(all_damaged_text(found.refused))
                 claim()
                 store_id, _ = await self._made(contents, BY_MIGRATE, union(found.marks, every))
                 return store_id

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_backend import strict_json
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.google_places import FirestorePlace
 from host_backend.durable import Claim, fsync_directory, write_durably
 from host_backend.errors import ConfigError, StateConflict, StoreUnavailable, reason_of
 from host_backend.watermark.file.old_sqlite import file_store_in
 from host_backend.watermark.file.place import REBUILD, held_folder, reporting, store_path
-from host_backend.watermark.firestore.layout import DamagedMark, StoreDocument
+from host_backend.watermark.firestore.layout import StoreDocument
 from host_backend.watermark.firestore.states import missing_text, unusable_text
-from host_backend.watermark.rule import MarkKey
 from host_backend.watermark.signatory.folder import SignatoryFolder
 
 #: Where the accepted store is remembered, in the host's folder.
@@ -200,12 +199,3 @@ def _read(file: Path) -> object:
     except (ValueError, RecursionError):
         return ""
     return "" if told is None else told
-
-
-def damaged_text(key: MarkKey, damaged: DamagedMark) -> str:
-    """Return why a right is refused alone, and the way back."""
-    above = "" if damaged.known is None else f", and above level {damaged.known.level}"
-    return (
-        f"the mark for {key} is damaged, and nothing is signed for it: {damaged}: stop the host and raise it above everything "
-        f"that may have been signed{above} (`enclave-host watermark raise {key.chain_id} {key.pkh} {key.right} LEVEL`)"
-    )

@@ -11,7 +11,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.google_places import FirestorePlace
 from host_backend.errors import StateConflict
 from host_backend.watermark.file.place import REBUILD
 from host_backend.watermark.firestore.layout import LAYOUT, StoreDocument

@@ -22,6 +22,7 @@ from host_backend.errors import HostError, StoreUnavailable, TooManyWait
 from host_backend.google.documents import Write
 from host_backend.google.firestore import Firestore
 from host_backend.leaving import waiting
+from host_backend.watermark.base import Writing
 from host_backend.watermark.firestore.contents import Contents
 from host_backend.watermark.firestore.layout import (
     DamagedMark,
@@ -32,12 +33,12 @@ from host_backend.watermark.firestore.layout import (
     parse_store,
     texts,
 )
-from host_backend.watermark.firestore.place import MarksFolder, damaged_text
+from host_backend.watermark.firestore.place import MarksFolder
 from host_backend.watermark.firestore.places import NotBegun, TransactionPlaces
 from host_backend.watermark.firestore.requests import Request, next_group
 from host_backend.watermark.firestore.states import missing_text, require_store, unusable_text
-from host_backend.watermark.firestore.transactions import WITHIN_S, Reading, Transactions, Writing
-from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, judge
+from host_backend.watermark.firestore.transactions import WITHIN_S, Reading, Transactions
+from host_backend.watermark.rule import DEFAULT_MAX_LEVEL_JUMP, Mark, MarkKey, Verdict, damaged_text, judge
 
 #: Requests that wait or are answered: ten thousand keys at once, and half as many again.
 MAX_REQUESTS = 15_000
@@ -148,7 +149,7 @@ class FirestoreWatermarkStore:
         except NotBegun as told:
             return told.error or self._closed()
         except DamagedMark as damaged:
-            self._refused[key] = damaged_text(key, damaged)
+            self._refused[key] = damaged_text(key, damaged.known, str(damaged))
             return StoreUnavailable(self._refused[key])
         except StoreUnavailable as error:
             self.problem = f"watermark store {self._place}: {error}"

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import count
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from host_backend.errors import StoreUnavailable
 from host_backend.google.documents import Document, Write
 from host_backend.google.firestore import Firestore
 from host_backend.google.outcomes import Contended, OutcomeUnknown
+from host_backend.watermark.base import Writing
 
 #: Seconds until it is given up: less than a signature waits for its mark.
 WITHIN_S = 4.5
@@ -33,9 +34,6 @@ CLOSE_S = 2.0
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
-#: A context around every commit, to measure it.
-Writing = Callable[[], AbstractContextManager[None]]
 
 
 class Reading:

@@ -128,7 +128,7 @@ class SignatoryFolder:
             write_durably(self._file, text)
             self._seen = self._look()
         except OSError as error:
-            raise StoreUnavailable(f"{self._file} cannot be written: {error}") from error
+            raise StoreUnavailable(f"{self._file} cannot be written: {reason_of(error)}") from error
 
     def check(self) -> None:
         """Pass while no other program changed the folder.
@@ -186,4 +186,4 @@ class SignatoryFolder:
             self._file.unlink(missing_ok=True)
             fsync_directory(self._folder)
         except OSError as error:
-            raise StoreUnavailable(f"{self._file} cannot be removed: {error}") from error
+            raise StoreUnavailable(f"{self._file} cannot be removed: {reason_of(error)}") from error

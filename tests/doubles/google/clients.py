@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from enclave_signer.tezos import Right
-from host_backend.config.storage import FirestorePlace
+from host_backend.config.google_places import FirestorePlace
 from host_backend.google.firestore import Firestore
 from host_backend.watermark.firestore.moving import WholeStore
 from host_backend.watermark.rule import Mark, MarkKey, merged
