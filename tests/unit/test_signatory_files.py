@@ -1,6 +1,7 @@
 """Signatory's watermark files, in and out."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,26 @@ def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:
     for act in (SignatoryFolder(tmp_path).begin, lambda: read_signatory_marks(tmp_path)):
         with pytest.raises(HostError):
             act()
+
+
+@pytest.mark.parametrize("folder", [FOLDER, "watermark_v1", "watermark"])
+def test_a_folder_that_is_a_link_to_nowhere_stops_the_start(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).symlink_to(tmp_path / "not mounted")
+    with pytest.raises(
+        StoreUnavailable, match=r"the link leads nowhere; mount what it leads to or, .* watermark rebuild"
+    ):
+        read_signatory_marks(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["nothing", "circle", "pipe", "folder"])
+def test_a_file_that_is_a_link_to_no_file_stops_the_start(tmp_path: Path, target: str) -> None:
+    file = tmp_path / FOLDER / f"{CHAIN}.json"
+    file.parent.mkdir()
+    file.symlink_to(file if target == "circle" else tmp_path / target)
+    if target == "pipe":
+        os.mkfifo(tmp_path / target)
+    if target == "folder":
+        (tmp_path / target).mkdir()
+    with pytest.raises(HostError, match=f"{CHAIN}.json.*watermark rebuild"):
+        read_signatory_marks(tmp_path)
+    assert unreadable_files(tmp_path) == [file]
