@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 
 from host_backend.cli.command_help import Group
+from host_backend.cli.named_path import NamedPath
 from host_backend.cli.options import Options, takes_options
 from host_backend.cli.parameters import Whole
 
-_FILE = click.argument("file", type=click.Path(path_type=Path))
+_FILE = click.argument("file", type=NamedPath())
 
 
 @click.group(cls=Group)
