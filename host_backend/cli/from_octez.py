@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+import click
+
 from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import Right, encode_public_key, public_key_hash
 from host_backend.cli.answer import Answer
+from host_backend.cli.findings import counted
 from host_backend.cli.importing import import_secret_keys
 from host_backend.cli.marks import chains_to_mark
 from host_backend.config import Config, VaultConfig
@@ -147,6 +150,7 @@ def migrate_octez_marks(
     logger.warning(
         "high watermarks of octez-signer taken over", extra=fields(marks=count, of=len(marks), source=folder)
     )
+    click.echo(f"Raised {count} of {counted(len(marks), 'mark')} to those in {folder}")
     logger.warning("octez-signer must never sign again with the keys in %s, unless the marks go back", folder)
 
 
@@ -200,4 +204,5 @@ def export_octez_marks(config: Config, folder: Path) -> None:
     admin.export()
     marks = admin.read().marks
     write_octez_marks(folder, marks)
-    logger.info("high watermarks written for octez-signer", extra=fields(marks=len(marks), folder=folder))
+    click.echo(f"Raised the high watermarks in {folder} to {counted(len(marks), 'mark')}")
+    click.echo(f"Wrote every mark into Signatory's files in {config.base_dir}")
