@@ -25,7 +25,15 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from host_backend import strict_json
-from host_backend.durable import LockHeld, create_folder, fsync_directory, locked, real_path, write_durably
+from host_backend.durable import (
+    LockHeld,
+    create_folder,
+    fsync_directory,
+    locked,
+    open_regular,
+    real_path,
+    write_durably,
+)
 from host_backend.errors import StateConflict, StoreUnavailable, reason_of
 from host_backend.keystore.base import MAX_BLOB_BYTES, MAX_PKH_CHARS, Before, KeptKeys, StoredKey
 
@@ -200,7 +208,7 @@ class FileKeyStore:
             OSError: The file exists and cannot be read.
         """
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 data = file.read(MAX_FILE_BYTES + 1)
         except FileNotFoundError:
             return []

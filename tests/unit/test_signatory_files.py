@@ -212,6 +212,13 @@ def test_the_note_of_marks_in_memory_is_told_from_that_of_a_running_host(tmp_pat
     assert not folder.left_closed_by_0_1
 
 
+def test_a_pipe_in_place_of_the_note_is_not_waited_for(tmp_path: Path) -> None:
+    folder = SignatoryFolder(tmp_path)
+    folder.path.mkdir()
+    os.mkfifo(folder.in_use_file)
+    assert (folder.left_behind, folder.left_open, folder.elsewhere) == (True, False, False)
+
+
 def test_all_the_marks_that_a_store_can_hold_are_read_back(tmp_path: Path) -> None:
     keys = [encode(Kind["ED25519_PUBLIC_KEY_HASH"], number.to_bytes(20)) for number in range(1000)]
     marks = {MarkKey(CHAIN, pkh, right): Mark(2**31 - 1, 2**31 - 1, DIGEST) for pkh in keys for right in Right}

@@ -8,7 +8,6 @@ Source: Signatory `pkg/signatory/watermark` (`file.go`, `migration.go`).
 """
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from enclave_signer.tezos import Kind, Right, TezosError, check_public_key_hash
 from enclave_signer.tezos import decode as decode_base58
 from enclave_signer.tezos import encode as encode_base58
 from host_backend import strict_json
-from host_backend.durable import create_folder, write_durably
+from host_backend.durable import create_folder, open_regular, write_durably
 from host_backend.errors import ConfigError, StateConflict, StoreUnavailable
 from host_backend.watermark.rule import Mark, MarkKey, in_range, merged
 
@@ -128,8 +127,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _load(file: Path) -> object:
     try:
-        # What a link leads to may be no file: without this flag a pipe would be waited for.
-        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        with open_regular(file) as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise StoreUnavailable(
