@@ -53,6 +53,7 @@ def test_an_empty_configuration_has_signatory_s_defaults(tmp_path: Path) -> None
         vaults={},
         watermark=WatermarkConfig(MarksInFile(allow_memory_file_system=False), 5_000_000),
         policies={},
+        lists_keys=False,
     )
     assert load(tmp_path, "server:\nvaults:\nwatermark:\ntezos:\n") == load(tmp_path, "")
 
