@@ -14,7 +14,7 @@ from enclave_signer.tezos import Right, encode_public_key, public_key_hash
 from host_backend.cli.answer import Answer
 from host_backend.cli.findings import counted
 from host_backend.cli.importing import import_secret_keys
-from host_backend.cli.marks import chains_to_mark
+from host_backend.cli.marks import chains_to_mark, hashes_of_stored
 from host_backend.config import Config, VaultConfig
 from host_backend.config.experimental import why_off
 from host_backend.errors import ConfigError, MalformedRequest, StateConflict
@@ -22,7 +22,7 @@ from host_backend.log import fields
 from host_backend.octez.marks import read_octez_marks, write_octez_marks
 from host_backend.octez.wallet import Wallet, WalletKey, read_wallet
 from host_backend.secret_keys import AskPassword, open_secret_key, read_secret_key
-from host_backend.stores import adopt_watermarks, marks_admin, stored_keys
+from host_backend.stores import adopt_watermarks, marks_admin
 from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey
 
@@ -168,8 +168,7 @@ def _above(
     config: Config, wallet: Wallet, marks: dict[MarkKey, Mark], above_level: int, chains: Sequence[str]
 ) -> dict[MarkKey, Mark]:
     """Return marks at that level or above, for every key on every chain on which octez-signer may have signed."""
-    stored = (key.pkh for vault in config.vaults.values() for key in asyncio.run(stored_keys(vault)))
-    pkhs = sorted({*wallet.hashes, *_hashes_of_others(wallet), *config.policies, *stored})
+    pkhs = sorted({*wallet.hashes, *_hashes_of_others(wallet), *config.policies, *hashes_of_stored(config)})
     every_chain = chains_to_mark(config, pkhs, chains) | {key.chain_id for key in marks}
     return Rebuilt(pkhs, every_chain, above_level).raised(marks, _MOST_MARKS)
 

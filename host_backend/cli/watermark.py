@@ -120,8 +120,8 @@ def rebuild_watermarks(options: Options, above_level: int, chains: tuple[str, ..
     """Replace a lost or damaged store.
 
     The host must be stopped. Each right gets its highest mark in the old store, in Signatory's files and in a store of
-    version 0.1, and at least --above-level; so do the keys under `tezos`. The old store is kept under another name. You
-    must type the level again to confirm.
+    version 0.1, and at least --above-level; so do all keys, under `tezos` or only stored. The old store is kept under
+    another name. You must type the level again to confirm.
     """
     from host_backend.cli.marks import rebuild_marks
 
