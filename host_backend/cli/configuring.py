@@ -175,7 +175,7 @@ def reload_host(config: Config) -> None:
     note = _awaited(config.base_dir, host, asked)
     if note is None:
         raise EnclaveUnavailable(
-            f"process {host} has not reloaded its policies within {RELOAD_WAIT_S:g} s: the old ones hold until its log "
+            f"process {host} has not noted within {RELOAD_WAIT_S:g} s what came of it: the old policies hold until its log "
             "says `policies reloaded`"
         )
     if note.problem is not None:
