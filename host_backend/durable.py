@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from host_backend.errors import StateConflict
@@ -71,6 +72,19 @@ def replaced(path: Path, mode: int = 0o600, *, keep_old_as: Path | None = None) 
         Path(name).unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to read it; what no disk keeps, such as a pipe that would be waited for, is an error.
+
+    Raises:
+        OSError: It is missing, cannot be read, or is no regular file.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(None, "not a regular file")
+        yield file
 
 
 def real_path(path: Path) -> Path:

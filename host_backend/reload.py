@@ -22,7 +22,7 @@ from host_backend.steps import Steps, Work
 logger = logging.getLogger(__name__)
 
 #: What belongs to the policies themselves, or only speaks about the file.
-_TAKEN_OVER = ("policies", "warnings", "nulls", "ends_whole")
+_TAKEN_OVER = ("policies", "warnings", "lists_keys", "nulls", "ends_whole")
 #: Where a restriction of the file is in a policy.
 _RESTRICTIONS = {"allowed_chains": "chains", "authorized_keys": "clients", "jwt_users": "users"}
 #: Lines of the log that take less than a millisecond.
@@ -116,9 +116,11 @@ class PolicyReload:
 
 
 def _cut_short(old: Config, new: Config) -> str | None:
-    """Return why a file looks as if its end were missing, and would allow more by that; None when it does not."""
+    """Return why a file looks as if its end were missing; None when it does not."""
     if old.ends_whole and not new.ends_whole:
         return "the file ends within a line, as one that was cut short: end it with a line feed"
+    if old.policies and not new.lists_keys:
+        return "tezos: has no value any more, as in a file that was cut short: write {} if no key is to sign"
     for path in sorted(new.nulls - old.nulls):
         pkh, _, field = path.removeprefix("tezos.").partition(".")
         was = old.policies.get(pkh)

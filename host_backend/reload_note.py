@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from enclave_signer.tezos import masked
+from host_backend.durable import open_regular
 
 NAME = "last-reload.json"
 #: Characters of a reason; many faults of one file have some thousands.
@@ -51,8 +52,7 @@ def write_note(folder: Path, started: float, problem: str | None) -> None:
 def read_note(folder: Path) -> ReloadNote | None:
     """Return the last note; None where there is none that can be read."""
     try:
-        # A pipe would be waited for.
-        with os.fdopen(os.open(folder / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open_regular(folder / NAME) as file:
             return ReloadNote(**json.loads(file.read(MAX_NOTE_BYTES)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None

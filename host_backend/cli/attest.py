@@ -6,23 +6,24 @@ import click
 
 from host_backend.cli.answer import Answer
 from host_backend.cli.command_help import Group
+from host_backend.cli.named_path import NamedPath
 from host_backend.cli.options import Options, takes_json, takes_options
 from host_backend.cli.parameters import VaultName, named_vault
 
 _TOKEN = click.option(
     "--token",
     "token_file",
-    type=click.Path(path_type=Path, allow_dash=True),
+    type=NamedPath(allow_dash=True),
     help="File with a token; - for standard input.",
 )
 _ROOT = click.option(
     "--root",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="PEM file with the root certificate for tokens [default: Google's, by its hash].",
 )
 _JWKS = click.option(
     "--jwks",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="File with the keys for tokens without a certificate chain [default: fetched from Google].",
 )
 
@@ -36,13 +37,11 @@ _JWKS = click.option(
     "-v", "--vault", type=VaultName(), metavar="NAME", help="Vault whose enclave to verify [default: the only one]."
 )
 @_TOKEN
-@click.option(
-    "--report", type=click.Path(path_type=Path), help="File with an answer of GET /attestation; needs --nonce."
-)
+@click.option("--report", type=NamedPath(), help="File with an answer of GET /attestation; needs --nonce.")
 @click.option(
     "--policy",
     "policy_file",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="File with the policy [default: the vault's].",
 )
 @click.option("--nonce", help="Nonce of the request for the token or report.")

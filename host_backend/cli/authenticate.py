@@ -6,6 +6,7 @@ import click
 
 from host_backend.cli.answer import Answer
 from host_backend.cli.command_help import Command
+from host_backend.cli.named_path import NamedPath
 from host_backend.cli.options import Options, takes_json, takes_options, takes_password
 from host_backend.cli.parameters import KeyHash
 
@@ -16,7 +17,7 @@ from host_backend.cli.parameters import KeyHash
 )
 @click.argument("pkh", type=KeyHash())
 @click.argument("message", default="", metavar="[MESSAGE]")
-@click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File with the client's secret key.")
+@click.option("-f", "--from", "source", type=NamedPath(), help="File with the client's secret key.")
 @takes_password
 @click.option("--verify", metavar="SIGNATURE", help="Check this signature instead of making one.")
 @click.option("--public-key", help="The client's public key, with --verify.")

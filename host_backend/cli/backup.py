@@ -6,9 +6,10 @@ import click
 
 from host_backend.cli.command_help import Group
 from host_backend.cli.mark_options import takes_rebuilding
+from host_backend.cli.named_path import NamedPath
 from host_backend.cli.options import Options, takes_options
 
-_FILE = click.argument("file", type=click.Path(path_type=Path))
+_FILE = click.argument("file", type=NamedPath())
 
 
 @click.group(cls=Group)

@@ -253,11 +253,10 @@ def _disk(folder: Path) -> Check:
 
 
 def _listeners(config: Config) -> Iterator[Check]:
-    server = config.server
-    for name, address in (("server.address", server.address), ("server.utility_address", server.utility_address)):
+    for name, address in config.server.listeners.items():
         if address.is_loopback:
             yield Check(name, OK, f"{address}: this machine only")
-        elif name == "server.address" and not server.asks_who:
+        elif config.server.leaves_open(name):
             fix = "anyone who reaches it can get signed what the policy allows; use 127.0.0.1, or authenticate clients"
             yield Check(name, WARNING, f"{address} is open to other machines: {fix}")
         else:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import click
 
+from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.tezos import TezosError, check_public_key_hash
+from host_backend.cli.marks import require_chain
 from host_backend.cli.next_command import next_command
 from host_backend.cli.presets import BAKING, PRESETS, policy_lines
 from host_backend.config import Config, load_config
+from host_backend.config.experimental import check_on
 from host_backend.durable import locked_itself, real_path, write_durably
 from host_backend.errors import (
     ConfigError,
@@ -69,19 +72,22 @@ def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: st
     """Add the lines of a key under `tezos:`; every other line of the file stays as it is.
 
     Raises:
-        HostError: The key is listed already, or the file is written so that lines cannot be added; nothing is changed.
+        HostError: Hash or chain is wrong, the key is listed already or of a type that is off, or the file is written so
+            that lines cannot be added; nothing is changed.
     """
     try:
-        facts = check_public_key_hash(pkh).facts
+        key_type = check_public_key_hash(pkh)
     except TezosError as error:
         raise MalformedRequest(str(error)) from None
+    facts = key_type.facts
     if preset in BAKING and not facts.bakes:
         others = ", ".join(name for name in PRESETS if name not in BAKING)
         raise MalformedRequest(f"{facts.address} keys never bake: say with --for what it is for, one of {others}")
+    require_chain(chain)
     lines = policy_lines(pkh, preset, chain)
     try:
         with locked_itself(real_path(file), LOCK_WAIT_S):
-            _add_lines(file, base_dir, pkh, lines)
+            _add_lines(file, base_dir, pkh, key_type, lines)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {reason_of(error)}") from error
     click.echo(f"Added to {file}:")
@@ -89,11 +95,12 @@ def allow_key(file: Path, base_dir: str | None, pkh: str, preset: str, chain: st
     click.echo(f"Next: {next_command('reload')}, if the host runs")
 
 
-def _add_lines(file: Path, base_dir: str | None, pkh: str, lines: Sequence[str]) -> None:
+def _add_lines(file: Path, base_dir: str | None, pkh: str, key_type: KeyType, lines: Sequence[str]) -> None:
     text = _text_of(file)
     before = load_config(file, base_dir)
     if pkh in before.policies:
         raise ConfigError(f"{file} lists {pkh} already: change what it may sign there, then enclave-host reload")
+    check_on(key_type, before.experimental)
     changed = _with_lines(text.rstrip("\n") + "\n", lines)
     if changed is None or not _is_right(file, base_dir, changed, before, pkh):
         raise ConfigError(
@@ -180,7 +187,7 @@ def reload_host(config: Config) -> None:
     note = _awaited(config.base_dir, host, asked)
     if note is None:
         raise EnclaveUnavailable(
-            f"process {host} has not reloaded its policies within {RELOAD_WAIT_S:g} s: the old ones hold until its log "
+            f"process {host} has not noted within {RELOAD_WAIT_S:g} s what came of it: the old policies hold until its log "
             "says `policies reloaded`"
         )
     if note.problem is not None:

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+import click
+
 from enclave_signer.protocol.key_types import KeyType
 from enclave_signer.protocol.messages import PrivateKey
 from enclave_signer.tezos import Right, encode_public_key, public_key_hash
 from host_backend.cli.answer import Answer
+from host_backend.cli.counting import counted
 from host_backend.cli.importing import import_secret_keys
-from host_backend.cli.marks import chains_to_mark
+from host_backend.cli.marks import chains_to_mark, hashes_of_stored
 from host_backend.config import Config, VaultConfig
 from host_backend.config.experimental import why_off
 from host_backend.errors import ConfigError, MalformedRequest, StateConflict
@@ -19,7 +22,7 @@ from host_backend.log import fields
 from host_backend.octez.marks import read_octez_marks, write_octez_marks
 from host_backend.octez.wallet import Wallet, WalletKey, read_wallet
 from host_backend.secret_keys import AskPassword, open_secret_key, read_secret_key
-from host_backend.stores import adopt_watermarks, marks_admin, stored_keys
+from host_backend.stores import adopt_watermarks, marks_admin
 from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey
 
@@ -147,6 +150,7 @@ def migrate_octez_marks(
     logger.warning(
         "high watermarks of octez-signer taken over", extra=fields(marks=count, of=len(marks), source=folder)
     )
+    click.echo(f"Raised {count} of {counted(len(marks), 'mark')} to those in {folder}")
     logger.warning("octez-signer must never sign again with the keys in %s, unless the marks go back", folder)
 
 
@@ -164,8 +168,7 @@ def _above(
     config: Config, wallet: Wallet, marks: dict[MarkKey, Mark], above_level: int, chains: Sequence[str]
 ) -> dict[MarkKey, Mark]:
     """Return marks at that level or above, for every key on every chain on which octez-signer may have signed."""
-    stored = (key.pkh for vault in config.vaults.values() for key in asyncio.run(stored_keys(vault)))
-    pkhs = sorted({*wallet.hashes, *_hashes_of_others(wallet), *config.policies, *stored})
+    pkhs = sorted({*wallet.hashes, *_hashes_of_others(wallet), *config.policies, *hashes_of_stored(config)})
     every_chain = chains_to_mark(config, pkhs, chains) | {key.chain_id for key in marks}
     return Rebuilt(pkhs, every_chain, above_level).raised(marks, _MOST_MARKS)
 
@@ -202,4 +205,5 @@ def export_octez_marks(config: Config, folder: Path) -> None:
     admin.export()
     marks = admin.read().marks
     write_octez_marks(folder, marks)
-    logger.info("high watermarks written for octez-signer", extra=fields(marks=len(marks), folder=folder))
+    click.echo(f"Raised the high watermarks in {folder} to {counted(len(marks), 'mark')}")
+    click.echo(f"Wrote every mark into Signatory's files in {config.base_dir}")

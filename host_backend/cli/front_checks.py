@@ -22,20 +22,22 @@ _LISTENING = "0A"
 
 
 def examine_front(server: ServerConfig, host: int | None) -> Iterator[Check]:
-    """Look at both addresses and at TLS.
+    """Look at all addresses and at TLS.
 
     Args:
         server: The section of the configuration.
         host: The process that serves this configuration's folder, if one does: the addresses are its own.
     """
-    if server.address == server.utility_address and not (
-        isinstance(server.address, Address) and server.address.port == 0
-    ):
-        text = f"{server.address} is that of server.utility_address, too: give each its own"
-        yield Check("server.address", FAILED, text)
-        return
-    for name, address in (("server.address", server.address), ("server.utility_address", server.utility_address)):
-        yield from _unix(name, address, host) if isinstance(address, UnixAddress) else _tcp(name, address, host)
+    taken: dict[Address | UnixAddress, str] = {}
+    for name, address in server.listeners.items():
+        if address in taken:
+            yield Check(name, FAILED, f"{address} is that of {taken[address]}, too: give each its own")
+        elif isinstance(address, UnixAddress):
+            yield from _unix(name, address, host)
+        else:
+            yield from _tcp(name, address, host)
+        if isinstance(address, UnixAddress) or address.port != 0:
+            taken.setdefault(address, name)
     if server.tls is not None:
         yield from _tls(server.tls)
 

@@ -9,6 +9,7 @@ from enclave_signer.protocol.key_types import PEM_KEY_TYPES, KeyType
 from enclave_signer.tezos import secret_key_labels
 from host_backend.cli.answer import Answer
 from host_backend.cli.command_help import Command, Group
+from host_backend.cli.named_path import NamedPath
 from host_backend.cli.options import Options, takes_json, takes_options, takes_password
 from host_backend.cli.parameters import Choice, VaultName, named_vault
 from host_backend.cli.presets import MAINNET, PRESETS
@@ -90,10 +91,10 @@ def generate(options: Options, vault: str | None, num: int, kind: str, *, answer
 )
 @click.argument("secret_keys", nargs=-1, metavar="[SECRET_KEY]...")
 @click.option("-v", "--vault", type=VaultName(), metavar="NAME", help=_VAULT_HELP)
-@click.option("-f", "--from", "source", type=click.Path(path_type=Path), help="File that holds one secret key.")
+@click.option("-f", "--from", "source", type=NamedPath(), help="File that holds one secret key.")
 @click.option(
     "--from-octez",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="Folder of octez-signer or octez-client, or its file secret_keys: import all keys in it.",
 )
 @takes_password

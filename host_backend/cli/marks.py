@@ -15,7 +15,7 @@ from host_backend.cli.counting import counted
 from host_backend.config import Config
 from host_backend.errors import ConfigError, MalformedRequest, StateConflict
 from host_backend.log import fields
-from host_backend.stores import marks_admin, migrate_watermarks
+from host_backend.stores import marks_admin, migrate_watermarks, stored_keys
 from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey, damaged_text
 
@@ -113,7 +113,7 @@ def rebuild_marks(
     """Rebuild the store from everything that can be read, all marks at or above the end of a level.
 
     Args:
-        config: Names the store; every key under `tezos` gets marks.
+        config: Names the store; every key under `tezos` or in a vault gets marks: one that is not listed may be some day.
         above_level: Nothing is signed at this level or below.
         chains: On which chains, beside those of marks that are found and those of policies.
         confirmed: Do not ask for the level to be typed.
@@ -124,7 +124,7 @@ def rebuild_marks(
     Raises:
         HostError: Not done; the text says why.
     """
-    every = sorted({*config.policies, *pkhs})
+    every = sorted({*config.policies, *hashes_of_stored(config), *pkhs})
     every_chain = chains_to_mark(config, every, chains)
     if not confirmed:
         _confirm(
@@ -136,6 +136,15 @@ def rebuild_marks(
     count = marks_admin(config).rebuild(Rebuilt(every, every_chain, above_level, known or {}), suffix)
     logger.warning("watermark store rebuilt", extra=fields(marks=count, above_lvl=above_level, old=suffix))
     click.echo(f"Made a new store of {counted(count, 'mark')}: nothing is signed at level {above_level} or below")
+
+
+def hashes_of_stored(config: Config) -> set[str]:
+    """Return the hashes of the keys in all vaults; no enclave is asked.
+
+    Raises:
+        HostError: A key store cannot be read.
+    """
+    return {key.pkh for vault in config.vaults.values() for key in asyncio.run(stored_keys(vault))}
 
 
 def chains_to_mark(config: Config, pkhs: Sequence[str], chains: Sequence[str]) -> set[str]:

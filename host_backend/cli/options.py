@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import click
 
 from host_backend.cli.answer import Answer
+from host_backend.cli.named_path import NamedPath
 
 if TYPE_CHECKING:
     from host_backend.config import Config
@@ -108,9 +109,7 @@ def _warn(warnings: Iterable[str]) -> None:
 
 
 _DECORATORS = (
-    click.option(
-        "-c", "--config", type=click.Path(path_type=Path), help="Configuration file [default: /etc/signatory.yaml]."
-    ),
+    click.option("-c", "--config", type=NamedPath(), help="Configuration file [default: /etc/signatory.yaml]."),
     click.option("--base-dir", metavar="FOLDER", help="Overrides `base_dir` of the configuration."),
     click.option(
         "--log",
@@ -157,9 +156,7 @@ def takes_json(command: Callable[P, R]) -> Callable[P, R]:
 
 def takes_password(command: Callable[P, R]) -> Callable[P, R]:
     """Give a command the two options for the password of an encrypted key."""
-    file = click.option(
-        "--password-file", type=click.Path(path_type=Path), help="File with the password of an encrypted key."
-    )
+    file = click.option("--password-file", type=NamedPath(), help="File with the password of an encrypted key.")
     value = click.option("--password", help="The password itself, seen by others on this machine.")
     decorated: Callable[P, R] = value(file(command))
     return decorated

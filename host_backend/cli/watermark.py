@@ -7,6 +7,7 @@ import click
 from host_backend.cli.answer import Answer
 from host_backend.cli.command_help import Group
 from host_backend.cli.mark_options import takes_mark, takes_rebuilding, takes_yes
+from host_backend.cli.named_path import NamedPath
 from host_backend.cli.options import Options, takes_json, takes_options
 from host_backend.cli.parameters import Whole
 
@@ -33,9 +34,7 @@ def init_watermark(options: Options) -> None:
 
 
 @watermark.command("export", example="enclave-host watermark export -c signatory.yaml")
-@click.option(
-    "--to-octez", type=click.Path(path_type=Path), help="Also raise the high watermarks in this folder of octez-signer."
-)
+@click.option("--to-octez", type=NamedPath(), help="Also raise the high watermarks in this folder of octez-signer.")
 @takes_options
 def export_watermark(options: Options, to_octez: Path | None) -> None:
     """Write the marks into Signatory's files, so that Signatory can start.
@@ -64,10 +63,8 @@ def show_watermarks(options: Options, *, answer: Answer) -> None:
 
 
 @watermark.command("migrate", example="enclave-host watermark migrate --from /var/lib/signatory")
-@click.option("--from", "source", type=click.Path(path_type=Path), help="Another `base_dir` to take marks over from.")
-@click.option(
-    "--from-octez", type=click.Path(path_type=Path), help="Folder of octez-signer to take high watermarks over from."
-)
+@click.option("--from", "source", type=NamedPath(), help="Another `base_dir` to take marks over from.")
+@click.option("--from-octez", type=NamedPath(), help="Folder of octez-signer to take high watermarks over from.")
 @click.option("--stopped-in-order", is_flag=True, help="With --from-octez: octez-signer was stopped and did not crash.")
 @click.option(
     "--above-level",
@@ -113,8 +110,8 @@ def rebuild_watermarks(options: Options, above_level: int, chains: tuple[str, ..
     """Replace a lost or damaged store.
 
     The host must be stopped. Each right gets its highest mark in the old store, in Signatory's files and in a store of
-    version 0.1, and at least --above-level; so do the keys under `tezos`. The old store is kept under another name. You
-    must type the level again to confirm.
+    version 0.1, and at least --above-level; so do all keys, under `tezos` or only stored. The old store is kept under
+    another name. You must type the level again to confirm.
     """
     from host_backend.cli.marks import rebuild_marks
 

@@ -61,6 +61,8 @@ class Config:
     #: Types of keys that not every chain has, and that are used here.
     experimental: frozenset[KeyType] = frozenset()
     warnings: tuple[str, ...] = ()
+    #: Whether anything stands under `tezos`.
+    lists_keys: bool = True
     #: Paths below `tezos` where null stands for something that allows more than nothing: a whole policy, any chain, any
     #: client.
     nulls: frozenset[str] = frozenset()
@@ -95,6 +97,7 @@ def load_config(file: Path, base_dir: str | None = None) -> Config:
             vaults=attempt(lambda: parse_vaults(top.get("vaults"), folder, warnings, apart=apart), {}),
             watermark=attempt(lambda: parse_watermark(top.get("watermark"), warnings), WatermarkConfig()),
             policies=policies.by_key,
+            lists_keys=given(top, "tezos") is not None,
             nulls=policies.nulls,
             ends_whole=document.ends_whole,
             hook=attempt(lambda: parse_hook(given(top, "policy_hook")), None),

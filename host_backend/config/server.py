@@ -99,6 +99,19 @@ class ServerConfig:
         certificate = self.tls is not None and self.tls.client_ca is not None
         return certificate or self.authorized_keys is not None or self.jwt_users is not None
 
+    @property
+    def listeners(self) -> dict[str, Address | UnixAddress]:
+        """Where clients come in, by the names of the fields."""
+        octez = {} if self.octez is None else {"octez.unix": self.octez.unix, "octez.tcp": self.octez.tcp}
+        named = {"address": self.address, "utility_address": self.utility_address, **octez}
+        return {f"server.{name}": address for name, address in named.items() if address is not None}
+
+    def leaves_open(self, name: str) -> bool:
+        """Return whether anyone who reaches one of the `listeners` can get signed what the policies allow."""
+        if name == "server.octez.tcp":
+            return self.authorized_keys is None
+        return name == "server.address" and not self.asks_who
+
 
 @dataclass(frozen=True, slots=True)
 class HookConfig:

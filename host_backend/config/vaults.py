@@ -24,6 +24,11 @@ DEFAULT_ENCLAVE_PORT = 2000
 DRIVER = "confidentialspace"
 #: Source: credentials(7); the highest number of 32 bits means none.
 MAX_UID = 2**32 - 2
+#: What the host writes in `base_dir`, other than keys: folders of marks, the note of the last reload, and its stores.
+_OWN = frozenset({"watermark_v2", "watermark_v1", "watermark", "last-reload.json"})
+_OWN_STORES = "watermark."
+#: How the names of the files end that it writes beside a key file.
+_BESIDE_KEYS = (".lock", ".replaced")
 NOT_YET = "is one of Signatory's that is not supported yet"
 
 #: Source: Signatory's `RegisterVault`.
@@ -104,7 +109,17 @@ def parse_vaults(
             other = places.setdefault(_identity(entries[name], place), name)
             if other != name:
                 entries[name].fail(f"shares {place.in_words} with vault {other}: give each its own `storage`")
+            if place.file is not None and _is_own(Path(place.identity()), Path(os.path.realpath(base_dir))):
+                entries[name].fail(f"{place.in_words} is a file that the host writes for itself: name another one")
     return vaults
+
+
+def _is_own(file: Path, base_dir: Path) -> bool:
+    """Return whether a file is for marks, notes or locks of the host, which would overwrite keys there."""
+    if file.name.endswith(_BESIDE_KEYS):
+        return True
+    first = file.relative_to(base_dir).parts[0] if file.is_relative_to(base_dir) and file != base_dir else ""
+    return first in _OWN or first.startswith(_OWN_STORES)
 
 
 def _identity(vault: Value, place: KeyPlace) -> str:

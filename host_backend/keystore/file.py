@@ -201,7 +201,7 @@ class FileKeyStore:
             OSError: The file exists and cannot be read.
         """
         try:
-            data = read_bounded(path, MAX_FILE_BYTES)
+            data = read_bounded(path, MAX_FILE_BYTES, regular=True)
         except FileNotFoundError:
             return []
         if data is None:

@@ -70,7 +70,7 @@ def read_file(file: Path) -> Entry:
 
 def _parsed(file: Path) -> Entry:
     with reading(file):
-        data = read_bounded(file, MAX_FILE_BYTES)
+        data = read_bounded(file, MAX_FILE_BYTES, regular=True)
     if data is None:
         raise ConfigError(f"{file}: larger than {MAX_FILE_BYTES} bytes, too large for a file of Octez'")
     try:

@@ -79,8 +79,12 @@ def test_where_lines_cannot_be_added_they_are_shown(tmp_path: Path, text: str) -
     assert file.read_text() == text
 
 
-def test_a_hash_that_is_none_is_not_added(tmp_path: Path) -> None:
+def test_a_hash_or_chain_that_is_none_is_not_added(tmp_path: Path) -> None:
     (tmp_path / "c").write_text("tezos: {}\n")
+    for preset in ("consensus", "staking"):
+        chain = ("--for", preset, "--chain", f"{MAINNET}x")
+        said = refused(run_command("keys", "allow", "-c", tmp_path / "c", TZ1.pkh, *chain), 2)
+        assert said == "invalid checksum where a chain id is needed; copy it again in full"
     assert run_command("keys", "allow", "-c", tmp_path / "c", f"{TZ1.pkh}x").code == 2
     assert (tmp_path / "c").read_text() == "tezos: {}\n"
 
@@ -93,6 +97,9 @@ def test_a_key_that_never_bakes_is_not_allowed_to(tmp_path: Path) -> None:
         said = refused(run_command("keys", "allow", "-c", config, pkh, *preset), 2)
         assert said == "tz5 keys never bake: say with --for what it is for, one of staking, registering, paying"
     assert config.read_text() == "experimental: {tz5: true}\ntezos: {}\n"
+    config.write_text("tezos: {}\n")
+    said = refused(run_command("keys", "allow", "-c", config, pkh, "--for", "staking"), 2)
+    assert said.startswith("tz5 keys are off, as not every chain has them: write `experimental: {tz5: true}`")
     assert "To stake and to vote:\n    enclave-host keys allow " in next_steps([pkh])
     assert f"{pkh} --for staking" in next_steps([pkh])
 
@@ -125,7 +132,7 @@ def test_a_reload_that_takes_too_long_has_failed(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(configuring, "RELOAD_WAIT_S", 0.01)
         config = tmp_path / "c"
         config.write_text(f"base_dir: {tmp_path}\n")
-        with pytest.raises(EnclaveUnavailable, match="has not reloaded its policies"):
+        with pytest.raises(EnclaveUnavailable, match="has not noted within"):
             configuring.reload_host(load_config(config))
 
 

@@ -253,8 +253,8 @@ def test_addresses_that_cannot_be_had(config: Path) -> None:
         (text,) = texts(examined(config, 1), "server.address", "failed")
         assert text == f"process {os.getpid()} listens on 127.0.0.1:{port} already: stop it, or name another port"
     with_addresses(config, f"127.0.0.1:{port}", f"127.0.0.1:{port}")
-    (text,) = texts(examined(config, 1), "server.address", "failed")
-    assert "give each its own" in text
+    (text,) = texts(examined(config, 1), "server.utility_address", "failed")
+    assert text == f"127.0.0.1:{port} is that of server.address, too: give each its own"
     # An address for documents: this machine has it not.
     with_addresses(config, "127.0.0.1:0", "192.0.2.1:9583")
     (text,) = texts(examined(config, 1), "server.utility_address", "failed")
@@ -265,6 +265,23 @@ def test_addresses_that_cannot_be_had(config: Path) -> None:
     with_addresses(config, f"unix:{config}")
     (text,) = texts(examined(config, 1), "server.address", "failed")
     assert text == f"{config} exists and is not a socket: name another path"
+
+
+def test_octez_sockets_that_cannot_be_had(config: Path) -> None:
+    """`serve` does not start without these either."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with_addresses(config, "127.0.0.1:0", more=f", octez: {{unix: '{config}', tcp: '127.0.0.1:{port}'}}")
+        checks = examined(config, 1)
+    assert texts(checks, "server.octez.unix", "failed") == [f"{config} exists and is not a socket: name another path"]
+    (text,) = texts(checks, "server.octez.tcp", "failed")
+    assert text == f"process {os.getpid()} listens on 127.0.0.1:{port} already: stop it, or name another port"
+    with_addresses(config, f"127.0.0.1:{port}", more=f", octez: {{tcp: '127.0.0.1:{port}'}}")
+    (text,) = texts(examined(config, 1), "server.octez.tcp", "failed")
+    assert text == f"127.0.0.1:{port} is that of server.address, too: give each its own"
+    with_addresses(config, "127.0.0.1:0", more=", octez: {tcp: ':0'}")
+    (text,) = texts(examined(config, 0), "server.octez.tcp", "warning")
+    assert "anyone who reaches it can get signed what the policy allows" in text
 
 
 @pytest.mark.parametrize("unix", [False, True])

@@ -195,6 +195,7 @@ def test_high_watermarks_become_marks_that_never_go_down(config: Path, folder: P
         done = run_command(*migrate)
         assert done.code == 0, done.stderr
         assert f'msg="high watermarks of octez-signer taken over" marks={raised} of=4' in done.stderr
+        assert done.stdout == f"Raised {raised} of 4 marks to those in {folder}\n"
         assert f'chain_id={MAINNET} pkh={TZ2.pkh} rights="block,preattestation"' in done.stderr
         assert f"pkh={TZ1.pkh}" not in done.stderr
         assert shown(config) == expected
@@ -312,6 +313,7 @@ def test_the_way_back(config: Path, folder: Path) -> None:
     assert (others / "block_high_watermarks").exists()
     done = run_command("watermark", "export", "-c", config, "--to-octez", folder)
     assert done.code == 0, done.stderr
+    assert done.stdout.startswith(f"Raised the high watermarks in {folder} to ")
     blocks = json.loads((folder / "block_high_watermarks").read_text())
     assert blocks == {CHAIN_ID: {TZ1.pkh: high_watermark(200, 0, digest(block(200)), signed=False)}}
     votes = json.loads((folder / "attestation_high_watermarks").read_text())

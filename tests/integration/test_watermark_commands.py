@@ -293,6 +293,19 @@ def rebuild(config: Path, *words: str, given: str = "") -> Outcome:
     return run_command("watermark", "rebuild", "-c", config, *words, given=given)
 
 
+def test_a_stored_key_that_no_policy_lists_gets_marks_as_well(config: Path, local: Enclave) -> None:
+    """Such a key may have signed, and be listed again later."""
+    import_keys(config, ALICE)
+    store_file(config).unlink()
+    write(config.parent, local.port, {})
+    assert "name every chain on which" in refused(rebuild(config, "--above-level", "70", "--yes"), 2)
+    assert rebuild(config, "--above-level", "70", "--chain", CHAIN_ID, "--yes").code == 0
+    write_config(config.parent, local)
+    with running_host(config) as host:
+        assert host.sign(ALICE.pkh, block(70)).status == 409
+        assert host.sign(ALICE.pkh, block(71)).status == 200
+
+
 def test_rebuild_asks_is_logged_and_keeps_the_old_store(config: Path) -> None:
     import_keys(config, ALICE)
     with running_host(config) as host:

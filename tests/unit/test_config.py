@@ -14,6 +14,10 @@ from host_backend.config.mark_storage import MarksInFile, MarksInFirestore, Mark
 from host_backend.config.metrics import MAX_PER_KEY
 from host_backend.errors import ConfigError
 from host_backend.policy import DEFAULT_POLICY, KeyPolicy
+from host_backend.reload_note import NAME as NOTE_NAME
+from host_backend.watermark.file.place import LOCK_NAME, STORE_NAME
+from host_backend.watermark.firestore.place import BEGUN_NAME
+from host_backend.watermark.signatory.layouts import FOLDER, IN_USE_NAME
 from tests.doubles.known_keys import KEYS
 from tests.doubles.many_keys import many_hashes
 
@@ -55,6 +59,7 @@ def test_an_empty_configuration_has_signatory_s_defaults(tmp_path: Path) -> None
         vaults={},
         watermark=WatermarkConfig(MarksInFile(allow_memory_file_system=False), 5_000_000),
         policies={},
+        lists_keys=False,
     )
     assert load(tmp_path, "server:\nvaults:\nwatermark:\ntezos:\n") == load(tmp_path, "")
 
@@ -192,6 +197,31 @@ def test_unknown_fields_are_named_with_the_nearest_known(tmp_path: Path, text: s
 )
 def test_drivers_and_vaults(tmp_path: Path, text: str, expected: str) -> None:
     assert refused(tmp_path, text) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        STORE_NAME,
+        LOCK_NAME,
+        BEGUN_NAME,
+        NOTE_NAME,
+        f"{FOLDER}/{IN_USE_NAME}",
+        FOLDER,
+        "watermark_v1/NetXdQprcVkpaWU.json",
+        "keys.json.lock",
+        "keys.json.replaced",
+        f"other/../{NOTE_NAME}",
+    ],
+)
+def test_no_key_file_is_where_the_host_writes_something_else(tmp_path: Path, name: str) -> None:
+    text = "base_dir: {0}\nvaults: {{v: {{driver: confidentialspace, config: {{host: h, storage: {{config: {0}/{1}}}}}}}}}\n"
+    expected = (
+        f"2: vaults.v: the key file {tmp_path}/{name} is a file that the host writes for itself: name another one"
+    )
+    assert refused(tmp_path, text.format(tmp_path, name)) == expected
+    for harmless in (f"elsewhere/{name}.json", "watermarks.json"):
+        load(tmp_path, text.format(tmp_path, harmless))
 
 
 def test_vaults_never_share_a_key_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from host_backend.durable import (
     create_folder,
     fsync_directory,
+    open_regular,
     sync_times_s,
     write_durably,
 )
@@ -136,3 +137,21 @@ def test_syncing_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError):
         sync_times_s(tmp_path / "nowhere", 1)
+
+
+def test_a_regular_file_is_opened_also_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    with open_regular(tmp_path / "link") as file:
+        assert file.read() == b"content"
+
+
+def test_what_is_no_regular_file_is_an_error_at_once_and_stays_closed(tmp_path: Path) -> None:
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    for path, text in ((pipe, "not a regular file"), (Path("/dev/zero"), "not a regular file"), (folder, "directory")):
+        with pytest.raises(OSError, match=text), open_regular(path):
+            pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before

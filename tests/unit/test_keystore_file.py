@@ -267,6 +267,12 @@ def test_unreadable_file_is_unavailable(path: Path) -> None:
         add(path, OTHER)
 
 
+def test_a_pipe_in_place_of_the_file_is_unavailable_at_once(path: Path) -> None:
+    os.mkfifo(path)
+    with pytest.raises(StoreUnavailable, match="cannot be read: not a regular file"):
+        load(path)
+
+
 def test_full_disk_is_unavailable_and_loses_nothing(path: Path) -> None:
     assert add(path, STORED)
     with files_up_to(1024), pytest.raises(StoreUnavailable, match="is not stored"):

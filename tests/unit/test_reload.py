@@ -279,6 +279,9 @@ KEYS_AND_CHAIN = f"tezos:\n  {PKH}: {{allow: {{block: }}, allowed_chains: [NetXd
     [
         (f"tezos:\n  {PKH}:\n", f"tezos.{PKH}: has no policy any more"),
         (f"tezos:\n  {PKH}:\n    allow: {{block: }}\n    allowed_chains:\n", "allowed_chains: has no value any more"),
+        ("", "tezos: has no value any more, as in a file that was cut short"),
+        ("tezos:\n", "tezos: has no value any more, as in a file that was cut short"),
+        ("tezos: {}\n", None),
         (KEYS_AND_CHAIN.rstrip(), "the file ends within a line, as one that was cut short"),
         (KEYS_AND_CHAIN, None),
         (f"tezos:\n  {PKH}: {{allow: {{block: }}}}\n", None),

@@ -1,6 +1,7 @@
 """Signatory's watermark files, in and out."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,13 @@ def test_the_note_of_marks_in_memory_is_told_from_that_of_a_running_host(tmp_pat
     assert not folder.left_closed_by_0_1
 
 
+def test_a_pipe_in_place_of_the_note_is_not_waited_for(tmp_path: Path) -> None:
+    folder = SignatoryFolder(tmp_path)
+    folder.path.mkdir()
+    os.mkfifo(folder.in_use_file)
+    assert (folder.left_behind, folder.left_open, folder.elsewhere) == (True, False, False)
+
+
 def test_all_the_marks_that_a_store_can_hold_are_read_back(tmp_path: Path) -> None:
     keys = [encode(Kind["ED25519_PUBLIC_KEY_HASH"], number.to_bytes(20)) for number in range(1000)]
     marks = {MarkKey(CHAIN, pkh, right): Mark(2**31 - 1, 2**31 - 1, DIGEST) for pkh in keys for right in Right}
@@ -225,3 +233,26 @@ def test_a_file_in_the_folders_place_is_an_error(tmp_path: Path) -> None:
     for act in (SignatoryFolder(tmp_path).begin, lambda: read_signatory_marks(tmp_path)):
         with pytest.raises(HostError):
             act()
+
+
+@pytest.mark.parametrize("folder", [FOLDER, "watermark_v1", "watermark"])
+def test_a_folder_that_is_a_link_to_nowhere_stops_the_start(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).symlink_to(tmp_path / "not mounted")
+    with pytest.raises(
+        StoreUnavailable, match=r"the link leads nowhere; mount what it leads to or, .* watermark rebuild"
+    ):
+        read_signatory_marks(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["nothing", "circle", "pipe", "folder"])
+def test_a_file_that_is_a_link_to_no_file_stops_the_start(tmp_path: Path, target: str) -> None:
+    file = tmp_path / FOLDER / f"{CHAIN}.json"
+    file.parent.mkdir()
+    file.symlink_to(file if target == "circle" else tmp_path / target)
+    if target == "pipe":
+        os.mkfifo(tmp_path / target)
+    if target == "folder":
+        (tmp_path / target).mkdir()
+    with pytest.raises(HostError, match=f"{CHAIN}.json.*watermark rebuild"):
+        read_signatory_marks(tmp_path)
+    assert unreadable_files(tmp_path) == [file]

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from enclave_signer.tezos import Right
-from host_backend.durable import fsync_directory
+from host_backend.durable import fsync_directory, open_regular
 from host_backend.errors import ConfigError, StateConflict
 from host_backend.watermark.file.place import OLD_STORE_NAME, REBUILD, is_mount_point, store_path
 from host_backend.watermark.rule import Mark, MarkKey, is_above
@@ -58,7 +58,7 @@ def state_of(path: Path) -> OldStore:
         OSError: It cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = file.read(_HEADER_BYTES)
     except FileNotFoundError:
         renamed = path.with_name(path.name + TAKEN_OVER_SUFFIX)
@@ -162,7 +162,7 @@ def _require_handed_back(path: Path, folder: SignatoryFolder, marks: dict[MarkKe
     """Pass when Signatory's files have what an orderly stop writes there; a file that came alone was left in disorder."""
     theirs = folder.read()
     missing = [key for key, mark in marks.items() if key not in theirs or is_above(mark, theirs[key])]
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         opened = file.read(_HEADER_BYTES)[_WRITE_VERSION_OFFSET] == _WITH_LOG
     if missing or (opened and not folder.path.is_dir()):
         raise _not_believed(path, "Signatory's files beside it do not have what an orderly stop writes there")

@@ -10,7 +10,7 @@ Source: that a foreign `*.json` in `watermark_v2` stops Signatory's start was se
 import os
 from pathlib import Path
 
-from host_backend.durable import create_folder, fsync_directory, write_durably
+from host_backend.durable import create_folder, fsync_directory, open_regular, write_durably
 from host_backend.errors import ConfigError, StoreUnavailable, reason_of
 from host_backend.watermark.rule import Mark, MarkKey, merged
 from host_backend.watermark.signatory.layouts import (
@@ -94,7 +94,8 @@ class SignatoryFolder:
 
     def _says(self, text: bytes) -> bool:
         try:
-            return self._file.read_bytes() == text
+            with open_regular(self._file) as file:
+                return file.read(len(text) + 1) == text
         except OSError:
             return False
 

@@ -108,19 +108,28 @@ def _all_files(base_dir: Path, *, present: bool = True) -> Iterator[tuple[Path, 
 def _files(folder: Path) -> list[Path]:
     try:
         entries = sorted(folder.iterdir())
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if folder.is_symlink():
+            raise StoreUnavailable(
+                f"Signatory's watermarks in {folder} cannot be read: the link leads nowhere; mount what it leads to or, if "
+                "that is lost, move the link away and run `enclave-host watermark rebuild --above-level N`"
+            ) from error
         return []
     except OSError as error:
         if folder.exists() and not folder.is_dir():
             raise StateConflict(f"{folder} is not a folder, which Signatory's marks are in: move it away") from error
         raise StoreUnavailable(f"Signatory's watermarks in {folder} cannot be read: {reason_of(error)}") from error
-    # Signatory reads regular files that end so, and nothing else.
-    return [entry for entry in entries if entry.suffix == ".json" and entry.is_file() and entry.name != IN_USE_NAME]
+    # Signatory reads regular files that end so. A link that leads nowhere may lead to marks: it stands for one of them.
+    return [
+        entry
+        for entry in entries
+        if entry.suffix == ".json" and entry.name != IN_USE_NAME and (entry.is_file() or entry.is_symlink())
+    ]
 
 
 def _load(file: Path) -> object:
     try:
-        data = read_bounded(file, MAX_FILE_BYTES)
+        data = read_bounded(file, MAX_FILE_BYTES, regular=True)
     except OSError as error:
         raise StoreUnavailable(
             f"Signatory's watermarks in {file} cannot be read: {reason_of(error)}; {_WAY_BACK}"
