@@ -4,7 +4,6 @@ import gc
 import os
 import socket
 import tracemalloc
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,7 +15,6 @@ from enclave_signer.rights import Rights
 from enclave_signer.serving.connection import Connection
 from enclave_signer.serving.local_clients import WatchedStream
 from enclave_signer.serving.peers import CREDENTIALS, Peer
-from enclave_signer.serving.server import COLLECT_EVERY_S
 from enclave_signer.serving.stream import FIRST_READ_BYTES, PlainStream
 from enclave_signer.session import Session
 from tests.doubles.daemon_in_trio import World, call, frame, run
@@ -52,33 +50,6 @@ def test_a_connection_that_has_ended_waits_for_no_garbage_collection(ending: byt
         await trio.sleep(1)
         left = [type(each) for each in gc.get_objects() if isinstance(each, Connection | Session)]
         assert left == []
-
-    with without_collections():
-        run(main, limits=Limits())
-
-
-class _Cycle:
-    """What only a garbage collection finds."""
-
-    def __init__(self) -> None:
-        self.itself = self
-
-
-def test_cycles_are_collected_when_clients_have_left_but_not_for_each_of_many() -> None:
-    async def main(world: World) -> None:
-        async def cycle_of_a_client() -> weakref.ref[_Cycle]:
-            cycle = weakref.ref(_Cycle())
-            async with await world.connect():
-                pass
-            # Until nothing moves any more.
-            await trio.sleep(1)
-            return cycle
-
-        assert (await cycle_of_a_client())() is None
-        later = [await cycle_of_a_client() for _ in range(2)]
-        assert all(cycle() is not None for cycle in later)
-        await trio.sleep(COLLECT_EVERY_S)
-        assert not any(cycle() for cycle in later)
 
     with without_collections():
         run(main, limits=Limits())
