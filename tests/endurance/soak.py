@@ -1,7 +1,7 @@
 """Signs at a steady rate on a link that fails every ten seconds: `python -m tests.endurance.soak [SECONDS]`.
 
 Prints how fast the memory of both programs grows (`resident`): not at all, within the error. It counts after some
-quick rounds of all faults, when everything has been used several times.
+quick rounds of all faults under a higher load, when everything has been used several times.
 
 `--leak WHAT` has the enclave leak on purpose: the soak must fail then, which says what its verdict is worth.
 """
@@ -27,14 +27,16 @@ from tests.endurance.resident import Watch
 SIGNATURES_PER_S = 50
 FAULT_EVERY_S = 10.0
 FAULT_S = 1.0
-#: The same in the first rounds of all faults, which do not count; and how many these are.
-WARM_UP_EVERY_S = 3.0
-WARM_UP_ROUNDS = 4
+#: The same in the first rounds of all faults, which do not count; and how many these are. More waits at once then than ever
+#: after: what programs take for that they keep, so that afterwards only what leaks makes them larger.
+WARM_UP_SIGNATURES_PER_S = 150
+WARM_UP_EVERY_S = 2.0
+WARM_UP_ROUNDS = 6
 WARM_UP_S = WARM_UP_EVERY_S * len(FAULTS) * WARM_UP_ROUNDS
 DEFAULT_S = 600.0
 
 
-async def sign_steadily(course: Course, limit_s: float, first_level: int) -> int:
+async def sign_steadily(course: Course, limit_s: float, first_level: int, per_s: int) -> int:
     """Ask for so many signatures a second, over HTTP; return the next level."""
     started = time.monotonic()
     level = first_level
@@ -43,7 +45,7 @@ async def sign_steadily(course: Course, limit_s: float, first_level: int) -> int
             level += 1
             key = FOUR[level % len(FOUR)]
             group.create_task(course.ask(key, attestation(level), http=True))
-            await asyncio.sleep(max(0.0, started + (level - first_level) / SIGNATURES_PER_S - now))
+            await asyncio.sleep(max(0.0, started + (level - first_level) / per_s - now))
     return level
 
 
@@ -56,12 +58,12 @@ async def one_fault(place: Stand, fault: Fault) -> None:
     await place.course.back()
 
 
-async def period(place: Stand, limit_s: float, level: int, faults: Iterator[Fault], every_s: float) -> int:
-    """Sign for so long, with a fault every so often; return the next level."""
+async def period(place: Stand, limit_s: float, level: int, faults: Iterator[Fault], every_s: float, per_s: int) -> int:
+    """Sign for so long, so many times a second, with a fault every so often; return the next level."""
     ends = time.monotonic() + limit_s
     while (left_s := ends - time.monotonic()) > 0:
         async with asyncio.TaskGroup() as group:
-            signing = group.create_task(sign_steadily(place.course, min(every_s, left_s), level))
+            signing = group.create_task(sign_steadily(place.course, min(every_s, left_s), level, per_s))
             group.create_task(one_fault(place, next(faults)))
         level = signing.result()
     return level
@@ -73,9 +75,9 @@ async def run(seconds: float, folder: Path, leak: str | None) -> tuple[Course, W
         programs = {"host": place.host, "enclave": place.enclave}
         watch = Watch({name: partial(_resident, program) for name, program in programs.items()}, 0.0)
         faults = cycle(FAULTS)
-        level = await period(place, WARM_UP_S, 0, faults, WARM_UP_EVERY_S)
+        level = await period(place, WARM_UP_S, 0, faults, WARM_UP_EVERY_S, WARM_UP_SIGNATURES_PER_S)
         with watch.looking():
-            await period(place, seconds, level, faults, FAULT_EVERY_S)
+            await period(place, seconds, level, faults, FAULT_EVERY_S, SIGNATURES_PER_S)
         place.course.counts.strange += "Traceback" in place.host.log + place.enclave.log
     return place.course, watch
 
