@@ -13,7 +13,7 @@ import pytest
 
 from tests.doubles.host_process import BAKER, ask, import_keys, running_host, write_config
 from tests.doubles.known_keys import FOUR, transaction
-from tests.doubles.processes import PATIENCE_S, ROOT, Enclave, running_local_enclave
+from tests.doubles.processes import PATIENCE_S, ROOT, Enclave, kept, running_local_enclave
 from tests.doubles.unread_log import UnreadHost, ended, start_enclave
 from tests.doubles.wire import WireClient
 from tests.endurance.unread_log import ask_enclave, ask_host
@@ -170,11 +170,10 @@ def test_both_programs_warn_when_they_are_open_to_everybody(tmp_path: Path) -> N
                 r'level=warning msg="server\.address: anyone who reaches 0\.0\.0\.0:0 can get signed'
             )
     command = [sys.executable, "-m", "enclave_signer", "--listen", "0.0.0.0:0", "--insecure-plain-tcp"]
-    open_enclave = Enclave([*command, "--sealing-key", str(tmp_path / "sealing.key"), "--make-sealing-key"])
-    open_enclave.wait_for(r'level=warning msg="listening beyond this machine: anyone who reaches the port')
-    assert open_enclave.stop() == 0
-    assert open_enclave.process.stderr is not None
-    open_enclave.process.stderr.close()
+    key = ("--sealing-key", str(tmp_path / "sealing.key"))
+    with kept(Enclave([*command, *key])) as open_enclave:
+        assert 'level=warning msg="listening beyond this machine: anyone who reaches the port' in open_enclave.log
+        assert open_enclave.stop() == 0
 
 
 def test_a_secret_key_in_a_path_or_a_call_is_not_repeated(tmp_path: Path) -> None:
