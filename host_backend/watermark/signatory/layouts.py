@@ -123,7 +123,7 @@ def _files(folder: Path) -> list[Path]:
     return [
         entry
         for entry in entries
-        if entry.suffix == ".json" and entry.name != IN_USE_NAME and (entry.is_file() or entry.is_symlink())
+        if entry.suffix == ".json" and entry.name != IN_USE_NAME and (entry.is_symlink() or entry.is_file())
     ]
 
 
