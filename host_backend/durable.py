@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
@@ -100,6 +101,12 @@ def real_path(path: Path) -> Path:
     with suppress(FileNotFoundError):
         path.stat()
     return path.resolve()
+
+
+def free_name(wanted: Path) -> Path:
+    """Return a path, or one with a number behind it, at which nothing is."""
+    names = chain([wanted], (wanted.with_name(f"{wanted.name}-{number}") for number in count(2)))
+    return next(name for name in names if not name.exists())
 
 
 def _take_after(descriptor: int, path: Path, mode: int) -> None:

@@ -25,7 +25,7 @@ DRIVER = "confidentialspace"
 #: Source: credentials(7); the highest number of 32 bits means none.
 MAX_UID = 2**32 - 2
 #: What the host writes in `base_dir`, other than keys: folders of marks, the note of the last reload, and its stores.
-_OWN = frozenset({"watermark_v2", "watermark_v1", "watermark", "last-reload.json"})
+_OWN = frozenset({"watermark_v2", "watermark_v1", "watermark", "last-reload.json", ".last-reload.json"})
 _OWN_STORES = "watermark."
 #: How the names of the files end that it writes beside a key file.
 _BESIDE_KEYS = (".lock", ".replaced")

@@ -306,6 +306,18 @@ def test_a_stored_key_that_no_policy_lists_gets_marks_as_well(config: Path, loca
         assert host.sign(ALICE.pkh, block(71)).status == 200
 
 
+@pytest.mark.parametrize("name", ["tz1", "tz1é"])
+def test_a_stored_key_under_what_is_no_hash_gets_no_marks(config: Path, local: Enclave, name: str) -> None:
+    """Signatory's files with such a key could not be read again: no host would start on the new store."""
+    import_keys(config, ALICE)
+    keys = base(config) / "confidential_space_keys.json"
+    (stored,) = json.loads(keys.read_bytes())
+    keys.write_text(json.dumps([stored, {**stored, "public_key_hash": name}]))
+    store_file(config).unlink()
+    assert rebuild(config, "--above-level", "70", "--chain", CHAIN_ID, "--yes").code == 0
+    assert marks(config)[CHAIN_ID, "block"][0] == 70
+
+
 def test_rebuild_asks_is_logged_and_keeps_the_old_store(config: Path) -> None:
     import_keys(config, ALICE)
     with running_host(config) as host:

@@ -209,6 +209,7 @@ def test_drivers_and_vaults(tmp_path: Path, text: str, expected: str) -> None:
         f"{FOLDER}/{IN_USE_NAME}",
         FOLDER,
         "watermark_v1/NetXdQprcVkpaWU.json",
+        ".last-reload.json",
         "keys.json.lock",
         "keys.json.replaced",
         f"other/../{NOTE_NAME}",

@@ -15,7 +15,7 @@ from host_backend.watermark.firestore.store import FirestoreWatermarkStore, open
 from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey, Verdict
 from host_backend.watermark.signatory.folder import SignatoryFolder
-from host_backend.watermark.signatory.layouts import write_signatory_marks
+from host_backend.watermark.signatory.layouts import FOLDER, write_signatory_marks
 from tests.doubles.google.clients import connected, marks_in, signatory_marks
 from tests.doubles.google.firestore import Fault, FirestoreDouble, running_firestore, these_faults
 from tests.doubles.watermarks import KEY, LATER, OTHER, A, B, created, everything_in, opened, some_chain
@@ -280,6 +280,15 @@ def test_nothing_starts_where_its_store_is_not_any_more(double: FirestoreDouble,
     with pytest.raises(ConfigError, match="this host had one"):
         marks_in(double, folder).create()
     assert marks_in(double, folder).rebuild(Rebuilt([KEY.pkh], [KEY.chain_id], 1000), "") == 3
+    use(double, folder, nothing)
+
+
+def test_a_rebuild_puts_aside_what_of_signatorys_files_stops_the_start(double: FirestoreDouble, folder: Path) -> None:
+    file = folder / FOLDER / f"{KEY.chain_id}.json"
+    file.write_text("no JSON")
+    no_start(double, folder, "watermark rebuild --above-level N`, which puts it aside")
+    marks_in(double, folder).rebuild(Rebuilt([KEY.pkh], [KEY.chain_id], 1000), ".damaged")
+    assert file.with_name(f"{file.name}.damaged").read_text() == "no JSON"
     use(double, folder, nothing)
 
 

@@ -2,10 +2,9 @@
 
 import secrets
 from collections.abc import Iterator, Mapping
-from itertools import chain, count
 from pathlib import Path
 
-from host_backend.durable import replaced
+from host_backend.durable import free_name, replaced
 from host_backend.watermark.file.layout import (
     COPIES,
     HEADERS,
@@ -48,12 +47,6 @@ def write_store(path: Path, marks: Mapping[MarkKey, Mark], *, keep_old_as: str |
         for data, offset in _blocks(secrets.token_bytes(STORE_ID_BYTES), marks):
             file.seek(offset)
             file.write(data)
-
-
-def free_name(wanted: Path) -> Path:
-    """Return a path, or one with a number behind it, at which nothing is."""
-    names = chain([wanted], (wanted.with_name(f"{wanted.name}-{number}") for number in count(2)))
-    return next(name for name in names if not name.exists())
 
 
 def _blocks(store_id: bytes, marks: Mapping[MarkKey, Mark]) -> Iterator[tuple[bytes, int]]:

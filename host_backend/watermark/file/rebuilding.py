@@ -5,14 +5,13 @@
 - Nothing is thrown away: the old store, and files of Signatory's that cannot be read, are put aside under other names.
 """
 
-import logging
 from contextlib import ExitStack
 from pathlib import Path
 
 from host_backend.durable import real_path
 from host_backend.watermark.file.blocks import Blocks, PosixBlocks, read_block
 from host_backend.watermark.file.layout import BLOCK_BYTES, MAX_SLOTS, file_bytes, parse_stray_record
-from host_backend.watermark.file.making import free_name, write_store
+from host_backend.watermark.file.making import write_store
 from host_backend.watermark.file.old_sqlite import (
     OldStore,
     give_up_old_store,
@@ -30,9 +29,7 @@ from host_backend.watermark.file.place import (
 from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey, merged, union
 from host_backend.watermark.signatory.folder import SignatoryFolder
-from host_backend.watermark.signatory.layouts import read_signatory_marks, unreadable_files
-
-logger = logging.getLogger(__name__)
+from host_backend.watermark.signatory.layouts import put_aside, read_signatory_marks, unreadable_files
 
 
 def rebuild_store(base_dir: Path, rebuilt: Rebuilt, suffix: str, *, in_memory_allowed: bool) -> int:
@@ -53,10 +50,7 @@ def rebuild_store(base_dir: Path, rebuilt: Rebuilt, suffix: str, *, in_memory_al
         if not folder.left_behind:
             folder.begin()
         write_store(real, marks, keep_old_as=real.name + suffix if real.exists() else None)
-        for file in unreadable:
-            aside = free_name(file.with_name(file.name + suffix))
-            file.replace(aside)
-            logger.warning("%s could not be read, and was put aside as %s", file, aside.name)
+        put_aside(unreadable, suffix)
         if old_path.exists():
             give_up_old_store(old_path)
         folder.hand_back(marks)

@@ -18,7 +18,7 @@ from host_backend.google.connecting import connect
 from host_backend.google.firestore import Firestore
 from host_backend.log import fields
 from host_backend.watermark.base import MarksDescription, StoredMarks
-from host_backend.watermark.file.place import REBUILD, make_base_dir, process_of
+from host_backend.watermark.file.place import REBUILD, make_base_dir, process_of, reporting, store_path
 from host_backend.watermark.firestore.contents import Check, Contents
 from host_backend.watermark.firestore.layout import StoreDocument
 from host_backend.watermark.firestore.place import MarksFolder, remembered_store
@@ -33,6 +33,7 @@ from host_backend.watermark.firestore.states import (
 )
 from host_backend.watermark.rebuilt import Rebuilt
 from host_backend.watermark.rule import Mark, MarkKey, all_damaged_text, is_above, merged, require_in_range, union
+from host_backend.watermark.signatory.layouts import put_aside, read_signatory_marks, unreadable_files
 
 #: Marks of a store that is rebuilt: ten thousand keys, three rights, a few chains.
 MAX_MARKS = 131_072
@@ -158,11 +159,11 @@ class FirestoreMarks:
         logger.info("watermark store made", extra=extra)
 
     def rebuild(self, rebuilt: Rebuilt, suffix: str) -> int:
-        """Rebuild the store; see `MarksAdmin.rebuild`. Nothing is put aside: no mark becomes lower."""
-        del suffix
+        """Rebuild the store; see `MarksAdmin.rebuild`. Of the store nothing is put aside: no mark becomes lower."""
         make_base_dir(self._base_dir)
         with self._folder.held(whatever_was_signed=True) as claim:
-            theirs = self._folder.signatory.read()
+            unreadable = unreadable_files(self._base_dir)
+            theirs = read_signatory_marks(self._base_dir, without=unreadable)
 
             async def work(contents: Contents) -> tuple[str, int]:
                 self._making(BY_REBUILD).require_replaceable(self._place, await contents.store())
@@ -173,6 +174,8 @@ class FirestoreMarks:
                 return await self._made(contents, BY_REBUILD, marks)
 
             store_id, count = self._run(work)
+            with reporting(store_path(self._base_dir)):
+                put_aside(unreadable, suffix)
             self._taken_into_use(store_id, count)
         return count
 

@@ -84,7 +84,7 @@ class MarksFolder:
                 f"{found} has marks, and watermark.driver is gcp: bring them to {self._place} with `enclave-host watermark "
                 "migrate`"
             )
-        if self.signatory.forgotten and not whatever_was_signed:
+        if not whatever_was_signed and self.signatory.forgotten:
             raise StateConflict(
                 "the last host here had `watermark.driver: mem`, so what it signed is not known: rebuild the marks with "
                 f"{REBUILD}"

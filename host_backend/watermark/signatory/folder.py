@@ -96,8 +96,13 @@ class SignatoryFolder:
         try:
             with open_regular(self._file) as file:
                 return file.read(len(text) + 1) == text
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{self._file} cannot be read: {reason_of(error)}: it says whether the marks here may be too low: let the "
+                "user of this host read it, or rebuild the marks with `enclave-host watermark rebuild --above-level N`"
+            ) from error
 
     def begin(self) -> None:
         """Keep Signatory out, durably, and watch the folder from now on.

@@ -8,7 +8,8 @@ Source: Signatory `pkg/signatory/watermark` (`file.go`, `migration.go`).
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from enclave_signer.tezos import Kind, Right, TezosError
@@ -16,10 +17,12 @@ from enclave_signer.tezos import decode as decode_base58
 from enclave_signer.tezos import encode as encode_base58
 from host_backend import strict_json
 from host_backend.bounded_file import read_bounded
-from host_backend.durable import create_folder, write_durably
+from host_backend.durable import create_folder, free_name, write_durably
 from host_backend.errors import ConfigError, StateConflict, StoreUnavailable, reason_of
 from host_backend.json_entry import Entry
 from host_backend.watermark.rule import Mark, MarkKey, in_range, merged
+
+logger = logging.getLogger(__name__)
 
 #: Signatory's folders: the present layout, and those that it migrates from.
 FOLDER = "watermark_v2"
@@ -89,6 +92,18 @@ def unreadable_files(base_dir: Path) -> list[Path]:
     return [file for file, parse in _all_files(base_dir) if not _is_readable(file, parse)]
 
 
+def put_aside(unreadable: Iterable[Path], suffix: str) -> None:
+    """Give other names to files of Signatory's that cannot be read, where neither program reads them.
+
+    Raises:
+        OSError: Not done.
+    """
+    for file in unreadable:
+        aside = free_name(file.with_name(file.name + suffix))
+        file.replace(aside)
+        logger.warning("%s could not be read, and was put aside as %s", file, aside.name)
+
+
 def _is_readable(file: Path, parse: "_Parse") -> bool:
     try:
         for _ in parse(_Entry(file, "", _load(file)), _chain_id(file)):
@@ -123,7 +138,7 @@ def _files(folder: Path) -> list[Path]:
     return [
         entry
         for entry in entries
-        if entry.suffix == ".json" and entry.name != IN_USE_NAME and (entry.is_file() or entry.is_symlink())
+        if entry.suffix == ".json" and entry.name != IN_USE_NAME and (entry.is_symlink() or entry.is_file())
     ]
 
 
