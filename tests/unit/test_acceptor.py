@@ -372,6 +372,40 @@ def test_handshakes_begin_one_at_a_time(authority: Authority, monkeypatch: pytes
     serve(scenario, tls_context(TlsConfig(*authority.certificate("server"))))
 
 
+def test_a_handshake_takes_no_turn_before_its_first_record_is_whole(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due: list[Callable[[], None]] = []
+    # No turn comes after the first one.
+    monkeypatch.setattr(acceptor, "Line", lambda per_pass, _: Line(per_pass, due.append))
+    outgoing = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="h").do_handshake()
+    hello = outgoing.read()
+
+    async def scenario(connect: Connect) -> None:
+        (_, early), (reader, late) = [await connect(None) for _ in range(2)]
+        early.write(hello[:1])
+        late.write(hello[:-1])
+        assert await is_served(await connect(ssl.create_default_context(cafile=str(authority.file))))
+        late.write(hello[-1:])
+        due.pop()()
+        assert (await reader.readexactly(1))[0] == acceptor.HANDSHAKE_RECORD
+
+    serve(scenario, tls_context(TlsConfig(*authority.certificate("server"))))
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
+def test_who_leaves_before_the_end_of_a_first_record_keeps_no_place(said: bytes, authority: Authority) -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect(None)
+        writer.write(said)
+        writer.write_eof()
+        assert await is_closed((reader, writer))
+
+    serve(scenario, tls_context(TlsConfig(*authority.certificate("server"))))
+
+
 def test_a_client_that_begins_no_handshake_is_left(
     told: pytest.LogCaptureFixture, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
