@@ -197,14 +197,16 @@ class Acceptor:
             self._loop.remove_reader(client)
 
     def close(self) -> None:
-        """Take no more clients, and leave those that are still beginning."""
+        """Take no more clients, and leave those whose handshake has not ended."""
         self._loop.remove_reader(self._listener)
         if self._retry is not None:
             self._retry.cancel()
         if self._held is not None:
             self._held.close()
-        for task in self._tasks:
-            task.cancel()
+        if self._tls is not None:
+            # Without TLS they have begun within a pass; uvloop would tell a connection of its beginning, and not of its end.
+            for task in self._tasks:
+                task.cancel()
         self._listener.close()
 
     async def wait_closed(self) -> None:
