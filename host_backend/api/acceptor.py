@@ -3,8 +3,8 @@
 A loop's own servers tell of a TLS client when its handshake has ended. Until then it would count nowhere, and strangers
 who never end theirs would take every file descriptor. Who gives up his place for a newcomer is in `places`.
 
-A handshake takes a millisecond, for which all others wait. So it begins when the client has said something, one in a
-millisecond, addresses in turn: strangers might connect in peace, and then all say something at once.
+A handshake takes a millisecond, for which all others wait. So it begins when the client's first record is there whole,
+one in a millisecond, addresses in turn: strangers might connect in peace, or send all but its end, and then go on at once.
 """
 
 import asyncio
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 HANDSHAKE_S = 10
 #: Handshakes that begin before the next pause: with a key of RSA one takes 1.5 ms.
 HANDSHAKES_PER_PAUSE = 1
+#: Bytes in front of a record of TLS, and the kind of those of a handshake. Source: RFC 8446, 5.1.
+RECORD_HEADER_BYTES, HANDSHAKE_RECORD = 5, 22
 #: Seconds until clients are taken again when there was no file descriptor for one.
 RETRY_S = 1.0
 #: Seconds that a newcomer waits for a place where answers are due to all: most are there within milliseconds.
@@ -163,20 +165,30 @@ class Acceptor:
                 place.leave()
 
     async def _handshake_begins(self, client: socket.socket, address: str) -> None:
-        """Wait until a client has said something, and then for its turn; if neither comes, close its socket."""
+        """Wait for the first record of a client, and then for its turn; if either does not come, close its socket."""
         try:
             async with asyncio.timeout(HANDSHAKE_S):
-                await self._readable(client)
+                await self._first_record(client)
                 if not self._handshakes.begins():
                     await self._handshakes.turn(address)
         except TimeoutError:
             client.close()
             raise TimeoutError(f"no TLS handshake within {HANDSHAKE_S} s") from None
-        except asyncio.CancelledError:
+        except (OSError, asyncio.CancelledError):
             client.close()
             raise
 
-    async def _readable(self, client: socket.socket) -> None:
+    async def _first_record(self, client: socket.socket) -> None:
+        """Wait until it is there whole, or is none."""
+        await self._readable(client, RECORD_HEADER_BYTES)
+        header = client.recv(RECORD_HEADER_BYTES, socket.MSG_PEEK)
+        if len(header) == RECORD_HEADER_BYTES and header[0] == HANDSHAKE_RECORD:
+            await self._readable(client, RECORD_HEADER_BYTES + int.from_bytes(header[-2:]))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+    async def _readable(self, client: socket.socket, size: int) -> None:
+        """Wait for so many bytes, or the end."""
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
         said = asyncio.Event()
         self._loop.add_reader(client, said.set)
         try:
@@ -185,14 +197,16 @@ class Acceptor:
             self._loop.remove_reader(client)
 
     def close(self) -> None:
-        """Take no more clients, and leave those that are still beginning."""
+        """Take no more clients, and leave those whose handshake has not ended."""
         self._loop.remove_reader(self._listener)
         if self._retry is not None:
             self._retry.cancel()
         if self._held is not None:
             self._held.close()
-        for task in self._tasks:
-            task.cancel()
+        if self._tls is not None:
+            # Without TLS they have begun within a pass; uvloop would tell a connection of its beginning, and not of its end.
+            for task in self._tasks:
+                task.cancel()
         self._listener.close()
 
     async def wait_closed(self) -> None:

@@ -24,7 +24,7 @@ MAX_KNOWN_HEADS = 1024
 #: Bytes of a line with the size of a chunk: eight digits, and extensions, which no client that we know of sends.
 MAX_CHUNK_LINE_BYTES = 256
 #: Chunks of a body, each of which takes some microseconds of everybody's time: the largest body in chunks of 512 bytes.
-MAX_CHUNKS = 128
+MAX_CHUNKS = 130
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _TEXT = rb"[\t -~\x80-\xff]*+"
@@ -149,14 +149,16 @@ class RequestFraming:
                 raise NotHttp("a chunk has no size")
             return None
         line = _CHUNK_LINE.fullmatch(self._bytes, self._at, end)
-        self._chunks += 1
-        if line is None or self._chunks > MAX_CHUNKS:
-            raise NotHttp("there are too many chunks" if line else "a chunk has no size")
+        if line is None:
+            raise NotHttp("a chunk has no size")
         self._left = int(line[1], 16)
         if not self._left:
             # The end of this line stays: it may be that of the trailers, too.
             self._at, self._take = end, self._take_trailers
             return b"", False, False
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            raise NotHttp("there are too many chunks")
         self._at = end + len(_END_OF_LINE)
         size, whole = self._left, self._bytes[self._at : self._at + self._left + len(_END_OF_LINE)]
         if len(whole) == size + len(_END_OF_LINE) and whole.endswith(_END_OF_LINE):

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -23,6 +24,7 @@ from host_backend.api.beginning import Line
 from host_backend.api.forwarded import TrustedProxies
 from host_backend.api.http_protocol import HttpProtocol
 from host_backend.api.listeners import HttpServer, tls_context
+from host_backend.api.peer import Peer
 from host_backend.config import TlsConfig
 from tests.doubles.certificates import Authority
 from tests.doubles.http_server import LARGE_BYTES
@@ -372,6 +374,40 @@ def test_handshakes_begin_one_at_a_time(authority: Authority, monkeypatch: pytes
     serve(scenario, tls_context(TlsConfig(*authority.certificate("server"))))
 
 
+def test_a_handshake_takes_no_turn_before_its_first_record_is_whole(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due: list[Callable[[], None]] = []
+    # No turn comes after the first one.
+    monkeypatch.setattr(acceptor, "Line", lambda per_pass, _: Line(per_pass, due.append))
+    outgoing = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="h").do_handshake()
+    hello = outgoing.read()
+
+    async def scenario(connect: Connect) -> None:
+        (_, early), (reader, late) = [await connect(None) for _ in range(2)]
+        early.write(hello[:1])
+        late.write(hello[:-1])
+        assert await is_served(await connect(ssl.create_default_context(cafile=str(authority.file))))
+        late.write(hello[-1:])
+        due.pop()()
+        assert (await reader.readexactly(1))[0] == acceptor.HANDSHAKE_RECORD
+
+    serve(scenario, tls_context(TlsConfig(*authority.certificate("server"))))
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
+def test_who_leaves_before_the_end_of_a_first_record_keeps_no_place(said: bytes, authority: Authority) -> None:
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect(None)
+        writer.write(said)
+        writer.write_eof()
+        assert await is_closed((reader, writer))
+
+    serve(scenario, tls_context(TlsConfig(*authority.certificate("server"))))
+
+
 def test_a_client_that_begins_no_handshake_is_left(
     told: pytest.LogCaptureFixture, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,6 +429,47 @@ def test_a_stop_leaves_those_who_are_beginning(authority: Authority) -> None:
 
     serve(scenario, tls_context(TlsConfig(*authority.certificate("server"))))
     assert silent
+
+
+@pytest.mark.parametrize("passes", range(4))
+def test_who_comes_at_a_stop_ends_once_it_has_begun(passes: int) -> None:
+    class Told(asyncio.Protocol):
+        peer, place, has_begun, answer_due = Peer("unknown"), None, False, False
+
+        def __init__(self) -> None:
+            self.lost = asyncio.Event()
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.has_begun, self.transport = True, transport
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.lost.set()
+
+        def abandon(self) -> None: ...
+
+        def displace(self) -> None: ...
+
+    async def scenario() -> None:
+        made, came = Told(), asyncio.Event()
+
+        def connection() -> Any:
+            came.set()
+            return made
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        accepting = acceptor.Acceptor(listener, connection, CONNECTIONS, None, TrustedProxies())
+        with socket.create_connection(listener.getsockname()):
+            await came.wait()
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            accepting.close()
+            await accepting.wait_closed()
+            made.transport.close()
+            async with asyncio.timeout(10):
+                await made.lost.wait()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
 
 
 def test_clients_are_taken_again_when_there_are_descriptors(

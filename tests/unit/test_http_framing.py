@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import pytest
 
+from host_backend.api.bodies import MAX_BODY_BYTES
 from host_backend.api.http_framing import MAX_CHUNK_LINE_BYTES, MAX_CHUNKS, MAX_HEAD_BYTES
 from tests.doubles.http_server import REQUEST, TOO_LARGE, Connect, Patient, rest, send_in_pieces, serve, speaks
 
@@ -124,6 +125,19 @@ def test_what_is_refused(sent: bytes, reason: bytes, size: int) -> None:
         assert answer.count(b"HTTP/1.1 ") == 1
         assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert answer.endswith(b"\r\n\r\n" + reason)
+
+    serve(Patient, scenario, speaks)
+
+
+def test_as_many_chunks_as_the_largest_body_has() -> None:
+    size, rest_bytes = divmod(MAX_BODY_BYTES, MAX_CHUNKS)
+    assert (size, rest_bytes) == (512, 0)
+
+    async def scenario(connect: Connect) -> None:
+        reader, writer = await connect()
+        chunk = b"%x\r\n%b\r\n" % (size, b"a" * size)
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * MAX_CHUNKS + b"0\r\n\r\n")
+        assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
 
     serve(Patient, scenario, speaks)
 
